@@ -4,6 +4,9 @@
 class XformerError(Exception):
     """Something the user can mend; shown without a traceback."""
 
+    told = False
+    """Whether the screen has shown it."""
+
 
 class ConfigError(XformerError):
     """A key, an option, a type or a value that is not valid."""

@@ -1,0 +1,1 @@
+"""Data modules, tokenizers and the typed batches between data and tasks."""

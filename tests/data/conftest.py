@@ -1,0 +1,37 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from xformer.data.base import DataModule
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Callable[..., DataModule]:
+    """Build a data module from its committed yaml, with overrides, as the program does."""
+
+    def build(name: str, *, seed: int = 0, tokenizer: str = "character", **overrides: Any) -> DataModule:
+        chosen = OmegaConf.load(CONF / "tokenizer" / f"{tokenizer}.yaml")
+        if "vocabulary_size" in chosen:
+            chosen.vocabulary_size = 300
+        data = OmegaConf.merge(OmegaConf.load(CONF / "data" / f"{name}.yaml"), overrides)
+        config = OmegaConf.create({"tokenizer": chosen, "data": data})
+        return instantiate(config.data, _convert_="all")(seed, tmp_path / "cache")
+
+    return build
+
+
+@pytest.fixture
+def ready(build: Callable[..., DataModule]) -> Callable[..., DataModule]:
+    def ready(name: str, **options: Any) -> DataModule:
+        module = build(name, **options)
+        module.prepare_data()
+        module.setup("fit")
+        return module
+
+    return ready

@@ -1,0 +1,163 @@
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra.utils import get_class
+from lightning.pytorch import LightningModule, Trainer
+from omegaconf import OmegaConf
+
+from xformer.data.base import DataModule
+from xformer.data.batch import ClassificationBatch, LanguageModelingBatch
+from xformer.errors import ConfigError
+
+CONF = Path(__file__).parents[2] / "conf"
+FILES = sorted([*(CONF / "data").glob("*.yaml"), *(CONF / "tokenizer").glob("*.yaml")])
+SMALL = {
+    "listops": {"train_size": 90, "val_size": 25, "test_size": 33, "batch_size": 8},
+    "digits": {"batch_size": 64},
+    "text": {"block": 512, "batch_size": 64},
+}
+OURS = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*Checkpoint directory")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_yaml_names_exactly_the_keyword_only_parameters(path):
+    config = OmegaConf.load(path)
+    kind = get_class(config._target_)
+    parameters = inspect.signature(kind).parameters.values()
+    assert set(config) - {"_target_", "_partial_"} == {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+    assert config.get("_partial_", False) == issubclass(kind, DataModule)
+    if issubclass(kind, DataModule):
+        assert kind.yields in (ClassificationBatch, LanguageModelingBatch)
+        assert isinstance(kind.pads, bool)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_global_generators_do_not_matter_and_are_left_alone(ready, name):
+    def tokens(workers):
+        module = ready(name, **SMALL[name], num_workers=workers)
+        return [batch.tokens for batch in module.train_dataloader()]
+
+    torch.manual_seed(1)
+    np.random.seed(1)  # noqa: NPY002 - the global generator is what must not matter
+    # Python's own generator is left out: the type checker of these tests draws from it.
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    first = tokens(0)
+    after = torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    torch.testing.assert_close(before[0], after[0])
+    assert before[1] == after[1]
+    torch.manual_seed(2)
+    second = tokens(0 if name == "digits" else 2)
+    torch.testing.assert_close(first, second)
+
+
+def test_starting_workers_leaves_the_global_generator_alone(ready):
+    module = ready("digits", num_workers=1, batch_size=512)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    assert len(list(module.train_dataloader())) == 2
+    assert len(list(module.val_dataloader())) == 1
+    torch.testing.assert_close(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_batch_size_is_global(ready, name):
+    module = ready(name, **SMALL[name])
+    whole = [batch.labels for batch in module.train_dataloader()]
+    shares = []
+    for rank in range(2):
+
+        class Place:
+            world_size, global_rank, overfit_batches = 2, rank, 0
+
+        module.trainer = Place()
+        shares.append([batch.labels for batch in module.train_dataloader()])
+        assert len(module.val_dataloader()) == -(-len(module.splits["val"]) // module.batch_size)
+    for batch, first, second in zip(whole, *shares, strict=True):
+        torch.testing.assert_close(torch.cat([first, second]), batch)
+        assert len(first) == len(second) == module.batch_size // 2
+
+
+def test_an_indivisible_batch_size_is_refused(ready):
+    module = ready("digits", batch_size=33)
+
+    class Place:
+        world_size, global_rank, overfit_batches = 2, 0, 0
+
+    module.trainer = Place()
+    with pytest.raises(ConfigError, match=r"data\.batch_size=33 .* multiple of the 2 in use"):
+        module.train_dataloader()
+    with pytest.raises(ConfigError, match=r"data\.batch_size=33"):
+        module.val_dataloader()
+
+
+def test_data_sources_are_imported_only_when_needed():
+    code = (
+        "import sys, xformer.data.listops, xformer.data.digits, xformer.data.text, xformer.data.bpe\n"
+        "heavy = {'datasets', 'tokenizers', 'sklearn', 'huggingface_hub'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class Recorder(LightningModule):
+    """Remembers, per step, which batch it saw; kills the run after `stop` batches."""
+
+    def __init__(self, stop: int | None = None, checkpoint: Path | None = None) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.stop, self.checkpoint = stop, checkpoint
+        self.seen: list[tuple[int, list[int]]] = []
+
+    def training_step(self, batch, index):
+        self.seen.append((self.current_epoch, batch.tokens.sum(dim=1).tolist()))
+        return self.weight * 0
+
+    def validation_step(self, batch, index):
+        pass
+
+    def on_train_batch_end(self, outputs, batch, index):
+        if len(self.seen) == self.stop:
+            self.trainer.save_checkpoint(self.checkpoint)
+            raise KeyboardInterrupt
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(module, data, checkpoint=None, **options):
+    Trainer(
+        max_epochs=3, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, use_distributed_sampler=False, **options,
+    ).fit(module, data, ckpt_path=checkpoint)  # fmt: skip
+    return module.seen
+
+
+@OURS
+@pytest.mark.parametrize(
+    ("stop", "workers"), [(1, 0), (2, 2), (4, 0), (5, 0), (6, 2), (9, 0)], ids=lambda value: str(value)
+)
+def test_a_killed_run_sees_the_batches_it_would_have_seen(ready, tmp_path, stop, workers):
+    def data():
+        return ready("digits", batch_size=300, num_workers=workers)  # 4 batches an epoch
+
+    whole = fit(Recorder(), data())
+    assert len(whole) == 12
+    assert whole[0][1] != whole[4][1]
+    first = Recorder(stop, tmp_path / "killed.ckpt")
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        fit(first, data())
+    resumed = fit(Recorder(), data(), tmp_path / "killed.ckpt")
+    assert first.seen == whole[:stop]
+    assert resumed == whole[stop:]
+
+
+@OURS
+def test_overfitting_repeats_the_same_batches(ready):
+    seen = fit(Recorder(), ready("digits", batch_size=300), overfit_batches=2)
+    assert len(seen) == 6
+    assert [tokens for _, tokens in seen[:2]] == [tokens for _, tokens in seen[4:]]

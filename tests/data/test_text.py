@@ -1,0 +1,257 @@
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xformer.data import packing, text
+from xformer.data.character import Character
+from xformer.data.flat import Flat
+from xformer.data.packing import Blocks, cut
+from xformer.errors import ConfigError, DataError
+
+PROSE = "".join(f"Line {number}: the quick brown fox jumps over the lazy dog.\n" for number in range(60))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "prose.txt"
+    path.write_text(PROSE, encoding="utf-8")
+    return path
+
+
+def tokens_of(module, split):
+    return module.splits[split].tokens.array
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    documents=st.lists(st.text(alphabet="abc\n"), max_size=8),
+    fractions=st.lists(st.sampled_from([0.05, 0.1, 0.3]), max_size=2),
+)
+def test_cutting_loses_nothing_and_keeps_the_proportions(documents, fractions):
+    parts = cut(documents, fractions)
+    whole = "".join(documents)
+    assert len(parts) == 1 + len(fractions)
+    assert "".join(document for part in parts for document in part) == whole
+    for part, fraction in zip(parts[1:], fractions, strict=True):
+        assert sum(map(len, part)) == pytest.approx(len(whole) * fraction, abs=1)
+
+
+def test_a_document_is_cut_at_the_border_only():
+    assert cut(["aaaa", "bbbb", "cc"], [0.2, 0.2]) == [["aaaa", "bb"], ["bb"], ["cc"]]
+
+
+def test_the_usual_split_of_a_file_is_ninety_to_ten():
+    parts = cut(["x" * 1_115_394], [0.1])
+    assert [len(part[0]) for part in parts] == [1_003_854, 111_540]
+
+
+@pytest.mark.parametrize("tokenizer", ["character", "byte", "bpe"])
+def test_the_splits_are_consecutive_stretches_of_the_text(ready, file, tokenizer):
+    module = ready("text", files=str(file), tokenizer=tokenizer, block=8)
+    stretches = [module.tokenizer.decode(tokens_of(module, split).tolist()) for split in ("train", "val", "test")]
+    assert "".join(stretches) == PROSE
+    assert len(stretches[1]) == pytest.approx(0.1 * len(PROSE), abs=1)
+    assert len(stretches[2]) == pytest.approx(0.1 * len(PROSE), abs=1)
+
+
+def test_each_document_ends_with_the_end_of_text(ready, tmp_path):
+    for name in ("b", "a", "c"):
+        (tmp_path / f"{name}.txt").write_text(name * 20)
+    module = ready("text", files=str(tmp_path / "*.txt"), tokenizer="byte", block=4, validation_fraction=0.2)
+    end = module.tokenizer.end_of_text
+    train = tokens_of(module, "train").tolist()
+    assert train == [ord("a")] * 20 + [end] + [ord("b")] * 20 + [end] + [ord("c")] * 2 + [end]
+
+
+def test_a_list_of_files_keeps_its_order(ready, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text(name * 50)
+    files = [str(tmp_path / "b.txt"), str(tmp_path / "a.txt")]
+    module = ready("text", files=files, block=4)
+    assert module.tokenizer.decode(tokens_of(module, "train").tolist()) == "b" * 50 + "a" * 30
+
+
+def test_line_ends_are_kept(ready, tmp_path):
+    (tmp_path / "dos.txt").write_bytes(b"one\r\ntwo\r" * 20)
+    module = ready("text", files=str(tmp_path / "dos.txt"), tokenizer="byte", block=4)
+    assert module.tokenizer.decode(tokens_of(module, "train").tolist()).startswith("one\r\ntwo\rone")
+
+
+def test_the_default_is_the_prose_of_python(ready):
+    from pydoc_data.topics import topics
+
+    module = ready("text", tokenizer="byte")
+    first = topics[min(topics)]
+    assert module.tokenizer.decode(tokens_of(module, "train")[: len(first.encode())].tolist()) == first
+    assert module.describe().startswith("Text (Python's own prose): ")
+    assert (module.classes, module.floors, module.length, module.vocabulary) == (None, {}, 128, 257)
+
+
+@pytest.mark.parametrize("tokenizer", ["character", "bpe"])
+def test_the_tokenizer_learns_from_the_training_part_only(ready, tmp_path, tokenizer):
+    paths = [tmp_path / "one.txt", tmp_path / "other.txt"]
+    paths[0].write_text(PROSE[:800] + "ÄÖÜ" * 67)
+    paths[1].write_text(PROSE[:800] + "xyz" * 67)
+    one, other = (ready("text", files=str(path), tokenizer=tokenizer, block=8) for path in paths)
+    assert one.tokenizer.fingerprint == other.tokenizer.fingerprint
+    assert one.fingerprint != other.fingerprint
+    if tokenizer == "character":
+        assert set(tokens_of(one, "test").tolist()) == {one.vocabulary - 1}
+
+
+def test_training_windows_are_runs_of_the_text_and_labels_come_next(ready, file):
+    module = ready("text", files=str(file), block=16, batch_size=8)
+    train = module.tokenizer.decode(tokens_of(module, "train").tolist())
+    loader = module.train_dataloader()
+    assert len(loader) == len(train) // 16 // 8
+    starts = []
+    for batch in loader:
+        assert type(batch) is module.yields
+        assert batch.tokens.shape == batch.labels.shape == (8, 16)
+        assert batch.tokens.dtype == batch.labels.dtype == torch.int64
+        torch.testing.assert_close(batch.tokens[:, 1:], batch.labels[:, :-1])
+        for row, labels in zip(batch.tokens, batch.labels, strict=True):
+            window = module.tokenizer.decode([*row.tolist(), labels[-1].item()])
+            assert window in train
+            starts.append(train.index(window))
+    assert len({start % 16 for start in starts}) > 8
+
+
+def test_training_windows_reach_the_last_token_and_no_further(tmp_path):
+    np.arange(20, dtype=np.uint16).tofile(tmp_path / "t.bin")
+    blocks = Blocks(Flat(tmp_path / "t.bin", "uint16"), 6, 1)
+    batch = blocks.__getitems__([0, len(blocks) - 1])
+    assert batch.tokens.tolist() == [[0, 1, 2, 3, 4, 5], [13, 14, 15, 16, 17, 18]]
+    assert batch.labels[1, -1] == 19
+
+
+@pytest.mark.parametrize("size", range(3, 20))
+def test_evaluation_blocks_follow_each_other(tmp_path, size):
+    np.arange(size, dtype=np.uint16).tofile(tmp_path / "t.bin")
+    blocks = Blocks(Flat(tmp_path / "t.bin", "uint16"), 4, 4)
+    assert len(blocks) == (size - 1) // 4
+    if len(blocks):
+        batch = blocks.__getitems__(range(len(blocks)))
+        assert batch.tokens.flatten().tolist() == list(range(4 * len(blocks)))
+        assert batch.labels.flatten().tolist() == list(range(1, 4 * len(blocks) + 1))
+
+
+def test_without_a_test_fraction_there_is_no_test(ready, file):
+    module = ready("text", files=str(file), block=8, test_fraction=0.0)
+    assert module.test_dataloader() == []
+    assert len(module.val_dataloader()) > 0
+    assert list(module.splits) == ["train", "val"]
+
+
+@pytest.mark.parametrize(("vocabulary", "dtype"), [(1 << 16, np.uint16), ((1 << 16) + 1, np.uint32)])
+def test_numbers_are_as_wide_as_the_vocabulary_needs(tmp_path, vocabulary, dtype):
+    class Wide(Character):
+        vocabulary = property(lambda self: vocabulary)
+
+        def encode(self, text):
+            return np.full(len(text), vocabulary - 1, dtype=np.int64)
+
+    packing.pack(tmp_path, {"train": ["abc"]}, Wide())
+    flat = packing.unpack(tmp_path)["train"]
+    assert flat.array.dtype == dtype
+    assert flat.array.tolist() == [vocabulary - 1] * 3
+
+
+def test_tokens_are_mapped_with_a_sidecar(ready, file, tmp_path):
+    module = ready("text", files=str(file), block=8)
+    assert isinstance(tokens_of(module, "train"), np.memmap)
+    (sidecar,) = (tmp_path / "cache").glob("text-*/tokens.json")
+    content = json.loads(sidecar.read_text())
+    assert content == {"dtype": "uint16", "vocabulary": module.vocabulary, "splits": ["train", "val", "test"]}
+
+
+@pytest.mark.parametrize("tokenizer", ["character", "byte", "bpe"])
+def test_a_second_module_does_not_tokenise_again(ready, build, file, monkeypatch, tokenizer):
+    first = ready("text", files=str(file), tokenizer=tokenizer, block=8)
+
+    def never(*arguments: object) -> None:
+        raise AssertionError("tokenised again")
+
+    second = build("text", files=str(file), tokenizer=tokenizer, block=16, seed=3)
+    monkeypatch.setattr(type(second.tokenizer), "train", never)
+    monkeypatch.setattr(type(second.tokenizer), "encode", never)
+    second.prepare_data()
+    second.setup("fit")
+    assert second.fingerprint == first.fingerprint
+    assert second.tokenizer.fingerprint == first.tokenizer.fingerprint
+    # Another split is other data.
+    with pytest.raises(AssertionError, match="tokenised again"):
+        build("text", files=str(file), tokenizer=tokenizer, validation_fraction=0.2).prepare_data()
+
+
+def test_setup_alone_does_what_a_rank_without_prepare_data_needs(build, file):
+    module = build("text", files=str(file), block=8)
+    module.setup("fit")
+    assert len(list(module.val_dataloader())) > 0
+
+
+def test_a_setup_reads_the_source_once(build, file, monkeypatch):
+    reads = []
+    monkeypatch.setattr(text, "read", lambda *source: reads.append(source) or {"train": [PROSE]})
+    module = build("text", files=str(file), block=8)
+    module.prepare_data()
+    for stage in ("fit", "validate", "test"):
+        module.setup(stage)
+    assert len(reads) == 1
+
+
+def test_changed_content_is_tokenised_again(ready, file):
+    first = ready("text", files=str(file), block=8)
+    file.write_text(PROSE.replace("dog", "cat"))
+    second = ready("text", files=str(file), block=8)
+    assert second.fingerprint != first.fingerprint
+    assert "cat" in second.tokenizer.decode(tokens_of(second, "train").tolist())
+
+
+@pytest.mark.parametrize("name", ["train.bin", "tokens.json", "tokenizer.json", "manifest.json"])
+def test_a_truncated_cache_is_built_again(ready, file, tmp_path, caplog, name):
+    first = ready("text", files=str(file), tokenizer="bpe", block=8)
+    (damaged,) = (tmp_path / "cache").glob(f"text-*/{name}")
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    with caplog.at_level(logging.WARNING):
+        second = ready("text", files=str(file), tokenizer="bpe", block=8)
+    assert "damaged" in caplog.text
+    assert second.fingerprint == first.fingerprint
+    assert second.tokenizer.fingerprint == first.tokenizer.fingerprint
+
+
+def test_a_text_shorter_than_a_block_is_refused(build, tmp_path):
+    (tmp_path / "short.txt").write_text("a" * 100)
+    module = build("text", files=str(tmp_path / "short.txt"), block=100)
+    module.prepare_data()
+    with pytest.raises(DataError, match=r"data\.block=100 is too long for the 80 tokens of the train split"):
+        module.setup("fit")
+
+
+def test_a_held_out_part_shorter_than_a_block_is_refused(build, tmp_path):
+    (tmp_path / "short.txt").write_text("a" * 100)
+    module = build("text", files=str(tmp_path / "short.txt"), block=10)
+    module.prepare_data()
+    with pytest.raises(DataError, match=r"data\.block=10 is too long for the 10 tokens of the val split"):
+        module.setup("fit")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"files": "a.txt", "dataset": "b"}, r"data\.files=a\.txt and data\.dataset=b exclude each other"),
+        ({"block": 0}, r"data\.block=0 must be"),
+        ({"validation_fraction": 0.0}, r"data\.validation_fraction=0\.0 must be positive"),
+        ({"test_fraction": -0.1}, r"data\.test_fraction=-0\.1"),
+        ({"validation_fraction": 0.5, "test_fraction": 0.5}, "leave something to train on"),
+    ],
+)
+def test_settings_out_of_range_are_refused(build, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        build("text", **overrides)

@@ -1,0 +1,85 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xformer.errors import RunError
+from xformer.logging.wandb import effective_mode, finish, tags, wandb_logger
+
+KEY = "0123456789" * 4
+
+
+@pytest.fixture(autouse=True)
+def _no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+
+
+def test_auto_is_offline_without_a_key() -> None:
+    assert effective_mode("auto") == "offline"
+
+
+def test_auto_is_online_with_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    assert effective_mode("auto") == "online"
+    assert effective_mode("offline") == "offline"
+
+
+def test_auto_is_online_with_a_key_in_netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", "https://api.wandb.ai")
+    (tmp_path / "netrc").write_text(f"machine api.wandb.ai login user password {KEY}\n")
+    (tmp_path / "netrc").chmod(0o600)
+    assert effective_mode("auto") == "online"
+
+
+@pytest.mark.parametrize(
+    ("variable", "expected"), [("online", "online"), ("offline", "offline"), ("dryrun", "offline"), ("disabled",) * 2]
+)
+def test_the_variable_wins(variable: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", variable)
+    assert effective_mode("offline" if expected == "online" else "online") == expected
+
+
+def test_a_bad_variable_or_key_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "short")
+    with pytest.raises(RunError, match=r"logger\.wandb\.mode=offline"):
+        effective_mode("auto")
+    monkeypatch.setenv("WANDB_MODE", "sometimes")
+    with pytest.raises(RunError, match="WANDB_MODE=sometimes"):
+        effective_mode("auto")
+
+
+def test_tags_are_cut_to_what_the_service_takes() -> None:
+    assert tags({"attention": "linformer"}) == ["attention=linformer"]
+    assert [len(tag) for tag in tags({"experiment": "x" * 100})] == [64]
+
+
+def records(directory: Path) -> list[dict[str, Any]]:
+    (file,) = (directory / "wandb").glob("offline-run-*/*.wandb")
+    command = [str(Path(sys.executable).parent / "wandb"), "leet", "inspect", "--json", str(file)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_each_job_leaves_a_run_of_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for name, code in (("one", 0), ("two", 1)):
+        directory = tmp_path / name
+        directory.mkdir()
+        config = {"model": {"width": 4, "key": "${oc.env:SECRET}"}}
+        choices = {"attention": name}
+        logger = wandb_logger(
+            directory, config, choices, name, project="test", entity=None, group="study", mode="auto"
+        )
+        try:
+            logger.log_metrics({"train/loss": float(code), "tokens": 8.0}, step=3)
+            logger.finalize("success")
+        finally:
+            finish(code)
+        finish(code)  # a second time is harmless
+    Path("/tmp/records.json").write_text(json.dumps(records(tmp_path / "one"), indent=1))
+    out, err = capfd.readouterr()
+    assert (out, err) == ("", "")

@@ -1,0 +1,13 @@
+"""The encoder: every token reads every other (BERT; Vaswani et al. 2017, the left half of figure 1)."""
+
+from typing import ClassVar
+
+from xformer.architecture.stack import Stack
+from xformer.attention.capability import Capability
+
+
+class Encoder(Stack):
+    """A bidirectional stack."""
+
+    causal: ClassVar[bool] = False
+    needs: ClassVar[Capability] = Capability.NONE

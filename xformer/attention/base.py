@@ -1,0 +1,122 @@
+"""The seam between the shared multi-head projection and the attention variants.
+
+Shapes: b batch, h heads, q queries, k keys, d features of one head.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from xformer.attention.capability import Capability
+from xformer.attention.mask import Mask
+from xformer.attention.state import State
+from xformer.errors import IncompatibleError
+from xformer.position.bias import RelativeBias, TableBias
+
+
+@dataclass(frozen=True)
+class AttentionContext:
+    """What a layer tells its attention; a variant's own yaml repeats none of it.
+
+    There is no dropout here: it acts on the mixed values, in `MultiHeadAttention`, by one rule for all variants. Linear
+    attentions have no probabilities to drop, so dropping probabilities where they exist would confound a comparison.
+    """
+
+    heads: int
+    head_dim: int
+    max_query: int
+    max_key: int
+    causal: bool
+    cross: bool = False
+    layer: int = 0
+
+
+class Attention(nn.Module, ABC):
+    """Mixes values: each query receives a weighted mean of the values it may read.
+
+    Args:
+        context: the layer's dimensions and role. A subclass adds its own hyper-parameters, keyword-only.
+
+    Raises:
+        IncompatibleError: the context needs a capability that the class does not declare.
+    """
+
+    provides: ClassVar[Capability] = Capability.NONE
+    reasons: ClassVar[dict[Capability, str]] = {}
+    """Why a capability is missing: a sentence a user can read, for each capability not provided."""
+
+    def __init__(self, context: AttentionContext) -> None:
+        super().__init__()
+        self.context = context
+        if context.causal:
+            self._require(Capability.CAUSAL)
+        if context.cross:
+            self._require(Capability.CROSS)
+
+    def __call__(
+        self,
+        query: Float[Tensor, "b h q d"],
+        key: Float[Tensor, "b h k d"],
+        value: Float[Tensor, "b h k d"],
+        *,
+        mask: Mask,
+        bias: RelativeBias | None = None,
+    ) -> Float[Tensor, "b h q d"]:
+        """Refuse what is not declared, then run `forward`."""
+        self._check(mask, bias)
+        mixed: Tensor = super().__call__(query, key, value, mask=mask, bias=bias)
+        return mixed
+
+    @abstractmethod
+    def forward(
+        self,
+        query: Float[Tensor, "b h q d"],
+        key: Float[Tensor, "b h k d"],
+        value: Float[Tensor, "b h k d"],
+        *,
+        mask: Mask,
+        bias: RelativeBias | None = None,
+    ) -> Float[Tensor, "b h q d"]:
+        """Mix the values; a query with nothing to attend to yields zeros."""
+
+    def init_state(self, max_length: int) -> State:
+        """An empty decoding state for sequences of at most `max_length` tokens."""
+        raise self._refusal(Capability.INCREMENTAL)
+
+    def step(
+        self,
+        query: Float[Tensor, "b h new d"],
+        key: Float[Tensor, "b h new d"],
+        value: Float[Tensor, "b h new d"],
+        state: State,
+        *,
+        mask: Mask,
+        bias: RelativeBias | None = None,
+    ) -> Float[Tensor, "b h new d"]:
+        """Mix the values for the next tokens, whose positions and padding `mask` gives, and take them into `state`."""
+        raise self._refusal(Capability.INCREMENTAL)
+
+    def _check(self, mask: Mask, bias: RelativeBias | None) -> None:
+        if mask.causal:
+            self._require(Capability.CAUSAL)
+        if mask.key_padding is not None:
+            self._require(Capability.PADDING)
+        if bias is not None:
+            self._require(Capability.BIAS if isinstance(bias, TableBias) else Capability.CONTENT_BIAS)
+
+    def _require(self, capability: Capability) -> None:
+        if capability not in self.provides:
+            raise self._refusal(capability)
+
+    @classmethod
+    def _refusal(cls, capability: Capability) -> IncompatibleError:
+        reason = cls.reasons.get(capability, "it does not declare this capability.")
+        return IncompatibleError(f"{cls.__name__} cannot do {capability.name}: {reason}")
+
+
+AttentionFactory = Callable[[AttentionContext], Attention]
+"""What `conf/attention/*.yaml` instantiates to; every layer builds its own variant from it."""

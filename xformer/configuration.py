@@ -1,0 +1,174 @@
+"""Checks a composed configuration against the code it names, before anything is built.
+
+Hydra's struct mode covers the command line alone: a misspelt key inside a file would be merged in silence. Here every
+node with a `_target_` is compared with that target's signature, and what is left with the keys of `train.yaml`.
+"""
+
+import difflib
+import inspect
+import re
+import secrets
+import typing
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from beartype import BeartypeConf
+from beartype.door import is_bearable
+from hydra import compose, initialize_config_dir
+from hydra.errors import MissingConfigException
+from hydra.utils import get_object
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from xformer.errors import ConfigError, XformerError
+
+CONF = Path(__file__).parent / "conf"
+ALLOWED_TARGETS = ("xformer.", "lightning.pytorch.")
+_NUMBERS = BeartypeConf(is_pep484_tower=True)
+_INSTANTIATE = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
+_SETTINGS: dict[str, Any] = {
+    "seed": int,
+    "compile": bool,
+    "resume": bool,
+    "on_incompatible": Literal["fail", "skip"],
+    "cache": str,
+    "monitor": dict[str, str],
+}
+
+
+def groups() -> dict[str, list[str]]:
+    """Every group of `conf/` and its options."""
+    return {
+        folder.name: sorted(file.stem for file in folder.glob("*.yaml"))
+        for folder in sorted(CONF.iterdir())
+        if folder.is_dir() and folder.name != "hydra"
+    }
+
+
+def nearest(name: str, options: Iterable[str]) -> str:
+    """The words ` Did you mean x?` where an option is near, and the options."""
+    options = sorted(options)
+    near = difflib.get_close_matches(name, options, n=1)
+    guess = f"did you mean {near[0]}? " if near else ""
+    return f"{guess}Valid: {', '.join(options)}."
+
+
+def target(node: DictConfig) -> Callable[..., Any]:
+    """The class or function that a node names.
+
+    Raises:
+        ConfigError: the name lies outside this project and Lightning, or does not exist.
+    """
+    name = str(node._target_)
+    if not name.startswith(ALLOWED_TARGETS):
+        raise ConfigError(f"_target_={name} is not allowed; targets begin with {' or '.join(ALLOWED_TARGETS)}")
+    try:
+        found: Callable[..., Any] = get_object(name)
+    except Exception as error:
+        raise ConfigError(f"_target_={name} cannot be imported: {error}") from error
+    return found
+
+
+def validate(config: DictConfig) -> None:
+    """Check keys and types of a whole configuration.
+
+    Raises:
+        ConfigError: naming the key, the value and what would be valid.
+    """
+    known = set(_SETTINGS) | set(groups())
+    for key in config:
+        if key not in known:
+            raise ConfigError(f"{key} is not a key of the configuration; {nearest(str(key), known)}")
+        if key in _SETTINGS:
+            _check_type(str(key), _value(config, str(key)), _SETTINGS[str(key)])
+        else:
+            _validate_node(_value(config, str(key)), str(key))
+
+
+def _validate_node(node: Any, path: str) -> None:
+    if not isinstance(node, DictConfig):
+        return
+    if "_target_" not in node:
+        for key in node:
+            _validate_node(_value(node, str(key), path), f"{path}.{key}")
+        return
+    parameters = _parameters(target(node))
+    for key in node:
+        if key in _INSTANTIATE:
+            continue
+        if key not in parameters:
+            raise ConfigError(f"{path}.{key} is not a parameter of {node._target_}; {nearest(str(key), parameters)}")
+        value = _value(node, str(key), path)
+        if isinstance(value, DictConfig) and "_target_" in value:
+            continue  # a part of its own, checked under its own name
+        _check_type(f"{path}.{key}", value, parameters[str(key)])
+    missing = [name for name in _required(target(node)) if name not in node]
+    if missing:
+        raise ConfigError(f"{path}.{missing[0]} is missing; {node._target_} cannot do without it.")
+
+
+def _value(node: DictConfig, key: str, path: str = "") -> Any:
+    name = f"{path}.{key}" if path else key
+    try:
+        if OmegaConf.is_missing(node, key):
+            raise ConfigError(f"{name} is not set; give it on the command line: {name}=...")
+        return node[key]
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{name} cannot be resolved: {str(error).splitlines()[0]}.") from error
+
+
+def _parameters(found: Callable[..., Any]) -> dict[str, Any]:
+    """What a configuration may set: keyword-only parameters of our own code, all parameters of another's."""
+    signature = inspect.signature(found)
+    kinds = {inspect.Parameter.KEYWORD_ONLY}
+    if not found.__module__.startswith("xformer."):
+        kinds.add(inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    hints = typing.get_type_hints(found.__init__ if inspect.isclass(found) else found)
+    return {name: hints.get(name, Any) for name, parameter in signature.parameters.items() if parameter.kind in kinds}
+
+
+def _required(found: Callable[..., Any]) -> list[str]:
+    parameters = inspect.signature(found).parameters.values()
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+
+
+def _check_type(path: str, value: Any, hint: Any) -> None:
+    plain = OmegaConf.to_container(value, resolve=True) if isinstance(value, DictConfig | ListConfig) else value
+    candidates = [plain, tuple(plain)] if isinstance(plain, list) else [plain]
+    if not any(is_bearable(candidate, hint, conf=_NUMBERS) for candidate in candidates):
+        raise ConfigError(f"{path}={plain} has the wrong type: {_describe(hint)} is expected, got {type(plain).__name__}.")
+
+
+def _describe(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return "one of " + ", ".join(str(option) for option in typing.get_args(hint))
+    return hint.__name__ if inspect.isclass(hint) and not typing.get_args(hint) else str(hint).replace("typing.", "")
+
+
+def explain(error: Exception) -> str:
+    """One sentence for an error of ours, of Hydra's or of OmegaConf's."""
+    if isinstance(error, XformerError):
+        return str(error)
+    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        return f"{group}={option} is not an option; {nearest(option, error.options)}"
+    found = re.search(r"Could not override '([^']+)'", str(error))
+    if found:
+        return f"{found[1]} is not a key of the configuration; {_near_key(found[1])}"
+    return " ".join(str(error).split())
+
+
+def _near_key(name: str) -> str:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train")
+    parent, _, key = name.rpartition(".")
+    siblings = OmegaConf.select(config, parent) if parent else None
+    if isinstance(siblings, DictConfig):
+        return nearest(key, (str(sibling) for sibling in siblings if not str(sibling).startswith("_")))
+    return nearest(name, {*groups(), *(str(top) for top in config)})
+
+
+def unique() -> str:
+    """A few letters that keep apart two runs started in the same second."""
+    return secrets.token_hex(2)

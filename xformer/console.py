@@ -1,0 +1,89 @@
+"""What a person reads on the screen: the header before a run, the results after it, an error in a sentence."""
+
+from lightning.pytorch import Trainer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from xformer.job import Job
+from xformer.record.summary import Summary
+
+_FIRST, _SECOND = ("task", "data", "architecture", "size"), ("attention", "position", "optimizer", "schedule")
+
+
+def header(job: Job, trainer: Trainer, data: str, summary: Summary) -> None:
+    """What is being run: the choices, parameters, data, device and budget."""
+    table = Table.grid(padding=(0, 2))
+    table.add_row("[bold]xformer[/]", _chosen(job, _FIRST))
+    table.add_row("", _chosen(job, _SECOND))
+    batch = job.config.data.batch_size * job.config.trainer.accumulate_grad_batches
+    facts = {
+        "model": f"{summary.parameters:,} parameters, {_si(summary.flops_per_token or 0)}FLOPs per token",
+        "data": data,
+        "training": f"{trainer.max_steps:,} steps of {batch} sequences, seed {job.config.seed}",
+        "device": f"{trainer.world_size} x {_device(trainer, summary)}, precision {trainer.precision}",
+        "directory": str(job.directory),
+    }
+    for name, fact in facts.items():
+        table.add_row(f"[dim]{name}[/]", escape(fact))
+    Console().print(table, soft_wrap=True)
+
+
+def results(job: Job, summary: Summary, epilogue: str | None) -> None:
+    """The metrics with the floors beside them, what the run cost, and the command that would come next."""
+    console = Console()
+    if epilogue:
+        console.rule("A sample of the trained model", align="left")
+        console.print(epilogue, highlight=False, markup=False)
+    table = Table(title="Results", title_justify="left")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for name, value in summary.metrics.items():
+        if name.startswith(("train/", "val/", "test/")):
+            table.add_row(name, "nan" if value is None else f"{value:.4f}")
+    for name, value in summary.floors.items():
+        table.add_row(f"floor: {name} (test/accuracy)", f"{value:.4f}", style="dim")
+    console.print(table)
+    facts = {
+        "cost": f"{summary.wall_seconds:.0f} s, {summary.tokens_per_second or 0:,.0f} tokens/s, "
+        f"peak memory {_si(summary.peak_memory_bytes or 0)}B",
+        "directory": str(job.directory),
+        "next": next_command(job),
+    }
+    for name, fact in facts.items():
+        console.print(f"[dim]{name:<11}[/]{escape(fact)}", soft_wrap=True, highlight=False)
+
+
+def next_command(job: Job) -> str:
+    """The one thing to try next: another attention first, then the same question with more seeds."""
+    typed = [override for override in job.overrides if not override.startswith(("attention=", "seed=", "trainer."))]
+    if job.choices["attention"] == "full" and not job.choices["architecture"].startswith("decoder"):
+        return " ".join(["python train.py", *typed, "attention=linformer"])
+    return " ".join(["python train.py -m", *typed, f"attention={job.choices['attention']}", "seed=0,1,2"])
+
+
+def error(sentence: str) -> None:
+    """An error, on the error stream."""
+    Console(stderr=True).print(f"[bold red]error:[/] {escape(sentence)}", soft_wrap=True, highlight=False)
+
+
+def note(sentence: str) -> None:
+    """Something worth knowing."""
+    Console().print(escape(sentence), soft_wrap=True, highlight=False)
+
+
+def _chosen(job: Job, groups: tuple[str, ...]) -> str:
+    return "  ".join(f"{group}=[bold]{job.choices[group]}[/]" for group in groups)
+
+
+def _device(trainer: Trainer, summary: Summary) -> str:
+    kind = trainer.strategy.root_device.type
+    return str(summary.hardware.get("cpu")) if kind == "cpu" else kind
+
+
+def _si(number: float) -> str:
+    for unit in ("", "k", "M", "G", "T"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} P"

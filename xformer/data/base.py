@@ -1,0 +1,102 @@
+"""The seam of data: a module that yields typed batches in an order fixed by the seed and reports on itself."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from lightning.pytorch import LightningDataModule
+
+from xformer.data.loader import Loader, ResumableLoader
+from xformer.data.sampler import EvaluationBatches, Order, Permutation, TrainingBatches
+
+
+@runtime_checkable
+class Split(Protocol):
+    """Items that are read a whole batch at a time."""
+
+    def __len__(self) -> int:
+        """Number of items."""
+
+    def __getitems__(self, indices: Sequence[int]) -> Any:
+        """Return one typed batch."""
+
+
+class DataModule(LightningDataModule, ABC):
+    """Data for a task. Subclasses write `prepare_data`, `load` and `describe`.
+
+    After `prepare_data()` and `setup(stage)` the attributes below hold; use `Trainer(use_distributed_sampler=False)`.
+
+    Args:
+        seed: Decides the order of training batches and nothing else.
+        cache: Directory for generated and tokenised data.
+        batch_size: Sequences per step over all devices, so that their number does not change the experiment.
+        num_workers: Processes that fetch batches ahead; 0 fetches in the training process.
+
+    Attributes:
+        vocabulary: Number of token ids, padding included.
+        length: The longest sequence it may yield.
+        classes: Number of labels; None where the labels are tokens.
+        floors: Test accuracy of trivial predictors, by name; empty where there are none.
+        fingerprint: Stable hash of the very data and tokenizer.
+        splits: The items of "train", "val" and, unless there are none, "test".
+    """
+
+    yields: ClassVar[type]
+    pads: ClassVar[bool]
+
+    vocabulary: int
+    length: int
+    classes: int | None
+    floors: dict[str, float]
+    fingerprint: str
+    splits: dict[str, Split]
+
+    def __init__(self, seed: int, cache: Path, *, batch_size: int, num_workers: int) -> None:
+        super().__init__()
+        self.seed, self.cache, self.batch_size, self.num_workers = seed, Path(cache), batch_size, num_workers
+
+    @abstractmethod
+    def load(self) -> None:
+        """Fill every attribute from what `prepare_data` left behind."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """One line for the run's header."""
+
+    def setup(self, stage: str) -> None:
+        """Load, once for all stages."""
+        if not hasattr(self, "splits"):
+            self.load()
+
+    def order(self) -> Order:
+        """What a training epoch visits: by default each item once."""
+        return Permutation(len(self.splits["train"]))
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Shuffled batches of this rank.
+
+        Raises:
+            ConfigError: If `batch_size` does not suit the devices or the data.
+        """
+        rank, world = self._place()
+        frozen = getattr(self.trainer, "overfit_batches", 0) > 0
+        batches = TrainingBatches(self.order(), self.batch_size, self.seed, rank=rank, world=world, frozen=frozen)
+        return ResumableLoader(self.splits["train"], batches, seed=self.seed, num_workers=self.num_workers)
+
+    def val_dataloader(self) -> Loader:
+        """This rank's share of the validation items, in a fixed order."""
+        return self._evaluation("val")
+
+    def test_dataloader(self) -> Loader | list[Loader]:
+        """This rank's share of the test items; an empty list where there is no test split."""
+        return self._evaluation("test") if "test" in self.splits else []
+
+    def _evaluation(self, split: str) -> Loader:
+        items = self.splits[split]
+        rank, world = self._place()
+        batches = EvaluationBatches(len(items), self.batch_size, rank=rank, world=world)
+        return Loader(items, batches, seed=self.seed, num_workers=self.num_workers)
+
+    def _place(self) -> tuple[int, int]:
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)

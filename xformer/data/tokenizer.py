@@ -1,0 +1,79 @@
+"""The seam of tokenisation: from text to ids and back, learned from training text only."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from xformer.data.cache import digest
+from xformer.errors import DataError
+
+FILE = "tokenizer.json"
+
+
+class Tokenizer(ABC):
+    """Turns text into ids. Subclasses keep all they learned in `state` and all they were given in `settings`."""
+
+    @property
+    @abstractmethod
+    def vocabulary(self) -> int:
+        """Number of ids."""
+
+    @property
+    @abstractmethod
+    def end_of_text(self) -> int | None:
+        """The id appended to each document; None where documents simply follow each other."""
+
+    @abstractmethod
+    def train(self, texts: Iterable[str]) -> None:
+        """Learn from the training texts, forgetting what was learned before."""
+
+    @abstractmethod
+    def encode(self, text: str) -> Int64[np.ndarray, " tokens"]:
+        """Ids of a text, without `end_of_text`."""
+
+    @abstractmethod
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids; `end_of_text` decodes to nothing."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What decides, with the training texts, what is learned."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """What was learned, as JSON can hold it."""
+
+    @abstractmethod
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over what `state` gave."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Stable hash of the kind, its settings and what was learned."""
+        return digest(type(self).__name__, self.settings(), self.state())
+
+    def save(self, directory: Path) -> None:
+        """Write `tokenizer.json` into a directory."""
+        content = {"kind": type(self).__name__, "state": self.state()}
+        (directory / FILE).write_text(json.dumps(content), encoding="utf-8")
+
+    def load(self, directory: Path) -> None:
+        """Take over what `save` wrote.
+
+        Raises:
+            DataError: If the file is missing, damaged or of another kind of tokenizer.
+        """
+        path = directory / FILE
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            kind, state = content["kind"], content["state"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path} is no saved tokenizer ({error}): train it again.") from error
+        if kind != type(self).__name__:
+            raise DataError(f"{path} holds a {kind} tokenizer, not {type(self).__name__}: set tokenizer accordingly.")
+        self.restore(state)

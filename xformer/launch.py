@@ -1,0 +1,50 @@
+"""Refuses launches that would train something else than what was asked for, without a word."""
+
+import os
+
+from lightning.pytorch import Trainer
+
+from xformer.errors import RunError
+from xformer.job import Job
+
+_RELAUNCHING = ("ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false", "fsdp", "deepspeed")
+_ONE_TREE_PER_JOB = ("slurm",)
+
+
+def check_sweep(job: Job) -> None:
+    """A strategy that starts the command again, in a sweep that is itself one command.
+
+    Raises:
+        RunError: each process would run the whole sweep again, with hyper-parameters of its own.
+    """
+    strategy = job.config.trainer.get("strategy")
+    if job.sweep and strategy in _RELAUNCHING and job.choices.get("hydra/launcher") not in _ONE_TREE_PER_JOB:
+        raise RunError(
+            f"trainer.strategy={strategy} in a sweep would start the whole sweep again in every process; use "
+            "hydra/launcher=slurm, or trainer.strategy=ddp_spawn, or one command per run."
+        )
+
+
+def check_world_size(trainer: Trainer) -> None:
+    """The number of processes that were launched, against the number that the Trainer will use.
+
+    Raises:
+        RunError: they differ; each process would train alone, into one directory.
+    """
+    launched = _launched()
+    if launched is not None and launched[1] != trainer.world_size:
+        variable, count = launched
+        raise RunError(
+            f"{variable}={count} processes were launched, and the trainer is set up for {trainer.world_size} "
+            f"(trainer.devices={trainer.num_devices} x trainer.num_nodes={trainer.num_nodes}); set "
+            "trainer.strategy=ddp and make devices x num_nodes equal to what was launched."
+        )
+
+
+def _launched() -> tuple[str, int] | None:
+    if "WORLD_SIZE" in os.environ:
+        return "WORLD_SIZE", int(os.environ["WORLD_SIZE"])
+    # An interactive shell or a batch script holds these too: only what srun started has a process id of its own.
+    if "SLURM_NTASKS" in os.environ and "SLURM_PROCID" in os.environ and os.environ.get("SLURM_JOB_NAME") not in {"bash", "interactive"}:
+        return "SLURM_NTASKS", int(os.environ["SLURM_NTASKS"])
+    return None

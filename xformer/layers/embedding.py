@@ -1,0 +1,20 @@
+"""Embeddings with this project's scale."""
+
+from torch import Tensor, nn
+from torch.nn.functional import embedding
+
+
+class Embedding(nn.Embedding):
+    """Vectors of N(0, 1/d) entries times sqrt(d), as in Vaswani et al. 2017, section 3.4.
+
+    The product has unit variance, and the table itself can be tied to an output layer, which then starts with logits
+    of unit variance too.
+    """
+
+    def reset_parameters(self) -> None:
+        """Draw the table anew."""
+        nn.init.normal_(self.weight, std=self.embedding_dim**-0.5)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """table[input] * sqrt(d)."""
+        return embedding(input, self.weight) * self.embedding_dim**0.5

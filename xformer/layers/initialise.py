@@ -1,0 +1,22 @@
+"""Initial values that depend on the seed and a parameter's name alone."""
+
+import hashlib
+
+import torch
+from torch import nn
+
+
+def initialise(model: nn.Module, seed: int) -> None:
+    """Reset every module that can be, each from a generator of its own.
+
+    A parameter's first value then depends on the seed and its name, not on what was built before it: two variants
+    with one seed start from identical shared weights, and adding a module changes no other.
+    """
+    device_generators: list[int] = []
+    with torch.random.fork_rng(devices=device_generators):
+        for name, module in model.named_modules():
+            reset = getattr(module, "reset_parameters", None)
+            if reset is not None:
+                digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+                torch.manual_seed(int.from_bytes(digest[:7], "big"))
+                reset()

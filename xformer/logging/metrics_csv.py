@@ -1,0 +1,158 @@
+"""The metrics of a run as a tidy table: one observation a row.
+
+Lightning's CSVLogger keeps one wide row per call, mostly empty because training and validation log different names,
+holds the rows in memory and rewrites the file whenever a new name turns up. This table has six fixed columns, so rows
+are only ever appended, a name logged once costs one row, and a run that is killed has lost nothing.
+"""
+
+import csv
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from xformer.errors import DataError
+
+FILE = "metrics.csv"
+
+
+class Observation(NamedTuple):
+    """One row of the table.
+
+    Attributes:
+        step: Optimiser steps done before the step that logged, as Lightning counts them: 0 is the first.
+        epoch: Epochs completed before.
+        tokens: Real tokens trained on, as last logged under `tokens`; None before that.
+        seconds: Seconds of training, over all resumptions.
+        metric: The name as logged.
+        value: The value; may be NaN or infinite.
+    """
+
+    step: int
+    epoch: int
+    tokens: int | None
+    seconds: float
+    metric: str
+    value: float
+
+
+class MetricsCSV(Logger):
+    """Appends every logged metric to `metrics.csv` in the run directory, on the first process only.
+
+    Each call has reached the operating system when it returns, and the disk when the run ends. The names `epoch` and
+    `tokens` become columns, not rows.
+    """
+
+    def __init__(self, directory: Path):
+        super().__init__()
+        self.path = directory / FILE
+        self._epoch = 0
+        self._tokens: int | None = None
+        self._started = time.monotonic()
+
+    @property
+    def name(self) -> str:
+        """The kind of logger."""
+        return "csv"
+
+    @property
+    def version(self) -> None:
+        """None: a run directory holds one table, and a progress bar has no version to show."""
+        return None
+
+    @rank_zero_only
+    def start_at(self, step: int) -> None:
+        """Go on from optimiser step `step`: rows of that step and later are dropped, for they will be logged again.
+
+        Args:
+            step: Optimiser steps done, 0 for a run from the start.
+        """
+        kept = [row for row in read_metrics(self.path) if row.step < step] if self.path.exists() else []
+        staged = self.path.with_suffix(".tmp")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with staged.open("w", newline="", encoding="utf-8") as stream:
+            _write(stream, kept, header=True)
+        os.replace(staged, self.path)
+        last = kept[-1] if kept else Observation(0, 0, None, 0.0, "", 0.0)
+        self._epoch, self._tokens = last.epoch, last.tokens
+        self._started = time.monotonic() - last.seconds
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Append one row per metric, under Lightning's step."""
+        values = {name: float(value) for name, value in metrics.items()}
+        self._epoch = int(values.pop("epoch", self._epoch))
+        if "tokens" in values:
+            self._tokens = int(values.pop("tokens"))
+        seconds = time.monotonic() - self._started
+        rows = [
+            Observation(step or 0, self._epoch, self._tokens, seconds, name, value) for name, value in values.items()
+        ]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", newline="", encoding="utf-8") as stream:
+            _write(stream, rows, header=stream.tell() == 0)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any = None, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the run directory holds the config itself."""
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Put the table on the disk."""
+        if self.path.exists():
+            with self.path.open("a", encoding="utf-8") as stream:
+                os.fsync(stream.fileno())
+
+
+def read_metrics(path: Path) -> list[Observation]:
+    """Read a table, each observation once: what was logged again for the same step replaces the earlier row.
+
+    A last line cut off by a crash is left out.
+
+    Args:
+        path: The table, or the run directory that holds it.
+
+    Raises:
+        DataError: There is no such table, or it is not one.
+    """
+    path = path / FILE if path.is_dir() else path
+    rows: dict[tuple[int, str], Observation] = {}
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise DataError(f"There is no table of metrics at {path}.") from None
+    lines = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
+    if not lines or tuple(lines[0]) != Observation._fields:
+        raise DataError(f"{path} is not a table of metrics: its first line must be {','.join(Observation._fields)}.")
+    for number, line in enumerate(lines[1:], start=2):
+        try:
+            row = _observation(*line)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{path}, line {number} is not an observation: {error}.") from error
+        rows.pop((row.step, row.metric), None)
+        rows[row.step, row.metric] = row
+    return list(rows.values())
+
+
+def series(rows: list[Observation]) -> dict[str, list[tuple[int, float]]]:
+    """The rows by metric, as (step, value) in the order logged."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for row in rows:
+        curves.setdefault(row.metric, []).append((row.step, row.value))
+    return curves
+
+
+def _write(stream: TextIO, rows: list[Observation], *, header: bool) -> None:
+    writer = csv.writer(stream)
+    if header:
+        writer.writerow(Observation._fields)
+    for row in rows:
+        writer.writerow([row.step, row.epoch, row.tokens, f"{row.seconds:.3f}", row.metric, row.value])
+
+
+def _observation(step: str, epoch: str, tokens: str, seconds: str, metric: str, value: str) -> Observation:
+    return Observation(int(step), int(epoch), int(tokens) if tokens else None, float(seconds), metric, float(value))

@@ -1,0 +1,31 @@
+"""TensorBoard event files in the run directory."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from xformer.errors import ConfigError
+
+
+def tensorboard_logger(
+    directory: Path, config: dict[str, Any], choices: Mapping[str, str], name: str
+) -> TensorBoardLogger:
+    """Start a logger that writes below `directory`/tensorboard; `tensorboard --logdir` takes any folder above.
+
+    Args:
+        directory: The run directory.
+        config: The resolved config with secrets taken out; shown under hyper-parameters.
+        choices: Config group to option; not used, the config's own keys say it.
+        name: The run's name; not used, the directory says it.
+
+    Raises:
+        ConfigError: The package is not installed.
+    """
+    try:
+        logger = TensorBoardLogger(save_dir=directory, name="tensorboard", version="", default_hp_metric=False)
+    except ModuleNotFoundError as error:
+        raise ConfigError("logger=tensorboard needs its package: pip install 'xformer-lab[tensorboard]'.") from error
+    logger.log_hyperparams(config)
+    return logger

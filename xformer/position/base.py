@@ -1,0 +1,61 @@
+"""The seam of the position schemes: three places to act, and a scheme overrides only its own.
+
+    embed(x, positions)            sinusoidal, learned        any attention
+    rotate(q_or_k, positions)      rotary                     attention that declares ROTARY
+    bias(layer)                    a relative score bias      attention that declares BIAS
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from xformer.attention.capability import Capability
+from xformer.position.bias import RelativeBias
+
+
+@dataclass(frozen=True)
+class PositionContext:
+    """What a stack tells its position scheme."""
+
+    d_model: int
+    heads: int
+    head_dim: int
+    layers: int
+    max_length: int
+    causal: bool
+
+
+class Position(nn.Module):
+    """No positions: a bag of tokens, but for what a causal mask gives away. Schemes derive from it."""
+
+    needs: ClassVar[Capability] = Capability.NONE
+    """What the attention must provide."""
+    extrapolates: ClassVar[bool] = True
+    """Whether positions beyond `max_length` are defined."""
+
+    def __init__(self, context: PositionContext) -> None:
+        super().__init__()
+        self.context = context
+
+    def embed(
+        self, x: Float[Tensor, "batch length d_model"], positions: Int[Tensor, "#batch length"]
+    ) -> Float[Tensor, "batch length d_model"]:
+        """Add positions to the token embeddings."""
+        return x
+
+    def rotate(
+        self, x: Float[Tensor, "batch heads length head_dim"], positions: Int[Tensor, "#batch length"]
+    ) -> Float[Tensor, "batch heads length head_dim"]:
+        """Rotate queries or keys by their positions."""
+        return x
+
+    def bias(self, layer: int) -> RelativeBias | None:
+        """The bias of a layer's scores."""
+        return None
+
+
+PositionFactory = Callable[[PositionContext], Position]
+"""What `conf/position/*.yaml` instantiates to."""

@@ -1,0 +1,37 @@
+r"""Sinusoidal positions.
+
+Vaswani et al. 2017, section 3.5:
+
+    PE(pos, 2i) = sin(pos / base^(2i / d)),     PE(pos, 2i + 1) = cos(pos / base^(2i / d))
+
+Computed from the positions on the fly, so any length is defined. An odd `d_model` ends on a sine.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from xformer.position.base import Position, PositionContext
+
+
+class Sinusoidal(Position):
+    """Adds fixed waves to the token embeddings.
+
+    Args:
+        context: the stack's dimensions.
+        base: the longest wavelength is `2 pi base` tokens; 10000 in the paper.
+    """
+
+    def __init__(self, context: PositionContext, *, base: float) -> None:
+        super().__init__(context)
+        exponents = torch.arange(0, context.d_model, 2) / context.d_model
+        self.register_buffer("frequencies", base**-exponents, persistent=False)
+
+    def embed(
+        self, x: Float[Tensor, "batch length d_model"], positions: Int[Tensor, "#batch length"]
+    ) -> Float[Tensor, "batch length d_model"]:
+        """X + PE(positions)."""
+        assert isinstance(self.frequencies, Tensor)
+        angles = positions[..., None] * self.frequencies  # b n d/2
+        waves = torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)
+        return x + waves[..., : x.shape[-1]].to(x.dtype)

@@ -1,0 +1,92 @@
+"""Floating-point operations per token, counted on the operations that really run.
+
+Counted are matrix products, convolutions and attention, a multiplication and an addition as two; element-wise
+operations, softmax and norms are not. Attention has one dense formula wherever it runs: two products forward and four
+backward, no discount for a causal mask, and no charge for the scores that a fused kernel computes a second time. So
+the count is the same fused and unfused, on a CPU and on a GPU. A variant that really computes less counts less.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+_FORWARD = (
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu,
+    torch.ops.aten._scaled_dot_product_flash_attention,
+    torch.ops.aten._scaled_dot_product_efficient_attention,
+    torch.ops.aten._scaled_dot_product_cudnn_attention,
+)
+_BACKWARD = (
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward,
+    torch.ops.aten._scaled_dot_product_flash_attention_backward,
+    torch.ops.aten._scaled_dot_product_efficient_attention_backward,
+    torch.ops.aten._scaled_dot_product_cudnn_attention_backward,
+)
+
+
+def flops_per_token(model: nn.Module, loss: Callable[[], Tensor], *, tokens: int) -> float:
+    """FLOPs of one forward and backward pass, per token.
+
+    Leaves the gradients, the buffers and the random state as they were. State that is neither (a metric that counts
+    what it saw) is the caller's to keep out of `loss`.
+
+    Args:
+        model: Whose gradients and buffers are kept.
+        loss: Runs the model forward and returns a scalar.
+        tokens: How many tokens that pass reads.
+
+    Raises:
+        ValueError: `tokens` is not positive.
+    """
+    if tokens <= 0:
+        raise ValueError(f"tokens must be positive, got {tokens}")
+    counter = FlopCounterMode(display=False, custom_mapping=_attention_formulas())
+    with _untouched(model), torch.enable_grad(), counter:
+        torch.autograd.backward(loss())
+    return float(counter.get_total_flops()) / tokens
+
+
+def _attention_formulas() -> dict[Any, Callable[..., int]]:
+    return dict.fromkeys(_FORWARD, _attention_forward) | dict.fromkeys(_BACKWARD, _attention_backward)
+
+
+def _attention_forward(query: torch.Size, key: torch.Size, value: torch.Size, *rest: Any, **options: Any) -> int:
+    return _product(query, key, query[-1]) + _product(query, key, value[-1])
+
+
+def _attention_backward(
+    gradient: torch.Size, query: torch.Size, key: torch.Size, value: torch.Size, *rest: Any, **options: Any
+) -> int:
+    # Gradients of query and key each contract the scores; those of value and of the weights each contract the output.
+    return 2 * _product(query, key, query[-1]) + 2 * _product(query, key, value[-1])
+
+
+def _product(query: torch.Size, key: torch.Size, width: int) -> int:
+    batch, heads, queries, _ = query
+    return 2 * batch * heads * queries * key[-2] * width
+
+
+@contextmanager
+def _untouched(model: nn.Module) -> Iterator[None]:
+    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
+    buffers = [
+        (module, name, buffer, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
+    for parameter, _ in gradients:
+        parameter.grad = None
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+        with torch.no_grad():
+            for module, name, buffer, before in buffers:
+                # By name too: a module may have put another tensor in the buffer's place.
+                module._buffers[name] = buffer.copy_(before)

@@ -1,0 +1,134 @@
+"""The summary of a run: one strict JSON file, written whole or not at all."""
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from xformer.errors import DataError
+
+FILE = "summary.json"
+
+
+@dataclass
+class Monitor:
+    """The metric that picks the best checkpoint, its best value and the optimiser step of that value."""
+
+    name: str
+    mode: Literal["min", "max"]
+    best: float | None = None
+    step: int | None = None
+
+
+@dataclass
+class Summary:
+    """What `compare` and `reproduce` read of a run; None is what is not known, and NaN and infinities become None.
+
+    Attributes:
+        status: How the run ended; `skipped` is a combination refused in a sweep.
+        error: One sentence where it did not finish.
+        choices: Config group to option.
+        overrides: The command line as typed.
+        seed: The seed of initialisation and data order.
+        metrics: Final values by name as logged, `val/loss` or `test/accuracy`.
+        monitor: The metric that picked the best checkpoint.
+        floors: By metric, the value that knows nothing (chance, the unigram loss).
+        parameters: Trainable parameters.
+        flops_per_token: FLOPs of one training step per token, forward and backward.
+        tokens_seen: Real tokens trained on, padding excluded, over all processes.
+        tokens_per_second: Steady training speed over all processes.
+        peak_memory_bytes: Peak memory of this run, in bytes.
+        wall_seconds: From the start of the run to its end, in seconds.
+        git: Commit and whether the tree was dirty.
+        versions: Package versions.
+        hardware: The machine.
+        data_fingerprint: Hash of the data as read.
+        attention: Attention slot to option.
+    """
+
+    status: Literal["finished", "failed", "skipped"]
+    error: str | None = None
+    choices: dict[str, str] = field(default_factory=dict)
+    overrides: list[str] = field(default_factory=list)
+    seed: int | None = None
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    monitor: Monitor | None = None
+    floors: dict[str, float | None] = field(default_factory=dict)
+    parameters: int | None = None
+    flops_per_token: float | None = None
+    tokens_seen: int | None = None
+    tokens_per_second: float | None = None
+    peak_memory_bytes: int | None = None
+    wall_seconds: float | None = None
+    git: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    hardware: dict[str, Any] = field(default_factory=dict)
+    data_fingerprint: str | None = None
+    attention: dict[str, str] = field(default_factory=dict)
+
+
+def write_summary(directory: Path, summary: Summary) -> Path:
+    """Write `summary.json` into a run directory, replacing an older one in one step.
+
+    Returns:
+        The file's path.
+    """
+    text = json.dumps(_strict(asdict(summary)), indent=2, allow_nan=False) + "\n"
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / FILE
+    handle, staged = tempfile.mkstemp(dir=directory, prefix=".summary-", suffix=".json")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(staged, 0o666 & ~_umask())
+        os.replace(staged, path)
+    except BaseException:
+        Path(staged).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def read_summary(directory: Path) -> Summary:
+    """Read a run directory's summary; keys this version does not know are left out.
+
+    Raises:
+        DataError: There is no summary, or it is not one.
+    """
+    path = directory / FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        known = {name.name for name in fields(Summary)}
+        values = {key: value for key, value in content.items() if key in known}
+        if values.get("monitor") is not None:
+            values["monitor"] = Monitor(**values["monitor"])
+        return Summary(**values)
+    except FileNotFoundError:
+        raise DataError(f"{directory} has no {FILE}: it is not a run directory, or the run was killed.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
+        raise DataError(f"{path} is not a run's summary: {error}.") from error
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _strict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "item"):  # a scalar tensor or a NumPy number
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

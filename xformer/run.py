@@ -1,0 +1,103 @@
+"""One run: validate, build, fit, test, summarise."""
+
+import logging
+import warnings
+from pathlib import Path
+from typing import cast
+
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_only
+
+from xformer import build, checkpoints, compatibility, console, launch
+from xformer.callbacks.throughput import Throughput
+from xformer.configuration import validate
+from xformer.data.base import DataModule
+from xformer.job import Job
+from xformer.record.flops import flops_per_token
+from xformer.record.recording import recording
+from xformer.record.summary import Monitor, Summary
+from xformer.tasks.base import Task
+
+
+def run(job: Job) -> float | None:
+    """Run a job and leave its summary behind, however it ends.
+
+    Returns:
+        The best value of the monitored metric, for a sweeper that searches; None where the run was skipped.
+
+    Raises:
+        XformerError: what the user can mend.
+    """
+    _quieten()
+    epilogue = None
+    with recording(job) as summary:
+        _check(job)
+        checkpoint = checkpoints.newest_readable(job.directory) if job.config.resume else None
+        seed_everything(job.config.seed, verbose=False)
+        data = build.build_data(job.config)
+        task = build.build_task(job.config, data)
+        _measure(summary, task, data)
+        trainer = build.build_trainer(job)
+        launch.check_world_size(trainer)
+        if rank_zero_only.rank == 0:
+            console.header(job, trainer, data.describe(), summary)
+        if job.config.compile:
+            task.model.compile()
+        trainer.fit(task, data, ckpt_path=checkpoint)
+        _evaluate(trainer, task, data, summary, job)
+        epilogue = task.epilogue(data)
+    if summary.status == "finished" and rank_zero_only.rank == 0:
+        console.results(job, summary, epilogue)
+    return summary.monitor.best if summary.monitor else None
+
+
+def _check(job: Job) -> None:
+    """Everything that can be refused before data is loaded."""
+    validate(job.config)
+    compatibility.check(job.config, job.choices)
+    launch.check_sweep(job)
+    if not job.config.resume:
+        checkpoints.refuse_to_overwrite(job.directory)
+
+
+def _measure(summary: Summary, task: Task, data: DataModule) -> None:
+    """What is known of the budget before training."""
+    summary.floors, summary.data_fingerprint = dict(data.floors), data.fingerprint
+    summary.attention = {"self": summary.choices["attention"]}
+    summary.parameters = sum(parameter.numel() for parameter in task.parameters() if parameter.requires_grad)
+    example = task.takes.example(data.length)
+    summary.flops_per_token = flops_per_token(task, lambda: task.step(example).loss, tokens=data.length)
+
+
+def _evaluate(trainer: Trainer, task: Task, data: DataModule, summary: Summary, job: Job) -> None:
+    """Validate and test the best weights, and take in what training measured."""
+    metrics = {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
+    throughput = next((c for c in trainer.callbacks if isinstance(c, Throughput)), None)  # type: ignore[attr-defined]
+    if throughput:
+        summary.tokens_seen, summary.tokens_per_second = throughput.tokens_seen, throughput.tokens_per_second
+    keeper = cast(ModelCheckpoint | None, trainer.checkpoint_callback)
+    best, step = (keeper.best_model_path if keeper else ""), trainer.global_step
+    if best:
+        step = torch.load(best, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+    elif keeper:  # stopped before the first validation: keep what there is
+        trainer.save_checkpoint(Path(keeper.dirpath or job.directory) / "last.ckpt")
+    loggers, trainer.loggers = trainer.loggers, []  # the curve has these values already, each at its own step
+    trainer.validate(task, data, ckpt_path=best or None, verbose=False)
+    metrics |= {name: value.item() for name, value in trainer.callback_metrics.items()}
+    trainer.loggers = loggers
+    if data.test_dataloader():
+        trainer.test(task, data, ckpt_path=best or None, verbose=False)
+        metrics |= {name: value.item() for name, value in trainer.callback_metrics.items()}
+    monitor = job.config.monitor
+    summary.metrics = dict(metrics)
+    summary.monitor = Monitor(monitor.name, monitor.mode, metrics.get(monitor.name), step)
+
+
+def _quieten() -> None:
+    """Leave on the screen what a person needs: Lightning's notes about hardware and loaders are in the summary."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*`max_epochs` was not set.*")

@@ -1,0 +1,100 @@
+"""What every task shares: optimiser, schedule, metrics and logging. A task writes `step`."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+from jaxtyping import Float, Int
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import MetricCollection
+
+from xformer.architecture.stack import EmbeddingFactory, Stack
+from xformer.data.base import DataModule
+from xformer.data.batch import Batch
+from xformer.optimization.optimizer import OptimizerFactory
+from xformer.optimization.schedule import Schedule
+
+ArchitectureFactory = Callable[[EmbeddingFactory, int], Stack]
+"""What `conf/architecture/*.yaml` instantiates to: (embedding, longest sequence) -> stack."""
+
+
+class Outcome(NamedTuple):
+    """What a step computes: the loss to minimise, and what the metrics compare."""
+
+    loss: Float[Tensor, ""]
+    logits: Float[Tensor, "*batch classes"]
+    labels: Int[Tensor, "*batch"]
+
+
+class Task(LightningModule, ABC):
+    """A model with an objective.
+
+    Args:
+        data: a data module after `setup`; tells vocabulary, length and classes.
+        optimizer: builds the optimiser.
+        schedule: the learning rate's factor at a step.
+    """
+
+    takes: ClassVar[type[tuple[Any, ...]]]
+    """The type of batch."""
+    needs_causal: ClassVar[bool] = False
+    """Whether the architecture must be causal."""
+
+    model: Stack
+
+    def __init__(self, data: DataModule, optimizer: OptimizerFactory, schedule: Schedule) -> None:
+        super().__init__()
+        self._optimizer, self._schedule = optimizer, schedule
+        self.train_metrics, self.val_metrics, self.test_metrics = (
+            self.build_metrics(data, f"{stage}/") for stage in ("train", "val", "test")
+        )
+
+    @abstractmethod
+    def step(self, batch: Any) -> Outcome:
+        """The loss of a batch."""
+
+    @abstractmethod
+    def build_metrics(self, data: DataModule, prefix: str) -> MetricCollection:
+        """The metrics of one stage; they are updated with logits and labels."""
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        """One optimiser step's loss; logged, with the metrics, at every `trainer.log_every_n_steps`."""
+        outcome = self.step(batch)
+        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self.log("train/loss", outcome.loss, prog_bar=True)
+            self.log_dict(self.train_metrics(outcome.logits.detach(), outcome.labels), prog_bar=True)
+        return outcome.loss
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """One validation batch."""
+        self._evaluate(batch, "val", self.val_metrics)
+
+    def test_step(self, batch: Batch, index: int) -> None:
+        """One test batch."""
+        self._evaluate(batch, "test", self.test_metrics)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimiser, fused where torch allows, and the schedule by optimiser step."""
+        # Gradient scaling needs to clip between unscaling and the step, which a fused step leaves no room for.
+        fused = self.device.type in {"cpu", "cuda", "mps"} and self.trainer.precision != "16-mixed"
+        optimizer = self._optimizer(self, fused)
+        total = int(self.trainer.estimated_stepping_batches)
+        schedule = self._schedule
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": LambdaLR(optimizer, lambda step: schedule(step, total)), "interval": "step"},
+        }
+
+    def epilogue(self, data: DataModule) -> str | None:
+        """What a person would like to see of the trained model."""
+        return None
+
+    def _evaluate(self, batch: Batch, stage: str, metrics: MetricCollection) -> None:
+        outcome = self.step(batch)
+        metrics.update(outcome.logits, outcome.labels)
+        weight, shown = outcome.labels.numel(), stage == "val"
+        self.log(f"{stage}/loss", outcome.loss, batch_size=weight, prog_bar=shown, sync_dist=True)
+        self.log_dict(metrics, batch_size=weight, prog_bar=shown)  # type: ignore[arg-type]

@@ -1,0 +1,75 @@
+"""Sequence classification."""
+
+from typing import Any, ClassVar
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+
+from xformer.data.base import DataModule
+from xformer.data.batch import ClassificationBatch
+from xformer.errors import ConfigError
+from xformer.layers.embedding import Embedding
+from xformer.layers.linear import Linear
+from xformer.layers.pooling import ClassTokenPooling, MeanPooling, PoolingName
+from xformer.optimization.optimizer import OptimizerFactory
+from xformer.optimization.schedule import Schedule
+from xformer.tasks.base import ArchitectureFactory, Outcome, Task
+
+
+class Classification(Task):
+    """A stack, a pooling and a linear layer, trained on cross-entropy.
+
+    Args:
+        data: a data module with classes.
+        architecture: builds the stack.
+        optimizer: builds the optimiser.
+        schedule: the learning rate's factor at a step.
+        pooling: `mean` over the real tokens, or the state of a `class` token put in front.
+        label_smoothing: share of the target given to all classes, in training alone.
+
+    Raises:
+        ConfigError: a class token in front of a causal stack, where it would see only itself.
+    """
+
+    takes: ClassVar[type[tuple[Any, ...]]] = ClassificationBatch
+
+    def __init__(
+        self,
+        data: DataModule,
+        architecture: ArchitectureFactory,
+        optimizer: OptimizerFactory,
+        schedule: Schedule,
+        *,
+        pooling: PoolingName,
+        label_smoothing: float,
+    ) -> None:
+        super().__init__(data, optimizer, schedule)
+        assert data.classes is not None
+        self.pooling = ClassTokenPooling(data.vocabulary) if pooling == "class" else MeanPooling()
+        extra = self.pooling.extra_tokens
+        self.model = architecture(lambda d_model: Embedding(data.vocabulary + extra, d_model), data.length + extra)
+        if extra and self.model.causal:
+            raise ConfigError("task.pooling=class puts a token in front, which sees nothing else in a causal architecture; use task.pooling=mean.")
+        self.head = Linear(self.model.size.d_model, data.classes)
+        self.label_smoothing = label_smoothing
+
+    def build_metrics(self, data: DataModule, prefix: str) -> MetricCollection:
+        """Accuracy."""
+        return MetricCollection({"accuracy": MulticlassAccuracy(data.classes, average="micro")}, prefix=prefix)
+
+    def forward(
+        self, tokens: Int[Tensor, "batch length"], padding_mask: Bool[Tensor, "batch length"] | None
+    ) -> Float[Tensor, "batch classes"]:
+        """The logits of a batch."""
+        tokens, padding_mask = self.pooling.prepare(tokens, padding_mask)
+        logits: Tensor = self.head(self.pooling.pool(self.model(tokens, padding_mask), padding_mask))
+        return logits
+
+    def step(self, batch: ClassificationBatch) -> Outcome:
+        """Cross-entropy in nats."""
+        logits = self(batch.tokens, batch.padding_mask)
+        smoothing = self.label_smoothing if self.training else 0.0
+        return Outcome(cross_entropy(logits, batch.labels, label_smoothing=smoothing), logits, batch.labels)
