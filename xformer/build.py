@@ -1,39 +1,62 @@
 """From a valid configuration to data, model and Trainer."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from hydra.utils import instantiate
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
+from xformer.configuration import make
 from xformer.data.base import DataModule
 from xformer.job import Job
 from xformer.layers.initialise import initialise
 from xformer.logging.metrics_csv import MetricsCSV
+from xformer.optimization.optimizer import OptimizerFactory
+from xformer.optimization.schedule import Schedule
 from xformer.record.redact import resolved
-from xformer.tasks.base import Task
+from xformer.tasks.base import ArchitectureFactory, Task
 
 CONFIG_FILE = "config.yaml"
 
 
-def build_data(config: DictConfig) -> DataModule:
-    """The data module, prepared and loaded, so that it can tell its vocabulary."""
-    data: DataModule = instantiate(config.data, _convert_="all")(config.seed, Path(config.cache))
-    data.prepare_data()
-    data.setup("fit")
-    return data
+@dataclass(frozen=True)
+class Plan:
+    """Everything a configuration says, as factories that wait for the data."""
 
+    data: DataModule
+    architecture: ArchitectureFactory
+    optimizer: OptimizerFactory
+    schedule: Schedule
+    task: Callable[..., Task]
+    seed: int
 
-def build_task(config: DictConfig, data: DataModule) -> Task:
-    """The task with its model, initialised from the seed."""
-    architecture, optimizer, schedule, task = (
-        instantiate(config[group], _convert_="all") for group in ("architecture", "optimizer", "schedule", "task")
-    )
-    built: Task = task(data, architecture, optimizer, schedule)
-    initialise(built, config.seed)
-    return built
+    @classmethod
+    def of(cls, config: DictConfig) -> "Plan":
+        """Instantiate every part; nothing is loaded yet, and a bad value is refused here.
+
+        Raises:
+            ConfigError: a value that its class refuses.
+        """
+        architecture, optimizer, schedule, task = (
+            make(config[group]) for group in ("architecture", "optimizer", "schedule", "task")
+        )
+        data = make(config.data)(config.seed, Path(config.cache))
+        return cls(data, architecture, optimizer, schedule, task, config.seed)
+
+    def load_data(self) -> DataModule:
+        """The data module, prepared and loaded, so that it can tell its vocabulary."""
+        self.data.prepare_data()
+        self.data.setup("fit")
+        return self.data
+
+    def build_task(self) -> Task:
+        """The task with its model, initialised from the seed."""
+        task = self.task(self.data, self.architecture, self.optimizer, self.schedule)
+        initialise(task, self.seed)
+        return task
 
 
 def build_loggers(job: Job) -> list[Logger]:
@@ -41,20 +64,16 @@ def build_loggers(job: Job) -> list[Logger]:
     config = resolved(job.config)
     job.directory.mkdir(parents=True, exist_ok=True)
     (job.directory / CONFIG_FILE).write_text(OmegaConf.to_yaml(config))
-    chosen = [instantiate(node) for node in (job.config.logger or {}).values() if node is not None]
+    chosen = [make(node) for node in (job.config.logger or {}).values() if node is not None]
     return [MetricsCSV(job.directory), *(logger(job.directory, config, job.choices, job.name) for logger in chosen)]
 
 
 def build_trainer(job: Job) -> Trainer:
     """The Trainer with the chosen callbacks and loggers."""
-    callbacks: list[Callback] = [instantiate(node) for node in job.config.callbacks.values() if node is not None]
+    callbacks: list[Callback] = [make(node) for node in job.config.callbacks.values() if node is not None]
     if not job.config.trainer.enable_progress_bar:
         callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
-    trainer: Trainer = instantiate(
-        job.config.trainer,
-        callbacks=callbacks,
-        logger=build_loggers(job),
-        default_root_dir=str(job.directory),
-        _convert_="all",
+    trainer: Trainer = make(job.config.trainer)(
+        callbacks=callbacks, logger=build_loggers(job), default_root_dir=str(job.directory)
     )
     return trainer

@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def _friendly(command: Callable[[], object]) -> None:
-    """Run a command; what the user can mend is told in a sentence, with a traceback if HYDRA_FULL_ERROR=1 asks for it."""
+    """Run a command; what the user can mend is told in a sentence, unless HYDRA_FULL_ERROR=1 asks for a traceback."""
     OmegaConf.register_new_resolver("unique", unique, use_cache=True, replace=True)
     if os.environ.get(_TRACEBACK) == "1" and _WRAPPED not in os.environ:
         command()

@@ -16,8 +16,8 @@ from typing import Any, Literal
 from beartype import BeartypeConf
 from beartype.door import is_bearable
 from hydra import compose, initialize_config_dir
-from hydra.errors import MissingConfigException
-from hydra.utils import get_object
+from hydra.errors import InstantiationException, MissingConfigException
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -25,6 +25,7 @@ from xformer.errors import ConfigError, XformerError
 
 CONF = Path(__file__).parent / "conf"
 ALLOWED_TARGETS = ("xformer.", "lightning.pytorch.")
+_LISTED = 12
 _NUMBERS = BeartypeConf(is_pep484_tower=True)
 _INSTANTIATE = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 _SETTINGS: dict[str, Any] = {
@@ -47,11 +48,13 @@ def groups() -> dict[str, list[str]]:
 
 
 def nearest(name: str, options: Iterable[str]) -> str:
-    """The words ` Did you mean x?` where an option is near, and the options."""
+    """The way out of a misspelling: `did you mean x? Valid: x, y, z.`, without the list where it is long."""
     options = sorted(options)
     near = difflib.get_close_matches(name, options, n=1)
-    guess = f"did you mean {near[0]}? " if near else ""
-    return f"{guess}Valid: {', '.join(options)}."
+    listed = f"Valid: {', '.join(options)}."
+    if not near:
+        return listed
+    return f"did you mean {near[0]}?" + (f" {listed}" if len(options) <= _LISTED else "")
 
 
 def target(node: DictConfig) -> Callable[..., Any]:
@@ -77,32 +80,32 @@ def validate(config: DictConfig) -> None:
         ConfigError: naming the key, the value and what would be valid.
     """
     known = set(_SETTINGS) | set(groups())
-    for key in config:
+    for key in map(str, config):
         if key not in known:
-            raise ConfigError(f"{key} is not a key of the configuration; {nearest(str(key), known)}")
+            raise ConfigError(f"{key} is not a key of the configuration; {nearest(key, known)}")
         if key in _SETTINGS:
-            _check_type(str(key), _value(config, str(key)), _SETTINGS[str(key)])
+            _check_type(key, _value(config, key), _SETTINGS[key])
         else:
-            _validate_node(_value(config, str(key)), str(key))
+            _validate_node(_value(config, key), key)
 
 
 def _validate_node(node: Any, path: str) -> None:
     if not isinstance(node, DictConfig):
         return
     if "_target_" not in node:
-        for key in node:
-            _validate_node(_value(node, str(key), path), f"{path}.{key}")
+        for key in map(str, node):
+            _validate_node(_value(node, key, path), f"{path}.{key}")
         return
     parameters = _parameters(target(node))
-    for key in node:
+    for key in map(str, node):
         if key in _INSTANTIATE:
             continue
         if key not in parameters:
-            raise ConfigError(f"{path}.{key} is not a parameter of {node._target_}; {nearest(str(key), parameters)}")
-        value = _value(node, str(key), path)
+            raise ConfigError(f"{path}.{key} is not a parameter of {node._target_}; {nearest(key, parameters)}")
+        value = _value(node, key, path)
         if isinstance(value, DictConfig) and "_target_" in value:
             continue  # a part of its own, checked under its own name
-        _check_type(f"{path}.{key}", value, parameters[str(key)])
+        _check_type(f"{path}.{key}", value, parameters[key])
     missing = [name for name in _required(target(node)) if name not in node]
     if missing:
         raise ConfigError(f"{path}.{missing[0]} is missing; {node._target_} cannot do without it.")
@@ -121,9 +124,9 @@ def _value(node: DictConfig, key: str, path: str = "") -> Any:
 def _parameters(found: Callable[..., Any]) -> dict[str, Any]:
     """What a configuration may set: keyword-only parameters of our own code, all parameters of another's."""
     signature = inspect.signature(found)
-    kinds = {inspect.Parameter.KEYWORD_ONLY}
+    kinds: list[inspect._ParameterKind] = [inspect.Parameter.KEYWORD_ONLY]
     if not found.__module__.startswith("xformer."):
-        kinds.add(inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        kinds += [inspect.Parameter.POSITIONAL_OR_KEYWORD]
     hints = typing.get_type_hints(found.__init__ if inspect.isclass(found) else found)
     return {name: hints.get(name, Any) for name, parameter in signature.parameters.items() if parameter.kind in kinds}
 
@@ -137,7 +140,9 @@ def _check_type(path: str, value: Any, hint: Any) -> None:
     plain = OmegaConf.to_container(value, resolve=True) if isinstance(value, DictConfig | ListConfig) else value
     candidates = [plain, tuple(plain)] if isinstance(plain, list) else [plain]
     if not any(is_bearable(candidate, hint, conf=_NUMBERS) for candidate in candidates):
-        raise ConfigError(f"{path}={plain} has the wrong type: {_describe(hint)} is expected, got {type(plain).__name__}.")
+        raise ConfigError(
+            f"{path}={plain} has the wrong type: {_describe(hint)} is expected, got {type(plain).__name__}."
+        )
 
 
 def _describe(hint: Any) -> str:
@@ -167,6 +172,20 @@ def _near_key(name: str) -> str:
     if isinstance(siblings, DictConfig):
         return nearest(key, (str(sibling) for sibling in siblings if not str(sibling).startswith("_")))
     return nearest(name, {*groups(), *(str(top) for top in config)})
+
+
+def make(node: DictConfig) -> Any:
+    """Instantiate a node; an error of ours keeps its sentence, which Hydra would wrap in its own.
+
+    Raises:
+        XformerError: whatever the target raised.
+    """
+    try:
+        return instantiate(node, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, XformerError):
+            raise error.__cause__ from None
+        raise
 
 
 def unique() -> str:

@@ -8,14 +8,15 @@ from rich.table import Table
 from xformer.job import Job
 from xformer.record.summary import Summary
 
-_FIRST, _SECOND = ("task", "data", "architecture", "size"), ("attention", "position", "optimizer", "schedule")
+_SHOWN = (("task", "data", "architecture", "size"), ("attention", "position"), ("optimizer", "schedule"))
 
 
 def header(job: Job, trainer: Trainer, data: str, summary: Summary) -> None:
     """What is being run: the choices, parameters, data, device and budget."""
     table = Table.grid(padding=(0, 2))
-    table.add_row("[bold]xformer[/]", _chosen(job, _FIRST))
-    table.add_row("", _chosen(job, _SECOND))
+    for groups in _SHOWN:
+        chosen = "  ".join(f"{group}=[bold]{job.choices[group]}[/]" for group in groups)
+        table.add_row("[bold]xformer[/]" if groups is _SHOWN[0] else "", chosen)
     batch = job.config.data.batch_size * job.config.trainer.accumulate_grad_batches
     facts = {
         "model": f"{summary.parameters:,} parameters, {_si(summary.flops_per_token or 0)}FLOPs per token",
@@ -70,10 +71,6 @@ def error(sentence: str) -> None:
 def note(sentence: str) -> None:
     """Something worth knowing."""
     Console().print(escape(sentence), soft_wrap=True, highlight=False)
-
-
-def _chosen(job: Job, groups: tuple[str, ...]) -> str:
-    return "  ".join(f"{group}=[bold]{job.choices[group]}[/]" for group in groups)
 
 
 def _device(trainer: Trainer, summary: Summary) -> str:

@@ -3,12 +3,19 @@
 import os
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_only
 
 from xformer.errors import RunError
 from xformer.job import Job
 
+_INTERACTIVE = ("bash", "interactive")
 _RELAUNCHING = ("ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false", "fsdp", "deepspeed")
 _ONE_TREE_PER_JOB = ("slurm",)
+
+
+def is_main_process() -> bool:
+    """Whether this process speaks for all of the run's."""
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def check_sweep(job: Job) -> None:
@@ -45,6 +52,7 @@ def _launched() -> tuple[str, int] | None:
     if "WORLD_SIZE" in os.environ:
         return "WORLD_SIZE", int(os.environ["WORLD_SIZE"])
     # An interactive shell or a batch script holds these too: only what srun started has a process id of its own.
-    if "SLURM_NTASKS" in os.environ and "SLURM_PROCID" in os.environ and os.environ.get("SLURM_JOB_NAME") not in {"bash", "interactive"}:
+    by_srun = "SLURM_PROCID" in os.environ and os.environ.get("SLURM_JOB_NAME") not in _INTERACTIVE
+    if by_srun and "SLURM_NTASKS" in os.environ:
         return "SLURM_NTASKS", int(os.environ["SLURM_NTASKS"])
     return None

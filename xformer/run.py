@@ -3,12 +3,10 @@
 import logging
 import warnings
 from pathlib import Path
-from typing import cast
 
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities import rank_zero_only
 
 from xformer import build, checkpoints, compatibility, console, launch
 from xformer.callbacks.throughput import Throughput
@@ -33,33 +31,35 @@ def run(job: Job) -> float | None:
     _quieten()
     epilogue = None
     with recording(job) as summary:
-        _check(job)
-        checkpoint = checkpoints.newest_readable(job.directory) if job.config.resume else None
+        plan, checkpoint = _plan(job)
         seed_everything(job.config.seed, verbose=False)
-        data = build.build_data(job.config)
-        task = build.build_task(job.config, data)
+        data = plan.load_data()
+        task = plan.build_task()
         _measure(summary, task, data)
         trainer = build.build_trainer(job)
         launch.check_world_size(trainer)
-        if rank_zero_only.rank == 0:
+        if launch.is_main_process():
             console.header(job, trainer, data.describe(), summary)
         if job.config.compile:
             task.model.compile()
         trainer.fit(task, data, ckpt_path=checkpoint)
         _evaluate(trainer, task, data, summary, job)
         epilogue = task.epilogue(data)
-    if summary.status == "finished" and rank_zero_only.rank == 0:
+    if summary.status == "finished" and launch.is_main_process():
         console.results(job, summary, epilogue)
     return summary.monitor.best if summary.monitor else None
 
 
-def _check(job: Job) -> None:
-    """Everything that can be refused before data is loaded."""
+def _plan(job: Job) -> tuple[build.Plan, Path | None]:
+    """Refuse everything that can be refused before data is loaded; what to build, and where to continue from."""
     validate(job.config)
     compatibility.check(job.config, job.choices)
     launch.check_sweep(job)
-    if not job.config.resume:
-        checkpoints.refuse_to_overwrite(job.directory)
+    plan = build.Plan.of(job.config)
+    if job.config.resume:
+        return plan, checkpoints.newest_readable(job.directory)
+    checkpoints.refuse_to_overwrite(job.directory)
+    return plan, None
 
 
 def _measure(summary: Summary, task: Task, data: DataModule) -> None:
@@ -77,7 +77,8 @@ def _evaluate(trainer: Trainer, task: Task, data: DataModule, summary: Summary, 
     throughput = next((c for c in trainer.callbacks if isinstance(c, Throughput)), None)  # type: ignore[attr-defined]
     if throughput:
         summary.tokens_seen, summary.tokens_per_second = throughput.tokens_seen, throughput.tokens_per_second
-    keeper = cast(ModelCheckpoint | None, trainer.checkpoint_callback)
+    keepers = (c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor)
+    keeper = next(keepers, None)
     best, step = (keeper.best_model_path if keeper else ""), trainer.global_step
     if best:
         step = torch.load(best, map_location="cpu", weights_only=True, mmap=True)["global_step"]
@@ -95,9 +96,17 @@ def _evaluate(trainer: Trainer, task: Task, data: DataModule, summary: Summary, 
     summary.monitor = Monitor(monitor.name, monitor.mode, metrics.get(monitor.name), step)
 
 
+_NOISE = (
+    ".*does not have many workers.*",
+    ".*`max_epochs` was not set.*",
+    ".*`isinstance.treespec, LeafSpec.` is deprecated.*",
+    "Checkpoint directory .* exists and is not empty.*",
+)
+
+
 def _quieten() -> None:
     """Leave on the screen what a person needs: Lightning's notes about hardware and loaders are in the summary."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*`max_epochs` was not set.*")
+    for message in _NOISE:
+        warnings.filterwarnings("ignore", message=message)

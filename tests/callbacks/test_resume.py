@@ -1,14 +1,17 @@
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import seed_everything
+from lightning.pytorch import Callback, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, TensorDataset
 
-from tests.callbacks.tiny import Tiny, collate, loaders, trainer
+from tests.callbacks.tiny import Batch, Tiny, collate, loaders, trainer
 from xformer.callbacks.resume import ExactResume
+from xformer.data.loader import ResumableLoader
+from xformer.data.sampler import Permutation, TrainingBatches
 from xformer.errors import RunError
 from xformer.logging.metrics_csv import MetricsCSV, read_metrics
 
@@ -42,7 +45,11 @@ def every_step(directory: Path, **options: Any) -> ModelCheckpoint:
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("validate_every", [2, 5])
 def test_resumed_run_is_bit_identical_from_every_step(tmp_path: Path, accumulate: int, validate_every: int) -> None:
-    options = {"accumulate_grad_batches": accumulate, "val_check_interval": validate_every, "enable_checkpointing": True}
+    options = {
+        "accumulate_grad_batches": accumulate,
+        "val_check_interval": validate_every,
+        "enable_checkpointing": True,
+    }
     save = every_step(tmp_path / "steps", every_n_train_steps=1)
     whole = fit(tmp_path, seed=0, save=save, **options)
     saved = sorted((tmp_path / "steps").glob("*.ckpt"))
@@ -80,6 +87,33 @@ def test_resume_with_workers_that_fetched_ahead(tmp_path: Path) -> None:
     assert_same(resumed, whole)
 
 
+class Batched:
+    def __len__(self) -> int:
+        return 20
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        return Batch(torch.tensor(indices)[:, None].expand(-1, 4) % 7, None)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_resume_with_the_projects_own_loader(tmp_path: Path, workers: int) -> None:
+    def run(seed: int, resume: Path | None, *callbacks: Callback, **options: Any) -> Tiny:
+        seed_everything(seed, verbose=False)
+        model, data = Tiny(), loaders()
+        batches = TrainingBatches(Permutation(20), 4, seed=3)
+        data["train_dataloaders"] = ResumableLoader(Batched(), batches, seed=3, num_workers=workers)
+        fitter = trainer(tmp_path, ExactResume(), *callbacks, **options)
+        fitter.fit(model, **data, ckpt_path=resume, weights_only=True)
+        return model
+
+    save = every_step(tmp_path / "steps", every_n_train_steps=1)
+    whole = run(0, None, save, enable_checkpointing=True)
+    for step in (3, 5, 7):
+        resumed = run(1, tmp_path / "steps" / f"step={step}.ckpt")
+        assert len(resumed.seen) == 10 - step
+        assert_same(resumed, whole)
+
+
 def test_epochs_have_different_orders(tmp_path: Path) -> None:
     model = fit(tmp_path, seed=0)
     assert not torch.equal(torch.cat(model.seen[:5]), torch.cat(model.seen[5:]))
@@ -110,9 +144,9 @@ def test_resumed_table_has_each_observation_once(tmp_path: Path) -> None:
     run(tmp_path / "killed")
     run(tmp_path / "killed", resume=tmp_path / "steps" / "step=3.ckpt")
     whole, resumed = read_metrics(tmp_path / "whole"), read_metrics(tmp_path / "killed")
-    assert [(row.step, row.metric, row.value) for row in resumed] == [(row.step, row.metric, row.value) for row in whole]
+    assert [(row.step, row.metric, row.value) for row in resumed] == [
+        (row.step, row.metric, row.value) for row in whole
+    ]
     lines = (tmp_path / "killed" / "metrics.csv").read_text().splitlines()
     assert len(lines) == len(resumed) + 1
-    assert all(a.seconds <= b.seconds for a, b in zip(resumed, resumed[1:], strict=False))
-
-
+    assert all(a.seconds <= b.seconds for a, b in pairwise(resumed))

@@ -21,7 +21,10 @@ SMALL = {
     "digits": {"batch_size": 64},
     "text": {"block": 512, "batch_size": 64},
 }
-OURS = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*Checkpoint directory")
+LIGHTNINGS_OWN = pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers",
+    "ignore:.*isinstance.treespec, LeafSpec:FutureWarning",
+)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
@@ -105,10 +108,11 @@ def test_data_sources_are_imported_only_when_needed():
 
 
 class Recorder(LightningModule):
-    """Remembers, per step, which batch it saw; kills the run after `stop` batches."""
+    """Remembers, per step, which batch it saw; writes a checkpoint in a hook after `stop` batches and dies."""
 
-    def __init__(self, stop: int | None = None, checkpoint: Path | None = None) -> None:
+    def __init__(self, stop: int | None = None, checkpoint: Path | None = None, hook: str = "") -> None:
         super().__init__()
+        self.hook = hook
         self.weight = torch.nn.Parameter(torch.zeros(()))
         self.stop, self.checkpoint = stop, checkpoint
         self.seen: list[tuple[int, list[int]]] = []
@@ -121,7 +125,16 @@ class Recorder(LightningModule):
         pass
 
     def on_train_batch_end(self, outputs, batch, index):
-        if len(self.seen) == self.stop:
+        self.die("batch")
+
+    def on_validation_end(self):
+        self.die("validation")
+
+    def on_train_epoch_end(self):
+        self.die("epoch")
+
+    def die(self, hook: str) -> None:
+        if hook == self.hook and len(self.seen) == self.stop:
             self.trainer.save_checkpoint(self.checkpoint)
             raise KeyboardInterrupt
 
@@ -137,26 +150,39 @@ def fit(module, data, checkpoint=None, **options):
     return module.seen
 
 
-@OURS
+@LIGHTNINGS_OWN
 @pytest.mark.parametrize(
-    ("stop", "workers"), [(1, 0), (2, 2), (4, 0), (5, 0), (6, 2), (9, 0)], ids=lambda value: str(value)
+    ("hook", "stop", "workers", "options"),
+    [
+        ("batch", 1, 0, {}),
+        ("batch", 2, 2, {}),
+        ("batch", 4, 0, {}),
+        ("batch", 5, 2, {}),
+        ("batch", 7, 0, {"accumulate_grad_batches": 2}),
+        ("epoch", 4, 0, {}),
+        ("epoch", 8, 2, {}),
+        ("epoch", 6, 0, {"limit_train_batches": 3}),
+        ("validation", 4, 2, {}),
+        ("validation", 8, 0, {}),
+        ("validation", 6, 0, {"val_check_interval": 2}),
+    ],
 )
-def test_a_killed_run_sees_the_batches_it_would_have_seen(ready, tmp_path, stop, workers):
+def test_a_killed_run_sees_the_batches_it_would_have_seen(ready, tmp_path, hook, stop, workers, options):
     def data():
         return ready("digits", batch_size=300, num_workers=workers)  # 4 batches an epoch
 
-    whole = fit(Recorder(), data())
-    assert len(whole) == 12
-    assert whole[0][1] != whole[4][1]
-    first = Recorder(stop, tmp_path / "killed.ckpt")
+    whole = fit(Recorder(), data(), **options)
+    assert len(whole) == 3 * options.get("limit_train_batches", 4)
+    assert whole[0][1] not in [tokens for _, tokens in whole[1:]]
+    first = Recorder(stop, tmp_path / "killed.ckpt", hook)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
-        fit(first, data())
-    resumed = fit(Recorder(), data(), tmp_path / "killed.ckpt")
+        fit(first, data(), **options)
+    resumed = fit(Recorder(), data(), tmp_path / "killed.ckpt", **options)
     assert first.seen == whole[:stop]
     assert resumed == whole[stop:]
 
 
-@OURS
+@LIGHTNINGS_OWN
 def test_overfitting_repeats_the_same_batches(ready):
     seen = fit(Recorder(), ready("digits", batch_size=300), overfit_batches=2)
     assert len(seen) == 6

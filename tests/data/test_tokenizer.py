@@ -103,10 +103,10 @@ def test_a_long_text_is_cut(monkeypatch):
     assert list(bpe.pieces("abcd\nef\nghij\n\nkl\nm")) == ["abcd\n", "ef\n", "ghij\n\nkl\n", "m"]
 
 
-def test_the_end_of_text_decodes_to_nothing_and_cannot_be_spelt(tokenizer):
+@pytest.mark.parametrize("name", ["byte", "bpe"])
+def test_the_end_of_text_decodes_to_nothing_and_cannot_be_spelt(name):
+    tokenizer = TOKENIZERS[name]
     end = tokenizer.end_of_text
-    if end is None:
-        pytest.skip("this kind has no end of text")
     ids = tokenizer.encode("the cat<|endoftext|></s>").tolist()
     assert end not in ids
     assert tokenizer.decode([*ids[:3], end, *ids[3:], end]) == "the cat<|endoftext|></s>"

@@ -10,8 +10,8 @@ from xformer.logging.metrics_csv import MetricsCSV, read_metrics, series
 def test_one_observation_a_row(tmp_path: Path) -> None:
     logger = MetricsCSV(tmp_path)
     logger.start_at(0)
-    logger.log_metrics({"train/loss": 2.0, "epoch": 0, "tokens": 128.0}, step=9)
-    logger.log_metrics({"val/loss": 1.5, "val/accuracy": math.nan, "epoch": 1}, step=19)
+    logger.log_metrics({"train/loss": 2.0, "epoch": 0.0, "tokens": 128.0}, step=9)
+    logger.log_metrics({"val/loss": 1.5, "val/accuracy": math.nan, "epoch": 1.0}, step=19)
     logger.finalize("success")
     lines = (tmp_path / "metrics.csv").read_text().splitlines()
     assert lines[0] == "step,epoch,tokens,seconds,metric,value"
@@ -32,14 +32,14 @@ def test_values_are_read_back_to_the_last_bit(tmp_path: Path) -> None:
 def test_a_run_that_never_ends_well_loses_nothing(tmp_path: Path) -> None:
     logger = MetricsCSV(tmp_path)
     for step in range(5):
-        logger.log_metrics({"loss": step}, step=step)
+        logger.log_metrics({"loss": float(step)}, step=step)
         assert series(read_metrics(tmp_path))["loss"][-1] == (step, float(step))
 
 
 def test_resumption_drops_what_will_be_logged_again(tmp_path: Path) -> None:
     first = MetricsCSV(tmp_path)
     for step in range(4):
-        first.log_metrics({"loss": step, "tokens": 10 * step}, step=step)
+        first.log_metrics({"loss": float(step), "tokens": 10.0 * step}, step=step)
     second = MetricsCSV(tmp_path)
     second.start_at(2)
     assert [row.step for row in read_metrics(tmp_path)] == [0, 1]

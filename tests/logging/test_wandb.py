@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 
 from xformer.errors import RunError
 from xformer.logging.wandb import effective_mode, finish, tags, wandb_logger
@@ -71,15 +72,50 @@ def test_each_job_leaves_a_run_of_its_own(tmp_path: Path, capfd: pytest.CaptureF
         directory.mkdir()
         config = {"model": {"width": 4, "key": "${oc.env:SECRET}"}}
         choices = {"attention": name}
-        logger = wandb_logger(
-            directory, config, choices, name, project="test", entity=None, group="study", mode="auto"
-        )
+        logger = wandb_logger(directory, config, choices, name, project="test", entity=None, group="study", mode="auto")
         try:
             logger.log_metrics({"train/loss": float(code), "tokens": 8.0}, step=3)
             logger.finalize("success")
         finally:
             finish(code)
         finish(code)  # a second time is harmless
-    Path("/tmp/records.json").write_text(json.dumps(records(tmp_path / "one"), indent=1))
     out, err = capfd.readouterr()
     assert (out, err) == ("", "")
+    for name, code in (("one", 0), ("two", 1)):
+        found = records(tmp_path / name)
+        (run,) = [record["run"] for record in found if record["type"] == "run"]
+        assert run["config"]["update"]["model"] == {"width": 4, "key": "${oc.env:SECRET}"}
+        assert (run["display_name"], run["run_group"], run["job_type"]) == (name, "study", "train")
+        assert run["tags"] == [f"attention={name}"]
+        (item,) = [record["history"]["item"] for record in found if record["type"] == "history"]
+        assert (item["train/loss"], item["tokens"], item["trainer/global_step"]) == (code, 8, 3)
+        defined = [record["metric"] for record in found if record["type"] == "metric"]
+        assert {"trainer/global_step", "tokens"} <= {metric.get("name") for metric in defined}
+        assert [record["exit"]["exit_code"] for record in found if record["type"] == "exit"] == [code]
+
+
+def test_auto_falls_back_to_offline_where_the_service_is_out_of_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+
+    def init(*, mode: str, **options: Any) -> Any:
+        asked.append(mode)
+        if mode == "online":
+            raise wandb.errors.CommError("no network")
+        return start(mode="disabled", **options)
+
+    start = wandb.init
+    monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    options: dict[str, Any] = {"project": "test", "entity": None, "group": None}
+    wandb_logger(tmp_path, {}, {}, "name", mode="auto", **options)
+    finish(0)
+    assert asked == ["online", "offline"]
+    assert "logged offline" in capsys.readouterr().out
+    with pytest.raises(RunError, match=r"logger\.wandb\.mode=offline"):
+        wandb_logger(tmp_path, {}, {}, "name", mode="online", **options)
+
+
+def test_finish_without_a_run_is_harmless() -> None:
+    finish(0)

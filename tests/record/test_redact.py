@@ -59,6 +59,7 @@ def test_no_secret_comes_through_by_any_way() -> None:
     mark = "${oc.env:TEST_SECRET}"
     assert plain["direct"] == plain["with_default"] == plain["chained"] == plain["selected"] == mark
     assert plain["inside"] == f"https://user:{mark}@host"
+    assert plain["consumed"] == "${test_length:${oc.env:TEST_SECRET}}"
     assert plain["twice"] == f"{mark}-{mark}"
     assert plain["whole"] == plain["deep"] == {"items": ["a", {"key": mark}]}
 

@@ -26,7 +26,8 @@ class Size:
             below = self.d_model - self.d_model % self.heads
             near = " or ".join(str(d) for d in (below, below + self.heads) if d)
             raise ConfigError(
-                f"size.d_model={self.d_model} is not divisible by size.heads={self.heads}; size.d_model={near} would work."
+                f"size.d_model={self.d_model} is not divisible by size.heads={self.heads}; "
+                f"size.d_model={near} would work."
             )
 
     @property

@@ -129,6 +129,6 @@ class Stack(nn.Module):
         if length > self.max_length and not self.extrapolates:
             culprit = self.attention if self.position.extrapolates else self.position
             raise DataError(
-                f"A sequence of {length} tokens came, and {type(culprit).__name__} was built for {self.max_length}; shorten "
-                "the data, or choose attention=full with position=sinusoidal or position=none, which have no limit."
+                f"A sequence of {length} tokens came, and {type(culprit).__name__} was built for {self.max_length}; "
+                "shorten the data, or choose attention=full with position=sinusoidal, which have no limit."
             )

@@ -1,0 +1,1 @@
+"""Attention variants: one file each, around the seam in base.py."""

@@ -39,7 +39,6 @@ class ExactResume(Callback):
     def __init__(self) -> None:
         self._position = (0, 0)
         self._random: list[dict[str, Any]] | None = None
-        self._resumed_epoch: int | None = None
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -70,7 +69,6 @@ class ExactResume(Callback):
             )
         sampler.set_epoch(epoch)
         sampler.start = consumed
-        self._resumed_epoch = epoch
         # Lightning made the iterator before this hook; with workers it has drawn its first batches already.
         fetcher = trainer.fit_loop._data_fetcher
         assert fetcher is not None
@@ -84,11 +82,10 @@ class ExactResume(Callback):
         set_random_state(states[trainer.global_rank])
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Tell the sampler the epoch, unless it was just moved inside it."""
+        """Tell the sampler the epoch; Lightning leaves this hook out when it resumes inside one."""
         sampler = _sampler(trainer)
-        if sampler is not None and trainer.current_epoch != self._resumed_epoch:
+        if sampler is not None:
             sampler.set_epoch(trainer.current_epoch)
-        self._resumed_epoch = None
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Store the position, and the random state of each process in the order of ranks."""

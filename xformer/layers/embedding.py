@@ -17,4 +17,5 @@ class Embedding(nn.Embedding):
 
     def forward(self, input: Tensor) -> Tensor:
         """table[input] * sqrt(d)."""
-        return embedding(input, self.weight) * self.embedding_dim**0.5
+        scaled: Tensor = embedding(input, self.weight) * self.embedding_dim**0.5
+        return scaled

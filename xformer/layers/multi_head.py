@@ -53,4 +53,4 @@ class MultiHeadAttention(nn.Module):
         return merged
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.context.heads, self.context.head_dim)).transpose(1, 2)  # b n (h d) -> b h n d
+        return x.view(*x.shape[:2], self.context.heads, self.context.head_dim).transpose(1, 2)  # b n (h d) -> b h n d

@@ -1,0 +1,1 @@
+"""Position schemes: one file each, around the seam in base.py."""

@@ -1,8 +1,8 @@
 """The seam of the position schemes: three places to act, and a scheme overrides only its own.
 
-    embed(x, positions)            sinusoidal, learned        any attention
-    rotate(q_or_k, positions)      rotary                     attention that declares ROTARY
-    bias(layer)                    a relative score bias      attention that declares BIAS
+embed(x, positions)            sinusoidal, learned        any attention
+rotate(q_or_k, positions)      rotary                     attention that declares ROTARY
+bias(layer)                    a relative score bias      attention that declares BIAS
 """
 
 from collections.abc import Callable

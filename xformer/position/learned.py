@@ -22,4 +22,5 @@ class Learned(Position):
         self, x: Float[Tensor, "batch length d_model"], positions: Int[Tensor, "#batch length"]
     ) -> Float[Tensor, "batch length d_model"]:
         """X + table[positions]."""
-        return x + self.table(positions)
+        added: Tensor = x + self.table(positions)
+        return added

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from xformer import console
 from xformer.errors import IncompatibleError, XformerError
 from xformer.job import Job
+from xformer.launch import is_main_process
 from xformer.logging.wandb import finish
 from xformer.record.memory import PeakMemory
 from xformer.record.provenance import git_state, hardware, package_versions
@@ -40,12 +40,14 @@ def recording(job: Job) -> Iterator[Summary]:
     except IncompatibleError as error:
         summary.error = str(error)
         if job.config.get("on_incompatible") != "skip":
-            raise _tell(error, job)
+            _tell(error, job)
+            raise
         summary.status, exit_code = "skipped", 0
         console.note(f"Skipped: {error}")
     except XformerError as error:
         summary.error = str(error)
-        raise _tell(error, job)
+        _tell(error, job)
+        raise
     except SIGTERMException as error:
         summary.error = "Stopped by SIGTERM."
         raise SystemExit(SIGTERM_EXIT) from error
@@ -54,14 +56,13 @@ def recording(job: Job) -> Iterator[Summary]:
         raise
     finally:
         summary.peak_memory_bytes, summary.wall_seconds = memory.bytes(), time.perf_counter() - started
-        if rank_zero_only.rank == 0:
+        if is_main_process():
             write_summary(job.directory, summary)
         finish(exit_code)
 
 
-def _tell(error: XformerError, job: Job) -> XformerError:
-    """In a sweep, say at once which job failed and why; Hydra would show the first failure alone, after the last job."""
+def _tell(error: XformerError, job: Job) -> None:
+    """In a sweep, say at once which job failed; Hydra would show the first failure alone, after the last job."""
     if job.sweep:
         console.error(f"{job.name}: {error}")
         error.told = True
-    return error

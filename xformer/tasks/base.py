@@ -38,7 +38,7 @@ class Task(LightningModule, ABC):
         schedule: the learning rate's factor at a step.
     """
 
-    takes: ClassVar[type[tuple[Any, ...]]]
+    takes: ClassVar[type[Batch]]
     """The type of batch."""
     needs_causal: ClassVar[bool] = False
     """Whether the architecture must be causal."""
@@ -97,4 +97,4 @@ class Task(LightningModule, ABC):
         metrics.update(outcome.logits, outcome.labels)
         weight, shown = outcome.labels.numel(), stage == "val"
         self.log(f"{stage}/loss", outcome.loss, batch_size=weight, prog_bar=shown, sync_dist=True)
-        self.log_dict(metrics, batch_size=weight, prog_bar=shown)  # type: ignore[arg-type]
+        self.log_dict(metrics, batch_size=weight, prog_bar=shown)

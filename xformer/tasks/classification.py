@@ -1,6 +1,6 @@
 """Sequence classification."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -9,7 +9,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from xformer.data.base import DataModule
-from xformer.data.batch import ClassificationBatch
+from xformer.data.batch import Batch, ClassificationBatch
 from xformer.errors import ConfigError
 from xformer.layers.embedding import Embedding
 from xformer.layers.linear import Linear
@@ -34,7 +34,7 @@ class Classification(Task):
         ConfigError: a class token in front of a causal stack, where it would see only itself.
     """
 
-    takes: ClassVar[type[tuple[Any, ...]]] = ClassificationBatch
+    takes: ClassVar[type[Batch]] = ClassificationBatch
 
     def __init__(
         self,
@@ -52,7 +52,10 @@ class Classification(Task):
         extra = self.pooling.extra_tokens
         self.model = architecture(lambda d_model: Embedding(data.vocabulary + extra, d_model), data.length + extra)
         if extra and self.model.causal:
-            raise ConfigError("task.pooling=class puts a token in front, which sees nothing else in a causal architecture; use task.pooling=mean.")
+            raise ConfigError(
+                "task.pooling=class puts a token in front, which sees nothing else in a causal architecture; "
+                "task.pooling=mean would work."
+            )
         self.head = Linear(self.model.size.d_model, data.classes)
         self.label_smoothing = label_smoothing
 

@@ -1,6 +1,6 @@
 """Autoregressive language modelling."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -9,7 +9,8 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from xformer.data.base import DataModule
-from xformer.data.batch import LanguageModelingBatch
+from xformer.data.batch import Batch, LanguageModelingBatch
+from xformer.data.text import Text
 from xformer.decoding.sampling import sample
 from xformer.layers.embedding import Embedding
 from xformer.layers.linear import Linear
@@ -17,7 +18,7 @@ from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
 from xformer.tasks.base import ArchitectureFactory, Outcome, Task
 
-SAMPLE_TOKENS = 300
+PROMPT_TOKENS, SAMPLE_TOKENS = 16, 300
 
 
 class LanguageModeling(Task):
@@ -32,7 +33,7 @@ class LanguageModeling(Task):
         label_smoothing: share of the target given to all tokens, in training alone.
     """
 
-    takes: ClassVar[type[tuple[Any, ...]]] = LanguageModelingBatch
+    takes: ClassVar[type[Batch]] = LanguageModelingBatch
     needs_causal: ClassVar[bool] = True
 
     def __init__(
@@ -58,7 +59,7 @@ class LanguageModeling(Task):
         """The logits of the next token at every position; `decoding` goes to `Stack.forward`."""
         hidden = self.model(tokens, **decoding)
         if self.head is None:
-            return linear(hidden, self.model.embedding.weight)
+            return linear(hidden, cast(Embedding, self.model.embedding).weight)
         logits: Tensor = self.head(hidden)
         return logits
 
@@ -70,6 +71,8 @@ class LanguageModeling(Task):
         return Outcome(cross_entropy(logits, labels, label_smoothing=smoothing), logits, labels)
 
     def epilogue(self, data: DataModule) -> str:
-        """A sample of text, always from the same seed."""
-        tokens = sample(self, data.sample_prompt(), SAMPLE_TOKENS, temperature=0.8, seed=0)
-        return data.tokenizer.decode(tokens)
+        """The model's continuation of the held-out text's first tokens, always from the same seed."""
+        assert isinstance(data, Text)
+        prompt = next(iter(data.val_dataloader())).tokens[0, :PROMPT_TOKENS].to(self.device)
+        tokens = sample(self, prompt, SAMPLE_TOKENS, temperature=0.8, seed=0)
+        return data.tokenizer.decode(tokens.tolist())

@@ -1,0 +1,97 @@
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+
+from tests.callbacks.tiny import Batch, Tiny, loaders, trainer
+from xformer.callbacks.throughput import Throughput, count_tokens
+from xformer.data.batch import ClassificationBatch
+from xformer.errors import RunError
+from xformer.logging.metrics_csv import MetricsCSV, read_metrics
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The '.*_dataloader' does not have many workers", "ignore:Be aware that when using"
+)
+
+PER_BATCH = 16
+
+
+def test_tokens_of_a_batch() -> None:
+    tokens = torch.zeros(2, 3, dtype=torch.long)
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    assert count_tokens(Batch(tokens, None)) == 6
+    assert count_tokens(ClassificationBatch(tokens, mask, torch.zeros(2, dtype=torch.long))) == 3
+
+
+def test_tokens_of_a_pair_count_both_sides() -> None:
+    class Pair(NamedTuple):
+        source_tokens: Tensor
+        source_padding_mask: Tensor
+        target_tokens: Tensor
+
+    pair = Pair(torch.zeros(1, 3), torch.tensor([[True, True, False]]), torch.zeros(1, 4))
+    assert count_tokens(pair) == 2 + 4
+
+
+def test_a_batch_without_tokens_is_refused() -> None:
+    with pytest.raises(RunError, match=r"callbacks\.throughput=null"):
+        count_tokens((torch.zeros(2),))
+
+
+def test_tokens_and_speed_reach_the_table(tmp_path: Path) -> None:
+    callback = Throughput(warmup=2)
+    run = trainer(tmp_path, callback, logger=MetricsCSV(tmp_path))
+    run.fit(Tiny(), **loaders())
+    rows = read_metrics(tmp_path)
+    losses = [row for row in rows if row.metric == "train/loss"]
+    assert [row.tokens for row in losses] == [PER_BATCH * (step + 1) for step in range(10)]
+    assert [row.tokens for row in rows if row.metric == "val/loss"] == [5 * PER_BATCH, 10 * PER_BATCH]
+    speeds = [row for row in rows if row.metric == "tokens_per_second"]
+    assert next(row.step for row in speeds) == 2
+    assert all(row.value > 0 for row in speeds)
+    assert callback.tokens_seen == 10 * PER_BATCH
+    assert callback.tokens_per_second is not None
+
+
+class Slow(Tiny):
+    """Takes 20 ms a batch, far longer for the first, and far longer to validate."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        time.sleep(0.2 if self.global_step == 0 else 0.02)
+        return super().training_step(batch, batch_idx)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        time.sleep(0.05)
+
+
+def test_speed_leaves_out_warm_up_and_validation(tmp_path: Path) -> None:
+    callback = Throughput(warmup=1)
+    trainer(tmp_path, callback, val_check_interval=1, max_epochs=1, num_sanity_val_steps=0).fit(Slow(), **loaders())
+    assert callback.tokens_per_second is not None
+    assert PER_BATCH / 0.04 < callback.tokens_per_second <= PER_BATCH / 0.02
+
+
+def test_nothing_was_timed_in_the_warm_up(tmp_path: Path) -> None:
+    callback = Throughput(warmup=50)
+    trainer(tmp_path, callback).fit(Tiny(), **loaders())
+    assert callback.tokens_per_second is None
+    assert callback.tokens_seen == 10 * PER_BATCH
+
+
+def test_a_resumed_run_counts_on(tmp_path: Path) -> None:
+    save = ModelCheckpoint(dirpath=tmp_path / "c", filename="{step}", save_top_k=-1)
+    run = trainer(tmp_path, Throughput(warmup=0), save, enable_checkpointing=True, log_every_n_steps=3)
+    run.fit(Tiny(), **loaders())
+    callback = Throughput(warmup=0)
+    run = trainer(tmp_path, callback, max_epochs=3)
+    run.fit(Tiny(), **loaders(), ckpt_path=tmp_path / "c" / "step=10.ckpt", weights_only=True)
+    assert callback.tokens_seen == 15 * PER_BATCH
+
+
+def test_warmup_must_not_be_negative() -> None:
+    with pytest.raises(ValueError, match="at least 0"):
+        Throughput(warmup=-1)
