@@ -7,11 +7,11 @@ from collections.abc import Callable
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from xformer import console
-from xformer.configuration import CONF, explain, unique
+from xformer.configuration import CONF, explain
 from xformer.errors import XformerError
 
 _TRACEBACK, _WRAPPED = "HYDRA_FULL_ERROR", "XFORMER_WRAPPED"
@@ -58,7 +58,6 @@ def main() -> None:
 
 def _friendly(command: Callable[[], object]) -> None:
     """Run a command; what the user can mend is told in a sentence, unless HYDRA_FULL_ERROR=1 asks for a traceback."""
-    OmegaConf.register_new_resolver("unique", unique, use_cache=True, replace=True)
     if os.environ.get(_TRACEBACK) == "1" and _WRAPPED not in os.environ:
         command()
         return

@@ -10,6 +10,7 @@ import re
 import secrets
 import typing
 from collections.abc import Callable, Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from beartype import BeartypeConf
 from beartype.door import is_bearable
 from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException, MissingConfigException
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -67,9 +68,10 @@ def target(node: DictConfig) -> Callable[..., Any]:
     if not name.startswith(ALLOWED_TARGETS):
         raise ConfigError(f"_target_={name} is not allowed; targets begin with {' or '.join(ALLOWED_TARGETS)}")
     try:
-        found: Callable[..., Any] = get_object(name)
-    except Exception as error:
-        raise ConfigError(f"_target_={name} cannot be imported: {error}") from error
+        module, _, member = name.rpartition(".")
+        found: Callable[..., Any] = getattr(import_module(module), member)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"_target_={name} cannot be imported: {error}.") from error
     return found
 
 
@@ -138,8 +140,7 @@ def _required(found: Callable[..., Any]) -> list[str]:
 
 def _check_type(path: str, value: Any, hint: Any) -> None:
     plain = OmegaConf.to_container(value, resolve=True) if isinstance(value, DictConfig | ListConfig) else value
-    candidates = [plain, tuple(plain)] if isinstance(plain, list) else [plain]
-    if not any(is_bearable(candidate, hint, conf=_NUMBERS) for candidate in candidates):
+    if not is_bearable(plain, hint, conf=_NUMBERS):
         raise ConfigError(
             f"{path}={plain} has the wrong type: {_describe(hint)} is expected, got {type(plain).__name__}."
         )
@@ -188,6 +189,5 @@ def make(node: DictConfig) -> Any:
         raise
 
 
-def unique() -> str:
-    """A few letters that keep apart two runs started in the same second."""
-    return secrets.token_hex(2)
+# A few letters that keep apart two runs started in the same second: ${unique:} in conf/train.yaml.
+OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(2), use_cache=True, replace=True)

@@ -78,7 +78,7 @@ def _device(trainer: Trainer, summary: Summary) -> str:
     return str(summary.hardware.get("cpu")) if kind == "cpu" else kind
 
 
-def _si(number: float) -> str:
+def _si(number: float | int) -> str:
     for unit in ("", "k", "M", "G", "T"):
         if number < 1000:
             return f"{number:.3g} {unit}"

@@ -61,6 +61,18 @@ def test_a_failed_build_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_entry_appears_in_one_step(tmp_path, monkeypatch):
+    def killed(source: Path, target: Path) -> None:
+        assert intact(Path(source))
+        assert not Path(target).exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        cached(tmp_path, "entry", write)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_two_that_build_at_once_both_get_a_whole_entry(tmp_path):
     barrier = Barrier(2)
 

@@ -98,6 +98,14 @@ def test_an_indivisible_batch_size_is_refused(ready):
         module.val_dataloader()
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_all_stages_share_one_loading(ready, name):
+    module = ready(name, **SMALL[name])
+    before = module.splits
+    module.setup("test")
+    assert module.splits is before
+
+
 def test_data_sources_are_imported_only_when_needed():
     code = (
         "import sys, xformer.data.listops, xformer.data.digits, xformer.data.text, xformer.data.bpe\n"

@@ -217,10 +217,22 @@ def test_the_floors_are_those_of_the_small_setting(ready):
     assert module.floors["majority class"] == pytest.approx(0.118, abs=0.012)
     assert module.floors["root operator"] == pytest.approx(0.243, abs=0.015)
     assert module.mean_length == pytest.approx(40, abs=1)
-    labels = np.array([value_of(words_of(tree)) for tree in all_trees(module, "train")])
-    guess = np.bincount(labels).argmax()
-    actual = [value_of(words_of(tree)) == guess for tree in all_trees(module, "test")]
-    assert module.floors["majority class"] == pytest.approx(np.mean(actual))
+
+
+def test_the_floors_are_fitted_on_the_training_trees(ready):
+    module = ready("listops", **SMALL_TREES)
+    pairs = {
+        split: [(words[0], value_of(words)) for words in map(words_of, all_trees(module, split))]
+        for split in ("train", "test")
+    }
+    guess, wrong = (Counter(value for _, value in pairs[split]).most_common(1)[0][0] for split in ("train", "test"))
+    assert guess != wrong
+    assert module.floors["majority class"] == np.mean([value == guess for _, value in pairs["test"]])
+    by_root = {
+        root: np.bincount([value for other, value in pairs["train"] if other == root]).argmax()
+        for root, _ in pairs["train"]
+    }
+    assert module.floors["root operator"] == np.mean([value == by_root[root] for root, value in pairs["test"]])
 
 
 @pytest.mark.slow

@@ -58,8 +58,7 @@ class ResumableLoader(Loader):
 
     def state_dict(self) -> dict[str, int]:
         """The epoch and the number of its batches already handed out."""
-        epoch, consumed = self.batch_sampler.epoch, getattr(self, "_consumed", self.batch_sampler.start)
-        return {"epoch": epoch + 1, "start": 0} if consumed >= len(self) else {"epoch": epoch, "start": consumed}
+        return {"epoch": self.batch_sampler.epoch, "start": getattr(self, "_consumed", self.batch_sampler.start)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continue from what `state_dict` gave."""

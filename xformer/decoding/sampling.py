@@ -1,6 +1,6 @@
 """Sampling from a causal model, one token after the other."""
 
-from typing import Protocol
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Int
@@ -9,43 +9,39 @@ from torch import Tensor
 from xformer.architecture.stack import Stack
 
 
-class NextToken(Protocol):
-    """A model that gives the logits of the next token at every position."""
-
-    model: Stack
-    training: bool
-
-    def __call__(self, tokens: Tensor, **decoding: object) -> Tensor:
-        """Logits (batch length vocabulary)."""
-
-    def train(self, mode: bool) -> object:
-        """Switch dropout on or off."""
-
-
 @torch.inference_mode()
 def sample(
-    network: NextToken, prompt: Int[Tensor, " length"], new_tokens: int, *, temperature: float, seed: int
-) -> Int[Tensor, " length_and_new"]:
-    """Continue a prompt.
+    stack: Stack,
+    logits: Callable[..., Tensor],
+    prompt: Int[Tensor, " length"],
+    new_tokens: int,
+    *,
+    temperature: float,
+    seed: int,
+) -> Int[Tensor, " longer"]:
+    """Continue a prompt, in evaluation mode.
 
     Each token is drawn from softmax(logits / temperature) by a generator of its own. A model that cannot exceed its
     length sees the last `max_length` tokens, and an attention without incremental state is recomputed.
+
+    Args:
+        stack: the causal stack, which knows its limits and makes decoding states.
+        logits: tokens (1 length), and `states` while decoding, to logits (1 length vocabulary).
+        prompt: token ids to continue, at least one.
+        new_tokens: how many to add.
+        temperature: below 1 sharpens the distribution.
+        seed: of the draws.
     """
-    stack = network.model
     generator = torch.Generator(prompt.device).manual_seed(seed)
-    was_training = network.training
-    network.train(False)
-    tokens = prompt
     limit = len(prompt) + new_tokens if stack.extrapolates else stack.max_length
     states = stack.init_states(limit) if stack.incremental else None
-    seen = 0
+    tokens, seen = prompt, 0
     for _ in range(new_tokens):
         if states is not None and len(tokens) <= limit:
-            logits = network(tokens[None, seen:], states=states)[0, -1]
+            last = logits(tokens[None, seen:], states=states)[0, -1]
             seen = len(tokens)
         else:
-            logits = network(tokens[None, -limit:])[0, -1]
-        chosen = torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)
-        tokens = torch.cat((tokens, chosen))
-    network.train(was_training)
+            last = logits(tokens[None, -limit:])[0, -1]
+        drawn = torch.multinomial((last / temperature).softmax(-1), 1, generator=generator)
+        tokens = torch.cat((tokens, drawn))
     return tokens

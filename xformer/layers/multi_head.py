@@ -45,6 +45,8 @@ class MultiHeadAttention(nn.Module):
         query = position.rotate(query, mask.query_positions)
         key = position.rotate(key, mask.key_positions)
         bias = position.bias(self.context.layer)
+        if bias is not None:
+            query = bias.shift(query)
         if state is None:
             mixed = self.mix(query, key, value, mask=mask, bias=bias)
         else:

@@ -6,12 +6,28 @@ blocks. `#b` is 1 where all rows share their positions; `*block` are the dimensi
 
 from abc import ABC, abstractmethod
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from xformer.attention.mask import Mask
 
 
 class RelativeBias(ABC):
     """One layer's bias for one forward pass."""
+
+    def shift(self, query: Float[Tensor, "b h q d"]) -> Float[Tensor, "b h q d"]:
+        """The query as the attention is to see it, and as `scores` then gets it.
+
+        For terms that depend on the key: what a bias gives to key j in the stead of a query, u . k_j, is the content
+        score of a query moved by u.
+        """
+        return query
+
+    @property
+    def adds_values(self) -> bool:
+        """Whether there is a term in `values`, so that the attention must have its weights at hand."""
+        return type(self).values is not RelativeBias.values
 
     @abstractmethod
     def scores(
@@ -38,3 +54,21 @@ class TableBias(RelativeBias):
     ) -> Float[Tensor, "#b h *block q k"]:
         """The table, for every query."""
         return self.table(distances).transpose(0, 1)
+
+
+def dense_scores(bias: RelativeBias, query: Float[Tensor, "b h q d"], mask: Mask) -> Float[Tensor, "#b h q k"]:
+    """The bias of all pairs of a query and a key.
+
+    Where positions count up by one and all rows share them, as they do but for padding on the left, a table is
+    evaluated on the q + k - 1 distances there are, and every query reads a window of them.
+    """
+    if not (isinstance(bias, TableBias) and _counts_up(mask.query_positions) and _counts_up(mask.key_positions)):
+        return bias.scores(query, mask.distances())
+    queries, keys = mask.query_positions.shape[1], mask.key_positions.shape[1]
+    lowest = mask.key_positions[0, 0] - mask.query_positions[0, -1]
+    distances = lowest + torch.arange(queries + keys - 1, device=query.device)
+    return bias.table(distances).unfold(-1, keys, 1).flip(-2).unsqueeze(0)  # the last query's window begins lowest
+
+
+def _counts_up(positions: Tensor) -> bool:
+    return len(positions) == 1 and bool((positions.diff() == 1).all())

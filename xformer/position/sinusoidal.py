@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from xformer.position.base import Position, PositionContext
+from xformer.position.waves import angles, check_base
 
 
 class Sinusoidal(Position):
@@ -20,18 +21,20 @@ class Sinusoidal(Position):
     Args:
         context: the stack's dimensions.
         base: the longest wavelength is `2 pi base` tokens; 10000 in the paper.
+
+    Raises:
+        ConfigError: the base is 1 or less.
     """
 
     def __init__(self, context: PositionContext, *, base: float) -> None:
         super().__init__(context)
-        exponents = torch.arange(0, context.d_model, 2) / context.d_model
-        self.register_buffer("frequencies", base**-exponents, persistent=False)
+        check_base(base)
+        self.base = base
 
     def embed(
         self, x: Float[Tensor, "batch length d_model"], positions: Int[Tensor, "#batch length"]
     ) -> Float[Tensor, "batch length d_model"]:
         """X + PE(positions)."""
-        assert isinstance(self.frequencies, Tensor)
-        angles = positions[..., None] * self.frequencies  # b n d/2
-        waves = torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)
+        turned = angles(positions, x.shape[-1], self.base, x.dtype)  # b n d/2
+        waves = torch.stack((turned.sin(), turned.cos()), dim=-1).flatten(-2)
         return x + waves[..., : x.shape[-1]].to(x.dtype)

@@ -78,9 +78,11 @@ class Task(LightningModule, ABC):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser, fused where torch allows, and the schedule by optimiser step."""
-        # Gradient scaling needs to clip between unscaling and the step, which a fused step leaves no room for.
+        # A fused step would unscale the gradients itself, too late to clip them.
         fused = self.device.type in {"cpu", "cuda", "mps"} and self.trainer.precision != "16-mixed"
         optimizer = self._optimizer(self, fused)
+        # Nothing is scaled in the other precisions, but Lightning would refuse to clip before any fused step.
+        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
         total = int(self.trainer.estimated_stepping_batches)
         schedule = self._schedule
         return {

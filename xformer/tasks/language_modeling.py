@@ -74,5 +74,6 @@ class LanguageModeling(Task):
         """The model's continuation of the held-out text's first tokens, always from the same seed."""
         assert isinstance(data, Text)
         prompt = next(iter(data.val_dataloader())).tokens[0, :PROMPT_TOKENS].to(self.device)
-        tokens = sample(self, prompt, SAMPLE_TOKENS, temperature=0.8, seed=0)
+        self.eval()
+        tokens = sample(self.model, self, prompt, SAMPLE_TOKENS, temperature=0.8, seed=0)
         return data.tokenizer.decode(tokens.tolist())

@@ -1,0 +1,65 @@
+"""Composes configurations as train.py does, with everything small."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf, open_dict
+
+from xformer.configuration import CONF
+from xformer.job import Job
+
+torch.set_num_threads(1)  # the models are so small that threads only wait for one another
+
+SMALL = [
+    "debug=fast",
+    "size=tiny",
+    "logger=csv",
+    "trainer.accelerator=cpu",
+    "callbacks.progress=null",
+]
+SMALL_LISTOPS = ["data.train_size=200", "data.val_size=64", "data.test_size=64"]
+
+ComposeJob = Callable[..., Job]
+
+
+@pytest.fixture(autouse=True)
+def _same_start() -> Iterator[None]:
+    torch.manual_seed(0)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache of generated data for the whole session."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def compose_job(tmp_path: Path, cache: Path) -> Iterator[ComposeJob]:
+    """A job as the command line would make it, into `tmp_path/run` unless another directory is given."""
+
+    def make(*overrides: str, directory: Path | None = None, sweep: bool = False) -> Job:
+        where = directory or tmp_path / "run"
+        where.mkdir(parents=True, exist_ok=True)
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = compose(
+                "train",
+                overrides=[*overrides, f"cache={cache}", f"hydra.runtime.output_dir={where}"],
+                return_hydra_config=True,
+            )
+        HydraConfig.instance().set_config(config)
+        choices = {k: str(v) for k, v in config.hydra.runtime.choices.items() if "hydra" not in k and v is not None}
+        with open_dict(config):
+            del config["hydra"]
+        OmegaConf.set_struct(config, True)
+        return Job(config, where, choices, list(overrides), sweep)
+
+    yield make
+    GlobalHydra.instance().clear()

@@ -1,0 +1,81 @@
+"""Finds every attention and position by reading `conf/`, so that none can forget to join the contracts."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from xformer.attention.base import Attention, AttentionContext
+from xformer.attention.mask import Mask
+from xformer.configuration import CONF, groups, target
+from xformer.layers.initialise import initialise
+from xformer.position.base import Position, PositionContext
+
+# One row per variant: hyper-parameters small enough for sequences of a dozen tokens. A yaml without a row fails.
+ATTENTION_ROWS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "linformer": {"rank": 4},
+}
+POSITION_ROWS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "sinusoidal": {},
+    "learned": {},
+    "rotary": {},
+    "alibi": {},
+    "relative": {"clip": 4},
+    "transformer_xl": {},
+    "t5": {"buckets": 8, "max_distance": 16},
+}
+ATTENTIONS, POSITIONS = groups()["attention"], groups()["position"]
+HEADS, HEAD_DIM, MAX_LENGTH = 2, 4, 24
+
+
+def attention_class(name: str) -> type[Attention]:
+    return target(OmegaConf.load(CONF / "attention" / f"{name}.yaml"))  # type: ignore[return-value, arg-type]
+
+
+def position_class(name: str) -> type[Position]:
+    return target(OmegaConf.load(CONF / "position" / f"{name}.yaml"))  # type: ignore[return-value, arg-type]
+
+
+def attention_factory(name: str) -> Any:
+    return _factory("attention", name, ATTENTION_ROWS[name])
+
+
+def position_factory(name: str) -> Any:
+    return _factory("position", name, POSITION_ROWS[name])
+
+
+def build_attention(name: str, *, causal: bool, cross: bool = False, max_length: int = MAX_LENGTH) -> Attention:
+    context = AttentionContext(HEADS, HEAD_DIM, max_length, max_length, causal, cross)
+    attention: Attention = attention_factory(name)(context)
+    initialise(attention, seed=0)
+    return attention.eval()
+
+
+def build_position(name: str, *, causal: bool, max_length: int = MAX_LENGTH) -> Position:
+    position: Position = position_factory(name)(PositionContext(8, HEADS, HEAD_DIM, 1, max_length, causal))
+    initialise(position, seed=0)
+    return position.eval()
+
+
+def qkv(batch: int, queries: int, keys: int | None = None, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    keys = queries if keys is None else keys
+    return tuple(  # type: ignore[return-value]
+        torch.randn(batch, HEADS, length, HEAD_DIM, generator=generator) for length in (queries, keys, keys)
+    )
+
+
+def self_mask(length: int, causal: bool, key_padding: Tensor | None = None, start: int = 0) -> Mask:
+    positions = torch.arange(start, start + length)[None]
+    return Mask(positions, positions, causal, key_padding)
+
+
+def _factory(group: str, name: str, row: dict[str, Any]) -> Any:
+    node = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml"), resolve=True)
+    assert isinstance(node, dict)
+    keywords = {key: value for key, value in node.items() if not str(key).startswith("_") and key != "defaults"}
+    return partial(target(OmegaConf.create({"_target_": node["_target_"]})), **{**keywords, **row})

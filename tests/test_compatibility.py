@@ -1,0 +1,54 @@
+"""What does not go together is refused, with the pair, the reason and what would work."""
+
+import pytest
+
+from tests.conftest import ComposeJob
+from xformer.compatibility import MEANINGS, check
+from xformer.configuration import groups, target, validate
+from xformer.errors import IncompatibleError
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (
+            ["task=language_modeling", "attention=linformer"],
+            ["attention=linformer does not go with architecture=decoder", "mixes all positions", "attention=full"],
+        ),
+        (
+            ["task=language_modeling", "architecture=encoder"],
+            ["architecture=encoder does not go with task=language_modeling", "predict", "architecture=decoder"],
+        ),
+        (
+            ["task=language_modeling", "data=listops"],
+            ["data=listops does not go with task=language_modeling", "LanguageModelingBatch", "data=text"],
+        ),
+        (
+            ["data=text"],
+            ["data=text does not go with task=classification", "ClassificationBatch", "data=digits", "data=listops"],
+        ),
+    ],
+)
+def test_a_refusal_names_pair_reason_and_way_out(
+    overrides: list[str], words: list[str], compose_job: ComposeJob
+) -> None:
+    job = compose_job(*overrides)
+    with pytest.raises(IncompatibleError) as caught:
+        check(job.config, job.choices)
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("attention", groups()["attention"])
+@pytest.mark.parametrize("architecture", ["encoder", "decoder"])
+@pytest.mark.parametrize("position", groups()["position"])
+def test_what_is_declared_decides(attention: str, architecture: str, position: str, compose_job: ComposeJob) -> None:
+    job = compose_job(f"attention={attention}", f"architecture={architecture}", f"position={position}")
+    validate(job.config)
+    needs = target(job.config.architecture).needs | target(job.config.position).needs  # type: ignore[attr-defined]
+    needs |= next(c for c in MEANINGS if c.name == "PADDING")
+    if needs in target(job.config.attention).provides:  # type: ignore[attr-defined]
+        check(job.config, job.choices)
+    else:
+        with pytest.raises(IncompatibleError, match=f"attention={attention} does not go with"):
+            check(job.config, job.choices)

@@ -1,0 +1,163 @@
+"""A run, from its configuration to its summary, in this process."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
+from xformer.build import Plan
+from xformer.checkpoints import newest_readable
+from xformer.configuration import groups
+from xformer.errors import IncompatibleError, RunError
+from xformer.record.summary import read_summary
+from xformer.run import run
+
+FAST = [*SMALL, *SMALL_LISTOPS]
+TINY_TEXT = [*SMALL, "task=language_modeling", "data.block=32"]
+
+
+def test_a_run_leaves_a_self_contained_directory(compose_job: ComposeJob) -> None:
+    job = compose_job(*FAST, "attention=linformer", "attention.rank=8", "seed=3")
+    best = run(job)
+    summary = read_summary(job.directory)
+    assert summary.status == "finished"
+    assert summary.error is None
+    assert summary.choices["attention"] == "linformer"
+    assert summary.attention == {"self": "linformer"}
+    assert summary.overrides == job.overrides
+    assert summary.seed == 3
+    assert {"train/loss", "val/loss", "val/accuracy", "test/loss", "test/accuracy"} <= set(summary.metrics)
+    assert summary.monitor is not None
+    assert (summary.monitor.name, summary.monitor.best, summary.monitor.step) == ("val/accuracy", best, 5)
+    assert set(summary.floors) == {"majority class", "root operator"}
+    for number in ("parameters", "flops_per_token", "tokens_seen", "peak_memory_bytes", "wall_seconds"):
+        assert getattr(summary, number) > 0
+    assert summary.versions["torch"] == torch.__version__
+    assert summary.data_fingerprint
+    config = OmegaConf.load(job.directory / "config.yaml")
+    assert config.attention.rank == 8
+    with (job.directory / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {"train/loss", "val/accuracy", "test/accuracy"} <= {row["metric"] for row in rows}
+    assert len({(row["step"], row["metric"]) for row in rows}) == len(rows)
+    newest_readable(job.directory)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [*FAST, "position=sinusoidal"],
+        [*FAST, "position=none", "task.pooling=class"],
+        [*FAST, "architecture=decoder", "architecture.norm=post", "architecture.activation=relu"],
+        [*FAST, "architecture.activation=swiglu", "architecture.gradient_checkpointing=true"],
+        [*FAST, "optimizer=adam", "schedule=inverse_sqrt", "trainer.accumulate_grad_batches=2"],
+        [*FAST, "schedule=warmup_linear", "trainer.precision=bf16-mixed", "task.label_smoothing=0.1"],
+        [*SMALL, "data=digits", "schedule=constant", "trainer.gradient_clip_val=null"],
+        [*TINY_TEXT, "tokenizer=byte"],
+        [*TINY_TEXT, "task.tied_embeddings=false"],
+        ["trainer.fast_dev_run=true", "size=tiny", "logger=csv", *SMALL_LISTOPS, "trainer.accelerator=cpu"],
+    ],
+    ids=lambda overrides: " ".join(o for o in overrides if o not in FAST),
+)
+def test_choices_run(overrides: list[str], compose_job: ComposeJob) -> None:
+    job = compose_job(*overrides)
+    run(job)
+    summary = read_summary(job.directory)
+    assert summary.status == "finished"
+    assert summary.metrics["val/loss"] is not None
+
+
+def test_one_seed_is_bit_identical_and_another_is_not(compose_job: ComposeJob, tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run(compose_job(*FAST, f"seed={seed}", "architecture.dropout=0.1", directory=tmp_path / name))
+    a, b, c = (torch.load(tmp_path / n / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for n in "abc")
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert not any(torch.equal(a[key], c[key]) for key in a if key.endswith("query.weight"))
+
+
+@pytest.mark.parametrize("attention", groups()["attention"])
+def test_variants_start_from_the_same_shared_weights(attention: str, compose_job: ComposeJob, tmp_path: Path) -> None:
+    def weights(name: str) -> dict[str, torch.Tensor]:
+        plan = Plan.of(compose_job(*FAST, f"attention={name}", directory=tmp_path / name).config)
+        plan.load_data()
+        return plan.build_task().state_dict()
+
+    reference, other = weights("full"), weights(attention)
+    assert set(reference) <= set(other)
+    assert all(torch.equal(reference[key], other[key]) for key in reference)
+
+
+def test_a_failed_run_says_so(compose_job: ComposeJob) -> None:
+    job = compose_job(*FAST, "optimizer.lr=1e20", "trainer.max_steps=50", "trainer.gradient_clip_val=null")
+    with pytest.raises(RunError, match="loss"):
+        run(job)
+    summary = read_summary(job.directory)
+    assert summary.status == "failed"
+    assert summary.error is not None
+    assert "loss" in summary.error
+
+
+def test_an_incompatible_run_fails_or_is_skipped(compose_job: ComposeJob, tmp_path: Path) -> None:
+    choices = [*SMALL, "task=language_modeling", "attention=linformer"]
+    job = compose_job(*choices, directory=tmp_path / "fail")
+    with pytest.raises(IncompatibleError):
+        run(job)
+    assert read_summary(job.directory).status == "failed"
+    job = compose_job(*choices, "on_incompatible=skip", directory=tmp_path / "skip")
+    assert run(job) is None
+    summary = read_summary(job.directory)
+    assert summary.status == "skipped"
+    assert "mixes all positions" in (summary.error or "")
+
+
+def test_an_earlier_run_is_kept_unless_resumed(compose_job: ComposeJob) -> None:
+    run(compose_job(*FAST))
+    with pytest.raises(RunError, match="resume=true continues it"):
+        run(compose_job(*FAST))
+    job = compose_job(*FAST, "resume=true", "trainer.max_steps=10")
+    run(job)
+    state = torch.load(newest_readable(job.directory), weights_only=True)
+    assert state["global_step"] == 10
+    with (job.directory / "metrics.csv").open() as file:
+        steps = [int(row["step"]) for row in csv.DictReader(file) if row["metric"] == "train/loss"]
+    assert steps == list(range(10))
+
+
+def test_resume_without_a_checkpoint_is_refused(compose_job: ComposeJob) -> None:
+    with pytest.raises(RunError, match="no readable checkpoint"):
+        run(compose_job(*FAST, "resume=true"))
+
+
+def test_a_damaged_checkpoint_is_passed_over(compose_job: ComposeJob, caplog: pytest.LogCaptureFixture) -> None:
+    job = compose_job(*FAST)
+    run(job)
+    good = newest_readable(job.directory)
+    damaged = job.directory / "checkpoints" / "newer.ckpt"
+    damaged.write_bytes(good.read_bytes()[:1000])
+    assert newest_readable(job.directory) == good
+    assert "newer.ckpt cannot be read" in caplog.text
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(compose_job: ComposeJob, tmp_path: Path) -> None:
+    steps = [*FAST, "architecture.dropout=0.1", "schedule=constant", "trainer.val_check_interval=4"]
+    run(compose_job(*steps, "trainer.max_steps=12", directory=tmp_path / "whole"))
+    run(compose_job(*steps, "trainer.max_steps=8", directory=tmp_path / "parts"))
+    run(compose_job(*steps, "trainer.max_steps=12", "resume=true", directory=tmp_path / "parts"))
+    whole, parts = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("whole", "parts")
+    )
+    assert whole["global_step"] == parts["global_step"] == 12
+    assert all(torch.equal(whole["state_dict"][key], parts["state_dict"][key]) for key in whole["state_dict"])
+
+
+@pytest.mark.slow
+def test_a_compiled_run_learns_the_same(compose_job: ComposeJob, tmp_path: Path) -> None:
+    for name in ("false", "true"):
+        run(compose_job(*FAST, "architecture.dropout=0.0", f"compile={name}", directory=tmp_path / name))
+    eager, compiled = (read_summary(tmp_path / name) for name in ("false", "true"))
+    assert compiled.metrics["test/loss"] == pytest.approx(eager.metrics["test/loss"], rel=1e-4)
+    keys = torch.load(tmp_path / "true" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert not any("_orig_mod" in key for key in keys)

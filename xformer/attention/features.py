@@ -1,0 +1,79 @@
+r"""Positive orthogonal random features: vectors whose products estimate a kernel.
+
+Choromanski et al. 2021, "Rethinking Attention with Performers", lemma 1 and section 2.3. With rows w_r of W normal,
+
+    exp(q . k / sqrt(d)) = E_w [ phi_r(q) phi_r(k) ],     phi_r(x) = exp(w_r . x' - |x'|^2 / 2),     x' = x / d^(1/4)
+
+The rows come in blocks of d orthogonal ones, uniform on the sphere, with independent norms chi(d), so that each row is
+normal and the blocks estimate with less variance than independent rows. `relu` is the generalised kernel that the
+paper finds to train better in places; it estimates no softmax:
+
+    phi_r(x) = max(w_r . x', 0) + 0.001
+
+The factor 1 / m of the mean is left out: attention divides it away. Features are given as their logarithms, which
+float32 holds where it would not hold the features.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Kernel = Literal["exp", "relu"]
+
+RELU_FLOOR = 1e-3
+"""Keeps every weight positive, as in the authors' code."""
+
+
+class RandomFeatures(nn.Module):
+    """The logarithm of phi.
+
+    Which features there are is a function of `seed` and the number of the draw alone: ranks that agree on these agree
+    on all. Both are in the state dict, so that a resumed run goes on with the features it had.
+
+    Args:
+        features: how many, m in the paper.
+        dim: features of one head.
+        kernel: which phi.
+    """
+
+    projection: Tensor
+    seed: Tensor
+
+    def __init__(self, features: int, dim: int, kernel: Kernel) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.register_buffer("projection", torch.empty(features, dim))
+        self.register_buffer("seed", torch.zeros((), dtype=torch.int64))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Take a seed from torch's generator, and the first draw."""
+        self.seed.copy_(torch.randint(2**62, ()))
+        self.draw(0)
+
+    def draw(self, number: int) -> None:
+        """The features of one draw, the same whenever and wherever it is asked for."""
+        generator = torch.Generator().manual_seed(int(self.seed) + number)
+        self.projection.copy_(orthogonal(*self.projection.shape, generator))
+
+    def forward(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch m"]:
+        """Log phi(x)."""
+        x = x * x.shape[-1] ** -0.25
+        projected = x @ self.projection.T.to(x.dtype)
+        if self.kernel == "relu":
+            return (projected.relu() + RELU_FLOOR).log()
+        return projected - x.square().sum(dim=-1, keepdim=True) / 2
+
+
+def orthogonal(features: int, dim: int, generator: torch.Generator) -> Float[Tensor, "features dim"]:
+    """Normal rows, those of each block of `dim` orthogonal."""
+    blocks = -(-features // dim)
+    normal = torch.randn(blocks, dim, dim, generator=generator, dtype=torch.float64)
+    directions, triangular = torch.linalg.qr(normal)
+    # QR leaves the signs open; these make the directions uniform.
+    directions = directions * triangular.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
+    norms = torch.randn(features, dim, generator=generator, dtype=torch.float64).norm(dim=-1, keepdim=True)
+    # Q^T's rows are a block: orthogonal columns of Q.
+    return (directions.mT.flatten(0, 1)[:features] * norms).float()

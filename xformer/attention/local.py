@@ -1,0 +1,65 @@
+r"""Local attention: every query reads the keys in a window around it.
+
+Parmar et al. 2018, "Image Transformer", section 4.1 and Beltagy et al. 2020, "Longformer", section 3.1:
+
+    A_i = {j : |i - j| <= window},                causal: A_i = {j : 0 <= i - j <= window}
+    Attention(Q, K, V)_i = softmax over A_i (q_i K^T / sqrt(d) + B) V
+
+with B an optional relative bias. `window` counts neighbours on one side, without the query itself: a causal query reads
+window + 1 keys, a bidirectional one 2 window + 1. (Longformer's w is 2 window.)
+
+Time and memory O(n window). Decoding keeps a ring of window + 1 keys and values, whatever the context's length.
+
+Deviations: none from the sliding window; Longformer's dilation and global tokens are not built in (for the latter
+`bigbird` without random blocks). Dropout acts on the mixed values (see `AttentionContext`).
+
+Not supported: cross-attention. The window of a query is around its own position, and position i of one sequence does
+not correspond to position i of another.
+"""
+
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from xformer.attention.base import AttentionContext
+from xformer.attention.block_sparse import Tokens, attend
+from xformer.attention.block_sparse_attention import BlockSparseAttention
+from xformer.attention.block_sparse_state import PositionState
+from xformer.attention.capability import Capability
+from xformer.attention.pattern import near
+from xformer.errors import ConfigError
+from xformer.position.bias import RelativeBias
+
+
+class Local(BlockSparseAttention):
+    """Every query reads its neighbours.
+
+    Args:
+        context: the layer's dimensions and role.
+        window: how many neighbours on each side; on the left only, where attention is causal.
+
+    Raises:
+        ConfigError: the window is negative.
+    """
+
+    provides: ClassVar[Capability] = ~Capability.CROSS
+
+    def __init__(self, context: AttentionContext, *, window: int) -> None:
+        super().__init__(context)
+        if window < 0:
+            raise ConfigError(f"attention.window={window} is negative; give the neighbours on each side, 0 or more.")
+        self.window = window
+
+    def mix(self, tokens: Tokens, *, causal: bool, bias: RelativeBias | None) -> Float[Tensor, "b h n d"]:
+        """softmax(Q K^T / sqrt(d) + B) V, over the window."""
+        return attend(tokens, near(tokens.span, self.window, 0 if causal else self.window), bias).values
+
+    def init_state(self, max_length: int) -> PositionState:
+        """A ring of the last window + 1 tokens; a sequence may go on for ever."""
+        return PositionState(min(self.window + 1, max_length), None if self.window < max_length else max_length)
+
+    def recall(self, positions: Int[Tensor, " b"], length: int) -> Int[Tensor, "b #h k"]:
+        """The last window + 1 positions."""
+        return (positions[:, None] - torch.arange(length, device=positions.device))[:, None]

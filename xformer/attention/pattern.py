@@ -1,0 +1,83 @@
+"""Which key blocks a block of queries reads, and which pairs inside them count.
+
+A pattern is data for the one kernel of `block_sparse.py`. Blocks make it fast, `allowed` makes it exact: windows and
+strides are finer than blocks. A query must not meet a key twice, so the blocks that one query block reads are distinct.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+LARGEST_BLOCK = 64
+"""Beyond this, a block wastes more on pairs that do not count than its larger matrix products save."""
+SMALLEST_BLOCK = 16
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """What the kernel has to know.
+
+    Attributes:
+        query_block: queries that share the key blocks they read.
+        key_block: keys in a block.
+        width: the most key blocks that a query block reads.
+        reads: (query blocks, device) -> their key blocks (#heads blocks width); a number outside the sequence is none.
+        allowed: (query positions, key positions) -> whether the pair counts; it broadcasts.
+    """
+
+    query_block: int
+    key_block: int
+    width: int
+    reads: Callable[[range, torch.device], Int[Tensor, "#h blocks width"]]
+    allowed: Callable[[Tensor, Tensor], Tensor]
+
+
+def blocks_of(positions: range, device: torch.device) -> Int[Tensor, "blocks 1"]:
+    """A column of block numbers."""
+    return torch.arange(positions.start, positions.stop, device=device)[:, None]
+
+
+def even(length: int, most: int) -> int:
+    """The size of as few equal blocks as cover `length` with at most `most` in each."""
+    return -(-length // -(-length // most))
+
+
+def near(length: int, back: int, ahead: int) -> Pattern:
+    """The keys from `back` positions before a query to `ahead` positions after it."""
+    block = even(length, max(SMALLEST_BLOCK, min(LARGEST_BLOCK, back)))
+    others = -(-length // block) - 1
+    first, last = -min(-(-back // block), others), min(-(-ahead // block), others)
+
+    def reads(blocks: range, device: torch.device) -> Tensor:
+        return (blocks_of(blocks, device) + torch.arange(first, last + 1, device=device))[None]
+
+    def allowed(query: Tensor, key: Tensor) -> Tensor:
+        return (key >= query - back) & (key <= query + ahead)
+
+    return Pattern(block, block, last - first + 1, reads, allowed)
+
+
+def everything(
+    queries: int, keys: int, allowed: Callable[[Tensor, Tensor], Tensor], keys_before: Callable[[int], int] | None = None
+) -> Pattern:
+    """All keys that are allowed, which may be as many as there are.
+
+    Args:
+        queries: how many.
+        keys: how many.
+        allowed: the exact rule.
+        keys_before: how many of the keys come before a query; later ones need not be looked at.
+    """
+    query_block, key_block = even(queries, LARGEST_BLOCK), even(keys, LARGEST_BLOCK)
+    width = -(-keys // key_block)
+
+    def reads(blocks: range, device: torch.device) -> Tensor:
+        needed = width
+        if keys_before is not None:
+            needed = max(1, min(width, -(-keys_before(blocks.stop * query_block) // key_block)))
+        return torch.arange(needed, device=device).expand(1, len(blocks), needed)
+
+    return Pattern(query_block, key_block, width, reads, allowed)

@@ -1,0 +1,147 @@
+r"""Performer: attention as a product of random features, linear in the length.
+
+Choromanski et al. 2021, "Rethinking Attention with Performers" (FAVOR+), equations 4 and 5 with the feature maps of
+`features.py`, and a relative bias b as in Luo et al. 2021, "Stable, Fast and Accurate":
+
+    out_i = sum_j w_ij v_j / sum_j w_ij,     w_ij = exp(b(p_j - p_i)) phi(q_i) . phi(k_j),     j <= i where causal
+
+Time O(n m (d + c)) and memory O(n (d + m d / c)) for m features and chunks of c = 128 tokens, with features recomputed in
+the backward pass. No epsilon is added to the denominator and no key's scale depends on a later key, so the future does
+not leak; sums are in float32 at least, under autocast too. Decoding holds one sum, O(m d), whatever the context.
+
+A bias costs what its table asks for. One that is linear in the distance (ALiBi) is a decay of the sums. One that is
+constant from a `reach` on (T5, a clipped table) reads `reach` keys on either side one by one and the others by
+their sums, in time O(n m (reach + c + d)). Any other reads every key one by one, never more than a chunk of queries at
+once: exact, time O(n^2 m), memory O(n c). Luo et al. compute the same with a Fourier transform in O(n log n m d);
+we do not, as its rounding error is relative to the largest weight anywhere in the sequence: small
+denominators lose all digits or turn negative, and later tokens leak into earlier ones.
+
+Deviations: one W per layer for all heads; the feature map drops 1 / sqrt(m) and the paper's epsilons. A causal or biased
+query whose weights all lie below 1e-30 of the product of its own and its keys' largest features yields zeros, since
+float32 cannot hold them; it takes queries and keys that point away from each other with norms of several sqrt(d).
+Rotary positions are a function of the distance as far as the estimate is: exactly so in expectation over W.
+
+Not supported: a bias that depends on the query's content; `reasons` says why.
+"""
+
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from xformer.attention.base import Attention, AttentionContext
+from xformer.attention.capability import Capability
+from xformer.attention.features import Kernel, RandomFeatures
+from xformer.attention.mask import Mask
+from xformer.attention.performer_state import PerformerState, Tokens
+from xformer.attention.performer_sweep import all_to_all, sweep
+from xformer.attention.state import State
+from xformer.errors import ConfigError
+from xformer.position.bias import RelativeBias, TableBias
+
+
+class Performer(Attention):
+    """Every query reads sums over the keys, through random features.
+
+    Args:
+        context: the layer's dimensions and role.
+        features: random features per head, m in the paper.
+        kernel: `exp` estimates softmax; `relu` is a kernel of its own.
+        redraw_interval: training steps between new random features; None keeps the first ones.
+
+    Raises:
+        ConfigError: a number that is not positive.
+    """
+
+    provides: ClassVar[Capability] = ~Capability.CONTENT_BIAS
+    reasons: ClassVar[dict[Capability, str]] = {
+        Capability.CONTENT_BIAS: (
+            "its weights are products of a feature of the query and one of the key, and a term of the query and the "
+            "distance is neither; it would take a sum of its own for every pair."
+        ),
+    }
+
+    def __init__(
+        self, context: AttentionContext, *, features: int, kernel: Kernel, redraw_interval: int | None
+    ) -> None:
+        super().__init__(context)
+        if features < 1:
+            raise ConfigError(f"attention.features={features} must be at least 1; the authors use 256.")
+        if kernel not in ("exp", "relu"):
+            raise ConfigError(f"attention.kernel={kernel} is unknown; choose exp or relu.")
+        if redraw_interval is not None and redraw_interval < 1:
+            raise ConfigError(
+                f"attention.redraw_interval={redraw_interval} must be at least 1, or null to keep the first features."
+            )
+        self.redraw_interval = redraw_interval
+        self.log_features = RandomFeatures(features, context.head_dim, kernel)
+
+    def before_batch(self, step: int) -> None:
+        """Draw new features at every `redraw_interval`-th step of training.
+
+        To be called with the number of optimiser steps done, before a training batch. What is drawn depends on the step
+        and the stored seed alone: ranks agree, and a step's second batch (accumulated gradients) draws the same again.
+        """
+        if self.training and self.redraw_interval is not None and step % self.redraw_interval == 0:
+            self.log_features.draw(step // self.redraw_interval)
+
+    def forward(
+        self,
+        query: Float[Tensor, "b h q d"],
+        key: Float[Tensor, "b h k d"],
+        value: Float[Tensor, "b h k d"],
+        *,
+        mask: Mask,
+        bias: RelativeBias | None = None,
+    ) -> Float[Tensor, "b h q d"]:
+        """phi(Q) (phi(K)^T V) / phi(Q) (phi(K)^T 1), over the allowed keys."""
+        assert bias is None or isinstance(bias, TableBias)
+        with torch.autocast(query.device.type, enabled=False):
+            wide, tokens = _widened(query, key, value, mask)
+            if bias is None and not mask.causal:
+                mixed = all_to_all(self.log_features, wide, tokens)
+            else:
+                mixed, _, _ = sweep(self.log_features, wide, tokens, mask, bias)
+        return mixed.to(query.dtype)
+
+    def init_state(self, max_length: int) -> PerformerState:
+        """Sums over no token yet; they have room for any number."""
+        return PerformerState()
+
+    def step(
+        self,
+        query: Float[Tensor, "b h new d"],
+        key: Float[Tensor, "b h new d"],
+        value: Float[Tensor, "b h new d"],
+        state: State,
+        *,
+        mask: Mask,
+        bias: RelativeBias | None = None,
+    ) -> Float[Tensor, "b h new d"]:
+        """Read the sums and the new keys, then add these to them.
+
+        The state is constant, but for a bias of which no reach is known: that needs all keys one by one.
+        """
+        assert isinstance(state, PerformerState)
+        self._check(mask, bias)
+        assert bias is None or isinstance(bias, TableBias)
+        causal = Mask(mask.query_positions, mask.query_positions, causal=True)
+        with torch.autocast(query.device.type, enabled=False):
+            wide, new = _widened(query, key, value, mask)
+            tokens = state.with_recent(new)
+            mixed, state.sums, reach = sweep(self.log_features, wide, tokens, causal, bias, state.sums)
+        state.recent = tokens.part(slice(max(0, tokens.key.shape[2] - reach), None)).whole()
+        state.length += key.shape[2]
+        return mixed.to(query.dtype)
+
+
+def _widened(query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> tuple[Tensor, Tokens]:
+    """In float32 at least, with nothing where there is padding and a 1 after each value."""
+    wide = torch.promote_types(query.dtype, torch.float32)
+    query, key, value = query.to(wide), key.to(wide), value.to(wide)
+    if mask.key_padding is not None:
+        padding = ~mask.key_padding[:, None, :, None]
+        key, value = key.masked_fill(padding, 0.0), value.masked_fill(padding, 0.0)
+    values = torch.cat((value, torch.ones_like(value[..., :1])), dim=-1)
+    return query, Tokens(key, values, mask.key_positions, mask.key_padding)

@@ -1,0 +1,30 @@
+"""The angles that sinusoidal, rotary and Transformer-XL positions share."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from xformer.errors import ConfigError
+
+
+def angles(
+    positions: Int[Tensor, "*shape"], features: int, base: float, dtype: torch.dtype
+) -> Float[Tensor, "*shape half"]:
+    """The angles position / base^(2i / features), for i below half the features, rounded up.
+
+    In float32 at least, whatever `dtype` is: bfloat16 has no integers beyond 256. That is also why the frequencies are
+    no buffer, which a cast of the model would round.
+    """
+    precise = torch.promote_types(dtype, torch.float32)
+    exponents = torch.arange(0, features, 2, device=positions.device, dtype=precise) / features
+    return positions[..., None] * base**-exponents
+
+
+def check_base(base: float) -> None:
+    """Refuse wavelengths that do not grow.
+
+    Raises:
+        ConfigError: the base is 1 or less.
+    """
+    if base <= 1:
+        raise ConfigError(f"position.base={base} makes no growing wavelengths; use a number above 1, such as 10000.")
