@@ -5,7 +5,6 @@ import sys
 from collections.abc import Callable
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -22,7 +21,7 @@ def _train(config: DictConfig) -> float | None:
     from xformer.job import Job
     from xformer.run import run
 
-    job = Job.from_hydra(config, HydraConfig.get())
+    job = Job.from_hydra(config)
     try:
         return run(job)
     except XformerError as error:

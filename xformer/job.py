@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from hydra.conf import HydraConf
+from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
@@ -28,8 +28,9 @@ class Job:
     sweep: bool = False
 
     @classmethod
-    def from_hydra(cls, config: DictConfig, hydra: HydraConf) -> "Job":
-        """Read what Hydra knows of the run."""
+    def from_hydra(cls, config: DictConfig) -> "Job":
+        """Read what Hydra knows of the run, inside of `hydra.main`."""
+        hydra = HydraConfig.get()
         choices = {
             group: str(option)
             for group, option in hydra.runtime.choices.items()

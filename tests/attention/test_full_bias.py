@@ -152,10 +152,14 @@ def test_the_windows_of_a_table_are_the_table(name, queries):
         assert_close(grads[0], grads[1])
 
 
-@pytest.mark.parametrize("positions", [torch.tensor([[0, 1, 3]]), torch.tensor([[0, 1, 2], [0, 0, 1]])])
-def test_other_positions_take_the_general_path(positions):
-    bias, mask = build("t5", False).bias(0), Mask(positions, positions)
-    assert_close(dense_scores(bias, qkv(3, 3)[0], mask), bias.scores(qkv(3, 3)[0], mask.distances()))
+@pytest.mark.parametrize(
+    ("queries", "keys"),
+    [([[0, 1, 3]], [[0, 1, 2, 3]]), ([[0], [2]], [[0, 1, 2, 3]]), ([[1, 2]], [[0, 1, 2], [5, 6, 7]])],
+)
+def test_other_positions_take_the_general_path(queries, keys):
+    bias, mask = build("t5", False).bias(0), Mask(torch.tensor(queries), torch.tensor(keys))
+    query = qkv(len(queries[0]), len(keys[0]))[0]
+    assert_close(dense_scores(bias, query, mask), bias.scores(query, mask.distances()))
 
 
 @pytest.mark.parametrize("side", [None, "left"])

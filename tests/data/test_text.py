@@ -106,6 +106,7 @@ def test_the_tokenizer_learns_from_the_training_part_only(ready, tmp_path, token
 
 
 def test_training_windows_are_runs_of_the_text_and_labels_come_next(ready, file):
+    file.write_text("".join(f"{number:05d};" for number in range(600)))  # a window is found in one place only
     module = ready("text", files=str(file), block=16, batch_size=8)
     train = module.tokenizer.decode(tokens_of(module, "train").tolist())
     loader = module.train_dataloader()
@@ -188,6 +189,16 @@ def test_a_second_module_does_not_tokenise_again(ready, build, file, monkeypatch
     # Another split is other data.
     with pytest.raises(AssertionError, match="tokenised again"):
         build("text", files=str(file), tokenizer=tokenizer, validation_fraction=0.2).prepare_data()
+
+
+def test_each_tokenizer_has_its_own_cache(ready, build, file):
+    for kind in ("character", "byte", "bpe"):
+        module = ready("text", files=str(file), tokenizer=kind, block=8)
+        assert type(module.tokenizer).__name__.lower() == kind
+    smaller = build("text", files=str(file), tokenizer="bpe", block=8)
+    smaller.tokenizer.vocabulary_size = 270
+    smaller.setup("fit")
+    assert smaller.vocabulary == 270 < module.vocabulary
 
 
 def test_setup_alone_does_what_a_rank_without_prepare_data_needs(build, file):

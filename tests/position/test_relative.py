@@ -54,7 +54,7 @@ def test_gradients():
 
 
 def test_small_weights_add_up_in_bfloat16():
-    """A thousand weights of 1/1000 in one bin: summed in bfloat16 they would stop growing at a quarter."""
+    """A thousand weights of 1/1000 in one bin: added up in bfloat16, as GPUs would, they stop at a quarter."""
     bias = relative(True).bfloat16().bias(0)
     weights = torch.full((1, HEADS, 1, 1000), 0.001, dtype=torch.bfloat16)
 

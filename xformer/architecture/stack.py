@@ -72,6 +72,8 @@ class Stack(nn.Module):
             return Block(mixer, forward, size.d_model, norm, dropout)
 
         self.blocks = nn.ModuleList(block(layer) for layer in range(size.layers))
+        for other in self.blocks[1:]:
+            cast(Block, other).attention.branch.mix.share_with(self.attention)
         self.norm = nn.LayerNorm(size.d_model) if norm == "pre" else nn.Identity()
 
     def forward(

@@ -83,6 +83,9 @@ class Attention(nn.Module, ABC):
     ) -> Float[Tensor, "b h q d"]:
         """Mix the values; a query with nothing to attend to yields zeros."""
 
+    def share_with(self, first: "Attention") -> None:
+        """Use what is the first layer's and meant for all; called on every other layer. Most variants share nothing."""
+
     def init_state(self, max_length: int) -> State:
         """An empty decoding state for sequences of at most `max_length` tokens."""
         raise self._refusal(Capability.INCREMENTAL)

@@ -12,18 +12,20 @@ Shapes: b batch, h heads, q queries, k keys, d features of one head; g blocks of
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import pad
 
-from xformer.attention.pattern import Pattern
+from xformer.attention.block_sparse_bias import bias_scores, bias_values
+from xformer.attention.pattern import Pattern, cut
 from xformer.position.bias import RelativeBias, TableBias
 
 SCORES_AT_A_TIME = 1 << 20
+"""Small enough to stay near the processor, large enough for its matrix products."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,8 @@ def attend(tokens: Tokens, pattern: Pattern, bias: RelativeBias | None) -> Mixed
     """softmax(Q K^T / sqrt(d) + B) V over the keys that the pattern allows; zeros where there are none."""
     length = tokens.query.shape[2]
     blocks = _Blocks(tokens, pattern)
-    query = _blocked(tokens.query, pattern.query_block)
-    key, value = _blocked(tokens.key, pattern.key_block), _blocked(tokens.value, pattern.key_block)
+    query = cut(tokens.query, 2, pattern.query_block)  # b h m block d
+    key, value = cut(tokens.key, 2, pattern.key_block), cut(tokens.value, 2, pattern.key_block)
     if bias is None or isinstance(bias, TableBias):
         table = None
         if bias is not None:
@@ -75,32 +77,11 @@ def attend(tokens: Tokens, pattern: Pattern, bias: RelativeBias | None) -> Mixed
 
 
 def merge(*parts: Mixed) -> Float[Tensor, "b h q d"]:
-    """One softmax over the disjoint keys of several parts."""
+    """One softmax over the disjoint keys of several parts; a bias's value term is linear in the weights, and follows."""
     log_sums = torch.stack([part.log_sum for part in parts])
     nothing = log_sums.isneginf().all(dim=0)
     shares = log_sums.masked_fill(nothing, 0.0).softmax(dim=0).to(parts[0].values.dtype)
-    return torch.stack([share[..., None] * part.values for share, part in zip(shares, parts, strict=True)]).sum(dim=0)
-
-
-def bias_scores(
-    bias: RelativeBias, query: Float[Tensor, "b h *block q d"], distances: Int[Tensor, "#b #h *block q k"]
-) -> Float[Tensor, "#b h *block q k"]:
-    """The bias where heads may read different keys: it knows no such thing, and is asked once per head."""
-    if distances.shape[1] == 1:
-        return bias.scores(query, distances[:, 0])
-    heads = range(query.shape[1])
-    return torch.cat([bias.scores(query, distances[:, head])[:, head : head + 1] for head in heads], dim=1)
-
-
-def bias_values(
-    bias: RelativeBias, weights: Float[Tensor, "b h *block q k"], distances: Int[Tensor, "#b #h *block q k"]
-) -> Float[Tensor, "b h *block q d"] | None:
-    """The bias's value term, likewise. It is taken to be linear in the weights, or `merge` would be wrong."""
-    if distances.shape[1] == 1:
-        return bias.values(weights, distances[:, 0])
-    terms = [bias.values(weights, distances[:, head]) for head in range(weights.shape[1])]
-    kept = [term[:, head : head + 1] for head, term in enumerate(terms) if term is not None]
-    return torch.cat(kept, dim=1) if kept else None
+    return reduce(torch.add, (share[..., None] * part.values for share, part in zip(shares, parts, strict=True)))
 
 
 def softmax(
@@ -112,10 +93,6 @@ def softmax(
     log_sum = scores.logsumexp(dim=-1, keepdim=True)
     weights = (scores - log_sum).exp().masked_fill(~some, 0.0)
     return weights, log_sum.masked_fill(~some, float("-inf")).squeeze(-1)
-
-
-def _blocked(x: Tensor, block: int) -> Tensor:
-    return pad(x, (0, 0, 0, -x.shape[2] % block)).unflatten(2, (-1, block))  # b h n d -> b h m block d
 
 
 class _Group(NamedTuple):
@@ -145,16 +122,15 @@ class _Blocks:
     """The geometry of a pattern over some tokens, without their content."""
 
     def __init__(self, tokens: Tokens, pattern: Pattern) -> None:
-        self.pattern, self.span = pattern, tokens.span
-        missing = -len(tokens.key_positions) % pattern.key_block
-        self.query_positions = pad(
-            tokens.query_positions, (0, -len(tokens.query_positions) % pattern.query_block)
-        ).unflatten(0, (-1, pattern.query_block))
-        self.key_positions = pad(tokens.key_positions, (0, missing)).unflatten(0, (-1, pattern.key_block))
+        self.pattern = pattern
+        # Fillers are given the last position, so that no bias is asked for a distance that two tokens cannot have.
+        last = tokens.span - 1
+        self.query_positions = cut(tokens.query_positions.clamp(max=last), 0, pattern.query_block, value=last)
+        self.key_positions = cut(tokens.key_positions.clamp(max=last), 0, pattern.key_block, value=last)
         real = tokens.real
-        if real is None and missing:
+        if real is None and len(tokens.key_positions) % pattern.key_block:
             real = torch.ones_like(tokens.key_positions, dtype=torch.bool)[None]
-        self.real = None if real is None else pad(real, (0, missing)).unflatten(1, (-1, pattern.key_block))
+        self.real = None if real is None else cut(real, 1, pattern.key_block)
 
     def groups(self, batch_and_heads: int) -> Iterator[_Group]:
         """All query blocks, as many at a time as the scores have room for."""
@@ -165,19 +141,16 @@ class _Blocks:
 
     def group(self, blocks: range) -> _Group:
         """Some query blocks and what they read."""
-        reads = self.pattern.reads(blocks, self.key_positions.device)
-        exists = (reads >= 0) & (reads < len(self.key_positions))
-        reads = reads.masked_fill(~exists, 0)
+        wanted = self.pattern.reads(blocks, self.key_positions.device)
+        reads = wanted.clamp(0, len(self.key_positions) - 1)
         taken = slice(blocks.start, blocks.stop)
         query = self.query_positions[taken, :, None]
         key = self.key_positions[reads].flatten(-2)[..., None, :]  # #h g 1 (w k)
-        readable = exists.repeat_interleave(self.pattern.key_block, dim=-1)[None]
+        readable = (reads == wanted).repeat_interleave(self.pattern.key_block, dim=-1)[None]
         if self.real is not None:
             readable = readable & self.real[:, reads].flatten(-2)
         allowed = self.pattern.allowed(query, key) & readable[..., None, :]
-        # Fillers may be further apart than any two tokens; a table of distances need not know about them.
-        distances = (key - query).clamp(1 - self.span, self.span - 1)
-        return _Group(taken, reads, distances, allowed)
+        return _Group(taken, reads, key - query, allowed)
 
 
 class _Attend(torch.autograd.Function):
@@ -200,10 +173,12 @@ class _Attend(torch.autograd.Function):
         return mixed, log_sum
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, d_mixed: Tensor, d_log_sum: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, table, mixed, log_sum = ctx.saved_tensors
-        d_query, d_key, d_value = (torch.zeros_like(x, memory_format=torch.contiguous_format) for x in (query, key, value))
+        d_query, d_key, d_value = (
+            torch.zeros_like(x, memory_format=torch.contiguous_format) for x in (query, key, value)
+        )
         d_table = torch.zeros_like(table) if ctx.needs_input_grad[3] else None
         # With P the weights, dS = P (dP - sum(P dP) + d log_sum), and sum(P dP) = sum(dO O).
         shift = (d_mixed * mixed).sum(dim=-1, dtype=log_sum.dtype) - d_log_sum
@@ -232,7 +207,8 @@ def _scores(query: Tensor, keys: Tensor, table: Tensor | None, group: _Group) ->
 
 
 def _weights(scores: Tensor, log_sum: Tensor) -> Tensor:
-    return scores.sub_(log_sum.masked_fill(log_sum.isneginf(), 0.0)[..., None]).exp_()
+    finite = log_sum.masked_fill(log_sum.isneginf(), 0.0)  # of a query that may read nothing
+    return scores.sub_(finite[..., None]).exp_()
 
 
 def _places(group: _Group, table: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from xformer.attention.base import Attention
-from xformer.attention.block_sparse import Tokens, bias_scores, bias_values, softmax
+from xformer.attention.block_sparse import Tokens, softmax
+from xformer.attention.block_sparse_bias import bias_scores, bias_values
 from xformer.attention.block_sparse_slots import Slots
 from xformer.attention.block_sparse_state import PositionState
 from xformer.attention.capability import Capability
@@ -36,6 +37,8 @@ class BlockSparseAttention(Attention):
     @abstractmethod
     def recall(self, positions: Int[Tensor, " b"], length: int) -> Int[Tensor, "b #h k"]:
         """The positions that a decoding step at these positions reads, each once; negative for none.
+
+        Later ones do no harm, since nothing is stored for them yet.
 
         Args:
             positions: of one query per row.

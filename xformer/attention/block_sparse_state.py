@@ -45,7 +45,9 @@ class PositionState(State):
         """
         batch, heads, new, head_dim = key.shape
         if self.max_length is not None and self.length + new > self.max_length:
-            raise ValueError(f"decoding state: {self.length + new} tokens do not fit into the {self.max_length} it was made for")
+            raise ValueError(
+                f"decoding state: {self.length + new} tokens do not fit into the {self.max_length} it was made for"
+            )
         if not self._buffers:
             keys = key.new_zeros(batch, self.size + 1, heads, head_dim)
             self._buffers = (keys, keys.clone(), positions.new_full((batch, self.size + 1), -1))

@@ -56,7 +56,8 @@ class RandomFeatures(nn.Module):
     def draw(self, number: int) -> None:
         """The features of one draw, the same whenever and wherever it is asked for."""
         generator = torch.Generator().manual_seed(int(self.seed) + number)
-        self.projection.copy_(orthogonal(*self.projection.shape, generator))
+        features, dim = self.projection.shape
+        self.projection.copy_(orthogonal(features, dim, generator))
 
     def forward(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch m"]:
         """Log phi(x)."""
@@ -76,4 +77,5 @@ def orthogonal(features: int, dim: int, generator: torch.Generator) -> Float[Ten
     directions = directions * triangular.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
     norms = torch.randn(features, dim, generator=generator, dtype=torch.float64).norm(dim=-1, keepdim=True)
     # Q^T's rows are a block: orthogonal columns of Q.
-    return (directions.mT.flatten(0, 1)[:features] * norms).float()
+    rows: Tensor = directions.mT.flatten(0, 1)[:features] * norms
+    return rows.float()

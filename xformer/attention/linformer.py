@@ -1,30 +1,45 @@
-r"""Linformer: attention over a learned projection of the sequence's length.
+r"""Linformer: attention over a projection of the sequence's length.
 
 Wang et al. 2020, "Linformer: Self-Attention with Linear Complexity", equation 7:
 
-    head = softmax(Q (E K)^T / sqrt(d)) (F V),     E, F in R^(rank x n)
+    head_i = softmax(Q_i (E_i K_i)^T / sqrt(d) + B E_i^T) (F_i V_i),     E_i, F_i in R^(rank x n)
 
-Time and memory O(n rank) per head. Sharing (section 4): `none`, one E and one F per layer for all heads;
-`key_value`, E = F per layer. (The paper's headwise sharing is what `none` means here, as in its experiments: a
-projection per head never appears in them. Sharing across layers needs a tensor that outlives a layer.)
+Time and memory O(n rank) per head. Column j of E and F belongs to position j. Sharing (section 4): `none`, a pair for
+each head and layer; `headwise`, one pair per layer; `key_value`, and E = F; `layerwise`, and one E for all layers.
+Projections (section 4, "general projections"), with w = ceil(n / rank):
 
-Deviation: a sequence shorter than the one the model was built for uses the first columns of E and F, the same as
-padding it with zeros.
+    learned        E a parameter, from N(0, 1 / rank) as in theorem 2
+    convolution    E_rj = c_(j - r w) within window r of w positions, 0 elsewhere: kernel and stride n / rank
+    mean           E_rj = 1 / w within window r: pooling, nothing to learn, nothing to share
 
-Not supported: causality, relative bias, rotation, incremental decoding and longer sequences; `reasons` says why.
+B is a relative bias, B_ij = b(p_j - p_i), which the paper does not have. The score of a mixture of keys is the mixture
+of their scores: (Q K^T / sqrt(d) + B) E^T. B E^T is computed as a Toeplitz product, in time O(n log n rank).
+
+Padding has no part in the mixtures: its keys and values are zero, its columns of E too where B is projected, `mean`
+divides by the tokens there are, and windows (`convolution`, `mean`) without any get no weight. A shorter sequence is
+one padded to the length that the model was built for.
+
+Deviations: B; the convolution's kernel is one for all features of a head, so that it is an E.
+
+Not supported: causality, rotation, biases of the content, incremental decoding, longer sequences; `reasons` says why.
 """
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from xformer.attention.base import Attention, AttentionContext
 from xformer.attention.capability import Capability
+from xformer.attention.linformer_bias import projected_bias
 from xformer.attention.mask import Mask
-from xformer.position.bias import RelativeBias
+from xformer.errors import ConfigError
+from xformer.position.bias import RelativeBias, TableBias
+
+Sharing = Literal["none", "headwise", "key_value", "layerwise"]
+Projection = Literal["learned", "convolution", "mean"]
 
 
 class Linformer(Attention):
@@ -32,29 +47,66 @@ class Linformer(Attention):
 
     Args:
         context: the layer's dimensions and role.
-        rank: the projected length, k in the paper.
-        sharing: whether keys and values have projections of their own.
+        rank: the projected length, k in the paper; windows may be fewer, where they do not come out even.
+        sharing: who has a projection of its own.
+        projection: what kind of mixture.
+
+    Raises:
+        ConfigError: the rank is not positive.
     """
 
-    provides: ClassVar[Capability] = Capability.CROSS | Capability.PADDING
+    provides: ClassVar[Capability] = Capability.CROSS | Capability.PADDING | Capability.BIAS
     reasons: ClassVar[dict[Capability, str]] = {
-        Capability.CAUSAL: "its projection mixes all positions before the scores exist, so no mask can hide the future.",
-        Capability.BIAS: "its scores belong to mixtures of positions, which have no distance to a query.",
-        Capability.ROTARY: "its keys are mixed over positions after the rotation, so the scores do not depend on distance.",
+        Capability.CAUSAL: (
+            "its projection mixes all positions before the scores exist, so no mask can hide the future."
+        ),
+        Capability.CONTENT_BIAS: (
+            "a bias of query and distance would have to be written out for every pair before it is projected, which is "
+            "the quadratic cost it avoids."
+        ),
+        Capability.ROTARY: (
+            "its keys are mixed after the rotation with weights that belong to absolute positions, so the scores do "
+            "not depend on distance."
+        ),
         Capability.INCREMENTAL: "every new token changes every projected key, and it cannot be causal.",
-        Capability.VARIABLE_LENGTH: "its projection has one learned column per position.",
+        Capability.VARIABLE_LENGTH: "its projection has one column per position.",
     }
 
-    def __init__(self, context: AttentionContext, *, rank: int, sharing: Literal["none", "key_value"]) -> None:
+    windows: Tensor
+
+    def __init__(self, context: AttentionContext, *, rank: int, sharing: Sharing, projection: Projection) -> None:
         super().__init__(context)
-        self.project_key = nn.Parameter(torch.empty(rank, context.max_key))
-        self.project_value = self.project_key if sharing == "key_value" else nn.Parameter(self.project_key.clone())
+        if rank < 1:
+            raise ConfigError(f"attention.rank={rank} must be at least 1; the paper uses 128 or 256.")
+        self.sharing, self.projection = sharing, projection
+        window = -(-context.max_key // rank)
+        window_of = torch.arange(context.max_key) // window
+        windows = torch.arange(int(window_of[-1]) + 1)[:, None] == window_of  # rank x position
+        self.register_buffer("windows", windows, persistent=False)
+        shape = (rank, context.max_key) if projection == "learned" else (1, window)
+        heads = context.heads if sharing == "none" else 1
+        owns = projection != "mean" and not self._borrows
+        self.project_key = nn.Parameter(torch.empty(heads, *shape)) if owns else None
+        self.project_value = nn.Parameter(torch.empty(heads, *shape)) if owns and sharing in _TWO else self.project_key
         self.reset_parameters()
 
+    @property
+    def _borrows(self) -> bool:
+        return self.sharing == "layerwise" and self.context.layer > 0
+
+    def share_with(self, first: Attention) -> None:
+        """Use the first layer's projection, where layers share."""
+        if self._borrows:
+            assert isinstance(first, Linformer)
+            self.project_key = self.project_value = first.project_key
+
     def reset_parameters(self) -> None:
-        """Draw E and F from N(0, 1 / rank), as in the paper's Johnson-Lindenstrauss argument (theorem 2)."""
-        for projection in dict.fromkeys((self.project_key, self.project_value)):
-            nn.init.normal_(projection, std=projection.shape[0] ** -0.5)
+        """Draw E and F from N(0, 1 / rank), a convolution from N(0, 1 / w); what is borrowed is the first layer's."""
+        if self._borrows:
+            return
+        for weight in dict.fromkeys((self.project_key, self.project_value)):
+            if weight is not None:
+                nn.init.normal_(weight, std=weight.shape[1 if self.projection == "learned" else 2] ** -0.5)
 
     def forward(
         self,
@@ -65,11 +117,67 @@ class Linformer(Attention):
         mask: Mask,
         bias: RelativeBias | None = None,
     ) -> Float[Tensor, "b h q d"]:
-        """softmax(Q (E K)^T / sqrt(d)) (F V)."""
+        """softmax(Q (E K)^T / sqrt(d) + B E^T) (F V)."""
         if mask.key_padding is not None:
-            real = mask.key_padding[:, None, :, None]
-            key, value = key * real, value * real
-        length = key.shape[2]
-        short_key = self.project_key[:, :length] @ key  # b h r d
-        short_value = self.project_value[:, :length] @ value
-        return scaled_dot_product_attention(query, short_key, short_value)
+            padding = ~mask.key_padding[:, None, :, None]
+            key, value = key.masked_fill(padding, 0.0), value.masked_fill(padding, 0.0)
+        short_key, short_value = (
+            _project(self._matrix(weight, x), mask.key_positions, x)
+            for weight, x in ((self.project_key, key), (self.project_value, value))
+        )
+        present = self._present(mask)
+        added = None
+        if bias is not None:
+            visible = self._matrix(self.project_key, key) * present[:, None, None]
+            added = projected_bias(cast(TableBias, bias), visible, mask.query_positions, self.context.max_query)
+            added = added.to(query.dtype)
+        if self.projection != "learned":
+            tokens = (present[:, None] & self.windows).sum(-1)[:, None, :, None]  # b 1 r 1
+            if self.projection == "mean":
+                each = tokens.clamp(min=1)
+                short_key, short_value = short_key / each, short_value / each
+                added = None if added is None else added / each.mT
+            # A row without any token may read them all: their values are zero.
+            empty = ((tokens == 0) & (tokens > 0).any(dim=2, keepdim=True)).mT
+            added = (query.new_zeros(()) if added is None else added).masked_fill(empty, float("-inf"))
+        return scaled_dot_product_attention(query, short_key, short_value, attn_mask=added)
+
+    def _present(self, mask: Mask) -> Bool[Tensor, "#b max_key"]:
+        """Which positions hold a real token."""
+        places = _columns(mask.key_positions, self.context.max_key)
+        real = torch.ones_like(places) if mask.key_padding is None else mask.key_padding.long()
+        places = places.expand(real.shape)
+        return real.new_zeros(len(real), self.context.max_key).scatter_add(1, places, real) > 0
+
+    def _matrix(self, weight: nn.Parameter | None, x: Tensor) -> Float[Tensor, "1 #h r max_key"]:
+        """E or F, with a column for every position; of `mean`, w E."""
+        if self.projection == "mean":
+            return self.windows.to(x.dtype)[None, None]
+        if weight is None:
+            raise RuntimeError("sharing=layerwise: the stack has to call share_with on every layer but the first")
+        if self.projection == "learned":
+            return weight.unsqueeze(0)
+        within = torch.arange(self.context.max_key, device=weight.device) % weight.shape[-1]
+        return (weight[..., within] * self.windows).unsqueeze(0)
+
+
+_TWO = ("none", "headwise")
+"""Where keys and values have projections of their own."""
+
+
+def _columns(positions: Int[Tensor, "#b k"], length: int) -> Int[Tensor, "#b k"]:
+    return positions.clamp(0, length - 1)  # padding may say anything
+
+
+def _project(
+    matrix: Float[Tensor, "#b #h r length"], positions: Int[Tensor, "#b k"], x: Float[Tensor, "b h k d"]
+) -> Float[Tensor, "b h r d"]:
+    """One product for all rows and heads that share the matrix."""
+    columns = _columns(positions, matrix.shape[-1])
+    if len(columns) == 1:
+        matrix = matrix[..., columns[0]]
+    else:
+        places = columns[:, None, None].expand(-1, *matrix.shape[1:3], -1)
+        matrix = matrix.expand(len(columns), -1, -1, -1).gather(-1, places)
+    own = [axis for axis, size in zip("bh", matrix.shape, strict=False) if size > 1]
+    return torch.einsum(f"{''.join(own)}rk,bhkd->bhrd", matrix[tuple(slice(None) if a in own else 0 for a in "bh")], x)

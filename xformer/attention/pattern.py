@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 LARGEST_BLOCK = 64
 """Beyond this, a block wastes more on pairs that do not count than its larger matrix products save."""
@@ -40,6 +41,12 @@ def blocks_of(positions: range, device: torch.device) -> Int[Tensor, "blocks 1"]
     return torch.arange(positions.start, positions.stop, device=device)[:, None]
 
 
+def cut(x: Tensor, dim: int, size: int, value: int = 0) -> Tensor:
+    """One dimension, counted from the front, into blocks of `size`, the last one filled up."""
+    filled = pad(x, (0, 0) * (x.dim() - 1 - dim) + (0, -x.shape[dim] % size), value=value)
+    return filled.reshape(*x.shape[:dim], filled.shape[dim] // size, size, *x.shape[dim + 1 :])
+
+
 def even(length: int, most: int) -> int:
     """The size of as few equal blocks as cover `length` with at most `most` in each."""
     return -(-length // -(-length // most))
@@ -61,7 +68,10 @@ def near(length: int, back: int, ahead: int) -> Pattern:
 
 
 def everything(
-    queries: int, keys: int, allowed: Callable[[Tensor, Tensor], Tensor], keys_before: Callable[[int], int] | None = None
+    queries: int,
+    keys: int,
+    allowed: Callable[[Tensor, Tensor], Tensor],
+    keys_before: Callable[[int], int] | None = None,
 ) -> Pattern:
     """All keys that are allowed, which may be as many as there are.
 

@@ -5,18 +5,20 @@ Choromanski et al. 2021, "Rethinking Attention with Performers" (FAVOR+), equati
 
     out_i = sum_j w_ij v_j / sum_j w_ij,     w_ij = exp(b(p_j - p_i)) phi(q_i) . phi(k_j),     j <= i where causal
 
-Time O(n m (d + c)) and memory O(n (d + m d / c)) for m features and chunks of c = 128 tokens, with features recomputed in
-the backward pass. No epsilon is added to the denominator and no key's scale depends on a later key, so the future does
-not leak; sums are in float32 at least, under autocast too. Decoding holds one sum, O(m d), whatever the context.
+Time O(n m (d + c)) and memory O(n (d + m d / c)) for m features and chunks of c = 128 tokens, as features are computed
+again in the backward pass. No epsilon is added to the denominator and no key's scale depends on a later key, so the
+future does not leak; sums are in float32 at least, under autocast too. Decoding holds one sum, O(m d), whatever the
+context.
 
 A bias costs what its table asks for. One that is linear in the distance (ALiBi) is a decay of the sums. One that is
 constant from a `reach` on (T5, a clipped table) reads `reach` keys on either side one by one and the others by
 their sums, in time O(n m (reach + c + d)). Any other reads every key one by one, never more than a chunk of queries at
-once: exact, time O(n^2 m), memory O(n c). Luo et al. compute the same with a Fourier transform in O(n log n m d);
-we do not, as its rounding error is relative to the largest weight anywhere in the sequence: small
-denominators lose all digits or turn negative, and later tokens leak into earlier ones.
+once: exact, time O(n^2 m), memory O(n c). Luo et al. compute the same with a Fourier transform in O(n log n m d), whose
+rounding error is relative to the largest weight anywhere in the sequence: small denominators lose their digits, and
+later tokens leak into earlier ones. With unit-normal inputs, d = 64, n = 512, float32 and a T5 table of deviation 3 it
+was wrong by 0.6, and with inputs twice as large some denominators were negative (ran), so we do without.
 
-Deviations: one W per layer for all heads; the feature map drops 1 / sqrt(m) and the paper's epsilons. A causal or biased
+Deviations: one W per layer for all heads; phi drops 1 / sqrt(m) and the paper's epsilons. A causal or biased
 query whose weights all lie below 1e-30 of the product of its own and its keys' largest features yields zeros, since
 float32 cannot hold them; it takes queries and keys that point away from each other with norms of several sqrt(d).
 Rotary positions are a function of the distance as far as the estimate is: exactly so in expectation over W.
@@ -68,8 +70,6 @@ class Performer(Attention):
         super().__init__(context)
         if features < 1:
             raise ConfigError(f"attention.features={features} must be at least 1; the authors use 256.")
-        if kernel not in ("exp", "relu"):
-            raise ConfigError(f"attention.kernel={kernel} is unknown; choose exp or relu.")
         if redraw_interval is not None and redraw_interval < 1:
             raise ConfigError(
                 f"attention.redraw_interval={redraw_interval} must be at least 1, or null to keep the first features."
@@ -131,7 +131,7 @@ class Performer(Attention):
             wide, new = _widened(query, key, value, mask)
             tokens = state.with_recent(new)
             mixed, state.sums, reach = sweep(self.log_features, wide, tokens, causal, bias, state.sums)
-        state.recent = tokens.part(slice(max(0, tokens.key.shape[2] - reach), None)).whole()
+        state.keep(tokens.part(slice(max(0, tokens.key.shape[2] - reach), None)))
         state.length += key.shape[2]
         return mixed.to(query.dtype)
 

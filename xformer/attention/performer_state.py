@@ -1,5 +1,7 @@
 """What Performer remembers between decoding steps: running sums, whose size does not depend on the context."""
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -21,14 +23,28 @@ class Tokens(NamedTuple):
 
     def part(self, tokens: slice) -> "Tokens":
         """Some of the tokens."""
+        return self._replace(key=self.key[:, :, tokens], values=self.values[:, :, tokens])._at(tokens)
+
+    def parts(self, wanted: Sequence[slice]) -> "list[Tokens]":
+        """Many parts, which may overlap: cut once, as the gradient of every slice is as long as the whole."""
+        cuts = sorted({0, self.key.shape[2], *(cut for part in wanted for cut in (part.start, part.stop))})
+        sizes = [stop - start for start, stop in pairwise(cuts)]
+        keys, values = torch.split(self.key, sizes, dim=2), torch.split(self.values, sizes, dim=2)
+
+        def joined(pieces: tuple[Tensor, ...], part: slice) -> Tensor:
+            return torch.cat(pieces[cuts.index(part.start) : cuts.index(part.stop)] or (pieces[0][:, :, :0],), dim=2)
+
+        return [self._replace(key=joined(keys, part), values=joined(values, part))._at(part) for part in wanted]
+
+    def _at(self, tokens: slice) -> "Tokens":
         real = None if self.real is None else self.real[:, tokens]
-        return Tokens(self.key[:, :, tokens], self.values[:, :, tokens], self.positions[:, tokens], real)
+        return self._replace(positions=self.positions[:, tokens], real=real)
 
     def whole(self) -> "Tokens":
-        """The same with positions and padding of every row, and storage of its own."""
+        """The same, with the positions and padding of every row."""
         shape = self.key.shape[0], self.key.shape[2]
         real = torch.ones(shape, dtype=torch.bool, device=self.key.device) if self.real is None else self.real
-        return Tokens(self.key.clone(), self.values.clone(), self.positions.expand(shape).clone(), real.clone())
+        return self._replace(positions=self.positions.expand(shape), real=real)
 
 
 class PerformerState(State):
@@ -42,10 +58,19 @@ class PerformerState(State):
         """The recent tokens and the new ones."""
         if self.recent is None or self.recent.key.shape[2] == 0:
             return new
-        new = new.whole()
+        old, new = self.recent.whole(), new.whole()
+        assert old.real is not None
+        assert new.real is not None
         return Tokens(
-            *(torch.cat(pair, dim=dim) for pair, dim in zip(zip(self.recent, new, strict=True), (2, 2, 1, 1), strict=True))
+            torch.cat((old.key, new.key), dim=2),
+            torch.cat((old.values, new.values), dim=2),
+            torch.cat((old.positions, new.positions), dim=1),
+            torch.cat((old.real, new.real), dim=1),
         )
+
+    def keep(self, recent: Tokens) -> None:
+        """Hold these, in storage of their own: a view would hold all that they were cut from."""
+        self.recent = Tokens(*(tensor.clone() for tensor in recent.whole() if tensor is not None))
 
     def reorder(self, indices: Int[Tensor, " batch"]) -> None:
         """Let row i become what row `indices[i]` was."""

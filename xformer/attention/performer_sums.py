@@ -113,7 +113,7 @@ def read(
     log_query: Float[Tensor, "b h q m"],
     near: Keys,
     logits: Float[Tensor, "#b #h q k"],
-    far: list[tuple[Sums, Float[Tensor, "b h q 1"]]],
+    far: list[tuple[Sums, Float[Tensor, "#b #h #q 1"]]],
 ) -> Float[Tensor, "b h q d"]:
     """The weighted mean of values, near ones each by itself and far ones by their sums.
 

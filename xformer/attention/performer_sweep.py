@@ -5,6 +5,7 @@ per chunk, one sum.
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import torch
@@ -49,10 +50,9 @@ def all_to_all(log_features: Features, query: Float[Tensor, "b h q d"], tokens: 
 
     nothing = query.new_zeros(1, 1, 1, 1)
     sums = nothing, nothing - float("inf")
-    for chunk in _chunks(tokens.key.shape[2], LARGE_CHUNK):
-        sums = _recomputed(gather, sums, tokens.part(chunk))
-    chunks = _chunks(query.shape[2], LARGE_CHUNK)
-    return torch.cat([_recomputed(scatter, query[:, :, chunk], sums) for chunk in chunks], dim=2)
+    for part in tokens.parts(_chunks(tokens.key.shape[2], LARGE_CHUNK)):
+        sums = _recomputed(gather, sums, part)
+    return torch.cat([_recomputed(scatter, part, sums) for part in torch.split(query, LARGE_CHUNK, dim=2)], dim=2)
 
 
 def sweep(
@@ -81,8 +81,8 @@ def sweep(
     """
     keys, queries = tokens.key.shape[2], query.shape[2]
     far = far_field(bias, keys, query) if mask.aligned else Far(keys, *[query.new_zeros(1, 1, 1)] * 3)
-    offset = keys - queries if mask.aligned else 0
-    after: list[Sums | None] = [None] * len(_chunks(queries, CHUNK))
+    offset, chunks = keys - queries, _chunks(queries, CHUNK)
+    after: list[Sums | None] = [None] * len(chunks)
     if mask.aligned and not mask.causal and far.reach < keys:
         after = _suffix_sums(log_features, tokens, far)
 
@@ -100,16 +100,24 @@ def sweep(
         return read(log_features(part), scaled, logits, beyond), add(before, scaled.part(slice(leaving)), far.slope)
 
     means = []
-    for chunk, behind in zip(_chunks(queries, CHUNK), after, strict=True):
-        low, high, leaving = 0, keys, 0
-        if mask.aligned:
-            low = max(0, offset + chunk.start - far.reach)
-            high = offset + chunk.stop if mask.causal else min(keys, offset + chunk.stop + far.reach)
-            leaving = max(0, offset + chunk.stop - far.reach) - low
-        arguments = query[:, :, chunk], mask.query_positions[:, chunk], tokens.part(slice(low, high))
-        mean, sums = _recomputed(piece, *arguments, sums, behind, leaving)
+    windows = _windows(offset, keys, chunks, far.reach, mask)
+    near = tokens.parts([window for window, _ in windows])
+    parts = zip(torch.split(query, CHUNK, dim=2), chunks, near, windows, after, strict=True)
+    for part, chunk, some, (_, leaving), behind in parts:
+        mean, sums = _recomputed(piece, part, mask.query_positions[:, chunk], some, sums, behind, leaving)
         means.append(mean)
     return torch.cat(means, dim=2), sums, far.reach
+
+
+def _windows(offset: int, keys: int, chunks: list[slice], reach: int, mask: Mask) -> list[tuple[slice, int]]:
+    """For each chunk of queries, the keys to read one by one, and how many of them no later chunk will."""
+    if not mask.aligned:
+        return [(slice(0, keys), 0) for _ in chunks]
+    found = []
+    for chunk in chunks:
+        low, end = max(0, offset + chunk.start - reach), offset + chunk.stop
+        found.append((slice(low, end if mask.causal else min(keys, end + reach)), max(0, end - reach) - low))
+    return found
 
 
 def _suffix_sums(log_features: Features, tokens: Tokens, far: Far) -> list[Sums | None]:
@@ -119,12 +127,11 @@ def _suffix_sums(log_features: Features, tokens: Tokens, far: Far) -> list[Sums 
     def take(sums: Sums | None, part: Tokens) -> Sums | None:
         return add(sums, _scaled(log_features, part._replace(positions=-part.positions)), far.slope)
 
-    sums, found, high = None, list[Sums | None](), keys
-    for chunk in reversed(_chunks(keys, CHUNK)):
-        low = min(keys, chunk.stop + far.reach)
-        sums = _recomputed(take, sums, tokens.part(slice(low, high)))
+    cuts = [min(keys, chunk.stop + far.reach) for chunk in _chunks(keys, CHUNK)]
+    sums, found = None, list[Sums | None]()
+    for part in reversed(tokens.parts([slice(*cut) for cut in pairwise([*cuts, keys])])):
+        sums = _recomputed(take, sums, part)
         found.append(sums)
-        high = low
     return found[::-1]
 
 

@@ -62,7 +62,6 @@ class BPE(Tokenizer):
         """Learn the merges; the same texts give the same ones."""
         from tokenizers import pre_tokenizers, trainers
 
-        self._model = self._new()
         trainer = trainers.BpeTrainer(
             vocab_size=self.vocabulary_size - 1,
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),

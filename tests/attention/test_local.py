@@ -1,0 +1,53 @@
+"""Local attention's own promises; the rest is in test_block_sparse.py."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from tests.attention.block_sparse_oracle import Table, own_mask, qkv
+from xformer.attention.base import AttentionContext
+from xformer.attention.full import Full
+from xformer.attention.local import Local
+from xformer.errors import ConfigError
+
+
+def build(window: int, causal: bool, max_length: int = 64) -> Local:
+    return Local(AttentionContext(3, 4, max_length, max_length, causal), window=window)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(("length", "window"), [(1, 0), (13, 12), (13, 500), (64, 64), (67, 66)])
+def test_a_window_over_everything_is_full_attention(length: int, window: int, causal: bool) -> None:
+    inputs, mask = qkv(2, length), own_mask(length, causal)
+    expected = Full(AttentionContext(3, 4, 64, 64, causal))(*inputs, mask=mask)
+    assert_close(build(window, causal)(*inputs, mask=mask), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("window", [15, 16, 17, 63, 64, 65])
+@pytest.mark.parametrize("length", [63, 64, 65, 131])
+def test_windows_around_the_size_of_a_block(window: int, length: int, causal: bool) -> None:
+    inputs, bias = qkv(1, length), Table(reach=length)
+    mask = own_mask(length, causal)
+    distance = torch.arange(length)[:, None] - torch.arange(length)
+    outside = (distance > window) | (distance < (0 if causal else -window))
+    scores = inputs[0] @ inputs[1].mT / 2 + bias.table(-distance)
+    expected = scores.masked_fill(outside, -torch.inf).softmax(-1) @ inputs[2]
+    assert_close(build(window, causal)(*inputs, mask=mask, bias=bias), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_state_is_a_ring_that_does_not_grow() -> None:
+    attention = build(5, causal=True)
+    state, inputs = attention.init_state(10_000), qkv(2, 50)
+    sizes = set()
+    for at in range(50):
+        one = slice(at, at + 1)
+        attention.step(*(x[:, :, one] for x in inputs), state, mask=own_mask(1, True, start=at))
+        sizes.add(state.bytes)
+    entry = 2 * 3 * 4 * 4 + 8  # keys and values of three heads of four floats, and a position
+    assert sizes == {2 * (5 + 1 + 1) * entry}
+
+
+def test_a_negative_window_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"attention.window=-1 .* 0 or more"):
+        build(-1, causal=True)

@@ -1,0 +1,177 @@
+"""The command line as a user meets it: sentences, exit codes, sweeps."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from tests.conftest import SMALL, SMALL_LISTOPS
+from xformer import cli
+from xformer.configuration import groups
+from xformer.record.summary import read_summary
+
+ROOT = Path(__file__).parents[1]
+FAST = [*SMALL, *SMALL_LISTOPS]
+
+
+@pytest.fixture
+def train(tmp_path: Path, cache: Path):
+    def call(*overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, str(ROOT / "train.py"), *overrides, f"cache={cache}"],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            timeout=300,
+            env={**os.environ, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1", **environment},
+        )
+
+    return call
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, cache: Path):
+    """The same without a process of its own, for what stops before training: (exit code, standard error)."""
+
+    def call(*overrides: str) -> tuple[int, str]:
+        where = f"hydra.run.dir={tmp_path / 'run'}"
+        monkeypatch.setattr(sys, "argv", ["train.py", *overrides, where, f"cache={cache}"])
+        monkeypatch.setenv("COLUMNS", "80")
+        for name in ("HYDRA_FULL_ERROR", "XFORMER_WRAPPED"):  # set by the command for its own children
+            monkeypatch.setenv(name, "")
+            monkeypatch.delenv(name)
+        with pytest.raises(SystemExit) as caught:
+            cli.train()
+        GlobalHydra.instance().clear()
+        return caught.value.code, capsys.readouterr().err
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["attention=linformer", "task=language_modeling"], ["attention=linformer does not go with", "attention=full"]),
+        (["attention=linfomer"], ["attention=linfomer is not an option", "did you mean linformer?"]),
+        (["optimizer.lrr=1"], ["optimizer.lrr is not a key", "did you mean lr?"]),
+        (["optimizer.lr=fast"], ["optimizer.lr=fast has the wrong type", "float"]),
+        (["atention=full"], ["atention is not a key", "did you mean attention?"]),
+        (["+atention=full"], ["atention is not a key", "did you mean attention?"]),
+        (["size.d_model=130"], ["size.d_model=130 is not divisible by size.heads=4", "128 or 132"]),
+        (["task=language_modeling", "data.files=/no/such/file.txt"], ["data.files=/no/such/file.txt"]),
+        (["experiment=shakespear"], ["experiment=shakespear is not an option", "did you mean shakespeare?"]),
+    ],
+    ids=lambda value: " ".join(value) if "=" in value[0] else "",
+)
+def test_a_mistake_is_one_sentence_and_a_bad_exit_code(in_process, overrides: list[str], words: list[str]) -> None:
+    code, shown = in_process(*overrides)
+    assert code == 1
+    assert len(shown.strip().splitlines()) == 1
+    assert shown.startswith("error: ")
+    for word in words:
+        assert word in shown
+
+
+def test_an_empty_file_is_refused(in_process, tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").touch()
+    code, shown = in_process("task=language_modeling", f"data.files={tmp_path / 'empty.txt'}")
+    assert code == 1
+    assert "empty.txt" in shown
+    assert "Traceback" not in shown
+
+
+def test_a_traceback_is_shown_when_asked_for(train) -> None:
+    result = train("size.d_model=130", HYDRA_FULL_ERROR="1")
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+    assert "ConfigError: size.d_model=130" in result.stderr
+
+
+def test_help_lists_every_group_with_its_options(train) -> None:
+    shown = train("--help").stdout
+    for group, options in groups().items():
+        assert f"{group}: {', '.join(options)}" in shown
+    for group in ("launcher", "sweeper"):
+        line = next(line for line in shown.splitlines() if line.startswith(f"hydra/{group}:"))
+        for file in (ROOT / "conf" / "hydra" / group).glob("*.yaml"):
+            assert file.stem in line
+
+
+def test_a_sweep_makes_separate_runs_and_survives_a_failing_job(train, tmp_path: Path) -> None:
+    overrides = [o for o in FAST if o != "logger=csv"]
+    sweep = tmp_path / "sweep"
+    result = train(
+        "-m", *overrides, "logger=wandb",
+        "attention=full,linformer", "task.pooling=class,mean", "architecture=encoder,decoder",
+        f"hydra.sweep.dir={sweep}",
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    summaries = [read_summary(folder) for folder in sorted(sweep.glob("[0-9]"))]
+    assert len(summaries) == 8
+    refused = [
+        s for s in summaries if s.choices["architecture"] == "decoder"
+        and ("task.pooling=class" in s.overrides or s.choices["attention"] == "linformer")
+    ]  # fmt: skip
+    assert [s.status for s in summaries].count("finished") == 5
+    assert all(s.status == "failed" for s in refused)
+    assert len(refused) == 3
+    for summary in refused:
+        assert summary.error is not None
+        assert summary.error in " ".join(result.stderr.split())
+    runs = {file.name for file in sweep.glob("[0-9]/wandb/offline-run-*/run-*.wandb")}
+    assert len(runs) == 5
+
+
+def test_glob_runs_every_committed_experiment_in_a_sweep(train, tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    result = train("-m", "experiment=glob(*)", *SMALL, f"hydra.sweep.dir={sweep}")
+    assert result.returncode == 0, result.stderr
+    summaries = [read_summary(folder) for folder in sweep.glob("[0-9]*")]
+    assert {s.choices["experiment"] for s in summaries} == set(groups()["experiment"])
+    assert all(s.status == "finished" for s in summaries)
+
+
+def test_local_launcher_runs_jobs_in_processes_of_their_own(train, tmp_path: Path) -> None:
+    result = train("-m", *FAST, "hydra/launcher=local", "seed=0,1", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    assert result.returncode == 0, result.stderr
+    assert {read_summary(folder).seed for folder in (tmp_path / "sweep").glob("[0-9]")} == {0, 1}
+
+
+def test_search_sweeper_searches(train, tmp_path: Path) -> None:
+    result = train(
+        "-m", *FAST, "hydra/sweeper=search", "hydra.sweeper.n_trials=2", "optimizer.lr=interval(0.0001,0.01)",
+        f"hydra.sweep.dir={tmp_path / 'sweep'}",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert len(list((tmp_path / "sweep").glob("[0-9]/summary.json"))) == 2
+
+
+def test_two_processes_follow_the_same_curve_as_one(train, tmp_path: Path) -> None:
+    curves = {}
+    for name, options in {"one": [], "two": ["trainer.strategy=ddp", "trainer.devices=2"]}.items():
+        directory = tmp_path / name
+        result = train(*SMALL, *options, "architecture.dropout=0.0", "data=digits", f"hydra.run.dir={directory}")  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        curves[name] = read_summary(directory)
+    one, two = curves["one"].metrics, curves["two"].metrics
+    for metric in ("val/loss", "test/loss"):
+        assert one[metric] is not None
+        assert two[metric] == pytest.approx(one[metric], abs=1e-5)
+
+
+def test_a_launch_of_another_world_size_is_refused_on_every_rank(train) -> None:
+    for rank in ("0", "1"):
+        result = train(*FAST, WORLD_SIZE="2", RANK=rank, LOCAL_RANK=rank, MASTER_ADDR="127.0.0.1", MASTER_PORT="29511")
+        assert result.returncode == 1
+        assert "WORLD_SIZE=2" in result.stderr
+        assert "trainer.strategy=ddp" in result.stderr
+
+
+def test_ddp_in_a_sweep_is_refused(train) -> None:
+    result = train("-m", *FAST, "trainer.strategy=ddp", "trainer.devices=2", "seed=0,1")
+    assert result.returncode == 1
+    assert "would start the whole sweep again" in result.stderr

@@ -1,0 +1,97 @@
+r"""Bahdanau's additive attention: a small network of query and key gives the score.
+
+Bahdanau et al. 2015, "Neural Machine Translation by Jointly Learning to Align and Translate", appendix A.1.2, per head:
+
+    a_ij = softmax_j(w . tanh(W_q q_i + W_k k_j) + b_ij)
+
+with b an optional relative bias. Time O(q k hidden); memory O(q k) for the scores. The hidden layer of all pairs would
+be `hidden` times that: it exists for a few queries at a time only, and is computed again in the backward pass.
+
+Deviations: one network per head, with queries and keys projected from the layer's input, as in every other variant; no
+hidden bias, as in the paper. W_q and W_k start from N(0, 1 / (2 d)) and w from N(0, 1 / hidden), so that the hidden
+layer's input has variance 1 and the scores nearly (the paper starts w at zero, for a recurrent network).
+
+Not supported: rotation; `reasons` says why.
+"""
+
+from functools import partial
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from xformer.attention.base import AttentionContext
+from xformer.attention.capability import Capability
+from xformer.attention.dense import Dense, attend
+from xformer.attention.mask import Mask
+from xformer.errors import ConfigError
+from xformer.position.bias import RelativeBias
+
+HIDDEN_NUMBERS = 2**21
+"""The hidden layer's size at any time; more only where one query needs more."""
+
+
+class Additive(Dense):
+    """Every query reads every key it is allowed to, scored by a hidden layer.
+
+    Args:
+        context: the layer's dimensions and role.
+        hidden: units of the hidden layer, per head.
+
+    Raises:
+        ConfigError: there are no hidden units.
+    """
+
+    provides: ClassVar[Capability] = ~Capability.ROTARY
+    reasons: ClassVar[dict[Capability, str]] = {
+        Capability.ROTARY: (
+            "its scores are no function of the product of query and key, so rotating both does not make them depend on "
+            "distance alone."
+        ),
+    }
+
+    def __init__(self, context: AttentionContext, *, hidden: int) -> None:
+        super().__init__(context)
+        if hidden < 1:
+            raise ConfigError(f"attention.hidden={hidden} must be at least 1; a head's dimension is a good choice.")
+        self.from_query, self.from_key = (
+            nn.Parameter(torch.empty(context.heads, context.head_dim, hidden)) for _ in range(2)
+        )
+        self.weight = nn.Parameter(torch.empty(context.heads, hidden, 1))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all weights so that what they feed starts with variance about 1."""
+        for projection in (self.from_query, self.from_key):
+            nn.init.normal_(projection, std=(2 * projection.shape[1]) ** -0.5)
+        nn.init.normal_(self.weight, std=self.weight.shape[1] ** -0.5)
+
+    def forward(
+        self,
+        query: Float[Tensor, "b h q d"],
+        key: Float[Tensor, "b h k d"],
+        value: Float[Tensor, "b h k d"],
+        *,
+        mask: Mask,
+        bias: RelativeBias | None = None,
+    ) -> Float[Tensor, "b h q d"]:
+        """softmax(w . tanh(W_q q + W_k k) + B) V, over the allowed keys."""
+        scores = self.scores(query @ self.from_query, key @ self.from_key)
+        return attend(scores, value, query=query, mask=mask, bias=bias)
+
+    def scores(
+        self, query: Float[Tensor, "b h q hidden"], key: Float[Tensor, "b h k hidden"]
+    ) -> Float[Tensor, "b h q k"]:
+        """The hidden layer's output for all pairs."""
+        queries = max(1, HIDDEN_NUMBERS // key.numel())
+
+        def some(query: Tensor, key: Tensor, weight: Tensor) -> Tensor:
+            hidden = torch.tanh(query[:, :, :, None] + key[:, :, None])  # b h q k hidden
+            return (hidden @ weight[:, None]).squeeze(-1)
+
+        parts = torch.split(query, queries, dim=2)
+        recomputed = partial(checkpoint, some, use_reentrant=False, preserve_rng_state=False)
+        scored = recomputed if torch.is_grad_enabled() else some
+        return torch.cat([scored(part, key, self.weight) for part in parts], dim=2)

@@ -1,0 +1,172 @@
+r"""BigBird: global, neighbouring and random blocks.
+
+Zaheer et al. 2020, "Big Bird: Transformers for Longer Sequences", section 2 and appendix D (ITC, the internal
+construction). With the sequence cut into blocks of b tokens, a query in block i reads every token of
+
+    the first `global_blocks` blocks,
+    the `window_blocks` blocks around i, its own in the middle,
+    `random_blocks` more, drawn once per head and block among all that are left,
+
+and a query in one of the global blocks reads everything:
+
+    Attention(Q, K, V)_i = softmax over these (q_i K^T / sqrt(d) + B) V
+
+with B an optional relative bias. The blocks are a set: each key counts once. The causal form, which the paper does not
+define, is the same intersected with j <= i, and draws the random blocks among those before the window: the global
+tokens are read by all later ones, and read what is before them.
+
+Time and memory O(n b (global + window + random)) and O(n b global) for the global rows, which is linear in n.
+
+The draws are a buffer that is saved with the weights; they come from the seed through `reset_parameters`. Block i's
+random blocks do not depend on the length of a batch: they are drawn among the blocks of the longest sequence the model
+is built for, and a shorter sequence goes without those beyond its end. Past that length a block draws among those up
+to itself, from the numbers of the block that many places before it. The causal form always draws among earlier blocks.
+
+Deviations from the authors' code: any length; random blocks everywhere; the window does not wrap around the ends; block
+0 counts once; heads always differ; dropout acts on the mixed values (see `AttentionContext`). A bias that depends
+on the query is evaluated once per head for the random blocks, since it has no distances per head.
+
+Not supported: cross-attention. The window compares positions, and those of two sequences do not correspond.
+"""
+
+from dataclasses import replace
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from xformer.attention.base import AttentionContext
+from xformer.attention.block_sparse import Tokens, attend, merge
+from xformer.attention.block_sparse_attention import BlockSparseAttention
+from xformer.attention.capability import Capability
+from xformer.attention.pattern import Pattern, blocks_of, everything
+from xformer.errors import ConfigError
+from xformer.position.bias import RelativeBias
+
+
+class BigBird(BlockSparseAttention):
+    """Every query reads the beginning, its neighbours and a few blocks at random.
+
+    Args:
+        context: the layer's dimensions and role.
+        block: tokens in a block.
+        global_blocks: blocks at the beginning that read, and are read by, everything.
+        window_blocks: neighbouring blocks that are read, the own one in the middle; odd.
+        random_blocks: further blocks that are read, drawn per head and block.
+
+    Raises:
+        ConfigError: a value that is not possible.
+    """
+
+    provides: ClassVar[Capability] = ~Capability.CROSS
+    draws: Int[Tensor, "h blocks random"]
+
+    def __init__(
+        self, context: AttentionContext, *, block: int, global_blocks: int, window_blocks: int, random_blocks: int
+    ) -> None:
+        super().__init__(context)
+        if block < 1:
+            raise ConfigError(f"attention.block={block} is too small; give 1 or more, such as 64.")
+        if window_blocks < 1 or window_blocks % 2 == 0:
+            raise ConfigError(f"attention.window_blocks={window_blocks} has no middle; give an odd number, such as 3.")
+        for key, count in (("global_blocks", global_blocks), ("random_blocks", random_blocks)):
+            if count < 0:
+                raise ConfigError(f"attention.{key}={count} is negative; give 0 or more.")
+        self.block, self.global_blocks, self.random_blocks = block, global_blocks, random_blocks
+        self.side = window_blocks // 2
+        self.blocks = max(1, -(-context.max_key // block))
+        self.register_buffer("draws", torch.empty(context.heads, self.blocks, random_blocks, dtype=torch.long))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the numbers that choose the random blocks."""
+        self.draws.copy_(torch.randint(2**31, self.draws.shape))
+
+    def mix(self, tokens: Tokens, *, causal: bool, bias: RelativeBias | None) -> Float[Tensor, "b h n d"]:
+        """softmax(Q K^T / sqrt(d) + B) V, for the global queries and for the others."""
+        # In the causal form a global query has nothing to read that is not global, as any other query reads.
+        first = 0 if causal else min(self.global_blocks * self.block, tokens.span)
+        rows = []
+        if first > 0:
+            rows.append(attend(_queries(tokens, 0, first), everything(first, tokens.span, _any), bias).values)
+        if first < tokens.span:
+            others, skipped = _queries(tokens, first, tokens.span), first // self.block
+            parts = [attend(others, self._fixed(skipped, causal), bias)]
+            if self.random_blocks:
+                parts.append(attend(others, self._random(skipped, causal), bias))
+            rows.append(merge(*parts))
+        return torch.cat(rows, dim=2)
+
+    def _fixed(self, skipped: int, causal: bool) -> Pattern:
+        """The global and the neighbouring blocks."""
+
+        def reads(taken: range, device: torch.device) -> Tensor:
+            return self._fixed_blocks(blocks_of(taken, device)[:, 0] + skipped)[None]
+
+        width = self.global_blocks + 2 * self.side + 1
+        return Pattern(self.block, self.block, width, reads, _not_after if causal else _any)
+
+    def _random(self, skipped: int, causal: bool) -> Pattern:
+        """The random blocks, of each head its own."""
+
+        def reads(taken: range, device: torch.device) -> Tensor:
+            return self._random_blocks(blocks_of(taken, device)[:, 0] + skipped, causal)
+
+        return Pattern(self.block, self.block, self.random_blocks, reads, _not_after if causal else _any)
+
+    def _fixed_blocks(self, blocks: Int[Tensor, " m"]) -> Int[Tensor, "m w"]:
+        """The global and the neighbouring blocks of some blocks; negative where a neighbour is global."""
+        everyone = torch.arange(self.global_blocks, device=blocks.device).expand(len(blocks), -1)
+        window = blocks[:, None] + torch.arange(-self.side, self.side + 1, device=blocks.device)
+        return torch.cat((everyone, window.masked_fill(window < self.global_blocks, -1)), dim=1)
+
+    def _random_blocks(self, blocks: Int[Tensor, " m"], causal: bool) -> Int[Tensor, "h m r"]:
+        """The random blocks of some blocks; negative where none are left to choose from."""
+        before = (blocks - self.side - self.global_blocks).clamp(min=0)  # how many to choose from before the window
+        total = before
+        if not causal:
+            end = (blocks + 1).clamp(min=self.blocks)
+            total = before + (end - (blocks + self.side + 1).clamp(min=self.global_blocks)).clamp(min=0)
+        chosen: list[Tensor] = []  # in ascending order, among those to choose from
+        for number in self.draws[:, blocks % self.blocks].unbind(-1):
+            left = total - len(chosen)
+            pick = torch.where(left > 0, number % left.clamp(min=1), -1)
+            for taken in chosen:
+                pick = pick + ((taken >= 0) & (pick >= taken))
+            chosen = _insert(chosen, torch.where(left > 0, pick, -1))
+        ranks = torch.stack(chosen, dim=-1)
+        after = (blocks + self.side + 1).clamp(min=self.global_blocks)[:, None] - before[:, None]
+        found = torch.where(ranks < before[:, None], ranks + self.global_blocks, ranks + after)
+        return found.masked_fill(ranks < 0, -1)
+
+    def recall(self, positions: Int[Tensor, " b"], length: int) -> Int[Tensor, "b #h k"]:
+        """The tokens of the pattern's blocks; those after the query are not there yet."""
+        blocks = positions // self.block
+        read = self._fixed_blocks(blocks)[None].expand(self.context.heads, -1, -1)
+        if self.random_blocks:
+            read = torch.cat((read, self._random_blocks(blocks, causal=True)), dim=-1)
+        wanted = read[..., None] * self.block + torch.arange(self.block, device=blocks.device)  # h b w k
+        wanted = wanted.masked_fill((read < 0)[..., None], -1)
+        return wanted.flatten(2).transpose(0, 1)
+
+
+def _queries(tokens: Tokens, first: int, end: int) -> Tokens:
+    return replace(tokens, query=tokens.query[:, :, first:end], query_positions=tokens.query_positions[first:end])
+
+
+def _any(query: Tensor, key: Tensor) -> Tensor:
+    return torch.ones_like(key, dtype=torch.bool)
+
+
+def _not_after(query: Tensor, key: Tensor) -> Tensor:
+    return key <= query
+
+
+def _insert(ascending: list[Tensor], new: Tensor) -> list[Tensor]:
+    """Keep the lists ascending, element by element."""
+    result = []
+    for old in ascending:
+        result.append(torch.minimum(old, new))
+        new = torch.maximum(old, new)
+    return [*result, new]

@@ -1,0 +1,61 @@
+"""What attention that writes out a score for every pair of a query and a key has in common."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from xformer.attention.base import Attention
+from xformer.attention.mask import Mask
+from xformer.attention.state import KeyValueState, State
+from xformer.position.bias import RelativeBias, dense_scores
+
+
+def attend(
+    scores: Float[Tensor, "b h q k"],
+    value: Float[Tensor, "b h k d"],
+    *,
+    query: Float[Tensor, "b h q d"],
+    mask: Mask,
+    bias: RelativeBias | None,
+) -> Float[Tensor, "b h q d"]:
+    """softmax(scores + bias) V over the allowed keys; zeros where there is none."""
+    if bias is not None:
+        scores = scores + dense_scores(bias, query, mask)
+    allowed = mask.dense()
+    if allowed is None:
+        weights = _softmax(scores, value)
+    else:
+        # An empty row reads everything, so that its gradient is not NaN, and what it read is zeroed.
+        some = allowed.any(dim=-1, keepdim=True)
+        weights = _softmax(scores.masked_fill(~allowed & some, float("-inf")), value) * some
+    mixed = weights @ value
+    term = bias.values(weights, mask.distances()) if bias is not None and bias.adds_values else None
+    return mixed if term is None else mixed + term
+
+
+def _softmax(scores: Tensor, value: Tensor) -> Tensor:
+    return scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(value.dtype)
+
+
+class Dense(Attention):
+    """Decodes from all keys and values so far."""
+
+    def init_state(self, max_length: int) -> KeyValueState:
+        """Room for the keys and values of `max_length` tokens."""
+        return KeyValueState(max_length)
+
+    def step(
+        self,
+        query: Float[Tensor, "b h new d"],
+        key: Float[Tensor, "b h new d"],
+        value: Float[Tensor, "b h new d"],
+        state: State,
+        *,
+        mask: Mask,
+        bias: RelativeBias | None = None,
+    ) -> Float[Tensor, "b h new d"]:
+        """Append the new keys and values, then read all of them."""
+        assert isinstance(state, KeyValueState)
+        state.append(key, value, mask.key_positions, mask.key_padding)
+        seen = Mask(mask.query_positions, state.positions, mask.causal, state.padding)
+        return self(query, state.keys, state.values, mask=seen, bias=bias)
