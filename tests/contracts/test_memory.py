@@ -10,7 +10,7 @@ from tests.contracts.variants import ATTENTIONS, attention_factory, self_mask
 from xformer.attention.base import AttentionContext
 from xformer.layers.initialise import initialise
 
-QUADRATIC = {"full"}
+QUADRATIC = {"full", "additive", "multiplicative"}
 LENGTH = 2048
 
 

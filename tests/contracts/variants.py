@@ -16,7 +16,13 @@ from xformer.position.base import Position, PositionContext
 # One row per variant: hyper-parameters small enough for sequences of a dozen tokens. A yaml without a row fails.
 ATTENTION_ROWS: dict[str, dict[str, Any]] = {
     "full": {},
+    "local": {"window": 3},
+    "sparse": {"stride": 3},
+    "bigbird": {"block": 2},
     "linformer": {"rank": 4},
+    "performer": {"features": 8},
+    "additive": {"hidden": 6},
+    "multiplicative": {},
 }
 POSITION_ROWS: dict[str, dict[str, Any]] = {
     "none": {},

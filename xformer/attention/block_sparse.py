@@ -12,7 +12,6 @@ Shapes: b batch, h heads, q queries, k keys, d features of one head; g blocks of
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any, NamedTuple
 
 import torch
@@ -77,11 +76,14 @@ def attend(tokens: Tokens, pattern: Pattern, bias: RelativeBias | None) -> Mixed
 
 
 def merge(*parts: Mixed) -> Float[Tensor, "b h q d"]:
-    """One softmax over the disjoint keys of several parts; a bias's value term is linear in the weights, and follows."""
+    """One softmax over the disjoint keys of several parts; a bias's value term is linear in the weights and follows."""
     log_sums = torch.stack([part.log_sum for part in parts])
     nothing = log_sums.isneginf().all(dim=0)
     shares = log_sums.masked_fill(nothing, 0.0).softmax(dim=0).to(parts[0].values.dtype)
-    return reduce(torch.add, (share[..., None] * part.values for share, part in zip(shares, parts, strict=True)))
+    mixed = torch.zeros_like(parts[0].values)
+    for share, part in zip(shares, parts, strict=True):
+        mixed = torch.addcmul(mixed, share[..., None], part.values)
+    return mixed
 
 
 def softmax(
@@ -199,7 +201,7 @@ class _Attend(torch.autograd.Function):
 
 
 def _scores(query: Tensor, keys: Tensor, table: Tensor | None, group: _Group) -> Tensor:
-    scores = (query[:, :, group.blocks] * query.shape[-1] ** -0.5) @ keys.mT  # b h g q (w k)
+    scores = torch.matmul(query[:, :, group.blocks] * query.shape[-1] ** -0.5, keys.mT)  # b h g q (w k)
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     if table is not None:
         scores += table.gather(1, _places(group, table)).view(len(table), *group.distances.shape[1:])

@@ -60,10 +60,9 @@ def far_field(bias: TableBias | None, keys: int, like: Tensor) -> Far:
     zero = like.new_zeros(1, 1, 1)
     if bias is None:
         return Far(0, zero, zero, zero)
-    slopes: Tensor | None = getattr(bias, "slopes", None)
-    if slopes is not None:
-        return Far(0, slopes.to(like.dtype).view(-1, 1, 1), zero, zero)
-    reach: int | None = getattr(bias, "reach", None)
+    if bias.slopes is not None:
+        return Far(0, bias.slopes.to(like.dtype).view(-1, 1, 1), zero, zero)
+    reach = bias.reach
     if reach is None:
         return Far(keys, zero, zero, zero)
     before, after = bias.table(torch.tensor([-reach, reach], device=like.device)).to(like.dtype).unbind(-1)

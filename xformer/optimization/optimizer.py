@@ -11,9 +11,7 @@ OptimizerFactory = Callable[[nn.Module, bool], Optimizer]
 """What `conf/optimizer/*.yaml` instantiates to: (model, fused) -> optimiser."""
 
 
-def adamw(
-    model: nn.Module, fused: bool, *, lr: float, betas: list[float], eps: float, weight_decay: float
-) -> AdamW:
+def adamw(model: nn.Module, fused: bool, *, lr: float, betas: list[float], eps: float, weight_decay: float) -> AdamW:
     """AdamW (Loshchilov & Hutter 2019) that decays matrices alone, not biases, norms or other vectors."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [

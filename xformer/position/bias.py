@@ -43,7 +43,15 @@ class RelativeBias(ABC):
 
 
 class TableBias(RelativeBias):
-    """A bias of the distance alone, one number per head; it needs BIAS, any other needs CONTENT_BIAS."""
+    """A bias of the distance alone, one number per head; it needs BIAS, any other needs CONTENT_BIAS.
+
+    Attributes:
+        slopes: one per head, where the bias is -slope |distance| everywhere, so that a kernel may make it a decay.
+        reach: the distance from which on the bias is constant on either side, where there is one.
+    """
+
+    slopes: Float[Tensor, " h"] | None = None
+    reach: int | None = None
 
     @abstractmethod
     def table(self, distances: Int[Tensor, "*shape"]) -> Float[Tensor, "h *shape"]:

@@ -37,10 +37,13 @@ class BucketBias(TableBias):
         weight: the learned table.
         starts: the smallest distance of every bucket but the first.
         causal: whether all buckets are for keys before the query.
+        reach: the distance from which on all are in one bucket.
     """
 
-    def __init__(self, weight: Float[Tensor, "buckets h"], starts: Int[Tensor, " rest"], causal: bool) -> None:
-        self.weight, self.starts, self.causal = weight, starts, causal
+    def __init__(
+        self, weight: Float[Tensor, "buckets h"], starts: Int[Tensor, " rest"], causal: bool, reach: int
+    ) -> None:
+        self.weight, self.starts, self.causal, self.reach = weight, starts, causal, reach
 
     def table(self, distances: Int[Tensor, "*shape"]) -> Float[Tensor, "h *shape"]:
         """The bias at these distances."""
@@ -70,6 +73,7 @@ class T5(Position):
 
     def __init__(self, context: PositionContext, *, buckets: int, max_distance: int) -> None:
         super().__init__(context)
+        self.max_distance = max_distance
         divisor = 2 if context.causal else 4
         if buckets < divisor or buckets % divisor:
             raise ConfigError(
@@ -92,7 +96,7 @@ class T5(Position):
     def bias(self, layer: int) -> BucketBias:
         """The same for every layer."""
         assert isinstance(self.starts, Tensor)
-        return BucketBias(self.weight, self.starts, self.context.causal)
+        return BucketBias(self.weight, self.starts, self.context.causal, self.max_distance)
 
 
 def _starts(exact: int, max_distance: int) -> list[int]:

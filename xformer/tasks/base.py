@@ -60,6 +60,13 @@ class Task(LightningModule, ABC):
     def build_metrics(self, data: DataModule, prefix: str) -> MetricCollection:
         """The metrics of one stage; they are updated with logits and labels."""
 
+    def on_train_batch_start(self, batch: Batch, index: int) -> None:
+        """Let every module that wants it prepare for a step; Performer redraws its features here, on all ranks alike."""
+        for module in self.modules():
+            before_batch = getattr(module, "before_batch", None)
+            if before_batch is not None:
+                before_batch(self.trainer.global_step)
+
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """One optimiser step's loss; logged, with the metrics, at every `trainer.log_every_n_steps`."""
         outcome = self.step(batch)

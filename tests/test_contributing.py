@@ -1,0 +1,104 @@
+"""Follows CONTRIBUTING's five steps with its own example, and nothing else, in a copy of the project."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "CONTRIBUTING.md").read_text()
+TREES = ["xformer", "conf", "experiments", "tests/contracts"]
+FILES = ["train.py", "pyproject.toml", "tests/conftest.py", "tests/test_configuration.py"]
+ROW = "ATTENTION_ROWS: dict[str, dict[str, Any]] = {\n"
+CHECKS = {"ruff check", "ruff format --check", "codespell", "mypy"}
+
+
+def step(number: int) -> tuple[str, str]:
+    """The heading of a step and the code block below it."""
+    found = re.search(rf"^### {number}\. (.*?)\n.*?^```\w+\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+    assert found, f"CONTRIBUTING has no step {number} with a code block"
+    return found[1], found[2]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project with the example added as steps 1 to 3 say."""
+    root = tmp_path_factory.mktemp("project")
+    for tree in TREES:
+        shutil.copytree(ROOT / tree, root / tree, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in FILES:
+        shutil.copy(ROOT / file, root / file)
+    for number in (1, 2):
+        heading, block = step(number)
+        path = root / heading.split("`")[1]
+        assert not path.exists(), f"{path.name} is no longer new: CONTRIBUTING needs another example"
+        path.write_text(block)
+    heading, block = step(3)
+    rows = root / heading.split("`")[3]
+    before = rows.read_text()
+    assert before.count(ROW) == 1
+    rows.write_text(before.replace(ROW, ROW + block))
+    return root
+
+
+def call(project: Path, command: str) -> subprocess.CompletedProcess[str]:
+    words = command.split()
+    assert words[0] == "python"
+    path = os.pathsep.join([str(project), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [sys.executable, *words[1:]],
+        cwd=project, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"},
+    )  # fmt: skip
+
+
+def test_the_steps_are_enough_for_the_contracts(project: Path) -> None:
+    contracts, _ = step(4)[1].splitlines()
+    result = call(project, f"{contracts} -q")
+    assert result.returncode == 0, result.stdout[-4000:]
+    passed = re.search(r"(\d+) passed", result.stdout)
+    assert passed
+    assert int(passed[1]) > 25
+    skipped = re.search(r"(\d+) skipped", result.stdout)
+    assert int(skipped[1] if skipped else 0) < int(passed[1]) / 4
+
+
+def test_the_steps_are_enough_to_train(project: Path) -> None:
+    _, training = step(4)[1].splitlines()
+    small = "size=tiny data.train_size=200 data.val_size=64 data.test_size=64 trainer.accelerator=cpu"
+    result = call(project, f"{training} {small} hydra.run.dir={project / 'run'}")
+    assert result.returncode == 0, result.stderr
+    assert OmegaConf.load(project / "run" / "summary.json").choices.attention == "aft_simple"
+
+
+def test_a_variant_without_its_row_is_noticed(project: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "project"
+    shutil.copytree(project, copy, symlinks=True)
+    shutil.copy(ROOT / "tests/contracts/variants.py", copy / "tests/contracts/variants.py")
+    result = call(copy, "python -m pytest -vv tests/contracts/test_attention.py -k every_yaml_has_a_row")
+    assert result.returncode == 1, result.stdout
+    assert "aft_simple" in result.stdout
+
+
+@pytest.mark.skipif(find_spec("ruff") is None, reason="ruff comes with the extra `dev`")
+def test_the_example_is_in_our_style(project: Path) -> None:
+    file = project / step(1)[0].split("`")[1]
+    for command in ("check", "format --check"):
+        result = subprocess.run(
+            [sys.executable, "-m", "ruff", *command.split(), str(file)], cwd=project, capture_output=True, text=True
+        )
+        assert result.returncode == 0, result.stdout
+
+
+def test_the_gate_the_hooks_and_the_text_run_the_same_checks() -> None:
+    hooks = OmegaConf.load(ROOT / ".pre-commit-config.yaml").repos[0].hooks
+    assert {hook.entry for hook in hooks} == CHECKS
+    gate = re.findall(r"^step (.*)$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+    assert set(gate) >= CHECKS
+    assert all(f"`{check}`" in TEXT for check in CHECKS)

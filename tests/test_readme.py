@@ -1,0 +1,260 @@
+"""Everything that README says one can type is run, and what it shows is what is there."""
+
+import itertools
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, IntervalSweep
+from packaging.requirements import Requirement
+
+from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
+from xformer import cli, compatibility
+from xformer.build import Plan
+from xformer.configuration import groups, validate
+from xformer.errors import IncompatibleError
+from xformer.record.summary import read_summary
+from xformer.run import run
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text()
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+SETUP = re.compile(
+    r"python3 -m venv (?P<venv>\S+) && (?P=venv)/bin/pip install -c (?P<constraints>\S+) "
+    r"-e '?\.(?:\[(?P<extras>[\w,]+)\])?'? && (?P=venv)/bin/python (?P<then>\S.*)"
+)
+
+
+def commands() -> list[str]:
+    """Every line of every block of shell."""
+    blocks = re.findall(r"^```(?:bash|console|sh)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [line.removeprefix("$ ") for line in lines if line.strip() and not line.startswith("#")]
+
+
+def is_setup(command: str) -> bool:
+    return "venv" in command or "pip " in command
+
+
+@dataclass(frozen=True)
+class Command:
+    """One line of shell, taken apart."""
+
+    environment: dict[str, str]
+    program: str
+    words: list[str]
+
+    @classmethod
+    def of(cls, line: str) -> "Command":
+        words = shlex.split(line)
+        environment = dict(
+            word.split("=", 1) for word in itertools.takewhile(lambda w: re.match(r"[A-Z_]+=", w), words)
+        )
+        words = words[len(environment) :]
+        size = 2 if words[:2] == ["python", "train.py"] or words[0] in {"xformer", "sbatch"} else 1
+        return cls(environment, " ".join(words[:size]), words[size:])
+
+    @property
+    def overrides(self) -> list[str]:
+        return [word for word in self.words if not word.startswith("-")]
+
+    def cells(self) -> list[list[str]]:
+        """The overrides of every run: one, or with -m the product of the values."""
+        if "-m" not in self.words:
+            return [self.overrides]
+        return [list(cell) for cell in itertools.product(*(_values(override) for override in self.overrides))]
+
+
+def _values(text: str) -> list[str]:
+    override = OverridesParser.create().parse_override(text)
+    value, key = override.value(), override.get_key_element()
+    if isinstance(value, Glob):
+        return [f"{key}={option}" for option in value.filter(groups()[key])]
+    if isinstance(value, IntervalSweep):
+        return [f"{key}={value.start}"]
+    return [f"{key}={each}" for each in override.sweep_string_iterator()] if override.is_sweep_override() else [text]
+
+
+LINES = [line for line in commands() if not is_setup(line)]
+TRAIN = [line for line in LINES if Command.of(line).program == "python train.py"]
+LAUNCH = [line for line in LINES if "launch/" in Command.of(line).program]
+XFORMER = [line for line in LINES if Command.of(line).program.startswith("xformer ")]
+
+
+def fast(overrides: list[str]) -> list[str]:
+    """The same choices with everything small."""
+    typed = {override.partition("=")[0] for override in overrides}
+    small = [override for override in SMALL if override.partition("=")[0] not in typed]
+    if any(key.startswith("logger.wandb") for key in typed):
+        small = ["logger=wandb" if override == "logger=csv" else override for override in small]
+    steps = 10 if "resume=true" in overrides else 5
+    small += [f"trainer.max_steps={steps}", "trainer.val_check_interval=5"]
+    data = next((o.partition("=")[2] for o in overrides if o.startswith("data=")), None)
+    generated = data in {"listops", "listops_lra"} or (data is None and not typed & {"task", "experiment"})
+    return [*overrides, *small, *(SMALL_LISTOPS if generated else [])]
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory that holds the files and the dataset that README names."""
+    from datasets import Dataset, DatasetDict
+
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "CONTRIBUTING.md").read_text() * 5
+    Path("tinyshakespeare.txt").write_text(text)
+    Path("books").mkdir()
+    Path("books/one.txt").write_text(text)
+    part = Dataset.from_dict({"text": text.splitlines()})
+    DatasetDict(train=part, validation=part, test=part).save_to_disk("Salesforce/wikitext")
+    return tmp_path
+
+
+def test_there_are_exactly_two_setup_commands_and_each_is_one_sufficient_line() -> None:
+    setup = [line for line in commands() if is_setup(line)]
+    found = [SETUP.fullmatch(line) for line in setup]
+    assert len(found) == 2, setup
+    main, tests = found
+    assert main, setup[0]
+    assert tests, setup[1]
+    assert main["then"] == "train.py"
+    assert tests["then"] == "-m pytest"
+    for match in (main, tests):
+        assert (ROOT / match["constraints"]).is_file()
+        assert set((match["extras"] or "").split(",")) - {""} <= set(PROJECT["optional-dependencies"])
+    assert (ROOT / "train.py").is_file()
+    assert "test" in tests["extras"]
+
+
+def test_every_dependency_is_pinned_within_its_range() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = {_plain(name): version for name, _, version in (line.partition("==") for line in lines) if version}
+    assert len(pins) == len(lines)
+    extras = PROJECT["optional-dependencies"].values()
+    wanted = [Requirement(text) for text in itertools.chain(PROJECT["dependencies"], *extras)]
+    for requirement in wanted:
+        if requirement.name != PROJECT["name"]:
+            assert requirement.specifier.contains(pins[_plain(requirement.name)]), requirement
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_every_command_is_of_a_kind_that_is_tested_here() -> None:
+    assert TRAIN
+    scripts = {script.name for script in entry_points(group="console_scripts")}
+    for line in set(LINES) - {*TRAIN, *LAUNCH, *XFORMER}:
+        program = Command.of(line).program
+        assert program in {"tensorboard", "wandb"}, f"no test runs: {line}"
+        assert program in scripts
+
+
+@pytest.mark.parametrize("line", [*TRAIN, *LAUNCH])
+def test_every_cell_of_a_command_can_be_run_as_typed(line: str, compose_job: ComposeJob) -> None:
+    command, refused = Command.of(line), 0
+    cells = command.cells()
+    for cell in cells:
+        config, choices = (job := compose_job(*cell)).config, job.choices
+        validate(config)
+        Plan.of(config)
+        try:
+            compatibility.check(config, choices)
+        except IncompatibleError:
+            refused += 1
+    allowed = range(1, len(cells)) if "on_incompatible=skip" in cells[0] else range(1)
+    assert refused in allowed, f"{refused} of {len(cells)} cells are refused"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [pytest.param(line, marks=[pytest.mark.slow] if "compile=true" in line else []) for line in TRAIN],
+)
+def test_a_command_runs(line: str, compose_job: ComposeJob, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = Command.of(line)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for name, value in command.environment.items():
+        monkeypatch.setenv(name, value)
+    cell = command.cells()[0]
+    directory = files / "run"
+    if "trainer=ddp" in cell:  # a process group is not for this process
+        _subprocess([*fast(cell), f"hydra.run.dir={directory}"])
+    else:
+        if "resume=true" in cell:
+            run(compose_job(*fast([o for o in cell if o != "resume=true"]), directory=directory))
+        run(compose_job(*fast(cell), directory=directory))
+    assert read_summary(directory).status == "finished"
+
+
+def _subprocess(overrides: list[str]) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, str(ROOT / "train.py"), *overrides]
+    result = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("line", XFORMER)
+def test_an_xformer_command_runs(
+    line: str, files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", shlex.split(line))
+    cli.main()
+    assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("line", LAUNCH)
+def test_a_launch_script_can_be_executed(line: str) -> None:
+    script = ROOT / Command.of(line).program.split()[-1]
+    assert os.access(script, os.X_OK)
+
+
+def test_the_names_of_all_variants_are_given() -> None:
+    for group in ("attention", "position"):
+        assert f"- {group.capitalize()}: {', '.join(groups()[group])}." in TEXT
+    for group in groups():
+        assert f"`{group}`" in TEXT
+    for option in groups()["data"]:
+        assert f"| `{option}` |" in TEXT
+
+
+def test_the_fields_of_the_summary_are_given() -> None:
+    row = next(line for line in TEXT.splitlines() if line.startswith("| `summary.json`"))
+    assert set(re.findall(r"`(\w+)`", row)) == set(read_summary.__globals__["Summary"].__dataclass_fields__)
+
+
+def test_the_shown_run_is_what_the_default_shows(compose_job: ComposeJob, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = re.search(r"<!-- default-run -->\n```\w*\n(.*?)```\n<!-- /default-run -->", TEXT, re.DOTALL)
+    assert shown
+    run(compose_job(*(o for o in SMALL if o != "size=tiny"), *SMALL_LISTOPS))
+    real, claimed = capsys.readouterr().out, shown[1]
+    alike = [[line.rstrip() for line in text.splitlines()[:4]] for text in (real, claimed)]
+    assert alike[0] == alike[1]  # choices, parameters, FLOPs
+    assert _labels(real) == _labels(claimed)
+
+
+def _labels(text: str) -> list[str]:
+    """What each line tells, without the figures; the line of progress is only there where it is wanted."""
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("step ")]
+    return [line.split("│")[1].strip() if line.startswith("│") else line.split()[0] for line in lines if line[0] != " "]
+
+
+def test_links_lead_somewhere() -> None:
+    for file in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+        for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / file).read_text()):
+            assert link.startswith("https://") or (ROOT / link).exists(), f"{file}: {link}"
+
+
+def test_the_citation_is_valid() -> None:
+    from omegaconf import OmegaConf
+
+    citation = OmegaConf.load(ROOT / "CITATION.cff")
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
+    assert citation["cff-version"] == "1.2.0"
+    assert (citation.version, citation.license) == (PROJECT["version"], PROJECT["license"])

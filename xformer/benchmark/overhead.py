@@ -1,0 +1,130 @@
+"""What the Trainer costs: the same training steps under it, with logging on, and in a bare PyTorch loop.
+
+    python -m xformer.benchmark.overhead
+
+Both sides train the same model (a decoder of 4 layers, d 256, 256 tokens, batch 8) on the same batches with the same
+optimiser, schedule and clipping. They take turns, so that a noisy machine is noisy for both, and the bare loop runs
+twice a round: the ratio of the two is the control, which shows what the noise alone makes.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.table import Table
+
+from xformer.build import Plan
+from xformer.callbacks.finite import FiniteLoss
+from xformer.callbacks.resume import ExactResume
+from xformer.callbacks.throughput import Throughput
+from xformer.configuration import CONF
+from xformer.data.base import DataModule
+from xformer.logging.metrics_csv import MetricsCSV
+from xformer.logging.wandb import finish, wandb_logger
+from xformer.record.provenance import hardware
+from xformer.tasks.base import Task
+
+OVERRIDES = ["task=language_modeling", "data.block=256", "data.batch_size=8", "size=medium", "size.heads=4"]
+ROUNDS, STEPS, WARMUP = 7, 20, 3
+
+
+class Stopwatch(Callback):
+    """Seconds per step, from the end of the last warm-up step to the end of the last step."""
+
+    def __init__(self) -> None:
+        self._started = self._stopped = 0.0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Start after the warm-up, and stop every time."""
+        now = time.perf_counter()
+        if trainer.global_step == WARMUP:
+            self._started = now
+        self._stopped = now
+
+    @property
+    def seconds_per_step(self) -> float:
+        """Of the steps after the warm-up."""
+        return (self._stopped - self._started) / (STEPS - WARMUP)
+
+
+def under_the_trainer(task: Task, data: DataModule, directory: Path) -> float:
+    """Seconds per step with the callbacks and loggers of a run."""
+    stopwatch = Stopwatch()
+    loggers = [
+        MetricsCSV(directory),
+        wandb_logger(directory, {}, {}, "overhead", project="xformer", entity=None, group=None, mode="offline"),
+    ]
+    trainer = Trainer(
+        max_steps=STEPS,
+        callbacks=[Throughput(warmup=WARMUP), ExactResume(), FiniteLoss(every=50), stopwatch],
+        logger=loggers,
+        log_every_n_steps=10,
+        gradient_clip_val=1.0,
+        accelerator="cpu",
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        default_root_dir=directory,
+    )
+    trainer.fit(task, data)
+    finish(0)
+    return stopwatch.seconds_per_step
+
+
+def bare(task: Task, plan: Plan, batches: Iterator[Any]) -> float:
+    """Seconds per step of the loop that one would write by hand."""
+    optimizer = plan.optimizer(task, True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: plan.schedule(step, STEPS))
+    task.train()
+    started = 0.0
+    for step in range(STEPS):
+        if step == WARMUP:
+            started = time.perf_counter()
+        loss = task.step(next(batches)).loss
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(task.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    return (time.perf_counter() - started) / (STEPS - WARMUP)
+
+
+def main() -> None:
+    """Measure and print."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", overrides=OVERRIDES)
+    plan = Plan.of(config)
+    data = plan.load_data()
+    task = plan.build_task()
+    times: dict[str, list[float]] = {"bare": [], "bare again": [], "Trainer": []}
+    for _ in range(ROUNDS):
+        times["bare"].append(bare(task, plan, iter(data.train_dataloader())))
+        with tempfile.TemporaryDirectory() as folder:
+            times["Trainer"].append(under_the_trainer(task, data, Path(folder)))
+        times["bare again"].append(bare(task, plan, iter(data.train_dataloader())))
+    _print(times, plan)
+
+
+def _print(times: dict[str, list[float]], plan: Plan) -> None:
+    table = Table(title=f"{hardware()['cpu']}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    for column in ("loop", "ms per step (median)", "throughput against bare (median of rounds)"):
+        table.add_column(column, justify="right")
+    for name, seconds in times.items():
+        ratio = statistics.median(b / s for b, s in zip(times["bare"], seconds, strict=True))
+        table.add_row(name, f"{1000 * statistics.median(seconds):.1f}", f"{ratio:.3f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
