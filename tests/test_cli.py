@@ -154,7 +154,8 @@ def test_two_processes_follow_the_same_curve_as_one(train, tmp_path: Path) -> No
     curves = {}
     for name, options in {"one": [], "two": ["trainer.strategy=ddp", "trainer.devices=2"]}.items():
         directory = tmp_path / name
-        result = train(*SMALL, *options, "architecture.dropout=0.0", "data=digits", f"hydra.run.dir={directory}")  # fmt: skip
+        setting = ["data=digits", "architecture.dropout=0.0", f"hydra.run.dir={directory}"]
+        result = train(*SMALL, *options, *setting)
         assert result.returncode == 0, result.stderr
         curves[name] = read_summary(directory)
     one, two = curves["one"].metrics, curves["two"].metrics

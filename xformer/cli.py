@@ -37,7 +37,14 @@ def train() -> None:
     _friendly(_train)
 
 
-COMMANDS: dict[str, Callable[[], None]] = {"train": train}
+def compatibility() -> None:
+    """Print what goes with what, and why not."""
+    from xformer.compatibility_table import markdown
+
+    print(markdown())
+
+
+COMMANDS: dict[str, Callable[[], None]] = {"train": train, "compatibility": compatibility}
 
 
 def main() -> None:

@@ -64,14 +64,15 @@ def _check_attention(attention: type[Attention], needs: dict[str, Capability], c
 def _error(
     choices: dict[str, str], group: str, other: str, reason: str, works: Callable[[Any], bool]
 ) -> IncompatibleError:
-    options = [f"{group}={option}" for option, found in _classes(group) if works(found)]
+    options = [f"{group}={option}" for option, found in classes(group) if works(found)]
     way_out = ", ".join(options) or f"no {group}; choose another {other}"
     return IncompatibleError(
         f"{group}={choices[group]} does not go with {other}={choices[other]}: {reason}; what would work: {way_out}."
     )
 
 
-def _classes(group: str) -> Iterator[tuple[str, Any]]:
+def classes(group: str) -> Iterator[tuple[str, Any]]:
+    """Every option of a group that is one node, and the class it names."""
     for option in groups()[group]:
         node = OmegaConf.load(CONF / group / f"{option}.yaml")
         if isinstance(node, DictConfig) and "_target_" in node:

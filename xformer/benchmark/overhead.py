@@ -93,7 +93,7 @@ def bare(task: Task, plan: Plan, batches: Iterator[Any]) -> float:
             started = time.perf_counter()
         loss = task.step(next(batches)).loss
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(task.parameters(), 1.0)
         optimizer.step()
         schedule.step()

@@ -32,6 +32,8 @@ class LinearBias(TableBias):
         slopes: how steeply each head forgets; a kernel method may turn them into decays exp(-slope) of running sums.
     """
 
+    slopes: Float[Tensor, " h"]
+
     def __init__(self, slopes: Float[Tensor, " h"]) -> None:
         self.slopes = slopes
 

@@ -61,7 +61,7 @@ class Task(LightningModule, ABC):
         """The metrics of one stage; they are updated with logits and labels."""
 
     def on_train_batch_start(self, batch: Batch, index: int) -> None:
-        """Let every module that wants it prepare for a step; Performer redraws its features here, on all ranks alike."""
+        """Let the modules that want it prepare for a step: Performer redraws here, alike on all ranks."""
         for module in self.modules():
             before_batch = getattr(module, "before_batch", None)
             if before_batch is not None:
