@@ -11,6 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from tests.conftest import SMALL, SMALL_LISTOPS
 from xformer import cli
 from xformer.configuration import groups
+from xformer.logging.metrics_csv import read_metrics, series
 from xformer.record.summary import read_summary
 
 ROOT = Path(__file__).parents[1]
@@ -157,11 +158,12 @@ def test_two_processes_follow_the_same_curve_as_one(train, tmp_path: Path) -> No
         setting = ["data=digits", "architecture.dropout=0.0", f"hydra.run.dir={directory}"]
         result = train(*SMALL, *options, *setting)
         assert result.returncode == 0, result.stderr
-        curves[name] = read_summary(directory)
-    one, two = curves["one"].metrics, curves["two"].metrics
-    for metric in ("val/loss", "test/loss"):
-        assert one[metric] is not None
-        assert two[metric] == pytest.approx(one[metric], abs=1e-5)
+        assert read_summary(directory).status == "finished"
+        curves[name] = series(read_metrics(directory / "metrics.csv"))
+    for metric, points in {"train/loss": 5, "train/accuracy": 5, "val/loss": 1, "test/loss": 1}.items():
+        one, two = curves["one"][metric], curves["two"][metric]
+        assert len(one) == len(two) == points
+        assert two == [(step, pytest.approx(value, abs=1e-5)) for step, value in one]
 
 
 def test_a_launch_of_another_world_size_is_refused_on_every_rank(train) -> None:

@@ -8,10 +8,12 @@ import torch
 from omegaconf import OmegaConf
 
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
+from tests.logging.test_wandb import records
 from xformer.build import Plan
 from xformer.checkpoints import newest_readable
 from xformer.configuration import groups
 from xformer.errors import IncompatibleError, RunError
+from xformer.logging.metrics_csv import read_metrics
 from xformer.record.summary import read_summary
 from xformer.run import run
 
@@ -68,6 +70,26 @@ def test_choices_run(overrides: list[str], compose_job: ComposeJob) -> None:
     summary = read_summary(job.directory)
     assert summary.status == "finished"
     assert summary.metrics["val/loss"] is not None
+
+
+def test_what_was_logged_stands_in_the_offline_file(compose_job: ComposeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    job = compose_job(*FAST, "logger=wandb", "logger.wandb.group=study")
+    run(job)
+    found = records(job.directory)
+    (start,) = [record["run"] for record in found if record["type"] == "run"]
+    assert start["run_group"] == "study"
+    assert {"attention=full", "task=classification"} <= set(start["tags"])
+    assert start["config"]["update"]["optimizer"]["lr"] == 1e-3
+    items = [record["history"]["item"] for record in found if record["type"] == "history"]
+    logged = {(item["trainer/global_step"], name): item[name] for item in items for name in item}
+    written = [row for row in read_metrics(job.directory / "metrics.csv") if row.metric != "tokens_per_second"]
+    assert len(written) > 10
+    for row in written:
+        assert logged[row.step, row.metric] == pytest.approx(row.value)
+        if not row.metric.startswith("test/"):
+            assert logged[row.step, "tokens"] == pytest.approx(row.tokens)
+    assert [record["exit"]["exit_code"] for record in found if record["type"] == "exit"] == [0]
 
 
 def test_one_seed_is_bit_identical_and_another_is_not(compose_job: ComposeJob, tmp_path: Path) -> None:

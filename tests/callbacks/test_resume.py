@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from tests.callbacks.tiny import Batch, Tiny, collate, loaders, trainer
 from xformer.callbacks.resume import ExactResume
-from xformer.data.loader import ResumableLoader
+from xformer.data.loader import Loader
 from xformer.data.sampler import Permutation, TrainingBatches
 from xformer.errors import RunError
 from xformer.logging.metrics_csv import MetricsCSV, read_metrics
@@ -101,7 +101,7 @@ def test_resume_with_the_projects_own_loader(tmp_path: Path, workers: int) -> No
         seed_everything(seed, verbose=False)
         model, data = Tiny(), loaders()
         batches = TrainingBatches(Permutation(20), 4, seed=3)
-        data["train_dataloaders"] = ResumableLoader(Batched(), batches, seed=3, num_workers=workers)
+        data["train_dataloaders"] = Loader(Batched(), batches, seed=3, num_workers=workers)
         fitter = trainer(tmp_path, ExactResume(), *callbacks, **options)
         fitter.fit(model, **data, ckpt_path=resume, weights_only=True)
         return model

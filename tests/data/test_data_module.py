@@ -10,6 +10,7 @@ from hydra.utils import get_class
 from lightning.pytorch import LightningModule, Trainer
 from omegaconf import OmegaConf
 
+from xformer.callbacks.resume import ExactResume
 from xformer.data.base import DataModule
 from xformer.data.batch import ClassificationBatch, LanguageModelingBatch
 from xformer.errors import ConfigError
@@ -153,7 +154,7 @@ class Recorder(LightningModule):
 def fit(module, data, checkpoint=None, **options):
     Trainer(
         max_epochs=3, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, use_distributed_sampler=False, **options,
+        enable_model_summary=False, use_distributed_sampler=False, callbacks=[ExactResume()], **options,
     ).fit(module, data, ckpt_path=checkpoint)  # fmt: skip
     return module.seen
 

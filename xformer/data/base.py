@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from lightning.pytorch import LightningDataModule
 
-from xformer.data.loader import Loader, ResumableLoader
+from xformer.data.loader import Loader
 from xformer.data.sampler import EvaluationBatches, Order, Permutation, TrainingBatches
 
 
@@ -73,7 +73,7 @@ class DataModule(LightningDataModule, ABC):
         """What a training epoch visits: by default each item once."""
         return Permutation(len(self.splits["train"]))
 
-    def train_dataloader(self) -> ResumableLoader:
+    def train_dataloader(self) -> Loader:
         """Shuffled batches of this rank.
 
         Raises:
@@ -82,7 +82,7 @@ class DataModule(LightningDataModule, ABC):
         rank, world = self._place()
         frozen = getattr(self.trainer, "overfit_batches", 0) > 0
         batches = TrainingBatches(self.order(), self.batch_size, self.seed, rank=rank, world=world, frozen=frozen)
-        return ResumableLoader(self.splits["train"], batches, seed=self.seed, num_workers=self.num_workers)
+        return Loader(self.splits["train"], batches, seed=self.seed, num_workers=self.num_workers)
 
     def val_dataloader(self) -> Loader:
         """This rank's share of the validation items, in a fixed order."""

@@ -1,6 +1,5 @@
-"""A DataLoader whose place in the epoch travels with Lightning's checkpoints."""
+"""A DataLoader over items that come batched."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -36,31 +35,3 @@ class Loader(DataLoader[Any]):
             persistent_workers=num_workers > 0,
             generator=torch.Generator().manual_seed(seed),
         )
-
-
-class ResumableLoader(Loader):
-    """A training loader that continues where a checkpoint was written, mid-epoch and with workers too.
-
-    Lightning saves and restores any loader that has `state_dict`. Batches are counted as they are handed out, not as
-    workers fetch them ahead.
-    """
-
-    batch_sampler: TrainingBatches
-
-    # A generator function on purpose: Lightning calls iter() before it sets the epoch, and a generator starts its
-    # workers, and so reads the sampler, only at the first next().
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        """Yield what is left of the epoch."""
-        self._consumed = self.batch_sampler.start
-        for batch in super().__iter__():
-            self._consumed += 1
-            yield batch
-
-    def state_dict(self) -> dict[str, int]:
-        """The epoch and the number of its batches already handed out."""
-        return {"epoch": self.batch_sampler.epoch, "start": getattr(self, "_consumed", self.batch_sampler.start)}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue from what `state_dict` gave."""
-        self.batch_sampler.epoch, self.batch_sampler.start = state["epoch"], state["start"]
-        self._consumed = state["start"]

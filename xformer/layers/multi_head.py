@@ -1,6 +1,6 @@
 """The projections, rotation and decoding state that all attention variants share.
 
-Shapes: b batch, q queries, k keys, h heads, d features of one head.
+Shapes: b batch, q queries, k keys, h heads, g heads of keys and values, d features of one head.
 """
 
 from jaxtyping import Float
@@ -9,12 +9,19 @@ from torch import Tensor, nn
 from xformer.attention.base import AttentionContext, AttentionFactory
 from xformer.attention.mask import Mask
 from xformer.attention.state import State
+from xformer.errors import ConfigError
 from xformer.layers.linear import Linear
+from xformer.layers.memory import KeysValues, Memory
 from xformer.position.base import Position
 
 
 class MultiHeadAttention(nn.Module):
     """mix(x W_Q, x W_K, x W_V) W_O with `mix` one of the variants (Vaswani et al. 2017, section 3.2.2).
+
+    With fewer heads of keys and values than of queries, each serves a group of neighbouring query heads: grouped-query
+    attention (Ainslie et al. 2023), and multi-query attention with only one (Shazeer 2019). The variants know nothing
+    of it, as keys and values reach them once per query head. So it saves parameters, projections and, in
+    cross-attention, the memory's cache; a decoding state of self-attention stays as large as with all heads.
 
     Args:
         attention: builds the variant from `context`.
@@ -22,37 +29,93 @@ class MultiHeadAttention(nn.Module):
         d_model: features of x.
         dropout: rate on the mixed values, the one place where attention dropout acts, for every variant.
         gain: scale of the output projection's initial values.
+        key_value_heads: heads of keys and values; None for as many as queries have.
+
+    Raises:
+        ConfigError: `key_value_heads` does not divide the heads.
     """
 
     def __init__(
-        self, attention: AttentionFactory, context: AttentionContext, d_model: int, *, dropout: float, gain: float
+        self,
+        attention: AttentionFactory,
+        context: AttentionContext,
+        d_model: int,
+        *,
+        dropout: float,
+        gain: float,
+        key_value_heads: int | None = None,
     ) -> None:
         super().__init__()
         self.context = context
-        inner = context.heads * context.head_dim
-        self.query = Linear(d_model, inner)
-        self.key = Linear(d_model, inner)
-        self.value = Linear(d_model, inner)
+        groups = context.heads if key_value_heads is None else key_value_heads
+        if groups < 1 or context.heads % groups:
+            divisors = [str(n) for n in range(1, context.heads + 1) if context.heads % n == 0]
+            raise ConfigError(
+                f"architecture.key_value_heads={groups} does not divide size.heads={context.heads}; use "
+                f"{', '.join(divisors)}, or null for all of them."
+            )
+        self.group = context.heads // groups
+        self.query = Linear(d_model, context.heads * context.head_dim)
+        self.key = Linear(d_model, groups * context.head_dim)
+        self.value = Linear(d_model, groups * context.head_dim)
         self.mix = attention(context)
         self.dropout = nn.Dropout(dropout)
-        self.output = Linear(inner, d_model, gain=gain)
+        self.output = Linear(context.heads * context.head_dim, d_model, gain=gain)
 
     def forward(
-        self, x: Float[Tensor, "b q d_model"], *, mask: Mask, position: Position, state: State | None = None
+        self,
+        x: Float[Tensor, "b q d_model"],
+        *,
+        mask: Mask,
+        position: Position,
+        layer: int | None = None,
+        state: State | None = None,
     ) -> Float[Tensor, "b q d_model"]:
-        """Attend from x to x or, while decoding, to everything that `state` holds and x."""
+        """Attend from x to x or, while decoding, to everything that `state` holds and x.
+
+        Args:
+            x: the sequence.
+            mask: its positions, causality and padding.
+            position: rotates queries and keys, and gives the bias.
+            layer: whose bias it is, where one module serves several layers.
+            state: what the variant remembers while decoding.
+        """
         query, key, value = (self._split(project(x)) for project in (self.query, self.key, self.value))
         query = position.rotate(query, mask.query_positions)
-        key = position.rotate(key, mask.key_positions)
-        bias = position.bias(self.context.layer)
+        key, value = self._for_all_heads(position.rotate(key, mask.key_positions)), self._for_all_heads(value)
+        bias = position.bias(self.context.layer if layer is None else layer)
         if bias is not None:
             query = bias.shift(query)
         if state is None:
-            mixed = self.mix(query, key, value, mask=mask, bias=bias)
-        else:
-            mixed = self.mix.step(query, key, value, state, mask=mask, bias=bias)
+            return self._merge(self.mix(query, key, value, mask=mask, bias=bias))
+        return self._merge(self.mix.step(query, key, value, state, mask=mask, bias=bias))
+
+    def _for_all_heads(self, x: Float[Tensor, "b g k d"]) -> Float[Tensor, "b h k d"]:
+        return x if self.group == 1 else x.repeat_interleave(self.group, dim=1)
+
+    def _split(self, x: Float[Tensor, "b n features"]) -> Float[Tensor, "b heads n d"]:
+        return x.unflatten(-1, (-1, self.context.head_dim)).transpose(1, 2)  # b n (h d) -> b h n d
+
+    def _merge(self, mixed: Float[Tensor, "b h q d"]) -> Float[Tensor, "b q d_model"]:
         merged: Tensor = self.output(self.dropout(mixed.transpose(1, 2).flatten(-2)))  # b h q d -> b q (h d)
         return merged
 
-    def _split(self, x: Tensor) -> Tensor:
-        return x.view(*x.shape[:2], self.context.heads, self.context.head_dim).transpose(1, 2)  # b n (h d) -> b h n d
+
+class CrossAttention(MultiHeadAttention):
+    """Attends from one sequence to another's memory, without rotation or relative bias.
+
+    Positions of two sequences have no distance (T5, Raffel et al. 2020, has no bias here either).
+    """
+
+    def project(self, memory: Memory) -> KeysValues:
+        """The memory's keys and values, before they are repeated for groups of query heads."""
+        key, value = (self._split(project(memory.hidden)) for project in (self.key, self.value))
+        return KeysValues(key, value, memory.positions, memory.padding_mask)
+
+    def forward(  # type: ignore[override]
+        self, x: Float[Tensor, "b q d_model"], *, mask: Mask, memory: KeysValues
+    ) -> Float[Tensor, "b q d_model"]:
+        """Attend from x, whose positions `mask` gives, to all real tokens of the memory."""
+        across = Mask(mask.query_positions, memory.positions, key_padding=memory.padding_mask)
+        query, key, value = self._split(self.query(x)), *map(self._for_all_heads, (memory.keys, memory.values))
+        return self._merge(self.mix(query, key, value, mask=across))

@@ -1,37 +1,45 @@
-"""The two places of the norm around a residual branch."""
+"""The residual branch: the two places of its norm, its dropout and its stochastic depth."""
 
 from typing import Any, Generic, Literal, TypeVar
 
 from torch import Tensor, nn
+
+from xformer.layers.stochastic_depth import StochasticDepth
 
 NormPlacement = Literal["pre", "post"]
 Branch = TypeVar("Branch", bound=nn.Module)
 
 
 class PreNorm(nn.Module, Generic[Branch]):
-    """X + dropout(branch(norm(x))): the sum is never normalised, so deep stacks train without warmup (Xiong 2020)."""
+    """X + dropout(branch(norm(x))): the sum is never normalised, so deep stacks train without warmup (Xiong 2020).
 
-    def __init__(self, d_model: int, branch: Branch, dropout: float) -> None:
+    Args:
+        norm: of d_model features.
+        branch: from x to what is added to it.
+        dropout: rate on what the branch gives.
+        depth: drops the whole branch.
+    """
+
+    def __init__(self, norm: nn.Module, branch: Branch, dropout: float, depth: StochasticDepth) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(d_model)
+        self.norm = norm
         self.branch = branch
         self.dropout = nn.Dropout(dropout)
+        self.depth = depth
 
-    def forward(self, x: Tensor, **about: Any) -> Tensor:
-        """X + dropout(branch(norm(x)))."""
-        added: Tensor = x + self.dropout(self.branch(self.norm(x), **about))
+    def forward(self, x: Tensor, layer: int, **about: Any) -> Tensor:
+        """X + dropout(branch(norm(x))); `layer` decides how often the branch is dropped, `about` goes to it."""
+        added: Tensor = x + self.depth(self.dropout(self.branch(self.norm(x), **about)), layer)
         return added
 
 
 class PostNorm(PreNorm[Branch]):
     """norm(x + dropout(branch(x))): as in Vaswani et al. 2017."""
 
-    def forward(self, x: Tensor, **about: Any) -> Tensor:
+    def forward(self, x: Tensor, layer: int, **about: Any) -> Tensor:
         """norm(x + dropout(branch(x)))."""
-        normed: Tensor = self.norm(x + self.dropout(self.branch(x, **about)))
+        normed: Tensor = self.norm(x + self.depth(self.dropout(self.branch(x, **about)), layer))
         return normed
 
 
-def residual(norm: NormPlacement, d_model: int, branch: Branch, dropout: float) -> PreNorm[Branch]:
-    """A branch with its norm in the place that goes by this name."""
-    return {"pre": PreNorm, "post": PostNorm}[norm](d_model, branch, dropout)
+PLACEMENTS: dict[NormPlacement, type[PreNorm[Any]]] = {"pre": PreNorm, "post": PostNorm}

@@ -71,8 +71,8 @@ class Task(LightningModule, ABC):
         """One optimiser step's loss; logged, with the metrics, at every `trainer.log_every_n_steps`."""
         outcome = self.step(batch)
         if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self.log("train/loss", outcome.loss, prog_bar=True)
-            self.log_dict(self.train_metrics(outcome.logits.detach(), outcome.labels), prog_bar=True)
+            shown = {"train/loss": outcome.loss, **self.train_metrics(outcome.logits.detach(), outcome.labels)}
+            self.log_dict(shown, prog_bar=True, sync_dist=True)
         return outcome.loss
 
     def validation_step(self, batch: Batch, index: int) -> None:

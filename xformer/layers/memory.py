@@ -1,0 +1,68 @@
+"""What a decoder reads of the encoder, whole and while decoding.
+
+Shapes: b batch, k tokens of the source, h heads (of keys and values), d features of one head.
+"""
+
+from typing import NamedTuple
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from xformer.attention.state import State
+
+
+class Memory(NamedTuple):
+    """The encoder's output."""
+
+    hidden: Float[Tensor, "b k d_model"]
+    positions: Int[Tensor, "#b k"]
+    padding_mask: Bool[Tensor, "b k"] | None
+    """True at real tokens."""
+
+    def select(self, indices: Int[Tensor, " rows"]) -> "Memory":
+        """Rows of the batch, in this order: for beams, a row as often as it has beams."""
+        return Memory(*_select(self, indices))
+
+
+class KeysValues(NamedTuple):
+    """The memory as one layer's cross-attention sees it."""
+
+    keys: Float[Tensor, "b h k d"]
+    values: Float[Tensor, "b h k d"]
+    positions: Int[Tensor, "#b k"]
+    padding_mask: Bool[Tensor, "b k"] | None
+
+
+class CrossState(State):
+    """A layer's decoding state: its self-attention's, and the memory's keys and values, projected once.
+
+    Args:
+        own: the self-attention's state.
+        memory: the projected memory.
+    """
+
+    def __init__(self, own: State, memory: KeysValues) -> None:
+        self.own, self.memory = own, memory
+
+    @property
+    def length(self) -> int:  # type: ignore[override]
+        """Tokens of the target taken in so far, padding included."""
+        return self.own.length
+
+    def reorder(self, indices: Int[Tensor, " batch"]) -> None:
+        """Let row i become what row `indices[i]` was."""
+        self.own.reorder(indices)
+        self.memory = KeysValues(*_select(self.memory, indices))
+
+    @property
+    def bytes(self) -> int:
+        """Memory held, in bytes; positions that all rows share count once."""
+        held = [tensor for tensor in self.memory if tensor is not None]
+        return self.own.bytes + sum(tensor.numel() * tensor.element_size() for tensor in held)
+
+
+def _select(parts: Memory | KeysValues, indices: Tensor) -> list[Tensor | None]:
+    rows = len(parts[0])
+    return [
+        part if part is None or (len(part) == 1 and rows > 1) else part.index_select(0, indices) for part in parts
+    ]

@@ -1,0 +1,13 @@
+"""The norms that a block can use."""
+
+from typing import Literal
+
+from torch import nn
+
+NormLayer = Literal["layer", "rms"]
+_EPSILON = 1e-5
+
+
+def norm_layer(name: NormLayer, d_model: int) -> nn.Module:
+    """Layer norm (Ba et al. 2016), or RMS norm (Zhang & Sennrich 2019), which neither centres nor has a bias."""
+    return {"layer": nn.LayerNorm, "rms": nn.RMSNorm}[name](d_model, eps=_EPSILON)
