@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 
 from xformer.configuration import CONF
-from xformer.job import Job
+from xformer.job import Job, choices
 
 torch.set_num_threads(1)  # the models are so small that threads only wait for one another
 
@@ -55,11 +55,12 @@ def compose_job(tmp_path: Path, cache: Path) -> Iterator[ComposeJob]:
                 return_hydra_config=True,
             )
         HydraConfig.instance().set_config(config)
-        choices = {k: str(v) for k, v in config.hydra.runtime.choices.items() if "hydra" not in k and v is not None}
+        chosen = choices(config.hydra.runtime.choices)
         with open_dict(config):
             del config["hydra"]
         OmegaConf.set_struct(config, True)
-        return Job(config, where, choices, list(overrides), sweep)
+        return Job(config, where, chosen, list(overrides), sweep)
 
     yield make
     GlobalHydra.instance().clear()
+    HydraConfig.instance().cfg = None

@@ -1,11 +1,13 @@
 """The command line as a user meets it: sentences, exit codes, sweeps."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from hydra.core.global_hydra import GlobalHydra
 
 from tests.conftest import SMALL, SMALL_LISTOPS
@@ -178,3 +180,25 @@ def test_ddp_in_a_sweep_is_refused(train) -> None:
     result = train("-m", *FAST, "trainer.strategy=ddp", "trainer.devices=2", "seed=0,1")
     assert result.returncode == 1
     assert "would start the whole sweep again" in result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_a_compiled_run_learns_the_same(train, tmp_path: Path) -> None:
+    for name in ("false", "true"):
+        setting = ["architecture.dropout=0.0", f"compile={name}", f"hydra.run.dir={tmp_path / name}"]
+        result = train(*FAST, *setting)
+        assert result.returncode == 0, result.stderr
+    eager, compiled = (read_summary(tmp_path / name) for name in ("false", "true"))
+    assert compiled.metrics["test/loss"] == pytest.approx(eager.metrics["test/loss"], rel=1e-4)
+    keys = torch.load(tmp_path / "true" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert not any("_orig_mod" in key for key in keys)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attention", ["full", "linformer"])
+def test_the_default_run_ends_above_both_floors(train, attention: str, tmp_path: Path) -> None:
+    result = train(f"attention={attention}", f"hydra.run.dir={tmp_path / 'run'}", OMP_NUM_THREADS="2")
+    assert result.returncode == 0, result.stderr
+    summary = read_summary(tmp_path / "run")
+    assert summary.metrics["test/accuracy"] > max(summary.floors.values()) + 0.05

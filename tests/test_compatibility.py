@@ -49,7 +49,8 @@ def test_a_refusal_names_pair_reason_and_way_out(
 def test_what_is_declared_decides(attention: str, architecture: str, position: str, compose_job: ComposeJob) -> None:
     job = compose_job(f"attention={attention}", f"architecture={architecture}", f"position={position}")
     validate(job.config)
-    needs = target(job.config.architecture).needs | target(job.config.position).needs  # type: ignore[attr-defined]
+    slot = target(job.config.architecture).slots["attention"]  # type: ignore[attr-defined]
+    needs = slot.needs | target(job.config.position).needs  # type: ignore[attr-defined]
     needs |= next(c for c in MEANINGS if c.name == "PADDING")
     if needs in target(job.config.attention).provides:  # type: ignore[attr-defined]
         check(job.config, job.choices)

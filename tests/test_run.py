@@ -1,6 +1,7 @@
 """A run, from its configuration to its summary, in this process."""
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from xformer.build import Plan
 from xformer.checkpoints import newest_readable
 from xformer.configuration import groups
 from xformer.errors import IncompatibleError, RunError
+from xformer.launch import check_sweep
 from xformer.logging.metrics_csv import read_metrics
 from xformer.record.summary import read_summary
 from xformer.run import run
@@ -175,11 +177,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(compose_job: ComposeJob, tmp_
     assert all(torch.equal(whole["state_dict"][key], parts["state_dict"][key]) for key in whole["state_dict"])
 
 
-@pytest.mark.slow
-def test_a_compiled_run_learns_the_same(compose_job: ComposeJob, tmp_path: Path) -> None:
-    for name in ("false", "true"):
-        run(compose_job(*FAST, "architecture.dropout=0.0", f"compile={name}", directory=tmp_path / name))
-    eager, compiled = (read_summary(tmp_path / name) for name in ("false", "true"))
-    assert compiled.metrics["test/loss"] == pytest.approx(eager.metrics["test/loss"], rel=1e-4)
-    keys = torch.load(tmp_path / "true" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-    assert not any("_orig_mod" in key for key in keys)
+def test_ddp_in_a_sweep_needs_a_launcher_with_one_process_tree_per_job(compose_job: ComposeJob) -> None:
+    job = compose_job(*FAST, "trainer.strategy=ddp", sweep=True)
+    with pytest.raises(RunError, match="whole sweep again"):
+        check_sweep(job)
+    check_sweep(dataclasses.replace(job, launcher="slurm"))
+    check_sweep(dataclasses.replace(job, sweep=False))

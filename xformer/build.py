@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
+from xformer.architecture.base import ArchitectureFactory
 from xformer.configuration import make
 from xformer.data.base import DataModule
 from xformer.job import Job
@@ -17,7 +18,7 @@ from xformer.logging.metrics_csv import MetricsCSV
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
 from xformer.record.redact import resolved
-from xformer.tasks.base import ArchitectureFactory, Task
+from xformer.tasks.base import Task
 
 CONFIG_FILE = "config.yaml"
 

@@ -1,14 +1,16 @@
 """What goes with what, and why not: from the classes that a configuration names, before anything is built."""
 
+import functools
+import operator
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from xformer.architecture.stack import Stack
+from xformer.architecture.base import Architecture
 from xformer.attention.base import Attention
 from xformer.attention.capability import Capability
-from xformer.configuration import CONF, groups, target
+from xformer.configuration import CONF, groups, slot_default, slots, target, typed
 from xformer.data.base import DataModule
 from xformer.errors import IncompatibleError
 from xformer.position.base import Position
@@ -25,49 +27,74 @@ MEANINGS = {
 
 
 def check(config: DictConfig, choices: dict[str, str]) -> None:
-    """Compare what task, data, architecture and position need with what the others provide.
+    """Compare what task, data, architecture and positions need with what the others provide.
 
     Args:
         config: a valid configuration.
-        choices: the option chosen in each group, to name in the message.
+        choices: the option chosen in each group and slot, to name in the message.
 
     Raises:
         IncompatibleError: naming the pair, the reason and the options that would work.
     """
     task = cast(type[Task], target(config.task))
     data = cast(type[DataModule], target(config.data))
-    architecture = cast(type[Stack], target(config.architecture))
-    position = cast(type[Position], target(config.position))
+    architecture = cast(type[Architecture], target(config.architecture))
     if data.yields is not task.takes:
         reason = f"it yields {data.yields.__name__}, and {task.takes.__name__} is needed"
         raise _error(choices, "data", "task", reason, lambda other: other.yields is task.takes)
     if task.needs_causal and not architecture.causal:
         reason = "each token would see the one it has to predict"
         raise _error(choices, "architecture", "task", reason, lambda other: bool(other.causal))
-    needs = {
-        "architecture": architecture.needs,
-        "data": Capability.PADDING if data.pads else Capability.NONE,
-        "position": position.needs,
-    }
-    _check_attention(cast(type[Attention], target(config.attention)), needs, choices)
+    if task.transduces and not architecture.transduces:
+        reason = "it cannot write one sequence while it reads another"
+        raise _error(choices, "architecture", "task", reason, lambda other: bool(other.transduces))
+    _refuse_unused(config, choices)
+    for key, slot in architecture.slots.items():
+        needs = {"architecture": slot.needs}
+        if slot.pads and data.pads:
+            needs["data"] = Capability.PADDING
+        if slot.position is not None:
+            needs[slot.position] = cast(type[Position], target(config[slot.position])).needs
+        _check_attention(key, cast(type[Attention], target(config[key])), needs, choices)
 
 
-def _check_attention(attention: type[Attention], needs: dict[str, Capability], choices: dict[str, str]) -> None:
-    everything = needs["architecture"] | needs["data"] | needs["position"]
-    for group, needed in needs.items():
+def unused(config: DictConfig) -> list[str]:
+    """The slots of other architectures, which stand in every configuration."""
+    architecture = cast(type[Architecture], target(config.architecture))
+    return [key for key in slots() if key not in {*architecture.slots, *architecture.positions()}]
+
+
+def _refuse_unused(config: DictConfig, choices: dict[str, str]) -> None:
+    for key in unused(config):
+        if key in choices and choices[key] != slot_default(key, choices):
+            takers = [
+                f"architecture={o}" for o, found in classes("architecture") if key in {*found.slots, *found.positions()}
+            ]
+            raise IncompatibleError(
+                f"{typed(key)}={choices[key]} does not go with architecture={choices['architecture']}: it has no such "
+                f"slot; what would work: {', '.join(takers)}."
+            )
+
+
+def _check_attention(
+    key: str, attention: type[Attention], needs: dict[str, Capability], choices: dict[str, str]
+) -> None:
+    everything = functools.reduce(operator.or_, needs.values())
+    for other, needed in needs.items():
         for capability in needed & ~attention.provides:
             why = attention.reasons.get(capability, "it does not provide that.").rstrip(".")
             reason = f"{MEANINGS[capability]} is needed, and {why}"
-            raise _error(choices, "attention", group, reason, lambda other: everything in other.provides)
+            raise _error(choices, key, other, reason, lambda option: everything in option.provides)
 
 
 def _error(
-    choices: dict[str, str], group: str, other: str, reason: str, works: Callable[[Any], bool]
+    choices: dict[str, str], key: str, other: str, reason: str, works: Callable[[Any], bool]
 ) -> IncompatibleError:
-    options = [f"{group}={option}" for option, found in classes(group) if works(found)]
-    way_out = ", ".join(options) or f"no {group}; choose another {other}"
+    options = [f"{typed(key)}={option}" for option, found in classes(slots().get(key, key)) if works(found)]
+    way_out = ", ".join(options) or f"no {key}; choose another {other}"
     return IncompatibleError(
-        f"{group}={choices[group]} does not go with {other}={choices[other]}: {reason}; what would work: {way_out}."
+        f"{typed(key)}={choices[key]} does not go with {typed(other)}={choices[other]}: {reason}; what would work: "
+        f"{way_out}."
     )
 
 

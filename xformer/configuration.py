@@ -5,6 +5,7 @@ node with a `_target_` is compared with that target's signature, and what is lef
 """
 
 import difflib
+import functools
 import inspect
 import re
 import secrets
@@ -48,6 +49,29 @@ def groups() -> dict[str, list[str]]:
     }
 
 
+@functools.cache
+def _slot_defaults() -> dict[str, tuple[str, str]]:
+    entries = [entry for entry in OmegaConf.load(CONF / "train.yaml").defaults if isinstance(entry, DictConfig)]
+    found = [(str(key), str(entry._get_node(key))) for entry in entries for key in entry]
+    return {key.partition("@")[2]: (key.partition("@")[0], default) for key, default in found if "@" in key}
+
+
+def slots() -> dict[str, str]:
+    """The keys of a configuration that hold one more choice from a group (decoder_attention), and that group."""
+    return {key: group for key, (group, _) in _slot_defaults().items()}
+
+
+def slot_default(key: str, choices: dict[str, str]) -> str:
+    """What a slot holds unless it is chosen: an option, or whatever another group's choice is."""
+    default = _slot_defaults()[key][1]
+    return choices[default[2:-1]] if default.startswith("${") else default
+
+
+def typed(key: str) -> str:
+    """How the command line spells a key: attention@decoder_attention, where it is a slot."""
+    return f"{slots()[key]}@{key}" if key in slots() else key
+
+
 def nearest(name: str, options: Iterable[str]) -> str:
     """The way out of a misspelling: `did you mean x? Valid: x, y, z.`, without the list where it is long."""
     options = sorted(options)
@@ -81,14 +105,19 @@ def validate(config: DictConfig) -> None:
     Raises:
         ConfigError: naming the key, the value and what would be valid.
     """
-    known = set(_SETTINGS) | set(groups())
+    known = {*_SETTINGS, *groups(), *slots()}
     for key in map(str, config):
         if key not in known:
             raise ConfigError(f"{key} is not a key of the configuration; {nearest(key, known)}")
+        value = _value(config, key)
+        if key in slots() and not isinstance(value, DictConfig):
+            raise ConfigError(
+                f"{key}={value} is no choice of an option: the command line spells it {typed(key)}={value}."
+            )
         if key in _SETTINGS:
-            _check_type(key, _value(config, key), _SETTINGS[key])
+            _check_type(key, value, _SETTINGS[key])
         else:
-            _validate_node(_value(config, key), key)
+            _validate_node(value, key)
 
 
 def _validate_node(node: Any, path: str) -> None:

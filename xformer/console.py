@@ -5,17 +5,20 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from xformer.configuration import slots
 from xformer.job import Job
 from xformer.record.summary import Summary
 
 _SHOWN = (("task", "data", "architecture", "size"), ("attention", "position"), ("optimizer", "schedule"))
+"""Groups of a line; the slots that are further choices from a group follow it, where the run uses them."""
 
 
 def header(job: Job, trainer: Trainer, data: str, summary: Summary) -> None:
     """What is being run: the choices, parameters, data, device and budget."""
     table = Table.grid(padding=(0, 2))
     for groups in _SHOWN:
-        chosen = "  ".join(f"{group}=[bold]{job.choices[group]}[/]" for group in groups)
+        keys = [key for group in groups for key in (group, *(k for k, of in slots().items() if of == group))]
+        chosen = "  ".join(f"{key}=[bold]{job.choices[key]}[/]" for key in keys if key in job.choices)
         table.add_row("[bold]xformer[/]" if groups is _SHOWN[0] else "", chosen)
     batch = job.config.data.batch_size * job.config.trainer.accumulate_grad_batches
     facts = {
@@ -46,8 +49,7 @@ def results(job: Job, summary: Summary, epilogue: str | None) -> None:
         table.add_row(f"floor: {name} (test/accuracy)", f"{value:.4f}", style="dim")
     console.print(table)
     facts = {
-        "cost": f"{summary.wall_seconds:.0f} s, {summary.tokens_per_second or 0:,.0f} tokens/s, "
-        f"peak memory {_si(summary.peak_memory_bytes or 0)}B",
+        "cost": f"{summary.wall_seconds:.0f} s, {_speed(summary)}peak memory {_si(summary.peak_memory_bytes or 0)}B",
         "directory": str(job.directory),
         "next": next_command(job),
     }
@@ -57,7 +59,8 @@ def results(job: Job, summary: Summary, epilogue: str | None) -> None:
 
 def next_command(job: Job) -> str:
     """The one thing to try next: another attention first, then the same question with more seeds."""
-    typed = [override for override in job.overrides if not override.startswith(("attention=", "seed=", "trainer."))]
+    dropped = ("attention=", "seed=", "trainer.", "hydra.", "cache=")
+    typed = [override for override in job.overrides if not override.startswith(dropped)]
     if job.choices["attention"] == "full" and not job.choices["architecture"].startswith("decoder"):
         return " ".join(["python train.py", *typed, "attention=linformer"])
     return " ".join(["python train.py -m", *typed, f"attention={job.choices['attention']}", "seed=0,1,2"])
@@ -76,6 +79,10 @@ def note(sentence: str) -> None:
 def _device(trainer: Trainer, summary: Summary) -> str:
     kind = trainer.strategy.root_device.type
     return str(summary.hardware.get("cpu")) if kind == "cpu" else kind
+
+
+def _speed(summary: Summary) -> str:
+    return f"{summary.tokens_per_second:,.0f} tokens/s, " if summary.tokens_per_second else ""
 
 
 def _si(number: float | int) -> str:

@@ -1,11 +1,12 @@
 """One run as it was asked for."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 
 @dataclass(frozen=True)
@@ -15,9 +16,10 @@ class Job:
     Attributes:
         config: the configuration, not yet checked.
         directory: the run directory.
-        choices: group -> option.
+        choices: group, or slot such as `decoder_attention` -> option.
         overrides: the command line's choices, as typed.
         sweep: whether the run is one of several.
+        launcher: what starts the runs of a sweep, an option of hydra/launcher.
         name: a short name, of what was typed.
     """
 
@@ -26,21 +28,38 @@ class Job:
     choices: dict[str, str]
     overrides: list[str]
     sweep: bool = False
+    launcher: str = "basic"
 
     @classmethod
     def from_hydra(cls, config: DictConfig) -> "Job":
         """Read what Hydra knows of the run, inside of `hydra.main`."""
         hydra = HydraConfig.get()
-        choices = {
-            group: str(option)
-            for group, option in hydra.runtime.choices.items()
-            if not group.startswith("hydra/") and option is not None
-        }
         return cls(
-            config, Path(hydra.runtime.output_dir), choices, list(hydra.overrides.task), hydra.mode == RunMode.MULTIRUN
+            config,
+            Path(hydra.runtime.output_dir),
+            choices(hydra.runtime.choices),
+            list(hydra.overrides.task),
+            hydra.mode == RunMode.MULTIRUN,
+            str(hydra.runtime.choices.get("hydra/launcher")),
         )
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Leave out choices that this run does not use, so that its record tells only what decided it."""
+        with open_dict(self.config):
+            for key in keys:
+                self.choices.pop(key, None)
+                self.config.pop(key, None)
 
     @property
     def name(self) -> str:
         """What makes this run different, in a line."""
         return ",".join(self.overrides) or "default"
+
+
+def choices(found: Mapping[str, str | None]) -> dict[str, str]:
+    """Hydra's choices, without its own and those that are null, each by its key in the configuration."""
+    return {
+        group.rpartition("@")[2]: str(option)
+        for group, option in found.items()
+        if not group.startswith("hydra/") and option is not None
+    }

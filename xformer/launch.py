@@ -25,7 +25,7 @@ def check_sweep(job: Job) -> None:
         RunError: each process would run the whole sweep again, with hyper-parameters of its own.
     """
     strategy = job.config.trainer.get("strategy")
-    if job.sweep and strategy in _RELAUNCHING and job.choices.get("hydra/launcher") not in _ONE_TREE_PER_JOB:
+    if job.sweep and strategy in _RELAUNCHING and job.launcher not in _ONE_TREE_PER_JOB:
         raise RunError(
             f"trainer.strategy={strategy} in a sweep would start the whole sweep again in every process; use "
             "hydra/launcher=slurm, or trainer.strategy=ddp_spawn, or one command per run."

@@ -9,7 +9,7 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from xformer import build, checkpoints, compatibility, console, launch
-from xformer.callbacks.throughput import Throughput
+from xformer.callbacks.throughput import Throughput, count_tokens
 from xformer.configuration import validate
 from xformer.data.base import DataModule
 from xformer.job import Job
@@ -28,7 +28,7 @@ def run(job: Job) -> float | None:
     Raises:
         XformerError: what the user can mend.
     """
-    _quieten()
+    quieten()
     epilogue = None
     with recording(job) as summary:
         plan, checkpoint = _plan(job)
@@ -54,6 +54,7 @@ def _plan(job: Job) -> tuple[build.Plan, Path | None]:
     """Refuse everything that can be refused before data is loaded; what to build, and where to continue from."""
     validate(job.config)
     compatibility.check(job.config, job.choices)
+    job.forget(compatibility.unused(job.config))
     launch.check_sweep(job)
     plan = build.Plan.of(job.config)
     if job.config.resume:
@@ -65,10 +66,11 @@ def _plan(job: Job) -> tuple[build.Plan, Path | None]:
 def _measure(summary: Summary, task: Task, data: DataModule) -> None:
     """What is known of the budget before training."""
     summary.floors, summary.data_fingerprint = dict(data.floors), data.fingerprint
-    summary.attention = {"self": summary.choices["attention"]}
+    summary.attention = {slot.name: summary.choices[key] for key, slot in task.model.slots.items()}
     summary.parameters = sum(parameter.numel() for parameter in task.parameters() if parameter.requires_grad)
     example = task.takes.example(data.length)
-    summary.flops_per_token = flops_per_token(task, lambda: task.step(example).loss, tokens=data.length)
+    tokens = int(count_tokens(example))
+    summary.flops_per_token = flops_per_token(task, lambda: task.step(example).loss, tokens=tokens)
 
 
 def _evaluate(trainer: Trainer, task: Task, data: DataModule, summary: Summary, job: Job) -> None:
@@ -104,7 +106,7 @@ _NOISE = (
 )
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Leave on the screen what a person needs: Lightning's notes about hardware and loaders are in the summary."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

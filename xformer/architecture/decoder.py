@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+from xformer.architecture.slot import Slot
 from xformer.architecture.stack import Stack
 from xformer.attention.capability import Capability
 
@@ -10,4 +11,4 @@ class Decoder(Stack):
     """A causal stack."""
 
     causal: ClassVar[bool] = True
-    needs: ClassVar[Capability] = Capability.CAUSAL
+    slots: ClassVar[dict[str, Slot]] = {"attention": Slot("self", Capability.CAUSAL)}

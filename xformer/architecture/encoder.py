@@ -3,11 +3,9 @@
 from typing import ClassVar
 
 from xformer.architecture.stack import Stack
-from xformer.attention.capability import Capability
 
 
 class Encoder(Stack):
     """A bidirectional stack."""
 
     causal: ClassVar[bool] = False
-    needs: ClassVar[Capability] = Capability.NONE

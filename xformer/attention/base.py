@@ -53,9 +53,9 @@ class Attention(nn.Module, ABC):
         super().__init__()
         self.context = context
         if context.causal:
-            self._require(Capability.CAUSAL)
+            self.require(Capability.CAUSAL)
         if context.cross:
-            self._require(Capability.CROSS)
+            self.require(Capability.CROSS)
 
     def __call__(
         self,
@@ -105,15 +105,20 @@ class Attention(nn.Module, ABC):
 
     def _check(self, mask: Mask, bias: RelativeBias | None) -> None:
         if mask.causal:
-            self._require(Capability.CAUSAL)
+            self.require(Capability.CAUSAL)
         if mask.key_padding is not None:
-            self._require(Capability.PADDING)
+            self.require(Capability.PADDING)
         if bias is not None:
-            self._require(Capability.BIAS if isinstance(bias, TableBias) else Capability.CONTENT_BIAS)
+            self.require(Capability.BIAS if isinstance(bias, TableBias) else Capability.CONTENT_BIAS)
 
-    def _require(self, capability: Capability) -> None:
-        if capability not in self.provides:
-            raise self._refusal(capability)
+    def require(self, capability: Capability) -> None:
+        """Refuse what is not declared.
+
+        Raises:
+            IncompatibleError: naming the first capability that is missing, and why.
+        """
+        for missing in capability & ~self.provides:
+            raise self._refusal(missing)
 
     @classmethod
     def _refusal(cls, capability: Capability) -> IncompatibleError:

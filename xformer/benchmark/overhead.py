@@ -29,10 +29,11 @@ from xformer.data.base import DataModule
 from xformer.logging.metrics_csv import MetricsCSV
 from xformer.logging.wandb import finish, wandb_logger
 from xformer.record.provenance import hardware
+from xformer.run import quieten
 from xformer.tasks.base import Task
 
 OVERRIDES = ["task=language_modeling", "data.block=256", "data.batch_size=8", "size=medium", "size.heads=4"]
-ROUNDS, STEPS, WARMUP = 7, 20, 3
+ROUNDS, STEPS, WARMUP = 5, 20, 3
 
 
 class Stopwatch(Callback):
@@ -102,6 +103,7 @@ def bare(task: Task, plan: Plan, batches: Iterator[Any]) -> float:
 
 def main() -> None:
     """Measure and print."""
+    quieten()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", overrides=OVERRIDES)
     plan = Plan.of(config)

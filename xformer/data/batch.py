@@ -6,6 +6,9 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+IGNORED = -100
+"""A label that stands for none: where the target is padding."""
+
 
 class ClassificationBatch(NamedTuple):
     """Sequences with one label each; `padding_mask` is True at real tokens, None where nothing is padded."""
@@ -32,4 +35,24 @@ class LanguageModelingBatch(NamedTuple):
         return cls(torch.zeros(1, length, dtype=torch.long), torch.zeros(1, length, dtype=torch.long))
 
 
-Batch = ClassificationBatch | LanguageModelingBatch
+class Seq2SeqBatch(NamedTuple):
+    """Pairs of a sequence to read and one to write, both padded on the right.
+
+    The target begins with the begin token and lacks the end token; the labels lack the first and have the second. The
+    masks are True at real tokens, None where nothing is padded; labels at padding are `IGNORED`.
+    """
+
+    source_tokens: Int[Tensor, "batch source"]
+    source_padding_mask: Bool[Tensor, "batch source"] | None
+    target_tokens: Int[Tensor, "batch target"]
+    target_padding_mask: Bool[Tensor, "batch target"] | None
+    labels: Int[Tensor, "batch target"]
+
+    @classmethod
+    def example(cls, length: int) -> "Seq2SeqBatch":
+        """One pair of sequences of the given length, to measure a model with."""
+        tokens = torch.zeros(1, length, dtype=torch.long)
+        return cls(tokens, None, tokens, None, tokens)
+
+
+Batch = ClassificationBatch | LanguageModelingBatch | Seq2SeqBatch

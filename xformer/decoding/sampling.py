@@ -9,7 +9,7 @@ from torch import Tensor
 from xformer.architecture.stack import Stack
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def sample(
     stack: Stack,
     logits: Callable[..., Tensor],

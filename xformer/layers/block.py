@@ -49,8 +49,20 @@ class Block(nn.Module):
             memory: what a block with cross-attention reads; while decoding, the state holds it.
         """
         own = state.own if isinstance(state, CrossState) else state
-        x = self.attention(x, layer, mask=mask, position=position, state=own, **{"layer_of_bias": layer})
+        x = self.attention(x, layer, mask=mask, position=position, layer=layer, state=own)
         if self.cross is not None:
-            x = self._read(x, mask, layer, state, memory)
+            read = state.memory if isinstance(state, CrossState) else self.cross.branch.project(_given(memory))
+            x = self.cross(x, layer, mask=mask, memory=read)
         out: Tensor = self.feed_forward(x, layer)
         return out
+
+    def init_state(self, max_length: int, memory: Memory | None = None) -> State:
+        """An empty decoding state for sequences of at most `max_length` tokens, the memory projected."""
+        own = self.attention.branch.mix.init_state(max_length)
+        return own if self.cross is None else CrossState(own, self.cross.branch.project(_given(memory)))
+
+
+def _given(memory: Memory | None) -> Memory:
+    if memory is None:
+        raise ValueError("a block with cross-attention needs a memory to read")
+    return memory

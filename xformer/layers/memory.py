@@ -21,7 +21,8 @@ class Memory(NamedTuple):
 
     def select(self, indices: Int[Tensor, " rows"]) -> "Memory":
         """Rows of the batch, in this order: for beams, a row as often as it has beams."""
-        return Memory(*_select(self, indices))
+        positions, padding_mask = _select_shared(self.positions, self.padding_mask, len(self.hidden), indices)
+        return Memory(self.hidden.index_select(0, indices), positions, padding_mask)
 
 
 class KeysValues(NamedTuple):
@@ -31,6 +32,12 @@ class KeysValues(NamedTuple):
     values: Float[Tensor, "b h k d"]
     positions: Int[Tensor, "#b k"]
     padding_mask: Bool[Tensor, "b k"] | None
+
+    def select(self, indices: Int[Tensor, " rows"]) -> "KeysValues":
+        """Rows of the batch, in this order."""
+        positions, padding_mask = _select_shared(self.positions, self.padding_mask, len(self.keys), indices)
+        keys, values = self.keys.index_select(0, indices), self.values.index_select(0, indices)
+        return KeysValues(keys, values, positions, padding_mask)
 
 
 class CrossState(State):
@@ -52,7 +59,7 @@ class CrossState(State):
     def reorder(self, indices: Int[Tensor, " batch"]) -> None:
         """Let row i become what row `indices[i]` was."""
         self.own.reorder(indices)
-        self.memory = KeysValues(*_select(self.memory, indices))
+        self.memory = self.memory.select(indices)
 
     @property
     def bytes(self) -> int:
@@ -61,8 +68,10 @@ class CrossState(State):
         return self.own.bytes + sum(tensor.numel() * tensor.element_size() for tensor in held)
 
 
-def _select(parts: Memory | KeysValues, indices: Tensor) -> list[Tensor | None]:
-    rows = len(parts[0])
-    return [
-        part if part is None or (len(part) == 1 and rows > 1) else part.index_select(0, indices) for part in parts
-    ]
+def _select_shared(
+    positions: Int[Tensor, "#b k"], padding_mask: Bool[Tensor, "b k"] | None, rows: int, indices: Int[Tensor, " rows"]
+) -> tuple[Tensor, Tensor | None]:
+    """The same rows of positions, unless all rows share them, and of padding."""
+    if len(positions) == rows:
+        positions = positions.index_select(0, indices)
+    return positions, None if padding_mask is None else padding_mask.index_select(0, indices)

@@ -94,7 +94,7 @@ class MultiHeadAttention(nn.Module):
         return x if self.group == 1 else x.repeat_interleave(self.group, dim=1)
 
     def _split(self, x: Float[Tensor, "b n features"]) -> Float[Tensor, "b heads n d"]:
-        return x.unflatten(-1, (-1, self.context.head_dim)).transpose(1, 2)  # b n (h d) -> b h n d
+        return x.view(*x.shape[:2], -1, self.context.head_dim).transpose(1, 2)  # b n (h d) -> b h n d
 
     def _merge(self, mixed: Float[Tensor, "b h q d"]) -> Float[Tensor, "b q d_model"]:
         merged: Tensor = self.output(self.dropout(mixed.transpose(1, 2).flatten(-2)))  # b h q d -> b q (h d)

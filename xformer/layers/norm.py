@@ -10,4 +10,4 @@ _EPSILON = 1e-5
 
 def norm_layer(name: NormLayer, d_model: int) -> nn.Module:
     """Layer norm (Ba et al. 2016), or RMS norm (Zhang & Sennrich 2019), which neither centres nor has a bias."""
-    return {"layer": nn.LayerNorm, "rms": nn.RMSNorm}[name](d_model, eps=_EPSILON)
+    return nn.RMSNorm(d_model, eps=_EPSILON) if name == "rms" else nn.LayerNorm(d_model, eps=_EPSILON)

@@ -27,7 +27,7 @@ class PreNorm(nn.Module, Generic[Branch]):
         self.dropout = nn.Dropout(dropout)
         self.depth = depth
 
-    def forward(self, x: Tensor, layer: int, **about: Any) -> Tensor:
+    def forward(self, x: Tensor, layer: int, /, **about: Any) -> Tensor:
         """X + dropout(branch(norm(x))); `layer` decides how often the branch is dropped, `about` goes to it."""
         added: Tensor = x + self.depth(self.dropout(self.branch(self.norm(x), **about)), layer)
         return added
@@ -36,7 +36,7 @@ class PreNorm(nn.Module, Generic[Branch]):
 class PostNorm(PreNorm[Branch]):
     """norm(x + dropout(branch(x))): as in Vaswani et al. 2017."""
 
-    def forward(self, x: Tensor, layer: int, **about: Any) -> Tensor:
+    def forward(self, x: Tensor, layer: int, /, **about: Any) -> Tensor:
         """norm(x + dropout(branch(x)))."""
         normed: Tensor = self.norm(x + self.depth(self.dropout(self.branch(x, **about)), layer))
         return normed

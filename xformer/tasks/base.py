@@ -1,7 +1,6 @@
 """What every task shares: optimiser, schedule, metrics and logging. A task writes `step`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 from jaxtyping import Float, Int
@@ -11,14 +10,11 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MetricCollection
 
-from xformer.architecture.stack import EmbeddingFactory, Stack
+from xformer.architecture.base import Architecture
 from xformer.data.base import DataModule
-from xformer.data.batch import Batch
+from xformer.data.batch import IGNORED, Batch
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
-
-ArchitectureFactory = Callable[[EmbeddingFactory, int], Stack]
-"""What `conf/architecture/*.yaml` instantiates to: (embedding, longest sequence) -> stack."""
 
 
 class Outcome(NamedTuple):
@@ -42,8 +38,10 @@ class Task(LightningModule, ABC):
     """The type of batch."""
     needs_causal: ClassVar[bool] = False
     """Whether the architecture must be causal."""
+    transduces: ClassVar[bool] = False
+    """Whether the architecture must write one sequence while it reads another."""
 
-    model: Stack
+    model: Architecture
 
     def __init__(self, data: DataModule, optimizer: OptimizerFactory, schedule: Schedule) -> None:
         super().__init__()
@@ -104,6 +102,6 @@ class Task(LightningModule, ABC):
     def _evaluate(self, batch: Batch, stage: str, metrics: MetricCollection) -> None:
         outcome = self.step(batch)
         metrics.update(outcome.logits, outcome.labels)
-        weight, shown = outcome.labels.numel(), stage == "val"
+        weight, shown = int((outcome.labels != IGNORED).sum()), stage == "val"
         self.log(f"{stage}/loss", outcome.loss, batch_size=weight, prog_bar=shown, sync_dist=True)
         self.log_dict(metrics, batch_size=weight, prog_bar=shown)

@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
+from xformer.architecture.base import ArchitectureFactory
 from xformer.data.base import DataModule
 from xformer.data.batch import Batch, ClassificationBatch
 from xformer.errors import ConfigError
@@ -16,7 +17,7 @@ from xformer.layers.linear import Linear
 from xformer.layers.pooling import ClassTokenPooling, MeanPooling, PoolingName
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
-from xformer.tasks.base import ArchitectureFactory, Outcome, Task
+from xformer.tasks.base import Outcome, Task
 
 
 class Classification(Task):

@@ -8,6 +8,8 @@ from torch.nn.functional import cross_entropy, linear
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
+from xformer.architecture.base import ArchitectureFactory
+from xformer.architecture.stack import Stack
 from xformer.data.base import DataModule
 from xformer.data.batch import Batch, LanguageModelingBatch
 from xformer.data.text import Text
@@ -16,7 +18,7 @@ from xformer.layers.embedding import Embedding
 from xformer.layers.linear import Linear
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
-from xformer.tasks.base import ArchitectureFactory, Outcome, Task
+from xformer.tasks.base import Outcome, Task
 
 PROMPT_TOKENS, SAMPLE_TOKENS = 16, 300
 
@@ -47,7 +49,9 @@ class LanguageModeling(Task):
         label_smoothing: float,
     ) -> None:
         super().__init__(data, optimizer, schedule)
-        self.model = architecture(lambda d_model: Embedding(data.vocabulary, d_model), data.length)
+        model = architecture(lambda d_model: Embedding(data.vocabulary, d_model), data.length)
+        assert isinstance(model, Stack)
+        self.model: Stack = model
         self.head = None if tied_embeddings else Linear(self.model.size.d_model, data.vocabulary, bias=False)
         self.label_smoothing = label_smoothing
 

@@ -1,0 +1,97 @@
+"""Absolute positions: Hugging Face's BERT (post-norm), ViT (pre-norm) and GPT-2 (pre-norm, causal).
+
+Ours begins with what theirs gives after its embeddings, and must then be equal to the end. GPT-2's own activation is
+the approximate GELU; both are given the exact one here.
+"""
+
+from typing import Any
+
+import torch
+from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, ViTConfig, ViTModel
+
+from tests.parity.weights import (
+    SIZE,
+    blocks,
+    build,
+    copy_attention,
+    copy_linear,
+    copy_module,
+    padded,
+    positions_of,
+    randomise,
+    same,
+)
+from xformer.architecture.decoder import Decoder
+from xformer.architecture.encoder import Encoder
+
+COMMON: dict[str, Any] = {
+    "hidden_size": SIZE.d_model,
+    "num_hidden_layers": SIZE.layers,
+    "num_attention_heads": SIZE.heads,
+    "intermediate_size": SIZE.feed_forward,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-5,
+}
+
+
+def test_bert() -> None:
+    theirs = randomise(BertModel(BertConfig(vocab_size=11, **COMMON), add_pooling_layer=False))
+    ours = build(Encoder, 9, norm="post")
+    for block, layer in zip(blocks(ours), theirs.encoder.layer, strict=True):
+        own = layer.attention.self
+        copy_attention(block.attention.branch, own.query, own.key, own.value, layer.attention.output.dense)
+        copy_module(block.attention.norm, layer.attention.output.LayerNorm)
+        copy_module(block.feed_forward.branch.expand, layer.intermediate.dense)
+        copy_module(block.feed_forward.branch.contract, layer.output.dense)
+        copy_module(block.feed_forward.norm, layer.output.LayerNorm)
+    real = padded([9, 4, 1], "right")
+    output = theirs(torch.randint(11, real.shape), attention_mask=real.long(), output_hidden_states=True)
+    hidden = ours(output.hidden_states[0], real)
+    same(hidden[real], output.last_hidden_state[real])
+    assert (hidden[real] - output.hidden_states[0][real]).abs().mean() > 0.1
+
+
+def test_vit() -> None:
+    theirs = randomise(ViTModel(ViTConfig(image_size=12, patch_size=4, **COMMON), add_pooling_layer=False))
+    ours = build(Encoder, 10)
+    for block, layer in zip(blocks(ours), theirs.layers, strict=True):
+        own = layer.attention
+        copy_attention(block.attention.branch, own.q_proj, own.k_proj, own.v_proj, own.o_proj)
+        copy_module(block.attention.norm, layer.layernorm_before)
+        copy_module(block.feed_forward.branch.expand, layer.mlp.fc1)
+        copy_module(block.feed_forward.branch.contract, layer.mlp.fc2)
+        copy_module(block.feed_forward.norm, layer.layernorm_after)
+    copy_module(ours.tower.norm, theirs.layernorm)
+    images = torch.randn(2, 3, 12, 12, dtype=torch.float64)
+    same(ours(theirs.embeddings(images)), theirs(images).last_hidden_state)
+
+
+def test_gpt2() -> None:
+    config = GPT2Config(
+        vocab_size=11,
+        n_positions=9,
+        n_embd=SIZE.d_model,
+        n_layer=SIZE.layers,
+        n_head=SIZE.heads,
+        n_inner=SIZE.feed_forward,
+        activation_function="gelu",
+    )
+    theirs, ours = randomise(GPT2Model(config)), build(Decoder, 9)
+    for block, layer in zip(blocks(ours), theirs.h, strict=True):
+        # Their Conv1D holds the transposed matrix, and one for queries, keys and values.
+        weights, biases = layer.attn.c_attn.weight.T.chunk(3), layer.attn.c_attn.bias.chunk(3)
+        own = block.attention.branch
+        for mine, weight, bias in zip((own.query, own.key, own.value), weights, biases, strict=True):
+            copy_linear(mine, weight, bias)
+        copy_linear(own.output, layer.attn.c_proj.weight.T, layer.attn.c_proj.bias)
+        copy_module(block.attention.norm, layer.ln_1)
+        copy_linear(block.feed_forward.branch.expand, layer.mlp.c_fc.weight.T, layer.mlp.c_fc.bias)
+        copy_linear(block.feed_forward.branch.contract, layer.mlp.c_proj.weight.T, layer.mlp.c_proj.bias)
+        copy_module(block.feed_forward.norm, layer.ln_2)
+    copy_module(ours.tower.norm, theirs.ln_f)
+    tokens = torch.randint(11, (3, 9))
+    for real in (padded([9, 9, 9], "right"), padded([9, 5, 1], "right"), padded([9, 5, 1], "left")):
+        positions = positions_of(real)
+        output = theirs(tokens, attention_mask=real.long(), position_ids=positions, output_hidden_states=True)
+        hidden = ours(output.hidden_states[0], real, positions)
+        same(hidden[real], output.last_hidden_state[real])

@@ -1,0 +1,49 @@
+"""The seam of the architectures: what tasks and the compatibility check know of one."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import ClassVar
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from xformer.architecture.size import Size
+from xformer.architecture.slot import Slot
+
+EmbeddingFactory = Callable[[int], nn.Module]
+"""Builds the input layer, from whatever the data yields to vectors of the given width."""
+
+
+class Architecture(nn.Module, ABC):
+    """From sequences to hidden states."""
+
+    slots: ClassVar[dict[str, Slot]]
+    """The attentions it takes, by the configuration's key."""
+    causal: ClassVar[bool]
+    """Whether no hidden state that `forward` gives depends on a later token of `inputs`."""
+    transduces: ClassVar[bool] = False
+    """Whether it can write one sequence while it reads another."""
+
+    size: Size
+    max_length: int
+    embedding: nn.Module
+
+    @abstractmethod
+    def forward(
+        self, inputs: Tensor, padding_mask: Bool[Tensor, "batch length"] | None = None
+    ) -> Float[Tensor, "batch length d_model"]:
+        """The hidden states of a batch.
+
+        Args:
+            inputs: what the embedding takes, such as token ids (batch length).
+            padding_mask: True at real tokens.
+        """
+
+    @classmethod
+    def positions(cls) -> set[str]:
+        """The position schemes it takes, by the configuration's key."""
+        return {slot.position for slot in cls.slots.values() if slot.position is not None}
+
+
+ArchitectureFactory = Callable[[EmbeddingFactory, int], Architecture]
+"""What `conf/architecture/*.yaml` instantiates to: (embedding, longest sequence) -> architecture."""

@@ -1,0 +1,22 @@
+"""The places of an architecture that an attention fills."""
+
+from dataclasses import dataclass
+
+from xformer.attention.capability import Capability
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One place, and what it asks of its attention.
+
+    Attributes:
+        name: of the place, in summaries.
+        needs: what the architecture itself needs here.
+        position: the configuration's key of the position scheme that acts here; None where none does.
+        pads: whether the keys are padded where the data pads.
+    """
+
+    name: str
+    needs: Capability = Capability.NONE
+    position: str | None = "position"
+    pads: bool = True
