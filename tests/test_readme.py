@@ -19,6 +19,7 @@ from packaging.requirements import Requirement
 
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from xformer import cli, compatibility
+from xformer.benchmark import overhead
 from xformer.build import Plan
 from xformer.configuration import groups, validate
 from xformer.errors import IncompatibleError
@@ -210,6 +211,8 @@ def test_an_xformer_command_runs(
     line: str, files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", shlex.split(line))
+    monkeypatch.setattr(overhead, "OVERRIDES", [*overhead.OVERRIDES, "size=tiny", "data.block=16"])
+    monkeypatch.setattr(overhead, "ROUNDS", 1)
     cli.main()
     assert capsys.readouterr().out
 

@@ -1,23 +1,26 @@
-"""The commands, and the one place that turns an error into a sentence and an exit code."""
+"""The front doors, and the one place that turns an error into a sentence and an exit code."""
 
 import os
+import pkgutil
 import sys
 from collections.abc import Callable
+from importlib import import_module
 
 import hydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from xformer import console
-from xformer.configuration import CONF, explain
+from xformer import commands, console
+from xformer.configuration import CONF, explain, nearest
 from xformer.errors import XformerError
 
 _TRACEBACK, _WRAPPED = "HYDRA_FULL_ERROR", "XFORMER_WRAPPED"
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
-def _train(config: DictConfig) -> float | None:
+def train_as_configured(config: DictConfig) -> float | None:
+    """What Hydra calls with each composed configuration; returns the monitored metric, for a sweeper that searches."""
     from xformer.job import Job
     from xformer.run import run
 
@@ -34,32 +37,24 @@ def _train(config: DictConfig) -> float | None:
 
 def train() -> None:
     """Train one model, or a sweep with -m."""
-    _friendly(_train)
-
-
-def compatibility() -> None:
-    """Print what goes with what, and why not."""
-    from xformer.compatibility_table import markdown
-
-    print(markdown())
-
-
-COMMANDS: dict[str, Callable[[], None]] = {"train": train, "compatibility": compatibility}
+    _friendly(train_as_configured)
 
 
 def main() -> None:
     """The console script: xformer COMMAND ..."""
-    command = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    command, *arguments = sys.argv[1:] or ["--help"]
+    known = [module.name for module in pkgutil.iter_modules(commands.__path__)]
     if command in ("-h", "--help"):
         print("usage: xformer COMMAND ...\n")
-        for name, function in COMMANDS.items():
-            print(f"  {name:<12}{function.__doc__}")
+        for name in known:
+            print(f"  {name:<15}{(import_module(f'xformer.commands.{name}').__doc__ or '').splitlines()[0]}")
+        print("\nxformer COMMAND --help tells what a command takes.")
         return
-    if command not in COMMANDS:
-        console.error(f"{command} is not a command; valid: {', '.join(COMMANDS)}.")
+    if command not in known:
+        console.error(f"{command} is not a command; {nearest(command, known)}")
         sys.exit(2)
-    del sys.argv[1]
-    COMMANDS[command]()
+    sys.argv = [f"xformer {command}", *arguments]
+    _friendly(import_module(f"xformer.commands.{command}").main)
 
 
 def _friendly(command: Callable[[], object]) -> None:

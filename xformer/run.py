@@ -34,6 +34,8 @@ def run(job: Job) -> float | None:
         plan, checkpoint = _plan(job)
         seed_everything(job.config.seed, verbose=False)
         data = plan.load_data()
+        if launch.is_main_process():
+            data.save(job.directory)
         task = plan.build_task()
         _measure(summary, task, data)
         trainer = build.build_trainer(job)
@@ -68,7 +70,7 @@ def _measure(summary: Summary, task: Task, data: DataModule) -> None:
     summary.floors, summary.data_fingerprint = dict(data.floors), data.fingerprint
     summary.attention = {slot.name: summary.choices[key] for key, slot in task.model.slots.items()}
     summary.parameters = sum(parameter.numel() for parameter in task.parameters() if parameter.requires_grad)
-    example = task.takes.example(data.length)
+    example = task.takes.example(data.facts.length)
     tokens = int(count_tokens(example))
     summary.flops_per_token = flops_per_token(task, lambda: task.step(example).loss, tokens=tokens)
 

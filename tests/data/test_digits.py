@@ -30,7 +30,7 @@ def test_the_split_depends_on_its_own_seed_alone(ready):
 
 def test_batches_are_64_pixels_without_padding(ready):
     module = ready("digits")
-    assert (module.vocabulary, module.length, module.classes, module.pads) == (17, 64, 10, False)
+    assert (module.facts.vocabulary, module.facts.length, module.facts.classes, module.pads) == (17, 64, 10, False)
     seen = 0
     for batch in module.test_dataloader():
         assert type(batch) is module.yields

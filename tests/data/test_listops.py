@@ -153,11 +153,11 @@ def test_batches_are_padded_to_their_longest_and_labelled(ready):
 
 def test_it_reports_on_itself(ready):
     module = ready("listops", **SMALL_TREES)
-    assert (module.vocabulary, module.classes, module.length) == (16, 10, 127)
+    assert (module.facts.vocabulary, module.facts.classes, module.facts.length) == (16, 10, 127)
     assert module.describe().startswith("ListOps: 300/40/60 trees, length 21 to 127, ")
     assert {name: len(split) for name, split in module.splits.items()} == {"train": 300, "val": 40, "test": 60}
     tokens = torch.cat([batch.tokens.flatten() for batch in module.train_dataloader()])
-    assert tokens.max() < module.vocabulary
+    assert tokens.max() < module.facts.vocabulary
 
 
 def test_the_trees_depend_on_the_generation_seed_alone(ready):

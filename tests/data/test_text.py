@@ -90,7 +90,7 @@ def test_the_default_is_the_prose_of_python(ready):
     first = topics[min(topics)]
     assert module.tokenizer.decode(tokens_of(module, "train")[: len(first.encode())].tolist()) == first
     assert module.describe().startswith("Text (Python's own prose): ")
-    assert (module.classes, module.floors, module.length, module.vocabulary) == (None, {}, 128, 257)
+    assert (module.facts.classes, module.floors, module.facts.length, module.facts.vocabulary) == (None, {}, 128, 257)
 
 
 @pytest.mark.parametrize("tokenizer", ["character", "bpe"])
@@ -102,7 +102,7 @@ def test_the_tokenizer_learns_from_the_training_part_only(ready, tmp_path, token
     assert one.tokenizer.fingerprint == other.tokenizer.fingerprint
     assert one.fingerprint != other.fingerprint
     if tokenizer == "character":
-        assert set(tokens_of(one, "test").tolist()) == {one.vocabulary - 1}
+        assert set(tokens_of(one, "test").tolist()) == {one.facts.vocabulary - 1}
 
 
 def test_training_windows_are_runs_of_the_text_and_labels_come_next(ready, file):
@@ -169,7 +169,7 @@ def test_tokens_are_mapped_with_a_sidecar(ready, file, tmp_path):
     assert isinstance(tokens_of(module, "train"), np.memmap)
     (sidecar,) = (tmp_path / "cache").glob("text-*/tokens.json")
     content = json.loads(sidecar.read_text())
-    assert content == {"dtype": "uint16", "vocabulary": module.vocabulary, "splits": ["train", "val", "test"]}
+    assert content == {"dtype": "uint16", "vocabulary": module.facts.vocabulary, "splits": ["train", "val", "test"]}
 
 
 @pytest.mark.parametrize("tokenizer", ["character", "byte", "bpe"])
@@ -198,7 +198,7 @@ def test_each_tokenizer_has_its_own_cache(ready, build, file):
     smaller = build("text", files=str(file), tokenizer="bpe", block=8)
     smaller.tokenizer.vocabulary_size = 270
     smaller.setup("fit")
-    assert smaller.vocabulary == 270 < module.vocabulary
+    assert smaller.facts.vocabulary == 270 < module.facts.vocabulary
 
 
 def test_setup_alone_does_what_a_rank_without_prepare_data_needs(build, file):

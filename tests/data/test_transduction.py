@@ -39,9 +39,9 @@ def test_a_batch_holds_what_is_asked(kind: str, symbols: int, shortest: int, see
         assert target[target != PADDING].tolist() == [BEGIN, *expected]
         assert labels[labels != IGNORED].tolist() == [*expected, END]
         assert shortest <= len(expected) <= 9
-        assert all(3 <= symbol < data.vocabulary for symbol in expected)
-    assert batch.source_tokens.shape[1] == batch.source_padding_mask.sum(1).max() <= data.length
-    assert data.readable(batch.labels[0].tolist()) == data.readable(batch.target_tokens[0].tolist())
+        assert all(3 <= symbol < data.facts.vocabulary for symbol in expected)
+    assert batch.source_tokens.shape[1] == batch.source_padding_mask.sum(1).max() <= data.facts.length
+    assert data.decode(batch.labels[0].tolist()) == data.decode(batch.target_tokens[0].tolist())
 
 
 def test_no_source_occurs_twice_and_lengths_are_spread() -> None:

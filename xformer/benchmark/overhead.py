@@ -1,6 +1,6 @@
 """What the Trainer costs: the same training steps under it, with logging on, and in a bare PyTorch loop.
 
-    python -m xformer.benchmark.overhead
+    xformer benchmark overhead
 
 Both sides train the same model (a decoder of 4 layers, d 256, 256 tokens, batch 8) on the same batches with the same
 optimiser, schedule and clipping. They take turns, so that a noisy machine is noisy for both, and the bare loop runs
@@ -126,7 +126,3 @@ def _print(times: dict[str, list[float]], plan: Plan) -> None:
         ratio = statistics.median(b / s for b, s in zip(times["bare"], seconds, strict=True))
         table.add_row(name, f"{1000 * statistics.median(seconds):.1f}", f"{ratio:.3f}")
     Console().print(table)
-
-
-if __name__ == "__main__":
-    main()

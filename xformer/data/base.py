@@ -1,14 +1,21 @@
 """The seam of data: a module that yields typed batches in an order fixed by the seed and reports on itself."""
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import numpy as np
+from jaxtyping import Int64
 from lightning.pytorch import LightningDataModule
 
+from xformer.data.facts import Facts
 from xformer.data.loader import Loader
 from xformer.data.sampler import EvaluationBatches, Order, Permutation, TrainingBatches
+from xformer.errors import DataError
+
+FACTS_FILE = "data.json"
 
 
 @runtime_checkable
@@ -34,9 +41,7 @@ class DataModule(LightningDataModule, ABC):
         num_workers: Processes that fetch batches ahead; 0 fetches in the training process.
 
     Attributes:
-        vocabulary: Number of token ids, padding included.
-        length: The longest sequence it may yield.
-        classes: Number of labels; None where the labels are tokens.
+        facts: What a task has to know.
         floors: Test accuracy of trivial predictors, by name; empty where there are none.
         fingerprint: Stable hash of the very data and tokenizer.
         splits: The items of "train", "val" and, unless there are none, "test".
@@ -45,9 +50,7 @@ class DataModule(LightningDataModule, ABC):
     yields: ClassVar[type]
     pads: ClassVar[bool]
 
-    vocabulary: int
-    length: int
-    classes: int | None
+    facts: Facts
     floors: dict[str, float]
     fingerprint: str
     splits: dict[str, Split]
@@ -63,6 +66,33 @@ class DataModule(LightningDataModule, ABC):
     @abstractmethod
     def describe(self) -> str:
         """One line for the run's header."""
+
+    def encode(self, text: str) -> Int64[np.ndarray, " tokens"]:
+        """Ids of what a person typed.
+
+        Raises:
+            DataError: these data have no form that can be typed, or this is not it.
+        """
+        raise DataError(f"{type(self).__name__} has no sequences that can be typed.")
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """A sequence as a person reads it, up to its end token, without the tokens that are not text."""
+        return " ".join(map(str, tokens))
+
+    def save(self, directory: Path) -> None:
+        """Leave in a run directory what `restore` needs to read and write sequences without the data."""
+        (directory / FACTS_FILE).write_text(json.dumps(self.facts.as_dict()), encoding="utf-8")
+
+    def restore(self, directory: Path) -> None:
+        """Take over what `save` left: `facts`, `encode` and `decode` then work, without any data.
+
+        Raises:
+            DataError: there is nothing of the kind.
+        """
+        try:
+            self.facts = Facts(**json.loads((directory / FACTS_FILE).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise DataError(f"{directory / FACTS_FILE} cannot be read ({error}): train the run again.") from error
 
     def setup(self, stage: str) -> None:
         """Load, once for all stages."""

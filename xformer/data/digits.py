@@ -11,6 +11,7 @@ from jaxtyping import Int64
 from xformer.data.base import DataModule
 from xformer.data.batch import ClassificationBatch
 from xformer.data.cache import digest
+from xformer.data.facts import Facts
 from xformer.data.floors import majority
 from xformer.errors import ConfigError
 
@@ -93,7 +94,7 @@ class Digits(DataModule):
                     f"for {name}: change them."
                 )
         self.splits = {name: Images(tokens[rows[name]], labels[rows[name]]) for name in ("train", "val", "test")}
-        self.vocabulary, self.length, self.classes = 17, tokens.shape[1], 10
+        self.facts = Facts(vocabulary=17, length=tokens.shape[1], classes=10)
         self.floors = {"majority class": majority(labels[rows["train"]], labels[rows["test"]])}
         self.fingerprint = digest(
             tokens.tolist(), labels.tolist(), {name: part.tolist() for name, part in rows.items()}
@@ -102,4 +103,4 @@ class Digits(DataModule):
     def describe(self) -> str:
         """Sizes of the splits."""
         sizes = "/".join(f"{len(split):,}" for split in self.splits.values())
-        return f"Digits: {sizes} images, {self.length} pixels, {self.vocabulary} grey levels"
+        return f"Digits: {sizes} images, {self.facts.length} pixels, {self.facts.vocabulary} grey levels"

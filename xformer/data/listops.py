@@ -12,9 +12,10 @@ from xformer.data import trees
 from xformer.data.base import DataModule
 from xformer.data.batch import ClassificationBatch
 from xformer.data.cache import cached, digest, fingerprint
+from xformer.data.facts import Facts
 from xformer.data.flat import Flat
 from xformer.data.floors import by_feature, majority
-from xformer.errors import ConfigError
+from xformer.errors import ConfigError, DataError
 
 # Raise it whenever the generator changes: a cache written by another version is then not found.
 VERSION = 1
@@ -180,9 +181,8 @@ class ListOps(DataModule):
             first += size
         train, test = parts["train"], parts["test"]
         self.splits = {**parts}
-        self.vocabulary, self.classes = len(trees.SYMBOLS), 10
         # The bound and not the longest that happened to be drawn: another generation_seed means the same model.
-        self.length = self.shape[3] - 1
+        self.facts = Facts(vocabulary=len(trees.SYMBOLS), length=self.shape[3] - 1, classes=10, padding=trees.PADDING)
         self.fingerprint = fingerprint(entry)
         self.floors = {
             "majority class": majority(train.labels, test.labels),
@@ -190,7 +190,27 @@ class ListOps(DataModule):
         }
         self.mean_length = float(lengths.mean())
 
+    def encode(self, text: str) -> Int64[np.ndarray, " tokens"]:
+        """Ids of an expression such as `[MAX 2 [MIN 4 7 ] 0 ]`.
+
+        Raises:
+            DataError: something else is in the text.
+        """
+        words = text.replace("]", " ] ").split()
+        wrong = [word for word in words if word not in trees.SYMBOLS[1:]]
+        if wrong or not words:
+            raise DataError(
+                f"{text!r} is no ListOps expression: write digits, ] and {', '.join(trees.SYMBOLS[11:15])} with blanks "
+                "between."
+            )
+        return np.array([trees.SYMBOLS.index(word) for word in words])
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The expression, without padding."""
+        return " ".join(trees.SYMBOLS[token] for token in tokens if token != trees.PADDING)
+
     def describe(self) -> str:
         """Sizes of the splits and range of the lengths."""
         sizes = "/".join(f"{size:,}" for size in self.sizes.values())
-        return f"ListOps: {sizes} trees, length {self.shape[2] + 1} to {self.length}, {self.mean_length:.0f} on average"
+        lengths = f"{self.shape[2] + 1} to {self.facts.length}"
+        return f"ListOps: {sizes} trees, length {lengths}, {self.mean_length:.0f} on average"

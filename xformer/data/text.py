@@ -1,12 +1,17 @@
 """Text for language modelling: random windows to train, consecutive blocks to evaluate."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Int64
 
 from xformer.data.base import DataModule
 from xformer.data.batch import LanguageModelingBatch
 from xformer.data.cache import cached, digest, fingerprint
+from xformer.data.facts import Facts
 from xformer.data.packing import Blocks, cut, pack, unpack
 from xformer.data.sampler import Draws, Order
 from xformer.data.sources import Documents, read
@@ -113,7 +118,8 @@ class Text(DataModule):
                     f"data.block={self.block} is too long for the {len(tokens):,} tokens of the {name} split: use a "
                     f"smaller block, more text, or another data.{'test' if name == 'test' else 'validation'}_fraction."
                 )
-        self.vocabulary, self.length, self.classes, self.floors = self.tokenizer.vocabulary, self.block, None, {}
+        self.floors: dict[str, float] = {}
+        self.facts = Facts(vocabulary=self.tokenizer.vocabulary, length=self.block, end=self.tokenizer.end_of_text)
         self.fingerprint = fingerprint(entry)
         self.tokens = {name: len(tokens) for name, tokens in flat.items()}
         self.splits = {
@@ -124,12 +130,30 @@ class Text(DataModule):
         """Random windows, as many as there are whole blocks."""
         return Draws(len(self.splits["train"]), self.tokens["train"] // self.block)
 
+    def encode(self, text: str) -> Int64[np.ndarray, " tokens"]:
+        """Ids of a text, without the end of text."""
+        return self.tokenizer.encode(text)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text."""
+        return self.tokenizer.decode(tokens)
+
+    def save(self, directory: Path) -> None:
+        """Leave the facts and the tokenizer."""
+        super().save(directory)
+        self.tokenizer.save(directory)
+
+    def restore(self, directory: Path) -> None:
+        """Take over the facts and the tokenizer."""
+        super().restore(directory)
+        self.tokenizer.load(directory)
+
     def describe(self) -> str:
         """Source, sizes of the splits and tokenizer."""
         source = self.files or self.dataset or "Python's own prose"
         sizes = "/".join(f"{size:,}" for size in self.tokens.values())
         kind = type(self.tokenizer).__name__
-        return f"Text ({source}): {sizes} {kind} tokens of {self.vocabulary:,}, blocks of {self.block}"
+        return f"Text ({source}): {sizes} {kind} tokens of {self.facts.vocabulary:,}, blocks of {self.block}"
 
 
 def _hash(documents: Documents) -> str:

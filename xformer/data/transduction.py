@@ -14,8 +14,9 @@ from torch import Tensor
 
 from xformer.data.batch import IGNORED, Seq2SeqBatch
 from xformer.data.cache import digest
+from xformer.data.facts import Facts
 from xformer.data.pairs import Pairs
-from xformer.errors import ConfigError
+from xformer.errors import ConfigError, DataError
 
 Kind = Literal["copy", "reverse", "sort"]
 PADDING, BEGIN, END = range(3)
@@ -107,7 +108,6 @@ class Transduction(Pairs):
         self.kind, self.symbols, self.bounds = kind, symbols, (min_length, max_length)
         self.sizes = {"train": train_size, "val": val_size, "test": test_size}
         self.generation_seed = generation_seed
-        self.padding, self.begin, self.end = PADDING, BEGIN, END
 
     def load(self) -> None:
         """Generate the sequences.
@@ -122,7 +122,9 @@ class Transduction(Pairs):
             parts[name] = Sequences(sources[first : first + size], targets[first : first + size])
             first += size
         self.splits = {**parts}
-        self.vocabulary, self.length, self.classes = self.symbols + _SPECIAL, self.bounds[1] + 1, None
+        self.facts = Facts(
+            vocabulary=self.symbols + _SPECIAL, length=self.bounds[1] + 1, padding=PADDING, begin=BEGIN, end=END
+        )
         self.floors: dict[str, float] = {}
         self.fingerprint = digest(self.kind, self.sizes, [source.tolist() for source in sources])
 
@@ -148,7 +150,21 @@ class Transduction(Pairs):
         # A sequence likely to repeat is likely to come early; shuffled, the splits are alike.
         return [rows[index] for index in generator.permutation(len(rows))[:count]]
 
-    def readable(self, tokens: Sequence[int]) -> str:
+    def encode(self, text: str) -> Int64[np.ndarray, " tokens"]:
+        """Ids of symbols' numbers, from 0, with blanks between them, and the end token.
+
+        Raises:
+            DataError: something else is in the text.
+        """
+        words = text.split()
+        wrong = [word for word in words if not (word.isdecimal() and int(word) < self.symbols)]
+        if wrong or not words:
+            raise DataError(
+                f"{text!r} is no sequence of symbols: give numbers from 0 to {self.symbols - 1} with blanks between."
+            )
+        return np.array([*(int(word) + _SPECIAL for word in words), END])
+
+    def decode(self, tokens: Sequence[int]) -> str:
         """The symbols' numbers, from 0."""
         text = list(tokens)
         text = text[: text.index(END)] if END in text else text

@@ -13,6 +13,7 @@ from torchmetrics import MetricCollection
 from xformer.architecture.base import Architecture
 from xformer.data.base import DataModule
 from xformer.data.batch import IGNORED, Batch
+from xformer.data.facts import Facts
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
 
@@ -29,7 +30,7 @@ class Task(LightningModule, ABC):
     """A model with an objective.
 
     Args:
-        data: a data module after `setup`; tells vocabulary, length and classes.
+        facts: of the data.
         optimizer: builds the optimiser.
         schedule: the learning rate's factor at a step.
     """
@@ -43,11 +44,11 @@ class Task(LightningModule, ABC):
 
     model: Architecture
 
-    def __init__(self, data: DataModule, optimizer: OptimizerFactory, schedule: Schedule) -> None:
+    def __init__(self, facts: Facts, optimizer: OptimizerFactory, schedule: Schedule) -> None:
         super().__init__()
         self._optimizer, self._schedule = optimizer, schedule
         self.train_metrics, self.val_metrics, self.test_metrics = (
-            self.build_metrics(data, f"{stage}/") for stage in ("train", "val", "test")
+            self.build_metrics(facts, f"{stage}/") for stage in ("train", "val", "test")
         )
 
     @abstractmethod
@@ -55,7 +56,7 @@ class Task(LightningModule, ABC):
         """The loss of a batch."""
 
     @abstractmethod
-    def build_metrics(self, data: DataModule, prefix: str) -> MetricCollection:
+    def build_metrics(self, facts: Facts, prefix: str) -> MetricCollection:
         """The metrics of one stage; they are updated with logits and labels."""
 
     def on_train_batch_start(self, batch: Batch, index: int) -> None:

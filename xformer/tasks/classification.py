@@ -9,8 +9,8 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from xformer.architecture.base import ArchitectureFactory
-from xformer.data.base import DataModule
 from xformer.data.batch import Batch, ClassificationBatch
+from xformer.data.facts import Facts
 from xformer.errors import ConfigError
 from xformer.layers.embedding import Embedding
 from xformer.layers.linear import Linear
@@ -24,7 +24,7 @@ class Classification(Task):
     """A stack, a pooling and a linear layer, trained on cross-entropy.
 
     Args:
-        data: a data module with classes.
+        facts: of data with classes.
         architecture: builds the stack.
         optimizer: builds the optimiser.
         schedule: the learning rate's factor at a step.
@@ -39,7 +39,7 @@ class Classification(Task):
 
     def __init__(
         self,
-        data: DataModule,
+        facts: Facts,
         architecture: ArchitectureFactory,
         optimizer: OptimizerFactory,
         schedule: Schedule,
@@ -47,22 +47,22 @@ class Classification(Task):
         pooling: PoolingName,
         label_smoothing: float,
     ) -> None:
-        super().__init__(data, optimizer, schedule)
-        assert data.classes is not None
-        self.pooling = ClassTokenPooling(data.vocabulary) if pooling == "class" else MeanPooling()
+        super().__init__(facts, optimizer, schedule)
+        assert facts.classes is not None
+        self.pooling = ClassTokenPooling(facts.vocabulary) if pooling == "class" else MeanPooling()
         extra = self.pooling.extra_tokens
-        self.model = architecture(lambda d_model: Embedding(data.vocabulary + extra, d_model), data.length + extra)
+        self.model = architecture(lambda d_model: Embedding(facts.vocabulary + extra, d_model), facts.length + extra)
         if extra and self.model.causal:
             raise ConfigError(
                 "task.pooling=class puts a token in front, which sees nothing else in a causal architecture; "
                 "task.pooling=mean would work."
             )
-        self.head = Linear(self.model.size.d_model, data.classes)
+        self.head = Linear(self.model.size.d_model, facts.classes)
         self.label_smoothing = label_smoothing
 
-    def build_metrics(self, data: DataModule, prefix: str) -> MetricCollection:
+    def build_metrics(self, facts: Facts, prefix: str) -> MetricCollection:
         """Accuracy."""
-        return MetricCollection({"accuracy": MulticlassAccuracy(data.classes, average="micro")}, prefix=prefix)
+        return MetricCollection({"accuracy": MulticlassAccuracy(facts.classes, average="micro")}, prefix=prefix)
 
     def forward(
         self, tokens: Int[Tensor, "batch length"], padding_mask: Bool[Tensor, "batch length"] | None

@@ -1,0 +1,8 @@
+"""Print what goes with what, and why not."""
+
+
+def main() -> None:
+    """Print the tables."""
+    from xformer.compatibility_table import markdown
+
+    print(markdown())

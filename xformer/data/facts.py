@@ -1,0 +1,29 @@
+"""What a task has to know of its data, and a run directory keeps of them."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """The numbers that decide a model's outer layers.
+
+    Attributes:
+        vocabulary: number of token ids, padding included.
+        length: the longest sequence, in tokens.
+        classes: number of labels; None where the labels are tokens.
+        padding: the id that fills short sequences up; None where nothing is padded.
+        begin: the id that a written sequence begins with; None where there is none.
+        end: the id that a sequence ends with; None where there is none.
+    """
+
+    vocabulary: int
+    length: int
+    classes: int | None = None
+    padding: int | None = None
+    begin: int | None = None
+    end: int | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The facts as JSON can hold them."""
+        return asdict(self)
