@@ -1,7 +1,9 @@
 """Which checkpoint a run continues from."""
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,18 +19,24 @@ def found(directory: Path) -> list[Path]:
     return sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True)
 
 
+def readable(directory: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The checkpoints that can be read, newest first, with their content; the log tells of a damaged one."""
+    for file in found(directory):
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:
+            log.warning("%s cannot be read (%s); an older checkpoint is tried", file, str(error).splitlines()[0])
+            continue
+        yield file, content
+
+
 def newest_readable(directory: Path) -> Path:
-    """The newest checkpoint that can be read; a damaged one is passed over, and the log says so.
+    """The newest checkpoint that can be read.
 
     Raises:
         RunError: there is none, so that `resume=true` would train from scratch.
     """
-    for file in found(directory):
-        try:
-            torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-        except Exception as error:
-            log.warning("%s cannot be read (%s); an older checkpoint is tried", file, str(error).splitlines()[0])
-            continue
+    for file, _ in readable(directory):
         return file
     raise RunError(
         f"resume=true found no readable checkpoint in hydra.run.dir={directory}; give the directory of the run to "

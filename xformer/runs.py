@@ -1,0 +1,154 @@
+"""A finished run, opened from its directory alone: its model, its tokenizer and what it has to know of its data."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from xformer import checkpoints
+from xformer.build import CONFIG_FILE, Plan
+from xformer.configuration import target, validate
+from xformer.data.base import DataModule
+from xformer.data.tokenizer import Tokenised
+from xformer.errors import DataError
+from xformer.record.summary import Summary, read_summary
+from xformer.tasks.base import Task
+
+_TRAINING_ALONE = ("callbacks", "logger")
+"""Groups that decide nothing of a trained model, and may name variables that only the training machine has."""
+_TOKEN_TABLE = "model.embedding.weight"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run left behind.
+
+    Attributes:
+        directory: the run directory.
+        config: the resolved configuration.
+        summary: how it went.
+        checkpoint: the file the weights come from.
+        data: its facts, `encode` and `decode`; no data is loaded.
+        task: the trained model, in evaluation mode.
+    """
+
+    directory: Path
+    config: DictConfig
+    summary: Summary
+    checkpoint: Path
+    data: DataModule
+    task: Task
+
+
+def open_run(directory: Path) -> Run:
+    """Build a run's model again and load its best weights, or the newest where the best are not known.
+
+    Only targets of this project and of Lightning are instantiated, and weights are read with `weights_only`: a
+    directory from elsewhere cannot run code.
+
+    Raises:
+        DataError: the directory holds no finished run, no readable checkpoint, or one of another model or vocabulary.
+        ConfigError: its configuration is not valid, for this version of the project at least.
+    """
+    if not directory.is_dir():
+        raise DataError(f"{directory} is no directory: give that of a run, such as outputs/DATE/TIME.")
+    summary = read_summary(directory)
+    if summary.status != "finished":
+        raise DataError(
+            f"{directory} holds a run that {summary.status} ({(summary.error or 'no reason known').rstrip('.')}): give "
+            "one that finished."
+        )
+    config = read_config(directory)
+    plan = Plan.of(config)
+    plan.data.restore(directory)
+    _check_tokenizer(plan.data, directory)
+    task = plan.build_task()
+    checkpoint, weights = _weights(directory, summary)
+    _check_shapes(task, weights, checkpoint)
+    task.load_state_dict(weights)
+    return Run(directory, config, summary, checkpoint, plan.data, task.eval())
+
+
+def read_config(directory: Path) -> DictConfig:
+    """The run's configuration, checked, without the groups that only training needs.
+
+    Raises:
+        DataError: there is none, or it is no YAML.
+        ConfigError: it is not valid.
+    """
+    path = directory / CONFIG_FILE
+    try:
+        config = OmegaConf.load(path)
+    except (OSError, YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read ({str(error).splitlines()[0]}): train the run again.") from error
+    if not isinstance(config, DictConfig):
+        raise DataError(f"{path} is no configuration: train the run again.")
+    for key in _TRAINING_ALONE:
+        config.pop(key, None)
+    for node in _targets(config):
+        target(node)
+    validate(config)
+    return config
+
+
+def _targets(node: Any) -> Iterator[DictConfig]:
+    """Every node that would be instantiated, however deep: `validate` trusts the parts of a part."""
+    if isinstance(node, DictConfig):
+        if "_target_" in node:
+            yield node
+        for key in node:
+            yield from _targets(node._get_node(key))
+    elif OmegaConf.is_list(node):
+        for index in range(len(node)):
+            yield from _targets(node._get_node(index))
+
+
+def _weights(directory: Path, summary: Summary) -> tuple[Path, dict[str, Tensor]]:
+    """The checkpoint of the best step, else the newest, and its weights."""
+    best = None if summary.monitor is None else summary.monitor.step
+    newest = None
+    for file, content in checkpoints.readable(directory):
+        if content.get("global_step") == best:
+            return file, content["state_dict"]
+        newest = newest or (file, content["state_dict"])
+    if newest is None:
+        raise DataError(
+            f"{directory} has no readable checkpoint in {checkpoints.FOLDER}/: train the run again, with "
+            "trainer.enable_checkpointing=true."
+        )
+    return newest
+
+
+def _check_tokenizer(data: DataModule, directory: Path) -> None:
+    if isinstance(data, Tokenised) and data.tokenizer.vocabulary > data.facts.vocabulary:
+        raise DataError(
+            f"{directory} has a tokenizer of {data.tokenizer.vocabulary:,} ids, and its model was trained with "
+            f"{data.facts.vocabulary:,}: put back the run's own tokenizer.json."
+        )
+
+
+def _check_shapes(task: Task, weights: dict[str, Tensor], checkpoint: Path) -> None:
+    expected = task.state_dict()
+    for name, tensor in expected.items():
+        if name not in weights:
+            raise DataError(f"{checkpoint} lacks {name}, which the run's config.yaml describes: it is another model's.")
+        found = weights[name]
+        if name == _TOKEN_TABLE and len(found) != len(tensor):
+            raise DataError(
+                f"{checkpoint} has a vocabulary of {len(found):,} ids, and the run's data.json one of {len(tensor):,}: "
+                "put back the files that belong together."
+            )
+        if found.shape != tensor.shape:
+            raise DataError(
+                f"{checkpoint} has {name} of shape {tuple(found.shape)}, and the run's config.yaml and data.json "
+                f"describe {tuple(tensor.shape)}: put back the files that belong together."
+            )
+    unknown = next((name for name in weights if name not in expected), None)
+    if unknown is not None:
+        raise DataError(
+            f"{checkpoint} has {unknown}, which the run's config.yaml does not describe: it is another model's."
+        )
