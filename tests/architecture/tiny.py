@@ -30,15 +30,14 @@ Model = TypeVar("Model", bound=nn.Module)
 
 def stack(kind: type[Stack], *, attention: Any = "full", position: str = "none", **options: Any) -> Stack:
     """A stack over token ids, or over vectors with `vectors=True`; `attention` is a name or a factory."""
-    build = attention_factory(attention) if isinstance(attention, str) else attention
-    parts = {"attention": build, "position": position_factory(position)}
+    parts = {"attention": _factory(attention), "position": position_factory(position)}
     return _built(kind, parts, **options)
 
 
 def encoder_decoder(
     *,
     attention: str = "full",
-    decoder_attention: str = "full",
+    decoder_attention: Any = "full",
     cross_attention: str = "full",
     position: str = "none",
     decoder_position: str = "none",
@@ -47,12 +46,16 @@ def encoder_decoder(
     """The same, of both sides."""
     parts = {
         "attention": attention_factory(attention),
-        "decoder_attention": attention_factory(decoder_attention),
+        "decoder_attention": _factory(decoder_attention),
         "cross_attention": attention_factory(cross_attention),
         "position": position_factory(position),
         "decoder_position": position_factory(decoder_position),
     }
     return _built(EncoderDecoder, parts, **options)
+
+
+def _factory(attention: Any) -> Any:
+    return attention_factory(attention) if isinstance(attention, str) else attention
 
 
 def _built(kind: Any, parts: dict[str, Any], *, vectors: bool = False, layers: int = LAYERS, **options: Any) -> Any:

@@ -181,6 +181,12 @@ class EncoderDecoder(Architecture):
         """Whether decoding can go on from a state instead of computing everything again."""
         return self.decoder.incremental
 
+    @property
+    def extrapolates(self) -> bool:
+        """Whether sources may be longer than `max_length`; targets have `decoder.extrapolates`."""
+        across = self.decoder.attentions[1]
+        return self.tower.extrapolates and Capability.VARIABLE_LENGTH in across.provides
+
     def init_states(self, memory: Memory, max_length: int) -> list[State]:
         """One decoding state per layer, for targets of at most `max_length` tokens, the memory projected in each."""
         return self.decoder.init_states(max_length, memory)

@@ -1,15 +1,16 @@
-"""Greedy decoding from an encoder-decoder: always the most likely token."""
+"""Greedy decoding from an encoder-decoder, in one call."""
 
 from collections.abc import Callable
 
-import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
 from xformer.architecture.encoder_decoder import EncoderDecoder
+from xformer.decoding.choice import most_likely
+from xformer.decoding.transducing import Transducing
+from xformer.decoding.writing import write
 
 
-@torch.no_grad()
 def greedy(
     model: EncoderDecoder,
     logits: Callable[[Tensor], Tensor],
@@ -22,8 +23,6 @@ def greedy(
 ) -> Int[Tensor, "batch new"]:
     """Write the target of each source, in evaluation mode; after its end token, a row repeats it.
 
-    Attention without incremental state is recomputed for every token.
-
     Args:
         model: reads the sources.
         logits: hidden states (batch 1 d_model) to logits (batch 1 vocabulary).
@@ -33,12 +32,5 @@ def greedy(
         end: the token that a target ends with.
         max_new: how many tokens to write at most.
     """
-    memory = model.encode(source, padding_mask)
-    states = model.init_states(memory, max_new) if model.incremental else None
-    target = torch.full_like(source[:, :1], begin)
-    ended = torch.zeros_like(target, dtype=torch.bool)
-    while target.shape[1] <= max_new and not ended.all():
-        hidden = model.decode(target, memory) if states is None else model.decode(target[:, -1:], states=states)
-        best = logits(hidden[:, -1:]).argmax(-1).masked_fill(ended, end)
-        target, ended = torch.cat((target, best), dim=1), ended | (best == end)
-    return target[:, 1:]
+    prefixes = Transducing(model, logits, source, padding_mask, begin=begin, max_new=max_new)
+    return write(prefixes, most_likely, end=end)

@@ -1,5 +1,6 @@
 """Autoregressive language modelling."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from jaxtyping import Float, Int
@@ -10,19 +11,26 @@ from xformer.architecture.stack import Stack
 from xformer.data.base import DataModule
 from xformer.data.batch import Batch, LanguageModelingBatch
 from xformer.data.facts import Facts
-from xformer.decoding.sampling import sample
+from xformer.decoding.choice import Sampling
+from xformer.decoding.continuing import Continuing
+from xformer.decoding.filters import Temperature
+from xformer.decoding.prefixes import pad_left
+from xformer.decoding.writing import write
+from xformer.errors import DataError
 from xformer.tasks.base import Outcome
+from xformer.tasks.generative import Generative
 from xformer.tasks.metrics import TokenAccuracy
 from xformer.tasks.token_prediction import TokenPrediction
 
-PROMPT_TOKENS, SAMPLE_TOKENS = 16, 300
+PROMPT_TOKENS, SAMPLE_TOKENS, TEMPERATURE = 16, 300, 0.8
 
 
-class LanguageModeling(TokenPrediction):
+class LanguageModeling(TokenPrediction, Generative):
     """A causal stack that predicts the next token."""
 
     takes: ClassVar[type[Batch]] = LanguageModelingBatch
     needs_causal: ClassVar[bool] = True
+    continues: ClassVar[bool] = True
 
     model: Stack
 
@@ -39,8 +47,23 @@ class LanguageModeling(TokenPrediction):
         logits = self(batch.tokens)
         return Outcome(self.loss(logits, batch.labels), logits, batch.labels)
 
+    def prefixes(self, prompts: Sequence[Int[Tensor, " tokens"]], facts: Facts, max_new: int) -> Continuing:
+        """Prompts to go on from; an empty one begins as a document does, after the end of another.
+
+        Raises:
+            DataError: a prompt is empty and documents have no end token, or is longer than the model reads.
+        """
+        if facts.end is None and not all(map(len, prompts)):
+            raise DataError(
+                "A prompt is empty, and this tokenizer has no token to begin with; give at least one character."
+            )
+        rows = [row if len(row) else row.new_tensor([facts.end]) for row in prompts]
+        return Continuing(self.model, self.logits, *pad_left(rows), max_new)
+
     def epilogue(self, data: DataModule) -> str:
         """The model's continuation of the held-out text's first tokens, always from the same seed."""
         prompt = next(iter(data.val_dataloader())).tokens[0, :PROMPT_TOKENS].to(self.device)
         self.eval()
-        return data.decode(sample(self.model, self, prompt, SAMPLE_TOKENS, temperature=0.8, seed=0).tolist())
+        prefixes = self.prefixes([prompt], data.facts, SAMPLE_TOKENS)
+        write(prefixes, Sampling([0], SAMPLE_TOKENS, self.device), end=None, filters=[Temperature(TEMPERATURE)])
+        return data.decode(prefixes.tokens[0].tolist())

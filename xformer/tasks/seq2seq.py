@@ -1,5 +1,6 @@
 """Writing one sequence while reading another."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from jaxtyping import Bool, Float, Int
@@ -11,18 +12,22 @@ from xformer.data.base import DataModule
 from xformer.data.batch import Batch, Seq2SeqBatch
 from xformer.data.facts import Facts
 from xformer.decoding.greedy import greedy
+from xformer.decoding.prefixes import pad_right
+from xformer.decoding.transducing import Transducing
 from xformer.tasks.base import Outcome
+from xformer.tasks.generative import Generative
 from xformer.tasks.metrics import SequenceAccuracy, TokenAccuracy
 from xformer.tasks.token_prediction import TokenPrediction
 
 EXAMPLES = 3
 
 
-class Seq2Seq(TokenPrediction):
+class Seq2Seq(TokenPrediction, Generative):
     """An encoder-decoder that predicts the target's next token from the source and the target's tokens so far."""
 
     takes: ClassVar[type[Batch]] = Seq2SeqBatch
     transduces: ClassVar[bool] = True
+    continues: ClassVar[bool] = False
 
     model: EncoderDecoder
 
@@ -47,6 +52,16 @@ class Seq2Seq(TokenPrediction):
         """Cross-entropy in nats per real token of the target."""
         logits = self(batch.source_tokens, batch.source_padding_mask, batch.target_tokens)
         return Outcome(self.loss(logits, batch.labels), logits, batch.labels)
+
+    def prefixes(self, prompts: Sequence[Int[Tensor, " tokens"]], facts: Facts, max_new: int) -> Transducing:
+        """Sources to write targets for.
+
+        Raises:
+            DataError: a source is longer than the model reads.
+        """
+        assert facts.begin is not None
+        source, mask = pad_right(prompts)
+        return Transducing(self.model, self.logits, source, mask, begin=facts.begin, max_new=max_new)
 
     def epilogue(self, data: DataModule) -> str:
         """What the model writes for the first held-out sources, next to what it should."""

@@ -1,0 +1,104 @@
+"""What changes the logits before a token is chosen; each stands alone, and they are applied in the order given.
+
+The usual order is that of the classes here: penalty, temperature, top-k, top-p.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from xformer.decoding.prefixes import Prefixes
+from xformer.errors import ConfigError
+
+Filter = Callable[[Tensor, Prefixes], Tensor]
+"""Logits (rows vocabulary) and the rows they continue, to logits."""
+
+
+@dataclass(frozen=True)
+class RepetitionPenalty:
+    """Makes every token that is in the row already, prompt included, less likely.
+
+    Keskar et al. 2019, "CTRL", section 4.1: x / penalty. A negative logit is multiplied instead (Hugging Face), as
+    dividing it would make it more likely. 1 changes nothing; the paper uses 1.2.
+
+    Raises:
+        ConfigError: the penalty is not positive.
+    """
+
+    penalty: float
+
+    def __post_init__(self) -> None:
+        if self.penalty <= 0:
+            raise ConfigError(f"repetition_penalty={self.penalty} must be positive; 1 changes nothing.")
+
+    def __call__(self, logits: Float[Tensor, "rows vocabulary"], rows: Prefixes) -> Float[Tensor, "rows vocabulary"]:
+        """Divide what has been seen."""
+        seen = rows.tokens
+        if rows.real is not None:
+            seen = seen.where(rows.real, seen[:, -1:])  # the last one is never padding
+        found = logits.gather(1, seen)
+        return logits.scatter(1, seen, (found / self.penalty).where(found > 0, found * self.penalty))
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """Divides the logits: below 1 sharpens the distribution, above 1 flattens it.
+
+    Raises:
+        ConfigError: the temperature is not positive.
+    """
+
+    temperature: float
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise ConfigError(f"temperature={self.temperature} must be positive; leave it out for greedy decoding.")
+
+    def __call__(self, logits: Float[Tensor, "rows vocabulary"], rows: Prefixes) -> Float[Tensor, "rows vocabulary"]:
+        """Divide all."""
+        return logits / self.temperature
+
+
+@dataclass(frozen=True)
+class TopK:
+    """Keeps the k most likely tokens (Fan et al. 2018); of equal ones at the border, all.
+
+    Raises:
+        ConfigError: nothing is kept.
+    """
+
+    k: int
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ConfigError(f"top_k={self.k} keeps no token; use 1 or more.")
+
+    def __call__(self, logits: Float[Tensor, "rows vocabulary"], rows: Prefixes) -> Float[Tensor, "rows vocabulary"]:
+        """Mask the others."""
+        least = logits.topk(min(self.k, logits.shape[-1]), dim=-1).values[:, -1:]
+        return logits.masked_fill(logits < least, float("-inf"))
+
+
+@dataclass(frozen=True)
+class TopP:
+    """Keeps the fewest most likely tokens whose probabilities add up to p at least (Holtzman et al. 2020, nucleus).
+
+    Raises:
+        ConfigError: p is not in (0, 1].
+    """
+
+    p: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.p <= 1:
+            raise ConfigError(f"top_p={self.p} is no share of the probability; use more than 0 and at most 1.")
+
+    def __call__(self, logits: Float[Tensor, "rows vocabulary"], rows: Prefixes) -> Float[Tensor, "rows vocabulary"]:
+        """Mask the others."""
+        sorted_logits, order = logits.sort(dim=-1, descending=True, stable=True)
+        probabilities = sorted_logits.softmax(-1)
+        # A token stays while those before it have not reached p; the first always does.
+        gone = (probabilities.cumsum(-1) - probabilities) >= self.p
+        return logits.masked_fill(gone.scatter(1, order, gone), float("-inf"))
