@@ -70,11 +70,16 @@ def draw(attention: AttentionMap, queries: Axis, keys: Axis, scale: Scale) -> by
 
 
 def _label(panel: Panel, cell: float, queries: Sequence[str], keys: Sequence[str]) -> None:
-    """Name as many tokens as there is room for: all, or every so many."""
+    """Name all tokens, or, where there is no room for that, every so many of them and their index."""
     step = ceil(LABEL / cell)
-    turned = 90 if max(map(len, keys)) > 2 else 0
-    panel.set_xticks(range(0, len(keys), step), [_cut(token) for token in keys[::step]], rotation=turned)
-    panel.set_yticks(range(0, len(queries), step), [_cut(token) for token in queries[::step]])
+
+    def names(tokens: Sequence[str]) -> list[str]:
+        chosen = [_cut(token) for token in tokens[::step]]
+        return chosen if step == 1 else [f"{token} {index * step}" for index, token in enumerate(chosen)]
+
+    turned = 90 if max(map(len, names(keys))) > 2 else 0
+    panel.set_xticks(range(0, len(keys), step), names(keys), rotation=turned)
+    panel.set_yticks(range(0, len(queries), step), names(queries))
     panel.tick_params(labelsize=7, length=2, pad=1.5)
 
 
