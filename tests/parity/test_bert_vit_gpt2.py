@@ -66,17 +66,19 @@ def test_vit() -> None:
     same(ours(theirs.embeddings(images)), theirs(images).last_hidden_state)
 
 
-def test_gpt2() -> None:
-    config = GPT2Config(
-        vocab_size=11,
-        n_positions=9,
+def gpt2_config(vocabulary: int = 11, length: int = 9) -> GPT2Config:
+    return GPT2Config(
+        vocab_size=vocabulary,
+        n_positions=length,
         n_embd=SIZE.d_model,
         n_layer=SIZE.layers,
         n_head=SIZE.heads,
         n_inner=SIZE.feed_forward,
         activation_function="gelu",
     )
-    theirs, ours = randomise(GPT2Model(config)), build(Decoder, 9)
+
+
+def copy_gpt2(ours: Decoder, theirs: GPT2Model) -> None:
     for block, layer in zip(blocks(ours), theirs.h, strict=True):
         # Their Conv1D holds the transposed matrix, and one for queries, keys and values.
         weights, biases = layer.attn.c_attn.weight.T.chunk(3), layer.attn.c_attn.bias.chunk(3)
@@ -89,6 +91,11 @@ def test_gpt2() -> None:
         copy_linear(block.feed_forward.branch.contract, layer.mlp.c_proj.weight.T, layer.mlp.c_proj.bias)
         copy_module(block.feed_forward.norm, layer.ln_2)
     copy_module(ours.tower.norm, theirs.ln_f)
+
+
+def test_gpt2() -> None:
+    theirs, ours = randomise(GPT2Model(gpt2_config())), build(Decoder, 9)
+    copy_gpt2(ours, theirs)
     tokens = torch.randint(11, (3, 9))
     for real in (padded([9, 9, 9], "right"), padded([9, 5, 1], "right"), padded([9, 5, 1], "left")):
         positions = positions_of(real)

@@ -64,19 +64,19 @@ def test_rope(head_dim: int, base: float) -> None:
         torch.testing.assert_close(ours.rotate(x, positions), turned, atol=5e-5, rtol=0)
 
 
-@pytest.mark.parametrize("padding", PADDINGS)
-def test_llama(padding: str) -> None:
-    config = LlamaConfig(
-        vocab_size=11,
-        hidden_size=SIZE.d_model,
-        num_hidden_layers=SIZE.layers,
-        num_attention_heads=SIZE.heads,
-        num_key_value_heads=2,
-        intermediate_size=SIZE.feed_forward,
-        rms_norm_eps=1e-5,
-    )
-    theirs = randomise(LlamaModel(config))
-    ours = build(
+LLAMA = LlamaConfig(
+    vocab_size=11,
+    hidden_size=SIZE.d_model,
+    num_hidden_layers=SIZE.layers,
+    num_attention_heads=SIZE.heads,
+    num_key_value_heads=2,
+    intermediate_size=SIZE.feed_forward,
+    rms_norm_eps=1e-5,
+)
+
+
+def like_llama(theirs: LlamaModel) -> Decoder:
+    ours: Decoder = build(
         Decoder,
         9,
         norm_layer="rms",
@@ -92,6 +92,13 @@ def test_llama(padding: str) -> None:
         copy_module(block.feed_forward.branch.contract, mlp.down_proj)
         copy_module(block.feed_forward.norm, layer.post_attention_layernorm)
     copy_module(ours.tower.norm, theirs.norm)
+    return ours
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_llama(padding: str) -> None:
+    theirs = randomise(LlamaModel(LLAMA))
+    ours = like_llama(theirs)
     real, tokens = PADDINGS[padding], torch.randint(11, (3, 9))
     positions = positions_of(real)
     output = theirs(tokens, attention_mask=real.long(), position_ids=positions).last_hidden_state

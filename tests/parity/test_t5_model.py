@@ -57,24 +57,25 @@ def copy_stack(ours: nn.Module, theirs: Any) -> None:
     ours.position.weight.data.copy_(table)  # type: ignore[union-attr, operator]
 
 
-def test_encoder_and_decoder() -> None:
-    config = T5Config(
-        vocab_size=11,
-        d_model=SIZE.d_model,
-        d_kv=SIZE.head_dim,
-        d_ff=SIZE.feed_forward,
-        num_layers=SIZE.layers,
-        num_heads=SIZE.heads,
-        relative_attention_num_buckets=BUCKETS,
-        relative_attention_max_distance=MAX_DISTANCE,
-        layer_norm_epsilon=1e-5,
-        feed_forward_proj="relu",
-        decoder_start_token_id=0,
-    )
-    theirs = randomise(T5Model(config))
+T5_CONFIG = T5Config(
+    vocab_size=11,
+    d_model=SIZE.d_model,
+    d_kv=SIZE.head_dim,
+    d_ff=SIZE.feed_forward,
+    num_layers=SIZE.layers,
+    num_heads=SIZE.heads,
+    relative_attention_num_buckets=BUCKETS,
+    relative_attention_max_distance=MAX_DISTANCE,
+    layer_norm_epsilon=1e-5,
+    feed_forward_proj="relu",
+    decoder_start_token_id=0,
+)
+
+
+def like_t5(theirs: Any) -> EncoderDecoder:
     position = position_factory("t5")
     position.keywords.update(buckets=BUCKETS, max_distance=MAX_DISTANCE)
-    ours = build(
+    ours: EncoderDecoder = build(
         EncoderDecoder,
         30,
         norm_layer="rms",
@@ -86,6 +87,12 @@ def test_encoder_and_decoder() -> None:
     )
     copy_stack(ours.tower, theirs.encoder)
     copy_stack(ours.decoder, theirs.decoder)
+    return ours
+
+
+def test_encoder_and_decoder() -> None:
+    theirs = randomise(T5Model(T5_CONFIG))
+    ours = like_t5(theirs)
     real, source, target = padded([30, 12, 1], "right"), torch.randint(11, (3, 30)), torch.randint(11, (3, 27))
     output = theirs(input_ids=source, attention_mask=real.long(), decoder_input_ids=target)
     memory = ours.encode(theirs.shared(source), real)

@@ -63,7 +63,7 @@ def beam_search(
         end: the token that a hypothesis ends with; None where each has all the tokens there is room for.
         length_penalty: the exponent of the length.
         early_stop: stop at `beams` finished hypotheses; otherwise when no running one can still become better than the
-            worst of them.
+            worst of them. One beam stops at its first in any case: it is greedy decoding.
         filters: what changes the logits before.
 
     Raises:
@@ -148,7 +148,7 @@ def _settled(
 ) -> Bool[Tensor, "prompts 1"]:
     """Whether a prompt needs no further search."""
     worst = finished[:, -1:]
-    if early_stop:
+    if early_stop or running.shape[1] == 1:
         return worst > float("-inf")
     # A sum only falls. Where length is rewarded, a running hypothesis may keep its sum and grow as long as possible.
     reach = steps if length_penalty > 0 else step + 1

@@ -97,6 +97,8 @@ class TopP:
 
     def __call__(self, logits: Float[Tensor, "rows vocabulary"], rows: Prefixes) -> Float[Tensor, "rows vocabulary"]:
         """Mask the others."""
+        if self.p == 1:
+            return logits  # which rounding would cut off the ends of
         sorted_logits, order = logits.sort(dim=-1, descending=True, stable=True)
         probabilities = sorted_logits.softmax(-1)
         # A token stays while those before it have not reached p; the first always does.
