@@ -22,6 +22,12 @@ TEXT = [*SMALL, "task=language_modeling", "data.block=32", "tokenizer=byte"]
 Draw = Callable[..., dict[str, np.ndarray]]
 
 
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HYDRA_FULL_ERROR", "XFORMER_WRAPPED"):  # which the front door sets, for what it starts
+        monkeypatch.setenv(name, "1")
+
+
 @pytest.fixture
 def draw(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Draw:
     """Run the command, which prints the files it wrote; the numbers among them."""
@@ -83,8 +89,11 @@ def test_a_classifier_with_a_class_token(
     np.testing.assert_allclose(found["attention"].sum(-1), 1, atol=1e-5)
 
 
-def test_a_translator_shows_how_it_aligns(compose_job: ComposeJob, draw: Draw, tmp_path: Path) -> None:
+def test_a_translator_shows_how_it_aligns(
+    compose_job: ComposeJob, draw: Draw, refusal: Callable[..., str], tmp_path: Path
+) -> None:
     directory = finished(compose_job, *PAIRS)
+    assert "--target is empty" in refusal(directory, "--input", "4", "--target", "")
     given = draw(directory, "--input", "4 7 15", "--target", "15 7", "--output", str(tmp_path / "elsewhere"))
     assert given["attention.keys"].tolist() == ["4", "7", "15", "<end>"]
     assert given["decoder_attention.keys"].tolist() == ["<begin>", "15", "7"]

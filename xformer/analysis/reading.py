@@ -90,9 +90,9 @@ def _pair(task: Seq2Seq, data: DataModule, source: Tensor, text: str | None) -> 
 
 
 def _encode(data: DataModule, text: str, option: str) -> Tensor:
-    ids = data.encode(text)
-    if not len(ids):
+    if not text:
         raise DataError(f"{option} is empty: give at least one token.")
+    ids = data.encode(text)
     if len(ids) > LONGEST:
         raise DataError(f"{option} has {len(ids):,} tokens, and maps are drawn of {LONGEST:,} at most: give fewer.")
     return torch.as_tensor(ids, dtype=torch.long)[None]
