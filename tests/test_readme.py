@@ -92,6 +92,8 @@ COMPILED = [
     pytest.mark.slow,
     pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile calls a C++ compiler"),
 ]
+# The finished runs that README's commands open, and how they are made.
+RUNS = {"outputs/listops": [], "outputs/reverse": ["task=seq2seq"]}
 XFORMER = [line for line in LINES if Command.of(line).program.startswith("xformer ")]
 
 
@@ -208,8 +210,15 @@ def _subprocess(overrides: list[str]) -> None:
 
 @pytest.mark.parametrize("line", XFORMER)
 def test_an_xformer_command_runs(
-    line: str, files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    line: str,
+    files: Path,
+    compose_job: ComposeJob,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    for directory in RUNS.keys() & {*shlex.split(line)}:
+        run(compose_job(*fast(RUNS[directory]), directory=files / directory))
+        capsys.readouterr()
     monkeypatch.setattr(sys, "argv", shlex.split(line))
     monkeypatch.setattr(overhead, "OVERRIDES", [*overhead.OVERRIDES, "size=tiny", "data.block=16"])
     monkeypatch.setattr(overhead, "ROUNDS", 1)

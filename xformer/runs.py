@@ -89,6 +89,7 @@ def read_config(directory: Path) -> DictConfig:
         raise DataError(f"{path} is no configuration: train the run again.")
     for key in _TRAINING_ALONE:
         config.pop(key, None)
+    config.cache = str(directory)  # nothing is read from it, and it may name a variable that is not set here
     for node in _targets(config):
         target(node)
     validate(config)

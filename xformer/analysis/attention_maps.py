@@ -1,0 +1,150 @@
+r"""Attention maps: per layer and head, what every query takes from every key.
+
+Every variant mixes values linearly, out = W(query, key) V + c(query, key), with W a matrix of queries x keys that most
+variants never write out, and c a term that some position schemes add (Shaw et al. 2018, equation 3: sum_j w_ij aV_ij).
+So W is what a variant does to the columns of the identity,
+
+    W e_j = mix(query, key, e_j) - mix(query, key, 0)
+
+as many columns at a time as a head has features. No variant has to know of it, and it is exact for each:
+
+    full, additive, multiplicative, local, sparse, bigbird      the softmax; rows sum to 1
+    performer          phi(Q) phi(K)^T, normalised; rows sum to 1
+    linformer          softmax(Q (E K)^T / sqrt(d)) F: F is learned, so entries may be negative and rows sum to anything
+
+A row is zero where a query has nothing to read. Time is k / d + 1 passes through the variant; memory O(q k), the map's.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from xformer.architecture.base import Architecture
+from xformer.architecture.tower import Tower
+from xformer.attention.base import Attention
+from xformer.attention.mask import Mask
+from xformer.layers.block import Block
+from xformer.position.bias import RelativeBias
+
+EVEN = 1e-3
+"""How far from 1 the sum of a distribution's weights may be."""
+
+
+@dataclass(frozen=True)
+class AttentionMap:
+    """What one layer's heads read.
+
+    Attributes:
+        slot: the place of the attention, by the configuration's key.
+        layer: of its stack, from 0.
+        variant: the class that mixed.
+        weights: W, for each sequence and head.
+    """
+
+    slot: str
+    layer: int
+    variant: str
+    weights: Float[Tensor, "batch heads query key"]
+
+    @property
+    def entropy(self) -> Float[Tensor, " heads"] | None:
+        """Of the weights in nats, the mean over queries that read something; None where they are no distributions."""
+        total = self.weights.sum(-1)
+        reads = total > EVEN
+        if self.weights.min() < -EVEN or ((total - 1).abs() > EVEN)[reads].any():
+            return None
+        rows = torch.special.entr(self.weights.clamp(min=0)).sum(-1) * reads
+        mean: Tensor = rows.sum(dim=(0, 2)) / reads.sum(dim=(0, 2)).clamp(min=1)
+        return mean
+
+
+@torch.no_grad()
+def implied_matrix(
+    mix: Attention,
+    query: Float[Tensor, "b h q d"],
+    key: Float[Tensor, "b h k d"],
+    *,
+    mask: Mask,
+    bias: RelativeBias | None = None,
+) -> Float[Tensor, "b h q k"]:
+    """The W that a variant multiplies values with, whether or not it ever writes it out.
+
+    Args:
+        mix: the variant.
+        query: as the variant gets it: rotated, and shifted by the bias.
+        key: likewise.
+        mask: positions, causality and padding.
+        bias: the relative bias.
+    """
+    keys, features = key.shape[2:]
+    constant = mix(query, key, torch.zeros_like(key), mask=mask, bias=bias)
+    columns = []
+    for first in range(0, keys, features):
+        some = torch.eye(keys, features, dtype=key.dtype, device=key.device).roll(first, dims=0)
+        mixed = mix(query, key, some.expand_as(key).contiguous(), mask=mask, bias=bias)
+        columns.append((mixed - constant)[..., : keys - first])
+    return torch.cat(columns, dim=-1)
+
+
+@torch.no_grad()
+def attention_maps(model: Architecture, forward: Callable[[], object]) -> list[AttentionMap]:
+    """The maps of all layers, slot by slot, in evaluation mode.
+
+    Layers that share their parameters have a map each.
+
+    Args:
+        model: whose attentions are watched.
+        forward: runs the model once, on sequences and not from a decoding state.
+    """
+    calls: list[_Call] = []
+    hooks = [
+        mix.register_forward_pre_hook(partial(_remember, calls, slot), with_kwargs=True)
+        for slot, mix in _attentions(model)
+    ]
+    training = model.training
+    try:
+        model.eval()
+        forward()
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+    of_slot = {slot: [call for call in calls if call.slot == slot] for slot in model.slots}
+    return [call.map(layer) for made in of_slot.values() for layer, call in enumerate(made)]
+
+
+class _Call(NamedTuple):
+    """One use of a variant."""
+
+    slot: str
+    mix: Attention
+    arguments: tuple[Tensor, ...]
+    about: dict[str, Any]
+
+    def map(self, layer: int) -> AttentionMap:
+        query, key, _ = self.arguments
+        return AttentionMap(
+            self.slot, layer, type(self.mix).__name__, implied_matrix(self.mix, query, key, **self.about)
+        )
+
+
+def _remember(
+    calls: list[_Call], slot: str, mix: nn.Module, arguments: tuple[Tensor, ...], about: dict[str, Any]
+) -> None:
+    calls.append(_Call(slot, cast(Attention, mix), arguments, about))
+
+
+def _attentions(model: Architecture) -> list[tuple[str, Attention]]:
+    """Every variant in the model and its slot: towers come in the slots' order, and a block's attentions do."""
+    towers = [part for part in model.children() if isinstance(part, Tower)]
+    places = [(tower, place) for tower in towers for place in range(len(tower.attentions))]
+    return [
+        (slot, block.attentions[place])
+        for slot, (tower, place) in zip(model.slots, places, strict=True)
+        for block in cast(list[Block], tower.blocks)
+    ]

@@ -1,0 +1,26 @@
+"""Draw what each head of a trained run reads: pictures, a page and the numbers."""
+
+import argparse
+from pathlib import Path
+
+
+def main() -> None:
+    """Read an input, and write its attention maps."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path, help="the run's directory")
+    parser.add_argument("--input", required=True, help="what the model reads; of two sequences, the source")
+    parser.add_argument("--target", help="of two sequences, the other one (default: what the model writes)")
+    parser.add_argument("--output", type=Path, help="directory for the files (default: RUN/attention)")
+    asked = parser.parse_args()
+
+    from xformer.analysis.attention_files import write
+    from xformer.analysis.attention_maps import attention_maps
+    from xformer.analysis.reading import read
+    from xformer.runs import open_run
+
+    run = open_run(asked.run)
+    reading = read(run.task, run.data, asked.input, asked.target)
+    maps = attention_maps(run.task.model, reading.forward)
+    title = f"Attention maps of {asked.run.resolve().name}"
+    for path in write(asked.output or asked.run / "attention", title, asked.input, maps, reading.axes):
+        print(path)
