@@ -122,6 +122,11 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("books/one.txt").write_text(text)
     part = Dataset.from_dict({"text": text.splitlines()})
     DatasetDict(train=part, validation=part, test=part).save_to_disk("Salesforce/wikitext")
+    lines = [line[:60] for line in text.splitlines() if line][:300]
+    pairs = Dataset.from_dict({"de": lines, "en": lines})
+    DatasetDict(train=pairs, validation=pairs, test=pairs).save_to_disk("bentrevett/multi30k")
+    for name in ("train.de", "train.en"):
+        Path(name).write_text("\n".join(lines))
     return tmp_path
 
 

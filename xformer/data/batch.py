@@ -39,7 +39,8 @@ class Seq2SeqBatch(NamedTuple):
     """Pairs of a sequence to read and one to write, both padded on the right.
 
     The target begins with the begin token and lacks the end token; the labels lack the first and have the second. The
-    masks are True at real tokens, None where nothing is padded; labels at padding are `IGNORED`.
+    masks are True at real tokens, None where nothing is padded; labels at padding are `IGNORED`. The references are the
+    targets as text, where they are text and what is written is to be scored.
     """
 
     source_tokens: Int[Tensor, "batch source"]
@@ -47,6 +48,7 @@ class Seq2SeqBatch(NamedTuple):
     target_tokens: Int[Tensor, "batch target"]
     target_padding_mask: Bool[Tensor, "batch target"] | None
     labels: Int[Tensor, "batch target"]
+    references: list[str] | None = None
 
     @classmethod
     def example(cls, length: int) -> "Seq2SeqBatch":

@@ -51,13 +51,18 @@ def read_files(files: str | list[str]) -> Documents:
     Raises:
         DataError: If a file is missing, empty or not UTF-8, or a pattern matches none.
     """
-    paths = [path for entry in ([files] if isinstance(files, str) else files) for path in _expand(entry)]
+    paths = [path for entry in ([files] if isinstance(files, str) else files) for path in expand(entry)]
     if not paths:
         raise DataError("data.files=[] names no file: give a path or a pattern, or null for Python's own prose.")
     return [_read_file(path) for path in paths]
 
 
-def _expand(entry: str) -> list[Path]:
+def expand(entry: str) -> list[Path]:
+    """The files of a path or a glob pattern, those of a pattern by name.
+
+    Raises:
+        DataError: If there is none.
+    """
     path = Path(entry).expanduser()
     if path.is_file():
         return [path]
@@ -90,12 +95,21 @@ def read_dataset(name: str, config: str | None, column: str) -> dict[str, Docume
     Raises:
         DataError: If it is neither here nor reachable, or lacks the column.
     """
+    return {split: _column(part, name, column) for split, part in load_dataset_splits(name, config).items()}
+
+
+def load_dataset_splits(name: str, config: str | None) -> "dict[str, Dataset]":
+    """A dataset's splits as "train", "val" and "test": a local directory if there is one, else the hub.
+
+    Raises:
+        DataError: If it is neither here nor reachable, or has no training split.
+    """
     loaded = _load_local(Path(name).expanduser(), config) if Path(name).expanduser().exists() else _load(name, config)
-    found: dict[str, Documents] = {}
+    found: dict[str, Dataset] = {}
     for split, names in NAMES.items():
         own = next((own for own in names if own in loaded), None)
         if own is not None:
-            found[split] = _column(loaded[own], name, column)
+            found[split] = loaded[own]
     if "train" not in found:
         raise DataError(f"data.dataset={name} has no split train, only {', '.join(loaded)}: choose another dataset.")
     return found

@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
-import torch
-from jaxtyping import Int, Int64
-from torch import Tensor
+from jaxtyping import Int64
 
-from xformer.data.batch import IGNORED, Seq2SeqBatch
+from xformer.data.batch import Seq2SeqBatch
 from xformer.data.cache import digest
 from xformer.data.facts import Facts
-from xformer.data.pairs import Pairs
+from xformer.data.pairs import Pairs, pad_pairs
 from xformer.errors import ConfigError, DataError
 
 Kind = Literal["copy", "reverse", "sort"]
@@ -38,17 +36,14 @@ class Sequences:
     def __len__(self) -> int:
         return len(self.sources)
 
+    @property
+    def lengths(self) -> Int64[np.ndarray, " pairs"]:
+        """Tokens of each source with its end; a target's are as many."""
+        return np.array([len(source) + 1 for source in self.sources])
+
     def __getitems__(self, indices: Sequence[int]) -> Seq2SeqBatch:
         sources, targets = [self.sources[index] for index in indices], [self.targets[index] for index in indices]
-        source, target, labels = (
-            _padded(sources, 0, PADDING),
-            _padded(targets, 1, PADDING),
-            _padded(targets, 0, IGNORED),
-        )
-        target[:, 0] = BEGIN
-        for tokens in (source, labels):
-            tokens[torch.arange(len(tokens)), torch.tensor([len(row) for row in sources])] = END
-        return Seq2SeqBatch(source, source != PADDING, target, target != PADDING, labels)
+        return pad_pairs(sources, targets, padding=PADDING, begin=BEGIN, end=END)
 
 
 class Transduction(Pairs):
@@ -69,6 +64,7 @@ class Transduction(Pairs):
         test_size: number of test sequences.
         generation_seed: decides the sequences.
         batch_size: sequences per step over all devices.
+        tokens_per_batch: most tokens per step over all devices, in place of `batch_size`.
         num_workers: processes that fetch ahead.
 
     Raises:
@@ -91,9 +87,10 @@ class Transduction(Pairs):
         test_size: int,
         generation_seed: int,
         batch_size: int,
+        tokens_per_batch: int | None = None,
         num_workers: int,
     ) -> None:
-        super().__init__(seed, cache, batch_size=batch_size, num_workers=num_workers)
+        super().__init__(seed, cache, batch_size=batch_size, num_workers=num_workers, tokens_per_batch=tokens_per_batch)
         for key, value, least in (
             ("symbols", symbols, 2),
             ("min_length", min_length, 1),
@@ -181,11 +178,3 @@ def _rearranged(source: Int64[np.ndarray, " length"], kind: Kind) -> Int64[np.nd
     if kind == "sort":
         return np.sort(source)
     return source[::-1] if kind == "reverse" else source
-
-
-def _padded(rows: list[Int64[np.ndarray, "..."]], start: int, filler: int) -> Int[Tensor, "rows longest_and_one"]:
-    """The rows from column `start` on, with room for a token before or after the longest."""
-    padded = np.full((len(rows), max(map(len, rows)) + 1), filler)
-    for line, row in zip(padded, rows, strict=True):
-        line[start : start + len(row)] = row
-    return torch.from_numpy(padded)

@@ -1,12 +1,13 @@
 """Writing one sequence while reading another."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
+from xformer.architecture.base import ArchitectureFactory
 from xformer.architecture.encoder_decoder import EncoderDecoder
 from xformer.data.base import DataModule
 from xformer.data.batch import Batch, Seq2SeqBatch
@@ -14,22 +15,58 @@ from xformer.data.facts import Facts
 from xformer.decoding.greedy import greedy
 from xformer.decoding.prefixes import pad_right
 from xformer.decoding.transducing import Transducing
+from xformer.optimization.optimizer import OptimizerFactory
+from xformer.optimization.schedule import Schedule
 from xformer.tasks.base import Outcome
 from xformer.tasks.generative import Generative
 from xformer.tasks.metrics import SequenceAccuracy, TokenAccuracy
+from xformer.tasks.text_metrics import BLEU, ChrF
 from xformer.tasks.token_prediction import TokenPrediction
 
 EXAMPLES = 3
 
 
 class Seq2Seq(TokenPrediction, Generative):
-    """An encoder-decoder that predicts the target's next token from the source and the target's tokens so far."""
+    """An encoder-decoder that predicts the target's next token from the source and the target's tokens so far.
+
+    Where the data give the targets as text (`Seq2SeqBatch.references`), what the model writes is decoded and scored.
+
+    Args:
+        facts: of the data.
+        architecture: builds the model.
+        optimizer: builds the optimiser.
+        schedule: the learning rate's factor at a step.
+        tied_embeddings: whether source, target and output share one table.
+        label_smoothing: share of the target given to all tokens, in training alone.
+        decode_batches: how many batches are decoded and scored at a validation, because decoding is slow; null for all.
+            The test split is decoded whole.
+    """
 
     takes: ClassVar[type[Batch]] = Seq2SeqBatch
     transduces: ClassVar[bool] = True
     continues: ClassVar[bool] = False
 
     model: EncoderDecoder
+
+    def __init__(
+        self,
+        facts: Facts,
+        architecture: ArchitectureFactory,
+        optimizer: OptimizerFactory,
+        schedule: Schedule,
+        *,
+        tied_embeddings: bool,
+        label_smoothing: float,
+        decode_batches: int | None,
+    ) -> None:
+        super().__init__(
+            facts, architecture, optimizer, schedule, tied_embeddings=tied_embeddings, label_smoothing=label_smoothing
+        )
+        self.facts, self.decode_batches = facts, decode_batches
+        self.val_text, self.test_text = (
+            MetricCollection({"bleu": BLEU(), "chrf": ChrF()}, prefix=f"{stage}/", compute_groups=False)
+            for stage in ("val", "test")
+        )
 
     def build_metrics(self, facts: Facts, prefix: str) -> MetricCollection:
         """Accuracy by token and by whole sequence."""
@@ -67,6 +104,36 @@ class Seq2Seq(TokenPrediction, Generative):
         assert facts.begin is not None
         source, mask = pad_right(prompts)
         return Transducing(self.model, self.logits, source, mask, begin=facts.begin, max_new=max_new)
+
+    def write(
+        self, source: Int[Tensor, "batch source"], padding_mask: Bool[Tensor, "batch source"] | None
+    ) -> Int[Tensor, "batch new"]:
+        """What is scored as the model's writing: greedy decoding, up to the longest sequence of the data."""
+        facts = self.facts
+        assert facts.begin is not None
+        assert facts.end is not None
+        return greedy(
+            self.model, self.logits, source, padding_mask, begin=facts.begin, end=facts.end, max_new=facts.length
+        )
+
+    def validation_step(self, batch: Any, index: int) -> None:
+        """One validation batch."""
+        super().validation_step(batch, index)
+        if self.decode_batches is None or index < self.decode_batches:
+            self._score(batch, self.val_text)
+
+    def test_step(self, batch: Any, index: int) -> None:
+        """One test batch."""
+        super().test_step(batch, index)
+        self._score(batch, self.test_text)
+
+    def _score(self, batch: Seq2SeqBatch, metrics: MetricCollection) -> None:
+        if batch.references is None:
+            return
+        decode = self.trainer.datamodule.decode  # type: ignore[attr-defined]
+        written = [decode(row) for row in self.write(batch.source_tokens, batch.source_padding_mask).tolist()]
+        metrics.update(written, batch.references)
+        self.log_dict(metrics, batch_size=len(written))
 
     def epilogue(self, data: DataModule) -> str:
         """What the model writes for the first held-out sources, next to what it should."""

@@ -1,0 +1,75 @@
+"""Scores of written text against references, computed by sacrebleu itself (Post 2018) over all processes' texts."""
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+_END = b"\0"
+
+
+class TextMetric(Metric):
+    """A score of a whole corpus, one reference for each text. Subclasses write `score`.
+
+    The texts are kept as bytes, each with a zero at its end, because processes exchange tensors alone; a zero inside a
+    text becomes a blank.
+    """
+
+    higher_is_better = True
+    full_state_update = False
+    written: list[Tensor]
+    references: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("written", [], dist_reduce_fx="cat")
+        self.add_state("references", [], dist_reduce_fx="cat")
+
+    def score(self, written: list[str], references: list[str]) -> float:
+        """The score of texts."""
+        raise NotImplementedError
+
+    def update(self, written: list[str], references: list[str]) -> None:
+        """Take in a batch.
+
+        Raises:
+            ValueError: there is not one reference for each text.
+        """
+        if len(written) != len(references):
+            raise ValueError(f"{len(written)} texts cannot be scored against {len(references)} references.")
+        self.written.append(_bytes(written).to(self.device))
+        self.references.append(_bytes(references).to(self.device))
+
+    def compute(self) -> Tensor:
+        """The score, from 0 to 100."""
+        return torch.tensor(self.score(_texts(self.written), _texts(self.references)), device=self.device)
+
+
+class BLEU(TextMetric):
+    """sacrebleu's corpus BLEU: `13a` tokens, n-grams up to 4, exponential smoothing (Papineni et al. 2002)."""
+
+    def score(self, written: list[str], references: list[str]) -> float:
+        """BLEU of texts."""
+        from sacrebleu.metrics.bleu import BLEU as Score
+
+        return float(Score().corpus_score(written, [references]).score)
+
+
+class ChrF(TextMetric):
+    """sacrebleu's corpus chrF2: character n-grams up to 6, beta 2 (Popović 2015)."""
+
+    def score(self, written: list[str], references: list[str]) -> float:
+        """ChrF of texts."""
+        from sacrebleu.metrics.chrf import CHRF as Score
+
+        return float(Score().corpus_score(written, [references]).score)
+
+
+def _bytes(texts: list[str]) -> Tensor:
+    content = b"".join(text.replace("\0", " ").encode("utf-8", errors="replace") + _END for text in texts)
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8)
+
+
+def _texts(state: list[Tensor] | Tensor) -> list[str]:
+    # A list as it was filled, one tensor after processes exchanged theirs.
+    whole = state if isinstance(state, Tensor) else torch.cat(state)
+    return whole.cpu().numpy().tobytes().decode("utf-8").split("\0")[:-1]
