@@ -33,7 +33,9 @@ def test_a_yaml_names_exactly_the_keyword_only_parameters(path):
     config = OmegaConf.load(path)
     kind = get_class(config._target_)
     parameters = inspect.signature(kind).parameters.values()
-    assert set(config) - {"_target_", "_partial_"} == {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+    assert set(config) - {"_target_", "_partial_", "defaults"} == {
+        p.name for p in parameters if p.kind is p.KEYWORD_ONLY
+    }
     assert config.get("_partial_", False) == issubclass(kind, DataModule)
     if issubclass(kind, DataModule):
         assert kind.yields in (ClassificationBatch, LanguageModelingBatch, Seq2SeqBatch)
