@@ -9,11 +9,13 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int64
 from lightning.pytorch import LightningDataModule
+from torch.utils.data import Sampler
 
+from xformer.data.buckets import TokenBatches, TokenEvaluationBatches
 from xformer.data.facts import Facts
 from xformer.data.loader import Loader
 from xformer.data.sampler import EvaluationBatches, Order, Permutation, TrainingBatches
-from xformer.errors import DataError
+from xformer.errors import ConfigError, DataError
 
 FACTS_FILE = "data.json"
 
@@ -39,6 +41,8 @@ class DataModule(LightningDataModule, ABC):
         cache: Directory for generated and tokenised data.
         batch_size: Sequences per step over all devices, so that their number does not change the experiment.
         num_workers: Processes that fetch batches ahead; 0 fetches in the training process.
+        tokens_per_batch: Most tokens per step over all devices, padding included, in place of `batch_size`: batches
+            are then of similar length. For splits with `lengths`, an array of each item's tokens.
 
     Attributes:
         facts: What a task has to know.
@@ -55,9 +59,12 @@ class DataModule(LightningDataModule, ABC):
     fingerprint: str
     splits: dict[str, Split]
 
-    def __init__(self, seed: int, cache: Path, *, batch_size: int, num_workers: int) -> None:
+    def __init__(
+        self, seed: int, cache: Path, *, batch_size: int, num_workers: int, tokens_per_batch: int | None = None
+    ) -> None:
         super().__init__()
         self.seed, self.cache, self.batch_size, self.num_workers = seed, Path(cache), batch_size, num_workers
+        self.tokens_per_batch = tokens_per_batch
 
     @abstractmethod
     def load(self) -> None:
@@ -107,11 +114,16 @@ class DataModule(LightningDataModule, ABC):
         """Shuffled batches of this rank.
 
         Raises:
-            ConfigError: If `batch_size` does not suit the devices or the data.
+            ConfigError: If `batch_size` or `tokens_per_batch` does not suit the devices or the data.
         """
         rank, world = self._place()
         frozen = getattr(self.trainer, "overfit_batches", 0) > 0
-        batches = TrainingBatches(self.order(), self.batch_size, self.seed, rank=rank, world=world, frozen=frozen)
+        batches: Sampler[list[int]]
+        if self.tokens_per_batch is None:
+            batches = TrainingBatches(self.order(), self.batch_size, self.seed, rank=rank, world=world, frozen=frozen)
+        else:
+            lengths = self._lengths("train")
+            batches = TokenBatches(lengths, self.tokens_per_batch, self.seed, rank=rank, world=world, frozen=frozen)
         return Loader(self.splits["train"], batches, seed=self.seed, num_workers=self.num_workers)
 
     def val_dataloader(self) -> Loader:
@@ -125,8 +137,21 @@ class DataModule(LightningDataModule, ABC):
     def _evaluation(self, split: str) -> Loader:
         items = self.splits[split]
         rank, world = self._place()
-        batches = EvaluationBatches(len(items), self.batch_size, rank=rank, world=world)
+        batches: Sampler[list[int]]
+        if self.tokens_per_batch is None:
+            batches = EvaluationBatches(len(items), self.batch_size, rank=rank, world=world)
+        else:
+            batches = TokenEvaluationBatches(self._lengths(split), self.tokens_per_batch, rank=rank, world=world)
         return Loader(items, batches, seed=self.seed, num_workers=self.num_workers)
+
+    def _lengths(self, split: str) -> Int64[np.ndarray, " items"]:
+        lengths = getattr(self.splits[split], "lengths", None)
+        if lengths is None or not isinstance(self.order(), Permutation):
+            raise ConfigError(
+                f"data.tokens_per_batch={self.tokens_per_batch} needs sequences of different lengths, each visited "
+                f"once an epoch, and {type(self).__name__} has none as it is set: leave it null."
+            )
+        return np.asarray(lengths, dtype=np.int64)
 
     def _place(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)

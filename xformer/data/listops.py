@@ -82,6 +82,7 @@ class ListOps(DataModule):
         max_length: Every tree has fewer tokens than this.
         generation_seed: Decides the trees.
         batch_size: Sequences per step over all devices.
+        tokens_per_batch: Most tokens per step over all devices, in place of `batch_size`.
         num_workers: Processes that fetch ahead.
 
     Raises:
@@ -105,9 +106,10 @@ class ListOps(DataModule):
         max_length: int,
         generation_seed: int,
         batch_size: int,
+        tokens_per_batch: int | None = None,
         num_workers: int,
     ) -> None:
-        super().__init__(seed, cache, batch_size=batch_size, num_workers=num_workers)
+        super().__init__(seed, cache, batch_size=batch_size, num_workers=num_workers, tokens_per_batch=tokens_per_batch)
         for key, value, least in (
             ("train_size", train_size, 1),
             ("val_size", val_size, 1),

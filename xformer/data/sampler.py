@@ -58,11 +58,30 @@ class Draws:
         return generator.integers(0, self.size, self.count, dtype=np.int64)
 
 
-class TrainingBatches(Sampler[list[int]]):
-    """Shuffled global batches, of which each rank takes its contiguous share; a last incomplete batch is dropped.
+class EpochBatches(Sampler[list[int]]):
+    """Batches whose order depends on the epoch.
 
     Set `epoch` and `start` to continue a run in the middle of an epoch: iteration yields the batches from `start` on.
     `len` stays the whole epoch's, because Lightning adds the batches already consumed when it looks for the last one.
+    """
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self.start = 0
+
+    @property
+    def sampler(self) -> "EpochBatches":
+        """Itself: Lightning looks for `set_epoch` on a batch sampler's `sampler`, not on the batch sampler."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Move to an epoch; `start` survives only where the epoch is the one it was set for."""
+        if epoch != self.epoch:
+            self.epoch, self.start = epoch, 0
+
+
+class TrainingBatches(EpochBatches):
+    """Shuffled global batches, of which each rank takes its contiguous share; a last incomplete batch is dropped.
 
     Args:
         order: What an epoch visits.
@@ -79,6 +98,7 @@ class TrainingBatches(Sampler[list[int]]):
     def __init__(
         self, order: Order, batch_size: int, seed: int, *, rank: int = 0, world: int = 1, frozen: bool = False
     ) -> None:
+        super().__init__()
         self.share = share_of(batch_size, world)
         if batch_size > len(order):
             raise ConfigError(
@@ -86,18 +106,6 @@ class TrainingBatches(Sampler[list[int]]):
                 "choose a smaller one or more data."
             )
         self.order, self.batch_size, self.seed, self.rank, self.frozen = order, batch_size, seed, rank, frozen
-        self.epoch = 0
-        self.start = 0
-
-    @property
-    def sampler(self) -> "TrainingBatches":
-        """Itself: Lightning looks for `set_epoch` on a batch sampler's `sampler`, not on the batch sampler."""
-        return self
-
-    def set_epoch(self, epoch: int) -> None:
-        """Move to an epoch; `start` survives only where the epoch is the one it was set for."""
-        if epoch != self.epoch:
-            self.epoch, self.start = epoch, 0
 
     def __len__(self) -> int:
         return len(self.order) // self.batch_size

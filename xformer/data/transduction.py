@@ -38,6 +38,11 @@ class Sequences:
     def __len__(self) -> int:
         return len(self.sources)
 
+    @property
+    def lengths(self) -> Int64[np.ndarray, " pairs"]:
+        """Tokens of each source with its end; a target's are as many."""
+        return np.array([len(source) + 1 for source in self.sources])
+
     def __getitems__(self, indices: Sequence[int]) -> Seq2SeqBatch:
         sources, targets = [self.sources[index] for index in indices], [self.targets[index] for index in indices]
         source, target, labels = (
@@ -69,6 +74,7 @@ class Transduction(Pairs):
         test_size: number of test sequences.
         generation_seed: decides the sequences.
         batch_size: sequences per step over all devices.
+        tokens_per_batch: most tokens per step over all devices, in place of `batch_size`.
         num_workers: processes that fetch ahead.
 
     Raises:
@@ -91,9 +97,10 @@ class Transduction(Pairs):
         test_size: int,
         generation_seed: int,
         batch_size: int,
+        tokens_per_batch: int | None = None,
         num_workers: int,
     ) -> None:
-        super().__init__(seed, cache, batch_size=batch_size, num_workers=num_workers)
+        super().__init__(seed, cache, batch_size=batch_size, num_workers=num_workers, tokens_per_batch=tokens_per_batch)
         for key, value, least in (
             ("symbols", symbols, 2),
             ("min_length", min_length, 1),
