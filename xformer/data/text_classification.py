@@ -50,6 +50,7 @@ class TextClassification(DataModule):
         split_seed: decides which rows are held out.
         balanced: whether a training epoch shows each class equally often, and not each text once.
         batch_size: sequences per step over all devices.
+        tokens_per_batch: most tokens per step over all devices, in place of `batch_size`; not with `balanced`.
         num_workers: processes that fetch ahead.
 
     Raises:
@@ -78,11 +79,17 @@ class TextClassification(DataModule):
         split_seed: int,
         balanced: bool,
         batch_size: int,
+        tokens_per_batch: int | None,
         num_workers: int,
     ) -> None:
-        super().__init__(seed, cache, batch_size=batch_size, num_workers=num_workers)
+        super().__init__(seed, cache, batch_size=batch_size, num_workers=num_workers, tokens_per_batch=tokens_per_batch)
         if files is not None and dataset is not None:
             raise ConfigError(f"data.files={files} and data.dataset={dataset} exclude each other: set one to null.")
+        if balanced and tokens_per_batch is not None:
+            raise ConfigError(
+                f"data.balanced=true and data.tokens_per_batch={tokens_per_batch} exclude each other: one chooses the "
+                "texts of a batch by class, the other by length."
+            )
         if max_length < 1:
             raise ConfigError(f"data.max_length={max_length} must be at least 1.")
         if min(validation_fraction, test_fraction) < 0 or validation_fraction + test_fraction >= 1:
@@ -192,7 +199,8 @@ class TextClassification(DataModule):
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text, without padding."""
-        return self.tokenizer.decode([token for token in tokens if token < self.tokenizer.vocabulary])
+        vocabulary = self.tokenizer.vocabulary
+        return self.tokenizer.decode([token for token in tokens if token < vocabulary])
 
     def save(self, directory: Path) -> None:
         """Leave the facts, which name the classes, and the tokenizer."""
