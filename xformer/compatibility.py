@@ -66,14 +66,26 @@ def unused(config: DictConfig) -> list[str]:
 
 def _refuse_unused(config: DictConfig, choices: dict[str, str]) -> None:
     for key in unused(config):
-        if key in choices and choices[key] != slot_default(key, choices):
+        if key not in choices:
+            continue
+        asked = _changed_keys(config, key, choices[key])
+        if choices[key] != slot_default(key, choices):
+            asked = [f"{typed(key)}={choices[key]}", *asked]
+        if asked:
             takers = [
                 f"architecture={o}" for o, found in classes("architecture") if key in {*found.slots, *found.positions()}
             ]
             raise IncompatibleError(
-                f"{typed(key)}={choices[key]} does not go with architecture={choices['architecture']}: it has no such "
-                f"slot; what would work: {', '.join(takers)}."
+                f"{asked[0]} does not go with architecture={choices['architecture']}: it has no such slot; what would "
+                f"work: {', '.join(takers)}."
             )
+
+
+def _changed_keys(config: DictConfig, key: str, option: str) -> list[str]:
+    """What a slot's node has otherwise than its option's file, as the command line spells it."""
+    written = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(CONF / slots()[key] / f"{option}.yaml")))
+    found = cast(dict[str, Any], OmegaConf.to_container(config[key]))
+    return [f"{key}.{name}={value}" for name, value in found.items() if written.get(name) != value]
 
 
 def _check_attention(

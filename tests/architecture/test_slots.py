@@ -81,6 +81,15 @@ def test_a_slot_that_is_not_there_is_refused(override: str, architecture: str, c
     check(job.config, job.choices)
 
 
+def test_a_key_of_a_slot_that_is_not_there_is_refused(compose_job: ComposeJob) -> None:
+    override = "decoder_position.buckets=8"
+    job = compose_job("architecture=encoder", "position=t5", override)
+    with pytest.raises(IncompatibleError, match=f"{override} does not go with architecture=encoder.* {PAIR}"):
+        check(job.config, job.choices)
+    job = compose_job("task=seq2seq", "position=t5", override)
+    check(job.config, job.choices)
+
+
 def test_a_slot_set_like_a_value_is_told_how_it_is_spelt(compose_job: ComposeJob) -> None:
     with pytest.raises(ConfigError, match="spells it attention@decoder_attention=local"):
         validate(compose_job("decoder_attention=local").config)
