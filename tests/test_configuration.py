@@ -27,7 +27,7 @@ def load(group: str, option: str) -> DictConfig:
 
 
 def test_every_group_of_the_axes_is_there() -> None:
-    axes = "attention position architecture size task data tokenizer optimizer schedule trainer callbacks logger"
+    axes = "attention position architecture size task loss data tokenizer optimizer schedule trainer callbacks logger"
     assert set(groups()) == {*axes.split(), "experiment", "debug"}
 
 

@@ -120,6 +120,9 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("tinyshakespeare.txt").write_text(text)
     Path("books").mkdir()
     Path("books/one.txt").write_text(text)
+    Path("sst2").mkdir()
+    for name in ("train", "dev", "test"):
+        Path(f"sst2/{name}.tsv").write_text("a fine film\t1\na dull one\t0\n" * 40)
     part = Dataset.from_dict({"text": text.splitlines()})
     DatasetDict(train=part, validation=part, test=part).save_to_disk("Salesforce/wikitext")
     lines = [line[:60] for line in text.splitlines() if line][:300]

@@ -20,6 +20,7 @@ def build(tmp_path: Path) -> Callable[..., DataModule]:
         if "vocabulary_size" in chosen:
             chosen.vocabulary_size = 300
         data = OmegaConf.merge(OmegaConf.load(CONF / "data" / f"{name}.yaml"), overrides)
+        data.pop("defaults", None)
         config = OmegaConf.create({"tokenizer": chosen, "data": data})
         return instantiate(config.data, _convert_="all")(seed, tmp_path / "cache")
 

@@ -21,6 +21,7 @@ SMALL = {
     "listops": {"train_size": 90, "val_size": 25, "test_size": 33, "batch_size": 8},
     "digits": {"batch_size": 64},
     "text": {"block": 512, "batch_size": 64},
+    "text_classification": {"batch_size": 64},
 }
 LIGHTNINGS_OWN = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers",
@@ -33,7 +34,9 @@ def test_a_yaml_names_exactly_the_keyword_only_parameters(path):
     config = OmegaConf.load(path)
     kind = get_class(config._target_)
     parameters = inspect.signature(kind).parameters.values()
-    assert set(config) - {"_target_", "_partial_"} == {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+    assert set(config) - {"_target_", "_partial_", "defaults"} == {
+        p.name for p in parameters if p.kind is p.KEYWORD_ONLY
+    }
     assert config.get("_partial_", False) == issubclass(kind, DataModule)
     if issubclass(kind, DataModule):
         assert kind.yields in (ClassificationBatch, LanguageModelingBatch, Seq2SeqBatch)

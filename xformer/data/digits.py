@@ -94,7 +94,8 @@ class Digits(DataModule):
                     f"for {name}: change them."
                 )
         self.splits = {name: Images(tokens[rows[name]], labels[rows[name]]) for name in ("train", "val", "test")}
-        self.facts = Facts(vocabulary=17, length=tokens.shape[1], classes=10)
+        counts = np.bincount(labels[rows["train"]], minlength=10).tolist()
+        self.facts = Facts(vocabulary=17, length=tokens.shape[1], classes=10, class_counts=counts)
         self.floors = {"majority class": majority(labels[rows["train"]], labels[rows["test"]])}
         self.fingerprint = digest(
             tokens.tolist(), labels.tolist(), {name: part.tolist() for name, part in rows.items()}

@@ -12,6 +12,8 @@ class Facts:
         vocabulary: number of token ids, padding included.
         length: the longest sequence, in tokens.
         classes: number of labels; None where the labels are tokens.
+        class_names: what each label means; None where the numbers say it.
+        class_counts: how many training items each label has; None where nobody counts them.
         padding: the id that fills short sequences up; None where nothing is padded.
         begin: the id that a written sequence begins with; None where there is none.
         end: the id that a sequence ends with; None where there is none.
@@ -20,6 +22,8 @@ class Facts:
     vocabulary: int
     length: int
     classes: int | None = None
+    class_names: list[str] | None = None
+    class_counts: list[int] | None = None
     padding: int | None = None
     begin: int | None = None
     end: int | None = None

@@ -184,7 +184,13 @@ class ListOps(DataModule):
         train, test = parts["train"], parts["test"]
         self.splits = {**parts}
         # The bound and not the longest that happened to be drawn: another generation_seed means the same model.
-        self.facts = Facts(vocabulary=len(trees.SYMBOLS), length=self.shape[3] - 1, classes=10, padding=trees.PADDING)
+        self.facts = Facts(
+            vocabulary=len(trees.SYMBOLS),
+            length=self.shape[3] - 1,
+            classes=10,
+            class_counts=np.bincount(train.labels, minlength=10).tolist(),
+            padding=trees.PADDING,
+        )
         self.fingerprint = fingerprint(entry)
         self.floors = {
             "majority class": majority(train.labels, test.labels),

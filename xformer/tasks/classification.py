@@ -5,8 +5,8 @@ from typing import ClassVar
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from xformer.architecture.base import ArchitectureFactory
 from xformer.data.batch import Batch, ClassificationBatch
@@ -18,10 +18,15 @@ from xformer.layers.pooling import ClassTokenPooling, MeanPooling, PoolingName
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
 from xformer.tasks.base import Outcome, Task
+from xformer.tasks.class_weights import ClassWeights, resolve
+from xformer.tasks.losses import Loss
 
 
 class Classification(Task):
-    """A stack, a pooling and a linear layer, trained on cross-entropy.
+    """A stack, a pooling and a linear layer.
+
+    Weights, smoothing and the kind of loss change what is trained on, never what is measured: the loss in evaluation
+    is cross-entropy in nats.
 
     Args:
         facts: of data with classes.
@@ -29,10 +34,13 @@ class Classification(Task):
         optimizer: builds the optimiser.
         schedule: the learning rate's factor at a step.
         pooling: `mean` over the real tokens, or the state of a `class` token put in front.
+        loss: what is trained on.
+        class_weights: what each class counts in it: a list, `balanced` against the training labels, or None.
         label_smoothing: share of the target given to all classes, in training alone.
 
     Raises:
-        ConfigError: a class token in front of a causal stack, where it would see only itself.
+        ConfigError: a class token in front of a causal stack, where it would see only itself; class weights that do
+            not suit the data.
     """
 
     takes: ClassVar[type[Batch]] = ClassificationBatch
@@ -45,6 +53,8 @@ class Classification(Task):
         schedule: Schedule,
         *,
         pooling: PoolingName,
+        loss: Loss,
+        class_weights: ClassWeights | None,
         label_smoothing: float,
     ) -> None:
         super().__init__(facts, optimizer, schedule)
@@ -58,11 +68,18 @@ class Classification(Task):
                 "task.pooling=mean would work."
             )
         self.head = Linear(self.model.size.d_model, facts.classes)
-        self.label_smoothing = label_smoothing
+        self.loss, self.label_smoothing = loss, label_smoothing
+        self.class_weights: Tensor | None
+        self.register_buffer("class_weights", resolve(class_weights, facts), persistent=False)
 
     def build_metrics(self, facts: Facts, prefix: str) -> MetricCollection:
-        """Accuracy."""
-        return MetricCollection({"accuracy": MulticlassAccuracy(facts.classes, average="micro")}, prefix=prefix)
+        """Accuracy, and the mean of the classes' F1 scores."""
+        assert facts.classes is not None
+        metrics: dict[str, Metric | MetricCollection] = {
+            "accuracy": MulticlassAccuracy(facts.classes, average="micro"),
+            "macro_f1": MulticlassF1Score(facts.classes, average="macro"),
+        }
+        return MetricCollection(metrics, prefix=prefix)
 
     def forward(
         self, tokens: Int[Tensor, "batch length"], padding_mask: Bool[Tensor, "batch length"] | None
@@ -73,7 +90,11 @@ class Classification(Task):
         return logits
 
     def step(self, batch: ClassificationBatch) -> Outcome:
-        """Cross-entropy in nats."""
+        """The chosen loss in training, cross-entropy in evaluation; in nats."""
         logits = self(batch.tokens, batch.padding_mask)
-        smoothing = self.label_smoothing if self.training else 0.0
-        return Outcome(cross_entropy(logits, batch.labels, label_smoothing=smoothing), logits, batch.labels)
+        if self.training:
+            smoothing = self.label_smoothing
+            loss = self.loss(logits, batch.labels, weights=self.class_weights, label_smoothing=smoothing)
+        else:
+            loss = cross_entropy(logits, batch.labels)
+        return Outcome(loss, logits, batch.labels)

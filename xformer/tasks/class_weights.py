@@ -1,0 +1,55 @@
+"""What each class counts in a loss."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from xformer.data.facts import Facts
+from xformer.errors import ConfigError
+
+ClassWeights = Literal["balanced"] | Sequence[float]
+
+
+def resolve(weights: ClassWeights | None, facts: Facts) -> Float[Tensor, " classes"] | None:
+    """The weight of each class.
+
+    Args:
+        weights: one for each class in the order of their numbers; or `balanced`: n / (classes * n_c), so that all
+            classes count alike in the sum over the n training labels of which n_c are of class c (King & Zeng 2001);
+            or None, for no weights.
+        facts: of the data.
+
+    Raises:
+        ConfigError: too few or too many weights, none that is positive or one that is negative; or `balanced` where a
+            class has no training label or the data do not count them.
+    """
+    if weights is None:
+        return None
+    classes = facts.classes or 0
+    if isinstance(weights, str):
+        return _balanced(facts.class_counts, classes)
+    if len(weights) != classes:
+        raise ConfigError(
+            f"task.class_weights={list(weights)} has {len(weights)} weights, and the data have {classes} classes: give "
+            "one for each."
+        )
+    if min(weights) < 0 or max(weights) <= 0:
+        raise ConfigError(
+            f"task.class_weights={list(weights)} must not hold a negative weight, nor zeros alone: correct it."
+        )
+    return torch.tensor(weights, dtype=torch.float)
+
+
+def _balanced(counts: Sequence[int] | None, classes: int) -> Float[Tensor, " classes"]:
+    if counts is None:
+        raise ConfigError("task.class_weights=balanced needs data that count their classes: give a list of weights.")
+    if min(counts) == 0:
+        raise ConfigError(
+            f"task.class_weights=balanced has no weight for class {list(counts).index(0)}, which has no training "
+            "label: give a list of weights."
+        )
+    tensor = torch.tensor(counts, dtype=torch.float)
+    return tensor.sum() / (classes * tensor)

@@ -1,0 +1,85 @@
+"""Losses of classification: what a label costs under the model's logits.
+
+All take class weights and label smoothing, and average as torch's `cross_entropy` does: over the weights of the labels.
+"""
+
+from abc import ABC, abstractmethod
+
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import cross_entropy, one_hot
+
+from xformer.errors import ConfigError
+
+
+class Loss(ABC):
+    """A mean over the labels of a batch."""
+
+    @abstractmethod
+    def __call__(
+        self,
+        logits: Float[Tensor, "batch classes"],
+        labels: Int[Tensor, " batch"],
+        *,
+        weights: Float[Tensor, " classes"] | None,
+        label_smoothing: float,
+    ) -> Float[Tensor, ""]:
+        """The loss in nats.
+
+        Args:
+            logits: of the classes.
+            labels: the right ones.
+            weights: what each class counts; None where all count alike.
+            label_smoothing: share of the target given to all classes.
+        """
+
+
+class CrossEntropy(Loss):
+    """The negative logarithm of the label's probability."""
+
+    def __call__(
+        self,
+        logits: Float[Tensor, "batch classes"],
+        labels: Int[Tensor, " batch"],
+        *,
+        weights: Float[Tensor, " classes"] | None,
+        label_smoothing: float,
+    ) -> Float[Tensor, ""]:
+        """The mean over the labels' weights."""
+        return cross_entropy(logits, labels, weights, label_smoothing=label_smoothing)
+
+
+class Focal(Loss):
+    """Cross-entropy times (1 - p)^gamma, p being the class's probability (Lin et al. 2017, equation 5).
+
+    With a smoothed label, every class's share of the target has its own factor.
+
+    Args:
+        gamma: how much less a sure answer counts; 0 is cross-entropy.
+
+    Raises:
+        ConfigError: gamma is negative.
+    """
+
+    def __init__(self, *, gamma: float) -> None:
+        if gamma < 0:
+            raise ConfigError(f"loss.gamma={gamma} would make sure answers count more: use 0 or more.")
+        self.gamma = gamma
+
+    def __call__(
+        self,
+        logits: Float[Tensor, "batch classes"],
+        labels: Int[Tensor, " batch"],
+        *,
+        weights: Float[Tensor, " classes"] | None,
+        label_smoothing: float,
+    ) -> Float[Tensor, ""]:
+        """The mean over the labels' weights."""
+        classes = logits.shape[-1]
+        target = one_hot(labels, classes) * (1 - label_smoothing) + label_smoothing / classes
+        weights = logits.new_ones(classes) if weights is None else weights
+        log = logits.log_softmax(-1)
+        # 1 - p from the logarithm: exact where p is close to 1, and its power has a finite gradient there.
+        doubt = (-log.expm1()).clamp(min=1e-12)
+        costs = -(target * weights * doubt**self.gamma * log).sum(-1)
+        return costs.sum() / weights[labels].sum()
