@@ -1,10 +1,11 @@
 """Autoregressive language modelling."""
 
+import math
 from typing import Any, ClassVar
 
 from jaxtyping import Float, Int
 from torch import Tensor
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 from xformer.architecture.stack import Stack
 from xformer.data.base import DataModule
@@ -12,7 +13,7 @@ from xformer.data.batch import Batch, LanguageModelingBatch
 from xformer.data.facts import Facts
 from xformer.decoding.sampling import sample
 from xformer.tasks.base import Outcome
-from xformer.tasks.metrics import TokenAccuracy
+from xformer.tasks.metrics import BitsPerByte, Perplexity, TokenAccuracy
 from xformer.tasks.token_prediction import TokenPrediction
 
 PROMPT_TOKENS, SAMPLE_TOKENS = 16, 300
@@ -27,8 +28,13 @@ class LanguageModeling(TokenPrediction):
     model: Stack
 
     def build_metrics(self, facts: Facts, prefix: str) -> MetricCollection:
-        """Accuracy of the most likely next token."""
-        return MetricCollection({"accuracy": TokenAccuracy()}, prefix=prefix)
+        """Accuracy of the most likely next token, perplexity and, of text, bits per byte."""
+        metrics: dict[str, Metric | MetricCollection] = {"accuracy": TokenAccuracy(), "perplexity": Perplexity()}
+        groups = [["accuracy"], ["perplexity"]]
+        if facts.tokens_per_byte is not None:
+            metrics["bits_per_byte"] = BitsPerByte(facts.tokens_per_byte.get(prefix.rstrip("/"), math.nan))
+            groups[1].append("bits_per_byte")
+        return MetricCollection(metrics, prefix=prefix, compute_groups=groups)
 
     def forward(self, tokens: Int[Tensor, "batch length"], **decoding: Any) -> Float[Tensor, "batch length vocabulary"]:
         """The logits of the next token at every position; `decoding` goes to `Stack.forward`."""
