@@ -171,7 +171,9 @@ def test_every_token_but_the_first_is_evaluated_once_with_its_context(tmp_path, 
     assert (counted.sum(1)[1:-1] == stride).all()
     assert counted.any(1).all()
     assert not counted[1:, : 4 - stride].any()
-    assert windows.__getitems__([len(windows) - 1]).labels.equal(batch.labels[-1:])
+    alone = windows.__getitems__([len(windows) - 1])
+    assert alone.labels.equal(batch.labels[-1:])
+    assert alone.tokens.equal(batch.tokens[-1:])
 
 
 def test_further_lengths_are_tested_in_batches_of_as_many_tokens(ready, file):

@@ -58,11 +58,12 @@ class Windows(Blocks):
     def __getitems__(self, indices: Sequence[int]) -> LanguageModelingBatch:
         last = len(self.tokens) - 1 - self.block
         batch = super().__getitems__([min(index * self.stride, last) for index in indices])
-        for labels, index in zip(batch.labels, indices, strict=True):
+        labels = batch.labels.clone()  # which in a batch of one are a view of what the tokens are a view of
+        for row, index in zip(labels, indices, strict=True):
             if index:
                 counted = (index - 1) * self.stride + self.block
-                labels[: counted - min(index * self.stride, last)] = IGNORED
-        return batch
+                row[: counted - min(index * self.stride, last)] = IGNORED
+        return LanguageModelingBatch(batch.tokens, labels)
 
 
 class Words:

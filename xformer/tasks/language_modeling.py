@@ -1,6 +1,5 @@
 """Autoregressive language modelling."""
 
-import math
 from typing import Any, ClassVar
 
 from jaxtyping import Float, Int
@@ -28,12 +27,15 @@ class LanguageModeling(TokenPrediction):
     model: Stack
 
     def build_metrics(self, facts: Facts, prefix: str) -> MetricCollection:
-        """Accuracy of the most likely next token, perplexity and, of text, bits per byte."""
-        metrics: dict[str, Metric | MetricCollection] = {"accuracy": TokenAccuracy(), "perplexity": Perplexity()}
-        groups = [["accuracy"], ["perplexity"]]
-        if facts.tokens_per_byte is not None:
-            metrics["bits_per_byte"] = BitsPerByte(facts.tokens_per_byte.get(prefix.rstrip("/"), math.nan))
-            groups[1].append("bits_per_byte")
+        """Accuracy of the most likely next token; in evaluation, perplexity and, of text, bits per byte."""
+        metrics: dict[str, Metric | MetricCollection] = {"accuracy": TokenAccuracy()}
+        groups, split = [["accuracy"]], prefix.rstrip("/")
+        if split != "train":  # where a batch is logged, and processes would average their perplexities
+            metrics["perplexity"] = Perplexity()
+            groups.append(["perplexity"])
+            if facts.tokens_per_byte is not None and split in facts.tokens_per_byte:
+                metrics["bits_per_byte"] = BitsPerByte(facts.tokens_per_byte[split])
+                groups[1].append("bits_per_byte")
         return MetricCollection(metrics, prefix=prefix, compute_groups=groups)
 
     def forward(self, tokens: Int[Tensor, "batch length"], **decoding: Any) -> Float[Tensor, "batch length vocabulary"]:

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from jaxtyping import Float, Int
 from torch import Tensor
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 from xformer.architecture.base import ArchitectureFactory
 from xformer.architecture.stack import Stack
@@ -83,12 +83,11 @@ class MaskedLanguageModeling(TokenPrediction):
         self._batch = (0, 0)
 
     def build_metrics(self, facts: Facts, prefix: str) -> MetricCollection:
-        """Accuracy of the most likely token at the chosen places, and their perplexity."""
-        return MetricCollection(
-            {"accuracy": TokenAccuracy(), "perplexity": Perplexity()},
-            prefix=prefix,
-            compute_groups=[["accuracy"], ["perplexity"]],
-        )
+        """Accuracy of the most likely token at the chosen places; in evaluation, their perplexity."""
+        metrics: dict[str, Metric | MetricCollection] = {"accuracy": TokenAccuracy()}
+        if prefix != "train/":  # where a batch is logged, and processes would average their perplexities
+            metrics["perplexity"] = Perplexity()
+        return MetricCollection(metrics, prefix=prefix, compute_groups=[[name] for name in metrics])
 
     def on_train_batch_start(self, batch: Batch, index: int) -> None:
         """Note which batch it is, for its masks."""
