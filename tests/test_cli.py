@@ -153,19 +153,32 @@ def test_search_sweeper_searches(train, tmp_path: Path) -> None:
     assert len(list((tmp_path / "sweep").glob("[0-9]/summary.json"))) == 2
 
 
-def test_two_processes_follow_the_same_curve_as_one(train, tmp_path: Path) -> None:
+TEXT = ["data.block=32", "data.batch_size=6", "data.stride=24", "data.test_fraction=0.01"]
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        ["data=digits"],
+        pytest.param(["task=language_modeling", *TEXT], marks=pytest.mark.slow),
+        pytest.param(["task=masked_language_modeling", *TEXT], marks=pytest.mark.slow),
+    ],
+    ids=lambda chosen: chosen[0],
+)
+def test_two_processes_follow_the_same_curve_as_one(chosen: list[str], train, tmp_path: Path) -> None:
     curves = {}
     for name, options in {"one": [], "two": ["trainer.strategy=ddp", "trainer.devices=2"]}.items():
         directory = tmp_path / name
-        setting = ["data=digits", "architecture.dropout=0.0", f"hydra.run.dir={directory}"]
+        setting = [*chosen, "architecture.dropout=0.0", f"hydra.run.dir={directory}"]
         result = train(*SMALL, *options, *setting)
         assert result.returncode == 0, result.stderr
         assert read_summary(directory).status == "finished"
         curves[name] = series(read_metrics(directory / "metrics.csv"))
-    for metric, points in {"train/loss": 5, "train/accuracy": 5, "val/loss": 1, "test/loss": 1}.items():
+    counts = {"train/loss": 5, "train/accuracy": 5, "val/loss": 1, "test/loss": 1, "test/perplexity": 1}
+    for metric, points in ((name, count) for name, count in counts.items() if name in curves["one"]):
         one, two = curves["one"][metric], curves["two"][metric]
         assert len(one) == len(two) == points
-        assert two == [(step, pytest.approx(value, abs=1e-5)) for step, value in one]
+        assert two == [(step, pytest.approx(value, rel=1e-5, abs=1e-5)) for step, value in one]
 
 
 def test_a_launch_of_another_world_size_is_refused_on_every_rank(train) -> None:

@@ -1,13 +1,15 @@
 """What a person reads on the screen: the header before a run, the results after it, an error in a sentence."""
 
 from collections.abc import Mapping
+from typing import cast
 
 from lightning.pytorch import Trainer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from xformer.configuration import slots
+from xformer.configuration import slots, target
+from xformer.data.base import DataModule
 from xformer.job import Job
 from xformer.record.summary import Summary
 
@@ -48,8 +50,9 @@ def results(job: Job, summary: Summary, epilogue: str | None) -> None:
     for name, value in summary.metrics.items():
         if name.startswith(("train/", "val/", "test/")):
             table.add_row(name, "nan" if value is None else f"{value:.4f}")
+    floor_of = cast(type[DataModule], target(job.config.data)).floor_of
     for name, value in summary.floors.items():
-        table.add_row(f"floor: {name} (test/accuracy)", f"{value:.4f}", style="dim")
+        table.add_row(f"floor: {name} ({floor_of})", f"{value:.4f}", style="dim")
     console.print(table)
     facts = {
         "cost": f"{summary.wall_seconds:.0f} s, {_speed(summary)}peak memory {_si(summary.peak_memory_bytes or 0)}B",

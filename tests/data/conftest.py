@@ -4,11 +4,17 @@ from typing import Any
 
 import pytest
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from xformer.data.base import DataModule
 
 CONF = Path(__file__).parents[2] / "conf"
+
+
+def committed(path: Path) -> DictConfig:
+    """A committed file of one node, over those that it extends."""
+    node = OmegaConf.load(path)
+    return OmegaConf.merge(*(committed(path.with_stem(name)) for name in node.pop("defaults", [])), node)
 
 
 @pytest.fixture
@@ -19,8 +25,7 @@ def build(tmp_path: Path) -> Callable[..., DataModule]:
         chosen = OmegaConf.load(CONF / "tokenizer" / f"{tokenizer}.yaml")
         if "vocabulary_size" in chosen:
             chosen.vocabulary_size = 300
-        data = OmegaConf.merge(OmegaConf.load(CONF / "data" / f"{name}.yaml"), overrides)
-        data.pop("defaults", None)
+        data = OmegaConf.merge(committed(CONF / "data" / f"{name}.yaml"), overrides)
         config = OmegaConf.create({"tokenizer": chosen, "data": data})
         return instantiate(config.data, _convert_="all")(seed, tmp_path / "cache")
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from hydra.utils import get_class
 from lightning.pytorch import LightningModule, Trainer
-from omegaconf import OmegaConf
 
+from tests.data.conftest import committed
 from xformer.callbacks.resume import ExactResume
 from xformer.data.base import DataModule
 from xformer.data.batch import ClassificationBatch, LanguageModelingBatch, Seq2SeqBatch
@@ -31,7 +31,7 @@ LIGHTNINGS_OWN = pytest.mark.filterwarnings(
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_yaml_names_exactly_the_keyword_only_parameters(path):
-    config = OmegaConf.load(path)
+    config = committed(path)
     kind = get_class(config._target_)
     parameters = inspect.signature(kind).parameters.values()
     assert set(config) - {"_target_", "_partial_", "defaults"} == {

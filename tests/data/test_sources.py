@@ -1,13 +1,28 @@
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
-from xformer.data.sources import read
+from xformer.data import sources
+from xformer.data.documents import Documents
 from xformer.errors import ConfigError, DataError
 
 # Importing these emits deprecations that are not ours.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+def texts(documents: Documents) -> list[str]:
+    found = [""]
+    for text, last in documents:
+        found[-1] += text
+        found += [""] if last else []
+    assert found.pop() == ""
+    return found
+
+
+def read(*source, **options):
+    return {split: texts(documents) for split, documents in sources.read(*source, **options).items()}
 
 
 def read_files(files):
@@ -143,10 +158,54 @@ def test_a_name_the_hub_refuses_is_said_to_be_wrong(monkeypatch):
     import datasets
     import huggingface_hub
 
-    def fail(name, config):
+    def fail(name, config, **options):
         raise FileNotFoundError("Dataset 'nobody/x' doesn't exist on the Hub")
 
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda self, name, **options: None)
     monkeypatch.setattr(datasets, "load_dataset", fail)
     with pytest.raises(DataError, match=r"data\.dataset=nobody/x .*doesn't exist on the Hub.*correct the name"):
         read(None, "nobody/x", None, "text")
+
+
+def test_rows_can_be_the_lines_of_one_document(tmp_path):
+    path = save(tmp_path / "saved", train=[" = One = \n", "", " It is . \n"], validation=["x"])
+    assert read(None, path, None, "text", joined=True) == {"train": [" = One = \n It is . \n"], "val": ["x"]}
+
+
+def test_a_directory_of_text_files_has_a_document_for_each_split(tmp_path):
+    for split, text in (("train", " a\n"), ("valid", " b\n"), ("test", " c\n")):
+        (tmp_path / f"wiki.{split}.raw").write_text(text)
+    expected = {"train": [" a\n"], "val": [" b\n"], "test": [" c\n"]}
+    assert read(None, str(tmp_path), "wikitext-2-raw-v1", "text", joined=True) == expected
+    (tmp_path / "wiki.valid.raw").write_bytes(b"ab\xff")
+    with pytest.raises(DataError, match=r"data\.dataset=.*wiki\.valid\.raw is not UTF-8 at byte 2: convert the file"):
+        read(None, str(tmp_path), None, "text")
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_directory_of_tables_is_read_whole_or_as_a_stream(tmp_path, streaming, monkeypatch):
+    for split in ("train", "test"):
+        rows = "".join(f'{{"text": "{split} {number}"}}\n' for number in range(5))
+        (tmp_path / f"{split}.jsonl").write_text(rows)
+    monkeypatch.setattr(sources, "ROWS", 2)
+    # The configuration is the hub's: a directory that has none is read without.
+    found = read(None, str(tmp_path), "wikitext-2-raw-v1", "text", streaming=streaming)
+    assert found == {split: [f"{split} {number}" for number in range(5)] for split in ("train", "test")}
+    with pytest.raises(DataError, match=r"data\.column=body is not in .*: its columns are text\."):
+        read(None, str(tmp_path), None, "body", streaming=streaming)
+
+
+def test_a_stream_that_breaks_off_is_said_so(tmp_path):
+    class Broken:
+        column_names: ClassVar = ["text"]
+
+        def select_columns(self, names):
+            return self
+
+        def iter(self, size):
+            yield {"text": ["one"]}
+            raise ConnectionError("no route to host")
+
+    with pytest.raises(DataError, match=r"data\.dataset=far breaks off \(no route to host\): start again\."):
+        list(sources.Rows(Broken(), "far", "text", False))

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from xformer.data import packing, text
+from xformer.data.batch import IGNORED
 from xformer.data.character import Character
+from xformer.data.documents import Texts
 from xformer.data.flat import Flat
-from xformer.data.packing import Blocks, cut
+from xformer.data.packing import Blocks, Windows
 from xformer.errors import ConfigError, DataError
 
 PROSE = "".join(f"Line {number}: the quick brown fox jumps over the lazy dog.\n" for number in range(60))
@@ -28,30 +28,7 @@ def tokens_of(module, split):
     return module.splits[split].tokens.array
 
 
-@settings(deadline=None, max_examples=100)
-@given(
-    documents=st.lists(st.text(alphabet="abc\n"), max_size=8),
-    fractions=st.lists(st.sampled_from([0.05, 0.1, 0.3]), max_size=2),
-)
-def test_cutting_loses_nothing_and_keeps_the_proportions(documents, fractions):
-    parts = cut(documents, fractions)
-    whole = "".join(documents)
-    assert len(parts) == 1 + len(fractions)
-    assert "".join(document for part in parts for document in part) == whole
-    for part, fraction in zip(parts[1:], fractions, strict=True):
-        assert sum(map(len, part)) == pytest.approx(len(whole) * fraction, abs=1)
-
-
-def test_a_document_is_cut_at_the_border_only():
-    assert cut(["aaaa", "bbbb", "cc"], [0.2, 0.2]) == [["aaaa", "bb"], ["bb"], ["cc"]]
-
-
-def test_the_usual_split_of_a_file_is_ninety_to_ten():
-    parts = cut(["x" * 1_115_394], [0.1])
-    assert [len(part[0]) for part in parts] == [1_003_854, 111_540]
-
-
-@pytest.mark.parametrize("tokenizer", ["character", "byte", "bpe"])
+@pytest.mark.parametrize("tokenizer", ["character", "byte", "bpe", "unigram"])
 def test_the_splits_are_consecutive_stretches_of_the_text(ready, file, tokenizer):
     module = ready("text", files=str(file), tokenizer=tokenizer, block=8)
     stretches = [module.tokenizer.decode(tokens_of(module, split).tolist()) for split in ("train", "val", "test")]
@@ -90,15 +67,15 @@ def test_the_default_is_the_prose_of_python(ready):
     first = topics[min(topics)]
     assert module.tokenizer.decode(tokens_of(module, "train")[: len(first.encode())].tolist()) == first
     assert module.describe().startswith("Text (Python's own prose): ")
-    assert (module.facts.classes, module.floors, module.facts.length, module.facts.vocabulary) == (None, {}, 128, 257)
+    assert (module.facts.classes, module.facts.length, module.facts.vocabulary) == (None, 128, 257)
 
 
-@pytest.mark.parametrize("tokenizer", ["character", "bpe"])
+@pytest.mark.parametrize("tokenizer", ["character", "bpe", "unigram", "wordpiece"])
 def test_the_tokenizer_learns_from_the_training_part_only(ready, tmp_path, tokenizer):
     paths = [tmp_path / "one.txt", tmp_path / "other.txt"]
     paths[0].write_text(PROSE[:800] + "ÄÖÜ" * 67)
     paths[1].write_text(PROSE[:800] + "xyz" * 67)
-    one, other = (ready("text", files=str(path), tokenizer=tokenizer, block=8) for path in paths)
+    one, other = (ready("text", files=str(path), tokenizer=tokenizer, block=1) for path in paths)
     assert one.tokenizer.fingerprint == other.tokenizer.fingerprint
     assert one.fingerprint != other.fingerprint
     if tokenizer == "character":
@@ -124,23 +101,131 @@ def test_training_windows_are_runs_of_the_text_and_labels_come_next(ready, file)
     assert len({start % 16 for start in starts}) > 8
 
 
+@pytest.mark.parametrize("tokenizer", ["character", "byte", "bpe", "unigram", "wordpiece"])
+def test_nothing_held_out_reaches_a_tokenizer_or_a_training_batch(build, file, monkeypatch, tokenizer):
+    lines = [f"{number:05d};{chr(97 + number % 26)}\n" for number in range(600)]  # each stands in one place only
+    file.write_text("".join(lines))
+    module = build("text", files=str(file), tokenizer=tokenizer, block=16, batch_size=8)
+    learned = []
+    train = type(module.tokenizer).train
+    monkeypatch.setattr(
+        type(module.tokenizer), "train", lambda self, texts: learned.append("".join(texts)) or train(self, texts)
+    )
+    module.prepare_data()
+    module.setup("fit")
+    assert learned == ["".join(lines[:480])]
+    read, array = set(), tokens_of(module, "train")
+    assert module.splits["train"].tokens.path.name == "train.bin"
+    windows = {tuple(array[i : i + 17]): range(i, i + 17) for i in range(len(array) - 16)}
+    for epoch in range(3):
+        loader = module.train_dataloader()
+        loader.batch_sampler.set_epoch(epoch)
+        for batch in loader:
+            for row, labels in zip(batch.tokens, batch.labels, strict=True):
+                read.update(windows[*row.tolist(), labels[-1].item()])
+    assert len(read) > 0.9 * len(array)
+    known = "".join(module.tokenizer.decode(array.tolist()).split())
+    assert known == "".join("".join(lines[:480]).split())
+
+
+def test_a_datasets_own_validation_and_test_reach_no_tokenizer(ready, tmp_path):
+    for split, letters in (("train", "abc"), ("valid", "xy"), ("test", "z")):
+        (tmp_path / f"wiki.{split}.raw").write_text(f" {letters} \n" * 100)
+    module = ready("wikitext2", dataset=str(tmp_path), tokenizer="character", block=8)
+    assert "".join(map(chr, module.tokenizer.state()["points"])) == "\n abc"
+    assert module.tokenizer.decode(tokens_of(module, "val").tolist()) == " \ufffd\ufffd \n" * 100
+    assert module.tokenizer.decode(tokens_of(module, "test").tolist()) == " \ufffd \n" * 100
+
+
+@pytest.mark.parametrize(
+    ("name", "config"), [("wikitext2", "wikitext-2-raw-v1"), ("wikitext103", "wikitext-103-raw-v1")]
+)
+def test_the_presets_name_what_is_on_the_hub(build, monkeypatch, name, config):
+    asked = []
+    monkeypatch.setattr(
+        text, "read", lambda *source, **options: asked.append((source, options)) or {"train": Texts([])}
+    )
+    with pytest.raises(DataError, match=r"The training split of Salesforce/wikitext is empty"):
+        build(name).prepare_data()
+    assert asked == [((None, "Salesforce/wikitext", config, "text"), {"joined": True, "streaming": False})]
+
+
 def test_training_windows_reach_the_last_token_and_no_further(tmp_path):
     np.arange(20, dtype=np.uint16).tofile(tmp_path / "t.bin")
-    blocks = Blocks(Flat(tmp_path / "t.bin", "uint16"), 6, 1)
+    blocks = Blocks(Flat(tmp_path / "t.bin", "uint16"), 6)
     batch = blocks.__getitems__([0, len(blocks) - 1])
     assert batch.tokens.tolist() == [[0, 1, 2, 3, 4, 5], [13, 14, 15, 16, 17, 18]]
     assert batch.labels[1, -1] == 19
 
 
-@pytest.mark.parametrize("size", range(3, 20))
-def test_evaluation_blocks_follow_each_other(tmp_path, size):
+@pytest.mark.parametrize("size", range(5, 20))
+@pytest.mark.parametrize("stride", [1, 2, 3, 4])
+def test_every_token_but_the_first_is_evaluated_once_with_its_context(tmp_path, size, stride):
     np.arange(size, dtype=np.uint16).tofile(tmp_path / "t.bin")
-    blocks = Blocks(Flat(tmp_path / "t.bin", "uint16"), 4, 4)
-    assert len(blocks) == (size - 1) // 4
-    if len(blocks):
-        batch = blocks.__getitems__(range(len(blocks)))
-        assert batch.tokens.flatten().tolist() == list(range(4 * len(blocks)))
-        assert batch.labels.flatten().tolist() == list(range(1, 4 * len(blocks) + 1))
+    windows = Windows(Flat(tmp_path / "t.bin", "uint16"), 4, stride)
+    batch = windows.__getitems__(range(len(windows)))
+    counted = batch.labels != IGNORED
+    assert batch.labels[counted].tolist() == list(range(1, size))
+    assert (batch.labels[counted] == batch.tokens[counted] + 1).all()
+    assert counted[0].all()
+    assert (counted.sum(1)[1:-1] == stride).all()
+    assert counted.any(1).all()
+    assert not counted[1:, : 4 - stride].any()
+    alone = windows.__getitems__([len(windows) - 1])
+    assert alone.labels.equal(batch.labels[-1:])
+    assert alone.tokens.equal(batch.tokens[-1:])
+
+
+def test_further_lengths_are_tested_in_batches_of_as_many_tokens(ready, file):
+    module = ready("text", files=str(file), block=8, batch_size=8, stride=4, test_blocks=[16, 200])
+    first, *longer = module.test_dataloader()
+    assert next(iter(first)).tokens.shape == (8, 8)
+    assert [next(iter(loader)).tokens.shape for loader in longer] == [(4, 16), (1, 200)]
+    counts = [sum(int((batch.labels != IGNORED).sum()) for batch in loader) for loader in (first, *longer)]
+    assert counts == [module.tokens["test"] - 1] * 3
+    assert module.facts.test_lengths == [16, 200]
+
+
+@pytest.mark.parametrize("tokenizer", ["character", "byte", "bpe", "unigram", "wordpiece"])
+def test_labels_by_bytes_are_those_of_the_text(ready, tmp_path, tokenizer):
+    (tmp_path / "a.txt").write_text("Größe zählt. " * 100)
+    (tmp_path / "b.txt").write_text("Ünd mehr €uro!\n" * 60)
+    files = [str(tmp_path / "a.txt"), str(tmp_path / "b.txt")]
+    module = ready("text", files=files, tokenizer=tokenizer, block=8, test_fraction=0.3)
+    whole = "Größe zählt. " * 100 + "Ünd mehr €uro!\n" * 60
+    stretch = whole[round(0.7 * len(whole)) :]
+    ids = tokens_of(module, "test")
+    known = {"byte": 1, "character": len(stretch[0].encode()), "wordpiece": len(stretch.split()[0].encode())}
+    first = known.get(tokenizer)
+    if first is None:  # in bytes, which the library writes as a character each
+        end = module.tokenizer.end_of_text
+        rest = [module.tokenizer._model.id_to_token(index) for index in ids[1:].tolist() if index != end]
+        first = len(stretch.encode()) - sum(map(len, rest))
+    expected = (module.tokens["test"] - 1) / (len(stretch.encode()) - first)
+    assert module.facts.tokens_per_byte["test"] == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_floor_is_the_loss_of_the_training_frequencies(ready, tmp_path):
+    (tmp_path / "t.txt").write_text("aab" * 80 + "b" * 30 + "ab" * 15)
+    module = ready("text", files=str(tmp_path / "t.txt"), tokenizer="character", block=4)
+    assert "".join(map(chr, module.tokenizer.state()["points"])) == "ab"
+    a, b = 161 / 243, 81 / 243  # one more of each, and of the unknown character, than the 160 and 80
+    assert module.tokens["test"] == 30
+    assert module.floors == {"unigram": pytest.approx(-(14 * np.log(a) + 15 * np.log(b)) / 29)}
+    assert module.floor_of == "test/loss"
+
+
+def test_an_empty_split_is_refused(build, tmp_path):
+    from datasets import Dataset, DatasetDict
+
+    parts = {"train": ["one two"] * 9, "validation": ["", ""], "test": ["x"]}
+    DatasetDict({name: Dataset.from_dict({"text": texts}) for name, texts in parts.items()}).save_to_disk(
+        tmp_path / "d"
+    )
+    with pytest.raises(
+        DataError, match=r"The validation split of .*d is empty: give one with text, or none, and a part"
+    ):
+        build("text", dataset=str(tmp_path / "d")).prepare_data()
 
 
 def test_without_a_test_fraction_there_is_no_test(ready, file):
@@ -158,7 +243,7 @@ def test_numbers_are_as_wide_as_the_vocabulary_needs(tmp_path, vocabulary, dtype
         def encode(self, text):
             return np.full(len(text), vocabulary - 1, dtype=np.int64)
 
-    packing.pack(tmp_path, {"train": ["abc"]}, Wide())
+    packing.pack(tmp_path, {"train": Texts(["abc"])}, Wide())
     flat = packing.unpack(tmp_path)["train"]
     assert flat.array.dtype == dtype
     assert flat.array.tolist() == [vocabulary - 1] * 3
@@ -169,7 +254,8 @@ def test_tokens_are_mapped_with_a_sidecar(ready, file, tmp_path):
     assert isinstance(tokens_of(module, "train"), np.memmap)
     (sidecar,) = (tmp_path / "cache").glob("text-*/tokens.json")
     content = json.loads(sidecar.read_text())
-    assert content == {"dtype": "uint16", "vocabulary": module.facts.vocabulary, "splits": ["train", "val", "test"]}
+    sizes = {name: module.tokens[name] - 1 for name in ("train", "val", "test")}  # one byte a character
+    assert content == {"dtype": "uint16", "vocabulary": module.facts.vocabulary, "splits": sizes}
 
 
 @pytest.mark.parametrize("tokenizer", ["character", "byte", "bpe"])
@@ -192,7 +278,7 @@ def test_a_second_module_does_not_tokenise_again(ready, build, file, monkeypatch
 
 
 def test_each_tokenizer_has_its_own_cache(ready, build, file):
-    for kind in ("character", "byte", "bpe"):
+    for kind in ("character", "byte", "unigram", "wordpiece", "bpe"):
         module = ready("text", files=str(file), tokenizer=kind, block=8)
         assert type(module.tokenizer).__name__.lower() == kind
     smaller = build("text", files=str(file), tokenizer="bpe", block=8)
@@ -209,7 +295,7 @@ def test_setup_alone_does_what_a_rank_without_prepare_data_needs(build, file):
 
 def test_a_setup_reads_the_source_once(build, file, monkeypatch):
     reads = []
-    monkeypatch.setattr(text, "read", lambda *source: reads.append(source) or {"train": [PROSE]})
+    monkeypatch.setattr(text, "read", lambda *source, **options: reads.append(source) or {"train": Texts([PROSE])})
     module = build("text", files=str(file), block=8)
     module.prepare_data()
     for stage in ("fit", "validate", "test"):
@@ -256,8 +342,27 @@ def test_a_held_out_part_shorter_than_a_block_is_refused(build, tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        (
+            {"block": 8, "test_blocks": [400]},
+            r"data\.test_blocks=400 is too long for the 3\d\d tokens of the test",
+        ),
+        ({"block": 8, "test_blocks": [16], "test_fraction": 0.0}, r"data\.test_blocks=\[16\] needs a test split"),
+    ],
+)
+def test_a_further_length_needs_as_much_of_a_test_split(ready, file, overrides, message):
+    with pytest.raises(DataError, match=message):
+        ready("text", files=str(file), **overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
         ({"files": "a.txt", "dataset": "b"}, r"data\.files=a\.txt and data\.dataset=b exclude each other"),
         ({"block": 0}, r"data\.block=0 must be"),
+        ({"block": 8, "stride": 9}, r"data\.stride=9 must be at least 1 and at most 8"),
+        ({"block": 8, "stride": 0}, r"data\.stride=0 must be at least 1"),
+        ({"block": 8, "stride": 8, "test_blocks": [4]}, r"data\.stride=8 must be at least 1 and at most 4"),
+        ({"test_blocks": [256, 256]}, r"data\.test_blocks=\[256, 256\] names a length twice"),
         ({"validation_fraction": 0.0}, r"data\.validation_fraction=0\.0 must be positive"),
         ({"test_fraction": -0.1}, r"data\.test_fraction=-0\.1"),
         ({"validation_fraction": 0.5, "test_fraction": 0.5}, "leave something to train on"),

@@ -6,11 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xformer.data import bpe
+from xformer.data import pieces
 from xformer.data.bpe import BPE
 from xformer.data.byte import Byte
 from xformer.data.character import Character
+from xformer.data.file import File
 from xformer.data.tokenizer import Tokenizer
+from xformer.data.unigram import Unigram
+from xformer.data.wordpiece import WordPiece
 from xformer.errors import ConfigError, DataError
 
 TRAINING = ["the cat sat on the mat, the cat sat on the hat.\n" * 5, "Größe: 30 °C\n\n  indented\n"]
@@ -22,7 +25,14 @@ def trained(tokenizer: Tokenizer) -> Tokenizer:
     return tokenizer
 
 
-TOKENIZERS = {"byte": Byte(), "character": trained(Character()), "bpe": trained(BPE(vocabulary_size=300))}
+TOKENIZERS = {
+    "byte": Byte(),
+    "character": trained(Character()),
+    "bpe": trained(BPE(vocabulary_size=300)),
+    "unigram": trained(Unigram(vocabulary_size=300)),
+    "wordpiece": trained(WordPiece(vocabulary_size=60)),
+}
+LIBRARY = ["bpe", "unigram", "wordpiece"]
 
 
 @pytest.fixture(params=TOKENIZERS)
@@ -30,7 +40,7 @@ def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
     return TOKENIZERS[request.param]
 
 
-@pytest.mark.parametrize("name", ["byte", "bpe"])
+@pytest.mark.parametrize("name", ["byte", "bpe", "unigram"])
 @fast
 @given(text=st.text())
 def test_any_text_comes_back(name, text):
@@ -83,27 +93,88 @@ def test_bpe_merges_what_is_frequent():
     assert len(tokenizer.encode("the cat sat")) < 6
 
 
-def test_bpe_learns_the_same_from_the_same():
-    assert trained(BPE(vocabulary_size=300)).fingerprint == TOKENIZERS["bpe"].fingerprint
-    assert trained(BPE(vocabulary_size=280)).fingerprint != TOKENIZERS["bpe"].fingerprint
+@pytest.mark.parametrize("kind", [BPE, Unigram, WordPiece])
+def test_the_same_texts_give_the_same_tokenizer(kind):
+    from pydoc_data.topics import topics
+
+    texts = [topics[name] for name in sorted(topics)[:25]]
+    fingerprints = set()
+    for _ in range(3):  # in another order of the library's own each time
+        tokenizer = kind(vocabulary_size=500)
+        tokenizer.train(texts)
+        fingerprints.add(tokenizer.fingerprint)
+    assert len(fingerprints) == 1
+    assert tokenizer.vocabulary == 500
+    assert kind(vocabulary_size=400).fingerprint not in fingerprints
 
 
-@settings(deadline=None, max_examples=200)
-@given(text=st.text(alphabet="ab' .\n\t0é", max_size=60))
-def test_a_long_text_may_be_cut_without_changing_a_token(text):
-    whole = TOKENIZERS["bpe"].encode(text).tolist()
+def test_unigram_cuts_into_the_most_probable_pieces():
+    """Viterbi against all segmentations, with the probabilities that were learned."""
+    tokenizer = Unigram(vocabulary_size=400)
+    tokenizer.train(["the cat sat on the mat and the cat sat on the hat in the attic that they sat in\n" * 30])
+    scores = dict(json.loads(tokenizer.state()["model"])["model"]["vocab"])
+
+    def best(word: str) -> float:
+        ends = range(1, len(word) + 1)
+        return max((scores[word[:e]] + best(word[e:]) for e in ends if word[:e] in scores), default=0.0)
+
+    assert any(len(piece) > 2 for piece in scores)
+    for word in ("the", "cat", "thecat", "hatthat", "xtheyq"):
+        pieces = [list(scores)[index] for index in tokenizer.encode(word)]
+        assert "".join(pieces) == word
+        assert sum(scores[piece] for piece in pieces) == pytest.approx(best(word), abs=1e-9)
+
+
+def test_wordpiece_takes_the_longest_piece_first_and_knows_no_strange_word():
+    tokenizer = TOKENIZERS["wordpiece"]
+    vocabulary = {piece: index for piece, index in json.loads(tokenizer.state()["model"])["model"]["vocab"].items()}
+    names = {index: piece for piece, index in vocabulary.items()}
+
+    def longest_first(word: str) -> list[str]:
+        found, start = [], 0
+        while start < len(word):
+            ends = range(len(word), start, -1)
+            piece = next(p for e in ends if (p := ("##" if start else "") + word[start:e]) in vocabulary)
+            found, start = [*found, piece], start + len(piece.removeprefix("##"))
+        return found
+
+    for word in ("the", "cat", "that", "hathe"):
+        assert [names[index] for index in tokenizer.encode(word)] == longest_first(word)
+    assert tokenizer.encode("the q, ##e [UNK]").tolist().count(vocabulary["[UNK]"]) > 2
+    assert tokenizer.decode(tokenizer.encode("the  cat\nsat").tolist()) == "the cat sat"
+
+
+@pytest.mark.parametrize("name", LIBRARY)
+@settings(deadline=None, max_examples=150)
+@given(text=st.text(alphabet="ab'the .,\n\t0é", max_size=60))
+def test_a_long_text_may_be_cut_without_changing_a_token(name, text):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bpe, "PIECE", 3)
-        assert "".join(bpe.pieces(text)) == text
-        assert TOKENIZERS["bpe"].encode(text).tolist() == whole
+        patch.setattr(pieces, "PIECE", 3)
+        parts = list(pieces.pieces([text]))
+    ids = [index for part in parts for index in TOKENIZERS[name].encode(part).tolist()]
+    assert ids == TOKENIZERS[name].encode(text).tolist()
 
 
-def test_a_long_text_is_cut(monkeypatch):
-    monkeypatch.setattr(bpe, "PIECE", 3)
-    assert list(bpe.pieces("abcd\nef\nghij\n\nkl\nm")) == ["abcd\n", "ef\n", "ghij\n\nkl\n", "m"]
+@fast
+@given(text=st.text(min_size=1))
+def test_the_head_is_what_the_first_token_stands_for(text):
+    assert TOKENIZERS["byte"].head(text) == 1
+    assert TOKENIZERS["character"].head(text) == len(text[0].encode())
+    for name in ("bpe", "unigram"):
+        tokenizer = TOKENIZERS[name]
+        ids = tokenizer.encode(text).tolist()
+        # Bytes of the rest: of a character that is cut, decoding would not give them.
+        rest = sum(len(tokenizer._model.id_to_token(index)) for index in ids[1:])
+        assert tokenizer.head(text) + rest == len(text.encode())
 
 
-@pytest.mark.parametrize("name", ["byte", "bpe"])
+def test_the_head_of_a_word_is_up_to_its_end():
+    tokenizer = TOKENIZERS["wordpiece"]
+    assert tokenizer.head("  the mat") == 5
+    assert tokenizer.head(" \n ") == 3
+
+
+@pytest.mark.parametrize("name", ["byte", "bpe", "unigram"])
 def test_the_end_of_text_decodes_to_nothing_and_cannot_be_spelt(name):
     tokenizer = TOKENIZERS[name]
     end = tokenizer.end_of_text
@@ -148,6 +219,62 @@ def test_a_damaged_file_is_refused(tmp_path, content):
         (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(DataError, match="is no saved tokenizer"):
         Byte().load(tmp_path)
+
+
+@pytest.mark.parametrize("state", [{}, {"model": "{"}, {"model": 3}, []])
+def test_a_damaged_model_is_refused(tmp_path, state):
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"kind": "BPE", "state": state}))
+    with pytest.raises(DataError, match="is no saved tokenizer"):
+        BPE(vocabulary_size=300).load(tmp_path)
+
+
+def test_a_file_gives_the_ids_of_whoever_wrote_it(tmp_path):
+    from tokenizers import Tokenizer as Model
+    from tokenizers import models, pre_tokenizers, processors
+
+    model = Model(models.WordLevel({"[UNK]": 3, "the": 7, "cat": 1}, unk_token="[UNK]"))
+    model.pre_tokenizer = pre_tokenizers.Whitespace()
+    model.add_special_tokens(["[CLS]"])
+    model.post_processor = processors.TemplateProcessing("[CLS] $A", special_tokens=[("[CLS]", 4)])
+    model.enable_truncation(2)
+    model.enable_padding(length=9)
+    model.save(str(tmp_path / "word.json"))
+    tokenizer = File(path=str(tmp_path / "word.json"))
+    tokenizer.train(["never read"])
+    assert tokenizer.encode("the cat the dog").tolist() == [7, 1, 7, 3]
+    assert (tokenizer.end_of_text, tokenizer.vocabulary) == (8, 9)
+    assert tokenizer.decode([7, 1, 8]) == "the cat"
+    tokenizer.save(tmp_path)
+    (tmp_path / "word.json").unlink()
+    restored = File(path=str(tmp_path / "word.json"))
+    restored.load(tmp_path)
+    assert restored.encode("cat").tolist() == [1]
+    assert restored.fingerprint == tokenizer.fingerprint
+
+
+def test_a_file_may_be_that_of_a_run(tmp_path):
+    TOKENIZERS["bpe"].save(tmp_path)
+    tokenizer = File(path=str(tmp_path / "tokenizer.json"))
+    assert tokenizer.encode("the cat").tolist() == TOKENIZERS["bpe"].encode("the cat").tolist()
+    assert tokenizer.vocabulary == TOKENIZERS["bpe"].vocabulary
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"version": "1.0"}', '{"kind": "Byte", "state": {}}', b"\xff"])
+def test_a_file_that_is_no_tokenizer_is_named(tmp_path, content):
+    path = tmp_path / "t.json"
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    tokenizer = File(path=str(path))
+    message = "cannot be read" if content is None else "is no tokenizer of the tokenizers library"
+    for use in (lambda: tokenizer.train([]), lambda: tokenizer.settings(), lambda: tokenizer.vocabulary):
+        with pytest.raises(DataError, match=rf"tokenizer\.path=.*t\.json {message}") as caught:
+            use()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_vocabulary_without_room_for_a_character_is_refused():
+    with pytest.raises(ConfigError, match=r"tokenizer\.vocabulary_size=3 holds no character"):
+        WordPiece(vocabulary_size=3)
 
 
 def test_a_vocabulary_below_the_bytes_is_refused():

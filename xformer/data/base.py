@@ -46,13 +46,14 @@ class DataModule(LightningDataModule, ABC):
 
     Attributes:
         facts: What a task has to know.
-        floors: Test accuracy of trivial predictors, by name; empty where there are none.
+        floors: What trivial predictors reach, by name, in the metric that `floor_of` names; empty where there are none.
         fingerprint: Stable hash of the very data and tokenizer.
         splits: The items of "train", "val" and, unless there are none, "test".
     """
 
     yields: ClassVar[type]
     pads: ClassVar[bool]
+    floor_of: ClassVar[str] = "test/accuracy"
 
     facts: Facts
     floors: dict[str, float]

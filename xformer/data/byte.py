@@ -29,6 +29,10 @@ class Byte(Tokenizer):
         """Bytes of the text in UTF-8."""
         return np.frombuffer(text.encode("utf-8"), dtype=np.uint8).astype(np.int64)
 
+    def head(self, text: str) -> int:
+        """One byte."""
+        return 1
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of the bytes; what is not UTF-8 becomes the replacement character."""
         return bytes(index for index in ids if index < 256).decode("utf-8", errors="replace")

@@ -41,6 +41,10 @@ class Character(Tokenizer):
         known = np.append(self._points, -1)[ids] == points
         return np.where(known, ids, len(self._points))
 
+    def head(self, text: str) -> int:
+        """The bytes of the first character."""
+        return len(text[0].encode("utf-8"))
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of the ids; the unknown one becomes the replacement character."""
         return "".join(chr(self._points[index]) if index < len(self._points) else UNKNOWN for index in ids)

@@ -1,6 +1,6 @@
 """What a task has to know of its data, and a run directory keeps of them."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -17,6 +17,8 @@ class Facts:
         padding: the id that fills short sequences up; None where nothing is padded.
         begin: the id that a written sequence begins with; None where there is none.
         end: the id that a sequence ends with; None where there is none.
+        test_lengths: further lengths, in tokens, that the test split is also read at.
+        tokens_per_byte: by split, labels for each byte of the text they stand for; None where they are no text.
     """
 
     vocabulary: int
@@ -27,6 +29,8 @@ class Facts:
     padding: int | None = None
     begin: int | None = None
     end: int | None = None
+    test_lengths: list[int] = field(default_factory=list)
+    tokens_per_byte: dict[str, float] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The facts as JSON can hold them."""

@@ -1,7 +1,11 @@
-"""Accuracies that need no model: what a result must beat before it means anything."""
+"""Results that need no model: what a result must beat before it means anything."""
 
 import numpy as np
-from jaxtyping import Integer
+from jaxtyping import Float64, Integer
+
+from xformer.data.flat import Flat
+
+_PORTION = 1 << 22
 
 
 def majority(train: Integer[np.ndarray, " train"], test: Integer[np.ndarray, " test"]) -> float:
@@ -19,3 +23,22 @@ def by_feature(
     counts = np.zeros((int(max(feature.max(), test_feature.max())) + 1, int(labels.max()) + 1), dtype=np.int64)
     np.add.at(counts, (feature, labels), 1)
     return float((counts.argmax(axis=1)[test_feature] == test_labels).mean())
+
+
+def unigram(train: Flat, test: Flat, vocabulary: int) -> float:
+    """Test loss, in nats per token, of giving each token its frequency in training.
+
+    Every token is counted once more than it occurs, so that none is impossible. The test split's first token is left
+    out, as it is for a model.
+    """
+    expected = _counts(train, vocabulary) + 1
+    seen = _counts(test, vocabulary)
+    seen[test.array[0]] -= 1
+    return float(-(seen * np.log(expected / expected.sum())).sum() / seen.sum())
+
+
+def _counts(tokens: Flat, vocabulary: int) -> Float64[np.ndarray, " vocabulary"]:
+    counts = np.zeros(vocabulary)
+    for first in range(0, len(tokens), _PORTION):
+        counts += np.bincount(tokens.array[first : first + _PORTION], minlength=vocabulary)
+    return counts

@@ -8,27 +8,42 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xformer.data.documents import Documents, Files, Piece, Texts, document
 from xformer.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
+    from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 
 logger = logging.getLogger(__name__)
 
-Documents = list[str]
 OFFLINE = "data.dataset=null, which reads the prose that Python ships"
 NAMES = {"train": ("train",), "val": ("validation", "valid", "val", "dev"), "test": ("test",)}
 SECONDS_TO_ANSWER = 5.0
+ROWS = 1000
+# Files of text in a directory, such as wiki.train.raw: a split each.
+TEXT_FILES = {".txt", ".raw", ".tokens"}
 
 
-def read(files: str | list[str] | None, dataset: str | None, config: str | None, column: str) -> dict[str, Documents]:
-    """Read the documents, by split where the source has splits and under "train" alone where it has not.
+def read(
+    files: str | list[str] | None,
+    dataset: str | None,
+    config: str | None,
+    column: str,
+    *,
+    joined: bool = False,
+    streaming: bool = False,
+) -> dict[str, Documents]:
+    """Find the documents, by split where the source has splits and under "train" alone where it has not.
+
+    They are read when they are iterated, a piece at a time, and what is wrong inside them is said then.
 
     Args:
         files: A path, a glob pattern, or several of either; one document each.
-        dataset: A local directory, or a name on the hub.
+        dataset: A local directory, or a name on the hub. A directory of text files has a document for each split.
         config: Of the dataset, where it has several.
         column: Of the dataset: the one with the text.
+        joined: Whether the dataset's rows are the lines of one document; else each is one.
+        streaming: Whether a dataset is read over the network, time and again, instead of being downloaded.
 
     Raises:
         ConfigError: If both `files` and `dataset` are given.
@@ -39,22 +54,22 @@ def read(files: str | list[str] | None, dataset: str | None, config: str | None,
     if files is not None:
         return {"train": read_files(files)}
     if dataset is not None:
-        return read_dataset(dataset, config, column)
+        return read_dataset(dataset, config, column, joined=joined, streaming=streaming)
     from pydoc_data.topics import topics
 
-    return {"train": [topics[name] for name in sorted(topics)]}
+    return {"train": Texts(topics[name] for name in sorted(topics))}
 
 
 def read_files(files: str | list[str]) -> Documents:
-    """Read files as UTF-8, in the order given, those of one pattern by name.
+    """Find files, in the order given, those of one pattern by name.
 
     Raises:
-        DataError: If a file is missing, empty or not UTF-8, or a pattern matches none.
+        DataError: If a file is missing, or a pattern matches none.
     """
     paths = [path for entry in ([files] if isinstance(files, str) else files) for path in expand(entry)]
     if not paths:
         raise DataError("data.files=[] names no file: give a path or a pattern, or null for Python's own prose.")
-    return [_read_file(path) for path in paths]
+    return Files(paths, "data.files")
 
 
 def expand(entry: str) -> list[Path]:
@@ -75,37 +90,42 @@ def expand(entry: str) -> list[Path]:
     raise DataError(f"data.files={entry} {reason} (seen from {Path.cwd()}).")
 
 
-def _read_file(path: Path) -> str:
-    try:
-        # newline="" keeps the file's own line ends: the text is what the bytes say.
-        with path.open(encoding="utf-8", newline="") as file:
-            text = file.read()
-    except UnicodeDecodeError as error:
-        raise DataError(f"data.files={path} is not UTF-8 at byte {error.start:,}: convert the file.") from error
-    except OSError as error:
-        raise DataError(f"data.files={path} cannot be read ({error.strerror}): make it readable.") from error
-    if not text:
-        raise DataError(f"data.files={path} is empty: give a file with text.")
-    return text
-
-
-def read_dataset(name: str, config: str | None, column: str) -> dict[str, Documents]:
-    """Read a dataset's text by split: a local directory if there is one, else the hub.
+def read_dataset(
+    name: str, config: str | None, column: str, *, joined: bool = False, streaming: bool = False
+) -> dict[str, Documents]:
+    """Find a dataset's text by split: a local directory if there is one, else the hub.
 
     Raises:
         DataError: If it is neither here nor reachable, or lacks the column.
     """
-    return {split: _column(part, name, column) for split, part in load_dataset_splits(name, config).items()}
+    path = Path(name).expanduser()
+    texts = _text_files(path) if path.is_dir() else {}
+    if "train" in texts:
+        return {split: Files(paths, "data.dataset") for split, paths in texts.items()}
+    splits = load_dataset_splits(name, config, streaming=streaming)
+    return {split: Rows(part, name, column, joined) for split, part in splits.items()}
 
 
-def load_dataset_splits(name: str, config: str | None) -> "dict[str, Dataset]":
+def _text_files(path: Path) -> dict[str, list[Path]]:
+    """The text files of a directory by the split that their names tell."""
+    found: dict[str, list[Path]] = {}
+    for file in sorted(file for file in path.iterdir() if file.suffix in TEXT_FILES):
+        words = file.stem.lower().replace("-", ".").replace("_", ".").split(".")
+        for split, names in NAMES.items():
+            if not {*names}.isdisjoint(words):
+                found.setdefault(split, []).append(file)
+    return found
+
+
+def load_dataset_splits(name: str, config: str | None, *, streaming: bool = False) -> dict[str, Any]:
     """A dataset's splits as "train", "val" and "test": a local directory if there is one, else the hub.
 
     Raises:
         DataError: If it is neither here nor reachable, or has no training split.
     """
-    loaded = _load_local(Path(name).expanduser(), config) if Path(name).expanduser().exists() else _load(name, config)
-    found: dict[str, Dataset] = {}
+    path = Path(name).expanduser()
+    loaded = _load_local(path, config, streaming) if path.exists() else _load(name, config, streaming)
+    found: dict[str, Any] = {}
     for split, names in NAMES.items():
         own = next((own for own in names if own in loaded), None)
         if own is not None:
@@ -115,36 +135,71 @@ def load_dataset_splits(name: str, config: str | None) -> "dict[str, Dataset]":
     return found
 
 
-def _column(split: "Dataset", name: str, column: str) -> Documents:
-    if column not in split.column_names:
-        raise DataError(
-            f"data.column={column} is not in data.dataset={name}: its columns are {', '.join(split.column_names)}."
-        )
-    documents = [text for text in split[column][:] if text]
-    if not all(isinstance(text, str) for text in documents):
-        raise DataError(f"data.column={column} of data.dataset={name} holds no text: choose another column.")
-    return documents
+class Rows:
+    """One column of a dataset that lies on disk or comes over the network.
+
+    Args:
+        split: the rows.
+        name: of the dataset, for the errors.
+        column: the one with the text.
+        joined: whether the rows are the lines of one document; else each is one, and empty ones are left out.
+
+    Raises:
+        DataError: there is no such column; on iterating, it holds no text, or reading breaks off.
+    """
+
+    def __init__(self, split: "Dataset | IterableDataset", name: str, column: str, joined: bool) -> None:
+        columns = split.column_names or list(next(iter(split), {}))
+        if column not in columns:
+            raise DataError(
+                f"data.column={column} is not in data.dataset={name}: its columns are {', '.join(columns)}."
+            )
+        self.split, self.name, self.column, self.joined = split.select_columns([column]), name, column, joined
+
+    def __iter__(self) -> Iterator[Piece]:
+        if self.joined:
+            yield from document(self._texts())
+        else:
+            for text in self._texts():
+                yield from document([text])
+
+    def _texts(self) -> Iterator[str]:
+        try:
+            for rows in self.split.iter(ROWS):
+                texts = [text for text in rows[self.column] if text is not None]
+                if not all(isinstance(text, str) for text in texts):
+                    raise DataError(
+                        f"data.column={self.column} of data.dataset={self.name} holds no text: choose another column."
+                    )
+                # In portions: a piece is searched for its end whenever more comes.
+                yield from ["".join(texts)] if self.joined else texts
+        except DataError:
+            raise
+        except Exception as error:
+            raise DataError(f"data.dataset={self.name} breaks off ({_first(error)}): start again.") from error
 
 
-def _load_local(path: Path, config: str | None) -> "DatasetDict":
-    from datasets import DatasetDict, load_dataset, load_from_disk
+def _load_local(path: Path, config: str | None, streaming: bool) -> "DatasetDict | IterableDatasetDict":
+    from datasets import DatasetDict, IterableDatasetDict, get_dataset_config_names, load_dataset, load_from_disk
 
     try:
         saved = (path / "dataset_dict.json").exists() or (path / "state.json").exists()
-        loaded: Any = load_from_disk(str(path)) if saved else load_dataset(str(path), config)
+        if not saved and config not in get_dataset_config_names(str(path)):
+            config = None  # a preset names the hub's; a directory of files has none
+        loaded: Any = load_from_disk(str(path)) if saved else load_dataset(str(path), config, streaming=streaming)
     except Exception as error:
         raise DataError(f"data.dataset={path} cannot be read as a dataset ({_first(error)}): correct it.") from error
-    return loaded if isinstance(loaded, DatasetDict) else DatasetDict(train=loaded)
+    return loaded if isinstance(loaded, DatasetDict | IterableDatasetDict) else DatasetDict(train=loaded)
 
 
-def _load(name: str, config: str | None) -> "DatasetDict":
+def _load(name: str, config: str | None, streaming: bool) -> "DatasetDict | IterableDatasetDict":
     from datasets import load_dataset
 
     variable = os.environ.get("HF_HUB_OFFLINE", "unset")
     reachable = _answers(name)
     try:
         with _offline(not reachable):
-            loaded: DatasetDict = load_dataset(name, config)
+            loaded: DatasetDict | IterableDatasetDict = load_dataset(name, config, streaming=streaming)
             return loaded
     except Exception as error:
         if reachable and not isinstance(error, ConnectionError):

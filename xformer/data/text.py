@@ -1,6 +1,5 @@
-"""Text for language modelling: random windows to train, consecutive blocks to evaluate."""
+"""Text for language modelling: random windows to train on, windows that count every token once to evaluate on."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -11,15 +10,20 @@ from jaxtyping import Int64
 from xformer.data.base import DataModule
 from xformer.data.batch import LanguageModelingBatch
 from xformer.data.cache import cached, digest, fingerprint
+from xformer.data.documents import Documents, Extent, cut, extent
 from xformer.data.facts import Facts
-from xformer.data.packing import Blocks, cut, pack, unpack
-from xformer.data.sampler import Draws, Order
-from xformer.data.sources import Documents, read
+from xformer.data.flat import Flat
+from xformer.data.floors import unigram
+from xformer.data.loader import Loader
+from xformer.data.packing import Blocks, Windows, pack, tokens_per_byte, unpack
+from xformer.data.sampler import Draws, EvaluationBatches, Order, share_of
+from xformer.data.sources import read
 from xformer.data.tokenizer import Tokenizer
 from xformer.errors import ConfigError, DataError
 
 # Raise it whenever the packing changes: a cache written by another version is then not found.
-VERSION = 1
+VERSION = 2
+SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 
 class Text(DataModule):
@@ -27,6 +31,9 @@ class Text(DataModule):
 
     A dataset's own validation and test splits are used; otherwise the ends of the text are held out. The tokenizer is
     trained on the training part alone. An epoch is as many random windows as there are whole blocks in that part.
+    Text is read and tokenised piece by piece and the tokens are mapped from a file, so neither has to fit in memory.
+
+    `floors` holds the test loss, in nats, of predicting each token by its frequency in the training part.
 
     Args:
         seed: Offsets of the training windows.
@@ -35,8 +42,14 @@ class Text(DataModule):
         dataset: A local dataset directory, or a name on the hub.
         dataset_config: Of the dataset, where it has several.
         column: Of the dataset: the one with the text.
+        joined: Whether the rows of a dataset are the lines of one document; else each is one.
+        streaming: Whether a dataset of the hub is read over the network instead of being downloaded first. It is read
+            three times: to know its length and content, to train the tokenizer, and to tokenise.
         tokenizer: Trained here, unless the cache has it trained.
         block: Tokens of a sequence.
+        stride: Tokens that an evaluated window counts; it overlaps the one before by the others, which give context.
+            None for the whole window. Every token of a split but its first counts once, whatever the stride.
+        test_blocks: Further lengths to test at, in tokens: 512 gives `test/loss@512` and its companions.
         validation_fraction: Share of the characters to validate on, if the source has no validation split.
         test_fraction: Share of the characters to test on, if the source has no test split; 0 for no test.
         batch_size: Sequences per step over all devices.
@@ -44,11 +57,13 @@ class Text(DataModule):
 
     Raises:
         ConfigError: If both `files` and `dataset` are given, or a number is out of range.
-        DataError: In `prepare_data`, if the text cannot be read; in `setup`, if a split is shorter than a block.
+        DataError: In `prepare_data`, if the text cannot be read or a split is empty; in `setup`, if a split is
+            shorter than a block.
     """
 
     yields: ClassVar[type] = LanguageModelingBatch
     pads: ClassVar[bool] = False
+    floor_of: ClassVar[str] = "test/loss"
 
     def __init__(
         self,
@@ -59,8 +74,12 @@ class Text(DataModule):
         dataset: str | None,
         dataset_config: str | None,
         column: str,
+        joined: bool,
+        streaming: bool,
         tokenizer: Tokenizer,
         block: int,
+        stride: int | None,
+        test_blocks: list[int],
         validation_fraction: float,
         test_fraction: float,
         batch_size: int,
@@ -76,8 +95,17 @@ class Text(DataModule):
                 f"data.validation_fraction={validation_fraction} must be positive, data.test_fraction={test_fraction} "
                 "not negative, and both together must leave something to train on."
             )
+        for length in (block, *test_blocks):
+            if stride is not None and not 1 <= stride <= length:
+                raise ConfigError(
+                    f"data.stride={stride} must be at least 1 and at most {length}, the tokens of an evaluated block: "
+                    "tokens between two windows would count nowhere."
+                )
+        if len(set(test_blocks)) < len(test_blocks):
+            raise ConfigError(f"data.test_blocks={test_blocks} names a length twice: leave one out.")
         self.files, self.dataset, self.dataset_config, self.column = files, dataset, dataset_config, column
-        self.tokenizer, self.block = tokenizer, block
+        self.joined, self.streaming = joined, streaming
+        self.tokenizer, self.block, self.stride, self.test_blocks = tokenizer, block, stride, test_blocks
         self.validation_fraction, self.test_fraction = validation_fraction, test_fraction
         self._entry: Path | None = None
 
@@ -90,18 +118,29 @@ class Text(DataModule):
         self._entry = self._prepare()
 
     def _prepare(self) -> Path:
-        splits = self._cut(read(self.files, self.dataset, self.dataset_config, self.column))
-        content = {name: _hash(documents) for name, documents in splits.items()}
-        name = f"text-{digest(VERSION, content, type(self.tokenizer).__name__, self.tokenizer.settings())}"
+        found = read(
+            self.files, self.dataset, self.dataset_config, self.column, joined=self.joined, streaming=self.streaming
+        )
+        extents = {name: extent(documents) for name, documents in found.items()}
+        for name, size in extents.items():
+            if not size.characters:
+                raise DataError(
+                    f"The {SPLITS[name]} split of {self._source()} is empty: give one with text"
+                    + ("." if name == "train" else ", or none, and a part of the training split is held out.")
+                )
+        splits, fractions = self._cut(found, extents["train"])
+        content = {name: size.content for name, size in extents.items()}
+        kind = type(self.tokenizer).__name__, self.tokenizer.settings()
+        name = f"text-{digest(VERSION, content, fractions, *kind)}"
         return cached(self.cache, name, lambda directory: pack(directory, splits, self.tokenizer))
 
-    def _cut(self, found: dict[str, Documents]) -> dict[str, Documents]:
-        """Hold out of "train" what the source does not bring itself."""
+    def _cut(self, found: dict[str, Documents], train: Extent) -> tuple[dict[str, Documents], dict[str, float]]:
+        """Hold out of "train" what the source does not bring itself; also the shares held out."""
         wanted = {"val": self.validation_fraction, "test": self.test_fraction}
         missing = {name: fraction for name, fraction in wanted.items() if name not in found and fraction > 0}
-        train, *held_out = cut(found["train"], list(missing.values()))
-        splits = {**found, "train": train, **dict(zip(missing, held_out, strict=True))}
-        return {name: splits[name] for name in ("train", "val", "test") if name in splits}
+        first, *held_out = cut(found["train"], train.characters, list(missing.values()))
+        splits = {**found, "train": first, **dict(zip(missing, held_out, strict=True))}
+        return {name: splits[name] for name in SPLITS if name in splits}, missing
 
     def load(self) -> None:
         """Map the tokens into memory.
@@ -112,19 +151,50 @@ class Text(DataModule):
         entry = self._entry or self._prepare()
         self.tokenizer.load(entry)
         flat = unpack(entry)
+        if self.test_blocks and "test" not in flat:
+            raise DataError(f"data.test_blocks={self.test_blocks} needs a test split: set data.test_fraction, as 0.1.")
         for name, tokens in flat.items():
-            if len(tokens) <= self.block:
+            longest = max([self.block, *(self.test_blocks if name == "test" else [])])
+            if len(tokens) <= longest:
+                key = "block" if longest == self.block else "test_blocks"
                 raise DataError(
-                    f"data.block={self.block} is too long for the {len(tokens):,} tokens of the {name} split: use a "
+                    f"data.{key}={longest} is too long for the {len(tokens):,} tokens of the {name} split: use a "
                     f"smaller block, more text, or another data.{'test' if name == 'test' else 'validation'}_fraction."
                 )
-        self.floors: dict[str, float] = {}
-        self.facts = Facts(vocabulary=self.tokenizer.vocabulary, length=self.block, end=self.tokenizer.end_of_text)
+        self.facts = Facts(
+            vocabulary=self.tokenizer.vocabulary,
+            length=self.block,
+            end=self.tokenizer.end_of_text,
+            test_lengths=list(self.test_blocks),
+            tokens_per_byte=tokens_per_byte(entry),
+        )
+        self.floors = {}
+        if "test" in flat:
+            self.floors["unigram"] = unigram(flat["train"], flat["test"], self.tokenizer.vocabulary)
         self.fingerprint = fingerprint(entry)
         self.tokens = {name: len(tokens) for name, tokens in flat.items()}
         self.splits = {
-            name: Blocks(tokens, self.block, 1 if name == "train" else self.block) for name, tokens in flat.items()
+            name: Blocks(tokens, self.block) if name == "train" else self._windows(tokens, self.block)
+            for name, tokens in flat.items()
         }
+        self.longer = [self._windows(flat["test"], length) for length in self.test_blocks]
+
+    def _windows(self, tokens: Flat, block: int) -> Windows:
+        return Windows(tokens, block, self.stride or block)
+
+    def test_dataloader(self) -> Loader | list[Loader]:
+        """The test split in windows of a block, then in those of each further length."""
+        first = super().test_dataloader()
+        if not self.longer or isinstance(first, list):
+            return first
+        return [first, *(self._longer(windows) for windows in self.longer)]
+
+    def _longer(self, windows: Windows) -> Loader:
+        """Windows in batches of about as many tokens as others have."""
+        rank, world = self._place()
+        size = world * max(1, share_of(self.batch_size, world) * self.block // windows.block)
+        batches = EvaluationBatches(len(windows), size, rank=rank, world=world)
+        return Loader(windows, batches, seed=self.seed, num_workers=self.num_workers)
 
     def order(self) -> Order:
         """Random windows, as many as there are whole blocks."""
@@ -150,15 +220,9 @@ class Text(DataModule):
 
     def describe(self) -> str:
         """Source, sizes of the splits and tokenizer."""
-        source = self.files or self.dataset or "Python's own prose"
         sizes = "/".join(f"{size:,}" for size in self.tokens.values())
         kind = type(self.tokenizer).__name__
-        return f"Text ({source}): {sizes} {kind} tokens of {self.facts.vocabulary:,}, blocks of {self.block}"
+        return f"Text ({self._source()}): {sizes} {kind} tokens of {self.facts.vocabulary:,}, blocks of {self.block}"
 
-
-def _hash(documents: Documents) -> str:
-    content = hashlib.sha256()
-    for document in documents:
-        encoded = document.encode("utf-8", errors="surrogatepass")
-        content.update(len(encoded).to_bytes(8, "little") + encoded)
-    return content.hexdigest()
+    def _source(self) -> str:
+        return str(self.files or self.dataset or "Python's own prose")

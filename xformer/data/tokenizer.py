@@ -30,11 +30,15 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def train(self, texts: Iterable[str]) -> None:
-        """Learn from the training texts, forgetting what was learned before."""
+        """Learn from the training texts, which can be read more than once, forgetting what was learned before."""
 
     @abstractmethod
     def encode(self, text: str) -> Int64[np.ndarray, " tokens"]:
         """Ids of a text, without `end_of_text`."""
+
+    @abstractmethod
+    def head(self, text: str) -> int:
+        """Bytes, in UTF-8, of what the first token of a text that is not empty stands for."""
 
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
@@ -72,11 +76,12 @@ class Tokenizer(ABC):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             kind, state = content["kind"], content["state"]
+            if kind == type(self).__name__:
+                self.restore(state)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path} is no saved tokenizer ({error}): train it again.") from error
         if kind != type(self).__name__:
             raise DataError(f"{path} holds a {kind} tokenizer, not {type(self).__name__}: set tokenizer accordingly.")
-        self.restore(state)
 
 
 @runtime_checkable

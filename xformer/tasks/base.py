@@ -100,9 +100,10 @@ class Task(LightningModule, ABC):
         """What a person would like to see of the trained model."""
         return None
 
-    def _evaluate(self, batch: Batch, stage: str, metrics: MetricCollection) -> None:
+    def _evaluate(self, batch: Batch, stage: str, metrics: MetricCollection, suffix: str = "") -> None:
         outcome = self.step(batch)
         metrics.update(outcome.logits, outcome.labels)
         weight, shown = int((outcome.labels != IGNORED).sum()), stage == "val"
-        self.log(f"{stage}/loss", outcome.loss, batch_size=weight, prog_bar=shown, sync_dist=True)
-        self.log_dict(metrics, batch_size=weight, prog_bar=shown)
+        shared: dict[str, Any] = {"batch_size": weight, "prog_bar": shown, "add_dataloader_idx": False}
+        self.log(f"{stage}/loss{suffix}", outcome.loss, sync_dist=True, **shared)
+        self.log_dict(metrics, **shared)

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from jaxtyping import Float, Int
 from torch import Tensor
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 from xformer.architecture.stack import Stack
 from xformer.data.base import DataModule
@@ -19,7 +19,7 @@ from xformer.decoding.writing import write
 from xformer.errors import DataError
 from xformer.tasks.base import Outcome
 from xformer.tasks.generative import Generative
-from xformer.tasks.metrics import TokenAccuracy
+from xformer.tasks.metrics import BitsPerByte, Perplexity, TokenAccuracy
 from xformer.tasks.token_prediction import TokenPrediction
 
 PROMPT_TOKENS, SAMPLE_TOKENS, TEMPERATURE = 16, 300, 0.8
@@ -35,8 +35,16 @@ class LanguageModeling(TokenPrediction, Generative):
     model: Stack
 
     def build_metrics(self, facts: Facts, prefix: str) -> MetricCollection:
-        """Accuracy of the most likely next token."""
-        return MetricCollection({"accuracy": TokenAccuracy()}, prefix=prefix)
+        """Accuracy of the most likely next token; in evaluation, perplexity and, of text, bits per byte."""
+        metrics: dict[str, Metric | MetricCollection] = {"accuracy": TokenAccuracy()}
+        groups, split = [["accuracy"]], prefix.rstrip("/")
+        if split != "train":  # where a batch is logged, and processes would average their perplexities
+            metrics["perplexity"] = Perplexity()
+            groups.append(["perplexity"])
+            if facts.tokens_per_byte is not None and split in facts.tokens_per_byte:
+                metrics["bits_per_byte"] = BitsPerByte(facts.tokens_per_byte[split])
+                groups[1].append("bits_per_byte")
+        return MetricCollection(metrics, prefix=prefix, compute_groups=groups)
 
     def forward(self, tokens: Int[Tensor, "batch length"], **decoding: Any) -> Float[Tensor, "batch length vocabulary"]:
         """The logits of the next token at every position; `decoding` goes to `Stack.forward`."""

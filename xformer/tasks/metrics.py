@@ -1,8 +1,11 @@
 """Metrics over sequences of labels, of which some stand for none."""
 
+import math
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from torchmetrics import Metric
 
 from xformer.data.batch import IGNORED
@@ -42,3 +45,46 @@ class SequenceAccuracy(TokenAccuracy):
         """Take in a batch."""
         self.right += ((logits.argmax(-1) == labels) | (labels == IGNORED)).all(dim=1).sum()
         self.total += len(labels)
+
+
+class Perplexity(Metric):
+    """The exponential of the mean loss over all labels that it was ever given; `IGNORED` ones do not count."""
+
+    higher_is_better = False
+    full_state_update = False
+    nats: Tensor
+    total: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("nats", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, logits: Float[Tensor, "batch length vocabulary"], labels: Int[Tensor, "batch length"]) -> None:
+        """Take in a batch."""
+        flat = logits.flatten(0, 1).float(), labels.flatten()
+        self.nats += cross_entropy(*flat, ignore_index=IGNORED, reduction="sum")
+        self.total += (labels != IGNORED).sum()
+
+    def compute(self) -> Tensor:
+        """The perplexity."""
+        return (self.nats / self.total).exp()
+
+
+class BitsPerByte(Perplexity):
+    """Bits for each byte of the text that the labels stand for, so that tokenizers can be compared.
+
+    Gao et al. 2020, "The Pile", section 3.1: (L_T / L_B) l / ln 2, with L_T labels of a mean loss of l nats that stand
+    for L_B bytes. Over a whole split these are all its nats, in bits, by all its bytes.
+
+    Args:
+        tokens_per_byte: L_T / L_B of the split.
+    """
+
+    def __init__(self, tokens_per_byte: float) -> None:
+        super().__init__()
+        self.tokens_per_byte = tokens_per_byte
+
+    def compute(self) -> Tensor:
+        """The bits."""
+        return self.nats / self.total / math.log(2) * self.tokens_per_byte

@@ -1,14 +1,18 @@
 """What tasks share that predict tokens: embedding, output layer, loss."""
 
-from typing import cast
+from typing import ClassVar, cast
 
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import ModuleList
 from torch.nn.functional import cross_entropy, linear
+from torchmetrics import MetricCollection
 
 from xformer.architecture.base import ArchitectureFactory
-from xformer.data.batch import IGNORED
+from xformer.architecture.stack import Stack
+from xformer.data.batch import IGNORED, Batch
 from xformer.data.facts import Facts
+from xformer.errors import IncompatibleError
 from xformer.layers.embedding import Embedding
 from xformer.layers.linear import Linear
 from xformer.optimization.optimizer import OptimizerFactory
@@ -26,7 +30,13 @@ class TokenPrediction(Task):
         schedule: the learning rate's factor at a step.
         tied_embeddings: whether the output layer is the token table (Press & Wolf 2017).
         label_smoothing: share of the target given to all tokens, in training alone.
+
+    Raises:
+        IncompatibleError: the data are to be tested at lengths that the model cannot read.
     """
+
+    extra_tokens: ClassVar[int] = 0
+    """Ids after the data's that the model reads and never predicts."""
 
     def __init__(
         self,
@@ -39,14 +49,38 @@ class TokenPrediction(Task):
         label_smoothing: float,
     ) -> None:
         super().__init__(facts, optimizer, schedule)
-        self.model = architecture(lambda d_model: Embedding(facts.vocabulary, d_model), facts.length)
+        self.vocabulary = facts.vocabulary
+        rows = facts.vocabulary + self.extra_tokens
+        self.model = architecture(lambda d_model: Embedding(rows, d_model), facts.length)
+        self._refuse_longer(facts)
         self.head = None if tied_embeddings else Linear(self.model.size.d_model, facts.vocabulary, bias=False)
         self.label_smoothing = label_smoothing
+        self.test_suffixes = ["", *(f"@{length}" for length in facts.test_lengths)]
+        collections = (self.build_metrics(facts, "test/") for _ in facts.test_lengths)
+        self.longer_metrics = ModuleList(
+            collection.clone(postfix=suffix)
+            for collection, suffix in zip(collections, self.test_suffixes[1:], strict=True)
+        )
+
+    def test_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> None:
+        """One test batch, of the training length or of a further one."""
+        metrics = [self.test_metrics, *self.longer_metrics][dataloader_idx]
+        self._evaluate(batch, "test", cast(MetricCollection, metrics), self.test_suffixes[dataloader_idx])
+
+    def _refuse_longer(self, facts: Facts) -> None:
+        longest = max(facts.test_lengths, default=0)
+        if longest > facts.length and isinstance(self.model, Stack) and not self.model.extrapolates:
+            parts = type(self.model.tower.position).__name__, type(self.model.tower.attentions[0]).__name__
+            raise IncompatibleError(
+                f"data.test_blocks has {longest} tokens and the model is built for data.block={facts.length}: "
+                f"{' positions or '.join(parts)} attention is not defined beyond; position=sinusoidal with "
+                "attention=full would work."
+            )
 
     def logits(self, hidden: Float[Tensor, "batch length d_model"]) -> Float[Tensor, "batch length vocabulary"]:
         """The logits of hidden states."""
         if self.head is None:
-            return linear(hidden, cast(Embedding, self.model.embedding).weight)
+            return linear(hidden, cast(Embedding, self.model.embedding).weight[: self.vocabulary])
         logits: Tensor = self.head(hidden)
         return logits
 

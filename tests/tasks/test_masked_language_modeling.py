@@ -1,0 +1,178 @@
+"""Masking: its statistics, its independence of everything but what it may depend on, and runs that resume exactly."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import log_softmax
+from torch.testing import assert_close
+
+from tests.conftest import SMALL, ComposeJob
+from xformer.build import Plan
+from xformer.data.batch import IGNORED, LanguageModelingBatch
+from xformer.errors import ConfigError, IncompatibleError
+from xformer.record.summary import read_summary
+from xformer.run import run
+from xformer.tasks.masked_language_modeling import MaskedLanguageModeling
+from xformer.tasks.masking import Draws, content_draws, draws, mask
+
+TINY = [*SMALL, "task=masked_language_modeling", "data.block=16"]
+BERT = {"rate": 0.15, "hidden": 0.8, "random": 0.1}
+
+
+@pytest.fixture
+def built(compose_job: ComposeJob) -> Any:
+    def build(*overrides: str) -> tuple[MaskedLanguageModeling, LanguageModelingBatch]:
+        plan = Plan.of(compose_job(*TINY, *overrides).config)
+        data = plan.load_data()
+        task = plan.build_task()
+        assert isinstance(task, MaskedLanguageModeling)
+        return task, data.splits["val"].__getitems__(range(6))
+
+    return build
+
+
+def test_the_shares_are_berts() -> None:
+    vocabulary = 1000
+    tokens = torch.randint(vocabulary, (400, 200))
+    read, labels = mask(tokens, draws((0,), (400, 200)), mask_id=vocabulary, **BERT)
+    chosen = labels != IGNORED
+    assert (chosen.sum(1) == 30).all()  # 15 % of every sequence
+    assert torch.equal(labels[chosen], tokens[chosen])
+    assert torch.equal(read[~chosen], tokens[~chosen])
+    total = int(chosen.sum())
+    assert total == 12_000
+    fates = {
+        "hidden": (read == vocabulary) & chosen,
+        "random": (read != tokens) & (read != vocabulary),
+        "kept": (read == tokens) & chosen,
+    }
+    # A random token is the right one once in a thousand.
+    for name, share in {"hidden": 0.8, "random": 0.1 * 0.999, "kept": 0.1 + 0.0001}.items():
+        deviation = (share * (1 - share) / total) ** 0.5
+        assert fates[name].sum().item() / total == pytest.approx(share, abs=4 * deviation)
+    places = chosen.float().mean(0)  # every place is as likely
+    assert (places - 0.15).abs().max() < 5 * (0.15 * 0.85 / 400) ** 0.5
+    others = read[fates["random"]].float()  # and every token
+    assert others.mean().item() == pytest.approx(499.5, abs=4 * 288.7 / len(others) ** 0.5)
+    assert others.max() < vocabulary
+
+
+@pytest.mark.parametrize(("length", "count"), [(1, 1), (3, 1), (10, 2), (13, 2), (100, 15)])
+def test_every_sequence_has_something_to_restore(length: int, count: int) -> None:
+    _, labels = mask(torch.zeros(2, length, dtype=torch.long), draws((1,), (2, length)), mask_id=7, **BERT)
+    assert (labels != IGNORED).sum(1).tolist() == [count, count]
+
+
+def test_the_extreme_draws_stay_within_the_vocabulary() -> None:
+    largest = torch.full((1, 4), 1 - 2**-24)
+    drawn = Draws(largest, torch.full((1, 4), 0.85), largest)
+    read, _ = mask(torch.zeros(1, 4, dtype=torch.long), drawn, mask_id=50_000, rate=1.0, hidden=0.8, random=0.1)
+    assert read.tolist() == [[49_999] * 4]
+
+
+def test_draws_follow_their_seed() -> None:
+    first = draws((0, 1, 2), (3, 5))
+    assert all(torch.equal(*pair) for pair in zip(first, draws((0, 1, 2), (3, 5)), strict=True))
+    for other in ((1, 1, 2), (0, 2, 2), (0, 1, 3)):
+        assert not torch.equal(first.choice, draws(other, (3, 5)).choice)
+
+
+def test_in_evaluation_a_sequence_has_its_own_masks_wherever_it_stands() -> None:
+    tokens = torch.randint(9, (6, 20))
+    whole = content_draws(tokens)
+    moved = content_draws(tokens[[4, 1]])
+    for one, other in zip(whole, moved, strict=True):
+        assert torch.equal(one[[4, 1]], other)
+    assert not torch.equal(whole.choice[0], whole.choice[1])
+
+
+def test_the_loss_is_of_the_chosen_tokens_and_the_labels_do_not_matter(built: Any) -> None:
+    task, batch = built("architecture.dropout=0.0")
+    task.eval()
+    outcome = task.step(batch)
+    chosen = outcome.labels != IGNORED
+    assert chosen.sum(1).tolist() == [2] * 6
+    assert torch.equal(outcome.labels[chosen], batch.tokens[chosen])
+    scores = log_softmax(outcome.logits, -1)
+    assert_close(outcome.loss, -scores[chosen].gather(1, outcome.labels[chosen][:, None]).mean())
+    assert outcome.logits.shape[-1] == task.vocabulary == task.model.embedding.num_embeddings - 1
+    blank = batch._replace(labels=torch.full_like(batch.labels, IGNORED))
+    assert torch.equal(task.step(blank).loss, outcome.loss)
+
+
+def test_masks_change_with_batch_epoch_and_seed_and_not_with_the_global_generator(built: Any) -> None:
+    def labels(at: tuple[int, int], seed: int) -> list[list[int]]:
+        task, batch = built(f"seed={seed}")
+        task.train()
+        task._batch = at
+        torch.manual_seed(seed + sum(at))
+        found: list[list[int]] = task.step(batch).labels.tolist()
+        return found
+
+    first = labels((0, 3), 0)
+    assert labels((0, 3), 0) == first
+    assert all(labels(at, seed) != first for at, seed in (((0, 4), 0), ((1, 3), 0), ((0, 3), 1)))
+    task, batch = built("seed=5")
+    other, _ = built("seed=6")
+    assert torch.equal(task.eval().step(batch).labels, other.eval().step(batch).labels)
+
+
+def test_processes_hide_what_one_would_hide_in_their_share(built: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, batch = built()
+    task.train()
+    whole = task.step(batch).labels
+
+    class Two:
+        world_size = 2
+        global_rank = 0
+
+    shares = []
+    monkeypatch.setattr(MaskedLanguageModeling, "global_rank", property(lambda self: Two.global_rank))
+    task._trainer = Two
+    for rank in range(2):
+        Two.global_rank = rank
+        shares.append(task.step(LanguageModelingBatch(*(part[3 * rank :][:3] for part in batch))).labels)
+    assert torch.equal(torch.cat(shares), whole)
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(compose_job: ComposeJob, tmp_path: Path) -> None:
+    steps = [
+        *TINY,
+        "schedule=constant",
+        "trainer.val_check_interval=4",
+        "data.batch_size=800",
+        "trainer.accumulate_grad_batches=2",
+    ]
+    run(compose_job(*steps, "trainer.max_steps=6", directory=tmp_path / "whole"))
+    run(compose_job(*steps, "trainer.max_steps=4", directory=tmp_path / "parts"))
+    run(compose_job(*steps, "trainer.max_steps=6", "resume=true", directory=tmp_path / "parts"))
+    whole, parts = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("whole", "parts")
+    )
+    assert all(torch.equal(whole["state_dict"][key], parts["state_dict"][key]) for key in whole["state_dict"])
+    one, other = (read_summary(tmp_path / name).metrics for name in ("whole", "parts"))
+    assert {"test/loss", "test/perplexity", "test/accuracy"} <= set(one)
+    assert {name: one[name] for name in one if "test" in name} == {
+        name: other[name] for name in other if "test" in name
+    }
+
+
+@pytest.mark.parametrize("attention", ["linformer", "local"])
+def test_it_runs_with_attention_that_is_not_causal_too(attention: str, compose_job: ComposeJob) -> None:
+    extra = ["attention.rank=4"] if attention == "linformer" else []
+    job = compose_job(*TINY, f"attention={attention}", *extra, "task.tied_embeddings=false", "trainer.max_steps=1")
+    run(job)
+    assert read_summary(job.directory).status == "finished"
+
+
+def test_a_causal_architecture_is_refused(built: Any) -> None:
+    with pytest.raises(IncompatibleError, match=r"causal architecture.*what would work: architecture=encoder"):
+        built("architecture=decoder")
+
+
+@pytest.mark.parametrize("override", ["rate=0.0", "rate=1.1", "hidden=-0.1", "random=0.3"])
+def test_shares_out_of_range_are_refused(override: str, built: Any) -> None:
+    with pytest.raises(ConfigError, match=r"is no share of the tokens"):
+        built(f"task.{override}")

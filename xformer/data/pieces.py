@@ -1,0 +1,40 @@
+"""Cutting a stream of text into pieces that fit in memory, where cutting changes no token."""
+
+import re
+from collections.abc import Iterable, Iterator
+
+PIECE = 1 << 20
+LONGEST = 1 << 24
+# After a line's end: before a visible character that follows a visible line, or before a space and a visible character.
+SEAM = re.compile(r"(?<=\S\n)(?=\S)|(?<=\n)(?= \S)")
+
+
+def pieces(chunks: Iterable[str]) -> Iterator[str]:
+    """Join the chunks of one text and cut it at line ends where no tokenizer here lets a token reach across.
+
+    Where the cuts fall depends on the text alone, not on its chunks.
+
+    Args:
+        chunks: the text, in any portions.
+
+    Yields:
+        Non-empty pieces of `PIECE` characters and the rest of a line; what has no such line end within `LONGEST`
+        characters is cut there.
+    """
+    buffer = ""
+    for chunk in chunks:
+        buffer += chunk
+        while (end := _end(buffer)) is not None:
+            yield buffer[:end]
+            buffer = buffer[end:]
+    if buffer:
+        yield buffer
+
+
+def _end(buffer: str) -> int | None:
+    """Where the first piece of a buffer ends; None where more text has to come first."""
+    seam = SEAM.search(buffer, PIECE) if len(buffer) > PIECE else None
+    if seam is not None and seam.start() <= LONGEST:
+        return seam.start()
+    # The two characters after a seam decide whether it is one.
+    return LONGEST if len(buffer) > LONGEST + 2 else None
