@@ -5,6 +5,25 @@ from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImageFacts:
+    """What a model has to know of images.
+
+    Attributes:
+        channels: 1 for grey, 3 for red, green and blue.
+        height: in pixels.
+        width: in pixels.
+        mean: of each channel's values in [0, 1], to normalise with.
+        std: of each channel's values in [0, 1], to normalise with.
+    """
+
+    channels: int
+    height: int
+    width: int
+    mean: list[float]
+    std: list[float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """The numbers that decide a model's outer layers.
 
@@ -15,6 +34,7 @@ class Facts:
         padding: the id that fills short sequences up; None where nothing is padded.
         begin: the id that a written sequence begins with; None where there is none.
         end: the id that a sequence ends with; None where there is none.
+        image: of images; None where there are sequences.
     """
 
     vocabulary: int
@@ -23,6 +43,13 @@ class Facts:
     padding: int | None = None
     begin: int | None = None
     end: int | None = None
+    image: ImageFacts | None = None
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Facts":
+        """The facts that `as_dict` told."""
+        image = values.get("image")
+        return cls(**{**values, "image": None if image is None else ImageFacts(**image)})
 
     def as_dict(self) -> dict[str, Any]:
         """The facts as JSON can hold them."""

@@ -90,12 +90,21 @@ def read_dataset(name: str, config: str | None, column: str) -> dict[str, Docume
     Raises:
         DataError: If it is neither here nor reachable, or lacks the column.
     """
+    return {split: _column(part, name, column) for split, part in load_dataset_splits(name, config).items()}
+
+
+def load_dataset_splits(name: str, config: str | None) -> "dict[str, Dataset]":
+    """A dataset's splits as "train", "val" and "test": a local directory if there is one, else the hub.
+
+    Raises:
+        DataError: If it is neither here nor reachable, or has no training split.
+    """
     loaded = _load_local(Path(name).expanduser(), config) if Path(name).expanduser().exists() else _load(name, config)
-    found: dict[str, Documents] = {}
+    found: dict[str, Dataset] = {}
     for split, names in NAMES.items():
         own = next((own for own in names if own in loaded), None)
         if own is not None:
-            found[split] = _column(loaded[own], name, column)
+            found[split] = loaded[own]
     if "train" not in found:
         raise DataError(f"data.dataset={name} has no split train, only {', '.join(loaded)}: choose another dataset.")
     return found
