@@ -135,7 +135,9 @@ def _validate_node(node: Any, path: str) -> None:
             raise ConfigError(f"{path}.{key} is not a parameter of {node._target_}; {nearest(key, parameters)}")
         value = _value(node, key, path)
         if isinstance(value, DictConfig) and "_target_" in value:
-            continue  # a part of its own, checked under its own name
+            if not OmegaConf.is_interpolation(node, key):  # else a part that is checked under its own name
+                _validate_node(value, f"{path}.{key}")
+            continue
         _check_type(f"{path}.{key}", value, parameters[key])
     missing = [name for name in _required(target(node)) if name not in node]
     if missing:

@@ -9,7 +9,7 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from xformer import build, checkpoints, compatibility, console, launch
-from xformer.callbacks.throughput import Throughput, count_tokens
+from xformer.callbacks.throughput import Throughput
 from xformer.configuration import validate
 from xformer.data.base import DataModule
 from xformer.job import Job
@@ -70,8 +70,8 @@ def _measure(summary: Summary, task: Task, data: DataModule) -> None:
     summary.floors, summary.data_fingerprint = dict(data.floors), data.fingerprint
     summary.attention = {slot.name: summary.choices[key] for key, slot in task.model.slots.items()}
     summary.parameters = sum(parameter.numel() for parameter in task.parameters() if parameter.requires_grad)
-    example = task.takes.example(data.facts.length)
-    tokens = int(count_tokens(example))
+    example = task.example(data.facts)
+    tokens = int(task.count_tokens(example))
     summary.flops_per_token = flops_per_token(task, lambda: task.step(example).loss, tokens=tokens)
 
 

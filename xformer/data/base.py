@@ -98,7 +98,7 @@ class DataModule(LightningDataModule, ABC):
             DataError: there is nothing of the kind.
         """
         try:
-            self.facts = Facts(**json.loads((directory / FACTS_FILE).read_text(encoding="utf-8")))
+            self.facts = Facts.from_dict(json.loads((directory / FACTS_FILE).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
             raise DataError(f"{directory / FACTS_FILE} cannot be read ({error}): train the run again.") from error
 

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 IGNORED = -100
@@ -57,4 +57,11 @@ class Seq2SeqBatch(NamedTuple):
         return cls(tokens, None, tokens, None, tokens)
 
 
-Batch = ClassificationBatch | LanguageModelingBatch | Seq2SeqBatch
+class ImageBatch(NamedTuple):
+    """Images with values in [0, 1], and of each its class or, where images were mixed, the share of every class."""
+
+    images: Float[Tensor, "batch channels height width"]
+    labels: Int[Tensor, " batch"] | Float[Tensor, "batch classes"]
+
+
+Batch = ClassificationBatch | LanguageModelingBatch | Seq2SeqBatch | ImageBatch

@@ -13,7 +13,7 @@ from xformer.data.batch import ClassificationBatch
 from xformer.data.cache import digest
 from xformer.data.facts import Facts
 from xformer.data.floors import majority
-from xformer.errors import ConfigError
+from xformer.data.hold_out import check_fractions, hold_out
 
 
 class Images:
@@ -66,12 +66,9 @@ class Digits(DataModule):
         num_workers: int,
     ) -> None:
         super().__init__(seed, cache, batch_size=batch_size, num_workers=num_workers)
-        if min(val_fraction, test_fraction) <= 0 or val_fraction + test_fraction >= 1:
-            raise ConfigError(
-                f"data.val_fraction={val_fraction} and data.test_fraction={test_fraction} must be positive and leave "
-                "something to train on."
-            )
-        self.val_fraction, self.test_fraction, self.split_seed = val_fraction, test_fraction, split_seed
+        check_fractions(val_fraction, test_fraction)
+        self.fractions = {"test": test_fraction, "val": val_fraction}
+        self.split_seed = split_seed
 
     def load(self) -> None:
         """Read the images and split them.
@@ -83,16 +80,7 @@ class Digits(DataModule):
 
         pixels, digits = load_digits(return_X_y=True)
         tokens, labels = pixels.astype(np.int64), digits.astype(np.int64)
-        total = len(labels)
-        order = np.random.default_rng(self.split_seed).permutation(total)
-        val, test = round(total * self.val_fraction), round(total * self.test_fraction)
-        rows = dict(zip(("test", "val", "train"), np.split(order, [test, test + val]), strict=True))
-        for name, part in rows.items():
-            if not len(part):
-                raise ConfigError(
-                    f"data.val_fraction={self.val_fraction} and data.test_fraction={self.test_fraction} leave no image "
-                    f"for {name}: change them."
-                )
+        rows = hold_out(len(labels), self.fractions, self.split_seed)
         self.splits = {name: Images(tokens[rows[name]], labels[rows[name]]) for name in ("train", "val", "test")}
         counts = np.bincount(labels[rows["train"]], minlength=10).tolist()
         self.facts = Facts(vocabulary=17, length=tokens.shape[1], classes=10, class_counts=counts)

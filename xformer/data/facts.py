@@ -5,6 +5,25 @@ from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImageFacts:
+    """What a model has to know of images.
+
+    Attributes:
+        channels: 1 for grey, 3 for red, green and blue.
+        height: in pixels.
+        width: in pixels.
+        mean: of each channel's values in [0, 1], to normalise with.
+        std: of each channel's values in [0, 1], to normalise with.
+    """
+
+    channels: int
+    height: int
+    width: int
+    mean: list[float]
+    std: list[float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """The numbers that decide a model's outer layers.
 
@@ -19,6 +38,7 @@ class Facts:
         end: the id that a sequence ends with; None where there is none.
         test_lengths: further lengths, in tokens, that the test split is also read at.
         tokens_per_byte: by split, labels for each byte of the text they stand for; None where they are no text.
+        image: of images; None where there are sequences.
     """
 
     vocabulary: int
@@ -31,6 +51,13 @@ class Facts:
     end: int | None = None
     test_lengths: list[int] = field(default_factory=list)
     tokens_per_byte: dict[str, float] | None = None
+    image: ImageFacts | None = None
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Facts":
+        """The facts that `as_dict` told."""
+        image = values.get("image")
+        return cls(**{**values, "image": None if image is None else ImageFacts(**image)})
 
     def as_dict(self) -> dict[str, Any]:
         """The facts as JSON can hold them."""

@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MetricCollection
 
 from xformer.architecture.base import Architecture
+from xformer.callbacks.throughput import count_tokens
 from xformer.data.base import DataModule
 from xformer.data.batch import IGNORED, Batch
 from xformer.data.facts import Facts
@@ -54,6 +55,16 @@ class Task(LightningModule, ABC):
     @abstractmethod
     def step(self, batch: Any) -> Outcome:
         """The loss of a batch."""
+
+    def example(self, facts: Facts) -> Batch:
+        """The smallest batch, of the longest sequence, to measure a model with."""
+        kind: Any = self.takes
+        example: Batch = kind.example(facts.length)
+        return example
+
+    def count_tokens(self, batch: Batch) -> Tensor:
+        """The real tokens that the model reads of a batch, as a number on its device."""
+        return count_tokens(batch)
 
     @abstractmethod
     def build_metrics(self, facts: Facts, prefix: str) -> MetricCollection:

@@ -1,0 +1,218 @@
+"""The Vision Transformer against a convolution, the mixtures against their formula, and runs that repeat exactly."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import conv2d, cross_entropy, log_softmax, one_hot
+from torch.testing import assert_close
+
+from tests.conftest import SMALL, ComposeJob
+from xformer.build import Plan
+from xformer.configuration import groups, validate
+from xformer.data.batch import ImageBatch
+from xformer.data.facts import ImageFacts
+from xformer.errors import ConfigError
+from xformer.layers.patches import PatchEmbedding
+from xformer.record.summary import read_summary
+from xformer.run import run
+from xformer.tasks.augmentation import Mixup, RandAugment
+from xformer.tasks.image_classification import ImageClassification
+
+TINY = [*SMALL, "task=image_classification"]
+AUGMENTED = [*TINY, "task.rand_augment.operations=2", "task.mixup.alpha=0.5"]
+
+
+@pytest.fixture
+def built(compose_job: ComposeJob) -> Any:
+    def build(*overrides: str) -> tuple[ImageClassification, ImageBatch]:
+        plan = Plan.of(compose_job(*TINY, *overrides).config)
+        data = plan.load_data()
+        task = plan.build_task()
+        assert isinstance(task, ImageClassification)
+        return task, data.splits["val"].__getitems__(range(8))
+
+    return build
+
+
+@pytest.mark.parametrize("class_token", [False, True])
+def test_patches_are_a_convolution_of_normalised_images(class_token: bool) -> None:
+    form = ImageFacts(channels=3, height=6, width=9, mean=[0.1, 0.2, 0.3], std=[0.5, 1.0, 2.0])
+    embedding = PatchEmbedding(7, form, 3, class_token=class_token)
+    images = torch.rand(2, 3, 6, 9)
+    normal = torch.stack([(images[:, c] - form.mean[c]) / form.std[c] for c in range(3)], dim=1)
+    kernel = embedding.projection.weight.reshape(7, 3, 3, 3)
+    expected = conv2d(normal, kernel, embedding.projection.bias, stride=3).flatten(2).transpose(1, 2)
+    vectors = embedding(images)
+    assert_close(vectors[:, class_token:], expected)
+    if class_token:
+        assert_close(vectors[:, 0], embedding.class_token(torch.zeros(2, dtype=torch.long)))  # type: ignore[misc]
+
+
+def test_a_model_is_built_for_its_patches(built: Any) -> None:
+    task, batch = built("task.patch_size=4")
+    assert (task.model.max_length, task.tokens_per_image) == (5, 4)
+    assert int(task.count_tokens(batch)) == 8 * 4
+    assert task(batch.images).shape == (8, 10)
+    mean, _ = built("task.patch_size=4", "task.pooling=mean")
+    assert mean.model.max_length == 4
+    assert not [name for name, _ in mean.named_parameters() if "class_token" in name]
+
+
+def test_pooling_is_over_the_patches_or_the_class_token(built: Any) -> None:
+    for pooling in ("class", "mean"):
+        task, batch = built(f"task.pooling={pooling}")
+        hidden = task.eval().model(batch.images)
+        pooled = hidden[:, 0] if pooling == "class" else hidden.sum(dim=1) / 16
+        assert_close(task(batch.images), pooled @ task.head.weight.T + task.head.bias)
+
+
+def test_patches_that_do_not_fit_are_refused(built: Any) -> None:
+    with pytest.raises(ConfigError, match=r"task\.patch_size=3 does not divide .* 1, 2, 4, 8 would work"):
+        built("task.patch_size=3")
+    with pytest.raises(ConfigError, match=r"task\.pooling=mean would work"):
+        built("architecture=decoder")
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_loss_of_mixed_images_is_the_mixed_loss(smoothing: float, built: Any) -> None:
+    task, batch = built(f"task.label_smoothing={smoothing}", "architecture.dropout=0.0")
+    shares = torch.softmax(torch.randn(8, 10), dim=1)
+    outcome = task.step(ImageBatch(batch.images, shares))
+    smooth = (1 - smoothing) * shares + smoothing / 10
+    assert_close(outcome.loss, -(smooth * log_softmax(outcome.logits, dim=1)).sum(dim=1).mean())
+    assert torch.equal(outcome.labels, shares.argmax(dim=1))
+    task.eval()
+    assert_close(task.step(batch).loss, cross_entropy(task(batch.images), batch.labels))
+
+
+def test_mixup_is_its_formula() -> None:
+    images, labels = torch.rand(64, 1, 4, 4), torch.arange(64) % 5
+    mixed = Mixup(alpha=0.4)(ImageBatch(images, labels), 5)
+    own = one_hot(labels, 5).float()
+    assert_close(mixed.labels.sum(dim=1), torch.ones(64))
+    shares = []
+    for image, label, first, target in zip(mixed.images, mixed.labels, images, own, strict=True):
+        # Whatever the partner and the share were, one pair of them must explain the image and the label at once.
+        offset = (images - first).flatten(1)
+        share = ((image - first).flatten() @ offset.T) / (offset**2).sum(dim=1).clamp(min=1e-12)
+        rest = (first.flatten() + share[:, None] * offset - image.flatten()).abs().amax(dim=1)
+        fits = (rest < 1e-5).nonzero().flatten()
+        assert len(fits)
+        explained = [(1 - share[i]) * target + share[i] * own[i] for i in fits]
+        assert any(torch.allclose(found, label, atol=1e-4) for found in explained)
+        shares.append(float(share[fits[0]]))
+    assert all(-1e-4 <= share <= 1 + 1e-4 for share in shares)
+
+
+def test_mixups_shares_are_betas() -> None:
+    """Of two classes, one all white, a mixed image is its share: the moments of Beta(a, a) are 1/2 and 1/(8a+4)."""
+    torch.manual_seed(0)
+    labels = torch.arange(4000) % 2
+    images = labels.float()[:, None, None, None].expand(-1, 1, 2, 2)
+    mixed = Mixup(alpha=0.3)(ImageBatch(images, labels), 2)
+    assert_close(mixed.images[:, 0, 0, 0], mixed.labels[:, 1])
+    between = mixed.labels[:, 1][(mixed.labels[:, 1] > 0) & (mixed.labels[:, 1] < 1)]
+    assert len(between) > 1800  # half of the pairs
+    assert abs(float(between.mean()) - 0.5) < 0.03
+    assert abs(float(between.var()) - 1 / (8 * 0.3 + 4)) < 0.01
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_rand_augment_changes_images_and_keeps_their_form(channels: int) -> None:
+    images = torch.rand(16, channels, 8, 8)
+    augment = RandAugment(operations=2, magnitude=15, without=[])
+    for _ in range(20):
+        changed = augment(images)
+        assert changed.shape == images.shape
+        assert 0 <= changed.min() <= changed.max() <= 1
+    turned = RandAugment(operations=1, magnitude=15, without=_all_but("invert"))(images)
+    assert_close(turned, 1 - images)
+
+
+def _all_but(name: str) -> list[str]:
+    documented = (RandAugment.__doc__ or "").split("policy is kornia's: ")[1].split(". There")[0]
+    return [word for word in documented.replace("\n", " ").replace(" ", "").split(",") if word != name]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"operations": 1, "magnitude": 9, "without": ["flip"]}, "no operation flip; valid: auto_contrast, "),
+        ({"operations": 16, "magnitude": 9, "without": []}, r"operations=16 must be from 0 to 15"),
+        ({"operations": 1, "magnitude": 30, "without": []}, r"magnitude=30 must be from 1 to 29"),
+    ],
+)
+def test_an_impossible_augmentation_is_refused(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        RandAugment(**options)
+    with pytest.raises(ConfigError, match=r"task\.mixup\.alpha=-1"):
+        Mixup(alpha=-1.0)
+
+
+def test_only_training_is_augmented(compose_job: ComposeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, list[torch.Tensor]] = {"train": [], "rest": []}
+    step = ImageClassification.step
+
+    def spy(self: ImageClassification, batch: ImageBatch) -> Any:
+        if self._trainer is not None:
+            seen["train" if self.trainer.training else "rest"].append(batch.labels)
+        return step(self, batch)
+
+    monkeypatch.setattr(ImageClassification, "step", spy)
+    run(compose_job(*AUGMENTED))
+    assert seen["train"]
+    assert all(labels.ndim == 2 for labels in seen["train"])
+    assert seen["rest"]
+    assert all(labels.ndim == 1 for labels in seen["rest"])
+
+
+def test_nothing_is_imported_or_drawn_where_nothing_is_augmented() -> None:
+    before = torch.get_rng_state()
+    batch = ImageBatch(torch.rand(2, 1, 2, 2, generator=torch.Generator()), torch.tensor([0, 1]))
+    assert Mixup(alpha=0.0)(batch, 2) is batch
+    assert RandAugment(operations=0, magnitude=9, without=[])(batch.images) is batch.images
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_augmented_runs_repeat_and_resume_exactly(compose_job: ComposeJob, tmp_path: Path) -> None:
+    steps = [*AUGMENTED, "schedule=constant", "trainer.val_check_interval=2", "data.batch_size=16"]
+    for name in ("whole", "again"):
+        run(compose_job(*steps, "trainer.max_steps=6", directory=tmp_path / name))
+    run(compose_job(*steps, "trainer.max_steps=4", directory=tmp_path / "parts"))
+    torch.manual_seed(5)
+    run(compose_job(*steps, "trainer.max_steps=6", "resume=true", directory=tmp_path / "parts"))
+    whole, again, parts = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for name in ("whole", "again", "parts")
+    )
+    assert all(torch.equal(whole[key], again[key]) for key in whole)
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+@pytest.mark.parametrize("choice", [*(f"attention={name}" for name in groups()["attention"]), "position=rotary"])
+def test_every_attention_reads_patches(choice: str, compose_job: ComposeJob) -> None:
+    job = compose_job(*TINY, choice, "trainer.max_steps=2", "trainer.val_check_interval=2")
+    run(job)
+    summary = read_summary(job.directory)
+    assert summary.status == "finished"
+    assert {"val/accuracy", "val/macro_f1", "test/macro_f1"} <= set(summary.metrics)
+    assert summary.tokens_seen == 2 * 32 * 16
+
+
+def test_the_encoder_decoder_reads_patches_on_both_sides(compose_job: ComposeJob) -> None:
+    run(job := compose_job(*TINY, "architecture=encoder_decoder", "task.pooling=mean"))
+    assert read_summary(job.directory).status == "finished"
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("+task.mixup.alfa=1", r"task\.mixup\.alfa is not a parameter .* did you mean alpha"),
+        ("task.rand_augment.operations=two", r"task\.rand_augment\.operations=two has the wrong type"),
+    ],
+)
+def test_a_bad_key_or_value_of_a_part_is_named(override: str, sentence: str, compose_job: ComposeJob) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        validate(compose_job(*TINY, override).config)

@@ -1,0 +1,45 @@
+"""Which items go where, for sources that bring no splits of their own."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Int64
+
+from xformer.errors import ConfigError
+
+
+def check_fractions(val_fraction: float, test_fraction: float) -> None:
+    """Refuse fractions that cannot be taken out of the training items.
+
+    Raises:
+        ConfigError: naming both.
+    """
+    if val_fraction <= 0 or test_fraction < 0 or val_fraction + test_fraction >= 1:
+        raise ConfigError(
+            f"data.val_fraction={val_fraction} must be positive, data.test_fraction={test_fraction} not negative, and "
+            "both together must leave something to train on."
+        )
+
+
+def hold_out(total: int, fractions: Mapping[str, float], seed: int) -> dict[str, Int64[np.ndarray, " rows"]]:
+    """Shuffle the rows from 0 to `total` and deal them out.
+
+    Args:
+        total: number of items.
+        fractions: the share of each split that is held out.
+        seed: decides which item goes where.
+
+    Returns:
+        The rows of each of those splits, and under "train" the rest.
+
+    Raises:
+        ConfigError: a split gets nothing.
+    """
+    counts = [round(total * fraction) for fraction in fractions.values()]
+    order = np.random.default_rng(seed).permutation(total)
+    rows = dict(zip((*fractions, "train"), np.split(order, np.cumsum(counts)), strict=True))
+    for name, part in rows.items():
+        if not len(part):
+            asked = " and ".join(f"data.{split}_fraction={fraction}" for split, fraction in fractions.items())
+            raise ConfigError(f"{asked} of {total} leave no image for {name}: change them.")
+    return rows

@@ -1,0 +1,49 @@
+"""From an image to a sequence: a linear layer on patches (Dosovitskiy et al. 2021, equation 1)."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from xformer.data.facts import ImageFacts
+from xformer.layers.embedding import Embedding
+from xformer.layers.linear import Linear
+
+
+class PatchEmbedding(nn.Module):
+    """[x_class; x_1 E; ...; x_N E] for the N patches of an image, which do not overlap, row by row; with a bias.
+
+    The positions of equation 1 are the position scheme's to add. The images are normalised here, so that whatever
+    changes them before sees values in [0, 1].
+
+    Args:
+        d_model: width of the vectors.
+        image: the form of the images; `patch_size` divides height and width.
+        patch_size: height and width of a patch, in pixels.
+        class_token: whether a learned vector is put in front.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, d_model: int, image: ImageFacts, patch_size: int, *, class_token: bool) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.projection = Linear(image.channels * patch_size**2, d_model)
+        self.class_token = Embedding(1, d_model) if class_token else None
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(getattr(image, name), dtype=torch.float32)[:, None, None])
+
+    def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch length d_model"]:
+        """The vectors of the patches."""
+        vectors: Tensor = self.projection(self.patches((images - self.mean) / self.std))
+        if self.class_token is None:
+            return vectors
+        first = self.class_token(torch.zeros(len(images), 1, dtype=torch.long, device=images.device))
+        return torch.cat([first, vectors], dim=1)
+
+    def patches(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch patches values"]:
+        """The values of each patch: channel by channel, row by row."""
+        batch, channels, height, width = images.shape
+        size = self.patch_size
+        cut = images.reshape(batch, channels, height // size, size, width // size, size)
+        return cut.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, channels * size**2)  # b h w c p p -> b (h w) (c p p)

@@ -1,0 +1,135 @@
+"""Image classification by a Vision Transformer (Dosovitskiy et al. 2021)."""
+
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+
+from xformer.architecture.base import ArchitectureFactory
+from xformer.data.batch import Batch, ImageBatch
+from xformer.data.facts import Facts, ImageFacts
+from xformer.errors import ConfigError
+from xformer.layers.linear import Linear
+from xformer.layers.patches import PatchEmbedding
+from xformer.layers.pooling import PoolingName
+from xformer.optimization.optimizer import OptimizerFactory
+from xformer.optimization.schedule import Schedule
+from xformer.tasks.augmentation import Mixup, RandAugment
+from xformer.tasks.base import Outcome, Task
+
+
+class ImageClassification(Task):
+    """Patches, a stack, a pooling and a linear layer, trained on cross-entropy.
+
+    Augmentation changes training batches alone, on their device.
+
+    Args:
+        facts: of images with classes.
+        architecture: builds the stack.
+        optimizer: builds the optimiser.
+        schedule: the learning rate's factor at a step.
+        patch_size: height and width of a patch, in pixels; a token is a patch.
+        pooling: `mean` over the patches, or the state of a learned `class` token put in front.
+        label_smoothing: share of the target given to all classes, in training alone.
+        rand_augment: changes training images.
+        mixup: then mixes them, and their classes.
+
+    Raises:
+        ConfigError: patches that do not fill the images, or a class token in front of a causal stack, where it would
+            see only itself.
+    """
+
+    takes: ClassVar[type[Batch]] = ImageBatch
+
+    def __init__(
+        self,
+        facts: Facts,
+        architecture: ArchitectureFactory,
+        optimizer: OptimizerFactory,
+        schedule: Schedule,
+        *,
+        patch_size: int,
+        pooling: PoolingName,
+        label_smoothing: float,
+        rand_augment: RandAugment,
+        mixup: Mixup,
+    ) -> None:
+        super().__init__(facts, optimizer, schedule)
+        assert facts.image is not None
+        assert facts.classes is not None
+        image, class_token = facts.image, pooling == "class"
+        self.tokens_per_image = _patches(image, patch_size)
+        self.model = architecture(
+            lambda d_model: PatchEmbedding(d_model, image, patch_size, class_token=class_token),
+            self.tokens_per_image + class_token,
+        )
+        if class_token and self.model.causal:
+            raise ConfigError(
+                "task.pooling=class puts a token in front, which sees nothing else in a causal architecture; "
+                "task.pooling=mean would work."
+            )
+        self.head = Linear(self.model.size.d_model, facts.classes)
+        self.classes, self.class_token, self.label_smoothing = facts.classes, class_token, label_smoothing
+        self.rand_augment, self.mixup = rand_augment, mixup
+
+    def build_metrics(self, facts: Facts, prefix: str) -> MetricCollection:
+        """Accuracy, and the mean over the classes of their F1."""
+        assert facts.classes is not None
+        metrics: dict[str, Metric | MetricCollection] = {
+            "accuracy": MulticlassAccuracy(facts.classes, average="micro"),
+            "macro_f1": MulticlassF1Score(facts.classes, average="macro"),
+        }
+        return MetricCollection(metrics, prefix=prefix)
+
+    def example(self, facts: Facts) -> ImageBatch:
+        """One image, to measure the model with."""
+        assert facts.image is not None
+        images = torch.zeros(1, facts.image.channels, facts.image.height, facts.image.width)
+        return ImageBatch(images, torch.zeros(1, dtype=torch.long))
+
+    def count_tokens(self, batch: Batch) -> Tensor:
+        """The patches of a batch."""
+        assert isinstance(batch, ImageBatch)
+        return torch.full((), len(batch.images) * self.tokens_per_image, device=batch.images.device)
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        """One optimiser step's loss, on augmented images."""
+        return super().training_step(self.augmented(batch), index)
+
+    def augmented(self, batch: Batch) -> ImageBatch:
+        """What is trained on in place of a batch."""
+        assert isinstance(batch, ImageBatch)
+        return self.mixup(batch._replace(images=self.rand_augment(batch.images)), self.classes)
+
+    def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
+        """The logits of a batch."""
+        hidden = self.model(images)
+        logits: Tensor = self.head(hidden[:, 0] if self.class_token else hidden.mean(dim=1))
+        return logits
+
+    def step(self, batch: ImageBatch) -> Outcome:
+        """Cross-entropy in nats; the metrics take a mixed image for what most of it is."""
+        logits = self(batch.images)
+        smoothing = self.label_smoothing if self.training else 0.0
+        labels = batch.labels if batch.labels.ndim == 1 else batch.labels.argmax(dim=1)
+        return Outcome(cross_entropy(logits, batch.labels, label_smoothing=smoothing), logits, labels)
+
+
+def _patches(image: ImageFacts, size: int) -> int:
+    """How many patches an image has.
+
+    Raises:
+        ConfigError: they would not fill it.
+    """
+    smaller = min(image.height, image.width)
+    fitting = [n for n in range(1, smaller + 1) if image.height % n == 0 and image.width % n == 0]
+    if size not in fitting:
+        raise ConfigError(
+            f"task.patch_size={size} does not divide images of {image.height} x {image.width} pixels; "
+            f"{', '.join(map(str, fitting))} would work."
+        )
+    return (image.height // size) * (image.width // size)
