@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int64
 from lightning.pytorch import LightningDataModule
 
+from xformer.data.curriculum import CurriculumBatches, Pace
 from xformer.data.facts import Facts
 from xformer.data.loader import Loader
 from xformer.data.sampler import EvaluationBatches, Order, Permutation, TrainingBatches
@@ -45,6 +46,7 @@ class DataModule(LightningDataModule, ABC):
         floors: Test accuracy of trivial predictors, by name; empty where there are none.
         fingerprint: Stable hash of the very data and tokenizer.
         splits: The items of "train", "val" and, unless there are none, "test".
+        pace: How a curriculum grows; None where all items are trained on from the first step.
     """
 
     yields: ClassVar[type]
@@ -54,6 +56,7 @@ class DataModule(LightningDataModule, ABC):
     floors: dict[str, float]
     fingerprint: str
     splits: dict[str, Split]
+    pace: Pace | None = None
 
     def __init__(self, seed: int, cache: Path, *, batch_size: int, num_workers: int) -> None:
         super().__init__()
@@ -112,7 +115,8 @@ class DataModule(LightningDataModule, ABC):
         rank, world = self._place()
         frozen = getattr(self.trainer, "overfit_batches", 0) > 0
         batches = TrainingBatches(self.order(), self.batch_size, self.seed, rank=rank, world=world, frozen=frozen)
-        return Loader(self.splits["train"], batches, seed=self.seed, num_workers=self.num_workers)
+        paced = batches if self.pace is None else CurriculumBatches(batches, self.splits["train"], self.pace)
+        return Loader(self.splits["train"], paced, seed=self.seed, num_workers=self.num_workers)
 
     def val_dataloader(self) -> Loader:
         """This rank's share of the validation items, in a fixed order."""

@@ -3,9 +3,7 @@
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
-
-from xformer.data.sampler import EvaluationBatches, TrainingBatches
+from torch.utils.data import DataLoader, Sampler
 
 
 def identity(batch: Any) -> Any:
@@ -23,9 +21,7 @@ class Loader(DataLoader[Any]):
         num_workers: Processes that fetch ahead.
     """
 
-    def __init__(
-        self, dataset: Any, batches: TrainingBatches | EvaluationBatches, *, seed: int, num_workers: int
-    ) -> None:
+    def __init__(self, dataset: Any, batches: Sampler[list[int]], *, seed: int, num_workers: int) -> None:
         super().__init__(
             dataset,
             batch_sampler=batches,

@@ -8,7 +8,7 @@ from torchmetrics import MetricCollection
 
 from xformer.architecture.stack import Stack
 from xformer.data.base import DataModule
-from xformer.data.batch import Batch, LanguageModelingBatch
+from xformer.data.batch import IGNORED, Batch, LanguageModelingBatch
 from xformer.data.facts import Facts
 from xformer.decoding.sampling import sample
 from xformer.tasks.base import Outcome
@@ -39,8 +39,14 @@ class LanguageModeling(TokenPrediction):
         logits = self(batch.tokens)
         return Outcome(self.loss(logits, batch.labels), logits, batch.labels)
 
-    def epilogue(self, data: DataModule) -> str:
-        """The model's continuation of the held-out text's first tokens, always from the same seed."""
-        prompt = next(iter(data.val_dataloader())).tokens[0, :PROMPT_TOKENS].to(self.device)
+    def epilogue(self, data: DataModule) -> str | None:
+        """The model's continuation of the held-out text's first tokens, always from the same seed.
+
+        None where the data ask for some tokens alone: nothing says what the others should be.
+        """
+        batch: LanguageModelingBatch = next(iter(data.val_dataloader()))
+        if (batch.labels == IGNORED).any():
+            return None
+        prompt = batch.tokens[0, :PROMPT_TOKENS].to(self.device)
         self.eval()
         return data.decode(sample(self.model, self, prompt, SAMPLE_TOKENS, temperature=0.8, seed=0).tolist())
