@@ -2,7 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
+from torch.testing import assert_close
 
+from tests.conftest import SMALL
+from xformer.build import Plan
 from xformer.data.batch import IGNORED
 from xformer.errors import ConfigError, DataError
 
@@ -77,3 +81,22 @@ def test_bounds_that_admit_no_data_are_refused(build, options, words):
 def test_the_smallest_bounds_named_do_work(ready):
     for options in ({"length": 16}, {"vocabulary": 10}):
         assert len(next(iter(ready("recall", **options).val_dataloader())).tokens) > 0
+
+
+def test_loss_and_accuracy_count_the_queries_alone_and_nothing_is_continued(compose_job):
+    """The mean over the labels of a dictionary's answers, from the probabilities written out."""
+    plan = Plan.of(compose_job(*SMALL, "task=language_modeling", "data=recall", "data.length=32").config)
+    data, task = plan.load_data(), plan.build_task().eval()
+    batch = data.splits["val"].__getitems__(range(6))
+    outcome = task.step(batch)
+    losses, right = [], []
+    for scores, labels in zip(outcome.logits.detach(), batch.labels.tolist(), strict=True):
+        for place, label in enumerate(labels):
+            if label != IGNORED:
+                losses.append(-scores[place].log_softmax(0)[label])
+                right.append(scores[place].argmax() == label)
+    assert len(losses) == 6 * 4
+    assert_close(outcome.loss.detach(), torch.stack(losses).mean())
+    task.val_metrics.update(outcome.logits, outcome.labels)
+    assert_close(task.val_metrics.compute()["val/accuracy"], torch.stack(right).float().mean())
+    assert task.epilogue(data) is None
