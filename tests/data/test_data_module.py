@@ -22,6 +22,8 @@ SMALL = {
     "digits": {"batch_size": 64},
     "text": {"block": 512, "batch_size": 64},
     "text_classification": {"batch_size": 64},
+    "recall": {"train_size": 64, "val_size": 33, "batch_size": 8},
+    "retrieval": {"train_size": 64, "val_size": 33, "batch_size": 8, "fresh": True},
 }
 LIGHTNINGS_OWN = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers",

@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.testing import assert_close
 
 from xformer.data.batch import IGNORED
 from xformer.data.transduction import BEGIN, END, PADDING, Transduction
 from xformer.errors import ConfigError
 
 DEFAULTS: dict[str, Any] = {
-    "kind": "reverse", "symbols": 6, "min_length": 1, "max_length": 9, "train_size": 60, "val_size": 20,
-    "test_size": 20, "generation_seed": 0, "batch_size": 4, "num_workers": 0,
+    "kind": "reverse", "symbols": 6, "min_length": 1, "max_length": 9, "test_min_length": None,
+    "test_max_length": None, "train_size": 60, "val_size": 20, "test_size": 20, "fresh": False,
+    "generation_seed": 0, "batch_size": 4, "num_workers": 0,
 }  # fmt: skip
 
 
@@ -67,9 +69,44 @@ def test_the_sources_depend_on_the_generation_seed_alone() -> None:
     [
         ({"symbols": 1}, "data.symbols=1 admits no data: use at least 2."),
         ({"min_length": 5, "max_length": 4}, "data.max_length=4 admits no data: use at least 5."),
+        ({"test_min_length": 5, "test_max_length": 4}, "data.test_max_length=4 admits no data: use at least 5."),
+        ({"test_min_length": 10}, "data.test_max_length=9 admits no data: use at least 10."),
         ({"symbols": 2, "max_length": 3}, "data.max_length=3 and data.symbols=2 admit only about 14 different"),
     ],
 )
 def test_bounds_that_admit_too_little_are_refused(options: dict[str, int], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         build(**options)
+
+
+def test_test_sequences_may_have_other_lengths() -> None:
+    data = build(test_min_length=20, test_max_length=24)
+    assert {len(s) for s in data.splits["test"].sources} <= set(range(20, 25))  # type: ignore[attr-defined]
+    for split in ("train", "val"):
+        assert max(len(s) for s in data.splits[split].sources) <= 9  # type: ignore[attr-defined]
+    assert data.facts.length == 25
+    shorter = build(max_length=20, test_max_length=9)
+    assert shorter.facts.length == 21
+    assert max(len(s) for s in shorter.splits["test"].sources) <= 9  # type: ignore[attr-defined]
+    overlapping = build(symbols=3, test_max_length=8)
+    sources = [tuple(s.tolist()) for split in overlapping.splits.values() for s in split.sources]  # type: ignore[attr-defined]
+    assert len(set(sources)) == len(sources)
+
+
+def test_fresh_sequences_have_the_lengths_of_the_others_and_are_never_held_out() -> None:
+    options = {"symbols": 2, "max_length": 7, "train_size": 80, "val_size": 20, "test_size": 20}
+    fixed, fresh = build(**options), build(**options, fresh=True)
+    held_out = {tuple(s.tolist()) for name in ("val", "test") for s in fixed.splits[name].sources}  # type: ignore[attr-defined]
+    items = fresh.splits["train"]
+    drawn = set()
+    for epoch in range(1, 20):
+        batch = items.__getitems__([epoch * 80 + i for i in range(80)])
+        lengths = batch.source_padding_mask.sum(1)
+        assert lengths.tolist() == fixed.splits["train"].lengths.tolist()  # type: ignore[attr-defined]
+        for row, length in zip(batch.source_tokens.tolist(), lengths.tolist(), strict=True):
+            drawn.add(tuple(row[: length - 1]))
+    assert not drawn & held_out
+    assert len(drawn) > 100
+    for name in ("val", "test"):
+        assert_close(fresh.splits[name].__getitems__(range(20)), fixed.splits[name].__getitems__(range(20)))
+    assert fresh.fingerprint != fixed.fingerprint

@@ -9,12 +9,12 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int64
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import Sampler
 
 from xformer.data.buckets import TokenBatches, TokenEvaluationBatches
+from xformer.data.curriculum import CurriculumBatches, Pace
 from xformer.data.facts import Facts
 from xformer.data.loader import Loader
-from xformer.data.sampler import EvaluationBatches, Order, Permutation, TrainingBatches
+from xformer.data.sampler import EpochBatches, EvaluationBatches, Order, Permutation, TrainingBatches
 from xformer.errors import ConfigError, DataError
 
 FACTS_FILE = "data.json"
@@ -49,6 +49,7 @@ class DataModule(LightningDataModule, ABC):
         floors: What trivial predictors reach, by name, in the metric that `floor_of` names; empty where there are none.
         fingerprint: Stable hash of the very data and tokenizer.
         splits: The items of "train", "val" and, unless there are none, "test".
+        pace: How a curriculum grows; None where all items are trained on from the first step.
     """
 
     yields: ClassVar[type]
@@ -59,6 +60,7 @@ class DataModule(LightningDataModule, ABC):
     floors: dict[str, float]
     fingerprint: str
     splits: dict[str, Split]
+    pace: Pace | None = None
 
     def __init__(
         self, seed: int, cache: Path, *, batch_size: int, num_workers: int, tokens_per_batch: int | None = None
@@ -119,13 +121,14 @@ class DataModule(LightningDataModule, ABC):
         """
         rank, world = self._place()
         frozen = getattr(self.trainer, "overfit_batches", 0) > 0
-        batches: Sampler[list[int]]
+        batches: EpochBatches
         if self.tokens_per_batch is None:
             batches = TrainingBatches(self.order(), self.batch_size, self.seed, rank=rank, world=world, frozen=frozen)
         else:
             lengths = self._lengths("train")
             batches = TokenBatches(lengths, self.tokens_per_batch, self.seed, rank=rank, world=world, frozen=frozen)
-        return Loader(self.splits["train"], batches, seed=self.seed, num_workers=self.num_workers)
+        paced = batches if self.pace is None else CurriculumBatches(batches, self.splits["train"], self.pace)
+        return Loader(self.splits["train"], paced, seed=self.seed, num_workers=self.num_workers)
 
     def val_dataloader(self) -> Loader:
         """This rank's share of the validation items, in a fixed order."""
@@ -138,7 +141,7 @@ class DataModule(LightningDataModule, ABC):
     def _evaluation(self, split: str) -> Loader:
         items = self.splits[split]
         rank, world = self._place()
-        batches: Sampler[list[int]]
+        batches: EvaluationBatches | TokenEvaluationBatches
         if self.tokens_per_batch is None:
             batches = EvaluationBatches(len(items), self.batch_size, rank=rank, world=world)
         else:

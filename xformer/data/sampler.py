@@ -1,5 +1,6 @@
 """The order of batches: a function of (seed, epoch) alone, whatever the workers, devices and global generators do."""
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
@@ -68,6 +69,10 @@ class EpochBatches(Sampler[list[int]]):
     def __init__(self) -> None:
         self.epoch = 0
         self.start = 0
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Batches of a whole epoch."""
 
     @property
     def sampler(self) -> "EpochBatches":

@@ -36,6 +36,10 @@ class Trained(Tokenizer):
         """Ids of a text."""
         return self.tokenizer.encode(text)
 
+    def head(self, text: str) -> int:
+        """Bytes of what the first token of a text stands for."""
+        return self.tokenizer.head(text)
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids."""
         return self.tokenizer.decode(ids)

@@ -13,10 +13,13 @@ from jaxtyping import Int64
 from xformer.data.batch import Seq2SeqBatch
 from xformer.data.cache import digest
 from xformer.data.facts import Facts
+from xformer.data.generated import Fresh, Items, at_least
 from xformer.data.pairs import Pairs, pad_pairs
+from xformer.data.sampler import Order
 from xformer.errors import ConfigError, DataError
 
 Kind = Literal["copy", "reverse", "sort"]
+Symbols = Int64[np.ndarray, "..."]
 PADDING, BEGIN, END = range(3)
 _SPECIAL = 3
 _PATIENCE = 20
@@ -30,15 +33,15 @@ class Sequences:
         targets: the same symbols in their new order.
     """
 
-    def __init__(self, sources: list[Int64[np.ndarray, "..."]], targets: list[Int64[np.ndarray, "..."]]) -> None:
+    def __init__(self, sources: list[Symbols], targets: list[Symbols]) -> None:
         self.sources, self.targets = sources, targets
 
     def __len__(self) -> int:
         return len(self.sources)
 
     @property
-    def lengths(self) -> Int64[np.ndarray, " pairs"]:
-        """Tokens of each source with its end; a target's are as many."""
+    def lengths(self) -> Int64[np.ndarray, " sequences"]:
+        """Tokens of each source."""
         return np.array([len(source) + 1 for source in self.sources])
 
     def __getitems__(self, indices: Sequence[int]) -> Seq2SeqBatch:
@@ -46,11 +49,42 @@ class Sequences:
         return pad_pairs(sources, targets, padding=PADDING, begin=BEGIN, end=END)
 
 
+class FreshSequences(Items[Symbols]):
+    """Sources of given lengths whose symbols are drawn when they are asked for.
+
+    Args:
+        like: sequences that have these lengths.
+        held_out: sources that must not be drawn.
+        kind: what is to be written.
+        symbols: how many different symbols there are.
+        generation_seed: decides the symbols.
+    """
+
+    def __init__(
+        self, like: Sequences, held_out: list[Symbols], *, kind: Kind, symbols: int, generation_seed: int
+    ) -> None:
+        super().__init__(len(like), (generation_seed,))
+        self.lengths, self.kind, self.symbols = like.lengths, kind, symbols
+        self.held_out = {source.tobytes() for source in held_out}
+
+    def row(self, shape: int, generator: np.random.Generator) -> Symbols:
+        """A source; there is one that is not held out, because `like` has one of this length."""
+        while True:
+            source: Symbols = generator.integers(_SPECIAL, _SPECIAL + self.symbols, self.lengths[shape] - 1)
+            if source.tobytes() not in self.held_out:
+                return source
+
+    def batch(self, rows: list[Symbols]) -> Seq2SeqBatch:
+        """The sources with what is to be written."""
+        targets = [_rearranged(source, self.kind) for source in rows]
+        return pad_pairs(rows, targets, padding=PADDING, begin=BEGIN, end=END)
+
+
 class Transduction(Pairs):
     """Random symbol sequences, all different, whose lengths are uniform as far as there are enough short ones.
 
     The sources depend on `generation_seed`, the bounds and the sizes alone: every run's `seed` and every `kind` meet
-    the same ones, and no test source occurs in training.
+    the same ones, and no test source occurs in training. `fresh` ones also depend on `seed` and epoch, like the order.
 
     Args:
         seed: order of the training batches.
@@ -59,9 +93,12 @@ class Transduction(Pairs):
         symbols: how many different symbols there are.
         min_length: the fewest symbols of a sequence.
         max_length: the most.
-        train_size: number of training sequences.
+        test_min_length: the fewest of a test sequence; None for `min_length`.
+        test_max_length: the most of a test sequence; None for `max_length`. The model is built for the longer.
+        train_size: training sequences in an epoch.
         val_size: number of validation sequences.
         test_size: number of test sequences.
+        fresh: whether every epoch has new training sequences, of the same lengths.
         generation_seed: decides the sequences.
         batch_size: sequences per step over all devices.
         tokens_per_batch: most tokens per step over all devices, in place of `batch_size`.
@@ -82,29 +119,29 @@ class Transduction(Pairs):
         symbols: int,
         min_length: int,
         max_length: int,
+        test_min_length: int | None,
+        test_max_length: int | None,
         train_size: int,
         val_size: int,
         test_size: int,
+        fresh: bool,
         generation_seed: int,
         batch_size: int,
         tokens_per_batch: int | None = None,
         num_workers: int,
     ) -> None:
         super().__init__(seed, cache, batch_size=batch_size, num_workers=num_workers, tokens_per_batch=tokens_per_batch)
-        for key, value, least in (
-            ("symbols", symbols, 2),
-            ("min_length", min_length, 1),
-            ("max_length", max_length, min_length),
-            ("train_size", train_size, 1),
-            ("val_size", val_size, 1),
-            ("test_size", test_size, 1),
-            ("generation_seed", generation_seed, 0),
-        ):
-            if value < least:
-                raise ConfigError(f"data.{key}={value} admits no data: use at least {least}.")
-        self.kind, self.symbols, self.bounds = kind, symbols, (min_length, max_length)
+        test_min = min_length if test_min_length is None else test_min_length
+        test_max = max_length if test_max_length is None else test_max_length
+        at_least(2, symbols=symbols)
+        at_least(1, min_length=min_length, test_min_length=test_min)
+        at_least(min_length, max_length=max_length)
+        at_least(test_min, test_max_length=test_max)
+        at_least(1, train_size=train_size, val_size=val_size, test_size=test_size)
+        at_least(0, generation_seed=generation_seed)
+        self.kind, self.symbols, self.fresh, self.generation_seed = kind, symbols, fresh, generation_seed
         self.sizes = {"train": train_size, "val": val_size, "test": test_size}
-        self.generation_seed = generation_seed
+        self.bounds = {"train": (min_length, max_length), "val": (min_length, max_length), "test": (test_min, test_max)}
 
     def load(self) -> None:
         """Generate the sequences.
@@ -112,25 +149,49 @@ class Transduction(Pairs):
         Raises:
             ConfigError: the bounds admit too few different ones.
         """
-        sources = self._generate(sum(self.sizes.values()))
-        targets = [_rearranged(source, self.kind) for source in sources]
-        first, parts = 0, {}
-        for name, size in self.sizes.items():
-            parts[name] = Sequences(sources[first : first + size], targets[first : first + size])
-            first += size
+        sources = self._generate()
+        parts = {
+            name: Sequences(rows, [_rearranged(source, self.kind) for source in rows]) for name, rows in sources.items()
+        }
         self.splits = {**parts}
+        if self.fresh:
+            self.splits["train"] = FreshSequences(
+                parts["train"],
+                [*sources["val"], *sources["test"]],
+                kind=self.kind,
+                symbols=self.symbols,
+                generation_seed=self.generation_seed,
+            )
+        longest = max(bounds[1] for bounds in self.bounds.values())
         self.facts = Facts(
-            vocabulary=self.symbols + _SPECIAL, length=self.bounds[1] + 1, padding=PADDING, begin=BEGIN, end=END
+            vocabulary=self.symbols + _SPECIAL, length=longest + 1, padding=PADDING, begin=BEGIN, end=END
         )
         self.floors: dict[str, float] = {}
-        self.fingerprint = digest(self.kind, self.sizes, [source.tolist() for source in sources])
+        # The hash has the splits in one row, as long as they were drawn together.
+        rows = [source.tolist() for name in self.sizes for source in sources[name]]
+        self.fingerprint = digest(self.kind, self.sizes, rows, *(["fresh"] if self.fresh else []))
 
-    def _generate(self, count: int) -> list[Int64[np.ndarray, "..."]]:
+    def order(self) -> Order:
+        """Each sequence once, or each length once with new symbols."""
+        return Fresh(self.sizes["train"]) if self.fresh else super().order()
+
+    def _generate(self) -> dict[str, list[Symbols]]:
         generator = np.random.default_rng(self.generation_seed)
-        shortest, longest = self.bounds
-        found: dict[bytes, Int64[np.ndarray, "..."]] = {}
-        idle = 0
-        while len(found) < count:
+        found: dict[bytes, Symbols] = {}
+        parts: dict[str, list[Symbols]] = {}
+        # Splits of the same lengths are drawn together, so that they are alike.
+        for bounds in dict.fromkeys(self.bounds.values()):
+            names = [name for name in self.sizes if self.bounds[name] == bounds]
+            rows = self._draw(generator, bounds, [self.sizes[name] for name in names], found)
+            parts.update(zip(names, rows, strict=True))
+        return parts
+
+    def _draw(
+        self, generator: np.random.Generator, bounds: tuple[int, int], sizes: list[int], found: dict[bytes, Symbols]
+    ) -> list[list[Symbols]]:
+        shortest, longest = bounds
+        known, count, idle = len(found), sum(sizes), 0
+        while len(found) < known + count:
             before = len(found)
             lengths = generator.integers(shortest, longest, count, endpoint=True)
             symbols = generator.integers(_SPECIAL, _SPECIAL + self.symbols, (count, longest))
@@ -139,13 +200,15 @@ class Transduction(Pairs):
             idle = idle + 1 if len(found) == before else 0
             if idle == _PATIENCE:
                 raise ConfigError(
-                    f"data.max_length={longest} and data.symbols={self.symbols} admit only about {len(found)} "
-                    f"different sequences, but data.train_size, val_size and test_size ask for {count}: widen them or "
-                    "ask for fewer."
+                    f"data.max_length={longest} and data.symbols={self.symbols} admit only about "
+                    f"{len(found) - known} different sequences, but data.train_size, val_size and test_size ask for "
+                    f"{count}: widen them or ask for fewer."
                 )
-        rows = list(found.values())
+        rows = list(found.values())[known:]
         # A sequence likely to repeat is likely to come early; shuffled, the splits are alike.
-        return [rows[index] for index in generator.permutation(len(rows))[:count]]
+        chosen = [rows[index] for index in generator.permutation(len(rows))[:count]]
+        ends = np.cumsum(sizes).tolist()
+        return [chosen[end - size : end] for end, size in zip(ends, sizes, strict=True)]
 
     def encode(self, text: str) -> Int64[np.ndarray, " tokens"]:
         """Ids of symbols' numbers, from 0, with blanks between them, and the end token.
@@ -170,11 +233,16 @@ class Transduction(Pairs):
     def describe(self) -> str:
         """Sizes of the splits and range of the lengths."""
         sizes = "/".join(f"{size:,}" for size in self.sizes.values())
-        shortest, longest = self.bounds
-        return f"Transduction: {self.kind} {sizes} sequences of {shortest} to {longest} of {self.symbols} symbols"
+        (shortest, longest), (test_min, test_max) = self.bounds["train"], self.bounds["test"]
+        tested = "" if self.bounds["test"] == self.bounds["train"] else f", tested on {test_min} to {test_max}"
+        renewed = ", new ones in every epoch" if self.fresh else ""
+        return (
+            f"Transduction: {self.kind} {sizes} sequences of {shortest} to {longest} of {self.symbols} symbols"
+            f"{tested}{renewed}"
+        )
 
 
-def _rearranged(source: Int64[np.ndarray, " length"], kind: Kind) -> Int64[np.ndarray, " length"]:
+def _rearranged(source: Symbols, kind: Kind) -> Symbols:
     if kind == "sort":
         return np.sort(source)
     return source[::-1] if kind == "reverse" else source

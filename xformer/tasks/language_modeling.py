@@ -9,7 +9,7 @@ from torchmetrics import Metric, MetricCollection
 
 from xformer.architecture.stack import Stack
 from xformer.data.base import DataModule
-from xformer.data.batch import Batch, LanguageModelingBatch
+from xformer.data.batch import IGNORED, Batch, LanguageModelingBatch
 from xformer.data.facts import Facts
 from xformer.decoding.choice import Sampling
 from xformer.decoding.continuing import Continuing
@@ -73,9 +73,15 @@ class LanguageModeling(TokenPrediction, Generative):
         rows = [row if len(row) else row.new_tensor([facts.end]) for row in prompts]
         return Continuing(self.model, self.logits, *pad_left(rows), max_new)
 
-    def epilogue(self, data: DataModule) -> str:
-        """The model's continuation of the held-out text's first tokens, always from the same seed."""
-        prompt = next(iter(data.val_dataloader())).tokens[0, :PROMPT_TOKENS].to(self.device)
+    def epilogue(self, data: DataModule) -> str | None:
+        """The model's continuation of the held-out text's first tokens, always from the same seed.
+
+        None where the data ask for some tokens alone: nothing says what the others should be.
+        """
+        batch: LanguageModelingBatch = next(iter(data.val_dataloader()))
+        if (batch.labels == IGNORED).any():
+            return None
+        prompt = batch.tokens[0, :PROMPT_TOKENS].to(self.device)
         self.eval()
         prefixes = self.prefixes([prompt], data.facts, SAMPLE_TOKENS)
         write(prefixes, Sampling([0], SAMPLE_TOKENS, self.device), end=None, filters=[Temperature(TEMPERATURE)])

@@ -122,9 +122,9 @@ class Seq2Seq(TokenPrediction, Generative):
         if self.decode_batches is None or index < self.decode_batches:
             self._score(batch, self.val_text)
 
-    def test_step(self, batch: Any, index: int) -> None:
+    def test_step(self, batch: Any, index: int, dataloader_idx: int = 0) -> None:
         """One test batch."""
-        super().test_step(batch, index)
+        super().test_step(batch, index, dataloader_idx)
         self._score(batch, self.test_text)
 
     def _score(self, batch: Seq2SeqBatch, metrics: MetricCollection) -> None:
