@@ -98,8 +98,7 @@ def _data(run: Run, overrides: Sequence[str]) -> DataModule:
         trained, found = getattr(run.data.facts, key), getattr(data.facts, key)
         if trained != found:
             raise DataError(
-                f"The data have {key} {found} and the model was trained with {trained}: give data of the same kind as "
-                f"the run's."
+                f"The data's {key} is {found} and the model's {trained}: give data of the kind that it was trained on."
             )
     return data
 

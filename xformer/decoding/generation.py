@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 
-from xformer.compatibility import classes
+from xformer.configuration import CONF, groups, target
 from xformer.decoding.beam import beam_search
 from xformer.decoding.choice import Choice, Sampling, most_likely
 from xformer.decoding.filters import Filter, RepetitionPenalty, Temperature, TopK, TopP
@@ -18,6 +19,13 @@ from xformer.runs import Run
 from xformer.tasks.generative import Generative
 
 _SHOWN = 40
+
+
+def _able() -> list[str]:
+    """The tasks that write, as the command line names them."""
+    nodes = {option: OmegaConf.load(CONF / "task" / f"{option}.yaml").task for option in groups()["task"]}
+    found = {option: target(node) for option, node in nodes.items()}
+    return [option for option, task in found.items() if isinstance(task, type) and issubclass(task, Generative)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,10 +104,9 @@ class Writer:
 
     def __init__(self, run: Run, settings: Settings, tell: Callable[[str], None]) -> None:
         if not isinstance(run.task, Generative):
-            able = ", ".join(option for option, found in classes("task") if issubclass(found, Generative))
             raise ConfigError(
                 f"{run.directory} is a run of {type(run.task).__name__}, which writes nothing; give a run of a task "
-                f"that does: {able}."
+                f"that does: {', '.join(_able())}."
             )
         self.run, self.settings, self.task, self.data = run, settings, run.task, run.data
         self.max_new = run.data.facts.length if settings.max_new is None else settings.max_new

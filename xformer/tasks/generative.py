@@ -23,7 +23,7 @@ class Generative(ABC):
         """In tokens; None where there is no limit."""
 
     @abstractmethod
-    def prefixes(self, prompts: Sequence[Int[Tensor, " tokens"]], facts: Facts, max_new: int) -> Prefixes:
+    def prefixes(self, prompts: Sequence[Int[Tensor, "..."]], facts: Facts, max_new: int) -> Prefixes:
         """What to write after, or for, each prompt; the task is in evaluation mode.
 
         Args:

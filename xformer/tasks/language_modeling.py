@@ -60,7 +60,7 @@ class LanguageModeling(TokenPrediction, Generative):
         """The model's length, unless it extrapolates."""
         return None if self.model.extrapolates else self.model.max_length
 
-    def prefixes(self, prompts: Sequence[Int[Tensor, " tokens"]], facts: Facts, max_new: int) -> Continuing:
+    def prefixes(self, prompts: Sequence[Int[Tensor, "..."]], facts: Facts, max_new: int) -> Continuing:
         """Prompts to go on from; an empty one begins as a document does, after the end of another.
 
         Raises:

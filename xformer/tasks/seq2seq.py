@@ -95,7 +95,7 @@ class Seq2Seq(TokenPrediction, Generative):
         """The longest source, unless the model extrapolates."""
         return None if self.model.extrapolates else self.model.max_length
 
-    def prefixes(self, prompts: Sequence[Int[Tensor, " tokens"]], facts: Facts, max_new: int) -> Transducing:
+    def prefixes(self, prompts: Sequence[Int[Tensor, "..."]], facts: Facts, max_new: int) -> Transducing:
         """Sources to write targets for.
 
         Raises:
