@@ -12,12 +12,19 @@ from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from xformer import cli
 from xformer.analysis.reading import labels, read
 from xformer.build import CONFIG_FILE
+from xformer.configuration import CONF
 from xformer.run import run
 from xformer.runs import open_run
 
 TREES = [*SMALL, *SMALL_LISTOPS]
 PAIRS = [*SMALL, "task=seq2seq", "data.train_size=60", "data.val_size=20", "data.test_size=20"]
-TEXT = [*SMALL, "task=language_modeling", "data.block=32", "tokenizer=byte"]
+TEXT = [
+    *SMALL,
+    "task=language_modeling",
+    "data.block=32",
+    "tokenizer=byte",
+    f"data.files={CONF.resolve().parent}/LICENSE",
+]
 
 Draw = Callable[..., dict[str, np.ndarray]]
 
