@@ -13,12 +13,12 @@ from xformer import checkpoints
 from xformer.build import CONFIG_FILE, Plan
 from xformer.configuration import target, validate
 from xformer.data.base import DataModule
-from xformer.data.tokenizer import Tokenizer
+from xformer.data.tokenizer import Tokenised
 from xformer.errors import DataError
 from xformer.record.summary import Summary, read_summary
 from xformer.tasks.base import Task
 
-_TRAINING_ALONE = ("callbacks", "logger", "trainer")
+_TRAINING_ALONE = ("callbacks", "logger")
 """Groups that decide nothing of a trained model, and may name variables that only the training machine has."""
 _TOKEN_TABLE = "model.embedding.weight"
 
@@ -125,10 +125,9 @@ def _weights(directory: Path, summary: Summary) -> tuple[Path, dict[str, Tensor]
 
 
 def _check_tokenizer(data: DataModule, directory: Path) -> None:
-    tokenizer = getattr(data, "tokenizer", None)
-    if isinstance(tokenizer, Tokenizer) and tokenizer.vocabulary > data.facts.vocabulary:
+    if isinstance(data, Tokenised) and data.tokenizer.vocabulary > data.facts.vocabulary:
         raise DataError(
-            f"{directory} has a tokenizer of {tokenizer.vocabulary:,} ids, and its model was trained with "
+            f"{directory} has a tokenizer of {data.tokenizer.vocabulary:,} ids, and its model was trained with "
             f"{data.facts.vocabulary:,}: put back the run's own tokenizer.json."
         )
 

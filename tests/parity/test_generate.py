@@ -34,6 +34,7 @@ def rows() -> list[Tensor]:
 
 
 def gpt2() -> tuple[Any, Start, dict[str, Tensor]]:
+    torch.manual_seed(21)  # some texts end, others do not
     theirs = randomise(GPT2LMHeadModel(gpt2_config(length=NEW + 5)))
     ours = build(Decoder, NEW + 5, position=position_factory("learned"))
     copy_gpt2(ours, theirs.transformer)
@@ -43,6 +44,7 @@ def gpt2() -> tuple[Any, Start, dict[str, Tensor]]:
 
 
 def llama() -> tuple[Any, Start, dict[str, Tensor]]:
+    torch.manual_seed(2)  # some texts end, others do not
     theirs = randomise(LlamaForCausalLM(LLAMA))
     ours = like_llama(theirs.model)
     ours.embedding = theirs.model.embed_tokens
@@ -57,6 +59,7 @@ def _causal(theirs: Any, ours: Decoder) -> tuple[Any, Start, dict[str, Tensor]]:
 
 
 def t5() -> tuple[Any, Start, dict[str, Tensor]]:
+    torch.manual_seed(34)  # some texts end, others do not
     theirs = randomise(T5ForConditionalGeneration(T5_CONFIG))
     ours = like_t5(theirs)
     ours.embedding = theirs.shared
@@ -110,8 +113,8 @@ def test_greedy(model: Callable[[], Any], penalty: float) -> None:
     ours = write(start(), most_likely, end=END, filters=[RepetitionPenalty(penalty)])
     ours = torch.nn.functional.pad(ours, (0, NEW - ours.shape[1]), value=END)[:, : expected.shape[1]]
     assert torch.equal(ours[agree], expected[agree])
-    assert (expected == END).any()
-    assert len({tuple(row) for row in expected.tolist()}) > 2
+    ended = (expected == END).any(dim=1)
+    assert penalty != 1 or (ended.any() and not ended.all() and len({tuple(row) for row in expected.tolist()}) > 3)
 
 
 @MODELS

@@ -4,7 +4,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64
@@ -77,3 +77,10 @@ class Tokenizer(ABC):
         if kind != type(self).__name__:
             raise DataError(f"{path} holds a {kind} tokenizer, not {type(self).__name__}: set tokenizer accordingly.")
         self.restore(state)
+
+
+@runtime_checkable
+class Tokenised(Protocol):
+    """Data with a tokenizer."""
+
+    tokenizer: Tokenizer

@@ -64,6 +64,16 @@ class Continuing(Prefixes):
         hidden = self.stack(self._tokens[:, new], real, positions, self.states)
         return self.head(hidden[:, -1:])[:, 0]
 
+    @property
+    def remarks(self) -> list[str]:
+        """What a person should know."""
+        if self._tokens.shape[1] - 1 <= self.limit:  # the last token is not read
+            return super().remarks
+        return [
+            *super().remarks,
+            f"The model reads {self.limit} tokens: beyond, it sees the last {self.limit}, computed again every time.",
+        ]
+
     def reorder(self, indices: Int[Tensor, " rows_after"]) -> None:
         """Let row i become what row `indices[i]` was."""
         super().reorder(indices)

@@ -40,6 +40,13 @@ class Prefixes(ABC):
         """Of every row's next token; to be called once after each `append` and `reorder`."""
 
     @property
+    def remarks(self) -> list[str]:
+        """What a person should know of how these rows are written, a sentence each."""
+        if self.incremental:
+            return []
+        return ["This attention has no decoding state: everything is computed again for every token."]
+
+    @property
     def tokens(self) -> Int[Tensor, "rows length"]:
         """Every row so far, padded on the left."""
         return self._tokens[:, : self.length]

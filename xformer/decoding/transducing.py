@@ -44,7 +44,7 @@ class Transducing(Prefixes):
             )
         room = max_new if model.decoder.extrapolates else min(max_new, model.max_target)
         super().__init__(source.new_full((len(source), 1), begin), None, room)
-        self.model, self.head = model, head
+        self.model, self.head, self._asked = model, head, max_new
         self.incremental = model.incremental
         with torch.no_grad():
             self._memory = model.encode(source, padding_mask)
@@ -57,6 +57,16 @@ class Transducing(Prefixes):
         else:
             hidden = self.model.decode(self.tokens[:, -1:], states=self.states)
         return self.head(hidden[:, -1:])[:, 0]
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a person should know."""
+        if self.max_new == self._asked:
+            return super().remarks
+        return [
+            *super().remarks,
+            f"The model writes {self.max_new} tokens at most; {self._asked} were asked for.",
+        ]
 
     def reorder(self, indices: Int[Tensor, " rows_after"]) -> None:
         """Let row i become what row `indices[i]` was."""

@@ -17,8 +17,13 @@ class Generative(ABC):
     continues: ClassVar[bool]
     """Whether what is written goes on from the prompt, which is then shown with it, rather than answers it."""
 
+    @property
     @abstractmethod
-    def prefixes(self, prompts: Sequence[Int[Tensor, " tokens"]], facts: Facts, max_new: int) -> Prefixes:
+    def longest_prompt(self) -> int | None:
+        """In tokens; None where there is no limit."""
+
+    @abstractmethod
+    def prefixes(self, prompts: Sequence[Int[Tensor, "..."]], facts: Facts, max_new: int) -> Prefixes:
         """What to write after, or for, each prompt; the task is in evaluation mode.
 
         Args:

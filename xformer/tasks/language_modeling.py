@@ -47,7 +47,12 @@ class LanguageModeling(TokenPrediction, Generative):
         logits = self(batch.tokens)
         return Outcome(self.loss(logits, batch.labels), logits, batch.labels)
 
-    def prefixes(self, prompts: Sequence[Int[Tensor, " tokens"]], facts: Facts, max_new: int) -> Continuing:
+    @property
+    def longest_prompt(self) -> int | None:
+        """The model's length, unless it extrapolates."""
+        return None if self.model.extrapolates else self.model.max_length
+
+    def prefixes(self, prompts: Sequence[Int[Tensor, "..."]], facts: Facts, max_new: int) -> Continuing:
         """Prompts to go on from; an empty one begins as a document does, after the end of another.
 
         Raises:

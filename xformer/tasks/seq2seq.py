@@ -53,7 +53,12 @@ class Seq2Seq(TokenPrediction, Generative):
         logits = self(batch.source_tokens, batch.source_padding_mask, batch.target_tokens)
         return Outcome(self.loss(logits, batch.labels), logits, batch.labels)
 
-    def prefixes(self, prompts: Sequence[Int[Tensor, " tokens"]], facts: Facts, max_new: int) -> Transducing:
+    @property
+    def longest_prompt(self) -> int | None:
+        """The longest source, unless the model extrapolates."""
+        return None if self.model.extrapolates else self.model.max_length
+
+    def prefixes(self, prompts: Sequence[Int[Tensor, "..."]], facts: Facts, max_new: int) -> Transducing:
         """Sources to write targets for.
 
         Raises:

@@ -1,0 +1,98 @@
+"""`xformer evaluate`: the numbers of the run, numbers of other data, and nothing in the run changed."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from tests.commands.conftest import Command, Trained
+from xformer.data.bpe import BPE
+from xformer.data.cache import hash_of
+from xformer.record.summary import read_summary
+from xformer.runs import open_run
+
+
+def files_of(directory: Path) -> dict[str, str]:
+    return {str(path): hash_of(path) for path in directory.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name", ["prose", "reverse", "listops"])
+def test_its_own_data_give_the_summary_s_metrics_and_the_run_stays_as_it_is(
+    name: str, trained: Trained, xformer: Command, tmp_path: Path
+) -> None:
+    directory = trained(name)
+    before = files_of(directory)
+    code, shown, notes = xformer("evaluate", directory, "--output", tmp_path / "found.json")
+    assert (code, notes) == (0, "")
+    found = json.loads((tmp_path / "found.json").read_text())
+    expected = {k: v for k, v in read_summary(directory).metrics.items() if k.startswith(("val/", "test/"))}
+    assert found["metrics"] == pytest.approx(expected, rel=1e-5)
+    for key, value in expected.items():
+        assert key in shown
+        assert f"{value:.4f}" in shown
+    assert found["checkpoint"].startswith(str(directory))
+    assert found["data_fingerprint"] == read_summary(directory).data_fingerprint or name == "prose"
+    assert files_of(directory) == before
+
+
+def test_one_split_can_be_chosen(trained: Trained, xformer: Command) -> None:
+    _, shown, _ = xformer("evaluate", trained("reverse"), "--split", "test")
+    assert "test/loss" in shown
+    assert "val/loss" not in shown
+
+
+@pytest.mark.parametrize("block", [16, 40])
+def test_other_text_at_another_length_with_the_run_s_own_tokenizer(
+    block: int, trained: Trained, xformer: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory, other = trained("pieces"), tmp_path / "other.txt"
+    other.write_text("Nothing of this was in the training text: façade! " * 80)
+
+    def never(*arguments: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(BPE, "train", never)
+    options = ["--data", f"files={other}", f"block={block}", "validation_fraction=0.5", "--split", "val"]
+    code, _, notes = xformer("evaluate", directory, *options, "--output", tmp_path / "found.json")
+    assert code == 0, notes
+    opened = open_run(directory)
+    text = other.read_text()
+    held_out = torch.from_numpy(opened.data.encode(text[int(len(text) * 0.4) : int(len(text) * 0.9)]))
+    blocks = (len(held_out) - 1) // block
+    tokens, labels = held_out[: blocks * block].view(-1, block), held_out[1 : blocks * block + 1].view(-1, block)
+    with torch.no_grad():
+        loss = cross_entropy(opened.task(tokens).flatten(0, 1), labels.flatten()).item()
+    assert json.loads((tmp_path / "found.json").read_text())["metrics"]["val/loss"] == pytest.approx(loss, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("reverse", ["--data", "symbols=20"], ["The data's vocabulary is 23 and the model's 19"]),
+        ("prose", ["--data", "block=64"], ["A sequence of 64 tokens came, and Learned was built for 32"]),
+        ("prose", ["--data", "blok=64"], ["data.blok is not a parameter", "did you mean block?"]),
+        ("prose", ["--data", "block=long"], ["data.block=long has the wrong type"]),
+        ("prose", ["--data", "block"], ["--data block is no key=value"]),
+        ("prose", ["--data", "_target_=xformer.data.digits.Digits"], ["would be other data altogether"]),
+        ("prose", ["--data", "files=/no/such/file.txt"], ["data.files=/no/such/file.txt"]),
+        ("prose", ["--data", "test_fraction=0", "--split", "test"], ["have no test split; what they have: train, val"]),
+        ("prose", ["--output", "/no/such/place.json"], ["--output /no/such/place.json cannot be written"]),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_a_bad_exit_code(
+    name: str, options: list[str], words: list[str], trained: Trained, xformer: Command
+) -> None:
+    code, _, sentence = xformer("evaluate", trained(name), *options)
+    assert code == 1
+    assert len(sentence.strip().splitlines()) == 1
+    for word in words:
+        assert word in sentence
+
+
+def test_a_run_that_is_none_is_refused(xformer: Command, tmp_path: Path) -> None:
+    for command in (["evaluate", tmp_path / "none"], ["generate", tmp_path / "none", "--prompt", "a"]):
+        code, _, sentence = xformer(*command)
+        assert code == 1
+        assert "is no directory: give that of a run" in sentence

@@ -1,0 +1,25 @@
+"""Measure a trained model on its own data, or on others."""
+
+import argparse
+from pathlib import Path
+
+
+def main() -> None:
+    """Print the metrics, and write them where a file is given; the run itself is left as it is."""
+    parser = argparse.ArgumentParser(description=f"{__doc__} The run's own tokenizer is used as it is.")
+    parser.add_argument("run", type=Path, metavar="RUN", help="the run directory, such as outputs/DATE/TIME")
+    parser.add_argument("--data", nargs="+", default=[], metavar="KEY=VALUE", help="overrides of the run's data")
+    parser.add_argument("--split", choices=["val", "test"], help="default: both")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="where to write the metrics, as JSON")
+    options = parser.parse_args()
+
+    from xformer import console
+    from xformer.evaluation import evaluate
+    from xformer.run import quieten
+    from xformer.runs import open_run
+
+    quieten()
+    found = evaluate(open_run(options.run), options.data, options.split)
+    console.metrics(found.metrics, {"model": found.checkpoint, "data": found.description})
+    if options.output is not None:
+        found.save(options.output)

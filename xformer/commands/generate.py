@@ -1,0 +1,68 @@
+"""Write with a trained model: go on from a prompt, or answer a source sequence."""
+
+import argparse
+from pathlib import Path
+
+BATCH = 32
+"""Prompts of a file that are written at a time."""
+
+
+def main() -> None:
+    """Write for one prompt as it comes, or for each line of a file."""
+    options = _options()
+    import torch
+
+    from xformer import console
+    from xformer.decoding.generation import Settings, Writer
+    from xformer.run import quieten
+    from xformer.runs import open_run
+
+    quieten()
+    taken = vars(options)
+    run, prompt, file = (taken.pop(name) for name in ("run", "prompt", "file"))
+    settings = Settings(**taken)
+    prompts = [prompt] if file is None else _lines(file)
+    opened = open_run(run)
+    opened.task.to("cuda" if torch.cuda.is_available() else "cpu")
+    writer = Writer(opened, settings, console.aside)
+    encoded = writer.encode(prompts)
+    if file is None:
+        for piece in writer.stream(encoded[0]):
+            print(piece, end="", flush=True)
+        print()
+        return
+    for first in range(0, len(encoded), BATCH):
+        for text in writer.write(encoded[first : first + BATCH], first):
+            print(text, end="\n\n" if writer.task.continues else "\n", flush=True)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=f"{__doc__} Greedy, unless --temperature, --top-k or --top-p asks for samples, --beams to search."
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="the run directory, such as outputs/DATE/TIME")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--prompt", help="the text to go on from, or the source to read")
+    source.add_argument("--file", type=Path, help="a file with a prompt in every line, UTF-8")
+    parser.add_argument("--max-new", type=int, help="tokens to write at most; default: the training data's longest")
+    parser.add_argument("--temperature", type=float, help="below 1 sharpens the distribution")
+    parser.add_argument("--top-k", type=int, help="draw from so many most likely tokens")
+    parser.add_argument("--top-p", type=float, help="draw from the most likely tokens with this share of probability")
+    parser.add_argument("--repetition-penalty", type=float, default=1.0, help="above 1: less of what is there already")
+    parser.add_argument("--beams", type=int, default=1, help="hypotheses of a beam search")
+    parser.add_argument("--length-penalty", type=float, default=1.0, help="a sum of log-probabilities / length ** this")
+    parser.add_argument("--early-stop", action="store_true", help="stop at as many finished hypotheses as beams")
+    parser.add_argument("--seed", type=int, default=0, help="of the first prompt's samples; the next has the next")
+    return parser.parse_args()
+
+
+def _lines(file: Path) -> list[str]:
+    from xformer.errors import DataError
+
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"--file {file} cannot be read ({error}); give a text file in UTF-8.") from error
+    if not lines:
+        raise DataError(f"--file {file} is empty; write a prompt in every line.")
+    return lines
