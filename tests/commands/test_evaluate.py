@@ -59,7 +59,8 @@ def test_other_text_at_another_length_with_the_run_s_own_tokenizer(
     assert code == 0, notes
     opened = open_run(directory)
     text = other.read_text()
-    held_out = torch.from_numpy(opened.data.encode(text[int(len(text) * 0.4) : int(len(text) * 0.9)]))
+    ids = opened.data.encode(text[int(len(text) * 0.4) : int(len(text) * 0.9)])
+    held_out = torch.tensor([*ids.tolist(), opened.data.facts.end])
     blocks = (len(held_out) - 1) // block
     tokens, labels = held_out[: blocks * block].view(-1, block), held_out[1 : blocks * block + 1].view(-1, block)
     with torch.no_grad():
@@ -77,7 +78,11 @@ def test_other_text_at_another_length_with_the_run_s_own_tokenizer(
         ("prose", ["--data", "block"], ["--data block is no key=value"]),
         ("prose", ["--data", "_target_=xformer.data.digits.Digits"], ["would be other data altogether"]),
         ("prose", ["--data", "files=/no/such/file.txt"], ["data.files=/no/such/file.txt"]),
-        ("prose", ["--data", "test_fraction=0", "--split", "test"], ["have no test split; what they have: train, val"]),
+        (
+            "prose",
+            ["--data", "test_fraction=0.0", "--split", "test"],
+            ["have no test split; what they have: train, val"],
+        ),
         ("prose", ["--output", "/no/such/place.json"], ["--output /no/such/place.json cannot be written"]),
     ],
 )

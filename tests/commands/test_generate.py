@@ -64,9 +64,8 @@ def test_samples_differ_by_seed_and_filters_bound_them(trained: Trained, xformer
     def shown(*options: object) -> str:
         return xformer("generate", directory, "--prompt", "a", "--max-new", 30, *options)[1]
 
-    assert (
-        shown("--top-p", 0.9, "--seed", 1) == shown("--top-p", 0.9, "--seed", 1) != shown("--top-p", 0.9, "--seed", 2)
-    )
+    one, same, other = (shown("--top-p", 0.9, "--seed", seed) for seed in (1, 1, 2))
+    assert one == same != other
     assert shown("--top-k", 1, "--temperature", 3) == shown()
 
 
@@ -136,7 +135,7 @@ def test_a_mistake_is_one_sentence_and_a_bad_exit_code(
 def test_an_empty_prompt_begins_a_text_where_there_is_a_token_for_it(trained: Trained, xformer: Command) -> None:
     code, shown, _ = xformer("generate", trained("prose"), "--prompt", "", "--max-new", 5)
     assert code == 0
-    assert shown.strip("\n")
+    assert len(shown) > 1
 
 
 @pytest.mark.parametrize(("key", "value"), [("seed", -1), ("beams", 0), ("top_p", 2.0), ("top_k", 0)])
