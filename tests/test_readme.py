@@ -92,8 +92,6 @@ COMPILED = [
     pytest.mark.slow,
     pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile calls a C++ compiler"),
 ]
-# The finished runs that README's commands open, and how they are made.
-RUNS = {"outputs/listops": [], "outputs/reverse": ["task=seq2seq"]}
 XFORMER = [line for line in LINES if Command.of(line).program.startswith("xformer ")]
 
 

@@ -11,7 +11,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from xformer import checkpoints
 from xformer.build import CONFIG_FILE, Plan
-from xformer.configuration import target, validate
+from xformer.configuration import CONF, target, validate
 from xformer.data.base import DataModule
 from xformer.data.tokenizer import Tokenised
 from xformer.errors import DataError
@@ -89,7 +89,8 @@ def read_config(directory: Path) -> DictConfig:
         raise DataError(f"{path} is no configuration: train the run again.")
     for key in _TRAINING_ALONE:
         config.pop(key, None)
-    config.cache = str(directory)  # nothing is read from it, and it may name a variable that is not set here
+    if OmegaConf.is_interpolation(config, "cache"):  # of a variable, without the default that there is for it
+        config.cache = OmegaConf.load(CONF / "train.yaml").cache
     for node in _targets(config):
         target(node)
     validate(config)

@@ -1,6 +1,5 @@
 """`xformer attention` on finished runs of every kind, and what it says to what it cannot draw."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,38 +7,28 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
+from tests.commands.conftest import Command, Trained
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
-from xformer import cli
 from xformer.analysis.reading import labels, read
 from xformer.build import CONFIG_FILE
 from xformer.run import run
 from xformer.runs import open_run
 
-TREES = [*SMALL, *SMALL_LISTOPS]
-PAIRS = [*SMALL, "task=seq2seq", "data.train_size=60", "data.val_size=20", "data.test_size=20"]
-TEXT = [*SMALL, "task=language_modeling", "data.block=32", "tokenizer=byte"]
-
 Draw = Callable[..., dict[str, np.ndarray]]
-
-
-@pytest.fixture(autouse=True)
-def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HYDRA_FULL_ERROR", "XFORMER_WRAPPED"):  # which the front door sets, for what it starts
-        monkeypatch.setenv(name, "1")
+Refusal = Callable[..., str]
 
 
 @pytest.fixture
-def draw(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Draw:
+def draw(xformer: Command) -> Draw:
     """Run the command, which prints the files it wrote; the numbers among them."""
 
     def typed(directory: Path, *words: str) -> dict[str, np.ndarray]:
-        monkeypatch.setattr(sys, "argv", ["xformer", "attention", str(directory), *words])
-        capsys.readouterr()
-        cli.main()
-        files = [Path(line) for line in capsys.readouterr().out.splitlines()]
+        code, shown, _ = xformer("attention", directory, *words)
+        assert code == 0
+        files = [Path(line) for line in shown.splitlines()]
         assert files[0].name == "index.html"
         assert all(file.stat().st_size for file in files)
-        assert {file for file in files[0].parent.iterdir()} == {*files}
+        assert {*files[0].parent.iterdir()} == {*files}
         with np.load(files[-1]) as found:
             return dict(found)
 
@@ -47,39 +36,38 @@ def draw(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.fixture
-def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def refusal(xformer: Command) -> Refusal:
+    """The sentence that the command ends with."""
+
     def typed(directory: Path, *words: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["xformer", "attention", str(directory), *words])
-        with pytest.raises(SystemExit) as exit:
-            cli.main()
-        assert exit.value.code == 1
+        code, _, told = xformer("attention", directory, *words)
+        assert code == 1
         assert not (directory / "attention").exists()
-        told = " ".join(capsys.readouterr().err.split())
         assert told.startswith("error: ")
-        return told
+        return " ".join(told.split())
 
     return typed
 
 
 def finished(compose_job: ComposeJob, *overrides: str) -> Path:
-    job = compose_job(*overrides)
+    job = compose_job(*SMALL, *overrides)
     run(job)
     return job.directory
 
 
 def test_a_classifier_with_a_class_token(
-    compose_job: ComposeJob, draw: Draw, refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    compose_job: ComposeJob, draw: Draw, refusal: Refusal, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    directory = finished(compose_job, *TREES, "task.pooling=class", "attention=bigbird")
+    directory = finished(compose_job, *SMALL_LISTOPS, "task.pooling=class", "attention=bigbird")
+    capsys.readouterr()
     long = " ".join(["[MAX", *"4" * 130, "]"])
     assert "133 tokens" in refusal(directory, "--input", long)  # with the class token
     assert "no ListOps expression" in refusal(directory, "--input", "[MAX two ]")
     assert "--target" in refusal(directory, "--input", "[MAX 2 ]", "--target", "2")
 
     config = OmegaConf.load(directory / CONFIG_FILE)
-    config.cache = "${oc.env:XFORMER_CACHE}"  # as it is kept where nobody overrides it
+    config.cache = "${oc.env:NOT_SET_ON_THIS_MACHINE}"  # as it is kept where nobody overrides it
     OmegaConf.save(config, directory / CONFIG_FILE)
-    monkeypatch.delenv("XFORMER_CACHE", raising=False)
     found = draw(directory, "--input", "[MAX 2 [MIN 4 7 ] 0 ]")
     names = ["<class>", "[MAX", "2", "[MIN", "4", "7", "]", "0", "]"]
     assert found["attention.queries"].tolist() == found["attention.keys"].tolist() == names
@@ -89,10 +77,8 @@ def test_a_classifier_with_a_class_token(
     np.testing.assert_allclose(found["attention"].sum(-1), 1, atol=1e-5)
 
 
-def test_a_translator_shows_how_it_aligns(
-    compose_job: ComposeJob, draw: Draw, refusal: Callable[..., str], tmp_path: Path
-) -> None:
-    directory = finished(compose_job, *PAIRS)
+def test_a_translator_shows_how_it_aligns(trained: Trained, draw: Draw, refusal: Refusal, tmp_path: Path) -> None:
+    directory = trained("reverse")
     assert "--target is empty" in refusal(directory, "--input", "4", "--target", "")
     given = draw(directory, "--input", "4 7 15", "--target", "15 7", "--output", str(tmp_path / "elsewhere"))
     assert given["attention.keys"].tolist() == ["4", "7", "15", "<end>"]
@@ -111,20 +97,16 @@ def test_a_translator_shows_how_it_aligns(
     assert own["decoder_attention.keys"].tolist() == ["<begin>", *written[:-1]]
 
 
-def test_a_language_model_has_visible_whitespace(
-    compose_job: ComposeJob, draw: Draw, refusal: Callable[..., str]
-) -> None:
-    directory = finished(compose_job, *TEXT, "attention=performer", "position=alibi")
+def test_a_language_model_has_visible_whitespace(trained: Trained, draw: Draw, refusal: Refusal) -> None:
+    directory = trained("pieces")
     assert "--input is empty" in refusal(directory, "--input", "")
-    assert "3,000 tokens" in refusal(directory, "--input", "a" * 3000)
+    assert "3,000 tokens" in refusal(directory, "--input", "~" * 3000)
     found = draw(directory, "--input", "a b\n\t$c" * 6)  # longer than the blocks it was trained on
-    assert found["attention.keys"].tolist() == [*"a␣b↵⇥$c"] * 6
+    assert "".join(found["attention.keys"]) == "a␣b↵⇥$c" * 6
     assert (np.triu(found["attention"], 1) == 0).all()
 
 
-def test_what_cannot_be_typed_and_what_is_no_run(
-    compose_job: ComposeJob, refusal: Callable[..., str], tmp_path: Path
-) -> None:
-    directory = finished(compose_job, *SMALL, "data=digits")
+def test_what_cannot_be_typed_and_what_is_no_run(compose_job: ComposeJob, refusal: Refusal, tmp_path: Path) -> None:
+    directory = finished(compose_job, "data=digits")
     assert "no sequences that can be typed" in refusal(directory, "--input", "0 1 2")
     assert "nowhere" in refusal(tmp_path / "nowhere", "--input", "0 1 2")
