@@ -82,6 +82,17 @@ def test_a_splits_figures_are_those_of_all_its_tokens(stride: int | None, batch:
 
 
 @QUIET
+def test_a_trained_model_is_measured_by_the_data_at_hand(built: Any, tmp_path: Path) -> None:
+    task, own = built("tokenizer=byte")
+    (tmp_path / "prose.txt").write_text("another text, in which documents end\n" * 30)
+    other_task, other = built("tokenizer=byte", "data.test_blocks=[20]", "data.test_fraction=0.3")
+    assert own.facts.tokens_per_byte["test"] != pytest.approx(other.facts.tokens_per_byte["test"], rel=1e-6)
+    assert evaluated(task, other) == evaluated(other_task, other)
+    assert "test/loss@20" in evaluated(task, other)
+    assert "test/loss@20" not in evaluated(task, own)
+
+
+@QUIET
 def test_bits_per_byte_do_not_change_when_the_vocabulary_is_renamed(built: Any, tmp_path: Path) -> None:
     bpe = BPE(vocabulary_size=300)
     bpe.train([PROSE])
@@ -157,8 +168,6 @@ def test_a_model_that_cannot_read_a_length_is_refused_or_skipped(position: str, 
     if position == "rotary":
         built(*wanted)
         return
-    with pytest.raises(
-        IncompatibleError, match=r"data\.test_blocks has 17 tokens .* data\.block=16: Learned positions"
-    ):
+    with pytest.raises(IncompatibleError, match=r"data\.test_blocks has 17 tokens .* built for 16: Learned positions"):
         built(*wanted)
     built(f"position={position}", "data.test_blocks=[8]")

@@ -10,6 +10,7 @@ from torchmetrics import MetricCollection
 
 from xformer.architecture.base import ArchitectureFactory
 from xformer.architecture.stack import Stack
+from xformer.data.base import DataModule
 from xformer.data.batch import IGNORED, Batch
 from xformer.data.facts import Facts
 from xformer.errors import IncompatibleError
@@ -52,15 +53,25 @@ class TokenPrediction(Task):
         self.vocabulary = facts.vocabulary
         rows = facts.vocabulary + self.extra_tokens
         self.model = architecture(lambda d_model: Embedding(rows, d_model), facts.length)
-        self._refuse_longer(facts)
         self.head = None if tied_embeddings else Linear(self.model.size.d_model, facts.vocabulary, bias=False)
         self.label_smoothing = label_smoothing
+        self._measure(facts)
+
+    def setup(self, stage: str) -> None:
+        """Measure what the data at hand are: a trained model may be tested on others than its own.
+
+        Raises:
+            IncompatibleError: they are to be tested at lengths that the model cannot read.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, DataModule) and stage != "fit":
+            self._measure(data.facts)
+
+    def _measure(self, facts: Facts) -> None:
+        self._refuse_longer(facts)
+        self.val_metrics, self.test_metrics = (self.build_metrics(facts, f"{stage}/") for stage in ("val", "test"))
         self.test_suffixes = ["", *(f"@{length}" for length in facts.test_lengths)]
-        collections = (self.build_metrics(facts, "test/") for _ in facts.test_lengths)
-        self.longer_metrics = ModuleList(
-            collection.clone(postfix=suffix)
-            for collection, suffix in zip(collections, self.test_suffixes[1:], strict=True)
-        )
+        self.longer_metrics = ModuleList(self.test_metrics.clone(postfix=suffix) for suffix in self.test_suffixes[1:])
 
     def test_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> None:
         """One test batch, of the training length or of a further one."""
@@ -69,10 +80,10 @@ class TokenPrediction(Task):
 
     def _refuse_longer(self, facts: Facts) -> None:
         longest = max(facts.test_lengths, default=0)
-        if longest > facts.length and isinstance(self.model, Stack) and not self.model.extrapolates:
+        if isinstance(self.model, Stack) and longest > self.model.max_length and not self.model.extrapolates:
             parts = type(self.model.tower.position).__name__, type(self.model.tower.attentions[0]).__name__
             raise IncompatibleError(
-                f"data.test_blocks has {longest} tokens and the model is built for data.block={facts.length}: "
+                f"data.test_blocks has {longest} tokens and the model is built for {self.model.max_length}: "
                 f"{' positions or '.join(parts)} attention is not defined beyond; position=sinusoidal with "
                 "attention=full would work."
             )
