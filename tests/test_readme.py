@@ -112,6 +112,7 @@ def fast(overrides: list[str]) -> list[str]:
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory that holds the files and the dataset that README names."""
     from datasets import Dataset, DatasetDict
+    from PIL import Image
 
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "CONTRIBUTING.md").read_text() * 5
@@ -122,6 +123,10 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("sst2").mkdir()
     for name in ("train", "dev", "test"):
         Path(f"sst2/{name}.tsv").write_text("a fine film\t1\na dull one\t0\n" * 40)
+    for number in range(80):
+        folder = Path("pictures") / ("cat" if number % 2 else "dog")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (12, 10), (number, 0, 9)).save(folder / f"{number}.png")
     part = Dataset.from_dict({"text": text.splitlines()})
     DatasetDict(train=part, validation=part, test=part).save_to_disk("Salesforce/wikitext")
     lines = [line[:60] for line in text.splitlines() if line][:300]

@@ -118,7 +118,8 @@ def test_data_sources_are_imported_only_when_needed():
         "import sys, lightning.pytorch, torchmetrics.classification\n"
         "before = set(sys.modules)\n"
         "import xformer.data.listops, xformer.data.digits, xformer.data.text, xformer.data.bpe\n"
-        "heavy = {'datasets', 'tokenizers', 'sklearn', 'huggingface_hub'} & (set(sys.modules) - before)\n"
+        "import xformer.data.images, xformer.data.pathfinder, xformer.tasks.image_classification\n"
+        "heavy = {'datasets', 'tokenizers', 'sklearn', 'huggingface_hub', 'kornia'} & (set(sys.modules) - before)\n"
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

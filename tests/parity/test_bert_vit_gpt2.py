@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, ViTConfig, ViTModel
 
+from tests.contracts.variants import position_factory
 from tests.parity.weights import (
     SIZE,
     blocks,
@@ -23,6 +24,8 @@ from tests.parity.weights import (
 )
 from xformer.architecture.decoder import Decoder
 from xformer.architecture.encoder import Encoder
+from xformer.data.facts import ImageFacts
+from xformer.layers.patches import PatchEmbedding
 
 COMMON: dict[str, Any] = {
     "hidden_size": SIZE.d_model,
@@ -52,8 +55,27 @@ def test_bert() -> None:
 
 
 def test_vit() -> None:
+    theirs, ours = _vit(build(Encoder, 10))
+    images = torch.randn(2, 3, 12, 12, dtype=torch.float64)
+    same(ours(theirs.embeddings(images)), theirs(images).last_hidden_state)
+
+
+def test_vit_from_the_pixels() -> None:
+    theirs, ours = _vit(build(Encoder, 10, position=position_factory("learned")))
+    image = ImageFacts(channels=3, height=12, width=12, mean=[0.0] * 3, std=[1.0] * 3)
+    ours.embedding = PatchEmbedding(SIZE.d_model, image, 4, class_token=True).double()
+    patches = theirs.embeddings.patch_embeddings.projection
+    copy_linear(ours.embedding.projection, patches.weight.flatten(1), patches.bias)
+    # Our tables hold what is added, divided by sqrt(d).
+    copy_linear(ours.embedding.class_token, theirs.embeddings.cls_token[0] / SIZE.d_model**0.5)
+    copy_linear(ours.tower.position.table, theirs.embeddings.position_embeddings[0] / SIZE.d_model**0.5)
+    images = torch.randn(2, 3, 12, 12, dtype=torch.float64)
+    same(ours(images), theirs(images).last_hidden_state)
+
+
+def _vit(ours: Any) -> tuple[Any, Any]:
+    """Theirs, and ours with its blocks."""
     theirs = randomise(ViTModel(ViTConfig(image_size=12, patch_size=4, **COMMON), add_pooling_layer=False))
-    ours = build(Encoder, 10)
     for block, layer in zip(blocks(ours), theirs.layers, strict=True):
         own = layer.attention
         copy_attention(block.attention.branch, own.q_proj, own.k_proj, own.v_proj, own.o_proj)
@@ -62,8 +84,7 @@ def test_vit() -> None:
         copy_module(block.feed_forward.branch.contract, layer.mlp.fc2)
         copy_module(block.feed_forward.norm, layer.layernorm_after)
     copy_module(ours.tower.norm, theirs.layernorm)
-    images = torch.randn(2, 3, 12, 12, dtype=torch.float64)
-    same(ours(theirs.embeddings(images)), theirs(images).last_hidden_state)
+    return theirs, ours
 
 
 def gpt2_config(vocabulary: int = 11, length: int = 9) -> GPT2Config:
