@@ -97,7 +97,7 @@ def test_it_learns_to_translate(options: list[str], compose_job: ComposeJob) -> 
     job = compose_job(
         *SMALL, *options, "size=small", "tokenizer=bpe", "tokenizer.vocabulary_size=320", "data.max_length=24",
         "data.tokens_per_batch=1200", "optimizer.lr=3e-3", "architecture.dropout=0.0", "task.label_smoothing=0.1",
-        "trainer.max_steps=600", "trainer.val_check_interval=300", "trainer.log_every_n_steps=100",
+        "trainer.max_steps=300", "trainer.val_check_interval=150", "trainer.log_every_n_steps=10",
         "trainer.limit_val_batches=1.0", "trainer.limit_test_batches=1.0",
     )  # fmt: skip
     run(job)

@@ -129,7 +129,8 @@ class ParallelText(Pairs):
     def _source(self) -> str:
         if self.dataset is not None:
             return f"data.dataset={self.dataset}"
-        return f"data.files={self.files}" if self.files is not None else f"data.source_files={self.aligned[0]}"
+        key, files = ("files", self.files) if self.files is not None else ("source_files", self.aligned[0])
+        return f"data.{key}={files['train'] if isinstance(files, dict) and 'train' in files else files}"
 
     def _hold_out(self, found: dict[str, Corpus], count: int) -> dict[str, Corpus]:
         """Take pairs at random out of "train" for the splits that the source does not bring itself."""
