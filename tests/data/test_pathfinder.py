@@ -119,7 +119,7 @@ def test_batches_are_sequences_and_labels_are_balanced(ready: Any) -> None:
     assert module.describe().startswith("Pathfinder: 60/10/20 images of 32 x 32 pixels, contours of 6 paddles")
 
 
-def test_the_distance_of_the_circles_says_little() -> None:
+def test_circles_that_are_near_are_not_joined_more_often() -> None:
     own = style("pathfinder", distractors=0)
     found = some(own, 2000)
     away = np.linalg.norm(found.markers[:, 0] - found.markers[:, 1], axis=-1)
