@@ -14,9 +14,8 @@ CONF = Path(__file__).parents[2] / "conf"
 def committed(path: Path) -> DictConfig:
     """A committed file of one node, over those that it extends."""
     node = OmegaConf.load(path)
-    return OmegaConf.merge(
-        *(committed(path.with_stem(name)) for name in node.pop("defaults", []) if isinstance(name, str)), node
-    )
+    extended = [name for name in node.pop("defaults", []) if isinstance(name, str)]
+    return OmegaConf.merge(*(committed(path.with_stem(name)) for name in extended), node)
 
 
 @pytest.fixture
