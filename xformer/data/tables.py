@@ -157,7 +157,7 @@ def _pick(table: Any, source: str, columns: Mapping[str, str]) -> Columns:
 
 
 def _is_struct(kind: Any) -> bool:
-    from pyarrow import types  # type: ignore[import-untyped]
+    from pyarrow import types
 
     return bool(types.is_struct(kind))
 
