@@ -77,3 +77,19 @@ def test_the_table_has_every_pair_and_a_note_for_every_no() -> None:
     signs = set(re.findall(r"no ((?:\[\d+\])+)", table))
     notes = [line for line in table.splitlines() if line.startswith("[")]
     assert {sign for cell in signs for sign in re.findall(r"\[\d+\]", cell)} == {n.split(" ")[0] for n in notes}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "works"),
+    [(["tokenizer=bpe"], "data=text"), (["task=language_modeling", "loss=focal"], "task=classification")],
+)
+def test_a_choice_that_nobody_takes_is_refused(overrides: list[str], works: str, compose_job: ComposeJob) -> None:
+    job = compose_job(*overrides)
+    with pytest.raises(IncompatibleError, match=f"{overrides[-1]} does not go with .*what would work: .*{works}"):
+        check(job.config, job.choices)
+
+
+def test_a_choice_of_the_data_s_own_is_no_choice_that_nobody_takes(compose_job: ComposeJob) -> None:
+    for overrides in (["data=text_classification"], ["data=imdb"], ["data=text", "task=language_modeling"]):
+        job = compose_job(*overrides)
+        check(job.config, job.choices)

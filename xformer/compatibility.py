@@ -49,6 +49,7 @@ def check(config: DictConfig, choices: dict[str, str]) -> None:
         reason = "it cannot write one sequence while it reads another"
         raise _error(choices, "architecture", "task", reason, lambda other: bool(other.transduces))
     _refuse_unused(config, choices)
+    _refuse_untaken(config, choices)
     for key, slot in architecture.slots.items():
         needs = {"architecture": slot.needs}
         if slot.pads and data.pads:
@@ -81,6 +82,21 @@ def _refuse_unused(config: DictConfig, choices: dict[str, str]) -> None:
             )
 
 
+_TAKERS = {"tokenizer": "data", "loss": "task"}
+"""Groups that only some options of another group take."""
+
+
+def _refuse_untaken(config: DictConfig, choices: dict[str, str]) -> None:
+    for group, by in _TAKERS.items():
+        default = next(entry[group] for entry in OmegaConf.load(CONF / "train.yaml").defaults if group in entry)
+        if group not in config[by] and choices.get(group, default) != default:
+            takers = [f"{by}={option}" for option, node in nodes(by) if group in node]
+            raise IncompatibleError(
+                f"{group}={choices[group]} does not go with {by}={choices[by]}, which has no {group}; what would work: "
+                f"{', '.join(takers)}."
+            )
+
+
 def _changed_keys(config: DictConfig, key: str, option: str) -> list[str]:
     """What a slot's node has otherwise than its option's file, as the command line spells it."""
     written = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(CONF / slots()[key] / f"{option}.yaml")))
@@ -110,9 +126,27 @@ def _error(
     )
 
 
+def nodes(group: str) -> Iterator[tuple[str, DictConfig]]:
+    """Every option of a group and its node, whether its file holds the node alone or more than one group."""
+    for option in groups()[group]:
+        found = _written(group, option)
+        yield option, found[group] if group in found else found
+
+
+def _written(group: str, option: str) -> DictConfig:
+    """An option's file, over those of the same group that it extends."""
+    found = OmegaConf.load(CONF / group / f"{option}.yaml")
+    assert isinstance(found, DictConfig)
+    extended = [
+        _written(group, name) for name in found.pop("defaults", []) if isinstance(name, str) and name != "_self_"
+    ]
+    merged = OmegaConf.merge(*extended, found)
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
 def classes(group: str) -> Iterator[tuple[str, Any]]:
     """Every option of a group that is one node, and the class it names."""
-    for option in groups()[group]:
-        node = OmegaConf.load(CONF / group / f"{option}.yaml")
-        if isinstance(node, DictConfig) and "_target_" in node:
+    for option, node in nodes(group):
+        if "_target_" in node:
             yield option, target(node)

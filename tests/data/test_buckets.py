@@ -41,7 +41,8 @@ def test_training_visits_each_item_once_within_the_budget(lengths, budget, seed,
 @fast
 @given(lengths=some, budget=budgets, epoch=st.integers(0, 9))
 def test_a_batch_is_full_and_of_neighbouring_lengths(lengths, budget, epoch):
-    found = sorted((lengths[batch] for batch in at(TokenBatches(lengths, budget, 0), epoch)), key=max, reverse=True)
+    found = [lengths[batch] for batch in at(TokenBatches(lengths, budget, 0), epoch)]
+    found.sort(key=lambda batch: (batch.max(), batch.min()), reverse=True)
     for longer, shorter in pairwise(found):
         assert longer.min() >= shorter.max()
     for longer, shorter in pairwise(found):

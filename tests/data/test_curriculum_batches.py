@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xformer.data.buckets import TokenBatches
 from xformer.data.curriculum import CurriculumBatches, Pace
 from xformer.data.generated import Fresh
 from xformer.data.sampler import Permutation, TrainingBatches
@@ -95,3 +96,13 @@ def test_fresh_items_keep_their_draws():
 def test_items_that_are_all_the_same_are_refused(items):
     with pytest.raises(ConfigError, match="all training items of these data are equally long: leave it out"):
         build(items)
+
+
+def test_a_curriculum_over_batches_by_tokens_stays_within_the_budget_and_ends_as_they_are() -> None:
+    items, budget = Items(lengths()), 40
+    inner = TokenBatches(items.lengths, budget, 3)
+    found = run(CurriculumBatches(inner, items, Pace(0.1, len(inner))), epochs=2)
+    assert all(len(batch) * items.lengths[batch].max() <= budget for batch in found)
+    assert max(items.lengths[batch].max() for batch in found[:2]) < items.lengths.max()
+    inner.set_epoch(1)
+    assert found[len(inner) :] == list(inner)
