@@ -130,7 +130,7 @@ def nodes(group: str) -> Iterator[tuple[str, DictConfig]]:
     """Every option of a group and its node, whether its file holds the node alone or more than one group."""
     for option in groups()[group]:
         found = _written(group, option)
-        yield option, found[group] if group in found else found
+        yield option, found.get(group, found)
 
 
 def _written(group: str, option: str) -> DictConfig:

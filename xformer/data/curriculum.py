@@ -25,7 +25,7 @@ class Pace:
 
     def share(self, batch: int) -> float:
         """The competence of Platanios et al. (2019, equation 7) before a training batch, counted from the first."""
-        return min(1.0, self.initial + (1 - self.initial) * batch / self.batches)
+        return 1.0 - (1 - self.initial) * max(0.0, 1 - batch / self.batches)  # 1 exactly, in the end
 
 
 class CurriculumBatches(Sampler[list[int]]):
