@@ -1,0 +1,1 @@
+"""What came of many runs: groups, intervals, verdicts, budgets, figures. It reads run directories and nothing else."""
