@@ -16,7 +16,7 @@ CURVE = (1, 2, 3)
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> MakeRun:
-    """Write a run directory below `tmp_path/sweep`: its number, seed, test accuracy, attention, and what else differs."""
+    """Write a run directory below `tmp_path/sweep`: seed, accuracy, attention and what else differs."""
     count = iter(range(1000))
 
     def make(value: float | None, *, seed: int, attention: str = "full", **other: Any) -> Path:
