@@ -14,7 +14,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from xformer.analysis.load import Run
-from xformer.analysis.settings import Value
+from xformer.analysis.settings import Value, replayed
+from xformer.configuration import cell
 from xformer.errors import DataError
 from xformer.record.summary import Monitor, Summary
 
@@ -70,12 +71,13 @@ def read_table(folder: Path) -> list[Run]:
 
 def _row(run: Run, common: Mapping[str, Value], environments: list[dict[str, Any]]) -> dict[str, str]:
     summary = asdict(run.summary)
+    typed = replayed(run.summary.overrides)
     environment = {key: summary[key] for key in _ENVIRONMENT}
     if environment not in environments:
         environments.append(environment)
     monitor = run.summary.monitor
     parts: dict[str, Any] = {
-        "run": Path(run.name).name,
+        "run": cell(",".join(o for o in typed if not o.startswith("experiment="))) or Path(run.name).name,
         **{f"config.{key}": value for key, value in run.settings.items() if not (run.whole and key in common)},
         **{key: summary[key] for key in _PLAIN},
         **{f"metrics.{key}": value for key, value in run.summary.metrics.items()},
@@ -84,7 +86,7 @@ def _row(run: Run, common: Mapping[str, Value], environments: list[dict[str, Any
         "best_step": monitor.step if monitor else None,
         "environment": environments.index(environment),
         "whole": run.whole,
-        "overrides": shlex.join(run.summary.overrides),
+        "overrides": shlex.join(typed),
     }
     # A setting that is null is something else than no such setting.
     return {key: _text(value) for key, value in parts.items() if value is not None or key.startswith("config.")}

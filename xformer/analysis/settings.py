@@ -35,6 +35,13 @@ def of_overrides(choices: Mapping[str, str], overrides: Iterable[str]) -> dict[s
     return _relevant({key.partition("@")[2] or key: _plain(yaml.safe_load(text)) for key, text in typed} | {**choices})
 
 
+def replayed(overrides: Iterable[str]) -> list[str]:
+    """The overrides that make a run what it is: not where it is stored, how it is watched or from where it goes on."""
+    dropped = _NO_RESULT - {"seed", "experiment", "debug", "on_incompatible"}
+    keys = [(override.lstrip("+~").partition("=")[0], override) for override in overrides]
+    return [override for key, override in keys if not {*_prefixes(key)} & dropped]
+
+
 def text(value: Value) -> str:
     """A value as the command line spells it."""
     if value is None:
