@@ -1,12 +1,17 @@
 """A study that is stopped and started again ends with every cell once."""
 
+import os
 import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
+from xformer.analysis.load import load_runs
 from xformer.analysis.study import EXPERIMENTS, Study, studies
 from xformer.configuration import cell
 from xformer.errors import RunError
@@ -14,6 +19,7 @@ from xformer.logging.metrics_csv import read_metrics, series
 from xformer.record.summary import FILE, read_summary
 from xformer.run import run
 
+ROOT = Path(__file__).parents[1]
 FAST = [*SMALL, *SMALL_LISTOPS, "skip_finished=true"]
 
 
@@ -69,3 +75,22 @@ def test_a_study_says_what_it_asks_and_can_be_continued(name: str, compose_job: 
     if study.baseline:
         OverridesParser.create().parse_override(study.baseline)
     assert "${cell:${hydra.job.override_dirname}}" in (EXPERIMENTS / f"{name}.yaml").read_text()
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_killed_and_started_again_ends_with_every_cell_once(tmp_path: Path, cache: Path) -> None:
+    overrides = ["experiment=attentions", "attention=full,linformer", "seed=0,1", *SMALL, *SMALL_LISTOPS]
+    words = [sys.executable, str(ROOT / "train.py"), *overrides, f"hydra.sweep.dir={tmp_path}", f"cache={cache}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    first = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    while not (done := list(tmp_path.rglob(FILE))) and first.poll() is None:
+        time.sleep(0.05)
+    first.kill()
+    first.wait()
+    before = {file: file.read_bytes() for file in done}
+    assert 0 < len(before) < 4
+    subprocess.run(words, env=environment, check=True, capture_output=True, timeout=600)
+    assert {file: file.read_bytes() for file in before} == before
+    runs = load_runs([tmp_path])
+    cells = [(run.settings["attention"], run.seed, run.summary.status) for run in runs]
+    assert sorted(cells) == [(a, s, "finished") for a in ("full", "linformer") for s in (0, 1)]

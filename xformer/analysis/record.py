@@ -27,7 +27,8 @@ def record(study: Study, runs: Sequence[Run], folder: Path | None = None) -> lis
     drawn = write(comparison, folder)
     pictures = "\n".join(f"![{path.stem}]({path.name})" for path in drawn if path.suffix == ".svg")
     said = "\n".join(f"- {sentence}" for sentence in findings(comparison))
-    block = f"{_BEGIN}\n{said}\n\n{markdown(comparison)}\n{pictures}\n{_END}"
+    table = "\n".join(line for line in markdown(comparison).splitlines() if line not in said.splitlines())
+    block = f"{_BEGIN}\n{said}\n\n{table}\n\n{pictures}\n{_END}"
     readme = folder / "README.md"
     text = readme.read_text(encoding="utf-8") if readme.exists() else _frame(study)
     text = re.sub(f"{_BEGIN}.*{_END}", lambda _: block, text, flags=re.DOTALL)
