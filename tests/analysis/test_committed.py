@@ -34,6 +34,6 @@ def test_a_table_gives_the_comparison_that_its_runs_give(sweep: Path, make_run: 
 @pytest.mark.parametrize("damage", ["", "run,status\n1,finished\n"])
 def test_a_damaged_table_is_a_sentence(damage: str, sweep: Path, tmp_path: Path) -> None:
     write_table(tmp_path / "study", load_runs([sweep]))
-    (tmp_path / "study" / ("runs.csv" if damage else "shared.yaml")).write_text(damage)
+    (tmp_path / "study" / ("runs.csv" if damage else "shared.yml")).write_text(damage)
     with pytest.raises(DataError, match="does not hold a table of runs"):
         read_table(tmp_path / "study")

@@ -112,9 +112,9 @@ def test_a_study_is_reproduced_and_a_changed_hyper_parameter_is_loud(
     assert code == 0, shown
     assert "identical" in shown
     assert "1 pass" in shown
-    shared = OmegaConf.load(folder / "shared.yaml")
+    shared = OmegaConf.load(folder / "shared.yml")
     shared.settings["optimizer.lr"] = 0.5
-    OmegaConf.save(shared, folder / "shared.yaml")
+    OmegaConf.save(shared, folder / "shared.yml")
     code, shown = reproduce()
     assert code == 1
     assert "optimizer.lr was 0.5 and is 0.001." in shown

@@ -1,4 +1,4 @@
-"""The committed table of a study's runs: `runs.csv`, a row per run, and `shared.yaml`, what their rows have in common.
+"""The committed table of a study's runs: `runs.csv`, a row per run, and `shared.yml`, what their rows have in common.
 
 Together they hold all that `compare` and `reproduce` need of a run but its curve and its weights.
 """
@@ -20,7 +20,7 @@ from xformer.errors import DataError
 from xformer.record.summary import Monitor, Summary
 
 RUNS = "runs.csv"
-SHARED = "shared.yaml"
+SHARED = "shared.yml"  # not .yaml: Hydra would offer it as an experiment
 _PLAIN = (
     "status", "error", "seed", "parameters", "flops_per_token", "tokens_seen", "tokens_per_second",
     "peak_memory_bytes", "wall_seconds", "data_fingerprint",

@@ -1,4 +1,4 @@
-"""The folder beside a study's file: `runs.csv`, `shared.yaml`, the figures, and a README with the findings."""
+"""The folder beside a study's file: `runs.csv`, `shared.yml`, the figures, and a README with the findings."""
 
 import re
 from collections.abc import Sequence
