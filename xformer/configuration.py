@@ -6,6 +6,7 @@ node with a `_target_` is compared with that target's signature, and what is lef
 
 import difflib
 import functools
+import hashlib
 import inspect
 import re
 import secrets
@@ -28,12 +29,15 @@ from xformer.errors import ConfigError, XformerError
 CONF = Path(__file__).parent / "conf"
 ALLOWED_TARGETS = ("xformer.", "lightning.pytorch.")
 _LISTED = 12
+_LONGEST_NAME = 200
 _NUMBERS = BeartypeConf(is_pep484_tower=True)
 _INSTANTIATE = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 _SETTINGS: dict[str, Any] = {
     "seed": int,
     "compile": bool,
     "resume": bool,
+    "skip_finished": bool,
+    "study": dict[str, str] | None,
     "on_incompatible": Literal["fail", "skip"],
     "cache": str,
     "monitor": dict[str, str],
@@ -220,5 +224,13 @@ def make(node: DictConfig) -> Any:
         raise
 
 
+def cell(name: str) -> str:
+    """A directory's name for a cell of a sweep, from its overrides, whatever number it has in the sweep."""
+    plain = re.sub(r"[^\w.,=@+-]+", "_", name)
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return plain if plain == name and len(name) <= _LONGEST_NAME else f"{plain[: _LONGEST_NAME - 9]}-{digest}"
+
+
+OmegaConf.register_new_resolver("cell", cell, replace=True)
 # A few letters that keep apart two runs started in the same second: ${unique:} in conf/train.yaml.
 OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(2), use_cache=True, replace=True)

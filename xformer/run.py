@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from xformer import build, checkpoints, compatibility, console, launch
+from xformer import build, compatibility, console, continuation, launch
 from xformer.callbacks.throughput import Throughput
 from xformer.configuration import validate
 from xformer.data.base import DataModule
@@ -29,6 +29,10 @@ def run(job: Job) -> float | None:
         XformerError: what the user can mend.
     """
     quieten()
+    done = continuation.finished(job)
+    if done is not None:
+        console.note(f"Already finished: {job.name} in {job.directory}")
+        return done.monitor.best if done.monitor else None
     epilogue = None
     with recording(job) as summary:
         plan, checkpoint = _plan(job)
@@ -59,10 +63,7 @@ def _plan(job: Job) -> tuple[build.Plan, Path | None]:
     job.forget(compatibility.unused(job.config))
     launch.check_sweep(job)
     plan = build.Plan.of(job.config)
-    if job.config.resume:
-        return plan, checkpoints.newest_readable(job.directory)
-    checkpoints.refuse_to_overwrite(job.directory)
-    return plan, None
+    return plan, continuation.checkpoint(job)
 
 
 def _measure(summary: Summary, task: Task, data: DataModule) -> None:

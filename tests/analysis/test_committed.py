@@ -1,0 +1,39 @@
+"""A committed table stands for the run directories it was written from."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.analysis.conftest import MakeRun
+from xformer.analysis.committed import read_table, write_table
+from xformer.analysis.comparison import compare
+from xformer.analysis.formats import FORMATS
+from xformer.analysis.load import load_runs
+from xformer.errors import DataError
+
+
+def test_a_table_gives_the_comparison_that_its_runs_give(sweep: Path, make_run: MakeRun, tmp_path: Path) -> None:
+    make_run(0.7, seed=7, attention="local", config={"data": {"pairs": 4, "name": "1"}}, versions={"torch": "3"})
+    make_run(None, seed=3, attention="local", status="failed", error='It said "no", twice.')
+    refused = make_run(None, seed=0, attention="performer", status="skipped", error="It cannot.")
+    (refused / "config.yaml").unlink()
+    runs = load_runs([sweep])
+    write_table(tmp_path / "study", runs)
+    back = read_table(tmp_path / "study")
+    for before, after in zip(runs, back, strict=True):
+        assert after.settings == before.settings
+        assert {k: v for k, v in after.summary.metrics.items()} == {
+            k: v for k, v in before.summary.metrics.items() if v is not None
+        }
+        for field in ("status", "error", "seed", "choices", "overrides", "git", "versions", "hardware", "floors"):
+            assert getattr(after.summary, field) == getattr(before.summary, field), field
+    assert FORMATS["csv"](compare(back)) == FORMATS["csv"](compare(runs))
+    assert list(compare(back).left_out.values()) == list(compare(runs).left_out.values())
+
+
+@pytest.mark.parametrize("damage", ["", "run,status\n1,finished\n"])
+def test_a_damaged_table_is_a_sentence(damage: str, sweep: Path, tmp_path: Path) -> None:
+    write_table(tmp_path / "study", load_runs([sweep]))
+    (tmp_path / "study" / ("runs.csv" if damage else "shared.yml")).write_text(damage)
+    with pytest.raises(DataError, match="does not hold a table of runs"):
+        read_table(tmp_path / "study")

@@ -1,0 +1,58 @@
+"""Groups by configuration without the seed, and the keys that tell them apart."""
+
+from pathlib import Path
+
+from tests.analysis.conftest import MakeRun
+from xformer.analysis.grouping import differences, group_runs, name
+from xformer.analysis.load import Run, load_runs
+from xformer.record.summary import Summary
+
+
+def runs(*settings: dict, choices: tuple[str, ...] = (), typed: tuple[str, ...] = ()) -> list[Run]:
+    summaries = [Summary("finished", choices={key: str(s[key]) for key in choices}, seed=0) for s in settings]
+    for summary in summaries:
+        summary.overrides = [f"{key}=1" for key in typed]
+    return [Run(str(i), s, summary) for i, (s, summary) in enumerate(zip(settings, summaries, strict=True))]
+
+
+def named(*settings: dict, **how: tuple[str, ...]) -> tuple[str, ...]:
+    return differences(group_runs(runs(*settings, **how))).named
+
+
+def test_runs_that_differ_in_the_seed_and_in_where_they_lie_are_one_group(make_run: MakeRun, tmp_path: Path) -> None:
+    for seed in range(3):
+        make_run(0.5, seed=seed, config={"cache": f"elsewhere/{seed}", "resume": bool(seed)})
+    groups = group_runs(load_runs([tmp_path / "sweep"]))
+    assert [len(group.runs) for group in groups] == [3]
+
+
+def test_a_choice_stands_for_all_that_it_brings(sweep: Path) -> None:
+    groups = group_runs(load_runs([sweep]))
+    found = differences(groups)
+    assert (found.named, found.also) == (("attention",), ())
+    assert {name(group, found.named) for group in groups} == {f"attention={a}" for a in ("full", "linformer", "local")}
+
+
+def test_the_smallest_set_is_named() -> None:
+    assert named({"a": 1, "b": 1}, {"a": 1, "b": 2}, {"a": 2, "b": 2}) == ("a", "b")
+    assert named({"a": 1, "b": 1, "c": 1}, {"a": 1, "b": 2, "c": 2}, {"a": 2, "b": 2, "c": 3}) == ("c",)
+    assert named({"a": 1}, {"a": 1, "rank": 4}) == ("rank",)
+
+
+def test_choices_are_preferred_then_what_was_typed() -> None:
+    same = ({"x": 1, "y": 1, "z": 1}, {"x": 2, "y": 2, "z": 2})
+    assert named(*same) == ("x",)
+    assert named(*same, typed=("y",)) == ("y",)
+    assert named(*same, typed=("y",), choices=("z",)) == ("z",)
+
+
+def test_what_is_not_held_equal_is_said() -> None:
+    found = differences(group_runs(runs(
+        {"attention": "full", "attention.x": 1, "lr": 1, "data": "a", "data.n": 1},
+        {"attention": "local", "attention.x": 2, "lr": 2, "data": "b", "data.n": 2}, choices=("attention", "data"),
+    )))  # fmt: skip
+    assert (found.named, found.also) == (("attention",), ("lr", "data"))
+
+
+def test_a_value_that_is_null_is_not_one_that_is_missing() -> None:
+    assert len(group_runs(runs({"a": None}, {}))) == 2

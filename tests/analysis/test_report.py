@@ -1,0 +1,132 @@
+"""The page: its numbers are the CSV's, and a real browser shows it without asking anyone."""
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+from html import escape, unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.analysis.conftest import MakeRun
+from xformer.analysis.comparison import compare
+from xformer.analysis.figures import figures, pareto, write
+from xformer.analysis.formats import csv_text
+from xformer.analysis.load import load_runs
+from xformer.analysis.page import page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@pytest.fixture
+def html(sweep: Path) -> str:
+    return page(compare(load_runs([sweep])), "Three <attentions>")
+
+
+def test_its_numbers_are_those_of_the_csv(html: str, sweep: Path) -> None:
+    expected = list(csv.DictReader(io.StringIO(csv_text(compare(load_runs([sweep]))))))
+    body = re.findall(r"<tbody>(.*?)</tbody>", html, re.DOTALL)[0]
+    shown = [re.findall(r'data-value="([^"]*)"', row) for row in re.findall(r"<tr>(.*?)</tr>", body, re.DOTALL)]
+    columns = ["attention", "seeds", "mean", "low", "difference", "p_holm", "verdict"]
+    columns += ["parameters", "training_flops", "tokens", "wall_seconds", "peak_memory_bytes"]
+    assert shown == [[row[column] for column in columns] for row in expected]
+    assert "Three &lt;attentions&gt;" in html
+
+
+def test_a_page_names_no_address_to_fetch_from(html: str) -> None:
+    assert not re.search(r"<(?:link|script|img|iframe)[^>]*(?:src|href)=\"(?!data:)", html)
+    assert "@import" not in html
+    assert not re.search(r"url\((?!#)", html)
+
+
+def test_a_run_that_failed_stands_on_the_page(sweep: Path, make_run: MakeRun) -> None:
+    make_run(None, seed=3, status="failed", error="The loss became <NaN>.")
+    assert "The loss became &lt;NaN&gt;." in page(compare(load_runs([sweep])), "x")
+
+
+def test_figures_are_drawn_from_what_the_runs_hold(sweep: Path, make_run: MakeRun, tmp_path: Path) -> None:
+    found = compare(load_runs([sweep]))
+    drawn = figures(found)
+    assert set(drawn) == {"curves", "cost"}
+    line = drawn["curves"].axes[0].get_lines()[0]
+    means = [sum(found.rows[0].values.values()) / 3 * step / 3 for step in (1, 2, 3)]
+    assert list(line.get_xdata()) == [1, 2, 3]
+    assert list(line.get_ydata()) == pytest.approx(means)
+    names = {path.name for path in write(found, tmp_path / "figures")}
+    assert names == {"curves.svg", "curves.png", "cost.svg", "cost.png"}
+
+
+def test_a_metric_by_length_is_a_figure(make_run: MakeRun, tmp_path: Path) -> None:
+    for seed in range(2):
+        for name in ("full", "local"):
+            lengths = {f"test/accuracy@{n}": 1.0 / n + seed for n in (128, 256)}
+            make_run(0.5, seed=seed, attention=name, metrics={"test/accuracy": 0.5, **lengths})
+    axes = figures(compare(load_runs([tmp_path / "sweep"])))["length"].axes[0]
+    assert list(axes.get_lines()[0].get_xdata()) == [128, 256]
+    assert list(axes.get_lines()[0].get_ydata()) == pytest.approx([1 / 128 + 0.5, 1 / 256 + 0.5])
+
+
+def test_the_front_holds_what_nothing_beats(make_run: MakeRun, tmp_path: Path) -> None:
+    for name, value, tokens in [("full", 0.9, 400), ("local", 0.8, 300), ("sparse", 0.7, 350), ("linformer", 0.5, 100)]:
+        make_run(value, seed=0, attention=name, tokens_seen=tokens)
+    found = compare(load_runs([tmp_path / "sweep"]))
+    assert [row.name.partition("=")[2] for row in pareto(found)] == ["linformer", "local", "full"]
+    less = compare(load_runs([tmp_path / "sweep"]), "test/loss")
+    assert [row.name.partition("=")[2] for row in pareto(less)] == ["linformer", "local", "full"]
+
+
+def browse(document: str, script: str, tmp_path: Path) -> Any:
+    """Open a page as a phone of 375 pixels would, run a script in it and give back what it returns."""
+    file = tmp_path / "phone.html"
+    frame = f'<iframe width="375" height="700" style="border:0" srcdoc="{escape(document, quote=True)}"></iframe>'
+    run = f"""<script>document.querySelector("iframe").addEventListener("load", event => {{
+      const view = event.target.contentWindow, page = view.document;
+      const found = (() => {{ {script} }})();
+      document.body.innerHTML = "<pre></pre>";
+      document.querySelector("pre").textContent = JSON.stringify(found);
+    }});</script>"""
+    file.write_text(f"<!doctype html><body>{frame}{run}</body>", encoding="utf-8")
+    words = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    words += ["--virtual-time-budget=5000", "--dump-dom", file.as_uri()]
+    shown = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True).stdout
+    found = re.search(r"<pre>(.*?)</pre>", shown, re.DOTALL)
+    assert found, shown[-500:]
+    return json.loads(unescape(found[1]))
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
+def test_a_phone_shows_it_sorts_it_and_asks_nobody(html: str, tmp_path: Path) -> None:
+    seen = browse(
+        html,
+        """
+        const table = page.querySelector("table"), heads = [...table.querySelectorAll("thead th")];
+        const names = () => [...table.tBodies[0].rows].map(row => row.cells[0].textContent);
+        const click = title => {
+          const head = heads.find(head => head.textContent === title);
+          head.querySelector("button").click();
+          return [head.getAttribute("aria-sort"), names()];
+        };
+        const before = names();
+        return {
+          before, up: click("test/accuracy"), down: click("test/accuracy"), text: click("attention"),
+          width: view.innerWidth, needed: page.documentElement.scrollWidth,
+          requests: view.performance.getEntriesByType("resource").map(entry => entry.name),
+          figures: [...page.querySelectorAll("figure svg")].map(svg => svg.getBoundingClientRect().width),
+          labelled: [...page.querySelectorAll("figure svg")].every(svg => svg.getAttribute("aria-label")),
+        };
+        """,
+        tmp_path,
+    )
+    assert seen["before"] == ["full", "linformer", "local"]
+    assert seen["up"] == ["ascending", ["linformer", "full", "local"]]
+    assert seen["down"] == ["descending", ["local", "full", "linformer"]]
+    assert seen["text"] == ["ascending", ["full", "linformer", "local"]]
+    assert seen["width"] == 375
+    assert seen["needed"] <= 375
+    assert seen["requests"] == []
+    assert seen["labelled"]
+    assert all(0 < width <= 375 for width in seen["figures"])

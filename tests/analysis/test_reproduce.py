@@ -1,0 +1,120 @@
+"""A committed table against runs made again."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+from scipy import stats
+
+from tests.analysis.conftest import MakeRun
+from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
+from xformer import cli
+from xformer.analysis.load import Run, load_runs, read_run
+from xformer.analysis.record import record
+from xformer.analysis.reproduce import judge, tolerance
+from xformer.analysis.study import Study
+from xformer.errors import DataError
+from xformer.run import run
+
+METRIC = "test/accuracy"
+
+
+@pytest.fixture
+def committed(make_run: MakeRun) -> Run:
+    return read_run(make_run(0.8, seed=0))
+
+
+def test_the_tolerance_holds_99_of_100_differences_between_two_seeds(make_run: MakeRun, tmp_path: Path) -> None:
+    for seed, noise in enumerate((-0.01, 0.0, 0.01)):
+        make_run(0.8 + noise, seed=seed)
+        make_run(0.4 + 2 * noise, seed=seed, attention="local")
+    pooled = (2 * 0.01**2 + 2 * 0.02**2) / 4  # variances with 2 degrees of freedom each
+    expected = stats.t.ppf(0.995, 4) * (2 * pooled) ** 0.5
+    assert tolerance(load_runs([tmp_path / "sweep"]), METRIC) == pytest.approx(expected)
+
+
+def test_one_seed_states_no_tolerance(committed: Run) -> None:
+    with pytest.raises(DataError, match="No cell of the committed table has two seeds"):
+        tolerance([committed], METRIC)
+
+
+@pytest.mark.parametrize(
+    ("other", "word", "said"),
+    [
+        ({}, "pass", "identical"),
+        ({"value": 0.805}, "pass", "it ought to be identical"),
+        ({"value": 0.805, "versions": {"torch": "2.14"}}, "pass", "versions: torch 2.13 -> 2.14"),
+        ({"value": 0.7}, "fail", "-0.1 from 0.8; allowed is 0.01"),
+        ({"value": 0.7, "hardware": {"cpu": "Other", "cores": 4, "torch_threads": 2}}, "fail", "machine: CPU, 2 cores"),
+        ({"git": {"commit": "d" * 40, "dirty": True}}, "pass", "cccccccccc then, dddddddddd with changes now"),
+        ({"config": {"optimizer": {"lr": 0.01}}}, "changed", "optimizer.lr was 0.001 and is 0.01."),
+        ({"data_fingerprint": "g"}, "changed", "fingerprint f then, g now"),
+        ({"status": "failed", "error": "NaN."}, "fail", "failed now, finished then: NaN."),
+        ({"value": None}, "fail", "0.8 then, None now"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_cell_is_judged(other: dict, word: str, said: str, committed: Run, make_run: MakeRun) -> None:
+    fields = dict(other)
+    again = read_run(make_run(fields.pop("value", 0.8), seed=0, **fields))
+    verdict = judge(committed, again, METRIC, 0.01)
+    assert verdict.word == word
+    assert said in " ".join(verdict.said)
+
+
+def test_a_cell_that_was_refused_passes_when_it_is_refused_again(committed: Run) -> None:
+    summary = replace(committed.summary, status="skipped", metrics={}, error="It cannot.")
+    refused = replace(committed, summary=summary, whole=False)
+    assert judge(refused, refused, METRIC, 0.01).word == "pass"
+    assert judge(refused, committed, METRIC, 0.01).word == "fail"
+
+
+def test_a_folder_keeps_what_a_person_wrote(sweep: Path, tmp_path: Path) -> None:
+    study = Study("attentions", "Which?", "attention=full", METRIC, "1 minute", tmp_path)
+    record(study, load_runs([sweep]), tmp_path / "study")
+    readme = tmp_path / "study" / "README.md"
+    assert "attention=linformer: worse than attention=full" in readme.read_text()
+    readme.write_text(readme.read_text().replace("worse than", "old") + "\nBecause of the data.\n")
+    record(study, load_runs([sweep]), tmp_path / "study")
+    assert "attention=linformer: worse than attention=full" in readme.read_text()
+    assert readme.read_text().endswith("Because of the data.\n")
+
+
+@pytest.mark.slow
+def test_a_study_is_reproduced_and_a_changed_hyper_parameter_is_loud(
+    compose_job: ComposeJob, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    fast = ["experiment=attentions", "attention=full", *SMALL, *SMALL_LISTOPS]
+    for seed in (0, 1):
+        run(compose_job(*fast, f"seed={seed}", directory=tmp_path / "runs" / str(seed), sweep=True))
+    GlobalHydra.instance().clear()
+    folder = tmp_path / "study"
+    monkeypatch.setattr(Study, "folder", folder)
+    monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[2]), *sys.path])
+    study = Study.of("attentions")
+    record(study, load_runs([tmp_path / "runs"]))
+
+    def reproduce() -> tuple[int, str]:
+        words = ["reproduce", "attentions", "--seeds", "0", "--directory", str(tmp_path / "again"), f"cache={cache}"]
+        monkeypatch.setattr(sys, "argv", ["xformer", *words])
+        capsys.readouterr()
+        try:
+            cli.main()
+        except SystemExit as error:
+            return int(str(error.code)), capsys.readouterr().out
+        return 0, capsys.readouterr().out
+
+    code, shown = reproduce()
+    assert code == 0, shown
+    assert "identical" in shown
+    assert "1 pass" in shown
+    shared = OmegaConf.load(folder / "shared.yml")
+    shared.settings["optimizer.lr"] = 0.5
+    OmegaConf.save(shared, folder / "shared.yml")
+    code, shown = reproduce()
+    assert code == 1
+    assert "optimizer.lr was 0.5 and is 0.001." in shown

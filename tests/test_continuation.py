@@ -1,0 +1,96 @@
+"""A study that is stopped and started again ends with every cell once."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
+from xformer.analysis.load import load_runs
+from xformer.analysis.study import EXPERIMENTS, Study, studies
+from xformer.configuration import cell
+from xformer.errors import RunError
+from xformer.logging.metrics_csv import read_metrics, series
+from xformer.record.summary import FILE, read_summary
+from xformer.run import run
+
+ROOT = Path(__file__).parents[1]
+FAST = [*SMALL, *SMALL_LISTOPS, "skip_finished=true"]
+
+
+def test_a_finished_cell_is_not_run_again(compose_job: ComposeJob, capsys: pytest.CaptureFixture[str]) -> None:
+    best = run(compose_job(*FAST))
+    job = compose_job(*FAST, "trainer.enable_progress_bar=false")  # how a run is watched does not make it another
+    before = {file: file.stat().st_mtime_ns for file in job.directory.rglob("*") if file.is_file()}
+    assert run(job) == best
+    assert {file: file.stat().st_mtime_ns for file in job.directory.rglob("*") if file.is_file()} == before
+    assert "Already finished" in capsys.readouterr().out
+
+
+def test_a_stopped_cell_goes_on_and_ends_as_if_it_had_not_been_stopped(compose_job: ComposeJob, tmp_path: Path) -> None:
+    whole = compose_job(*FAST, "trainer.max_steps=10", directory=tmp_path / "whole")
+    run(whole)
+    run(compose_job(*FAST, "trainer.max_steps=5"))
+    stopped = tmp_path / "run"
+    config = stopped / "config.yaml"  # as a run of 10 steps leaves it that is killed after 5
+    config.write_text(config.read_text().replace("max_steps: 5", "max_steps: 10"))
+    (stopped / FILE).unlink()
+    run(compose_job(*FAST, "trainer.max_steps=10"))
+    assert read_summary(stopped).metrics == read_summary(whole.directory).metrics
+    curves = [series(read_metrics(directory))["train/loss"] for directory in (stopped, whole.directory)]
+    assert curves[0] == curves[1]
+
+
+def test_a_directory_of_another_configuration_is_refused_and_left_alone(compose_job: ComposeJob) -> None:
+    run(compose_job(*FAST))
+    changed = compose_job(*FAST, "optimizer.lr=0.5")
+    with pytest.raises(RunError, match=r"optimizer\.lr was 0\.001 and is 0\.5"):
+        run(changed)
+    with pytest.raises(RunError, match="seed was 0 and is 1"):
+        run(compose_job(*FAST, "seed=1"))
+    assert read_summary(changed.directory).status == "finished"
+
+
+def test_cells_have_names_of_their_own_that_a_file_system_takes() -> None:
+    assert cell("attention=full,seed=0") == "attention=full,seed=0"
+    names = [cell(f"data.files={'a/b c' * 100},seed={seed}") for seed in range(3)]
+    assert len(set(names)) == 3
+    assert cell("a=x/y") != cell("a=x y")
+    for name in names:
+        assert re.fullmatch(r"[\w.,=@+-]{1,200}", name)
+
+
+@pytest.mark.parametrize("name", studies())
+def test_a_study_says_what_it_asks_and_can_be_continued(name: str, compose_job: ComposeJob) -> None:
+    study = Study.of(name)
+    assert study.directory == Path("outputs/studies") / name
+    job = compose_job(f"experiment={name}")
+    assert job.config.skip_finished
+    assert study.question.endswith("?")
+    if study.baseline:
+        OverridesParser.create().parse_override(study.baseline)
+    assert "${cell:${hydra.job.override_dirname}}" in (EXPERIMENTS / f"{name}.yaml").read_text()
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_killed_and_started_again_ends_with_every_cell_once(tmp_path: Path, cache: Path) -> None:
+    overrides = ["experiment=attentions", "attention=full,linformer", "seed=0,1", *SMALL, *SMALL_LISTOPS]
+    words = [sys.executable, str(ROOT / "train.py"), *overrides, f"hydra.sweep.dir={tmp_path}", f"cache={cache}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    first = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    while not (done := list(tmp_path.rglob(FILE))) and first.poll() is None:
+        time.sleep(0.05)
+    first.kill()
+    first.wait()
+    before = {file: file.read_bytes() for file in done}
+    assert 0 < len(before) < 4
+    subprocess.run(words, env=environment, check=True, capture_output=True, timeout=600)
+    assert {file: file.read_bytes() for file in before} == before
+    runs = load_runs([tmp_path])
+    cells = [(run.settings["attention"], run.seed, run.summary.status) for run in runs]
+    assert sorted(cells) == [(a, s, "finished") for a in ("full", "linformer") for s in (0, 1)]

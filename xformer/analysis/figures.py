@@ -1,0 +1,171 @@
+"""Figures of a comparison: learning curves, quality against cost, the metric by length."""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xformer.analysis.budget import Budget, quantity
+from xformer.analysis.comparison import Comparison, Row
+from xformer.analysis.load import Run
+from xformer.analysis.statistics import interval
+from xformer.logging.metrics_csv import FILE, read_metrics, series
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, told apart by the colour-blind; markers tell them apart in grey.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS = "osD^vPX"
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none", "font.size": 10, "font.family": "sans-serif", "axes.spines.top": False,
+    "axes.spines.right": False, "axes.grid": True, "grid.color": "#e5e5e5", "legend.frameon": False,
+}  # fmt: skip
+Points = Sequence[tuple[float, Sequence[float]]]
+
+
+def figures(comparison: Comparison) -> dict[str, "Figure"]:
+    """Each figure that the runs have numbers for, by its name: `curves`, `cost`, `length`."""
+    made = {"curves": curves(comparison), "cost": cost(comparison), "length": by_length(comparison)}
+    return {name: figure for name, figure in made.items() if figure is not None}
+
+
+def curves(comparison: Comparison) -> "Figure | None":
+    """The monitored metric over the optimiser steps, with 95 % intervals; None where no run has a curve here."""
+    runs = [run for row in comparison.rows for run in row.group.runs]
+    watched = next((run.summary.monitor.name for run in runs if run.summary.monitor), None)
+    lines = {row.name: _curve(row.group.runs, watched) for row in comparison.rows if watched}
+    return _lines(lines, "optimiser step", str(watched))
+
+
+def by_length(comparison: Comparison) -> "Figure | None":
+    """The metric over the length it was measured at, from metrics such as `test/loss@512`; None where there is none."""
+    stem = comparison.metric.name.partition("@")[0]
+    lines = {row.name: _lengths(row.group.runs, stem) for row in comparison.rows}
+    figure = _lines(lines, "length", stem)
+    if figure:
+        figure.axes[0].set_xscale("log", base=2)
+        figure.axes[0].xaxis.set_major_formatter("{x:.0f}")
+    return figure
+
+
+def cost(comparison: Comparison) -> "Figure | None":
+    """Quality against training FLOPs, time where these are not known, with the Pareto front; None without either."""
+    name = next((n for n in ("flops", "seconds") if all(getattr(row.budget, n) for row in comparison.rows)), None)
+    if name is None:
+        return None
+    figure, axes = _empty()
+    for index, row in enumerate(comparison.rows):
+        x, reach = getattr(row.budget, name), _reach(list(row.values.values()))
+        look: dict[str, Any] = {"color": _COLOURS[index % 7], "marker": _MARKERS[index % 7], "capsize": 3}
+        axes.errorbar([x], [row.mean], yerr=[[r] for r in reach], linestyle="none", label=row.name, **look)
+    front = pareto(comparison)
+    axes.plot(
+        [getattr(row.budget, name) for row in front], [row.mean for row in front],
+        color="#999999", linestyle="--", linewidth=1, zorder=0, label="Pareto front",
+    )  # fmt: skip
+    axes.xaxis.set_major_formatter(lambda value, _: quantity(name, value))
+    axes.xaxis.set_major_locator(_few_ticks())
+    _finish(figure, axes, {"flops": "training FLOPs", "seconds": "time"}[name], comparison.metric.name)
+    return figure
+
+
+def pareto(comparison: Comparison) -> list[Row]:
+    """The groups that no other group beats in quality at the same cost or less, by cost."""
+    sign = 1 if comparison.metric.mode == "max" else -1
+    ordered = sorted(comparison.rows, key=lambda row: (_price(row.budget), -sign * row.mean))
+    front: list[Row] = []
+    for row in ordered:
+        if not front or sign * row.mean > sign * front[-1].mean:
+            front.append(row)
+    return front
+
+
+def svg(figure: "Figure", name: str) -> str:
+    """A figure to stand in a page: text stays text, and nothing is fetched."""
+    import matplotlib as mpl
+
+    stream = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure.savefig(stream, format="svg", metadata=nothing)
+    text = stream.getvalue()
+    return re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+
+
+def write(comparison: Comparison, folder: Path) -> list[Path]:
+    """Every figure as SVG and PNG (300 dpi)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, figure in figures(comparison).items():
+        (folder / f"{name}.svg").write_text('<?xml version="1.0" encoding="utf-8"?>\n' + svg(figure, name))
+        figure.savefig(folder / f"{name}.png", dpi=300)
+        written += [folder / f"{name}.svg", folder / f"{name}.png"]
+    return written
+
+
+def _price(budget: Budget) -> float:
+    return float(budget.flops or budget.seconds or 0.0)
+
+
+def _curve(runs: Sequence[Run], metric: str | None) -> Points:
+    found = [run.directory for run in runs if run.directory and (run.directory / FILE).exists()]
+    lines = [dict(series(read_metrics(directory)).get(metric or "", [])) for directory in found]
+    common = sorted(set.intersection(*map(set, lines))) if lines else []
+    return [(float(step), [line[step] for line in lines]) for step in common]
+
+
+def _lengths(runs: Sequence[Run], stem: str) -> Points:
+    found: dict[int, list[float]] = {}
+    for run in runs:
+        for name, value in run.summary.metrics.items():
+            base, _, length = name.partition("@")
+            if base == stem and length.isdigit() and value is not None:
+                found.setdefault(int(length), []).append(value)
+    return [(float(length), found[length]) for length in sorted(found)]
+
+
+def _lines(lines: Mapping[str, Points], x: str, y: str) -> "Figure | None":
+    if not any(lines.values()):
+        return None
+    figure, axes = _empty()
+    for index, (name, points) in enumerate(lines.items()):
+        where, means = [step for step, _ in points], [sum(values) / len(values) for _, values in points]
+        look: dict[str, Any] = {"color": _COLOURS[index % 7], "marker": _MARKERS[index % 7], "markersize": 4}
+        axes.plot(where, means, label=name, **look)
+        reach = [_reach(values) for _, values in points]
+        low = [mean - below for mean, (below, _) in zip(means, reach, strict=True)]
+        high = [mean + above for mean, (_, above) in zip(means, reach, strict=True)]
+        axes.fill_between(where, low, high, color=look["color"], alpha=0.12, linewidth=0)
+    _finish(figure, axes, x, y)
+    return figure
+
+
+def _reach(values: Sequence[float]) -> tuple[float, float]:
+    """How far the interval goes below and above the mean."""
+    found, mean = interval(values, "t"), sum(values) / len(values)
+    return (mean - found.low, found.high - mean) if found else (0.0, 0.0)
+
+
+def _empty() -> tuple["Figure", Any]:
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(5.6, 4.0), layout="constrained")
+        return figure, figure.subplots()
+
+
+def _few_ticks() -> Any:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(4)
+
+
+def _finish(figure: "Figure", axes: Any, x: str, y: str) -> None:
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    handles, labels = axes.get_legend_handles_labels()
+    longest = max(map(len, labels))
+    figure.legend(handles, labels, loc="outside lower center", ncols=max(1, min(3, 60 // (longest + 4))), frameon=False)

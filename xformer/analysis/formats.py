@@ -1,0 +1,95 @@
+"""A comparison written for a terminal, a page, a paper or a program."""
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from xformer.analysis.comparison import Comparison
+from xformer.analysis.table import cells, findings, headers, notes, records, warned
+
+_COLOURS = {"better": "green", "worse": "red"}
+_ONE_TABLE = 170  # columns of a terminal that quality and budget fit into side by side
+
+
+def terminal(comparison: Comparison, width: int | None = None) -> str:
+    """Tables for a terminal: quality, and the budget beside it or, in a narrow one, below."""
+    stream = io.StringIO()
+    console = Console(file=stream, width=width or Console().width, force_terminal=Console().is_terminal)
+    split = len(comparison.differ.named) or 1
+    titles, rows = headers(comparison), [cells(comparison, row) for row in comparison.rows]
+    names, quality, budget = range(split), range(split, split + 6), range(split + 6, len(titles))
+    parts = [[*names, *quality, *budget]] if console.width >= _ONE_TABLE else [[*names, *quality], [*names, *budget]]
+    for columns in parts:
+        table = Table()
+        for column in columns:
+            text = column < split or titles[column] == "verdict"
+            table.add_column(titles[column], justify="left" if text else "right", overflow="fold")
+        for row, shown in zip(comparison.rows, rows, strict=True):
+            table.add_row(*(escape(shown[column]) for column in columns), style=_COLOURS.get(row.verdict))
+        console.print(table)
+    for sentence in notes(comparison):
+        console.print(escape(sentence), style="dim", highlight=False)
+    for sentence in findings(comparison):
+        console.print(escape(sentence), highlight=False)
+    for sentence in warned(comparison):
+        console.print(escape(sentence), style="yellow", highlight=False)
+    return stream.getvalue()
+
+
+def markdown(comparison: Comparison) -> str:
+    """A table of GitHub's Markdown, with the notes below."""
+    titles = headers(comparison)
+    lines = [titles, ["---"] * len(titles), *(cells(comparison, row) for row in comparison.rows)]
+    table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    below = [*findings(comparison), *notes(comparison), *warned(comparison)]
+    return table + "\n\n" + "\n".join(f"- {sentence}" for sentence in below) + "\n"
+
+
+def latex(comparison: Comparison) -> str:
+    """A `tabular` for the package booktabs; the notes are comments."""
+    titles, count = headers(comparison), len(comparison.differ.named) or 1
+    aligned = "l" * count + "rrrrrl" + "r" * (len(titles) - count - 6)
+    lines = [" & ".join(map(_latex, cells(comparison, row))) + r" \\" for row in comparison.rows]
+    below = [f"% {sentence}" for sentence in (*notes(comparison), *warned(comparison))]
+    head = " & ".join(map(_latex, titles)) + r" \\"
+    begin, end = rf"\begin{{tabular}}{{{aligned}}}", r"\end{tabular}"
+    return "\n".join([begin, r"\toprule", head, r"\midrule", *lines, r"\bottomrule", end, *below]) + "\n"
+
+
+def csv_text(comparison: Comparison) -> str:
+    """Numbers in full, one group a row."""
+    rows, stream = records(comparison), io.StringIO()
+    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+def json_text(comparison: Comparison) -> str:
+    """Everything: groups, values by seed, warnings, and the runs left out."""
+    groups = [
+        record | {"values": {str(seed): value for seed, value in row.values.items()}}
+        for record, row in zip(records(comparison), comparison.rows, strict=True)
+    ]
+    content = {
+        "metric": asdict(comparison.metric), "baseline": comparison.baseline, "differ": asdict(comparison.differ),
+        "groups": groups, "warnings": list(comparison.warnings), "left_out": dict(comparison.left_out),
+    }  # fmt: skip
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+FORMATS: dict[str, Callable[[Comparison], str]] = {
+    "table": terminal, "markdown": markdown, "csv": csv_text, "latex": latex, "json": json_text,
+}  # fmt: skip
+
+_SPECIAL = {c: f"\\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$"}
+
+
+def _latex(text: str) -> str:
+    return "".join(_SPECIAL.get(character, character) for character in text)

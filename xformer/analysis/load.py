@@ -1,0 +1,113 @@
+"""Runs as `compare`, `report` and `reproduce` see them: a configuration, a summary, and where the curve is."""
+
+import glob
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from xformer.analysis.settings import Value, of_config, of_overrides
+from xformer.build import CONFIG_FILE
+from xformer.errors import DataError
+from xformer.job import choices
+from xformer.record.summary import FILE as SUMMARY_FILE
+from xformer.record.summary import Summary, read_summary
+
+_HYDRA = Path(".hydra") / "hydra.yaml"
+_NOT_RUNS = {".hydra", "wandb", "checkpoints"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run.
+
+    Attributes:
+        name: where it was read from.
+        settings: what decides its result but for the seed (`xformer.analysis.settings`).
+        summary: how it ended; `failed` where a run left none.
+        directory: the run directory; None for a row of a committed table or a run read from W&B.
+        whole: whether `settings` is all of the configuration, and not only what was typed and chosen.
+    """
+
+    name: str
+    settings: Mapping[str, Value]
+    summary: Summary
+    directory: Path | None = None
+    whole: bool = True
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of initialisation and data order."""
+        return self.summary.seed
+
+    def value(self, metric: str) -> float | None:
+        """A final metric; None where the run has none, or where it was not finite."""
+        return self.summary.metrics.get(metric)
+
+
+def load_runs(paths: Iterable[str | Path]) -> list[Run]:
+    """Read run directories, all below directories of sweeps, and whatever a pattern matches, each once.
+
+    Raises:
+        DataError: a path is not there, or holds no run.
+    """
+    directories: dict[Path, None] = {}
+    for path in paths:
+        matches = [Path(match) for match in sorted(glob.glob(str(path)))] or [Path(path)]
+        for match in matches:
+            directories |= dict.fromkeys(run_directories(match))
+    return [read_run(directory) for directory in directories]
+
+
+def run_directories(path: Path) -> list[Path]:
+    """The run directories at or below a path, in the order of their names, numbers by value.
+
+    Raises:
+        DataError: there is none.
+    """
+    if not path.exists():
+        raise DataError(f"{path} is not there: give run directories, the directory of a sweep, or a study's name.")
+    marks = [path] if path.is_file() else [file for mark in (SUMMARY_FILE, CONFIG_FILE) for file in path.rglob(mark)]
+    found = {mark.parent for mark in marks if not _NOT_RUNS & {*mark.parent.relative_to(path.parent).parts}}
+    found |= {mark.parents[1] for mark in path.rglob(str(_HYDRA))}
+    if not found:
+        raise DataError(f"{path} holds no run: a run directory has {SUMMARY_FILE} and {CONFIG_FILE}.")
+    return sorted(found, key=lambda directory: [(len(part), part) for part in directory.parts])
+
+
+def read_run(directory: Path) -> Run:
+    """Read a run directory; one without a summary was killed, or still runs.
+
+    Raises:
+        DataError: a file in it is damaged.
+    """
+    config = _yaml(directory / CONFIG_FILE)
+    if (directory / SUMMARY_FILE).exists():
+        summary = read_summary(directory)
+    else:
+        summary = _killed(_yaml(directory / _HYDRA), config)
+    if config is None:
+        return Run(str(directory), of_overrides(summary.choices, summary.overrides), summary, directory, whole=False)
+    return Run(str(directory), of_config(config, summary.choices), summary, directory)
+
+
+def _killed(started: Any, config: Any) -> Summary:
+    """What is known of a run that left no summary, from what Hydra wrote before it began."""
+    summary = Summary("failed", error="No summary: the run was killed, or is still running.")
+    if started is not None:
+        summary.choices = choices(started["hydra"]["runtime"]["choices"])
+        summary.overrides = [str(override) for override in started["hydra"]["overrides"]["task"]]
+    typed = dict(override.split("=", 1) for override in summary.overrides if "=" in override)
+    summary.seed = config["seed"] if config else int(typed["seed"]) if "seed" in typed else None
+    return summary
+
+
+def _yaml(path: Path) -> Any:
+    if not path.exists():
+        return None
+    try:
+        return OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except Exception as error:
+        raise DataError(f"{path} is not a configuration: {str(error).splitlines()[0]}.") from error

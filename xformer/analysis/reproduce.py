@@ -1,0 +1,105 @@
+"""A committed table against runs made again: pass, fail or changed.
+
+The tolerance comes from the seeds' spread. Where code, versions and machine are the same, a cell is bit-identical; on
+another machine rounding differs, and a run becomes what another seed would have made of it. Two such runs differ by a
+normal variable of standard deviation s sqrt(2), with s the spread over seeds, pooled over the study's groups; the
+tolerance holds 99 % of such differences: t(0.995, df) s sqrt(2).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import special
+
+from xformer.analysis.grouping import group_runs
+from xformer.analysis.load import Run
+from xformer.analysis.mixture import machine
+from xformer.analysis.settings import text
+from xformer.errors import DataError
+
+_HELD = 0.99
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one cell: in a word, and in sentences."""
+
+    cell: str
+    word: Literal["pass", "fail", "changed"]
+    said: tuple[str, ...]
+
+
+def tolerance(runs: Sequence[Run], metric: str) -> float:
+    """How far a cell may be from its committed value.
+
+    Raises:
+        DataError: no group has two seeds, so that nothing is known of their spread.
+    """
+    groups = [[v for run in group.runs if (v := run.value(metric)) is not None] for group in group_runs(runs)]
+    freedom = sum(len(values) - 1 for values in groups if values)
+    if freedom < 1:
+        raise DataError(f"No cell of the committed table has two seeds with a {metric}: no tolerance can be stated.")
+    squares = sum(float(np.var(values)) * len(values) for values in groups if values)
+    reach = float(special.stdtrit(freedom, 1 - (1 - _HELD) / 2))
+    return reach * math.sqrt(squares / freedom) * math.sqrt(2)
+
+
+def judge(committed: Run, again: Run, metric: str, allowed: float) -> Verdict:
+    """Compare a cell with its committed row.
+
+    `changed` is a cell whose configuration or data is not the committed one, whatever came out of it.
+    """
+    differing = changes(committed, again)
+    if again.summary.status != committed.summary.status:
+        reason = f"{again.summary.status} now, {committed.summary.status} then: {again.summary.error or ''}"
+        return Verdict(committed.name, "changed" if differing else "fail", (reason.strip(" :"), *differing))
+    if differing:
+        return Verdict(committed.name, "changed", differing)
+    was, now = committed.value(metric), again.value(metric)
+    if was is None or now is None:
+        word: Literal["pass", "fail"] = "pass" if was is now else "fail"
+        return Verdict(committed.name, word, (f"{metric}: {was} then, {now} now.",))
+    elsewhere = environment(committed, again)
+    if was == now:
+        return Verdict(committed.name, "pass", (f"{metric} {now:.6g}, identical.", *elsewhere))
+    said = f"{metric} {now:.6g}, {now - was:+.3g} from {was:.6g}; allowed is {allowed:.3g}."
+    if not elsewhere:
+        said += " Code, versions and machine are the same: it ought to be identical."
+    return Verdict(committed.name, "pass" if abs(now - was) <= allowed else "fail", (said, *elsewhere))
+
+
+def changes(committed: Run, again: Run) -> tuple[str, ...]:
+    """What is not the same question: settings and data."""
+    found = []
+    if committed.whole and again.whole:
+        for key in sorted({*committed.settings, *again.settings}):
+            was, now = (text(run.settings[key]) if key in run.settings else "absent" for run in (committed, again))
+            if was != now:
+                found.append(f"{key} was {was} and is {now}.")
+    data = committed.summary.data_fingerprint, again.summary.data_fingerprint
+    if None not in data and data[0] != data[1]:
+        found.append(f"the data is not the same: fingerprint {data[0]} then, {data[1]} now.")
+    return tuple(found)
+
+
+def environment(committed: Run, again: Run) -> tuple[str, ...]:
+    """What differs in code, versions and machine."""
+    then, now, found = committed.summary, again.summary, []
+    if then.git != now.git:
+        found.append(f"code: {_code(committed)} then, {_code(again)} now.")
+    packages = sorted({*then.versions, *now.versions})
+    moved = [p for p in packages if then.versions.get(p) != now.versions.get(p)]
+    if moved:
+        listed = ", ".join(f"{p} {then.versions.get(p)} -> {now.versions.get(p)}" for p in moved)
+        found.append(f"versions: {listed}.")
+    if machine(committed) != machine(again):
+        found.append(f"machine: {machine(committed)} then, {machine(again)} now.")
+    return tuple(found)
+
+
+def _code(run: Run) -> str:
+    git = run.summary.git
+    return f"{(git.get('commit') or 'unknown')[:10]}{' with changes' if git.get('dirty') else ''}"

@@ -1,0 +1,73 @@
+"""A configuration as flat settings, `attention.rank` -> 16, without what cannot change a result."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
+
+import yaml  # type: ignore[import-untyped]
+
+Value: TypeAlias = str | int | float | bool | None
+
+_NO_RESULT = {  # how a run is started, watched and stored; the seed is the repetition
+    "seed", "cache", "resume", "skip_finished", "on_incompatible", "study", "logger", "experiment", "debug", "hydra",
+    "callbacks.progress", "callbacks.throughput", "callbacks.last_checkpoint", "callbacks.save_on_interrupt",
+    "callbacks.checkpoint.dirpath", "data.num_workers", "trainer.enable_progress_bar", "trainer.enable_model_summary",
+    "trainer.log_every_n_steps", "trainer.profiler",
+}  # fmt: skip
+_INSTANTIATE = {"_partial_", "_convert_", "_recursive_"}
+
+
+def of_config(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, Value]:
+    """The settings of a resolved configuration: the option of each group, and every key below.
+
+    A node that repeats a group of the top, as `architecture.size` repeats `size`, is left out.
+    """
+    nodes = {key: node for key, node in config.items() if isinstance(node, Mapping)}
+    own = {
+        key: {name: child for name, child in node.items() if not (name in nodes and child == nodes[name])}
+        for key, node in nodes.items()
+    }
+    return _relevant({**choices, **_flat({**config, **own})})
+
+
+def of_overrides(choices: Mapping[str, str], overrides: Iterable[str]) -> dict[str, Value]:
+    """What is known of a run that was refused before its configuration was written."""
+    typed = (override.lstrip("+~").split("=", 1) for override in overrides if "=" in override)
+    return _relevant({key.partition("@")[2] or key: _plain(yaml.safe_load(text)) for key, text in typed} | {**choices})
+
+
+def replayed(overrides: Iterable[str]) -> list[str]:
+    """The overrides that make a run what it is: not where it is stored, how it is watched or from where it goes on."""
+    dropped = _NO_RESULT - {"seed", "experiment", "debug", "on_incompatible"}
+    keys = [(override.lstrip("+~").partition("=")[0], override) for override in overrides]
+    return [override for key, override in keys if not {*_prefixes(key)} & dropped]
+
+
+def text(value: Value) -> str:
+    """A value as the command line spells it."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _relevant(settings: Mapping[str, Value]) -> dict[str, Value]:
+    return {key: value for key, value in settings.items() if not {*_prefixes(key)} & _NO_RESULT}
+
+
+def _prefixes(key: str) -> list[str]:
+    parts = key.split(".")
+    return [".".join(parts[:size]) for size in range(1, len(parts) + 1)]
+
+
+def _flat(node: Mapping[str, Any], path: str = "") -> dict[str, Value]:
+    found: dict[str, Value] = {}
+    for key, value in node.items():
+        name = f"{path}{key}"
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{name}.")
+        elif key not in _INSTANTIATE:
+            found[name] = _plain(value)
+    return found
+
+
+def _plain(value: Any) -> Value:
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

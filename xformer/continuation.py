@@ -1,0 +1,56 @@
+"""What a run directory that was used before means for the run that is asked for now."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from xformer import checkpoints
+from xformer.analysis.settings import of_config
+from xformer.build import CONFIG_FILE
+from xformer.errors import RunError
+from xformer.job import Job
+from xformer.record.redact import resolved
+from xformer.record.summary import FILE, Summary, read_summary
+
+
+def finished(job: Job) -> Summary | None:
+    """The summary of a cell that is done, which `skip_finished` does not run again; None where it is to be run.
+
+    Raises:
+        RunError: the directory holds a run of another configuration, which would be taken for this one.
+    """
+    if not job.config.skip_finished or not (job.directory / CONFIG_FILE).exists():
+        return None
+    _refuse_another(job.directory, job.config)
+    if not (job.directory / FILE).exists():
+        return None
+    summary = read_summary(job.directory)
+    return summary if summary.status == "finished" else None
+
+
+def checkpoint(job: Job) -> Path | None:
+    """Where a run goes on from: `resume` insists on a checkpoint, `skip_finished` takes one if it is there.
+
+    Raises:
+        RunError: there is none to resume from, or one that would be overwritten.
+    """
+    if job.config.resume:
+        return checkpoints.newest_readable(job.directory)
+    if not job.config.skip_finished:
+        checkpoints.refuse_to_overwrite(job.directory)
+        return None
+    return checkpoints.newest_readable(job.directory) if checkpoints.found(job.directory) else None
+
+
+def _refuse_another(directory: Path, config: DictConfig) -> None:
+    old = OmegaConf.to_container(OmegaConf.load(directory / CONFIG_FILE), resolve=False)
+    assert isinstance(old, dict)
+    then, now = of_config({str(k): v for k, v in old.items()}, {}), of_config(resolved(config), {})
+    seeds = {"seed": (old.get("seed"), config.seed)}
+    changed = seeds | {key: (value, now.get(key)) for key, value in then.items()}
+    told = [f"{key} was {before} and is {after}" for key, (before, after) in changed.items() if before != after]
+    if told:
+        raise RunError(
+            f"skip_finished=true: {directory} holds a run of another configuration ({'; '.join(told[:3])}); "
+            "move it away, or give another hydra.sweep.dir."
+        )
