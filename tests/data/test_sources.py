@@ -169,7 +169,7 @@ def test_a_name_the_hub_refuses_is_said_to_be_wrong(monkeypatch):
 
 def test_rows_can_be_the_lines_of_one_document(tmp_path):
     path = save(tmp_path / "saved", train=[" = One = \n", "", " It is . \n"], validation=["x"])
-    assert read(None, path, None, "text", joined=True) == {"train": [" = One = \n It is . \n"], "val": ["x"]}
+    assert read(None, path, None, "text", joined=True) == {"train": [" = One = \n\n It is . \n"], "val": ["x\n"]}
 
 
 def test_a_directory_of_text_files_has_a_document_for_each_split(tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xformer.data.documents import Documents, Files, Piece, Texts, document
+from xformer.data.prose import prose
 from xformer.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -55,9 +56,7 @@ def read(
         return {"train": read_files(files)}
     if dataset is not None:
         return read_dataset(dataset, config, column, joined=joined, streaming=streaming)
-    from pydoc_data.topics import topics
-
-    return {"train": Texts(topics[name] for name in sorted(topics))}
+    return {"train": Texts(prose())}
 
 
 def read_files(files: str | list[str]) -> Documents:
@@ -172,11 +171,15 @@ class Rows:
                         f"data.column={self.column} of data.dataset={self.name} holds no text: choose another column."
                     )
                 # In portions: a piece is searched for its end whenever more comes.
-                yield from ["".join(texts)] if self.joined else texts
+                yield from ["".join(map(_line, texts))] if self.joined else texts
         except DataError:
             raise
         except Exception as error:
             raise DataError(f"data.dataset={self.name} breaks off ({_first(error)}): start again.") from error
+
+
+def _line(text: str) -> str:
+    return text if text.endswith("\n") else text + "\n"
 
 
 def _load_local(path: Path, config: str | None, streaming: bool) -> "DatasetDict | IterableDatasetDict":

@@ -79,7 +79,7 @@ class LanguageModeling(TokenPrediction, Generative):
         None where the data ask for some tokens alone: nothing says what the others should be.
         """
         batch: LanguageModelingBatch = next(iter(data.val_dataloader()))
-        if (batch.labels == IGNORED).any():
+        if (batch.labels[0] == IGNORED).any():
             return None
         prompt = batch.tokens[0, :PROMPT_TOKENS].to(self.device)
         self.eval()

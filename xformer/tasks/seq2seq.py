@@ -62,11 +62,15 @@ class Seq2Seq(TokenPrediction, Generative):
         super().__init__(
             facts, architecture, optimizer, schedule, tied_embeddings=tied_embeddings, label_smoothing=label_smoothing
         )
-        self.facts, self.decode_batches = facts, decode_batches
+        self.decode_batches = decode_batches
         self.val_text, self.test_text = (
             MetricCollection({"bleu": BLEU(), "chrf": ChrF()}, prefix=f"{stage}/", compute_groups=False)
             for stage in ("val", "test")
         )
+
+    def _measure(self, facts: Facts) -> None:
+        super()._measure(facts)
+        self.facts = facts  # of the data at hand: what is written of longer sources is longer
 
     def build_metrics(self, facts: Facts, prefix: str) -> MetricCollection:
         """Accuracy by token and by whole sequence."""
