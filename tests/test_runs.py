@@ -104,7 +104,17 @@ BROKEN: dict[str, tuple[Any, type[Exception], str]] = {
     "a foreign target": (
         lambda run: _config(run, architecture__attention={"_target_": "os.system", "command": "true"}),
         ConfigError,
-        r"_target_=os\.system is not allowed",
+        r"_target_=os\.system is no option",
+    ),
+    "an allowed module's import": (
+        lambda run: _config(run, task__loss={"_target_": "lightning.pytorch.core.saving.pl_load", "path_or_url": "x"}),
+        ConfigError,
+        r"_target_=lightning\.pytorch\.core\.saving\.pl_load is no option",
+    ),
+    "a target that a resolver makes": (
+        lambda run: _config(run, task__loss="${oc.create:{_target_:torch.load,f:x}}"),
+        ConfigError,
+        r"_target_=torch\.load is no option",
     ),
     "an unknown key": (lambda run: _config(run, task__depth=3), ConfigError, r"task\.depth is not a parameter"),
     "another vocabulary": (

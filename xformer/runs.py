@@ -1,20 +1,22 @@
 """A finished run, opened from its directory alone: its model, its tokenizer and what it has to know of its data."""
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from xformer import checkpoints
 from xformer.build import CONFIG_FILE, Plan
-from xformer.configuration import CONF, target, validate
+from xformer.configuration import CONF, validate
 from xformer.data.base import DataModule
 from xformer.data.tokenizer import Tokenised
-from xformer.errors import DataError
+from xformer.errors import ConfigError, DataError
 from xformer.record.summary import Summary, read_summary
 from xformer.tasks.base import Task
 
@@ -47,8 +49,8 @@ class Run:
 def open_run(directory: Path) -> Run:
     """Build a run's model again and load its best weights, or the newest where the best are not known.
 
-    Only targets of this project and of Lightning are instantiated, and weights are read with `weights_only`: a
-    directory from elsewhere cannot run code.
+    Only what an option in `conf/` names is instantiated, and weights are read with `weights_only`: a directory from
+    elsewhere cannot run code.
 
     Raises:
         DataError: the directory holds no finished run, no readable checkpoint, or one of another model or vocabulary.
@@ -91,10 +93,24 @@ def read_config(directory: Path) -> DictConfig:
         config.pop(key, None)
     if OmegaConf.is_interpolation(config, "cache"):  # of a variable, without the default that there is for it
         config.cache = OmegaConf.load(CONF / "train.yaml").cache
+    try:
+        # Whatever a resolver would make of a text must be seen before it is instantiated, not after.
+        config = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    except OmegaConfBaseException as error:
+        raise DataError(f"{path} cannot be resolved ({str(error).splitlines()[0]}): train the run again.") from error
+    assert isinstance(config, DictConfig)
     for node in _targets(config):
-        target(node)
+        if str(node._target_) not in _shipped():
+            raise ConfigError(f"{path}: _target_={node._target_} is no option in conf/; what is there alone is built.")
     validate(config)
     return config
+
+
+@functools.cache
+def _shipped() -> frozenset[str]:
+    """Every target in `conf/`: an allowed module may have imported what would run a stranger's code."""
+    files = (OmegaConf.load(file) for file in CONF.rglob("*.yaml"))
+    return frozenset(str(node._target_) for file in files for node in _targets(file))
 
 
 def _targets(node: Any) -> Iterator[DictConfig]:

@@ -1,5 +1,7 @@
 """Each filter against Hugging Face's, and what it must refuse."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -56,7 +58,10 @@ def test_equal_logits_at_the_border_of_top_k_all_stay_and_top_p_keeps_one_at_lea
     ("kind", "value", "message"),
     [
         (RepetitionPenalty, 0.0, "repetition_penalty=0.0 must be positive"),
-        (Temperature, 0.0, "temperature=0.0 must be positive; leave it out for greedy"),
+        (Temperature, 0.0, "temperature=0.0 is out of range.*leave it out for greedy"),
+        (Temperature, 1e-42, "temperature=1e-42 is out of range"),
+        (Temperature, math.nan, "temperature=nan is out of range"),
+        (RepetitionPenalty, math.nan, "repetition_penalty=nan"),
         (TopK, 0, "top_k=0 keeps no token"),
         (TopP, 0.0, "top_p=0.0 is no share"),
         (TopP, 1.5, "top_p=1.5 is no share"),

@@ -60,9 +60,9 @@ def _lines(file: Path) -> list[str]:
     from xformer.errors import DataError
 
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"--file {file} cannot be read ({error}); give a text file in UTF-8.") from error
-    if not lines:
+    if lines == [""]:
         raise DataError(f"--file {file} is empty; write a prompt in every line.")
     return lines

@@ -3,6 +3,7 @@
 The usual order is that of the classes here: penalty, temperature, top-k, top-p.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,6 +15,10 @@ from xformer.errors import ConfigError
 
 Filter = Callable[[Tensor, Prefixes], Tensor]
 """Logits (rows vocabulary) and the rows they continue, to logits."""
+
+
+LOWEST = 1e-3
+"""Logits divided by less may overflow; at this temperature sampling is as good as greedy."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class RepetitionPenalty:
     penalty: float
 
     def __post_init__(self) -> None:
-        if self.penalty <= 0:
+        if not 0 < self.penalty < math.inf:
             raise ConfigError(f"repetition_penalty={self.penalty} must be positive; 1 changes nothing.")
 
     def __call__(self, logits: Float[Tensor, "rows vocabulary"], rows: Prefixes) -> Float[Tensor, "rows vocabulary"]:
@@ -47,14 +52,16 @@ class Temperature:
     """Divides the logits: below 1 sharpens the distribution, above 1 flattens it.
 
     Raises:
-        ConfigError: the temperature is not positive.
+        ConfigError: the temperature is not positive, or so small that logits overflow.
     """
 
     temperature: float
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise ConfigError(f"temperature={self.temperature} must be positive; leave it out for greedy decoding.")
+        if not LOWEST <= self.temperature < math.inf:
+            raise ConfigError(
+                f"temperature={self.temperature} is out of range: use {LOWEST} or more; leave it out for greedy decoding."
+            )
 
     def __call__(self, logits: Float[Tensor, "rows vocabulary"], rows: Prefixes) -> Float[Tensor, "rows vocabulary"]:
         """Divide all."""

@@ -19,6 +19,9 @@ from xformer.runs import Run
 from xformer.tasks.generative import Generative
 
 _SHOWN = 40
+_SEEDS = 2**62  # what torch takes, with room for a seed for each prompt
+_STEEPEST = 10
+"""Length penalties beyond it order hypotheses by length alone, and overflow."""
 
 
 def _able() -> list[str]:
@@ -67,8 +70,10 @@ class Settings:
                 f"beams={self.beams} searches for the most likely text and draws nothing; leave out temperature, top_k "
                 "and top_p, or the beams."
             )
-        if self.seed < 0:
-            raise ConfigError(f"seed={self.seed} is negative; use 0 or more.")
+        if not 0 <= self.seed < _SEEDS:
+            raise ConfigError(f"seed={self.seed} is no seed; use 0 or more, and less than 2 ** 62.")
+        if not abs(self.length_penalty) <= _STEEPEST:
+            raise ConfigError(f"length_penalty={self.length_penalty} is out of range; use -{_STEEPEST} to {_STEEPEST}.")
         self.filters()
 
     @property
