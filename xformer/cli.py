@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from xformer import commands, console
+from xformer import commands
 from xformer.configuration import CONF, explain, nearest
 from xformer.errors import XformerError
 
@@ -31,7 +31,7 @@ def train_as_configured(config: DictConfig) -> float | None:
         # Hydra goes on with a sweep's other jobs, and precedes what a single job raises with lines of its own.
         if job.sweep or _WRAPPED not in os.environ:
             raise
-        console.error(str(error))
+        _tell(str(error))
         sys.exit(1)
 
 
@@ -51,7 +51,7 @@ def main() -> None:
         print("\nxformer COMMAND --help tells what a command takes.")
         return
     if command not in known:
-        console.error(f"{command} is not a command; {nearest(command, known)}")
+        _tell(f"{command} is not a command; {nearest(command, known)}")
         sys.exit(2)
     sys.argv = [f"xformer {command}", *arguments]
     _friendly(import_module(f"xformer.commands.{command}").main)
@@ -68,5 +68,11 @@ def _friendly(command: Callable[[], object]) -> None:
         command()
     except (XformerError, HydraException, OmegaConfBaseException) as error:
         if not getattr(error, "told", False):
-            console.error(explain(error))
+            _tell(explain(error))
         sys.exit(1)
+
+
+def _tell(sentence: str) -> None:
+    from xformer import console  # which loads torch
+
+    console.error(sentence)

@@ -1,5 +1,6 @@
 """What a person reads on the screen: the header before a run, the results after it, an error in a sentence."""
 
+import shlex
 from collections.abc import Mapping
 from typing import cast
 
@@ -65,8 +66,8 @@ def results(job: Job, summary: Summary, epilogue: str | None) -> None:
 
 def next_command(job: Job) -> str:
     """The one thing to try next: another attention first, then the same question with more seeds."""
-    dropped = ("attention=", "seed=", "trainer.", "hydra.", "cache=")
-    typed = [override for override in job.overrides if not override.startswith(dropped)]
+    dropped = ("attention=", "seed=", "hydra.", "cache=", "resume=", "skip_finished=")
+    typed = [shlex.quote(override) for override in job.overrides if not override.startswith(dropped)]
     if job.choices["attention"] == "full" and not job.choices["architecture"].startswith("decoder"):
         return " ".join(["python train.py", *typed, "attention=linformer"])
     return " ".join(["python train.py -m", *typed, f"attention={job.choices['attention']}", "seed=0,1,2"])

@@ -106,6 +106,7 @@ _NOISE = (
     ".*`max_epochs` was not set.*",
     ".*`isinstance.treespec, LeafSpec.` is deprecated.*",
     "Checkpoint directory .* exists and is not empty.*",
+    ".*is smaller than the logging interval.*",  # of steps, which go on from epoch to epoch
 )
 
 

@@ -53,7 +53,9 @@ def test_the_bar_shows_what_people_read(tmp_path: Path, monkeypatch: pytest.Monk
     bar = Bar()
     fit(tmp_path, Throughput(warmup=0), bar)
     shown = bar.get_metrics(bar.trainer, bar.trainer.lightning_module)
-    assert set(shown) == {"train/loss", "tokens/s", "left"}
+    assert set(shown) == {"step", "train/loss", "tokens/s", "left"}
+    assert shown["step"] == "10/10"
+    assert bar._get_train_description(3) == "Epoch 3"
 
 
 def test_texts() -> None:

@@ -58,7 +58,7 @@ def test_equal_logits_at_the_border_of_top_k_all_stay_and_top_p_keeps_one_at_lea
     ("kind", "value", "message"),
     [
         (RepetitionPenalty, 0.0, "repetition_penalty=0.0 must be positive"),
-        (Temperature, 0.0, "temperature=0.0 is out of range.*leave it out for greedy"),
+        (Temperature, 0.0, "temperature=0.0 is out of range.*or none for greedy"),
         (Temperature, 1e-42, "temperature=1e-42 is out of range"),
         (Temperature, math.nan, "temperature=nan is out of range"),
         (RepetitionPenalty, math.nan, "repetition_penalty=nan"),

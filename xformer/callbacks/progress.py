@@ -43,8 +43,13 @@ class Bar(RichProgressBar):
         now = time.monotonic()
         if now - self._shown_at >= self._SECONDS:
             self._shown_at = now
-            self._shown = {**texts(trainer.progress_bar_metrics), "left": self._clock.left(trainer)}
+            step = {"step": f"{trainer.global_step}/{_total(trainer) or '?'}"}
+            brief = _brief(trainer.progress_bar_metrics)
+            self._shown = {**step, **texts(brief), "left": self._clock.left(trainer)}
         return self._shown
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"Epoch {current_epoch}"  # Lightning's adds the number of epochs, which is -2 where steps are counted
 
 
 class ProgressLines(ProgressBar):
@@ -96,6 +101,12 @@ class ProgressLines(ProgressBar):
         step = f"step {trainer.global_step}" + (f"/{total}" if total else "")
         metrics = [f"{name} {text}" for name, text in texts(trainer.progress_bar_metrics).items()]
         print("  ".join([step, *metrics, f"left {self._clock.left(trainer)}"]), flush=True)
+
+
+def _brief(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """What has room beside a bar: the loss and one more metric of training, and whatever is of neither stage."""
+    training = [name for name in metrics if name.startswith("train/")][:2]
+    return {name: value for name, value in metrics.items() if name in training or "/" not in name}
 
 
 def texts(metrics: Mapping[str, Any]) -> dict[str, str]:

@@ -221,7 +221,7 @@ class Text(DataModule):
     def describe(self) -> str:
         """Source, sizes of the splits and tokenizer."""
         sizes = "/".join(f"{size:,}" for size in self.tokens.values())
-        kind = type(self.tokenizer).__name__
+        kind = self.tokenizer.kind
         return f"Text ({self._source()}): {sizes} {kind} tokens of {self.facts.vocabulary:,}, blocks of {self.block}"
 
     def _source(self) -> str:

@@ -19,6 +19,11 @@ class Tokenizer(ABC):
     """Turns text into ids. Subclasses keep all they learned in `state` and all they were given in `settings`."""
 
     @property
+    def kind(self) -> str:
+        """Its name."""
+        return type(self).__name__
+
+    @property
     @abstractmethod
     def vocabulary(self) -> int:
         """Number of ids."""

@@ -20,6 +20,11 @@ class Trained(Tokenizer):
         self.tokenizer = tokenizer
 
     @property
+    def kind(self) -> str:
+        """The tokenizer's."""
+        return self.tokenizer.kind
+
+    @property
     def vocabulary(self) -> int:
         """The tokenizer's."""
         return self.tokenizer.vocabulary

@@ -60,7 +60,7 @@ class Temperature:
     def __post_init__(self) -> None:
         if not LOWEST <= self.temperature < math.inf:
             raise ConfigError(
-                f"temperature={self.temperature} is out of range: use {LOWEST} or more; leave it out for greedy decoding."
+                f"temperature={self.temperature} is out of range: use {LOWEST} or more, or none for greedy."
             )
 
     def __call__(self, logits: Float[Tensor, "rows vocabulary"], rows: Prefixes) -> Float[Tensor, "rows vocabulary"]:
