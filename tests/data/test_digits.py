@@ -55,6 +55,11 @@ def test_fractions_that_leave_nothing_are_refused(build, fractions):
         build("digits", val_fraction=fractions[0], test_fraction=fractions[1])
 
 
+def test_a_negative_seed_is_refused(build):
+    with pytest.raises(ConfigError, match=r"data\.split_seed=-1 admits no data: use at least 0"):
+        build("digits", split_seed=-1)
+
+
 def test_a_fraction_below_one_image_is_refused(build):
     with pytest.raises(ConfigError, match="leave no image for val"):
         build("digits", val_fraction=0.0001).setup("fit")

@@ -103,6 +103,15 @@ def test_the_normalisation_is_that_of_the_training_images_alone(ready: Ready, fo
     assert (given.facts.image.mean, given.facts.image.std) == ([0.5, 0.4, 0.3], [1.0, 2.0, 3.0])
 
 
+@pytest.mark.parametrize("form", [{"name": "images", "channels": 3}, {"name": "cifar10_pixels", "dataset": None}])
+def test_the_facts_name_and_count_the_classes(form: dict[str, Any], ready: Ready, folder: Path) -> None:
+    write(folder / "dog", 10, 60)
+    module = ready(**form, folder=str(folder), test_fraction=0.2, batch_size=4)
+    labels = everything(module, "train").labels.tolist()
+    assert module.facts.class_names == ["cat", "dog"]
+    assert module.facts.class_counts == [labels.count(0), labels.count(1)]
+
+
 def test_images_are_resized_and_made_grey_by_pillow(ready: Ready, tmp_path: Path) -> None:
     for name in ("a", "b"):
         write(tmp_path / name, 10, size=(12, 8))
@@ -249,6 +258,7 @@ def test_images_of_different_sizes_want_a_size(ready: Ready, folder: Path) -> No
     [
         {"folder": "a", "dataset": "b"},
         {"image_size": 0},
+        {"split_seed": -1},
         {"val_fraction": 0.0},
         {"mean": [0.5, 0.5, 0.5]},
         {"mean": [0.5], "std": [0.5]},
