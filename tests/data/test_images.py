@@ -259,7 +259,7 @@ def test_images_of_different_sizes_want_a_size(ready: Ready, folder: Path) -> No
         {"folder": "a", "dataset": "b"},
         {"image_size": 0},
         {"split_seed": -1},
-        {"val_fraction": 0.0},
+        {"val_fraction": -0.1},
         {"mean": [0.5, 0.5, 0.5]},
         {"mean": [0.5], "std": [0.5]},
         {"mean": [0.5, 0.5, 0.5], "std": [1.0, 0.0, 1.0]},
@@ -268,6 +268,15 @@ def test_images_of_different_sizes_want_a_size(ready: Ready, folder: Path) -> No
 def test_impossible_options_are_refused_before_anything_is_read(ready: Ready, options: dict[str, Any]) -> None:
     words = refused(ready, ConfigError, **options)
     assert all(f"data.{key}=" in words for key in options)
+
+
+def test_nothing_is_held_out_to_validate_on_only_where_the_source_has_a_split(
+    ready: Ready, folder: Path, tmp_path: Path
+) -> None:
+    assert "data.val_fraction=0.0" in refused(ready, ConfigError, folder=str(folder), val_fraction=0.0)
+    path = saved(tmp_path / "set", train=[0, 1] * 5, validation=[1, 0])
+    module = ready("images", dataset=str(path), image_column="img", val_fraction=0.0, test_fraction=0.0, batch_size=2)
+    assert {name: len(split) for name, split in module.splits.items()} == {"train": 10, "val": 2}
 
 
 def test_too_few_images_for_a_split(ready: Ready, tmp_path: Path) -> None:

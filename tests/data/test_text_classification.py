@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from xformer.data.curriculum import Pace
 from xformer.data.text_classification import TextClassification
 from xformer.errors import ConfigError, DataError
 
@@ -239,6 +240,16 @@ def test_a_wrong_row_is_one_sentence(build, directory, split, line, message):
     with pytest.raises(DataError, match=message) as caught:
         build("text_classification", files=str(directory)).prepare_data()
     assert "\n" not in str(caught.value)
+
+
+def test_a_curriculum_that_would_cancel_the_balance_is_refused(ready):
+    module = ready("text_classification", balanced=True)
+    module.train_dataloader()
+    module.pace = Pace(0.1, 10)
+    with pytest.raises(
+        ConfigError, match=r"callbacks=curriculum .* data\.balanced=true changes: leave one of them out"
+    ):
+        module.train_dataloader()
 
 
 @pytest.mark.parametrize("label", [None, 0.5, [1]])

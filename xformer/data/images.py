@@ -138,7 +138,8 @@ class Images(DataModule):
 
     def _cut(self, found: dict[str, Pictures]) -> dict[str, Part]:
         """Hold out of "train" what the source does not bring itself."""
-        missing = {name: share for name, share in self.fractions.items() if name not in found and share > 0}
+        needed = {name: share for name, share in self.fractions.items() if share > 0 or name == "val"}
+        missing = {name: share for name, share in needed.items() if name not in found}
         own = {name: (pictures, np.arange(len(pictures))) for name, pictures in found.items()}
         dealt = hold_out(len(found["train"]), missing, self.split_seed) if missing else {}
         splits = {**own, **{name: (found["train"], rows) for name, rows in dealt.items()}}
