@@ -94,7 +94,7 @@ def _data(run: Run, overrides: Sequence[str]) -> DataModule:
         data.tokenizer = Trained(run.data.tokenizer)
     data.prepare_data()
     data.setup("validate")
-    for key in ("vocabulary", "classes"):
+    for key in ("vocabulary", "classes", "class_names"):
         trained, found = getattr(run.data.facts, key), getattr(data.facts, key)
         if trained != found:
             raise DataError(

@@ -64,6 +64,16 @@ def test_training_starts_short_and_ends_as_without(tmp_path: Path, accumulate: i
     assert paced[11] != plain[11]
 
 
+@pytest.mark.parametrize("limit", [{"limit_train_batches": 2}, {"limit_train_batches": 0.4}, {"overfit_batches": 2}])
+def test_the_pace_counts_only_batches_that_are_trained_on(limit: dict[str, Any], tmp_path: Path) -> None:
+    everything = [row for batch in fit(tmp_path)[:6] for row in batch]
+    lengths = sorted(sum(token != 0 for token in row) for row in everything)
+    found = longest(fit(tmp_path, Curriculum(steps=12, initial=0.1), **limit))
+    assert len(found) == 6
+    for step, length in enumerate(found):
+        assert length <= lengths[int((0.1 + 0.9 * step / 12) * len(lengths)) - 1]
+
+
 @pytest.mark.parametrize(("fresh", "workers"), [(False, 2), (True, 0)])
 def test_a_resumed_run_meets_the_same_batches(tmp_path: Path, fresh: bool, workers: int) -> None:
     options: dict[str, Any] = {"fresh": fresh, "workers": workers}

@@ -8,9 +8,11 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from tests.commands.conftest import Command, Trained
+from tests.conftest import SMALL, ComposeJob
 from xformer.data.bpe import BPE
 from xformer.data.cache import hash_of
 from xformer.record.summary import read_summary
+from xformer.run import run
 from xformer.runs import open_run
 
 
@@ -97,6 +99,20 @@ def test_a_mistake_is_one_sentence_and_a_bad_exit_code(
     assert len(sentence.strip().splitlines()) == 1
     for word in words:
         assert word in sentence
+
+
+def test_other_classes_are_refused_though_there_are_as_many(
+    compose_job: ComposeJob, xformer: Command, tmp_path: Path
+) -> None:
+    for name, classes in (("a", ("business", "sports", "tech")), ("b", ("sports", "tech", "world"))):
+        rows = [f"a story of number {number},{label}" for number in range(20) for label in classes]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    files = [f"data.files={tmp_path / 'a.csv'}", "data.max_length=32"]
+    run(compose_job(*SMALL, "data=text_classification", "tokenizer=byte", *files, directory=tmp_path / "run"))
+    code, _, sentence = xformer("evaluate", tmp_path / "run", "--data", f"files={tmp_path / 'b.csv'}")
+    assert code == 1
+    assert "class_names is ['sports', 'tech', 'world'] and the model's ['business', 'sports', 'tech']" in sentence
+    assert xformer("evaluate", tmp_path / "run")[0] == 0
 
 
 def test_a_run_that_is_none_is_refused(xformer: Command, tmp_path: Path) -> None:

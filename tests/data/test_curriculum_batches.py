@@ -1,4 +1,4 @@
-"""A curriculum's batches: easy ones first, all allowed items equally often, and a function of seed, epoch and step."""
+"""A curriculum's batches: short ones first, all allowed items equally often, and a function of seed, epoch and step."""
 
 import itertools
 
@@ -9,18 +9,15 @@ from hypothesis import strategies as st
 
 from xformer.data.buckets import TokenBatches
 from xformer.data.curriculum import CurriculumBatches, Pace
-from xformer.data.generated import Fresh
-from xformer.data.sampler import Permutation, TrainingBatches
+from xformer.data.sampler import Fresh, Permutation, TrainingBatches
 from xformer.errors import ConfigError
 
 SIZE = 60
 
 
 class Items:
-    def __init__(self, lengths, difficulty=None):
+    def __init__(self, lengths):
         self.lengths = np.array(lengths)
-        if difficulty is not None:
-            self.difficulty = np.array(difficulty)
 
 
 def lengths(seed=0):
@@ -29,7 +26,7 @@ def lengths(seed=0):
 
 def build(items=None, *, initial=0.1, batches=20, order=None, size=6, **place):
     inner = TrainingBatches(order or Permutation(SIZE), size, seed=3, **place)
-    return CurriculumBatches(inner, items or Items(lengths()), Pace(initial, batches))
+    return CurriculumBatches(inner, items or Items(lengths()), Pace(initial, batches), len(inner))
 
 
 def run(sampler, epochs=3):
@@ -45,7 +42,7 @@ def test_the_share_grows_linearly_to_all():
     assert [round(pace.share(batch), 3) for batch in (0, 5, 10, 11, 999)] == [0.2, 0.6, 1, 1, 1]
 
 
-def test_a_batch_has_the_easiest_share_alone_and_in_the_end_everything():
+def test_a_batch_has_the_shortest_share_alone_and_in_the_end_everything():
     sampler, inner = build(), TrainingBatches(Permutation(SIZE), 6, seed=3)
     ordered = np.sort(lengths())
     for number, batch in enumerate(run(sampler)):
@@ -57,7 +54,7 @@ def test_a_batch_has_the_easiest_share_alone_and_in_the_end_everything():
 
 
 @given(st.integers(1, SIZE), st.integers(0, 5))
-def test_allowed_items_are_equally_frequent_and_none_becomes_harder(allowed, seed):
+def test_allowed_items_are_equally_frequent_and_none_becomes_longer(allowed, seed):
     sampler = build(Items(lengths(seed)))
     items = np.random.default_rng(seed).permutation(SIZE).tolist()
     replaced = sampler.replaced(items, (allowed + 0.5) / SIZE)
@@ -65,12 +62,6 @@ def test_allowed_items_are_equally_frequent_and_none_becomes_harder(allowed, see
     assert np.count_nonzero(counts) == allowed
     assert set(counts[counts > 0]) <= {SIZE // allowed, -(-SIZE // allowed)}
     assert (lengths(seed)[replaced] <= lengths(seed)[items]).all()
-
-
-def test_difficulty_goes_before_length():
-    by_length, by_difficulty = build(Items(range(SIZE))), build(Items(range(SIZE), range(SIZE, 0, -1)))
-    assert max(run(by_length)[0]) < 6
-    assert min(run(by_difficulty)[0]) >= SIZE - 6
 
 
 def test_it_continues_inside_an_epoch_and_is_the_same_on_any_number_of_devices():
@@ -101,7 +92,7 @@ def test_items_that_are_all_the_same_are_refused(items):
 def test_a_curriculum_over_batches_by_tokens_stays_within_the_budget_and_ends_as_they_are() -> None:
     items, budget = Items(lengths()), 40
     inner = TokenBatches(items.lengths, budget, 3)
-    found = run(CurriculumBatches(inner, items, Pace(0.1, len(inner))), epochs=2)
+    found = run(CurriculumBatches(inner, items, Pace(0.1, len(inner)), len(inner)), epochs=2)
     assert all(len(batch) * items.lengths[batch].max() <= budget for batch in found)
     assert max(items.lengths[batch].max() for batch in found[:2]) < items.lengths.max()
     inner.set_epoch(1)

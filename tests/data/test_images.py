@@ -103,6 +103,15 @@ def test_the_normalisation_is_that_of_the_training_images_alone(ready: Ready, fo
     assert (given.facts.image.mean, given.facts.image.std) == ([0.5, 0.4, 0.3], [1.0, 2.0, 3.0])
 
 
+@pytest.mark.parametrize("form", [{"name": "images", "channels": 3}, {"name": "cifar10_pixels", "dataset": None}])
+def test_the_facts_name_and_count_the_classes(form: dict[str, Any], ready: Ready, folder: Path) -> None:
+    write(folder / "dog", 10, 60)
+    module = ready(**form, folder=str(folder), test_fraction=0.2, batch_size=4)
+    labels = everything(module, "train").labels.tolist()
+    assert module.facts.class_names == ["cat", "dog"]
+    assert module.facts.class_counts == [labels.count(0), labels.count(1)]
+
+
 def test_images_are_resized_and_made_grey_by_pillow(ready: Ready, tmp_path: Path) -> None:
     for name in ("a", "b"):
         write(tmp_path / name, 10, size=(12, 8))
@@ -249,7 +258,8 @@ def test_images_of_different_sizes_want_a_size(ready: Ready, folder: Path) -> No
     [
         {"folder": "a", "dataset": "b"},
         {"image_size": 0},
-        {"val_fraction": 0.0},
+        {"split_seed": -1},
+        {"val_fraction": -0.1},
         {"mean": [0.5, 0.5, 0.5]},
         {"mean": [0.5], "std": [0.5]},
         {"mean": [0.5, 0.5, 0.5], "std": [1.0, 0.0, 1.0]},
@@ -258,6 +268,15 @@ def test_images_of_different_sizes_want_a_size(ready: Ready, folder: Path) -> No
 def test_impossible_options_are_refused_before_anything_is_read(ready: Ready, options: dict[str, Any]) -> None:
     words = refused(ready, ConfigError, **options)
     assert all(f"data.{key}=" in words for key in options)
+
+
+def test_nothing_is_held_out_to_validate_on_only_where_the_source_has_a_split(
+    ready: Ready, folder: Path, tmp_path: Path
+) -> None:
+    assert "data.val_fraction=0.0" in refused(ready, ConfigError, folder=str(folder), val_fraction=0.0)
+    path = saved(tmp_path / "set", train=[0, 1] * 5, validation=[1, 0])
+    module = ready("images", dataset=str(path), image_column="img", val_fraction=0.0, test_fraction=0.0, batch_size=2)
+    assert {name: len(split) for name, split in module.splits.items()} == {"train": 10, "val": 2}
 
 
 def test_too_few_images_for_a_split(ready: Ready, tmp_path: Path) -> None:

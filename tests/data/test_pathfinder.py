@@ -108,6 +108,7 @@ def test_the_drawing_is_pillows() -> None:
 def test_batches_are_sequences_and_labels_are_balanced(ready: Any) -> None:
     module = ready("pathfinder", **SMALL)
     assert (module.facts.vocabulary, module.facts.length, module.facts.classes) == (256, 1024, 2)
+    assert module.facts.class_counts == [30, 30]
     for name, size in (("train", 60), ("val", 10), ("test", 20)):
         batch = module.splits[name].__getitems__(range(size))
         assert batch.tokens.shape == (size, 1024)

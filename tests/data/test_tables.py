@@ -68,6 +68,13 @@ def test_columns_of_a_file_without_names_are_named(tmp_path):
     assert found == {"train": {"text_column": ["one", "two"], "label_column": ["0", "1"]}}
 
 
+@pytest.mark.parametrize("first", ["sentence\tlabel", "Text\tstars"])
+def test_a_first_line_of_names_is_no_row_where_the_names_are_given(tmp_path, first):
+    (tmp_path / "t.tsv").write_text(f"{first}\none\t0\ntwo\t1\n")
+    with pytest.raises(DataError, match=r"t\.tsv names its columns in its first line .*: set data\.column_names=null"):
+        read(str(tmp_path / "t.tsv"), column_names=["text", "label"])
+
+
 def test_a_directory_gives_the_splits_by_name(tmp_path):
     for name in ("train", "dev", "test"):
         (tmp_path / f"{name}.tsv").write_text(f"text\tlabel\n{name}\t0\n")
@@ -155,6 +162,13 @@ BAD = {
     "broken.jsonl": (
         b'{"text": "a", "label": 0}\n{"text"',
         r"cannot be read as jsonl \(line 2: .*\): correct the file",
+    ),
+    "deep.json": (b"[" * 200_000, r"cannot be read as json \(.*recursion.*\): correct the file"),
+    "deep.jsonl": (b'{"a": ' * 200_000, r"cannot be read as jsonl \(line 1: .*recursion.*\): correct the file"),
+    "half.json": (b'[{"text": "\\ud800", "label": 0}]', r"cannot be read as json \(.*surrogates.*\): correct the file"),
+    "large.json": (
+        b'[{"text": "a", "label": 1' + b"0" * 30 + b"}]",
+        r"cannot be read as json \(.*\): correct the file",
     ),
     "mixed.json": (b'[{"text": "a", "label": 0}, {"text": 3, "label": 0}]', r"cannot be read as json \("),
     "broken.parquet": (b"PAR1 and no more", r"cannot be read as parquet \("),

@@ -228,6 +228,18 @@ def test_an_empty_split_is_refused(build, tmp_path):
         build("text", dataset=str(tmp_path / "d")).prepare_data()
 
 
+def test_nothing_is_held_out_to_validate_on_only_where_the_source_has_a_split(build, ready, file, tmp_path):
+    with pytest.raises(
+        ConfigError, match=r"data\.validation_fraction=0\.0 leaves .* has no validation split: use 0\.1"
+    ):
+        build("text", files=str(file), validation_fraction=0.0).prepare_data()
+    for name in ("train", "valid"):
+        (tmp_path / "own" / f"wiki.{name}.txt").parent.mkdir(exist_ok=True)
+        (tmp_path / "own" / f"wiki.{name}.txt").write_text(name * 20)
+    module = ready("text", dataset=str(tmp_path / "own"), block=8, validation_fraction=0.0, test_fraction=0.0)
+    assert set(module.splits) == {"train", "val"}
+
+
 def test_without_a_test_fraction_there_is_no_test(ready, file):
     module = ready("text", files=str(file), block=8, test_fraction=0.0)
     assert module.test_dataloader() == []
@@ -363,7 +375,7 @@ def test_a_further_length_needs_as_much_of_a_test_split(ready, file, overrides, 
         ({"block": 8, "stride": 0}, r"data\.stride=0 must be at least 1"),
         ({"block": 8, "stride": 8, "test_blocks": [4]}, r"data\.stride=8 must be at least 1 and at most 4"),
         ({"test_blocks": [256, 256]}, r"data\.test_blocks=\[256, 256\] names a length twice"),
-        ({"validation_fraction": 0.0}, r"data\.validation_fraction=0\.0 must be positive"),
+        ({"validation_fraction": -0.1}, r"data\.validation_fraction=-0\.1"),
         ({"test_fraction": -0.1}, r"data\.test_fraction=-0\.1"),
         ({"validation_fraction": 0.5, "test_fraction": 0.5}, "leave something to train on"),
     ],

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from xformer.data.curriculum import Pace
 from xformer.data.text_classification import TextClassification
 from xformer.errors import ConfigError, DataError
 
@@ -241,6 +242,16 @@ def test_a_wrong_row_is_one_sentence(build, directory, split, line, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_curriculum_that_would_cancel_the_balance_is_refused(ready):
+    module = ready("text_classification", balanced=True)
+    module.train_dataloader()
+    module.pace = Pace(0.1, 10)
+    with pytest.raises(
+        ConfigError, match=r"callbacks=curriculum .* data\.balanced=true changes: leave one of them out"
+    ):
+        module.train_dataloader()
+
+
 @pytest.mark.parametrize("label", [None, 0.5, [1]])
 def test_a_label_is_a_whole_number_or_text(build, tmp_path, label):
     path = tmp_path / "t.json"
@@ -275,6 +286,7 @@ def test_an_empty_split_is_refused(build, file, options, message):
     ("options", "message"),
     [
         ({"files": "a.csv", "dataset": "b"}, r"data\.files=a\.csv and data\.dataset=b exclude each other"),
+        ({"split_seed": -1}, r"data\.split_seed=-1 admits no data: use at least 0"),
         ({"max_length": 0}, r"data\.max_length=0 must be at least 1"),
         ({"validation_fraction": -0.1}, r"data\.validation_fraction=-0\.1"),
         ({"validation_fraction": 0.5, "test_fraction": 0.5}, "must leave something to train on"),

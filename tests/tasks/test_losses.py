@@ -82,15 +82,15 @@ def test_balanced_weights_are_scikit_learns():
     expected = compute_class_weight("balanced", classes=np.arange(3), y=np.array(labels))
     assert_close(resolve("balanced", facts(counts)), torch.tensor(expected, dtype=torch.float))
     assert resolve(None, facts(counts)) is None
-    assert_close(resolve([1.0, 0.0, 2.5], facts(None)), torch.tensor([1.0, 0.0, 2.5]))
+    assert_close(resolve([1.0, 0.5, 2.5], facts(None)), torch.tensor([1.0, 0.5, 2.5]))
 
 
 @pytest.mark.parametrize(
     ("weights", "counts", "message"),
     [
         ([1.0, 2.0], None, r"task\.class_weights=\[1\.0, 2\.0\] has 2 weights, and the data have 3 classes"),
-        ([1.0, -2.0, 1.0], None, r"must not hold a negative weight"),
-        ([0.0, 0.0, 0.0], None, r"nor zeros alone"),
+        ([1.0, -2.0, 1.0], None, r"must hold positive weights alone"),
+        ([1.0, 0.0, 2.5], None, r"must hold positive weights alone"),
         ("balanced", None, r"task\.class_weights=balanced needs data that count their classes"),
         ("balanced", [3, 0, 1], r"task\.class_weights=balanced has no weight for class 1"),
     ],

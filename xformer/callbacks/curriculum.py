@@ -1,4 +1,4 @@
-"""Training that starts with the short or easy items."""
+"""Training that starts with the short items."""
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -8,10 +8,10 @@ from xformer.errors import ConfigError
 
 
 class Curriculum(Callback):
-    """Trains on the easiest share of the items, which grows linearly to all of them.
+    """Trains on the shortest share of the items, which grows linearly to all of them.
 
-    Easy is short, unless the data rank their items themselves (`difficulty` of the training split). The order stays a
-    function of seed, epoch and step: workers may fetch ahead, and a resumed run continues where it was.
+    The order stays a function of seed, epoch and step: workers may fetch ahead, and a resumed run continues where it
+    was.
 
     Args:
         steps: optimiser steps after which all items are trained on.

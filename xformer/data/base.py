@@ -14,7 +14,7 @@ from xformer.data.buckets import TokenBatches, TokenEvaluationBatches
 from xformer.data.curriculum import CurriculumBatches, Pace
 from xformer.data.facts import Facts
 from xformer.data.loader import Loader
-from xformer.data.sampler import EpochBatches, EvaluationBatches, Order, Permutation, TrainingBatches
+from xformer.data.sampler import EpochBatches, EvaluationBatches, Fresh, Order, Permutation, TrainingBatches
 from xformer.errors import ConfigError, DataError
 
 FACTS_FILE = "data.json"
@@ -117,7 +117,8 @@ class DataModule(LightningDataModule, ABC):
         """Shuffled batches of this rank.
 
         Raises:
-            ConfigError: If `batch_size` or `tokens_per_batch` does not suit the devices or the data.
+            ConfigError: If `batch_size` or `tokens_per_batch` does not suit the devices or the data, or a curriculum
+                does not suit the data or their order.
         """
         rank, world = self._place()
         frozen = getattr(self.trainer, "overfit_batches", 0) > 0
@@ -127,8 +128,20 @@ class DataModule(LightningDataModule, ABC):
         else:
             lengths = self._lengths("train")
             batches = TokenBatches(lengths, self.tokens_per_batch, self.seed, rank=rank, world=world, frozen=frozen)
-        paced = batches if self.pace is None else CurriculumBatches(batches, self.splits["train"], self.pace)
+        paced = batches if self.pace is None else self._paced(batches, self.pace)
         return Loader(self.splits["train"], paced, seed=self.seed, num_workers=self.num_workers)
+
+    def _paced(self, batches: EpochBatches, pace: Pace) -> CurriculumBatches:
+        limit = 1.0 if self.trainer is None else self.trainer.limit_train_batches
+        # As Lightning counts them; `overfit_batches` sets the same limit.
+        trained = min(len(batches), limit) if isinstance(limit, int) else int(len(batches) * limit)
+        paced = CurriculumBatches(batches, self.splits["train"], pace, trained)
+        if not isinstance(self.order(), Permutation | Fresh):
+            raise ConfigError(
+                "callbacks=curriculum replaces items by shorter ones and needs each to be visited once an epoch, which "
+                "data.balanced=true changes: leave one of them out."
+            )
+        return paced
 
     def val_dataloader(self) -> Loader:
         """This rank's share of the validation items, in a fixed order."""

@@ -1,4 +1,4 @@
-"""Easy items first: a share of the training items that grows with the steps (Platanios et al. 2019)."""
+"""Short items first: a share of the training items that grows with the steps (Platanios et al. 2019)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,23 +31,24 @@ class Pace:
 class CurriculumBatches(Sampler[list[int]]):
     """Batches in which each item is replaced by one that is allowed yet.
 
-    Items are ranked by difficulty; with m of n allowed, the item of rank r is replaced by that of rank floor(r m / n).
-    So, without a draw, the m easiest items are visited equally often; a batch's items become easier and none harder,
-    keep their order of difficulty and thereby do not exceed a budget of tokens. What a batch holds depends on the seed,
+    Items are ranked by length; with m of n allowed, the item of rank r is replaced by that of rank floor(r m / n).
+    So, without a draw, the m shortest items are visited equally often; a batch's items become shorter and none longer,
+    keep their order of length and thereby do not exceed a budget of tokens. What a batch holds depends on the seed,
     the epoch and the batch's number alone, like the order of the batches it is made of.
 
     Args:
         batches: of all the items.
-        split: the items, with a `difficulty` or else `lengths`, one for each.
+        split: the items, with `lengths`, one for each.
         pace: the share allowed at each batch.
+        trained: the batches of an epoch that are trained on, which a trainer may limit.
 
     Raises:
-        ConfigError: the items have neither, or they are all the same.
+        ConfigError: the items have no lengths, or they are all the same.
     """
 
-    def __init__(self, batches: EpochBatches, split: object, pace: Pace) -> None:
-        self.batches, self.pace = batches, pace
-        self.ranked = np.argsort(_difficulty(split), kind="stable")
+    def __init__(self, batches: EpochBatches, split: object, pace: Pace, trained: int) -> None:
+        self.batches, self.pace, self.trained = batches, pace, trained
+        self.ranked = np.argsort(_lengths(split), kind="stable")
         self.rank = np.empty_like(self.ranked)
         self.rank[self.ranked] = np.arange(len(self.ranked))
 
@@ -78,7 +79,7 @@ class CurriculumBatches(Sampler[list[int]]):
         return len(self.batches)
 
     def __iter__(self) -> Iterator[list[int]]:
-        first = self.epoch * len(self) + self.start
+        first = self.epoch * self.trained + self.start
         for number, items in enumerate(self.batches, first):
             yield self.replaced(items, self.pace.share(number))
 
@@ -86,15 +87,15 @@ class CurriculumBatches(Sampler[list[int]]):
         """The items that stand for others while a share is allowed, one at least."""
         size = len(self.ranked)
         allowed = max(1, int(share * size))
-        # A fresh item's number is its shape's plus a multiple of the size: the shape has the difficulty.
+        # A fresh item's number is its shape's plus a multiple of the size: the shape has the length.
         return [item - item % size + int(self.ranked[self.rank[item % size] * allowed // size]) for item in items]
 
 
-def _difficulty(split: object) -> Shaped[np.ndarray, " items"]:
-    difficulty = getattr(split, "difficulty", getattr(split, "lengths", None))
-    if difficulty is None or np.min(difficulty) == np.max(difficulty):
+def _lengths(split: object) -> Shaped[np.ndarray, " items"]:
+    lengths = getattr(split, "lengths", None)
+    if lengths is None or np.min(lengths) == np.max(lengths):
         raise ConfigError(
-            "callbacks=curriculum begins with short or easy items, and all training items of these data are equally "
+            "callbacks=curriculum begins with short items, and all training items of these data are equally "
             "long: leave it out, or choose data of different lengths, such as data=listops or data=transduction."
         )
-    return np.asarray(difficulty)
+    return np.asarray(lengths)

@@ -13,6 +13,7 @@ from xformer.data.batch import ClassificationBatch
 from xformer.data.cache import digest
 from xformer.data.facts import Facts
 from xformer.data.floors import majority
+from xformer.data.generated import at_least
 from xformer.data.hold_out import check_fractions, hold_out
 
 
@@ -66,6 +67,7 @@ class Digits(DataModule):
         num_workers: int,
     ) -> None:
         super().__init__(seed, cache, batch_size=batch_size, num_workers=num_workers)
+        at_least(0, split_seed=split_seed)
         check_fractions(val_fraction, test_fraction)
         self.fractions = {"test": test_fraction, "val": val_fraction}
         self.split_seed = split_seed

@@ -10,11 +10,10 @@ from jaxtyping import Int64
 
 from xformer.data.base import DataModule
 from xformer.data.cache import digest
-from xformer.data.sampler import Order
+from xformer.data.sampler import Fresh, Order
 from xformer.errors import ConfigError, DataError
 
 Row = TypeVar("Row")
-_DRAWS = 2**31
 
 
 class Items(ABC, Generic[Row]):
@@ -44,25 +43,6 @@ class Items(ABC, Generic[Row]):
 
     def __getitems__(self, indices: Sequence[int]) -> Any:
         return self.batch([self.row(i % self.size, np.random.default_rng((*self.key, i))) for i in indices])
-
-
-class Fresh:
-    """As many items as an epoch has, every one new: all shapes once, shuffled, each with a draw of its own.
-
-    Args:
-        size: items in an epoch.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __call__(self, generator: np.random.Generator) -> Int64[np.ndarray, " items"]:
-        """Draw numbers of items, all beyond those of an epoch that repeats."""
-        shapes = generator.permutation(self.size).astype(np.int64)
-        return generator.integers(1, _DRAWS, self.size) * self.size + shapes
 
 
 class Generated(DataModule):

@@ -14,10 +14,10 @@ def check_fractions(val_fraction: float, test_fraction: float) -> None:
     Raises:
         ConfigError: naming both.
     """
-    if val_fraction <= 0 or test_fraction < 0 or val_fraction + test_fraction >= 1:
+    if min(val_fraction, test_fraction) < 0 or val_fraction + test_fraction >= 1:
         raise ConfigError(
-            f"data.val_fraction={val_fraction} must be positive, data.test_fraction={test_fraction} not negative, and "
-            "both together must leave something to train on."
+            f"data.val_fraction={val_fraction} and data.test_fraction={test_fraction} must not be negative and must "
+            "leave something to train on."
         )
 
 

@@ -16,6 +16,7 @@ from xformer.data.cache import cached, digest, fingerprint
 from xformer.data.facts import Facts, ImageFacts
 from xformer.data.flat import Flat
 from xformer.data.floors import majority
+from xformer.data.generated import at_least
 from xformer.data.hold_out import check_fractions, hold_out
 from xformer.data.pictures import Pictures, read
 from xformer.errors import ConfigError, DataError
@@ -108,6 +109,7 @@ class Images(DataModule):
         super().__init__(seed, cache, batch_size=batch_size, num_workers=num_workers)
         if folder is not None and dataset is not None:
             raise ConfigError(f"data.folder={folder} and data.dataset={dataset} exclude each other: set one to null.")
+        at_least(0, split_seed=split_seed)
         check_fractions(val_fraction, test_fraction)
         if image_size is not None and image_size < 1:
             raise ConfigError(f"data.image_size={image_size} must be at least 1.")
@@ -136,7 +138,8 @@ class Images(DataModule):
 
     def _cut(self, found: dict[str, Pictures]) -> dict[str, Part]:
         """Hold out of "train" what the source does not bring itself."""
-        missing = {name: share for name, share in self.fractions.items() if name not in found and share > 0}
+        needed = {name: share for name, share in self.fractions.items() if share > 0 or name == "val"}
+        missing = {name: share for name, share in needed.items() if name not in found}
         own = {name: (pictures, np.arange(len(pictures))) for name, pictures in found.items()}
         dealt = hold_out(len(found["train"]), missing, self.split_seed) if missing else {}
         splits = {**own, **{name: (found["train"], rows) for name, rows in dealt.items()}}
@@ -172,6 +175,7 @@ class Images(DataModule):
         self.splits = {
             name: self.items(Stored(Flat(entry / f"{name}.bin", np.uint8), shape, own)) for name, own in labels.items()
         }
+        self.class_counts: list[int] = np.bincount(labels["train"], minlength=len(self.classes)).tolist()
         mean, std = self.mean or about["mean"], self.std or about["std"]
         self.facts = self.describe_images(shape, mean, std)
         self.floors = {"majority class": majority(labels["train"], labels["test"])} if "test" in labels else {}
@@ -186,7 +190,14 @@ class Images(DataModule):
         """What a task has to know."""
         channels, height, width = shape
         image = ImageFacts(channels=channels, height=height, width=width, mean=mean, std=std)
-        return Facts(vocabulary=256, length=height * width, classes=len(self.classes), image=image)
+        return Facts(
+            vocabulary=256,
+            length=height * width,
+            classes=len(self.classes),
+            class_names=self.classes,
+            class_counts=self.class_counts,
+            image=image,
+        )
 
     def describe(self) -> str:
         """Source, sizes of the splits and form of the images."""

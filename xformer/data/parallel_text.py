@@ -10,6 +10,7 @@ from jaxtyping import Int64
 from xformer.data.cache import cached, digest, fingerprint
 from xformer.data.corpus import Aligned, Corpus, Part, Table, aligned, of_dataset, survey
 from xformer.data.facts import Facts
+from xformer.data.generated import at_least
 from xformer.data.pairs import Pairs
 from xformer.data.tables import Files, read_tables
 from xformer.data.tokenizer import Tokenizer
@@ -84,6 +85,7 @@ class ParallelText(Pairs):
                 "data=parallel_text reads one source: give data.source_files and data.target_files, or data.files, or "
                 "data.dataset, and leave the others null."
             )
+        at_least(0, split_seed=split_seed)
         if max_length < 2:
             raise ConfigError(f"data.max_length={max_length} leaves no room for a token and the end: use at least 2.")
         if validation_fraction < 0 or test_fraction < 0 or validation_fraction + test_fraction >= 1:

@@ -147,7 +147,8 @@ class Pathfinder(DataModule):
         self.splits = {
             name: PixelRows(Stored(Flat(entry / f"{name}.bin", np.uint8), shape, own)) for name, own in labels.items()
         }
-        self.facts = Facts(vocabulary=256, length=self.style.image_size**2, classes=2)
+        counts = np.bincount(labels["train"], minlength=2).tolist()
+        self.facts = Facts(vocabulary=256, length=self.style.image_size**2, classes=2, class_counts=counts)
         self.fingerprint = fingerprint(entry)
         self.floors = {
             "majority class": majority(labels["train"], labels["test"]),

@@ -12,7 +12,7 @@ from jaxtyping import Int64
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from xformer.data.sources import NAMES, load_dataset_splits
-from xformer.errors import ConfigError, DataError
+from xformer.errors import DataError
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -122,11 +122,8 @@ def read(
         The names of the classes, and the images.
 
     Raises:
-        ConfigError: both `folder` and `dataset` are given.
         DataError: there is nothing to read, or a label is outside of the training images' classes.
     """
-    if folder is not None and dataset is not None:
-        raise ConfigError(f"data.folder={folder} and data.dataset={dataset} exclude each other: set one to null.")
     if folder is not None:
         return _read_folder(folder)
     if dataset is not None:

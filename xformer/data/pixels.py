@@ -99,4 +99,10 @@ class Pixels(Images):
 
     def describe_images(self, shape: tuple[int, int, int], mean: list[float], std: list[float]) -> Facts:
         """What a task has to know."""
-        return Facts(vocabulary=256, length=shape[1] * shape[2], classes=len(self.classes))
+        return Facts(
+            vocabulary=256,
+            length=shape[1] * shape[2],
+            classes=len(self.classes),
+            class_names=self.classes,
+            class_counts=self.class_counts,
+        )

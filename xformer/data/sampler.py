@@ -10,6 +10,8 @@ from torch.utils.data import Sampler
 
 from xformer.errors import ConfigError
 
+_DRAWS = 2**31
+
 
 @runtime_checkable
 class Order(Protocol):
@@ -57,6 +59,25 @@ class Draws:
     def __call__(self, generator: np.random.Generator) -> Int64[np.ndarray, " items"]:
         """Draw `count` items from `range(size)`."""
         return generator.integers(0, self.size, self.count, dtype=np.int64)
+
+
+class Fresh:
+    """As many items as an epoch has, every one new: all shapes once, shuffled, each with a draw of its own.
+
+    Args:
+        size: items in an epoch.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __call__(self, generator: np.random.Generator) -> Int64[np.ndarray, " items"]:
+        """Draw numbers of items, all beyond those of an epoch that repeats."""
+        shapes = generator.permutation(self.size).astype(np.int64)
+        return generator.integers(1, _DRAWS, self.size) * self.size + shapes
 
 
 class EpochBatches(Sampler[list[int]]):

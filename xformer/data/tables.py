@@ -181,7 +181,7 @@ def _separated(path: Path, content: bytes, column_names: list[str] | None, *, de
     try:
         names = csv.open_csv(io.BytesIO(content), read_options=read, parse_options=parse).schema.names
         convert = csv.ConvertOptions(column_types={name: pa.string() for name in names}, strings_can_be_null=False)
-        return csv.read_csv(io.BytesIO(content), read, parse, convert)
+        table = csv.read_csv(io.BytesIO(content), read, parse, convert)
     except pa.ArrowInvalid as error:
         if ragged:
             row = ragged[0]
@@ -190,6 +190,18 @@ def _separated(path: Path, content: bytes, column_names: list[str] | None, *, de
                 f"{row.expected_columns} are expected; correct the row."
             ) from error
         raise _damaged(path, error) from error
+    _refuse_header(path, table, column_names or [])
+    return table
+
+
+def _refuse_header(path: Path, table: Any, column_names: list[str]) -> None:
+    """Refuse a first line that names its columns where the names are given: it would be taken for a row."""
+    first = [str(value) for row in table.slice(0, 1).to_pylist() for value in row.values()]
+    if {name.lower() for name in column_names} & {value.strip().lower() for value in first}:
+        raise DataError(
+            f"data.files={path} names its columns in its first line ({', '.join(value[:40] for value in first)}): set "
+            "data.column_names=null, and give the columns that are wanted, such as data.label_column, these names."
+        )
 
 
 def _csv(path: Path, content: bytes, column_names: list[str] | None) -> Any:
@@ -207,7 +219,7 @@ def _json(path: Path, content: bytes, column_names: list[str] | None) -> Any:
     text = _check_utf8(path, content)
     try:
         rows = json.loads(text) if text.lstrip().startswith("[") else list(_lines(text))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _damaged(path, error) from error
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
@@ -217,7 +229,7 @@ def _json(path: Path, content: bytes, column_names: list[str] | None) -> Any:
             raise DataError(f"data.files={path} is ragged: row {number} has no {lacking[0]}; correct the row.")
     try:
         return pa.Table.from_pylist(rows)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+    except (ValueError, pa.ArrowTypeError, OverflowError) as error:
         raise _damaged(path, error) from error
 
 
@@ -227,7 +239,7 @@ def _lines(text: str) -> Iterator[Any]:
         if line.strip():
             try:
                 yield json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"line {number}: {error}") from error
 
 

@@ -90,10 +90,10 @@ class Text(DataModule):
             raise ConfigError(f"data.files={files} and data.dataset={dataset} exclude each other: set one to null.")
         if block < 1:
             raise ConfigError(f"data.block={block} must be at least 1.")
-        if validation_fraction <= 0 or test_fraction < 0 or validation_fraction + test_fraction >= 1:
+        if min(validation_fraction, test_fraction) < 0 or validation_fraction + test_fraction >= 1:
             raise ConfigError(
-                f"data.validation_fraction={validation_fraction} must be positive, data.test_fraction={test_fraction} "
-                "not negative, and both together must leave something to train on."
+                f"data.validation_fraction={validation_fraction} and data.test_fraction={test_fraction} must not be "
+                "negative and must leave something to train on."
             )
         for length in (block, *test_blocks):
             if stride is not None and not 1 <= stride <= length:
@@ -137,6 +137,11 @@ class Text(DataModule):
     def _cut(self, found: dict[str, Documents], train: Extent) -> tuple[dict[str, Documents], dict[str, float]]:
         """Hold out of "train" what the source does not bring itself; also the shares held out."""
         wanted = {"val": self.validation_fraction, "test": self.test_fraction}
+        if "val" not in found and not self.validation_fraction:
+            raise ConfigError(
+                f"data.validation_fraction={self.validation_fraction} leaves nothing to validate on, and "
+                f"{self._source()} has no validation split: use 0.1, for example."
+            )
         missing = {name: fraction for name, fraction in wanted.items() if name not in found and fraction > 0}
         first, *held_out = cut(found["train"], train.characters, list(missing.values()))
         splits = {**found, "train": first, **dict(zip(missing, held_out, strict=True))}

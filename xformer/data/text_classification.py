@@ -16,6 +16,7 @@ from xformer.data.cache import cached, digest, fingerprint
 from xformer.data.chapters import chapters
 from xformer.data.facts import Facts
 from xformer.data.floors import majority
+from xformer.data.generated import at_least
 from xformer.data.labelled_texts import Labelled, LabelledTexts, pack_labelled, unpack_labelled
 from xformer.data.sampler import Order
 from xformer.data.tables import Columns, Files, hold_out, read_tables
@@ -90,6 +91,7 @@ class TextClassification(DataModule):
                 f"data.balanced=true and data.tokens_per_batch={tokens_per_batch} exclude each other: one chooses the "
                 "texts of a batch by class, the other by length."
             )
+        at_least(0, split_seed=split_seed)
         if max_length < 1:
             raise ConfigError(f"data.max_length={max_length} must be at least 1.")
         if min(validation_fraction, test_fraction) < 0 or validation_fraction + test_fraction >= 1:

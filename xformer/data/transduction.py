@@ -13,9 +13,9 @@ from jaxtyping import Int64
 from xformer.data.batch import Seq2SeqBatch
 from xformer.data.cache import digest
 from xformer.data.facts import Facts
-from xformer.data.generated import Fresh, Items, at_least
+from xformer.data.generated import Items, at_least
 from xformer.data.pairs import Pairs, pad_pairs
-from xformer.data.sampler import Order
+from xformer.data.sampler import Fresh, Order
 from xformer.errors import ConfigError, DataError
 
 Kind = Literal["copy", "reverse", "sort"]

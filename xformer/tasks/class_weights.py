@@ -23,8 +23,8 @@ def resolve(weights: ClassWeights | None, facts: Facts) -> Float[Tensor, " class
         facts: of the data.
 
     Raises:
-        ConfigError: too few or too many weights, none that is positive or one that is negative; or `balanced` where a
-            class has no training label or the data do not count them.
+        ConfigError: too few or too many weights, or one that is not positive: a batch of such a class alone would have
+            no mean; or `balanced` where a class has no training label or the data do not count them.
     """
     if weights is None:
         return None
@@ -36,10 +36,8 @@ def resolve(weights: ClassWeights | None, facts: Facts) -> Float[Tensor, " class
             f"task.class_weights={list(weights)} has {len(weights)} weights, and the data have {classes} classes: give "
             "one for each."
         )
-    if min(weights) < 0 or max(weights) <= 0:
-        raise ConfigError(
-            f"task.class_weights={list(weights)} must not hold a negative weight, nor zeros alone: correct it."
-        )
+    if min(weights) <= 0:
+        raise ConfigError(f"task.class_weights={list(weights)} must hold positive weights alone: correct it.")
     return torch.tensor(weights, dtype=torch.float)
 
 

@@ -17,7 +17,7 @@ from xformer.layers.linear import Linear
 from xformer.layers.pooling import ClassTokenPooling, MeanPooling, PoolingName
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
-from xformer.tasks.base import Outcome, Task
+from xformer.tasks.base import Outcome, Task, check_smoothing
 from xformer.tasks.class_weights import ClassWeights, resolve
 from xformer.tasks.losses import Loss
 
@@ -40,7 +40,7 @@ class Classification(Task):
 
     Raises:
         ConfigError: a class token in front of a causal stack, where it would see only itself; class weights that do
-            not suit the data.
+            not suit the data, or a label smoothing that is no share.
     """
 
     takes: ClassVar[type[Batch]] = ClassificationBatch
@@ -58,6 +58,7 @@ class Classification(Task):
         label_smoothing: float,
     ) -> None:
         super().__init__(facts, optimizer, schedule)
+        check_smoothing(label_smoothing)
         assert facts.classes is not None
         self.pooling = ClassTokenPooling(facts.vocabulary) if pooling == "class" else MeanPooling()
         extra = self.pooling.extra_tokens

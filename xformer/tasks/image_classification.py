@@ -19,7 +19,7 @@ from xformer.layers.pooling import PoolingName
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
 from xformer.tasks.augmentation import Mixup, RandAugment
-from xformer.tasks.base import Outcome, Task
+from xformer.tasks.base import Outcome, Task, check_smoothing
 
 
 class ImageClassification(Task):
@@ -39,8 +39,8 @@ class ImageClassification(Task):
         mixup: then mixes them, and their classes.
 
     Raises:
-        ConfigError: patches that do not fill the images, or a class token in front of a causal stack, where it would
-            see only itself.
+        ConfigError: patches that do not fill the images, a class token in front of a causal stack, where it would
+            see only itself, or a label smoothing that is no share.
     """
 
     takes: ClassVar[type[Batch]] = ImageBatch
@@ -59,6 +59,7 @@ class ImageClassification(Task):
         mixup: Mixup,
     ) -> None:
         super().__init__(facts, optimizer, schedule)
+        check_smoothing(label_smoothing)
         assert facts.image is not None
         assert facts.classes is not None
         image, class_token = facts.image, pooling == "class"

@@ -18,7 +18,7 @@ from xformer.layers.embedding import Embedding
 from xformer.layers.linear import Linear
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
-from xformer.tasks.base import Task
+from xformer.tasks.base import Task, check_smoothing
 
 
 class TokenPrediction(Task):
@@ -33,6 +33,7 @@ class TokenPrediction(Task):
         label_smoothing: share of the target given to all tokens, in training alone.
 
     Raises:
+        ConfigError: a label smoothing that is no share.
         IncompatibleError: the data are to be tested at lengths that the model cannot read.
     """
 
@@ -50,6 +51,7 @@ class TokenPrediction(Task):
         label_smoothing: float,
     ) -> None:
         super().__init__(facts, optimizer, schedule)
+        check_smoothing(label_smoothing)
         self.vocabulary = facts.vocabulary
         rows = facts.vocabulary + self.extra_tokens
         self.model = architecture(lambda d_model: Embedding(rows, d_model), facts.length)
