@@ -16,7 +16,7 @@ from xformer.analysis.load import Run, load_runs, read_run
 from xformer.analysis.record import record
 from xformer.analysis.reproduce import judge, tolerance
 from xformer.analysis.study import Study
-from xformer.errors import DataError
+from xformer.errors import DataError, XformerError
 from xformer.run import run
 
 METRIC = "test/accuracy"
@@ -81,6 +81,23 @@ def test_a_folder_keeps_what_a_person_wrote(sweep: Path, tmp_path: Path) -> None
     record(study, load_runs([sweep]), tmp_path / "study")
     assert "attention=linformer: worse than attention=full" in readme.read_text()
     assert readme.read_text().endswith("Because of the data.\n")
+
+
+def test_a_folder_that_cannot_be_written_whole_is_left_alone(sweep: Path, make_run: MakeRun, tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    study = Study("attentions", "Which?", "attention=full", METRIC, "1 minute", tmp_path)
+    record(study, load_runs([sweep]), folder)
+
+    def refused(study: Study, words: str) -> None:
+        before = {file: file.read_bytes() for file in folder.iterdir()}
+        with pytest.raises(XformerError, match=words):
+            record(study, load_runs([sweep]), folder)
+        assert {file: file.read_bytes() for file in folder.iterdir()} == before
+
+    make_run(0.7, seed=3)  # what a table that was written after all would hold
+    refused(replace(study, baseline="attention=fool"), "is no group")
+    (folder / "README.md").write_text("All by hand.\n")
+    refused(study, "has no place for the findings: write the lines <!-- findings --> and")
 
 
 @pytest.mark.slow
