@@ -83,14 +83,14 @@ def test_the_front_is_of_the_cost_that_is_drawn(make_run: MakeRun, tmp_path: Pat
     for name, value, flops, seconds in [
         ("full", 0.9, 1e4, 30.0),
         ("local", 0.8, None, 20.0),
-        ("sparse", 0.7, 1.0, 25.0),
+        ("sparse", 0.7, 1.0, 10.0),
     ]:
         make_run(value, seed=0, attention=name, flops_per_token=flops, wall_seconds=seconds)
     axes = figures(compare(load_runs([tmp_path / "sweep"])))["cost"].axes[0]
     assert axes.get_xlabel() == "time"
     front = next(line for line in axes.get_lines() if line.get_label() == "Pareto front")
-    assert list(front.get_xdata()) == [20.0, 30.0]
-    assert list(front.get_ydata()) == [0.8, 0.9]
+    assert list(front.get_xdata()) == [10.0, 20.0, 30.0]
+    assert list(front.get_ydata()) == [0.7, 0.8, 0.9]
 
 
 def test_seeds_that_give_one_number_are_drawn_without_a_reach(make_run: MakeRun, tmp_path: Path) -> None:
