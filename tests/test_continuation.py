@@ -13,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from xformer.analysis.load import load_runs
 from xformer.analysis.study import EXPERIMENTS, Study, studies
+from xformer.build import CONFIG_FILE
 from xformer.configuration import cell
 from xformer.errors import RunError
 from xformer.logging.metrics_csv import read_metrics, series
@@ -54,6 +55,20 @@ def test_a_directory_of_another_configuration_is_refused_and_left_alone(compose_
     with pytest.raises(RunError, match="seed was 0 and is 1"):
         run(compose_job(*FAST, "seed=1"))
     assert read_summary(changed.directory).status == "finished"
+    with pytest.raises(RunError, match=r"callbacks\.early_stopping"):
+        run(compose_job(*FAST, "callbacks=[default,early_stopping]"))  # a group that was not there at all
+    before = (changed.directory / CONFIG_FILE).read_text() + "\nnotes: null\n"
+    (changed.directory / CONFIG_FILE).write_text(before)
+    with pytest.raises(RunError, match="notes was None and is absent"):  # null is something else than no such key
+        run(compose_job(*FAST))
+
+
+@pytest.mark.parametrize("damage", ["a: [1", "- a\n", "\0"])
+def test_a_directory_of_a_damaged_configuration_is_refused_in_a_sentence(damage: str, compose_job: ComposeJob) -> None:
+    job = compose_job(*FAST)
+    (job.directory / CONFIG_FILE).write_text(damage)
+    with pytest.raises(RunError, match=r"config\.yaml is damaged.*move it away\.$"):
+        run(job)
 
 
 def test_cells_have_names_of_their_own_that_a_file_system_takes() -> None:

@@ -1,10 +1,12 @@
 """What a run directory that was used before means for the run that is asked for now."""
 
 from pathlib import Path
+from typing import Any
 
+import yaml  # type: ignore[import-untyped]
 from omegaconf import DictConfig, OmegaConf
 
-from xformer import checkpoints
+from xformer import checkpoints, compatibility
 from xformer.analysis.settings import of_config
 from xformer.build import CONFIG_FILE
 from xformer.errors import RunError
@@ -43,14 +45,26 @@ def checkpoint(job: Job) -> Path | None:
 
 
 def _refuse_another(directory: Path, config: DictConfig) -> None:
-    old = OmegaConf.to_container(OmegaConf.load(directory / CONFIG_FILE), resolve=False)
-    assert isinstance(old, dict)
-    then, now = of_config({str(k): v for k, v in old.items()}, {}), of_config(resolved(config), {})
-    seeds = {"seed": (old.get("seed"), config.seed)}
-    changed = seeds | {key: (value, now.get(key)) for key, value in then.items()}
+    old, new = _written(directory / CONFIG_FILE), resolved(config)
+    for key in compatibility.unused(config):
+        new.pop(key, None)
+    then, now = of_config(old, {}), of_config(new, {})
+    changed = {"seed": (old.get("seed"), config.seed)}
+    changed |= {key: (then.get(key, "absent"), now.get(key, "absent")) for key in {**then, **now}}
     told = [f"{key} was {before} and is {after}" for key, (before, after) in changed.items() if before != after]
     if told:
         raise RunError(
             f"skip_finished=true: {directory} holds a run of another configuration ({'; '.join(told[:3])}); "
             "move it away, or give another hydra.sweep.dir."
         )
+
+
+def _written(file: Path) -> dict[str, Any]:
+    """The configuration that a run left in its directory."""
+    try:
+        found = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    except (yaml.YAMLError, OSError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise RunError(f"skip_finished=true: {file} is damaged, so that nobody knows what was run; move it away.")
+    return {str(key): value for key, value in found.items()}

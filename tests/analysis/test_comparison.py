@@ -11,6 +11,7 @@ from tests.analysis.conftest import MakeRun
 from xformer.analysis.comparison import compare
 from xformer.analysis.formats import FORMATS
 from xformer.analysis.load import load_runs
+from xformer.analysis.table import notes
 from xformer.errors import ConfigError, DataError
 
 
@@ -94,6 +95,34 @@ def test_a_run_that_did_not_finish_is_told_with_its_reason(sweep: Path, make_run
         assert "The loss became NaN." in " ".join(text.split())
 
 
+def test_a_run_whose_seed_was_run_again_is_not_lost(sweep: Path, make_run: MakeRun) -> None:
+    make_run(None, seed=1, attention="local", status="failed", error="The disk was full.")
+    found = compare(load_runs([sweep]))
+    assert [row.lost for row in found.rows] == [0, 0, 0]
+    assert list(found.left_out.values()) == ["failed: The disk was full."]
+    assert not any("gave no value" in warning for warning in found.warnings)
+
+
+def test_a_shared_setting_beside_one_that_differs_is_a_baseline(sweep: Path) -> None:
+    found = compare(load_runs([sweep]), baseline="attention=local optimizer.lr=0.001")
+    assert found.baseline == "attention=local"
+    only = [run for run in load_runs([sweep]) if run.settings["attention"] == "full"]
+    assert [row.verdict for row in compare(only, baseline="optimizer.lr=0.001").rows] == ["baseline"]
+
+
+@pytest.mark.parametrize(("kind", "start"), [("latex", "% "), ("markdown", "- ")])
+def test_a_reason_of_many_lines_is_told_on_one(kind: str, start: str, sweep: Path, make_run: MakeRun) -> None:
+    make_run(None, seed=3, status="failed", error="RuntimeError: shapes\n  (3, 4)\ndiffer")
+    line = next(line for line in FORMATS[kind](compare(load_runs([sweep]))).splitlines() if "RuntimeError" in line)
+    assert line.startswith(start)
+    assert line.endswith("shapes (3, 4) differ")
+
+
+def test_floors_do_not_claim_a_metric(sweep: Path) -> None:
+    told = notes(compare(load_runs([sweep]), "test/loss"))
+    assert "What knows nothing reaches: chance 0.1000." in told
+
+
 def test_no_value_at_all_is_an_error(make_run: MakeRun, tmp_path: Path) -> None:
     make_run(None, seed=0, status="failed", error="Broken.")
     with pytest.raises(DataError, match=r"Broken\."):
@@ -141,6 +170,7 @@ def test_budgets_within_five_per_cent_are_equal(make_run: MakeRun, tmp_path: Pat
     [
         ("test/acuracy", None, ["--metric test/acuracy", "did you mean test/accuracy?"]),
         (None, "attention=fool", ["--baseline attention=fool is no group", "attention=full"]),
+        (None, "optimizer.lr=0.001", ["every group has that", "differ in attention"]),
         (None, "optimizer.lr=0.2", ["do not differ in optimizer.lr", "attention"]),
     ],
 )

@@ -5,6 +5,7 @@ from pathlib import Path
 from tests.analysis.conftest import MakeRun
 from xformer.analysis.grouping import differences, group_runs, name
 from xformer.analysis.load import Run, load_runs
+from xformer.analysis.settings import text
 from xformer.record.summary import Summary
 
 
@@ -52,6 +53,21 @@ def test_what_is_not_held_equal_is_said() -> None:
         {"attention": "local", "attention.x": 2, "lr": 2, "data": "b", "data.n": 2}, choices=("attention", "data"),
     )))  # fmt: skip
     assert (found.named, found.also) == (("attention",), ("lr", "data"))
+
+
+def test_numbers_that_agree_to_six_digits_are_told_apart() -> None:
+    key = "optimizer.lr"
+    groups = group_runs(runs({key: 0.12345678}, {key: 0.12345679}, {key: 0.5}))
+    assert [name(group, differences(groups).named) for group in groups] == [
+        f"{key}=0.12345678", f"{key}=0.12345679", f"{key}=0.5",
+    ]  # fmt: skip
+    assert text(1e-3) == "0.001"
+    assert text(1.0) == text(1)  # as they are equal
+
+
+def test_groups_that_read_alike_end_the_search() -> None:
+    assert named({"a": 1}, {"a": "1"}) == ()
+    assert named({"a": 1, "b": 1}, {"a": "1", "b": 1}, {"a": 1, "b": 2}) == ("b",)
 
 
 def test_a_value_that_is_null_is_not_one_that_is_missing() -> None:

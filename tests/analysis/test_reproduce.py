@@ -1,5 +1,6 @@
 """A committed table against runs made again."""
 
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,8 @@ from xformer.analysis.load import Run, load_runs, read_run
 from xformer.analysis.record import record
 from xformer.analysis.reproduce import judge, tolerance
 from xformer.analysis.study import Study
-from xformer.errors import DataError
+from xformer.commands.reproduce import _again
+from xformer.errors import DataError, RunError, XformerError
 from xformer.run import run
 
 METRIC = "test/accuracy"
@@ -83,6 +85,33 @@ def test_a_folder_keeps_what_a_person_wrote(sweep: Path, tmp_path: Path) -> None
     assert readme.read_text().endswith("Because of the data.\n")
 
 
+def test_a_folder_that_cannot_be_written_whole_is_left_alone(sweep: Path, make_run: MakeRun, tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    study = Study("attentions", "Which?", "attention=full", METRIC, "1 minute", tmp_path)
+    record(study, load_runs([sweep]), folder)
+
+    def refused(study: Study, words: str) -> None:
+        before = {file: file.read_bytes() for file in folder.iterdir()}
+        with pytest.raises(XformerError, match=words):
+            record(study, load_runs([sweep]), folder)
+        assert {file: file.read_bytes() for file in folder.iterdir()} == before
+
+    make_run(0.7, seed=3)  # what a table that was written after all would hold
+    refused(replace(study, baseline="attention=fool"), "is no group")
+    (folder / "README.md").write_text("All by hand.\n")
+    refused(study, "has no place for the findings: write the lines <!-- findings --> and")
+
+
+@pytest.mark.slow
+def test_a_launch_that_fails_does_not_pass_for_the_run_that_lies_there(
+    committed: Run, make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    shutil.copytree(make_run(0.8, seed=0), tmp_path / "again" / Path(committed.name).name / "run")
+    with pytest.raises(RunError, match=r"did not start or was killed; .*screen\.log says why"):
+        _again(committed, tmp_path / "again", ["no_such_key=1"])
+
+
 @pytest.mark.slow
 def test_a_study_is_reproduced_and_a_changed_hyper_parameter_is_loud(
     compose_job: ComposeJob, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -111,6 +140,7 @@ def test_a_study_is_reproduced_and_a_changed_hyper_parameter_is_loud(
     code, shown = reproduce()
     assert code == 0, shown
     assert "identical" in shown
+    assert "not run again" not in shown
     assert "1 pass" in shown
     shared = OmegaConf.load(folder / "shared.yml")
     shared.settings["optimizer.lr"] = 0.5
@@ -118,3 +148,4 @@ def test_a_study_is_reproduced_and_a_changed_hyper_parameter_is_loud(
     code, shown = reproduce()
     assert code == 1
     assert "optimizer.lr was 0.5 and is 0.001." in shown
+    assert "not run again: finished earlier in " in shown

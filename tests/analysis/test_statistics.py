@@ -2,6 +2,7 @@
 
 import math
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -95,6 +96,14 @@ def test_one_value_has_no_interval_and_equal_values_an_empty_one() -> None:
         found = interval([0.5] * count)
         assert found
         assert (found.low, found.high) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize("method", ["t", "bootstrap"])
+def test_values_that_differ_in_the_last_bit_have_an_interval(method: Literal["t", "bootstrap"]) -> None:
+    values = [0.3] * 11 + [0.1 + 0.2]
+    found = interval(values, method)
+    assert found
+    assert (found.low, found.high) == (min(values), max(values))
 
 
 def test_a_paired_difference_is_scipys_and_drops_what_seeds_do_to_both() -> None:

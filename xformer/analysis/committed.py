@@ -11,7 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import yaml  # type: ignore[import-untyped]
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from xformer.analysis.load import Run
 from xformer.analysis.settings import Value, replayed
@@ -65,8 +67,9 @@ def read_table(folder: Path) -> list[Run]:
         shared: Any = OmegaConf.to_container(OmegaConf.load(folder / SHARED))
         with (folder / RUNS).open(newline="", encoding="utf-8") as stream:
             return [_run(folder, row, shared) for row in csv.DictReader(stream)]
-    except (OSError, KeyError, TypeError, ValueError, IndexError) as error:
-        raise DataError(f"{folder} does not hold a table of runs ({RUNS} and {SHARED}): {error}.") from error
+    except (OSError, LookupError, TypeError, ValueError, yaml.YAMLError, csv.Error, OmegaConfBaseException) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{folder} does not hold a table of runs ({RUNS} and {SHARED}): {reason}.") from error
 
 
 def _row(run: Run, common: Mapping[str, Value], environments: list[dict[str, Any]]) -> dict[str, str]:

@@ -22,7 +22,7 @@ class Row:
     Attributes:
         name: the settings that tell it from the others.
         values: seed -> value of the metric.
-        lost: runs of this configuration that gave no value.
+        lost: runs of this configuration that gave no value, where no other of that seed did.
         difference: against the baseline over common seeds; None for the baseline, or where there are fewer than 2.
         p: corrected over the table.
         verdict: `better`, `worse`, `no difference shown`, `baseline`, or why there is none.
@@ -66,7 +66,7 @@ def compare(
 
     Raises:
         DataError: no run has a value.
-        ConfigError: no group is the baseline, or the metric is not known.
+        ConfigError: no group is the baseline, or all of them, or the metric is not known.
     """
     chosen = Metric.of(runs, metric)
     used, left_out = _usable(runs, chosen)
@@ -118,6 +118,7 @@ def _usable(runs: Sequence[Run], metric: Metric) -> tuple[list[Run], dict[str, s
 def _row(group: Group, differ: Difference, metric: Metric, lost: Sequence[Run], method: Method) -> Row:
     values = {run.seed: float(run.value(metric.name) or 0.0) for run in group.runs}
     own = [run for run in lost if run.summary.status != "finished" or run.value(metric.name) is None]
+    own = [run for run in own if run.seed not in values]  # the others were run again, and gave one
     gone = sum(all(_same(run, group, key) for key in differ.named) for run in own) if differ.named else len(own)
     seeds = list(values.values())
     return Row(
@@ -149,6 +150,8 @@ def _baseline(typed: str | None, rows: Sequence[Row], named: Sequence[str]) -> d
         raise ConfigError(f"--baseline {typed}: the groups do not differ in {unknown[0]}, but in {', '.join(named)}.")
     if not any(all(row.group.get(key) == value for key, value in wanted.items()) for row in rows):
         raise ConfigError(f"--baseline {typed} is no group; there are: {'; '.join(row.name for row in rows)}.")
+    if len(rows) > 1 and len(unknown) == len(wanted):
+        raise ConfigError(f"--baseline {typed}: every group has that; the groups differ in {', '.join(named)}.")
     return {key: value for key, value in wanted.items() if key not in unknown}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xformer.analysis.budget import Budget, quantity
+from xformer.analysis.budget import quantity
 from xformer.analysis.comparison import Comparison, Row
 from xformer.analysis.load import Run
 from xformer.analysis.statistics import interval
@@ -60,7 +60,7 @@ def cost(comparison: Comparison) -> "Figure | None":
         x, reach = getattr(row.budget, name), _reach(list(row.values.values()))
         look: dict[str, Any] = {"color": _COLOURS[index % 7], "marker": _MARKERS[index % 7], "capsize": 3}
         axes.errorbar([x], [row.mean], yerr=[[r] for r in reach], linestyle="none", label=row.name, **look)
-    front = pareto(comparison)
+    front = pareto(comparison, name)
     axes.plot(
         [getattr(row.budget, name) for row in front], [row.mean for row in front],
         color="#999999", linestyle="--", linewidth=1, zorder=0, label="Pareto front",
@@ -71,10 +71,10 @@ def cost(comparison: Comparison) -> "Figure | None":
     return figure
 
 
-def pareto(comparison: Comparison) -> list[Row]:
-    """The groups that no other group beats in quality at the same cost or less, by cost."""
+def pareto(comparison: Comparison, name: str) -> list[Row]:
+    """The groups that no other group beats in quality at the same cost or less, by cost: an attribute of `Budget`."""
     sign = 1 if comparison.metric.mode == "max" else -1
-    ordered = sorted(comparison.rows, key=lambda row: (_price(row.budget), -sign * row.mean))
+    ordered = sorted(comparison.rows, key=lambda row: (getattr(row.budget, name), -sign * row.mean))
     front: list[Row] = []
     for row in ordered:
         if not front or sign * row.mean > sign * front[-1].mean:
@@ -103,10 +103,6 @@ def write(comparison: Comparison, folder: Path) -> list[Path]:
         figure.savefig(folder / f"{name}.png", dpi=300)
         written += [folder / f"{name}.svg", folder / f"{name}.png"]
     return written
-
-
-def _price(budget: Budget) -> float:
-    return float(budget.flops or budget.seconds or 0.0)
 
 
 def _curve(runs: Sequence[Run], metric: str | None) -> Points:
@@ -145,7 +141,7 @@ def _lines(lines: Mapping[str, Points], x: str, y: str) -> "Figure | None":
 def _reach(values: Sequence[float]) -> tuple[float, float]:
     """How far the interval goes below and above the mean."""
     found, mean = interval(values, "t"), sum(values) / len(values)
-    return (mean - found.low, found.high - mean) if found else (0.0, 0.0)
+    return (max(0.0, mean - found.low), max(0.0, found.high - mean)) if found else (0.0, 0.0)  # never -1e-17
 
 
 def _empty() -> tuple["Figure", Any]:

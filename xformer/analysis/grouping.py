@@ -74,9 +74,11 @@ def _smallest(groups: Sequence[Group], keys: Sequence[str]) -> tuple[str, ...]:
             if _count(groups, chosen) == len(groups):
                 return chosen
     taken: tuple[str, ...] = ()
-    while _count(groups, taken) < len(groups):
-        taken += (max(candidates, key=lambda key: _count(groups, (*taken, key))),)
-    return taken
+    while True:
+        best = max(candidates, key=lambda key: _count(groups, (*taken, key)), default=None)
+        if best is None or _count(groups, (*taken, best)) == _count(groups, taken):
+            return taken
+        taken += (best,)
 
 
 def _count(groups: Sequence[Group], keys: Iterable[str]) -> int:

@@ -16,6 +16,7 @@ from xformer.record.summary import FILE as SUMMARY_FILE
 from xformer.record.summary import Summary, read_summary
 
 _HYDRA = Path(".hydra") / "hydra.yaml"
+_MARKS = (SUMMARY_FILE, CONFIG_FILE)
 _NOT_RUNS = {".hydra", "wandb", "checkpoints"}
 
 
@@ -55,8 +56,9 @@ def load_runs(paths: Iterable[str | Path]) -> list[Run]:
     """
     directories: dict[Path, None] = {}
     for path in paths:
-        matches = [Path(match) for match in sorted(glob.glob(str(path)))] or [Path(path)]
-        for match in matches:
+        matches = [Path(match) for match in sorted(glob.glob(str(path)))]
+        # A pattern such as `sweep/*` also matches what else lies there, as Hydra's multirun.yaml.
+        for match in [match for match in matches if match.is_dir() or match.name in _MARKS] or [Path(path)]:
             directories |= dict.fromkeys(run_directories(match))
     return [read_run(directory) for directory in directories]
 
@@ -69,7 +71,10 @@ def run_directories(path: Path) -> list[Path]:
     """
     if not path.exists():
         raise DataError(f"{path} is not there: give run directories, the directory of a sweep, or a study's name.")
-    marks = [path] if path.is_file() else [file for mark in (SUMMARY_FILE, CONFIG_FILE) for file in path.rglob(mark)]
+    if path.is_file():
+        marks = [path] if path.name in _MARKS else []
+    else:
+        marks = [file for mark in _MARKS for file in path.rglob(mark)]
     found = {mark.parent for mark in marks if not _NOT_RUNS & {*mark.parent.relative_to(path.parent).parts}}
     found |= {mark.parents[1] for mark in path.rglob(str(_HYDRA))}
     if not found:
@@ -84,6 +89,8 @@ def read_run(directory: Path) -> Run:
         DataError: a file in it is damaged.
     """
     config = _yaml(directory / CONFIG_FILE)
+    if config is not None and not (isinstance(config, dict) and "seed" in config):
+        raise DataError(f"{directory / CONFIG_FILE} is not the configuration of a run: it has no seed.")
     if (directory / SUMMARY_FILE).exists():
         summary = read_summary(directory)
     else:

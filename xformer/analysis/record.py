@@ -11,8 +11,10 @@ from xformer.analysis.formats import markdown
 from xformer.analysis.load import Run
 from xformer.analysis.study import Study
 from xformer.analysis.table import findings
+from xformer.errors import DataError
 
 _BEGIN, _END = "<!-- findings -->", "<!-- /findings -->"
+_BLOCK = re.compile(f"{_BEGIN}.*{_END}", re.DOTALL)
 
 
 def record(study: Study, runs: Sequence[Run], folder: Path | None = None) -> list[Path]:
@@ -20,19 +22,23 @@ def record(study: Study, runs: Sequence[Run], folder: Path | None = None) -> lis
 
     Returns:
         The files written.
+
+    Raises:
+        XformerError: the runs cannot be compared, or the README has no place for the findings; nothing is written.
     """
     folder = folder or study.folder
-    write_table(folder, runs)
     comparison = compare(runs, study.metric, study.baseline)
+    readme = folder / "README.md"
+    text = readme.read_text(encoding="utf-8") if readme.exists() else _frame(study)
+    if not _BLOCK.search(text):
+        raise DataError(f"{readme} has no place for the findings: write the lines {_BEGIN} and {_END} into it.")
+    write_table(folder, runs)
     drawn = write(comparison, folder)
     pictures = "\n".join(f"![{path.stem}]({path.name})" for path in drawn if path.suffix == ".svg")
     said = "\n".join(f"- {sentence}" for sentence in findings(comparison))
     table = "\n".join(line for line in markdown(comparison).splitlines() if line not in said.splitlines())
     block = f"{_BEGIN}\n{said}\n\n{table}\n\n{pictures}\n{_END}"
-    readme = folder / "README.md"
-    text = readme.read_text(encoding="utf-8") if readme.exists() else _frame(study)
-    text = re.sub(f"{_BEGIN}.*{_END}", lambda _: block, text, flags=re.DOTALL)
-    readme.write_text(text, encoding="utf-8")
+    readme.write_text(_BLOCK.sub(lambda _: block, text), encoding="utf-8")
     return [folder / RUNS, folder / SHARED, readme, *drawn]
 
 

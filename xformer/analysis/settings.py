@@ -46,7 +46,9 @@ def text(value: Value) -> str:
     """A value as the command line spells it."""
     if value is None:
         return "null"
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _relevant(settings: Mapping[str, Value]) -> dict[str, Value]:

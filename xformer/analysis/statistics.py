@@ -62,8 +62,8 @@ def interval(values: Sequence[float], method: Literal["auto", "t", "bootstrap"] 
     if len(values) < 2:
         return None
     chosen: Literal["t", "bootstrap"] = ("t" if len(values) < _FEW else "bootstrap") if method == "auto" else method
-    if len(set(values)) == 1:
-        return Interval(values[0], values[0], chosen)
+    if _all_the_same(values, max(map(abs, values))):
+        return Interval(min(values), max(values), chosen)
     if chosen == "t":
         found = stats.ttest_1samp(values, 0.0).confidence_interval(LEVEL)
         return Interval(float(found.low), float(found.high), chosen)
@@ -79,13 +79,18 @@ def paired(values: Sequence[float], others: Sequence[float]) -> Paired | None:
     if count < 2:
         return None
     scale = max(map(abs, [*values, *others]))
-    if max(differences) - min(differences) <= 1e-12 * scale:  # the same number, but for the last bit
+    if _all_the_same(differences, scale):
         mean = differences[0] if abs(differences[0]) > 1e-12 * scale else 0.0
         return Paired(mean, mean, mean, 2.0 ** (1 - count) if mean else 1.0, count)
     mean, error = float(np.mean(differences)), float(np.std(differences, ddof=1)) / math.sqrt(count)
     reach = error * float(special.stdtrit(count - 1, 1 - ALPHA / 2))
     p = 2 * float(special.stdtr(count - 1, -abs(mean) / error))
     return Paired(mean, mean - reach, mean + reach, p, count)
+
+
+def _all_the_same(values: Sequence[float], scale: float) -> bool:
+    """The same number, but for the last bit of the numbers it comes from."""
+    return bool(max(values) - min(values) <= 1e-12 * scale)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -57,7 +57,7 @@ def notes(comparison: Comparison) -> list[str]:
     floors = dict.fromkeys(floor for summary in summaries for floor in summary.floors.items())
     if floors and len(floors) <= 4:
         known = (f"{name} {value:.4f}" for name, value in floors if value is not None)
-        found.append(f"What knows nothing reaches (test/accuracy): {', '.join(known)}.")
+        found.append(f"What knows nothing reaches: {', '.join(known)}.")
     return found
 
 
@@ -80,7 +80,7 @@ def warned(comparison: Comparison) -> list[str]:
     """Warnings, then runs that are not in the table, each with its reason."""
     return [
         *(f"warning: {sentence}" for sentence in comparison.warnings),
-        *(f"not in the table: {run}: {reason}" for run, reason in comparison.left_out.items()),
+        *(f"not in the table: {run}: {' '.join(reason.split())}" for run, reason in comparison.left_out.items()),
     ]
 
 

@@ -1,5 +1,6 @@
 """Runs read from Weights & Biases' service instead of run directories."""
 
+import math
 from typing import Any
 
 from xformer.analysis.load import Run
@@ -41,12 +42,13 @@ def load_wandb(path: str) -> list[Run]:
 def _run(path: str, run: Any) -> Run:
     config = dict(run.config)
     choices = dict(tag.split("=", 1) for tag in run.tags if "=" in tag)
-    metrics = {k: float(v) for k, v in dict(run.summary).items() if "/" in k and isinstance(v, int | float)}
+    numbers = {k: float(v) for k, v in dict(run.summary).items() if "/" in k and isinstance(v, int | float)}
+    metrics: dict[str, float | None] = {k: v for k, v in numbers.items() if math.isfinite(v)}
     status = _STATUS.get(run.state, "failed")
     summary = Summary(
         "finished" if status == "finished" else "failed",
         error=None if status == "finished" else f"W&B has it as {run.state}.",
-        choices=choices, overrides=[], seed=config.get("seed"), metrics=dict(metrics),
+        choices=choices, overrides=[], seed=config.get("seed"), metrics=metrics,
         monitor=Monitor(**config["monitor"]) if "monitor" in config else None,
         tokens_seen=dict(run.summary).get("tokens"), git={"commit": getattr(run, "commit", None), "dirty": None},
     )  # fmt: skip

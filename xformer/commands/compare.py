@@ -19,9 +19,24 @@ def main() -> None:
     arguments = parser.parse_args()
     text = FORMATS[arguments.format](compared(arguments))
     if arguments.output:
-        arguments.output.write_text(text, encoding="utf-8")
+        save(text, arguments.output)
     else:
         print(text, end="")
+
+
+def save(text: str, file: Path) -> None:
+    """Write a file, and the directory that it is to lie in.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    from xformer.errors import ConfigError
+
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"-o {file} cannot be written: {error.strerror}; give another file.") from error
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:

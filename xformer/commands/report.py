@@ -8,7 +8,8 @@ def main() -> None:
     """Write the page, and the figures where they are asked for."""
     from xformer.analysis import figures
     from xformer.analysis.page import page
-    from xformer.commands.compare import add_selection, compared
+    from xformer.commands.compare import add_selection, compared, save
+    from xformer.errors import ConfigError
 
     parser = argparse.ArgumentParser(description=__doc__)
     add_selection(parser)
@@ -17,7 +18,10 @@ def main() -> None:
     parser.add_argument("--title", default="Comparison")
     arguments = parser.parse_args()
     comparison = compared(arguments)
-    arguments.output.write_text(page(comparison, arguments.title), encoding="utf-8")
+    save(page(comparison, arguments.title), arguments.output)
     print(arguments.output)
-    for path in figures.write(comparison, arguments.figures) if arguments.figures else []:
-        print(path)
+    try:
+        for path in figures.write(comparison, arguments.figures) if arguments.figures else []:
+            print(path)
+    except OSError as error:
+        raise ConfigError(f"--figures {arguments.figures} cannot be written: {error.strerror}.") from error

@@ -42,9 +42,11 @@ def main() -> None:
     where = arguments.directory or Path("outputs/reproduce") / f"{study.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     words = []
     for run in chosen:
-        verdict = judge(run, _again(run, where, arguments.overrides), metric, allowed)
+        again, earlier = _again(run, where, arguments.overrides)
+        verdict = judge(run, again, metric, allowed)
         words.append(verdict.word)
-        print(f"{verdict.word:<8}{verdict.cell}: {' '.join(verdict.said)}", flush=True)
+        said = [*verdict.said, f"not run again: finished earlier in {again.directory}."] if earlier else verdict.said
+        print(f"{verdict.word:<8}{verdict.cell}: {' '.join(said)}", flush=True)
     print(", ".join(f"{words.count(word)} {word}" for word in ("pass", "fail", "changed") if word in words))
     if set(words) != {"pass"}:
         sys.exit(1)
@@ -58,18 +60,33 @@ def _is_wanted(run: "Run", cells: str | None, seeds: str | None) -> bool:
     return settings and (seeds is None or str(run.seed) in seeds.split(","))
 
 
-def _again(run: "Run", where: Path, overrides: list[str]) -> "Run":
-    """Train a cell in a process of its own."""
+def _again(run: "Run", where: Path, overrides: list[str]) -> tuple["Run", bool]:
+    """Train a cell in a process of its own; also whether it was not, because an earlier one finished it there.
+
+    Raises:
+        RunError: nothing was trained, and what lies there is not this run's.
+    """
     from xformer.analysis.load import read_run, run_directories
     from xformer.errors import DataError, RunError
 
     directory = where / Path(run.name).name
+    before = _written(directory)
     code = "from xformer.cli import train; train()"
     words = [*run.summary.overrides, *overrides, f"hydra.sweep.dir='{directory}'", "hydra.sweep.subdir=run"]
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "screen.log").open("w") as screen:
-        subprocess.run([sys.executable, "-c", code, "-m", *words], stdout=screen, stderr=screen, check=False)
+        launched = subprocess.run([sys.executable, "-c", code, "-m", *words], stdout=screen, stderr=screen, check=False)
+    earlier = before is not None and _written(directory) == before
+    if earlier and launched.returncode != 0:
+        raise RunError(f"{directory.name} did not start or was killed; {directory / 'screen.log'} says why.")
     try:
-        return read_run(run_directories(directory)[0])
+        return read_run(run_directories(directory)[0]), earlier
     except DataError:
         raise RunError(f"{directory.name} did not start; {directory / 'screen.log'} says why.") from None
+
+
+def _written(directory: Path) -> int | None:
+    """When the summary of the run below was written, in nanoseconds; None where there is none."""
+    from xformer.record.summary import FILE
+
+    return max((file.stat().st_mtime_ns for file in directory.glob(f"*/{FILE}")), default=None)
