@@ -1,5 +1,6 @@
 """Composes configurations as train.py does, with everything small."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -32,6 +33,8 @@ def _same_start() -> Iterator[None]:
     torch.manual_seed(0)
     yield
     torch.use_deterministic_algorithms(False)
+    for variable in ("HYDRA_FULL_ERROR", "XFORMER_WRAPPED"):  # a command that ran in this process has set them
+        os.environ.pop(variable, None)
 
 
 @pytest.fixture(scope="session")
