@@ -19,7 +19,6 @@ from packaging.requirements import Requirement
 
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from xformer import cli, compatibility
-from xformer.benchmark import overhead
 from xformer.build import Plan
 from xformer.configuration import groups, validate
 from xformer.errors import IncompatibleError
@@ -92,6 +91,7 @@ COMPILED = [
     pytest.mark.slow,
     pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile calls a C++ compiler"),
 ]
+TINY_MODEL = "[task=language_modeling,data.block=16,data.batch_size=8,size=tiny]"
 XFORMER = [line for line in LINES if Command.of(line).program.startswith("xformer ")]
 
 
@@ -234,9 +234,8 @@ def test_an_xformer_command_runs(
         run(compose_job(*fast(train.cells()[0]), directory=Path(directory)))
         capsys.readouterr()
     monkeypatch.setenv("XFORMER_CACHE", str(cache))
-    monkeypatch.setattr(sys, "argv", shlex.split(line))
-    monkeypatch.setattr(overhead, "OVERRIDES", [*overhead.OVERRIDES, "size=tiny", "data.block=16"])
-    monkeypatch.setattr(overhead, "ROUNDS", 1)
+    tiny = ["rounds=1", "lengths=[64]", f"model={TINY_MODEL}"] if line.startswith("xformer benchmark") else []
+    monkeypatch.setattr(sys, "argv", [*shlex.split(line), *tiny])
     cli.main()
     assert capsys.readouterr().out
 

@@ -2,14 +2,12 @@
 
 import gc
 import itertools
-import weakref
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from tests.contracts.variants import (
     ATTENTIONS,
@@ -22,6 +20,7 @@ from tests.contracts.variants import (
 from xformer.attention import block_sparse
 from xformer.attention.base import AttentionContext
 from xformer.attention.capability import Capability
+from xformer.benchmark.live_bytes import LiveBytes
 from xformer.layers.initialise import initialise
 from xformer.position.base import PositionContext
 
@@ -43,37 +42,6 @@ class LargestTensor(TorchDispatchMode):
             if isinstance(tensor, torch.Tensor):
                 self.numel = max(self.numel, tensor.untyped_storage().nbytes() // tensor.element_size())
         return result
-
-
-class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of all storages that operations made and that are still there, and the most at any time.
-
-    It counts inside of autograd functions and of the backward pass too, and the same every time.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self._known: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor):
-                self._count(tensor.untyped_storage())
-        return result
-
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        key = storage._cdata
-        if key not in self._known:
-            self._known.add(key)
-            self.now += storage.nbytes()
-            self.peak = max(self.peak, self.now)
-            weakref.finalize(storage, self._forget, key, storage.nbytes())
-
-    def _forget(self, key: int, count: int) -> None:
-        self._known.discard(key)
-        self.now -= count
 
 
 @pytest.mark.parametrize("name", SUBQUADRATIC)

@@ -1,14 +1,30 @@
-"""Measure, and print ratios: `overhead`, the Trainer against a bare PyTorch loop."""
+"""Measure time and memory: `attention` alone, by variant and length, and the `overhead` of the Trainer."""
 
 import argparse
 import pkgutil
+from datetime import datetime
 from importlib import import_module
+from pathlib import Path
 
 from xformer import benchmark
 
 
 def main() -> None:
-    """Run the benchmark of the given name."""
+    """Answer one question, print the table, and keep it with its picture."""
+    from xformer.benchmark.settings import settings
+    from xformer.console import note
+
+    questions = [module.name for module in pkgutil.iter_modules([f"{benchmark.__path__[0]}/questions"])]
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("question", choices=[module.name for module in pkgutil.iter_modules(benchmark.__path__)])
-    import_module(f"xformer.benchmark.{parser.parse_args().question}").main()
+    parser.add_argument("question", choices=questions)
+    parser.add_argument("overrides", nargs="*", help="of conf/benchmark.yaml, such as lengths=[1024,2048]")
+    parser.add_argument("--quick", action="store_true", help="short lengths and few rounds: a minute")
+    parser.add_argument("--peers", action="store_true", help="measure the installed peers too")
+    parser.add_argument("--output", type=Path, help="where the results go; default outputs/benchmark/DATE-TIME")
+    given = parser.parse_intermixed_args()
+    config = settings(given.overrides, quick=given.quick)
+    results = import_module(f"xformer.benchmark.questions.{given.question}").measure(config, peers=given.peers)
+    results.print()
+    directory = given.output or Path("outputs/benchmark") / datetime.now().strftime("%Y-%m-%d-%H-%M-%S")
+    for path in results.save(directory):
+        note(f"written    {path}")

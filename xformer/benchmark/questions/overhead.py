@@ -1,13 +1,10 @@
 """What the Trainer costs: the same training steps under it, with logging on, and in a bare PyTorch loop.
 
-    xformer benchmark overhead
-
 Both sides train the same model (a decoder of 4 layers, d 256, 256 tokens, batch 8) on the same batches with the same
 optimiser, schedule and clipping. They take turns, so that a noisy machine is noisy for both, and the bare loop runs
 twice a round: the ratio of the two is the control, which shows what the noise alone makes.
 """
 
-import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,9 +14,10 @@ from typing import Any
 import torch
 from hydra import compose, initialize_config_dir
 from lightning.pytorch import Callback, LightningModule, Trainer
-from rich.console import Console
-from rich.table import Table
+from omegaconf import DictConfig
 
+from xformer.benchmark.results import Results
+from xformer.benchmark.timing import AGAIN, Times
 from xformer.build import Plan
 from xformer.callbacks.finite import FiniteLoss
 from xformer.callbacks.resume import ExactResume
@@ -28,12 +26,12 @@ from xformer.configuration import CONF
 from xformer.data.base import DataModule
 from xformer.logging.metrics_csv import MetricsCSV
 from xformer.logging.wandb import finish, wandb_logger
-from xformer.record.provenance import hardware
 from xformer.run import quieten
 from xformer.tasks.base import Task
 
-OVERRIDES = ["task=language_modeling", "data.block=256", "data.batch_size=8", "size=medium", "size.heads=4"]
-ROUNDS, STEPS, WARMUP = 5, 20, 3
+BARE = "bare loop"
+STEPS, WARMUP = 20, 3
+SHOWN = {"what": ("what", ""), "step_ms": ("ms per step", ".1f"), "throughput": ("throughput", ".3f")}
 
 
 class Stopwatch(Callback):
@@ -101,28 +99,26 @@ def bare(task: Task, plan: Plan, batches: Iterator[Any]) -> float:
     return (time.perf_counter() - started) / (STEPS - WARMUP)
 
 
-def main() -> None:
-    """Measure and print."""
+def measure(config: DictConfig, *, peers: bool) -> Results:
+    """Seconds per step of both sides, in turns.
+
+    Args:
+        config: `conf/benchmark.yaml`; `model` are overrides of `conf/train.yaml`.
+        peers: unused: the bare loop is the peer.
+    """
     quieten()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("train", overrides=OVERRIDES)
-    plan = Plan.of(config)
+        plan = Plan.of(compose("train", overrides=list(config.model)))
     data = plan.load_data()
     task = plan.build_task()
-    times: dict[str, list[float]] = {"bare": [], "bare again": [], "Trainer": []}
-    for _ in range(ROUNDS):
-        times["bare"].append(bare(task, plan, iter(data.train_dataloader())))
+    times = Times(BARE, {BARE: [], AGAIN: [], "Trainer": []})
+    for _ in range(config.rounds):
+        times.seconds[BARE].append(bare(task, plan, iter(data.train_dataloader())))
         with tempfile.TemporaryDirectory() as folder:
-            times["Trainer"].append(under_the_trainer(task, data, Path(folder)))
-        times["bare again"].append(bare(task, plan, iter(data.train_dataloader())))
-    _print(times, plan)
-
-
-def _print(times: dict[str, list[float]], plan: Plan) -> None:
-    table = Table(title=f"{hardware()['cpu']}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    for column in ("loop", "ms per step (median)", "throughput against bare (median of rounds)"):
-        table.add_column(column, justify="right")
-    for name, seconds in times.items():
-        ratio = statistics.median(b / s for b, s in zip(times["bare"], seconds, strict=True))
-        table.add_row(name, f"{1000 * statistics.median(seconds):.1f}", f"{ratio:.3f}")
-    Console().print(table)
+            times.seconds["Trainer"].append(under_the_trainer(task, data, Path(folder)))
+        times.seconds[AGAIN].append(bare(task, plan, iter(data.train_dataloader())))
+    rows = [
+        {"what": name, "step_ms": 1000 * times.median(name), "throughput": times.speed(name)} for name in times.seconds
+    ]
+    notes = ["throughput: against the bare loop, the median of the rounds' ratios; `again` is that loop once more."]
+    return Results("overhead", rows, SHOWN, notes=notes)

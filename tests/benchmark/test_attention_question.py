@@ -1,0 +1,92 @@
+"""What is measured computes the same thing, and what is told of the measurements is in them."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from xformer.benchmark.peers import PEERS, Peer
+from xformer.benchmark.questions.attention import TORCH, crossovers, label, measure
+from xformer.benchmark.settings import settings
+from xformer.benchmark.subjects import Fused, FusedWithDenseBias, Mixing, Projected, Shape, step
+from xformer.errors import ConfigError
+
+SHAPE = Shape(2, 8, 64, 128, causal=False)
+CAUSAL = Shape(2, 8, 64, 128, causal=True)
+
+
+def tensors(shape: Shape) -> tuple[torch.Tensor, ...]:
+    size = shape.batch, shape.heads, shape.length, shape.head_dim
+    return tuple(torch.randn(size, requires_grad=True) for _ in range(3))
+
+
+@pytest.mark.parametrize("shape", [SHAPE, CAUSAL])
+def test_full_and_both_of_torchs_are_the_same(shape: Shape) -> None:
+    inputs = tensors(shape)
+    expected = Fused(shape)(*inputs)
+    torch.testing.assert_close(Mixing({"attention": "full"}, shape)(*inputs), expected)
+    biased = FusedWithDenseBias(shape)
+    torch.testing.assert_close(biased(*inputs), expected)
+    with torch.no_grad():
+        biased.table[:, shape.length - 1 - 3] = 100.0  # the key three places before
+    torch.testing.assert_close(biased(*inputs)[:, :, 3:], inputs[2][:, :, :-3], atol=1e-3, rtol=1e-3)
+
+
+def test_a_window_is_the_peers_but_for_the_edge_of_its_blocks() -> None:
+    """local-attention reads whole neighbouring blocks: with two blocks these are everything, as a wide window is."""
+    peer = next(peer for peer in PEERS if peer.name == "local-attention")
+    pytest.importorskip("local_attention", reason="the extra `peers` has local-attention")
+    inputs = tensors(SHAPE)
+    ours = Mixing({"attention": "local", "window": 127}, SHAPE)(*inputs)
+    torch.testing.assert_close(peer.make(SHAPE)(*inputs), ours, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("peer", [peer for peer in PEERS if peer.shortest == 1], ids=lambda peer: peer.name)
+def test_a_peer_takes_what_ours_takes(peer: Peer) -> None:
+    if not peer.takes(SHAPE):
+        pytest.skip(f"{peer.package} is not installed")
+    ours: nn.Module = Projected(peer.ours, SHAPE) if peer.projects else Mixing(peer.ours, SHAPE)
+    inputs = (torch.randn(2, 128, 512, requires_grad=True),) if peer.projects else tensors(SHAPE)
+    theirs = peer.make(SHAPE)
+    assert theirs(*inputs).shape == ours(*inputs).shape
+    for module in (theirs, ours):
+        gradients = step(module, inputs, training=True)()
+        assert isinstance(gradients, tuple)
+        assert all(gradient is not None for gradient in gradients[: len(inputs)])
+
+
+def test_a_small_measurement_is_whole_and_is_kept(tmp_path: Path) -> None:
+    config = settings(["lengths=[32,64]", "rounds=1", "heads=2", "head_dim=8"], quick=True)
+    results = measure(config, peers=False)
+    results.print()
+    written = results.save(tmp_path)
+    assert {path.suffix for path in written} == {".csv", ".json", ".png"}
+    assert all(path.stat().st_size for path in written)
+    rows = list(csv.DictReader(written[0].read_text().splitlines()))
+    assert len(rows) == len(results.rows) == len(json.loads(written[1].read_text())["rows"])
+    causal = {row["variant"] for row in results.rows if row["form"] == "causal"}
+    both = {row["variant"] for row in results.rows}
+    assert both - causal == {"linformer"}  # which cannot be causal
+    assert {label(variant) for variant in config.variants} <= both
+    assert all(row["memory_bytes"] > 0 for row in results.rows)
+
+
+def test_a_crossover_is_the_length_from_which_on_all_are_faster() -> None:
+    def row(length: int, speed: float, variant: str = "local") -> dict[str, Any]:
+        return {"form": "causal", "against": TORCH, "variant": variant, "length": length, "training_speed": speed}
+
+    rows = [row(64, 1.2), row(128, 0.9), row(256, 1.1), row(512, 3.0), row(512, 1.0, TORCH), row(512, 0.5, "additive")]
+    assert crossovers(rows) == [f"causal, trains faster than {TORCH} from length: local 256, additive none to 512."]
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [("lenghts=[1]", "did you mean lengths"), ("lengths", "write key=value"), ("rounds=x", "rounds=x")],
+)
+def test_a_wrong_setting_is_refused_in_a_sentence(override: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        settings([override], quick=False)

@@ -1,0 +1,27 @@
+"""Turns are taken, and a ratio is that of its own turn."""
+
+import pytest
+
+from xformer.benchmark.timing import AGAIN, Times, interleaved
+
+
+def test_everything_runs_once_a_round_and_the_first_twice() -> None:
+    ran: list[str] = []
+    told: list[int] = []
+    steps = {name: lambda name=name: ran.append(name) for name in ("base", "one", "two")}
+    times = interleaved(steps, rounds=3, warmup=2, told=lambda: told.append(0))
+    assert {name: ran.count(name) for name in steps} == {"base": 10, "one": 5, "two": 5}
+    assert len(told) == len(ran)
+    assert {name: len(seconds) for name, seconds in times.seconds.items()} == dict.fromkeys([*steps, AGAIN], 3)
+    rounds = [ran[first : first + 4] for first in range(0, 20, 4)]
+    assert all(sorted(turn) == ["base", "base", "one", "two"] for turn in rounds)
+    assert len({turn[0] for turn in rounds}) == 3
+
+
+def test_a_speed_is_the_median_of_ratios_and_not_the_ratio_of_medians() -> None:
+    # The machine was ten times as slow in the second round and a hundred times in the third.
+    times = Times("base", {"base": [1.0, 10.0, 100.0], "other": [0.5, 5.0, 400.0], AGAIN: [1.0, 10.0, 100.0]})
+    assert times.speed("other") == pytest.approx(2)
+    assert times.speed("base", against="other") == pytest.approx(0.5)
+    assert times.speed(AGAIN) == 1
+    assert times.median("other") == 5

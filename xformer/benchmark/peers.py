@@ -1,0 +1,176 @@
+"""Other people's implementations of the same variants, as they are installed, on the same tensors.
+
+A peer of queries, keys and values is compared with our `Mixing`; one that has its own projections with our `Projected`.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from xformer.benchmark.subjects import FusedWithDenseBias, Shape
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One implementation.
+
+    Attributes:
+        name: what is measured.
+        package: has to be installed.
+        ours: the settings of our variant that computes the same.
+        build: the peer for a shape.
+        projects: whether it takes tokens and has projections of its own.
+        causal: the forms it has.
+        shortest: no shorter than this, where its pattern does not fit.
+        longest: no longer than this, where it runs out of memory.
+    """
+
+    name: str
+    package: str
+    ours: Mapping[str, Any]
+    build: Callable[[Shape], nn.Module]
+    projects: bool = False
+    causal: tuple[bool, ...] = (False, True)
+    shortest: int = 1
+    longest: int = 1 << 30
+
+    def make(self, shape: Shape) -> nn.Module:
+        """Build it, without the warnings of its own code about its own code."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return self.build(shape)
+
+    def takes(self, shape: Shape) -> bool:
+        """Whether its package is there, and has this form at this length."""
+        fits = self.shortest <= shape.length <= self.longest
+        return fits and shape.causal in self.causal and find_spec(self.package) is not None
+
+
+def _local_attention(shape: Shape) -> nn.Module:
+    from local_attention import LocalAttention
+
+    ahead = 0 if shape.causal else 1
+    return _Called(
+        LocalAttention(
+            window_size=64,
+            causal=shape.causal,
+            look_backward=1,
+            look_forward=ahead,
+            dropout=0.0,
+            autopad=True,
+            use_rotary_pos_emb=False,
+        )
+    )
+
+
+def _performer_pytorch(shape: Shape) -> nn.Module:
+    from performer_pytorch import FastAttention
+
+    return _Called(FastAttention(dim_heads=shape.head_dim, nb_features=256, causal=shape.causal))
+
+
+def _linformer(shape: Shape) -> nn.Module:
+    from linformer import LinformerSelfAttention
+
+    sizes = {"dim": shape.d_model, "seq_len": shape.length, "heads": shape.heads, "dim_head": shape.head_dim}
+    return _Called(LinformerSelfAttention(**sizes, k=256))
+
+
+def _bigbird(shape: Shape) -> nn.Module:
+    from transformers import BigBirdConfig
+    from transformers.models.big_bird.modeling_big_bird import BigBirdBlockSparseAttention, BigBirdModel
+
+    config = BigBirdConfig(
+        hidden_size=shape.d_model,
+        num_attention_heads=shape.heads,
+        block_size=64,
+        num_random_blocks=3,
+        max_position_embeddings=max(4096, shape.length),
+        attention_probs_dropout_prob=0.0,
+    )
+    attention = BigBirdBlockSparseAttention(config, seed=0).train()  # type: ignore[no-untyped-call]
+    masks = BigBirdModel.create_masks_for_block_sparse_attn(torch.ones(shape.batch, shape.length), 64)
+    blocked, band, rows, columns = masks
+    return _Called(
+        attention,
+        band_mask=band,
+        from_mask=rows,
+        to_mask=columns,
+        from_blocked_mask=blocked,
+        to_blocked_mask=blocked,
+    )
+
+
+def _longformer(shape: Shape) -> nn.Module:
+    from transformers import LongformerConfig
+    from transformers.models.longformer.modeling_longformer import LongformerSelfAttention
+
+    config = LongformerConfig(
+        hidden_size=shape.d_model,
+        num_attention_heads=shape.heads,
+        num_hidden_layers=1,
+        attention_window=[128],
+        attention_probs_dropout_prob=0.0,
+    )
+    nothing = torch.zeros(shape.batch, shape.length)
+    return _Called(
+        LongformerSelfAttention(config, layer_id=0),  # type: ignore[no-untyped-call]
+        attention_mask=nothing,
+        is_index_masked=nothing.bool(),
+        is_index_global_attn=nothing.bool(),
+        is_global_attn=False,
+    )
+
+
+def _x_transformers(shape: Shape) -> nn.Module:
+    from x_transformers.x_transformers import Attention
+
+    return _Called(
+        Attention(dim=shape.d_model, heads=shape.heads, dim_head=shape.head_dim, causal=shape.causal, flash=True)
+    )
+
+
+class _Called(nn.Module):
+    """A module with its further arguments, from inputs to the first thing it returns."""
+
+    def __init__(self, module: nn.Module, **arguments: Any) -> None:
+        super().__init__()
+        self.module, self.arguments = module, arguments
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Call it."""
+        found = self.module(*inputs, **self.arguments)
+        output: Tensor = found[0] if isinstance(found, tuple) else found
+        return output
+
+
+_WINDOW = {"attention": "local", "window": 64}
+_BIGBIRD = {"attention": "bigbird", "block": 64, "random_blocks": 3}
+PEERS = [
+    Peer("local-attention", "local_attention", _WINDOW, _local_attention),
+    Peer("Longformer (transformers)", "transformers", _WINDOW, _longformer, projects=True, causal=(False,)),
+    Peer("BigBird (transformers)", "transformers", _BIGBIRD, _bigbird, projects=True, causal=(False,), shortest=1024),
+    Peer(
+        "linformer",
+        "linformer",
+        {"attention": "linformer", "rank": 256, "sharing": "headwise"},
+        _linformer,
+        projects=True,
+        causal=(False,),
+    ),
+    Peer("performer-pytorch", "performer_pytorch", {"attention": "performer", "features": 256}, _performer_pytorch),
+    Peer("x-transformers", "x_transformers", {"attention": "full"}, _x_transformers, projects=True),
+    Peer(
+        "torch fused, dense trained bias",
+        "torch",
+        {"attention": "full", "position": "t5"},
+        FusedWithDenseBias,
+        longest=4096,
+    ),
+]
+"""What is compared with what."""

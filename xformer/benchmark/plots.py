@@ -1,0 +1,56 @@
+"""The pictures of a benchmark: one line for each variant, both axes logarithmic."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def by_length(
+    rows: Sequence[Mapping[str, Any]],
+    path: Path,
+    *,
+    x: str,
+    y: str,
+    panel: str,
+    names: Mapping[Any, str],
+    label: str,
+) -> None:
+    """Draw y over x for each variant, a panel for each value of one column.
+
+    Args:
+        rows: with the columns x, y, `variant` and that of the panels.
+        path: of the picture; its ending decides the format.
+        x: the column of the horizontal axis.
+        y: the column of the vertical axis.
+        panel: the column that tells panels apart.
+        names: its values, and the panels' titles.
+        label: of the vertical axis.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    shown = [value for value in names if any(row[panel] == value for row in rows)]
+    figure, axes = pyplot.subplots(1, len(shown), figsize=(5.5 * len(shown), 4), sharey=True, squeeze=False)
+    variants = list(dict.fromkeys(row["variant"] for row in rows))
+    colours = pyplot.colormaps["tab20"].colors  # type: ignore[attr-defined]
+    for axis, value in zip(axes[0], shown, strict=True):
+        for number, variant in enumerate(variants):
+            points = sorted((row[x], row[y]) for row in rows if row["variant"] == variant and row[panel] == value)
+            if points:
+                style = "--" if number == 0 else "-"
+                colour = colours[number % len(colours)]
+                axis.plot(*zip(*points, strict=True), style, marker="o", markersize=3, label=variant, color=colour)
+        axis.set(xscale="log", yscale="log", title=names[value], xlabel=x)
+        ticks = sorted({row[x] for row in rows})
+        axis.set_xticks(ticks, [str(tick) for tick in ticks])
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+    axes[0][0].set_ylabel(label)
+    found = {text: line for axis in axes[0] for line, text in zip(*axis.get_legend_handles_labels(), strict=True)}
+    axes[0][-1].legend(
+        found.values(), found.keys(), fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False
+    )
+    figure.savefig(path, dpi=150, bbox_inches="tight")
+    pyplot.close(figure)

@@ -1,0 +1,1 @@
+"""One module a question; `measure` answers it."""

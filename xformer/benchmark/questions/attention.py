@@ -1,0 +1,195 @@
+"""Attention alone: time and memory by variant and length, against torch's fused attention and against peers."""
+
+import gc
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from rich.progress import Progress
+from torch import Tensor, nn
+
+from xformer.attention.base import Attention
+from xformer.attention.capability import Capability
+from xformer.benchmark.live_bytes import LiveBytes
+from xformer.benchmark.peers import PEERS, Peer
+from xformer.benchmark.plots import by_length
+from xformer.benchmark.results import Results, Row
+from xformer.benchmark.subjects import Fused, Mixing, Projected, Shape, step
+from xformer.benchmark.timing import AGAIN, Times, interleaved
+from xformer.configuration import CONF, target
+
+TORCH = "torch fused"
+SHOWN = {
+    "variant": ("variant", ""),
+    "forward_ms": ("forward ms", ".1f"),
+    "forward_speed": ("speed", ".2f"),
+    "training_ms": ("training ms", ".1f"),
+    "training_speed": ("speed", ".2f"),
+    "memory_ratio": ("memory", ".2f"),
+}
+SPLIT = ("length", "form", "against")
+NOTES = (
+    "training: forward and backward. speed: how many times as fast as `against`; the median of the rounds' ratios.",
+    "memory: the most bytes alive beyond inputs and weights, gradients included, in forward and backward.",
+    f"{AGAIN}: the baseline once more; what its speed differs from 1 is noise.",
+)
+
+
+def measure(config: DictConfig, *, peers: bool) -> Results:
+    """Every variant at every length, bidirectional and causal.
+
+    Args:
+        config: `conf/benchmark.yaml`.
+        peers: whether to measure the installed peers too, each against our variant.
+    """
+    # Numbers too small to be normal take the processor a hundred times as long, and decide nothing.
+    torch.set_flush_denormal(True)
+    with Progress(transient=True) as progress:
+        bar = progress.add_task("measuring", total=None)
+
+        def told() -> None:
+            progress.advance(bar)
+
+        rows: list[Row] = []
+        for shape in _shapes(config):
+            progress.update(bar, description=f"length {shape.length}, {shape.form}")
+            rows += _variants(config, shape, told)
+            if peers:
+                for peer in PEERS:
+                    if peer.takes(shape):
+                        rows += _against(peer, config, shape, told)
+    return Results("attention", rows, SHOWN, SPLIT, plot, [*crossovers(rows), *NOTES])
+
+
+def _variants(config: DictConfig, shape: Shape, told: Callable[[], object]) -> Iterator[Row]:
+    subjects: dict[str, nn.Module] = {TORCH: Fused(shape)}
+    for settings in OmegaConf.to_container(config.variants):  # type: ignore[union-attr]
+        assert isinstance(settings, dict)
+        if _possible(settings, shape):
+            subjects[label(settings)] = Mixing(settings, shape)
+    yield from _rows(subjects, _tensors(config, shape, projects=False), config.rounds, shape, told)
+
+
+def _against(peer: Peer, config: DictConfig, shape: Shape, told: Callable[[], object]) -> Iterator[Row]:
+    ours = Projected(peer.ours, shape) if peer.projects else Mixing(peer.ours, shape)
+    subjects = {peer.name: peer.make(shape), label(peer.ours): ours}
+    yield from _rows(subjects, _tensors(config, shape, projects=peer.projects), config.rounds, shape, told)
+
+
+def _rows(
+    subjects: Mapping[str, nn.Module],
+    inputs: tuple[Tensor, ...],
+    rounds: int,
+    shape: Shape,
+    told: Callable[[], object],
+) -> Iterator[Row]:
+    forward, training = (
+        interleaved(
+            {name: step(module, inputs, training=training) for name, module in subjects.items()},
+            rounds=rounds,
+            told=told,
+        )
+        for training in (False, True)
+    )
+    memory = {name: _extra_bytes(step(module, inputs, training=True)) for name, module in subjects.items()}
+    for name in (*subjects, AGAIN):
+        yield _row(name, shape, forward, training, memory)
+
+
+def _row(name: str, shape: Shape, forward: Times, training: Times, memory: dict[str, int]) -> Row:
+    own, base = memory[training.baseline if name == AGAIN else name], memory[training.baseline]
+    return {
+        "length": shape.length,
+        "form": shape.form,
+        "variant": f"{AGAIN}: {training.baseline}" if name == AGAIN else name,
+        "against": training.baseline,
+        "forward_ms": 1000 * forward.median(name),
+        "forward_speed": forward.speed(name),
+        "training_ms": 1000 * training.median(name),
+        "training_speed": training.speed(name),
+        "memory_bytes": own,
+        "memory_ratio": own / base,
+    }
+
+
+def crossovers(rows: Sequence[Row]) -> list[str]:
+    """For each form, from which length on each variant trains faster than torch's fused attention."""
+    sentences = []
+    for form in dict.fromkeys(row["form"] for row in rows):
+        speeds: dict[str, dict[int, float]] = {}
+        for row in rows:
+            if (row["form"], row["against"]) == (form, TORCH) and TORCH not in row["variant"]:
+                speeds.setdefault(row["variant"], {})[row["length"]] = row["training_speed"]
+        found = ", ".join(f"{variant} {_faster_from(by_length)}" for variant, by_length in speeds.items())
+        sentences.append(f"{form}, trains faster than {TORCH} from length: {found}.")
+    return sentences
+
+
+def _faster_from(speeds: Mapping[int, float]) -> str:
+    """The shortest length from which on every one measured is faster."""
+    slower = max((length for length, speed in speeds.items() if speed <= 1), default=0)
+    return str(min((length for length in speeds if length > slower), default=f"none to {max(speeds)}"))
+
+
+def plot(rows: Sequence[Row], path: Path) -> None:
+    """Time of forward and backward by length, a panel for each form."""
+    by_length(
+        [row for row in rows if row["against"] == TORCH and AGAIN not in row["variant"]],
+        path,
+        x="length",
+        y="training_ms",
+        panel="form",
+        names={"bidirectional": "bidirectional", "causal": "causal"},
+        label="forward + backward (ms)",
+    )
+
+
+def _extra_bytes(call: Callable[[], object]) -> int:
+    """The most bytes alive at once beyond inputs and weights, gradients included."""
+    gc.collect()
+    if torch.cuda.is_available():
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        call()
+        peak: int = torch.cuda.max_memory_allocated()
+        return peak - before
+    live = LiveBytes()
+    with live:
+        call()
+    return live.peak
+
+
+def _shapes(config: DictConfig) -> Iterable[Shape]:
+    for length in config.lengths:
+        for causal in config.causal:
+            yield Shape(config.batch, config.heads, config.head_dim, length, causal)
+
+
+def _possible(settings: Mapping[str, Any], shape: Shape) -> bool:
+    node = OmegaConf.load(CONF / "attention" / f"{settings['attention']}.yaml")
+    assert isinstance(node, DictConfig)
+    found = target(node)
+    assert isinstance(found, type)
+    assert issubclass(found, Attention)
+    able = not shape.causal or Capability.CAUSAL in found.provides
+    return able and shape.length <= int(settings.get("longest", shape.length))
+
+
+def _tensors(config: DictConfig, shape: Shape, *, projects: bool) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(0)
+    size = (
+        (shape.batch, shape.length, shape.d_model)
+        if projects
+        else (shape.batch, shape.heads, shape.length, shape.head_dim)
+    )
+    device, dtype = ("cuda" if torch.cuda.is_available() else "cpu"), getattr(torch, config.dtype)
+    return tuple(
+        torch.randn(size, generator=generator).to(device, dtype).requires_grad_() for _ in range(1 if projects else 3)
+    )
+
+
+def label(settings: Mapping[str, Any]) -> str:
+    """A variant and its position scheme in a word: `full+alibi`."""
+    return "+".join(str(settings[key]) for key in ("attention", "position") if key in settings)

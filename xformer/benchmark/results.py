@@ -1,0 +1,85 @@
+"""What a benchmark leaves behind: a table on the screen, the same as CSV and JSON, and a picture."""
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from xformer.record.provenance import hardware, package_versions
+
+Row = dict[str, Any]
+"""One line of a table, by column."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """The answer to one question.
+
+    Attributes:
+        question: the benchmark's name.
+        rows: all measurements.
+        shown: the columns of the tables on the screen, each with its heading and the format of its numbers.
+        split: columns of which each combination has a table of its own, under their values.
+        plot: draws the rows into a file; None where there is nothing to draw.
+        notes: sentences under the table.
+    """
+
+    question: str
+    rows: Sequence[Row]
+    shown: dict[str, tuple[str, str]]
+    split: Sequence[str] = ()
+    plot: Callable[[Sequence[Row], Path], None] | None = None
+    notes: Sequence[str] = field(default=())
+
+    def print(self) -> None:
+        """The tables, on what they were measured, and the notes."""
+        machine, console = hardware(), Console()
+        device = machine["cuda"][0] if machine["cuda"] else f"{machine['cpu']}, {machine['torch_threads']} threads"
+        console.print(f"{device}, torch {package_versions()['torch']}", highlight=False)
+        for values in dict.fromkeys(tuple(row[column] for column in self.split) for row in self.rows):
+            table = Table(title=self._title(values), title_justify="left")
+            for heading, form in self.shown.values():
+                table.add_column(heading, justify="right" if form else "left", no_wrap=True)
+            for row in self.rows:
+                if tuple(row[column] for column in self.split) == values:
+                    table.add_row(*(_written(row.get(column), form) for column, (_, form) in self.shown.items()))
+            console.print(table)
+        for note in self.notes:
+            console.print(note, highlight=False, soft_wrap=True)
+
+    def _title(self, values: tuple[object, ...]) -> str | None:
+        return ", ".join(f"{column} {value}" for column, value in zip(self.split, values, strict=True)) or None
+
+    def save(self, directory: Path) -> list[Path]:
+        """Write the CSV, the JSON with the machine and the versions, and the picture; returns their paths."""
+        directory.mkdir(parents=True, exist_ok=True)
+        table, record = directory / f"{self.question}.csv", directory / f"{self.question}.json"
+        columns = list(dict.fromkeys(column for row in self.rows for column in row))
+        with table.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(self.rows)
+        content = {
+            "question": self.question,
+            "hardware": hardware(),
+            "versions": package_versions(),
+            "notes": list(self.notes),
+            "rows": list(self.rows),
+        }
+        record.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        if self.plot is None:
+            return [table, record]
+        picture = directory / f"{self.question}.png"
+        self.plot(self.rows, picture)
+        return [table, record, picture]
+
+
+def _written(value: Any, form: str) -> str:
+    if value is None:
+        return "not exposed"
+    return format(value, form) if form else str(value)

@@ -1,0 +1,41 @@
+"""The settings of a benchmark: `conf/benchmark.yaml`, the quick ones on top of it, then the command line's."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from xformer.configuration import CONF, nearest
+from xformer.errors import ConfigError
+
+QUICK: dict[str, Any] = {"lengths": [256, 1024], "rounds": 3}
+
+
+def settings(overrides: Sequence[str], *, quick: bool) -> DictConfig:
+    """Compose and check.
+
+    Raises:
+        ConfigError: a key that there is not, or something that is no `key=value`.
+    """
+    config = OmegaConf.load(CONF / "benchmark.yaml")
+    assert isinstance(config, DictConfig)
+    OmegaConf.set_struct(config, True)
+    if quick:
+        config.merge_with(QUICK)
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise ConfigError(
+                f"{override} is no setting; write key=value, with a key of {', '.join(map(str, config))}."
+            )
+        before = config.get(key) if key in config else None
+        try:
+            config.merge_with_dotlist([override])
+        except OmegaConfBaseException as error:
+            raise ConfigError(
+                f"{key}={value} cannot be set in conf/benchmark.yaml; {nearest(key.split('.')[0], map(str, config))}"
+            ) from error
+        if before is not None and not isinstance(config[key], type(before)):
+            raise ConfigError(f"{override} has the wrong type: like {key}={before}, it is a {type(before).__name__}.")
+    return config
