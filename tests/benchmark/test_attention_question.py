@@ -39,7 +39,6 @@ def test_full_and_both_of_torchs_are_the_same(shape: Shape) -> None:
 def test_a_window_is_the_peers_but_for_the_edge_of_its_blocks() -> None:
     """local-attention reads whole neighbouring blocks: with two blocks these are everything, as a wide window is."""
     peer = next(peer for peer in PEERS if peer.name == "local-attention")
-    pytest.importorskip("local_attention", reason="the extra `peers` has local-attention")
     inputs = tensors(SHAPE)
     ours = Mixing({"attention": "local", "window": 127}, SHAPE)(*inputs)
     torch.testing.assert_close(peer.make(SHAPE)(*inputs), ours, atol=1e-5, rtol=1e-5)
@@ -47,8 +46,6 @@ def test_a_window_is_the_peers_but_for_the_edge_of_its_blocks() -> None:
 
 @pytest.mark.parametrize("peer", [peer for peer in PEERS if peer.shortest == 1], ids=lambda peer: peer.name)
 def test_a_peer_takes_what_ours_takes(peer: Peer) -> None:
-    if not peer.takes(SHAPE):
-        pytest.skip(f"{peer.package} is not installed")
     ours: nn.Module = Projected(peer.ours, SHAPE) if peer.projects else Mixing(peer.ours, SHAPE)
     inputs = (torch.randn(2, 128, 512, requires_grad=True),) if peer.projects else tensors(SHAPE)
     theirs = peer.make(SHAPE)

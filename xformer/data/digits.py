@@ -14,7 +14,7 @@ from xformer.data.cache import digest
 from xformer.data.facts import Facts
 from xformer.data.floors import majority
 from xformer.data.generated import at_least
-from xformer.data.hold_out import check_fractions, hold_out
+from xformer.data.hold_out import check_fractions, deal_images
 
 
 class Images:
@@ -82,7 +82,7 @@ class Digits(DataModule):
 
         pixels, digits = load_digits(return_X_y=True)
         tokens, labels = pixels.astype(np.int64), digits.astype(np.int64)
-        rows = hold_out(len(labels), self.fractions, self.split_seed)
+        rows = deal_images(len(labels), self.fractions, self.split_seed)
         self.splits = {name: Images(tokens[rows[name]], labels[rows[name]]) for name in ("train", "val", "test")}
         counts = np.bincount(labels[rows["train"]], minlength=10).tolist()
         self.facts = Facts(vocabulary=17, length=tokens.shape[1], classes=10, class_counts=counts)

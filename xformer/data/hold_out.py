@@ -21,7 +21,7 @@ def check_fractions(val_fraction: float, test_fraction: float) -> None:
         )
 
 
-def hold_out(total: int, fractions: Mapping[str, float], seed: int) -> dict[str, Int64[np.ndarray, " rows"]]:
+def deal(total: int, fractions: Mapping[str, float], seed: int) -> dict[str, Int64[np.ndarray, " rows"]]:
     """Shuffle the rows from 0 to `total` and deal them out.
 
     Args:
@@ -30,14 +30,20 @@ def hold_out(total: int, fractions: Mapping[str, float], seed: int) -> dict[str,
         seed: decides which item goes where.
 
     Returns:
-        The rows of each of those splits, and under "train" the rest.
+        The rows of each of those splits, which may be none, and under "train" the rest.
+    """
+    counts = [round(total * fraction) for fraction in fractions.values()]
+    order = np.random.default_rng(seed).permutation(total)
+    return dict(zip((*fractions, "train"), np.split(order, np.cumsum(counts)), strict=True))
+
+
+def deal_images(total: int, fractions: Mapping[str, float], seed: int) -> dict[str, Int64[np.ndarray, " rows"]]:
+    """The same, where every split has to get something.
 
     Raises:
         ConfigError: a split gets nothing.
     """
-    counts = [round(total * fraction) for fraction in fractions.values()]
-    order = np.random.default_rng(seed).permutation(total)
-    rows = dict(zip((*fractions, "train"), np.split(order, np.cumsum(counts)), strict=True))
+    rows = deal(total, fractions, seed)
     for name, part in rows.items():
         if not len(part):
             asked = " and ".join(f"data.{split}_fraction={fraction}" for split, fraction in fractions.items())

@@ -17,7 +17,7 @@ from xformer.data.facts import Facts, ImageFacts
 from xformer.data.flat import Flat
 from xformer.data.floors import majority
 from xformer.data.generated import at_least
-from xformer.data.hold_out import check_fractions, hold_out
+from xformer.data.hold_out import check_fractions, deal_images
 from xformer.data.pictures import Pictures, read
 from xformer.errors import ConfigError, DataError
 
@@ -141,7 +141,7 @@ class Images(DataModule):
         needed = {name: share for name, share in self.fractions.items() if share > 0 or name == "val"}
         missing = {name: share for name, share in needed.items() if name not in found}
         own = {name: (pictures, np.arange(len(pictures))) for name, pictures in found.items()}
-        dealt = hold_out(len(found["train"]), missing, self.split_seed) if missing else {}
+        dealt = deal_images(len(found["train"]), missing, self.split_seed) if missing else {}
         splits = {**own, **{name: (found["train"], rows) for name, rows in dealt.items()}}
         return {name: splits[name] for name in ("train", "val", "test") if name in splits}
 

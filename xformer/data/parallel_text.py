@@ -11,6 +11,7 @@ from xformer.data.cache import cached, digest, fingerprint
 from xformer.data.corpus import Aligned, Corpus, Part, Table, aligned, of_dataset, survey
 from xformer.data.facts import Facts
 from xformer.data.generated import at_least
+from xformer.data.hold_out import deal
 from xformer.data.pairs import Pairs
 from xformer.data.tables import Files, read_tables
 from xformer.data.tokenizer import Tokenizer
@@ -18,7 +19,7 @@ from xformer.data.translations import Translations, pack_pairs
 from xformer.errors import ConfigError, DataError
 
 # Raise it whenever the packing changes: a cache written by another version is then not found.
-VERSION = 1
+VERSION = 2
 
 
 class ParallelText(Pairs):
@@ -136,21 +137,21 @@ class ParallelText(Pairs):
 
     def _hold_out(self, found: dict[str, Corpus], count: int) -> dict[str, Corpus]:
         """Take pairs at random out of "train" for the splits that the source does not bring itself."""
-        place = np.random.default_rng(self.split_seed).permutation(count)
-        splits, first = dict(found), 0
-        for split, fraction in self.fractions.items():
-            if split in found or (split == "test" and fraction == 0):
-                continue
-            last = first + round(count * fraction)
-            if last == first:
+        wanted = {
+            split: share
+            for split, share in self.fractions.items()
+            if split not in found and (split == "val" or share > 0)
+        }
+        dealt = deal(count, wanted, self.split_seed)
+        for split, fraction in wanted.items():
+            if not len(dealt[split]):
                 name = "validation" if split == "val" else "test"
                 raise DataError(
                     f"data.{name}_fraction={fraction} of {count} pairs leaves none for {split}: raise it, or give the "
                     "split."
                 )
-            splits[split] = Part(found["train"], (place >= first) & (place < last))
-            first = last
-        splits["train"] = Part(found["train"], place >= first)
+        parts = {split: Part(found["train"], np.isin(np.arange(count), rows)) for split, rows in dealt.items()}
+        splits = {**found, **parts}
         return {split: splits[split] for split in ("train", "val", "test") if split in splits}
 
     def load(self) -> None:

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from xformer.data.hold_out import deal
 from xformer.data.sources import NAMES, expand, load_dataset_splits
 from xformer.errors import ConfigError, DataError
 
@@ -71,15 +70,9 @@ def hold_out(tables: dict[str, Columns], fractions: Mapping[str, float], seed: i
     Returns:
         The same columns under "train", "val" and "test", as far as they exist, in this order.
     """
-    rows = len(next(iter(tables["train"].values())))
-    order = np.random.default_rng(seed).permutation(rows)
-    found, first = dict(tables), 0
-    for split, fraction in fractions.items():
-        if split not in tables and fraction > 0:
-            last = first + round(rows * fraction)
-            found[split] = _rows(tables["train"], order[first:last])
-            first = last
-    found["train"] = _rows(tables["train"], order[first:])
+    wanted = {split: share for split, share in fractions.items() if split not in tables and share > 0}
+    dealt = deal(len(next(iter(tables["train"].values()))), wanted, seed)
+    found = tables | {split: _rows(tables["train"], rows) for split, rows in dealt.items()}
     return {split: found[split] for split in NAMES if split in found}
 
 

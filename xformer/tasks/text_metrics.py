@@ -1,5 +1,7 @@
 """Scores of written text against references, computed by sacrebleu itself (Post 2018) over all processes' texts."""
 
+from abc import abstractmethod
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -24,9 +26,9 @@ class TextMetric(Metric):
         self.add_state("written", [], dist_reduce_fx="cat")
         self.add_state("references", [], dist_reduce_fx="cat")
 
+    @abstractmethod
     def score(self, written: list[str], references: list[str]) -> float:
         """The score of texts."""
-        raise NotImplementedError
 
     def update(self, written: list[str], references: list[str]) -> None:
         """Take in a batch.
