@@ -33,6 +33,7 @@ def _same_start() -> Iterator[None]:
     torch.manual_seed(0)
     yield
     torch.use_deterministic_algorithms(False)
+    torch.set_flush_denormal(False)  # which every command switches on
     for variable in ("HYDRA_FULL_ERROR", "XFORMER_WRAPPED"):  # a command that ran in this process has set them
         os.environ.pop(variable, None)
 

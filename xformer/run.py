@@ -12,6 +12,7 @@ from xformer import build, compatibility, console, continuation, launch
 from xformer.callbacks.throughput import Throughput
 from xformer.configuration import validate
 from xformer.data.base import DataModule
+from xformer.denormals import flush_denormals
 from xformer.job import Job
 from xformer.record.flops import flops_per_token
 from xformer.record.recording import recording
@@ -28,6 +29,7 @@ def run(job: Job) -> float | None:
     Raises:
         XformerError: what the user can mend.
     """
+    flush_denormals()
     quieten()
     done = continuation.finished(job)
     if done is not None:

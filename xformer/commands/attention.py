@@ -16,8 +16,10 @@ def main() -> None:
     from xformer.analysis.attention_files import write
     from xformer.analysis.attention_maps import attention_maps
     from xformer.analysis.reading import read
+    from xformer.denormals import flush_denormals
     from xformer.runs import open_run
 
+    flush_denormals()
     run = open_run(asked.run)
     reading = read(run.task, run.data, asked.input, asked.target)
     maps = attention_maps(run.task.model, reading.forward)

@@ -13,6 +13,7 @@ def main() -> None:
     """Answer one question, print the table, and keep it with its picture."""
     from xformer.benchmark.settings import settings
     from xformer.console import note
+    from xformer.denormals import flush_denormals
 
     questions = [module.name for module in pkgutil.iter_modules([f"{benchmark.__path__[0]}/questions"])]
     parser = argparse.ArgumentParser(description=__doc__)
@@ -22,6 +23,7 @@ def main() -> None:
     parser.add_argument("--peers", action="store_true", help="measure the installed peers too")
     parser.add_argument("--output", type=Path, help="where the results go; default outputs/benchmark/DATE-TIME")
     given = parser.parse_intermixed_args()
+    flush_denormals()
     config = settings(given.overrides, quick=given.quick)
     results = import_module(f"xformer.benchmark.questions.{given.question}").measure(config, peers=given.peers)
     results.print()

@@ -14,10 +14,12 @@ def main() -> None:
     options = parser.parse_args()
 
     from xformer import console
+    from xformer.denormals import flush_denormals
     from xformer.evaluation import evaluate
     from xformer.run import quieten
     from xformer.runs import open_run
 
+    flush_denormals()
     quieten()
     found = evaluate(open_run(options.run), options.data, options.split)
     console.metrics(found.metrics, {"model": found.checkpoint, "data": found.description})

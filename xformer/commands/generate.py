@@ -14,9 +14,11 @@ def main() -> None:
 
     from xformer import console
     from xformer.decoding.generation import Settings, Writer
+    from xformer.denormals import flush_denormals
     from xformer.run import quieten
     from xformer.runs import open_run
 
+    flush_denormals()
     quieten()
     taken = vars(options)
     run, prompt, file = (taken.pop(name) for name in ("run", "prompt", "file"))
