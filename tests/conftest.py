@@ -63,7 +63,9 @@ def compose_job(tmp_path: Path, cache: Path) -> Iterator[ComposeJob]:
         with open_dict(config):
             del config["hydra"]
         OmegaConf.set_struct(config, True)
-        return Job(config, where, chosen, list(overrides), sweep)
+        job = Job(config, where, chosen, list(overrides), sweep)
+        job.give()
+        return job
 
     yield make
     GlobalHydra.instance().clear()

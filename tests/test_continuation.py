@@ -94,7 +94,7 @@ def test_a_study_says_what_it_asks_and_can_be_continued(name: str, compose_job: 
 
 @pytest.mark.slow
 def test_a_sweep_that_is_killed_and_started_again_ends_with_every_cell_once(tmp_path: Path, cache: Path) -> None:
-    overrides = ["experiment=attentions", "attention=full,linformer", "seed=0,1", *SMALL, *SMALL_LISTOPS]
+    overrides = ["experiment=listops_attentions", "attention=full,linformer", "seed=0,1", *SMALL, *SMALL_LISTOPS]
     words = [sys.executable, str(ROOT / "train.py"), *overrides, f"hydra.sweep.dir={tmp_path}", f"cache={cache}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     first = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)

@@ -37,7 +37,7 @@ _SETTINGS: dict[str, Any] = {
     "compile": bool,
     "resume": bool,
     "skip_finished": bool,
-    "study": dict[str, str] | None,
+    "study": dict[str, str | dict[str, dict[str, Any]]] | None,
     "on_incompatible": Literal["fail", "skip"],
     "cache": str,
     "monitor": dict[str, str],

@@ -8,6 +8,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
+from xformer.configuration import nearest
+from xformer.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Job:
@@ -34,7 +37,7 @@ class Job:
     def from_hydra(cls, config: DictConfig) -> "Job":
         """Read what Hydra knows of the run, inside of `hydra.main`."""
         hydra = HydraConfig.get()
-        return cls(
+        job = cls(
             config,
             Path(hydra.runtime.output_dir),
             choices(hydra.runtime.choices),
@@ -42,6 +45,28 @@ class Job:
             hydra.mode == RunMode.MULTIRUN,
             str(hydra.runtime.choices.get("hydra/launcher")),
         )
+        job.give()
+        return job
+
+    def give(self) -> None:
+        """Set what the study gives to an option wherever that is chosen, unless the command line says otherwise.
+
+        Raises:
+            ConfigError: the option has no such key.
+        """
+        given = (self.config.study or {}).get("settings", {})
+        typed = {override.lstrip("+~").partition("=")[0] for override in self.overrides}
+        for choice, settings in given.items():
+            group, _, option = choice.partition("=")
+            if self.choices.get(group) != option:
+                continue
+            for key, value in settings.items():
+                if key not in self.config[group]:
+                    raise ConfigError(
+                        f"study.settings.{choice}.{key} is not a key of {choice}; {nearest(key, self.config[group])}"
+                    )
+                if f"{group}.{key}" not in typed:
+                    self.config[group][key] = value
 
     def forget(self, keys: Iterable[str]) -> None:
         """Leave out choices that this run does not use, so that its record tells only what decided it."""

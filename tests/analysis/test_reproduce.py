@@ -117,18 +117,18 @@ def test_a_study_is_reproduced_and_a_changed_hyper_parameter_is_loud(
     compose_job: ComposeJob, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    fast = ["experiment=attentions", "attention=full", *SMALL, *SMALL_LISTOPS]
+    fast = ["experiment=listops_attentions", "attention=full", *SMALL, *SMALL_LISTOPS]
     for seed in (0, 1):
         run(compose_job(*fast, f"seed={seed}", directory=tmp_path / "runs" / str(seed), sweep=True))
     GlobalHydra.instance().clear()
     folder = tmp_path / "study"
     monkeypatch.setattr(Study, "folder", folder)
     monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[2]), *sys.path])
-    study = Study.of("attentions")
+    study = Study.of("listops_attentions")
     record(study, load_runs([tmp_path / "runs"]))
 
     def reproduce() -> tuple[int, str]:
-        words = ["reproduce", "attentions", "--seeds", "0", "--directory", str(tmp_path / "again"), f"cache={cache}"]
+        words = ["reproduce", "listops_attentions", "--seeds", "0", "--directory", str(tmp_path / "again"), f"cache={cache}"]
         monkeypatch.setattr(sys, "argv", ["xformer", *words])
         capsys.readouterr()
         try:

@@ -41,7 +41,7 @@ class Recorder(LightningModule):
 
 def fit(directory: Path, *callbacks: Callback, fresh: bool = False, workers: int = 0, **options: Any) -> Any:
     data = Transduction(
-        0, directory, kind="copy", symbols=9, min_length=1, max_length=12, test_min_length=None, test_max_length=None,
+        0, directory, kind="copy", symbols=9, min_length=1, max_length=12, test_lengths=[],
         train_size=48, val_size=8, test_size=8, fresh=fresh, generation_seed=0, batch_size=8, num_workers=workers,
     )  # fmt: skip
     model, resume = Recorder(), options.pop("resume", None)

@@ -14,8 +14,8 @@ from xformer.data.transduction import BEGIN, END, PADDING, Transduction
 from xformer.errors import ConfigError
 
 DEFAULTS: dict[str, Any] = {
-    "kind": "reverse", "symbols": 6, "min_length": 1, "max_length": 9, "test_min_length": None,
-    "test_max_length": None, "train_size": 60, "val_size": 20, "test_size": 20, "fresh": False,
+    "kind": "reverse", "symbols": 6, "min_length": 1, "max_length": 9, "test_lengths": [],
+    "train_size": 60, "val_size": 20, "test_size": 20, "fresh": False,
     "generation_seed": 0, "batch_size": 4, "num_workers": 0,
 }  # fmt: skip
 
@@ -69,8 +69,9 @@ def test_the_sources_depend_on_the_generation_seed_alone() -> None:
     [
         ({"symbols": 1}, "data.symbols=1 admits no data: use at least 2."),
         ({"min_length": 5, "max_length": 4}, "data.max_length=4 admits no data: use at least 5."),
-        ({"test_min_length": 5, "test_max_length": 4}, "data.test_max_length=4 admits no data: use at least 5."),
-        ({"test_min_length": 10}, "data.test_max_length=9 admits no data: use at least 10."),
+        ({"test_lengths": [0]}, "data.test_lengths=0 admits no data: use at least 1."),
+        ({"test_lengths": [5, 5]}, r"data.test_lengths=\[5, 5\] names a length twice"),
+        ({"symbols": 2, "test_lengths": [3]}, "data.max_length=3 and data.symbols=2 admit only about"),
         ({"symbols": 2, "max_length": 3}, "data.max_length=3 and data.symbols=2 admit only about 14 different"),
     ],
 )
@@ -79,18 +80,24 @@ def test_bounds_that_admit_too_little_are_refused(options: dict[str, int], words
         build(**options)
 
 
-def test_test_sequences_may_have_other_lengths() -> None:
-    data = build(test_min_length=20, test_max_length=24)
-    assert {len(s) for s in data.splits["test"].sources} <= set(range(20, 25))  # type: ignore[attr-defined]
-    for split in ("train", "val"):
+def test_further_lengths_are_tested_beside_those_of_training() -> None:
+    data = build(test_lengths=[20, 5])
+    assert {len(s) for s in data.splits["test@20"].sources} == {20}  # type: ignore[attr-defined]
+    assert {len(s) for s in data.splits["test@5"].sources} == {5}  # type: ignore[attr-defined]
+    for split in ("train", "val", "test"):
         assert max(len(s) for s in data.splits[split].sources) <= 9  # type: ignore[attr-defined]
-    assert data.facts.length == 25
-    shorter = build(max_length=20, test_max_length=9)
-    assert shorter.facts.length == 21
-    assert max(len(s) for s in shorter.splits["test"].sources) <= 9  # type: ignore[attr-defined]
-    overlapping = build(symbols=3, test_max_length=8)
-    sources = [tuple(s.tolist()) for split in overlapping.splits.values() for s in split.sources]  # type: ignore[attr-defined]
-    assert len(set(sources)) == len(sources)
+    assert data.facts.length == 21
+    assert data.facts.test_lengths == [20, 5]
+    sources = [tuple(s.tolist()) for split in data.splits.values() for s in split.sources]  # type: ignore[attr-defined]
+    assert len(set(sources)) == len(sources) == 140
+    loaders = data.test_dataloader()
+    assert isinstance(loaders, list)
+    assert [next(iter(loader)).source_tokens.shape[1] for loader in loaders[1:]] == [21, 6]
+    plain = build()
+    assert plain.fingerprint == build(test_lengths=[]).fingerprint != data.fingerprint
+    for name in ("train", "val", "test"):
+        alike = plain.splits[name], data.splits[name]
+        assert [len(s.sources) for s in alike] == [data.sizes[name]] * 2  # type: ignore[attr-defined]
 
 
 def test_fresh_sequences_have_the_lengths_of_the_others_and_are_never_held_out() -> None:

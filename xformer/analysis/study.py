@@ -14,7 +14,7 @@ from xformer.configuration import CONF, nearest
 from xformer.errors import ConfigError, DataError
 
 EXPERIMENTS = CONF / "experiment"
-_KEYS = {"question", "baseline", "metric", "expected"}
+_KEYS = {"question", "baseline", "metric", "expected", "settings"}
 
 
 @dataclass(frozen=True)

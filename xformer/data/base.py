@@ -48,7 +48,7 @@ class DataModule(LightningDataModule, ABC):
         facts: What a task has to know.
         floors: What trivial predictors reach, by name, in the metric that `floor_of` names; empty where there are none.
         fingerprint: Stable hash of the very data and tokenizer.
-        splits: The items of "train", "val" and, unless there are none, "test".
+        splits: The items of "train", "val" and, unless there are none, "test"; "test@64" for a further length of 64.
         pace: How a curriculum grows; None where all items are trained on from the first step.
     """
 
@@ -148,8 +148,11 @@ class DataModule(LightningDataModule, ABC):
         return self._evaluation("val")
 
     def test_dataloader(self) -> Loader | list[Loader]:
-        """This rank's share of the test items; an empty list where there is no test split."""
-        return self._evaluation("test") if "test" in self.splits else []
+        """This rank's share of the test items, also at further lengths; an empty list where there is no test split."""
+        if "test" not in self.splits:
+            return []
+        further = [self._evaluation(f"test@{length}") for length in self.facts.test_lengths]
+        return [self._evaluation("test"), *further] if further else self._evaluation("test")
 
     def _evaluation(self, split: str) -> Loader:
         items = self.splits[split]

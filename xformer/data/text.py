@@ -182,20 +182,16 @@ class Text(DataModule):
             name: Blocks(tokens, self.block) if name == "train" else self._windows(tokens, self.block)
             for name, tokens in flat.items()
         }
-        self.longer = [self._windows(flat["test"], length) for length in self.test_blocks]
+        further = {f"test@{length}": self._windows(flat["test"], length) for length in self.test_blocks}
+        self.splits.update(further)
 
     def _windows(self, tokens: Flat, block: int) -> Windows:
         return Windows(tokens, block, self.stride or block)
 
-    def test_dataloader(self) -> Loader | list[Loader]:
-        """The test split in windows of a block, then in those of each further length."""
-        first = super().test_dataloader()
-        if not self.longer or isinstance(first, list):
-            return first
-        return [first, *(self._longer(windows) for windows in self.longer)]
-
-    def _longer(self, windows: Windows) -> Loader:
-        """Windows in batches of about as many tokens as others have."""
+    def _evaluation(self, split: str) -> Loader:
+        """Windows in batches of about as many tokens, whatever their length."""
+        windows = self.splits[split]
+        assert isinstance(windows, Windows)
         rank, world = self._place()
         size = world * max(1, share_of(self.batch_size, world) * self.block // windows.block)
         batches = EvaluationBatches(len(windows), size, rank=rank, world=world)

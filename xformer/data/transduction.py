@@ -93,11 +93,11 @@ class Transduction(Pairs):
         symbols: how many different symbols there are.
         min_length: the fewest symbols of a sequence.
         max_length: the most.
-        test_min_length: the fewest of a test sequence; None for `min_length`.
-        test_max_length: the most of a test sequence; None for `max_length`. The model is built for the longer.
+        test_lengths: further lengths to test at, in symbols: 24 gives `test/sequence_accuracy@24`. The model is built
+            for the longest.
         train_size: training sequences in an epoch.
         val_size: number of validation sequences.
-        test_size: number of test sequences.
+        test_size: number of test sequences of each further length, and of those as long as in training.
         fresh: whether every epoch has new training sequences, of the same lengths.
         generation_seed: decides the sequences.
         batch_size: sequences per step over all devices.
@@ -119,8 +119,7 @@ class Transduction(Pairs):
         symbols: int,
         min_length: int,
         max_length: int,
-        test_min_length: int | None,
-        test_max_length: int | None,
+        test_lengths: list[int],
         train_size: int,
         val_size: int,
         test_size: int,
@@ -131,17 +130,20 @@ class Transduction(Pairs):
         num_workers: int,
     ) -> None:
         super().__init__(seed, cache, batch_size=batch_size, num_workers=num_workers, tokens_per_batch=tokens_per_batch)
-        test_min = min_length if test_min_length is None else test_min_length
-        test_max = max_length if test_max_length is None else test_max_length
         at_least(2, symbols=symbols)
-        at_least(1, min_length=min_length, test_min_length=test_min)
+        at_least(1, min_length=min_length)
         at_least(min_length, max_length=max_length)
-        at_least(test_min, test_max_length=test_max)
+        for length in test_lengths:
+            at_least(1, test_lengths=length)
+        if len(set(test_lengths)) < len(test_lengths):
+            raise ConfigError(f"data.test_lengths={test_lengths} names a length twice: leave one out.")
         at_least(1, train_size=train_size, val_size=val_size, test_size=test_size)
         at_least(0, generation_seed=generation_seed)
         self.kind, self.symbols, self.fresh, self.generation_seed = kind, symbols, fresh, generation_seed
-        self.sizes = {"train": train_size, "val": val_size, "test": test_size}
-        self.bounds = {"train": (min_length, max_length), "val": (min_length, max_length), "test": (test_min, test_max)}
+        self.test_lengths = test_lengths
+        further = {f"test@{length}": (length, length) for length in test_lengths}
+        self.sizes = {"train": train_size, "val": val_size, "test": test_size} | dict.fromkeys(further, test_size)
+        self.bounds = dict.fromkeys(("train", "val", "test"), (min_length, max_length)) | further
 
     def load(self) -> None:
         """Generate the sequences.
@@ -157,14 +159,19 @@ class Transduction(Pairs):
         if self.fresh:
             self.splits["train"] = FreshSequences(
                 parts["train"],
-                [*sources["val"], *sources["test"]],
+                [source for name in sources if name != "train" for source in sources[name]],
                 kind=self.kind,
                 symbols=self.symbols,
                 generation_seed=self.generation_seed,
             )
         longest = max(bounds[1] for bounds in self.bounds.values())
         self.facts = Facts(
-            vocabulary=self.symbols + _SPECIAL, length=longest + 1, padding=PADDING, begin=BEGIN, end=END
+            vocabulary=self.symbols + _SPECIAL,
+            length=longest + 1,
+            padding=PADDING,
+            begin=BEGIN,
+            end=END,
+            test_lengths=list(self.test_lengths),
         )
         self.floors: dict[str, float] = {}
         # The hash has the splits in one row, as long as they were drawn together.
@@ -232,9 +239,9 @@ class Transduction(Pairs):
 
     def describe(self) -> str:
         """Sizes of the splits and range of the lengths."""
-        sizes = "/".join(f"{size:,}" for size in self.sizes.values())
-        (shortest, longest), (test_min, test_max) = self.bounds["train"], self.bounds["test"]
-        tested = "" if self.bounds["test"] == self.bounds["train"] else f", tested on {test_min} to {test_max}"
+        sizes = "/".join(f"{self.sizes[name]:,}" for name in ("train", "val", "test"))
+        shortest, longest = self.bounds["train"]
+        tested = f", tested also at {', '.join(map(str, self.test_lengths))}" if self.test_lengths else ""
         renewed = ", new ones in every epoch" if self.fresh else ""
         return (
             f"Transduction: {self.kind} {sizes} sequences of {shortest} to {longest} of {self.symbols} symbols"
