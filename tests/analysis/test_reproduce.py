@@ -128,7 +128,15 @@ def test_a_study_is_reproduced_and_a_changed_hyper_parameter_is_loud(
     record(study, load_runs([tmp_path / "runs"]))
 
     def reproduce() -> tuple[int, str]:
-        words = ["reproduce", "listops_attentions", "--seeds", "0", "--directory", str(tmp_path / "again"), f"cache={cache}"]
+        words = [
+            "reproduce",
+            "listops_attentions",
+            "--seeds",
+            "0",
+            "--directory",
+            str(tmp_path / "again"),
+            f"cache={cache}",
+        ]
         monkeypatch.setattr(sys, "argv", ["xformer", *words])
         capsys.readouterr()
         try:

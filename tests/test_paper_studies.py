@@ -1,0 +1,38 @@
+"""Beside each study its setting at the size of a paper: composed, checked, and never run here."""
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from tests.conftest import ComposeJob
+from xformer import compatibility
+from xformer.analysis.study import EXPERIMENTS, studies
+from xformer.build import Plan
+from xformer.configuration import CONF, validate
+
+PAPER = sorted(file.stem for file in (EXPERIMENTS / "paper").glob("*.yaml"))
+
+
+def test_every_study_has_one() -> None:
+    assert set(PAPER) == {name for name in studies() if not name.startswith("lra_")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PAPER)
+def test_every_value_of_its_grid_composes_and_goes_together(name: str, compose_job: ComposeJob) -> None:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        hydra = compose("train", overrides=[f"experiment=paper/{name}"], return_hydra_config=True).hydra
+    assert hydra.sweep.dir == f"outputs/studies/paper/{name}"
+    grid = {key: str(values).split(",") for key, values in hydra.sweeper.params.items()}
+    small = OmegaConf.load(EXPERIMENTS / f"{name}.yaml").hydra.sweeper.params
+    assert set(grid) == set(small)
+    assert len(grid["seed"]) >= 3
+    for cell in range(max(map(len, grid.values()))):
+        chosen = [f"{key}={values[cell % len(values)]}" for key, values in grid.items()]
+        job = compose_job(f"experiment=paper/{name}", *chosen, "trainer.accelerator=cpu")
+        validate(job.config)
+        compatibility.check(job.config, job.choices)
+        Plan.of(job.config)
+        assert job.config.study.expected == "hours on a GPU for each cell"
