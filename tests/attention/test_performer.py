@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from xformer.attention import performer_sweep
+from xformer.attention import performer_causal, performer_sweep
 from xformer.attention.base import AttentionContext
 from xformer.attention.features import RELU_FLOOR, RandomFeatures, orthogonal
 from xformer.attention.mask import Mask
@@ -55,6 +55,8 @@ BIASES = list(biases())
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(performer_causal, "CHUNK", CHUNK)
+    monkeypatch.setattr(performer_causal, "ROWS", 3)  # some groups are not full
     monkeypatch.setattr(performer_sweep, "CHUNK", CHUNK)
     monkeypatch.setattr(performer_sweep, "LARGE_CHUNK", 2 * CHUNK)
 
@@ -202,6 +204,7 @@ def test_gradients_equal_the_equation_s(name: str, causal: bool) -> None:
 @pytest.mark.parametrize("kernel", ["exp", "relu"])
 @pytest.mark.parametrize("causal", [False, True])
 def test_gradcheck(causal: bool, kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(performer_causal, "CHUNK", 2)
     monkeypatch.setattr(performer_sweep, "CHUNK", 2)
     torch.manual_seed(0)
     context = AttentionContext(HEADS, 2, 5, 5, causal)

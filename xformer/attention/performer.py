@@ -36,7 +36,9 @@ from xformer.attention.base import Attention, AttentionContext
 from xformer.attention.capability import Capability
 from xformer.attention.features import Kernel, RandomFeatures
 from xformer.attention.mask import Mask
+from xformer.attention.performer_causal import causal
 from xformer.attention.performer_state import PerformerState, Tokens
+from xformer.attention.performer_sums import far_field
 from xformer.attention.performer_sweep import all_to_all, sweep
 from xformer.attention.state import State
 from xformer.errors import ConfigError
@@ -99,8 +101,14 @@ class Performer(Attention):
         assert bias is None or isinstance(bias, TableBias)
         with torch.autocast(query.device.type, enabled=False):
             wide, tokens = _widened(query, key, value, mask)
+            far = far_field(bias, 1, wide)
             if bias is None and not mask.causal:
                 mixed = all_to_all(self.log_features, wide, tokens)
+            elif mask.causal and mask.aligned and far.reach == 0:
+                slopes = None if bias is None else far.slope
+                values = tokens.values[..., :-1]
+                positions = tokens.positions.to(wide.dtype)
+                mixed = causal(self.log_features, wide, tokens.key, values, positions, tokens.real, slopes)
             else:
                 mixed, _, _ = sweep(self.log_features, wide, tokens, mask, bias)
         return mixed.to(query.dtype)
