@@ -16,10 +16,11 @@ time O(n m (d + c)). Chunks of c = d make the work within a chunk as large as th
 Shapes: g rows times heads, n tokens, c tokens of a chunk, m features, d features of a value.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -38,9 +39,9 @@ def causal(
     query: Float[Tensor, "b h n d"],
     key: Float[Tensor, "b h n d"],
     value: Float[Tensor, "b h n d"],
-    positions: Float[Tensor, "#b n"],
+    positions: Int[Tensor, "#b n"],
     real: Bool[Tensor, "b n"] | None,
-    slopes: Float[Tensor, "h 1 1"] | None,
+    slopes: Float[Tensor, " h"] | None,
 ) -> Float[Tensor, "b h n d"]:
     """Each token's mean over the values up to its own; zeros where all of these are padding.
 
@@ -57,15 +58,19 @@ def causal(
     rows = batch * heads if query.is_cuda else ROWS
 
     def split(x: Tensor) -> tuple[Tensor, ...]:
-        return torch.split(x.flatten(0, 1), rows)
+        x = x.flatten(0, 1)
+        return torch.split(x, rows) if len(x) > rows else (x,)  # the gradient of a split is a copy
 
     def of_tokens(x: Tensor) -> Tensor:
         return x[:, None, :, None].expand(batch, heads, length, 1)
 
     groups = len(split(query))
     hidden = [None] * groups if real is None else split(of_tokens(~real))
-    steep = [None] * groups if slopes is None else split(slopes.expand(batch, heads, 1, 1))
-    places = [None] * groups if slopes is None else split(of_tokens(_in_order(positions, real)))
+    steep: Sequence[Tensor | None] = [None] * groups
+    places = steep
+    if slopes is not None:
+        steep = split(slopes.to(query.dtype).view(-1, 1, 1).expand(batch, heads, 1, 1))
+        places = split(of_tokens(_in_order(positions, real).to(query.dtype)))
     projection = features.scaled(query.dtype)
     mixed = [
         _Causal.apply(*part, projection, features.map, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
@@ -75,11 +80,11 @@ def causal(
     return joined.view(query.shape)
 
 
-def _in_order(positions: Float[Tensor, "#b n"], real: Bool[Tensor, "b n"] | None) -> Float[Tensor, "b n"]:
+def _in_order(positions: Int[Tensor, "#b n"], real: Bool[Tensor, "b n"] | None) -> Int[Tensor, "#b n"]:
     """Padding at the position of the real token before it; that of the sequence's beginning at 0."""
     if real is None:
         return positions
-    order: Tensor = positions.expand(real.shape).masked_fill(~real, 0.0).cummax(dim=1).values
+    order: Tensor = positions.expand(real.shape).masked_fill(~real, 0).cummax(dim=1).values
     return order
 
 
