@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from xformer.attention import performer_sweep
+from xformer.attention import performer_bidirectional, performer_causal, performer_sweep
 from xformer.attention.base import AttentionContext
 from xformer.attention.features import RELU_FLOOR, RandomFeatures, orthogonal
 from xformer.attention.mask import Mask
@@ -55,8 +55,10 @@ BIASES = list(biases())
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(performer_sweep, "CHUNK", CHUNK)
-    monkeypatch.setattr(performer_sweep, "LARGE_CHUNK", 2 * CHUNK)
+    for kernel in (performer_bidirectional, performer_causal, performer_sweep):
+        monkeypatch.setattr(kernel, "CHUNK", CHUNK)
+    for kernel in (performer_bidirectional, performer_causal):
+        monkeypatch.setattr(kernel, "ROWS", 3)  # some groups are not full
 
 
 def build(causal: bool, features: int = 24, kernel: Any = "exp", interval: int | None = None) -> Performer:
@@ -201,8 +203,35 @@ def test_gradients_equal_the_equation_s(name: str, causal: bool) -> None:
 
 @pytest.mark.parametrize("kernel", ["exp", "relu"])
 @pytest.mark.parametrize("causal", [False, True])
+def test_gradients_where_chunks_hold_nothing_but_padding(causal: bool, kernel: str) -> None:
+    attention, slots = build(causal, kernel=kernel), torch.arange(3 * CHUNK + 5)
+    tensors = [tensor.requires_grad_() for tensor in inputs(len(slots), batch=3)]
+    begin, end = torch.tensor([[2 * CHUNK + 1], [0], [5]]), torch.tensor([[len(slots)], [CHUNK], [5]])
+    real = (slots >= begin) & (slots < end)
+    mask = self_mask(len(slots), causal, real, (slots - begin).clamp(min=0))
+    towards = torch.randn(3, HEADS, len(slots), DIM) * real[:, None, :, None]
+    found = torch.autograd.grad((attention(*tensors, mask=mask) * towards).sum(), tensors)
+    expected = torch.autograd.grad((oracle(attention, *tensors, mask, None) * towards).sum(), tensors)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert_close(ours, theirs, atol=2e-5, rtol=1e-4)
+
+
+def test_a_decay_loses_no_digits_far_from_the_beginning() -> None:
+    attention, bias = build(causal=True), LinearBias(torch.tensor([0.5, 0.01]))
+    query, key, value = inputs(53)
+    positions = torch.arange(53)[None]
+    near, far = (
+        attention(query, key, value, mask=self_mask(53, True, None, positions + start), bias=bias)
+        for start in (0, 1_000_000)
+    )
+    assert_close(far, near, atol=0.0, rtol=0.0)
+
+
+@pytest.mark.parametrize("kernel", ["exp", "relu"])
+@pytest.mark.parametrize("causal", [False, True])
 def test_gradcheck(causal: bool, kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(performer_sweep, "CHUNK", 2)
+    for chunked in (performer_bidirectional, performer_causal, performer_sweep):
+        monkeypatch.setattr(chunked, "CHUNK", 2)
     torch.manual_seed(0)
     context = AttentionContext(HEADS, 2, 5, 5, causal)
     attention = Performer(context, features=3, kernel=kernel, redraw_interval=None).double()

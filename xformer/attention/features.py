@@ -14,7 +14,8 @@ The factor 1 / m of the mean is left out: attention divides it away. Features ar
 float32 holds where it would not hold the features.
 """
 
-from typing import Literal
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -24,6 +25,48 @@ Kernel = Literal["exp", "relu"]
 
 RELU_FLOOR = 1e-3
 """Keeps every weight positive, as in the authors' code."""
+
+
+class FeatureMap(ABC):
+    """phi as a function of the projections W x', but for a factor exp(-|x'|^2 / 2) where it is `normed`."""
+
+    normed: ClassVar[bool]
+
+    @abstractmethod
+    def log(self, projected: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch m"]:
+        """The logarithm of the features."""
+
+    @abstractmethod
+    def pull(self, grad: Float[Tensor, "*batch m"], projected: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch m"]:
+        """The gradient to the projections, given the one to the logarithm, which is overwritten."""
+
+
+class Exponential(FeatureMap):
+    """exp(W x' - |x'|^2 / 2)."""
+
+    normed = True
+
+    def log(self, projected: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch m"]:
+        """The projections themselves."""
+        return projected
+
+    def pull(self, grad: Float[Tensor, "*batch m"], projected: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch m"]:
+        """The same."""
+        return grad
+
+
+class Rectified(FeatureMap):
+    """max(W x', 0) + 0.001."""
+
+    normed = False
+
+    def log(self, projected: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch m"]:
+        """The logarithm of max(W x', 0) + 0.001."""
+        return (projected.relu() + RELU_FLOOR).log_()
+
+    def pull(self, grad: Float[Tensor, "*batch m"], projected: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch m"]:
+        """Over the feature where the projection is positive, 0 elsewhere."""
+        return grad.div_(projected + RELU_FLOOR).masked_fill_(projected <= 0, 0.0)
 
 
 class RandomFeatures(nn.Module):
@@ -44,6 +87,7 @@ class RandomFeatures(nn.Module):
     def __init__(self, features: int, dim: int, kernel: Kernel) -> None:
         super().__init__()
         self.kernel = kernel
+        self.map: FeatureMap = Rectified() if kernel == "relu" else Exponential()
         self.register_buffer("projection", torch.empty(features, dim))
         self.register_buffer("seed", torch.zeros((), dtype=torch.int64))
         self.reset_parameters()
@@ -61,11 +105,19 @@ class RandomFeatures(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch m"]:
         """Log phi(x)."""
-        x = x * x.shape[-1] ** -0.25
-        projected = x @ self.projection.T.to(x.dtype)
-        if self.kernel == "relu":
-            return (projected.relu() + RELU_FLOOR).log()
-        return projected - x.square().sum(dim=-1, keepdim=True) / 2
+        log = self.map.log(x @ self.scaled(x.dtype).T)
+        return log - half_norm(x) if self.map.normed else log
+
+    def scaled(self, dtype: torch.dtype) -> Float[Tensor, "m d"]:
+        """W / d^(1/4): its products with x are those of W with x'."""
+        projection: Tensor = self.projection.to(dtype) * self.projection.shape[1] ** -0.25
+        return projection
+
+
+def half_norm(x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch 1"]:
+    """|x'|^2 / 2."""
+    half: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square() * (0.5 * x.shape[-1] ** -0.5)
+    return half
 
 
 def orthogonal(features: int, dim: int, generator: torch.Generator) -> Float[Tensor, "features dim"]:

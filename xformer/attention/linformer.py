@@ -169,12 +169,21 @@ def _columns(positions: Int[Tensor, "#b k"], length: int) -> Int[Tensor, "#b k"]
     return positions.clamp(0, length - 1)  # padding may say anything
 
 
+def _from_zero(columns: Int[Tensor, "#b k"]) -> bool:
+    """Whether they are the first k for all rows, so that none need be gathered; False where asking costs a wait."""
+    if len(columns) > 1 or columns.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    return torch.equal(columns[0], torch.arange(columns.shape[1]))
+
+
 def _project(
     matrix: Float[Tensor, "#b #h r length"], positions: Int[Tensor, "#b k"], x: Float[Tensor, "b h k d"]
 ) -> Float[Tensor, "b h r d"]:
     """One product for all rows and heads that share the matrix."""
     columns = _columns(positions, matrix.shape[-1])
-    if len(columns) == 1:
+    if _from_zero(columns):
+        matrix = matrix[..., : columns.shape[1]]
+    elif len(columns) == 1:
         matrix = matrix[..., columns[0]]
     else:
         places = columns[:, None, None].expand(-1, *matrix.shape[1:3], -1)

@@ -5,21 +5,22 @@ Choromanski et al. 2021, "Rethinking Attention with Performers" (FAVOR+), equati
 
     out_i = sum_j w_ij v_j / sum_j w_ij,     w_ij = exp(b(p_j - p_i)) phi(q_i) . phi(k_j),     j <= i where causal
 
-Time O(n m (d + c)) and memory O(n (d + m d / c)) for m features and chunks of c = 128 tokens, as features are computed
-again in the backward pass. No epsilon is added to the denominator and no key's scale depends on a later key, so the
-future does not leak; sums are in float32 at least, under autocast too. Decoding holds one sum, O(m d), whatever the
-context.
+Time O(n m d) in both directions (`performer_bidirectional.py`) and O(n m (d + c)) where causal (`performer_causal.py`),
+memory O(n (d + m d / c)) for m features and chunks of c = 64 tokens, as features are computed again in the backward
+pass. No epsilon is added to the denominator and no key's scale depends on a later key, so the future does not leak;
+sums are in float32 at least, under autocast too. Decoding holds one sum, O(m d), whatever the context.
 
-A bias costs what its table asks for. One that is linear in the distance (ALiBi) is a decay of the sums. One that is
-constant from a `reach` on (T5, a clipped table) reads `reach` keys on either side one by one and the others by
-their sums, in time O(n m (reach + c + d)). Any other reads every key one by one, never more than a chunk of queries at
-once: exact, time O(n^2 m), memory O(n c). Luo et al. compute the same with a Fourier transform in O(n log n m d), whose
+A bias costs what its table asks for (`performer_sweep.py`). One that is linear in the distance (ALiBi) is a decay of
+the sums; where causal, it is only a factor of each key, and costs nothing. One that is constant from a `reach` on (T5,
+a clipped table) reads `reach` keys on either side one by one and the others by their sums, in time O(n m (reach + c +
+d)) for chunks of c = 128. Any other reads every key one by one, never more than a chunk of queries at once: exact, time
+O(n^2 m), memory O(n c). Luo et al. compute the same with a Fourier transform in O(n log n m d), whose
 rounding error is relative to the largest weight anywhere in the sequence: small denominators lose their digits, and
 later tokens leak into earlier ones. With unit-normal inputs, d = 64, n = 512, float32 and a T5 table of deviation 3 it
 was wrong by 0.6, and with inputs twice as large some denominators were negative (ran), so we do without.
 
-Deviations: one W per layer for all heads; phi drops 1 / sqrt(m) and the paper's epsilons. A causal or biased
-query whose weights all lie below 1e-30 of the product of its own and its keys' largest features yields zeros, since
+Deviations: one W per layer for all heads; phi drops 1 / sqrt(m) and the paper's epsilons. A causal or biased query
+whose weights all lie below some 1e-30 of the product of its own and its keys' largest features yields zeros, since
 float32 cannot hold them; it takes queries and keys that point away from each other with norms of several sqrt(d).
 Rotary positions are a function of the distance as far as the estimate is: exactly so in expectation over W.
 
@@ -36,8 +37,10 @@ from xformer.attention.base import Attention, AttentionContext
 from xformer.attention.capability import Capability
 from xformer.attention.features import Kernel, RandomFeatures
 from xformer.attention.mask import Mask
+from xformer.attention.performer_bidirectional import bidirectional
+from xformer.attention.performer_causal import causal
 from xformer.attention.performer_state import PerformerState, Tokens
-from xformer.attention.performer_sweep import all_to_all, sweep
+from xformer.attention.performer_sweep import sweep
 from xformer.attention.state import State
 from xformer.errors import ConfigError
 from xformer.position.bias import RelativeBias, TableBias
@@ -98,11 +101,15 @@ class Performer(Attention):
         """phi(Q) (phi(K)^T V) / phi(Q) (phi(K)^T 1), over the allowed keys."""
         assert bias is None or isinstance(bias, TableBias)
         with torch.autocast(query.device.type, enabled=False):
-            wide, tokens = _widened(query, key, value, mask)
+            real = mask.key_padding
+            tensors = _widened(query, key, value, mask)
             if bias is None and not mask.causal:
-                mixed = all_to_all(self.log_features, wide, tokens)
+                mixed = bidirectional(self.log_features, *tensors, real)
+            elif mask.causal and mask.aligned and (bias is None or bias.slopes is not None):
+                slopes = None if bias is None or bias.slopes is None else bias.slopes
+                mixed = causal(self.log_features, *tensors, mask.key_positions, real, slopes)
             else:
-                mixed, _, _ = sweep(self.log_features, wide, tokens, mask, bias)
+                mixed, _, _ = sweep(self.log_features, tensors[0], _counted(*tensors[1:], mask), mask, bias)
         return mixed.to(query.dtype)
 
     def init_state(self, max_length: int) -> PerformerState:
@@ -128,20 +135,25 @@ class Performer(Attention):
         assert bias is None or isinstance(bias, TableBias)
         causal = Mask(mask.query_positions, mask.query_positions, causal=True)
         with torch.autocast(query.device.type, enabled=False):
-            wide, new = _widened(query, key, value, mask)
-            tokens = state.with_recent(new)
+            wide, new_key, new_value = _widened(query, key, value, mask)
+            tokens = state.with_recent(_counted(new_key, new_value, mask))
             mixed, state.sums, reach = sweep(self.log_features, wide, tokens, causal, bias, state.sums)
         state.keep(tokens.part(slice(max(0, tokens.key.shape[2] - reach), None)))
         state.length += key.shape[2]
         return mixed.to(query.dtype)
 
 
-def _widened(query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> tuple[Tensor, Tokens]:
-    """In float32 at least, with nothing where there is padding and a 1 after each value."""
+def _widened(query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> tuple[Tensor, Tensor, Tensor]:
+    """In float32 at least, with nothing where there is padding."""
     wide = torch.promote_types(query.dtype, torch.float32)
     query, key, value = query.to(wide), key.to(wide), value.to(wide)
     if mask.key_padding is not None:
         padding = ~mask.key_padding[:, None, :, None]
         key, value = key.masked_fill(padding, 0.0), value.masked_fill(padding, 0.0)
+    return query, key, value
+
+
+def _counted(key: Tensor, value: Tensor, mask: Mask) -> Tokens:
+    """With a 1 after each value."""
     values = torch.cat((value, torch.ones_like(value[..., :1])), dim=-1)
-    return query, Tokens(key, values, mask.key_positions, mask.key_padding)
+    return Tokens(key, values, mask.key_positions, mask.key_padding)

@@ -1,6 +1,6 @@
-r"""The two ways through a sequence: all keys at once, or query by query with the keys before and after it.
+r"""Through a sequence query by query with the keys before and after it, those nearby one by one.
 
-Both go in chunks, whose features are recomputed in the backward pass: what lives at any time is a chunk's features and,
+It goes in chunks, whose features are recomputed in the backward pass: what lives at any time is a chunk's features and,
 per chunk, one sum.
 """
 
@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from xformer.attention.mask import Mask
 from xformer.attention.performer_state import Tokens
-from xformer.attention.performer_sums import Far, Keys, Sums, add, far_field, finite, normalised, read, scaled_keys
+from xformer.attention.performer_sums import Far, Keys, Sums, add, far_field, read, scaled_keys
 from xformer.position.bias import TableBias
 
 Features = Callable[[Tensor], Tensor]
@@ -23,36 +23,6 @@ Result = TypeVar("Result")
 
 CHUNK = 128
 """Queries a sweep takes at once: the work within a chunk grows with its square, the sums kept fall with its inverse."""
-LARGE_CHUNK = 512
-"""Where there is no work within a chunk, larger ones cost nothing."""
-
-
-def all_to_all(log_features: Features, query: Float[Tensor, "b h q d"], tokens: Tokens) -> Float[Tensor, "b h q d"]:
-    """phi(Q) (phi(K)^T V) / phi(Q) (phi(K)^T 1).
-
-    Each random feature has a scale of its own, its maximum over the keys, which the queries take back. The largest term
-    of a query's denominator is then at least 1, whatever the norms.
-    """
-
-    def gather(sums: tuple[Tensor, Tensor], part: Tokens) -> tuple[Tensor, Tensor]:
-        total, scale = sums
-        log_key = log_features(part.key)
-        if part.real is not None:
-            log_key = log_key.masked_fill(~part.real[:, None, :, None], float("-inf"))
-        new = torch.maximum(scale, log_key.detach().amax(dim=2, keepdim=True))  # b h 1 m
-        top = finite(new)
-        return (scale - top).exp().mT * total + (log_key - top).exp().mT @ part.values, new
-
-    def scatter(part: Tensor, sums: tuple[Tensor, Tensor]) -> Tensor:
-        total, scale = sums
-        log_query = log_features(part) + finite(scale)
-        return normalised((log_query - log_query.detach().amax(dim=-1, keepdim=True)).exp() @ total)
-
-    nothing = query.new_zeros(1, 1, 1, 1)
-    sums = nothing, nothing - float("inf")
-    for part in tokens.parts(_chunks(tokens.key.shape[2], LARGE_CHUNK)):
-        sums = _recomputed(gather, sums, part)
-    return torch.cat([_recomputed(scatter, part, sums) for part in torch.split(query, LARGE_CHUNK, dim=2)], dim=2)
 
 
 def sweep(
