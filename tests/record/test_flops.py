@@ -3,8 +3,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from xformer.attention.base import AttentionContext
+from xformer.attention.full import Full
+from xformer.attention.mask import Mask
+from xformer.position.base import PositionContext
+from xformer.position.t5 import T5
 from xformer.record.flops import flops_per_token
 
+BUCKETS = {"buckets": 8, "max_distance": 16}
 BATCH, HEADS, LENGTH, WIDTH = 2, 3, 8, 4
 
 
@@ -33,6 +39,17 @@ def test_attention_counts_the_same_fused_and_not(fused: bool, dropout: float) ->
     model = SelfAttention(dropout, fused)
     counted = flops_per_token(model, model, tokens=BATCH * LENGTH)
     assert counted == 6 * 2 * HEADS * LENGTH * WIDTH
+
+
+def test_full_attention_counts_the_same_with_a_trained_bias_and_without() -> None:
+    mask = Mask.counting(0, LENGTH, causal=True)
+    model, position = SelfAttention(0.0, True), T5(PositionContext(12, HEADS, WIDTH, 1, LENGTH, True), **BUCKETS)
+    mix = Full(AttentionContext(HEADS, WIDTH, LENGTH, LENGTH, True))
+
+    def loss() -> Tensor:
+        return mix(*(model.points + n for n in (1, 2, 3)), mask=mask, bias=position.bias(0)).sum()
+
+    assert flops_per_token(model, loss, tokens=BATCH * LENGTH) == 6 * 2 * HEADS * LENGTH * WIDTH
 
 
 def test_counting_leaves_no_trace() -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import cast
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -90,9 +89,11 @@ class Tower(nn.Module):
         length = x.shape[1] + (states[0].length if states else 0)
         refuse_longer(length, self.max_length, self.position, self.attentions[0])
         if positions is None:
-            positions = torch.arange(length - x.shape[1], length, device=x.device)[None]
-        x = self.dropout(self.position.embed(x, positions))
-        mask = Mask(positions, positions, self.causal, padding_mask)
+            start = length - x.shape[1]
+            mask = Mask.counting(start, x.shape[1], causal=self.causal, key_padding=padding_mask, device=x.device)
+        else:
+            mask = Mask(positions, positions, self.causal, padding_mask)
+        x = self.dropout(self.position.embed(x, mask.query_positions))
         for layer in range(self.layers):
             block, state = self.block(layer), states[layer] if states else None
             if self.gradient_checkpointing and self.training:

@@ -5,7 +5,8 @@ Vaswani et al. 2017, "Attention Is All You Need", equation 1:
     Attention(Q, K, V) = softmax(Q K^T / sqrt(d) + B) V
 
 with B an optional relative bias; one that adds to the values (Shaw et al. 2018) adds its weighted mean to the result.
-Time O(q k d); memory O((q + k) d) through torch's fused kernel, or O(q k) where a mask or a bias has to be written out.
+Time O(q k d); memory O((q + k) d) through torch's fused kernel or, with a bias of the distance, through our own; or
+O(q k), where a mask or a bias has to be written out: a bias that knows the query, padding on the left, a bias on a GPU.
 Deviation: dropout acts on the mixed values (see `AttentionContext`), not on the softmax's probabilities. Nothing is
 unsupported.
 """
@@ -18,8 +19,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from xformer.attention.capability import Capability
 from xformer.attention.dense import Dense, attend
+from xformer.attention.distance_bias import mix_by_distance
 from xformer.attention.mask import Mask
-from xformer.position.bias import RelativeBias, dense_scores
+from xformer.position.bias import RelativeBias, TableBias, dense_scores
 
 
 class Full(Dense):
@@ -42,6 +44,8 @@ class Full(Dense):
         if bias is not None and bias.adds_values:  # which takes the weights, and the fused kernel keeps them
             scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
             return attend(scores, value, query=query, mask=mask, bias=bias)
+        if isinstance(bias, TableBias) and mask.starts is not None and query.is_cpu and query.shape[2] > 1:
+            return mix_by_distance(query, key, value, mask=mask, bias=bias)
         readable, empty = mask.dense(), None
         if readable is not None:
             # An empty row would be NaN in some kernels: let it read everything, and zero what it read.

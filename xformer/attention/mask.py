@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
@@ -19,11 +20,40 @@ class Mask:
     causal: bool = False
     key_padding: Bool[Tensor, "batch key"] | None = None
     """True = a real token."""
+    counted: tuple[int, int] | None = None
+    """What `starts` is, where whoever made the positions knows."""
+
+    @classmethod
+    def counting(
+        cls,
+        start: int,
+        length: int,
+        *,
+        causal: bool,
+        key_padding: Bool[Tensor, "batch length"] | None = None,
+        device: torch.device | None = None,
+    ) -> "Mask":
+        """Of queries and keys that are the same tokens, at positions start, start + 1, ... in all rows."""
+        positions = torch.arange(start, start + length, device=device)[None]
+        return cls(positions, positions, causal, key_padding, (start, start))
 
     @property
     def aligned(self) -> bool:
         """Whether queries and keys are the same tokens, so that 'not after me' is the lower triangle."""
         return self.query_positions is self.key_positions
+
+    @property
+    def starts(self) -> tuple[int, int] | None:
+        """The first query's and the first key's position, if from there both count up by one, in all rows alike.
+
+        None where they do not, or where nobody knows: to read positions on another device is to wait for it.
+        """
+        if self.counted is not None:
+            return self.counted
+        places = self.query_positions, self.key_positions
+        if all(len(each) == 1 and each.is_cpu and bool((each.diff() == 1).all()) for each in places):
+            return int(places[0][0, 0]), int(places[1][0, 0])
+        return None
 
     def dense(self) -> Bool[Tensor, "#batch 1 #query key"] | None:
         """True where a query may attend to a key; None where nothing is forbidden."""

@@ -167,5 +167,4 @@ def _position(name: str, shape: Shape) -> Position:
 
 
 def _mask(x: Tensor, causal: bool) -> Mask:
-    positions = torch.arange(x.shape[2], device=x.device)[None]
-    return Mask(positions, positions, causal)
+    return Mask.counting(0, x.shape[2], causal=causal, device=x.device)

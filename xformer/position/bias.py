@@ -70,13 +70,20 @@ def dense_scores(bias: RelativeBias, query: Float[Tensor, "b h q d"], mask: Mask
     Where positions count up by one and all rows share them, as they do but for padding on the left, a table is
     evaluated on the q + k - 1 distances there are, and every query reads a window of them.
     """
-    if not (isinstance(bias, TableBias) and _counts_up(mask.query_positions) and _counts_up(mask.key_positions)):
+    if not isinstance(bias, TableBias) or mask.starts is None:
         return bias.scores(query, mask.distances())
+    windows = bias.table(all_distances(mask)).unfold(-1, mask.key_positions.shape[1], 1)
+    return windows.flip(-2).unsqueeze(0)  # the last query's window begins lowest
+
+
+def all_distances(mask: Mask) -> Int[Tensor, " distances"]:
+    """Those from the last query to the first key up to the first query to the last key, each once.
+
+    Raises:
+        ValueError: the positions do not count up by one.
+    """
+    if mask.starts is None:
+        raise ValueError("there are other distances where positions do not count up by one")
     queries, keys = mask.query_positions.shape[1], mask.key_positions.shape[1]
-    lowest = mask.key_positions[0, 0] - mask.query_positions[0, -1]
-    distances = lowest + torch.arange(queries + keys - 1, device=query.device)
-    return bias.table(distances).unfold(-1, keys, 1).flip(-2).unsqueeze(0)  # the last query's window begins lowest
-
-
-def _counts_up(positions: Tensor) -> bool:
-    return len(positions) == 1 and bool((positions.diff() == 1).all())
+    lowest = mask.starts[1] - mask.starts[0] - (queries - 1)
+    return torch.arange(lowest, lowest + queries + keys - 1, device=mask.key_positions.device)

@@ -14,17 +14,21 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+import xformer.attention.distance_bias  # noqa: F401 - which defines the operators named below
+
 _FORWARD = (
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu,
     torch.ops.aten._scaled_dot_product_flash_attention,
     torch.ops.aten._scaled_dot_product_efficient_attention,
     torch.ops.aten._scaled_dot_product_cudnn_attention,
+    torch.ops.xformer.attend_by_distance,
 )
 _BACKWARD = (
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward,
     torch.ops.aten._scaled_dot_product_flash_attention_backward,
     torch.ops.aten._scaled_dot_product_efficient_attention_backward,
     torch.ops.aten._scaled_dot_product_cudnn_attention_backward,
+    torch.ops.xformer.attend_by_distance_backward,
 )
 
 
