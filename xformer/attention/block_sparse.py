@@ -73,7 +73,7 @@ def _attend_by_content(query: Tensor, key: Tensor, value: Tensor, bias: Relative
     length, every = query.shape[2], layout.group(range(layout.blocks))
     query = cut(query, 2, layout.query_block)
     keys, values = (layout.read(layout.lay(x), every, slice(None)) for x in (key, value))  # b h m s d
-    distances = every.distances[None].expand(-1, -1, layout.blocks, -1, -1)
+    distances = every.distances[None].clamp(-layout.last, layout.last).expand(-1, -1, layout.blocks, -1, -1)
     scores = query @ keys.mT * query.shape[-1] ** -0.5 + bias_scores(bias, query, distances)
     weights, log_sum = softmax(scores.to(torch.promote_types(scores.dtype, torch.float32)), every.allowed)
     weights = weights.to(value.dtype)

@@ -105,11 +105,11 @@ class _Scores:
 
     def add_to_table(self, d_table: Tensor, step: _Step, d_scores: Tensor) -> None:
         """The transpose of looking the bias up."""
-        distances = step.group.distances
+        places = self._places(step)
         summed = d_scores.view(*self._shape(step), *d_scores.shape[1:]).sum(dim=0)
-        summed = summed if distances.shape[1] > 1 else summed.sum(dim=1)
+        summed = summed.sum_to_size(len(summed), *places.shape[1:]).flatten(1)
         part = d_table[step.heads]
-        part.scatter_add_(1, self._places(step, len(part)), summed.flatten(1).to(part.dtype))
+        part.scatter_add_(1, places.expand(len(part), -1, -1, -1).flatten(1), summed.to(part.dtype))
 
     def _added(self, step: _Step) -> Tensor:
         """What products are added to: #b #h #m #q s."""
@@ -120,16 +120,16 @@ class _Scores:
         mask = mask if mask.shape[1] == 1 else mask[:, step.heads]
         if self.table is None:
             return mask
-        table = self.table[step.heads]
-        bias = table.gather(1, self._places(step, len(table))) * LOG2_E
-        return mask + bias.view(len(table), *step.group.distances.shape[1:])
+        table, places = self.table[step.heads], self._places(step)
+        bias = table.gather(1, places.flatten(1).expand(len(table), -1)) * LOG2_E
+        return mask + bias.view(len(table), *places.shape[1:])
 
-    def _places(self, step: _Step, heads: int) -> Tensor:
-        """Where the distances are in the table: h (#m q s)."""
-        distances = step.group.distances
-        distances = distances if len(distances) == 1 else distances[step.heads]
+    def _places(self, step: _Step) -> Tensor:
+        """Where the distances are in the table: #h #m q s."""
         assert self.table is not None
-        return (distances + self.table.shape[1] // 2).flatten(1).expand(heads, -1)
+        last = self.table.shape[1] // 2  # Whatever is farther away than two tokens can be does not count.
+        distances = step.group.distances.clamp(-last, last)
+        return (distances if len(distances) == 1 else distances[step.heads]) + last
 
     def _shape(self, step: _Step) -> torch.Size:
         return self.query[step.batch, step.heads, step.group.blocks].shape[:3]
@@ -173,7 +173,7 @@ class _Attend(torch.autograd.Function):
         log_sum = cut(log_sum.masked_fill(log_sum.isneginf(), 0.0) * LOG2_E, 2, block)[..., None]
         blocks, d_out = cut(query, 2, block), cut(d_mixed, 2, block)
         keys, values = layout.lay(key), layout.lay(value)
-        d_query, d_keys, d_values = torch.empty_like(blocks), torch.zeros_like(keys), torch.zeros_like(values)
+        d_query, d_keys, d_values = torch.empty_like(blocks), layout.zeros(key), layout.zeros(value)
         d_table = torch.zeros_like(table) if ctx.needs_input_grad[3] else None
         scores_of = _Scores(blocks, table, layout)
         for step in _steps(blocks, layout, ctx.room):

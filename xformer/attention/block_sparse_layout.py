@@ -11,7 +11,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -44,20 +43,28 @@ class Tokens:
     span: int
 
 
-class Group(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Group:
     """A range of query blocks and what each of them reads.
 
     Attributes:
         blocks: which query blocks.
         reads: the key blocks of each, all of them inside the sequence; None where they are a window.
-        distances: key position - query position.
+        query_positions: what distances are between; where all blocks have the same, of one block.
+        key_positions: likewise.
         allowed: which pairs count.
     """
 
     blocks: slice
-    reads: Tensor | None  # #h g w
-    distances: Tensor  # #h #g q s
-    allowed: Tensor  # #b #h #g #q s
+    reads: Int[Tensor, "#h g w"] | None
+    query_positions: Int[Tensor, "#g q 1"]
+    key_positions: Int[Tensor, "#h #g 1 s"]
+    allowed: Bool[Tensor, "#b #h #g #q s"]
+
+    @property
+    def distances(self) -> Int[Tensor, "#h #g q s"]:
+        """Key position - query position, made when they are asked for, as they are many."""
+        return self.key_positions - self.query_positions
 
 
 class Layout(ABC):
@@ -71,7 +78,7 @@ class Layout(ABC):
     def __init__(self, tokens: Tokens, pattern: Pattern | Window) -> None:
         self.query_block = pattern.query_block
         self.blocks = -(-tokens.query.shape[2] // pattern.query_block)
-        self.length = tokens.key.shape[2]
+        self.length, self.last = tokens.key.shape[2], tokens.span - 1  # the largest distance of two tokens
 
     width: int
     """The most keys that a query reads, whether they count or not."""
@@ -96,6 +103,10 @@ class Layout(ABC):
     def add(self, total: Tensor, group: Group, heads: slice, read: Float[Tensor, "b h g s d"]) -> None:
         """The transpose of `read`."""
 
+    def zeros(self, x: Float[Tensor, "b h n d"]) -> Tensor:
+        """A total for `add`."""
+        return torch.zeros_like(self.lay(x), memory_format=torch.contiguous_format)
+
     @abstractmethod
     def take_up(self, total: Tensor) -> Float[Tensor, "b h n d"]:
         """The transpose of `lay`."""
@@ -113,7 +124,7 @@ class _Gathered(Layout):
         super().__init__(tokens, pattern)
         self.pattern, self.width = pattern, pattern.width * pattern.key_block
         # Fillers are given the last position, so that no bias is asked for a distance that two tokens cannot have.
-        last = tokens.span - 1
+        last = self.last
         self.query_positions = cut(tokens.query_positions.clamp(max=last), 0, pattern.query_block, value=last)
         self.key_positions = cut(tokens.key_positions.clamp(max=last), 0, pattern.key_block, value=last)
         real = tokens.real
@@ -131,7 +142,7 @@ class _Gathered(Layout):
         if self.real is not None:
             readable = readable & self.real[:, reads].flatten(-2)
         allowed = self.pattern.allowed(query, key) & readable[..., None, :]
-        return Group(taken, reads, key - query, allowed)
+        return Group(taken, reads, query, key, allowed)
 
     def lay(self, x: Tensor) -> Tensor:
         return cut(x, 2, self.pattern.key_block)
@@ -163,12 +174,11 @@ class _Windows(Layout):
         super().__init__(tokens, pattern)
         self.pattern = pattern
         self.width = pattern.behind + pattern.query_block + pattern.beyond
-        self.device, self.last, self.real = tokens.key.device, tokens.span - 1, tokens.real
+        self.device, self.real = tokens.key.device, tokens.real
         query = torch.arange(self.query_block, device=self.device)[:, None]
         key = torch.arange(self.width, device=self.device) - pattern.behind
         self.allowed = pattern.allowed(query, key)
-        # Whatever is farther away than two tokens can be does not count.
-        self.distances = (key - query).clamp(-self.last, self.last)[None, None]
+        self.positions = query[None], key[None, None, None]
 
     def ranges(self, most: int) -> Iterator[range]:
         # Blocks at the ends read beyond the sequence; those between need no padding.
@@ -187,7 +197,8 @@ class _Windows(Layout):
         if self.real is not None or any(padding):
             real = self.allowed.new_ones(1, self.length) if self.real is None else self.real
             allowed = self.allowed & self._windows(real[:, None, :, None], taken)[..., 0, :][..., None, :]
-        return Group(taken, None, self.distances, allowed.expand(1, 1, 1, -1, -1) if allowed.dim() == 2 else allowed)
+        allowed = allowed.expand(1, 1, 1, -1, -1) if allowed.dim() == 2 else allowed
+        return Group(taken, None, *self.positions, allowed)
 
     def lay(self, x: Tensor) -> Tensor:
         return x
