@@ -29,6 +29,7 @@ on the query is evaluated once per head for the random blocks, since it has no d
 Not supported: cross-attention. The window compares positions, and those of two sequences do not correspond.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar
 
@@ -42,7 +43,7 @@ from xformer.attention.block_sparse_attention import BlockSparseAttention
 from xformer.attention.capability import Capability
 from xformer.attention.pattern import Pattern, blocks_of, everything
 from xformer.errors import ConfigError
-from xformer.position.bias import RelativeBias
+from xformer.position.bias import RelativeBias, TableBias
 
 
 class BigBird(BlockSparseAttention):
@@ -92,34 +93,34 @@ class BigBird(BlockSparseAttention):
             rows.append(attend(_queries(tokens, 0, first), everything(first, tokens.span, _any), bias).values)
         if first < tokens.span:
             others, skipped = _queries(tokens, first, tokens.span), first // self.block
-            parts = [attend(others, self._fixed(skipped, causal), bias)]
-            if self.random_blocks:
-                parts.append(attend(others, self._random(skipped, causal), bias))
-            rows.append(merge(*parts))
-        return torch.cat(rows, dim=2)
+            if bias is None or isinstance(bias, TableBias):
+                rows.append(attend(others, self._pattern(skipped, causal, self._all_blocks), bias).values)
+            else:  # which is asked once per head for blocks that differ between heads
+                apart = (self._fixed_blocks, self._random_blocks) if self.random_blocks else (self._fixed_blocks,)
+                rows.append(merge(*(attend(others, self._pattern(skipped, causal, part), bias) for part in apart)))
+        return rows[0] if len(rows) == 1 else torch.cat(rows, dim=2)
 
-    def _fixed(self, skipped: int, causal: bool) -> Pattern:
-        """The global and the neighbouring blocks."""
+    def _pattern(self, skipped: int, causal: bool, choose: Callable[[Tensor, bool], Tensor]) -> Pattern:
+        """Blocks that are chosen for each block of queries, the first of which are skipped."""
 
         def reads(taken: range, device: torch.device) -> Tensor:
-            return self._fixed_blocks(blocks_of(taken, device)[:, 0] + skipped)[None]
+            return choose(blocks_of(taken, device)[:, 0] + skipped, causal)
 
-        width = self.global_blocks + 2 * self.side + 1
+        width = choose(torch.zeros(1, dtype=torch.long, device=self.draws.device), causal).shape[-1]
         return Pattern(self.block, self.block, width, reads, _not_after if causal else _any)
 
-    def _random(self, skipped: int, causal: bool) -> Pattern:
-        """The random blocks, of each head its own."""
+    def _all_blocks(self, blocks: Int[Tensor, " m"], causal: bool) -> Int[Tensor, "#h m w"]:
+        """All that some blocks read; negative for none."""
+        fixed = self._fixed_blocks(blocks, causal)
+        if not self.random_blocks:
+            return fixed
+        return torch.cat((fixed.expand(self.context.heads, -1, -1), self._random_blocks(blocks, causal)), dim=-1)
 
-        def reads(taken: range, device: torch.device) -> Tensor:
-            return self._random_blocks(blocks_of(taken, device)[:, 0] + skipped, causal)
-
-        return Pattern(self.block, self.block, self.random_blocks, reads, _not_after if causal else _any)
-
-    def _fixed_blocks(self, blocks: Int[Tensor, " m"]) -> Int[Tensor, "m w"]:
+    def _fixed_blocks(self, blocks: Int[Tensor, " m"], causal: bool) -> Int[Tensor, "1 m w"]:
         """The global and the neighbouring blocks of some blocks; negative where a neighbour is global."""
         everyone = torch.arange(self.global_blocks, device=blocks.device).expand(len(blocks), -1)
         window = blocks[:, None] + torch.arange(-self.side, self.side + 1, device=blocks.device)
-        return torch.cat((everyone, window.masked_fill(window < self.global_blocks, -1)), dim=1)
+        return torch.cat((everyone, window.masked_fill(window < self.global_blocks, -1)), dim=1)[None]
 
     def _random_blocks(self, blocks: Int[Tensor, " m"], causal: bool) -> Int[Tensor, "h m r"]:
         """The random blocks of some blocks; negative where none are left to choose from."""
@@ -143,9 +144,7 @@ class BigBird(BlockSparseAttention):
     def recall(self, positions: Int[Tensor, " b"], length: int) -> Int[Tensor, "b #h k"]:
         """The tokens of the pattern's blocks; those after the query are not there yet."""
         blocks = positions // self.block
-        read = self._fixed_blocks(blocks)[None].expand(self.context.heads, -1, -1)
-        if self.random_blocks:
-            read = torch.cat((read, self._random_blocks(blocks, causal=True)), dim=-1)
+        read = self._all_blocks(blocks, causal=True).expand(self.context.heads, -1, -1)
         wanted = read[..., None] * self.block + torch.arange(self.block, device=blocks.device)  # h b w k
         wanted = wanted.masked_fill((read < 0)[..., None], -1)
         return wanted.flatten(2).transpose(0, 1)

@@ -15,6 +15,8 @@ from torch.nn.functional import pad
 LARGEST_BLOCK = 64
 """Beyond this, a block wastes more on pairs that do not count than its larger matrix products save."""
 SMALLEST_BLOCK = 16
+MULTIPLE = 16
+"""Matrix products are fastest where rows are a multiple of a vector register."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,23 @@ class Pattern:
     allowed: Callable[[Tensor, Tensor], Tensor]
 
 
+@dataclass(frozen=True)
+class Window:
+    """Keys around a query, of tokens whose positions are 0, 1, 2, ..., queries and keys alike.
+
+    Attributes:
+        query_block: queries that share the keys they read.
+        behind: they read so many keys before the first of them,
+        beyond: and so many after the last.
+        allowed: (query positions, key positions) -> whether the pair counts; a function of their distance.
+    """
+
+    query_block: int
+    behind: int
+    beyond: int
+    allowed: Callable[[Tensor, Tensor], Tensor]
+
+
 def blocks_of(positions: range, device: torch.device) -> Int[Tensor, "blocks 1"]:
     """A column of block numbers."""
     return torch.arange(positions.start, positions.stop, device=device)[:, None]
@@ -52,19 +71,15 @@ def even(length: int, most: int) -> int:
     return -(-length // -(-length // most))
 
 
-def near(length: int, back: int, ahead: int) -> Pattern:
-    """The keys from `back` positions before a query to `ahead` positions after it."""
+def near(length: int, back: int, ahead: int) -> Window:
+    """The keys from `back` positions before a query to `ahead` positions after it, of a sequence of this length."""
     block = even(length, max(SMALLEST_BLOCK, min(LARGEST_BLOCK, back)))
-    others = -(-length // block) - 1
-    first, last = -min(-(-back // block), others), min(-(-ahead // block), others)
-
-    def reads(blocks: range, device: torch.device) -> Tensor:
-        return (blocks_of(blocks, device) + torch.arange(first, last + 1, device=device))[None]
+    behind, beyond = (-(-min(side, length - 1) // MULTIPLE) * MULTIPLE for side in (back, ahead))
 
     def allowed(query: Tensor, key: Tensor) -> Tensor:
         return (key >= query - back) & (key <= query + ahead)
 
-    return Pattern(block, block, last - first + 1, reads, allowed)
+    return Window(block, behind, beyond, allowed)
 
 
 def everything(
