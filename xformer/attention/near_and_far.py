@@ -20,7 +20,8 @@ that a query that is none makes no NaN; what it mixes means nothing.
 Shapes: g heads of a group, of any rows of the batch; n positions, c of some rows; t tiles, q queries and k keys of one.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -30,8 +31,10 @@ from torch.nn.functional import pad
 
 from xformer.attention.block_sparse import Tokens
 from xformer.attention.near_and_far_scores import Scores
-from xformer.attention.near_and_far_tiles import NearAndFar, Rows, Scratch
+from xformer.attention.near_and_far_tiles import Halves, Keys, Memory, NearAndFar, Queries, Rows, Tiles
 from xformer.position.bias import TableBias
+
+softmax_backward = torch.ops.aten._softmax_backward_data.out
 
 
 def attend(tokens: Tokens, pattern: NearAndFar, bias: TableBias | None) -> Float[Tensor, "b h n d"]:
@@ -71,8 +74,8 @@ class _Attend(torch.autograd.Function):
         ctx.pattern, ctx.heads = pattern, heads
         mixed = torch.empty_like(query, memory_format=torch.contiguous_format)
         with torch.autocast(query.device.type, enabled=False):
-            kernel = _Kernel(pattern, Scores(pattern, heads, query, table, real), query)
-            for group in kernel.groups:
+            scores = Scores(pattern, heads, query, table, real)
+            for kernel, group in _kernels(pattern, scores, query, backward=False):
                 kernel.mix(group, query[group], key[group], value[group], mixed[group])
         return mixed
 
@@ -84,36 +87,47 @@ class _Attend(torch.autograd.Function):
         scores = Scores(ctx.pattern, ctx.heads, query, table, real)
         if ctx.needs_input_grad[3]:
             scores.trace()
-        kernel = _Kernel(ctx.pattern, scores, query)
-        for group in kernel.groups:
+        d_mixed = d_mixed.contiguous()
+        for kernel, group in _kernels(ctx.pattern, scores, query, backward=True):
             inputs = [x[group] for x in (query, key, value, d_mixed)]
             kernel.differentiate(group, *inputs, *(x[group] for x in gradients))
         return *gradients, scores.d_table, None, None, None
 
 
-class _Halves(NamedTuple):
-    """Of queries, keys, values or weights, what the near and the far tiles have."""
-
-    near: Tensor
-    far: Tensor
+def _kernels(
+    pattern: NearAndFar, scores: Scores, query: Tensor, *, backward: bool
+) -> Iterator[tuple["_Kernel", slice]]:
+    """All groups of heads, and what does the work on each; the last group may be smaller."""
+    heads, rows = scores.portions(len(query))
+    kernel = None
+    for first in range(0, len(query), heads):
+        group = slice(first, min(first + heads, len(query)))
+        if kernel is None or group.stop - first < heads:
+            kernel = _Kernel(pattern, scores, query[group], rows, backward)
+        yield kernel, group
 
 
 class _Kernel:
-    """One call's work on groups of heads, g n d, and the memory for it."""
+    """The work on groups of so many heads, g n d, and the memory for it, which every group uses again."""
 
-    def __init__(self, pattern: NearAndFar, scores: Scores, query: Tensor) -> None:
-        self.pattern, self.scores = pattern, scores
-        self.groups, self.rows = scores.portions()
-        self.scale, self.dtype = query.shape[-1] ** -0.5, query.dtype
-        self.scratch = Scratch(query.device)
+    def __init__(self, pattern: NearAndFar, scores: Scores, like: Tensor, rows: list[Rows], backward: bool) -> None:
+        memory = Memory(like.device)
+        self.scale, self.keys, self.values = like.shape[-1] ** -0.5, Keys(pattern, like), Keys(pattern, like)
+        self.queries = Queries(pattern, like)
+        self.portions = [_Portion(pattern, scores, some, memory, self.keys, self.values, backward) for some in rows]
+        if backward:
+            self.d_mixed = Queries(pattern, like)
+            total = torch.empty_like(like, dtype=scores.dtype)
+            self.d_keys, self.d_values = Keys(pattern, total), Keys(pattern, total)
 
     def mix(self, group: slice, query: Tensor, key: Tensor, value: Tensor, mixed: Tensor) -> None:
         """O = P V."""
-        keys, values = self._keys("keys", key), self._keys("values", value)
-        for rows in self.rows:
-            queries = self._queries("queries", query, rows, self.scale)
-            weights = self._weights(group, rows, queries, keys)
-            self._mixed(self._halves(weights), self._read(values, rows), out=self.pattern.of(rows, mixed))
+        self.keys.put(key, self.scale)
+        self.values.put(value, 1.0)
+        self.queries.put(query)
+        for portion in self.portions:
+            portion.weigh(group, self.queries.of(portion.rows))
+            portion.mix(portion.weights, portion.values, out=mixed)
 
     def differentiate(
         self,
@@ -126,97 +140,86 @@ class _Kernel:
         d_key: Tensor,
         d_value: Tensor,
     ) -> None:
-        """Every dV = P^T dO, dS = P (dO V^T - sum(P dO V^T)), dQ = dS K / sqrt(d), dK = dS^T Q / sqrt(d)."""
-        keys, values = self._keys("keys", key), self._keys("values", value)
-        d_keys, d_values = self._zeros("d_keys", keys), self._zeros("d_values", values)
-        for rows in self.rows:
-            queries = self._queries("queries", query, rows, self.scale)
-            d_out = self._queries("d_mixed", d_mixed, rows, 1.0)
-            weights = self._weights(group, rows, queries, keys)
-            self._add_transposed(self._halves(weights), d_out, rows, to=d_values)
-            d_scores = self._d_scores(weights, d_out, self._read(values, rows))
-            self.scores.differentiate(*self.pattern.halves(d_scores), group, rows)
-            halves = self._halves(d_scores)
-            self._add_transposed(halves, queries, rows, to=d_keys)
-            d_rows = self.pattern.of(rows, d_query)
-            self._mixed(halves, self._read(keys, rows), out=d_rows)
-            d_rows.mul_(self.scale)
-        self._join(d_keys, out=d_key)
-        self._join(d_values, out=d_value)
+        """The gradients dV = P^T dO, dS = P (dO V^T - sum(P dO V^T)), dQ = dS K / sqrt(d), dK = dS^T Q / sqrt(d)."""
+        self.keys.put(key, self.scale)
+        self.values.put(value, 1.0)
+        self.d_keys.clear()
+        self.d_values.clear()
+        self.queries.put(query)
+        self.d_mixed.put(d_mixed)
+        for portion in self.portions:
+            queries, d_out = self.queries.of(portion.rows), self.d_mixed.of(portion.rows)
+            portion.weigh(group, queries)
+            portion.add_transposed(portion.weights, d_out, to=self.d_values)
+            portion.differentiate(group, d_out)
+            portion.add_transposed(portion.d_scores, queries, to=self.d_keys)
+            portion.mix(portion.d_scores, portion.keys, out=d_query)
+        self.d_keys.get(self.scale, out=d_key)
+        self.d_values.get(1.0, out=d_value)
 
-    def _queries(self, name: str, x: Tensor, rows: Rows, scale: float) -> _Halves:
-        x = self.pattern.of(rows, x)
-        near = torch.mul(x, scale, out=self._take(name, x.shape))
-        far = self.pattern.far_queries(near)
-        return _Halves(self.pattern.near_queries(near), self._take(f"{name} far", far.shape).copy_(far))
 
-    def _keys(self, name: str, x: Tensor) -> _Halves:
-        before, after, (heads, length, features) = self.pattern.before, self.pattern.after, x.shape
-        near = self._take(f"{name} near", (heads, before + length + after, features))
-        near[:, :before] = 0  # no keys; a product with what is here must not be NaN
-        near[:, before : before + length] = x
-        near[:, before + length :] = 0
-        sampled = self.pattern.sample(x)
-        return _Halves(near, self._take(f"{name} far", sampled.shape).copy_(sampled).flatten(2, 3))
+class _Portion:
+    """Some rows of queries: where their tiles are in the scores and among the keys, looked up once for all groups."""
 
-    def _zeros(self, name: str, like: _Halves) -> _Halves:
-        near = self._take(f"{name} near", like.near.shape, self.scores.dtype)
-        far = self._take(f"{name} far", like.far.shape, self.scores.dtype)
-        return _Halves(near.zero_(), far.zero_())
+    def __init__(
+        self, pattern: NearAndFar, scores: Scores, rows: Rows, memory: Memory, keys: Keys, values: Keys, backward: bool
+    ) -> None:
+        self.pattern, self.scores, self.rows, self.memory = pattern, scores, rows, memory
+        self.heads, self.dtype = len(keys.near), keys.near.dtype
+        self.keys, self.values = (x.read(rows, memory, name) for x, name in ((keys, "keys"), (values, "values")))
+        shape = (self.heads, pattern.row * (rows.last - rows.first), sum(x.tiles.shape[2] for x in self.keys))
+        self._weights = memory("weights", shape, scores.dtype)
+        self.weights = self._halves(self._weights)
+        self._products: dict[tuple[str, tuple[int, ...]], Tiles] = {}
+        if backward:
+            self._d_scores = memory("d_scores", shape, scores.dtype)
+            self.d_scores = self._halves(self._d_scores)
 
-    def _read(self, keys: _Halves, rows: Rows) -> _Halves:
-        """What some rows of queries read."""
-        return _Halves(self.pattern.near_keys(keys.near, rows), self.pattern.far_read(keys.far, rows))
+    def weigh(self, group: slice, queries: Halves) -> None:
+        """P = softmax(Q K^T / sqrt(d) + B), of scaled keys."""
+        for keys in (*self.keys, *self.values):
+            keys.fresh()
+        near, far = self.weights
+        self.scores.near(self._product(queries.near.matrices, self.keys.near.turned), group, self.rows, out=near.tiles)
+        self.scores.far(self._product(queries.far.matrices, self.keys.far.turned), group, self.rows, out=far.tiles)
+        torch.softmax(self._weights, dim=-1, out=self._weights)
+        near.fresh()
+        far.fresh()
 
-    def _weights(self, group: slice, rows: Rows, queries: _Halves, keys: _Halves) -> Tensor:
-        """softmax(Q K^T / sqrt(d) + B), g c (k k)."""
-        read = self._read(keys, rows)
-        count = self.pattern.row * (rows.last - rows.first)
-        shape = (len(read.near), count, read.near.shape[2] + read.far.shape[2])
-        scores = self._take("scores", shape, self.scores.dtype)
+    def differentiate(self, group: slice, d_out: Halves) -> None:
+        """Make dS = P (dO V^T - sum(P dO V^T))."""
+        near, far = self.d_scores
+        near.tiles.copy_(self._product(d_out.near.matrices, self.values.near.turned))
+        far.tiles.copy_(self._product(d_out.far.matrices, self.values.far.turned))
+        softmax_backward(self._d_scores, self._weights, -1, self._weights.dtype, grad_input=self._d_scores)
+        self.scores.differentiate(near.tiles, far.tiles, group, self.rows)
+        near.fresh()
+        far.fresh()
+
+    def mix(self, weights: Halves, values: Halves, out: Tensor) -> None:
+        """What both halves mix, into tensors g n d."""
+        near = self._product(weights.near.matrices, values.near.matrices, "near").flatten(1, 2)
+        far = self._product(weights.far.matrices, values.far.matrices)
+        out = self.pattern.far_queries(self.pattern.of(self.rows, out))
+        torch.add(self.pattern.far_queries(near), far, out=out)
+
+    def add_transposed(self, weights: Halves, queries: Halves, to: Keys) -> None:
+        """What keys or values get from the queries that read them."""
+        to.add_near(self.rows, self._product(weights.near.turned, queries.near.matrices))
+        to.add_far(self.rows, self._product(weights.far.turned, queries.far.matrices))
+
+    def _halves(self, scores: Tensor) -> Halves:
         near, far = self.pattern.halves(scores)
-        self.scores.near(self._product("products", queries.near, read.near.mT), group, rows, out=near)
-        self.scores.far(self._product("products", queries.far, read.far.mT), group, rows, out=far)
-        return torch.softmax(scores, dim=-1, out=scores)
+        copy = None if scores.dtype == self.dtype else self.memory("weights near", near.shape, self.dtype)
+        return Halves(Tiles(near, copy), Tiles(far, self.memory("weights far", far.shape, self.dtype)))
 
-    def _d_scores(self, weights: Tensor, d_out: _Halves, values: _Halves) -> Tensor:
-        """P (dO V^T - sum(P dO V^T))."""
-        d_weights = self._take("d_scores", weights.shape, weights.dtype)
-        for out, d_tile, value in zip(self.pattern.halves(d_weights), d_out, values, strict=True):
-            out.copy_(self._product("products", d_tile, value.mT))
-        backward = torch.ops.aten._softmax_backward_data.out
-        d_scores: Tensor = backward(d_weights, weights, -1, weights.dtype, grad_input=d_weights)
-        return d_scores
-
-    def _halves(self, scores: Tensor) -> _Halves:
-        """Weights or their like, as matrices to multiply with."""
-        near, far = self.pattern.halves(scores)
-        return _Halves(near.to(self.dtype), self._take("weights far", far.shape).copy_(far))
-
-    def _mixed(self, weights: _Halves, values: _Halves, out: Tensor) -> None:
-        """What both halves mix, together; g c d."""
-        near = self._product("mixed near", weights.near, values.near).flatten(1, 2)
-        far = self._product("mixed far", weights.far, values.far)
-        torch.add(self.pattern.far_queries(near), far, out=self.pattern.far_queries(out))
-
-    def _add_transposed(self, weights: _Halves, queries: _Halves, rows: Rows, to: _Halves) -> None:
-        """What the keys get of the queries that read them."""
-        near = self._product("products", weights.near.mT, queries.near)
-        self.pattern.add_near_keys(to.near, rows, near)
-        far = self._product("products", weights.far.mT, queries.far)
-        self.pattern.far_read(to.far, rows).add_(far)
-
-    def _join(self, keys: _Halves, out: Tensor) -> None:
-        """The transpose of `_keys`."""
-        out.copy_(keys.near[:, self.pattern.before : self.pattern.before + out.shape[1]])
-        sampled = self.pattern.sample(out)
-        sampled.add_(keys.far.view(sampled.shape))
-
-    def _product(self, name: str, left: Tensor, right: Tensor) -> Tensor:
-        """One matrix product per tile."""
-        product = self._take(name, (*left.shape[:3], right.shape[3]))
-        torch.bmm(left.flatten(0, 1), right.flatten(0, 1), out=product.flatten(0, 1))
-        return product
-
-    def _take(self, name: str, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
-        return self.scratch(name, *shape, dtype=dtype or self.dtype)
+    def _product(self, left: Tensor, right: Tensor, name: str = "products") -> Tensor:
+        """One matrix product per tile, g t q k."""
+        shape = (len(left), left.shape[1], right.shape[2])
+        if (name, shape) not in self._products:
+            self._products[name, shape] = Tiles(
+                self.memory(name, (self.heads, len(left) // self.heads, *shape[1:]), self.dtype)
+            )
+        product = self._products[name, shape]
+        torch.bmm(left, right, out=product.matrices)
+        return product.tiles

@@ -35,8 +35,8 @@ class Scores:
         real: Bool[Tensor, "bh n"] | None,
     ) -> None:
         self.pattern, self.heads, self.table, self.real = pattern, heads, table, real
-        self.all, length = query.shape[:2]
         self.device, self.dtype = query.device, torch.promote_types(query.dtype, torch.float32)
+        length = query.shape[1]
         self.rows = length // pattern.row
         self.positions = torch.arange(length, device=self.device)
         missing = torch.zeros(1, length, device=self.device, dtype=self.dtype)
@@ -47,23 +47,21 @@ class Scores:
         self._far: dict[Rows, Tensor] = {}
         self._d_table: Tensor | None = None
 
-    def portions(self) -> tuple[list[slice], list[Rows]]:
-        """Heads that are taken together, of any rows of the batch, and rows of queries."""
+    def portions(self, heads: int) -> tuple[int, list[Rows]]:
+        """How many heads are taken together, of any rows of the batch, and which rows of queries."""
         pattern = self.pattern
         room = SCORES_AT_A_TIME << (0 if self.device.type == "cpu" else 6)
         scores = pattern.row * (pattern.width + self.rows * pattern.depth)  # of a row
         step = min(ROWS_AT_A_TIME, room // scores, self.rows)
         step = max(1, step // pattern.rows) * pattern.rows
-        heads = max(1, room // (step * scores))
-        return (
-            [slice(first, min(first + heads, self.all)) for first in range(0, self.all, heads)],
-            [Rows(first, min(first + step, self.rows)) for first in range(0, self.rows, step)],
-        )
+        rows = [Rows(first, min(first + step, self.rows)) for first in range(0, self.rows, step)]
+        return min(heads, max(1, room // (step * scores))), rows
 
     def near(self, products: Float[Tensor, "g t q k"], group: slice, rows: Rows, out: Tensor) -> None:
         """Scores from products."""
         pattern = self.pattern
-        torch.add(products, self._of(group, self._near)[:, None], out=out)
+        bias = self._near if self.table is None else self._near[self._heads_of(group)]
+        torch.add(products, bias[:, None], out=out)
         if self.real is not None or (pattern.before and rows.first == 0) or (pattern.after and rows.last == self.rows):
             missing = self._missing if self.real is None else self._missing[group]
             out += pattern.near_keys(missing, rows).mT
@@ -71,11 +69,7 @@ class Scores:
     def far(self, products: Float[Tensor, "g t q k"], group: slice, rows: Rows, out: Tensor) -> None:
         """Scores from products."""
         pattern = self.pattern
-        if rows not in self._far:
-            if len(self._far) == 4:  # enough to be worth it, and linear in the length
-                self._far.clear()
-            self._far[rows] = self._bias(pattern.far_positions(self.positions, rows), pattern.far)
-        torch.add(products, self._of(group, self._far[rows])[:, None], out=out)
+        torch.add(products, self._far_bias(group, rows)[:, None], out=out)
         if self.real is not None:
             missing = pattern.sample(self._missing[group, pattern.before : pattern.before + len(self.positions)])
             out += pattern.far_read(missing.flatten(2, 3), rows).mT
@@ -100,11 +94,22 @@ class Scores:
         """The table's gradient, where it was kept."""
         return None if self._d_table is None or self.table is None else self._d_table.to(self.table.dtype)
 
-    def _bias(self, positions: tuple[Tensor, Tensor], counts: Counts) -> Tensor:
+    def _far_bias(self, group: slice, rows: Rows) -> Tensor:
+        positions = self.pattern.far_positions(self.positions, rows)
+        if self.table is not None:
+            return self._bias(positions, self.pattern.far, self._heads_of(group))
+        if rows not in self._far:
+            if len(self._far) == 4:  # so that there is a constant number of them
+                self._far.clear()
+            self._far[rows] = self._bias(positions, self.pattern.far)
+        return self._far[rows]
+
+    def _bias(self, positions: tuple[Tensor, Tensor], counts: Counts, heads: Tensor | None = None) -> Tensor:
         query, key = positions
         bias = torch.zeros(1, 1, 1, device=self.device, dtype=self.dtype)
         if self.table is not None:
-            bias = self.table[:, self._places(query, key)].to(self.dtype)
+            table = self.table if heads is None else self.table[heads]
+            bias = table[:, self._places(query, key)].to(self.dtype)
         return bias.where(counts(query[:, None], key), float("-inf"))  # #h q k
 
     def _places(self, query: Tensor, key: Tensor) -> Tensor:
@@ -114,6 +119,3 @@ class Scores:
 
     def _heads_of(self, group: slice) -> Tensor:
         return torch.arange(group.start, group.stop, device=self.device) % self.heads
-
-    def _of(self, group: slice, bias: Tensor) -> Tensor:
-        return bias if len(bias) == 1 else bias[self._heads_of(group)]

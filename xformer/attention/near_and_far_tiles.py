@@ -118,16 +118,119 @@ class NearAndFar:
         return x.as_strided(shape, (heads, self.block * position, position, feature), offset)
 
 
-class Scratch:
-    """Memory that is used again and again: taking new memory for every product costs a quarter of the whole time."""
+class Memory:
+    """Memory by name, which is overwritten by whoever takes it next by that name, in the same or another shape."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._memory: dict[tuple[str, torch.dtype], Tensor] = {}
+        self._taken: dict[tuple[str, torch.dtype], Tensor] = {}
 
-    def __call__(self, name: str, *shape: int, dtype: torch.dtype) -> Tensor:
-        """What was last taken by this name is overwritten."""
-        memory, size = self._memory.get((name, dtype)), prod(shape)
-        if memory is None or memory.numel() < size:
-            memory = self._memory[name, dtype] = torch.empty(size, device=self.device, dtype=dtype)
-        return memory[:size].view(shape)
+    def __call__(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """A contiguous tensor, of any content."""
+        taken, size = self._taken.get((name, dtype)), prod(shape)
+        if taken is None or taken.numel() < size:
+            taken = self._taken[name, dtype] = torch.empty(size, device=self.device, dtype=dtype)
+        return taken[:size].view(shape)
+
+
+class Tiles:
+    """Tiles, and the matrices of them that a product takes: these are a view, or a copy for `fresh` to renew.
+
+    Attributes:
+        tiles: where they are, g t q k.
+        matrices: one after another, (g t) q k.
+        turned: their transposes.
+    """
+
+    def __init__(self, tiles: Tensor, copy: Tensor | None = None) -> None:
+        self.tiles, self._copy = tiles, copy
+        self.matrices = (tiles if copy is None else copy).flatten(0, 1)
+        self.turned = self.matrices.mT
+
+    def fresh(self) -> "Tiles":
+        """Copy the tiles again, if that is needed at all."""
+        if self._copy is not None:
+            self._copy.copy_(self.tiles)
+        return self
+
+
+class Halves(NamedTuple):
+    """What both halves of a pattern have of the same thing."""
+
+    near: Tiles
+    far: Tiles
+
+
+class Queries:
+    """Queries of a group of heads, or what they mix, as tiles of both halves.
+
+    Args:
+        pattern: how they are cut.
+        like: a group of heads, g n d.
+    """
+
+    def __init__(self, pattern: NearAndFar, like: Tensor) -> None:
+        self.pattern = pattern
+        self._near = like
+        self._far = like.new_empty(pattern.far_queries(like).shape)
+        self._tiles: dict[Rows, Tiles] = {}
+
+    def put(self, x: Tensor) -> None:
+        """Take over a group of heads, g n d."""
+        self._near = x
+        self._far.copy_(self.pattern.far_queries(x))
+
+    def of(self, rows: Rows) -> Halves:
+        """The tiles of some rows."""
+        if rows not in self._tiles:
+            each = self.pattern.row // self.pattern.columns
+            self._tiles[rows] = Tiles(self._far[:, :, rows.first * each : rows.last * each])
+        return Halves(Tiles(self.pattern.near_queries(self.pattern.of(rows, self._near))), self._tiles[rows])
+
+
+class Keys:
+    """Keys or values of a group of heads, or their gradients, as both halves read them.
+
+    Args:
+        pattern: which keys both halves read.
+        like: a group of heads, g n d.
+    """
+
+    def __init__(self, pattern: NearAndFar, like: Tensor) -> None:
+        self.pattern = pattern
+        heads, length, features = like.shape
+        self.near = like.new_zeros(heads, pattern.before + length + pattern.after, features)
+        self.far = like.new_empty(pattern.sample(like).shape)
+        self._inner = self.near[:, pattern.before : pattern.before + length]
+
+    def put(self, x: Tensor, scale: float) -> None:
+        """Take over a group of heads, g n d."""
+        torch.mul(x, scale, out=self._inner)
+        self.far.copy_(self.pattern.sample(self._inner))
+
+    def read(self, rows: Rows, memory: Memory, name: str) -> Halves:
+        """What some rows of queries read."""
+        near = self.pattern.near_keys(self.near, rows)
+        copy = None if len(near) == 1 else memory(name, near.shape, near.dtype)  # tiles overlap
+        return Halves(Tiles(near, copy), Tiles(self._read_far(rows)))
+
+    def clear(self) -> None:
+        """Nothing but zeros."""
+        self.near.zero_()
+        self.far.zero_()
+
+    def add_near(self, rows: Rows, x: Tensor) -> None:
+        """The transpose of reading."""
+        self.pattern.add_near_keys(self.near, rows, x)
+
+    def add_far(self, rows: Rows, x: Tensor) -> None:
+        """The transpose of reading."""
+        self._read_far(rows).add_(x)
+
+    def get(self, scale: float, out: Tensor) -> None:
+        """The transpose of `put`."""
+        torch.mul(self._inner, scale, out=out)
+        self.pattern.sample(out).add_(self.far, alpha=scale)
+
+    def _read_far(self, rows: Rows) -> Tensor:
+        return self.pattern.far_read(self.far.flatten(2, 3), rows)
