@@ -19,7 +19,7 @@ from tests.attention.block_sparse_oracle import (
     own_mask,
     qkv,
 )
-from xformer.attention import block_sparse
+from xformer.attention import block_sparse, near_and_far_scores
 from xformer.attention.base import AttentionContext
 from xformer.attention.capability import Capability
 from xformer.attention.mask import Mask
@@ -60,7 +60,8 @@ def test_the_size_of_a_group_changes_nothing(
 ) -> None:
     attention, inputs, bias = variant.attention(causal, max_length=67), qkv(1, 67), BIASES[bias_name]()
     expected = attention(*inputs, mask=own_mask(67, causal), bias=bias)
-    monkeypatch.setattr(block_sparse, "SCORES_AT_A_TIME", 1)
+    for kernel in (block_sparse, near_and_far_scores):
+        monkeypatch.setattr(kernel, "SCORES_AT_A_TIME", 1)
     mixed = attention(*inputs, mask=own_mask(67, causal), bias=bias)
     assert_close(mixed, expected)
     for found, wanted in zip(gradients(mixed, inputs, bias), gradients(expected, inputs, bias), strict=True):
@@ -220,7 +221,8 @@ class Largest(torch.utils._python_dispatch.TorchDispatchMode):
 def test_nothing_grows_faster_than_the_length(
     name: str, causal: bool, bias_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(block_sparse, "SCORES_AT_A_TIME", 1 << 14)
+    for kernel in (block_sparse, near_and_far_scores):
+        monkeypatch.setattr(kernel, "SCORES_AT_A_TIME", 1 << 14)
     # Under a content bias the strided and fixed patterns keep n^2 / l scores, or n^1.5 where l is the square root.
     growth = 3.0 if bias_name == "content" and name.startswith(("strided", "fixed")) else 2.2
     sizes = []

@@ -17,7 +17,7 @@ from tests.contracts.variants import (
     position_factory,
     self_mask,
 )
-from xformer.attention import block_sparse
+from xformer.attention import block_sparse, near_and_far_scores
 from xformer.attention.base import AttentionContext
 from xformer.attention.capability import Capability
 from xformer.benchmark.live_bytes import LiveBytes
@@ -121,7 +121,8 @@ def growth(measured: Sequence[int]) -> list[float]:
 @pytest.fixture
 def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     # The block-sparse kernel has room for a constant number of scores: let the shortest sequence fill it.
-    monkeypatch.setattr(block_sparse, "SCORES_AT_A_TIME", 1 << 17)
+    for kernel in (block_sparse, near_and_far_scores):
+        monkeypatch.setattr(kernel, "SCORES_AT_A_TIME", 1 << 17)
 
 
 @pytest.mark.slow

@@ -35,14 +35,19 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
+from xformer.attention import near_and_far
 from xformer.attention.base import AttentionContext
 from xformer.attention.block_sparse import Mixed, Tokens, attend, merge
 from xformer.attention.block_sparse_attention import BlockSparseAttention
 from xformer.attention.block_sparse_bias import on_heads
 from xformer.attention.capability import Capability
+from xformer.attention.near_and_far_tiles import Counts, NearAndFar
 from xformer.attention.pattern import LARGEST_BLOCK, SMALLEST_BLOCK, Pattern, blocks_of, cut, even, everything, near
 from xformer.errors import ConfigError
-from xformer.position.bias import RelativeBias
+from xformer.position.bias import RelativeBias, TableBias
+
+LONGEST_ROW = 512
+WINDOW_BLOCK = 32
 
 
 class Sparse(BlockSparseAttention):
@@ -88,6 +93,9 @@ class Sparse(BlockSparseAttention):
 
     def mix(self, tokens: Tokens, *, causal: bool, bias: RelativeBias | None) -> Float[Tensor, "b h n d"]:
         """softmax(Q K^T / sqrt(d) + B) V over both patterns, by each head or by one half each."""
+        pattern = self._near_and_far(tokens.span, causal)
+        if self.heads == "merged" and pattern is not None and (bias is None or isinstance(bias, TableBias)):
+            return near_and_far.attend(tokens, pattern, bias)
         first, second = (self._window, self._columns) if self.pattern == "strided" else (self._block, self._summaries)
         if self.heads == "merged":
             return merge(first(tokens, causal, bias), second(tokens, causal, bias))
@@ -97,6 +105,24 @@ class Sparse(BlockSparseAttention):
             half_bias = None if bias is None else on_heads(bias, heads, total)
             halves.append(part(replace(tokens, query=query, key=key, value=value), causal, half_bias).values)
         return torch.cat(halves, dim=1)
+
+    def _near_and_far(self, span: int, causal: bool) -> NearAndFar | None:
+        """Both patterns as one, where a row of l positions is not too long for it.
+
+        The query itself belongs to the every l-th of the strided pattern, and to the own block of the fixed one.
+        """
+        stride = min(self.stride, span)
+        if stride > LONGEST_ROW:
+            return None
+        if self.pattern == "fixed":
+            block = stride * max(1, SMALLEST_BLOCK // stride)
+            near, far = _fixed(stride, causal)  # one block where it is longer than the sequence: then nothing is far
+            return NearAndFar(stride, block, 0, 0, 1, min(self.summary, stride), near, far, causal)
+        block = stride * max(1, SMALLEST_BLOCK // stride)
+        if stride > WINDOW_BLOCK:
+            block = max(size for size in range(1, WINDOW_BLOCK + 1) if stride % size == 0)
+        near, far = _strided(stride, causal)
+        return NearAndFar(stride, block, stride, 0 if causal else stride, stride, stride, near, far, causal)
 
     def _window(self, tokens: Tokens, causal: bool, bias: RelativeBias | None) -> Mixed:
         """The strided A1: the last l positions."""
@@ -189,6 +215,28 @@ class Sparse(BlockSparseAttention):
         total, width = self.context.heads, max(first.shape[1], second.shape[1])
         first, second = (pad(x, (0, width - x.shape[1]), value=-1)[:, None] for x in (first, second))
         return torch.cat((first.expand(-1, total // 2, -1), second.expand(-1, total - total // 2, -1)), dim=1)
+
+
+def _strided(stride: int, causal: bool) -> tuple[Counts, Counts]:
+    def near(query: Tensor, key: Tensor) -> Tensor:
+        others = (key > query - stride) & (key != query)
+        return others & (key < query if causal else key < query + stride)
+
+    def far(query: Tensor, key: Tensor) -> Tensor:
+        return (key <= query) if causal else (key == key) & (query == query)
+
+    return near, far
+
+
+def _fixed(stride: int, causal: bool) -> tuple[Counts, Counts]:
+    def near(query: Tensor, key: Tensor) -> Tensor:
+        own = key // stride == query // stride
+        return own & (key <= query) if causal else own
+
+    def far(query: Tensor, key: Tensor) -> Tensor:
+        return key // stride < query // stride if causal else key // stride != query // stride
+
+    return near, far
 
 
 def _one_of(key: str, value: str, *options: str) -> None:
