@@ -10,8 +10,9 @@ Value: TypeAlias = str | int | float | bool | None
 _NO_RESULT = {  # how a run is started, watched and stored; the seed is the repetition
     "seed", "cache", "resume", "skip_finished", "on_incompatible", "study", "logger", "experiment", "debug", "hydra",
     "callbacks.progress", "callbacks.throughput", "callbacks.last_checkpoint", "callbacks.save_on_interrupt",
-    "callbacks.checkpoint.dirpath", "data.num_workers", "trainer.enable_progress_bar", "trainer.enable_model_summary",
-    "trainer.log_every_n_steps", "trainer.profiler",
+    "callbacks.approximation_error", "callbacks.attention_entropy", "callbacks.effective_context",
+    "callbacks.gradient_norm", "callbacks.checkpoint.dirpath", "data.num_workers", "trainer.enable_progress_bar",
+    "trainer.enable_model_summary", "trainer.log_every_n_steps", "trainer.profiler",
 }  # fmt: skip
 _INSTANTIATE = {"_partial_", "_convert_", "_recursive_"}
 
