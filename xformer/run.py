@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -12,10 +13,12 @@ from xformer import build, compatibility, console, continuation, launch
 from xformer.callbacks.throughput import Throughput
 from xformer.configuration import validate
 from xformer.data.base import DataModule
+from xformer.inheritance import inherit
 from xformer.job import Job
 from xformer.record.flops import flops_per_token
 from xformer.record.recording import recording
 from xformer.record.summary import Monitor, Summary
+from xformer.runs import finished
 from xformer.tasks.base import Task
 
 
@@ -41,6 +44,8 @@ def run(job: Job) -> float | None:
         if launch.is_main_process():
             data.save(job.directory)
         task = plan.build_task()
+        if job.config.init_from is not None:
+            _inherit(summary, task, Path(job.config.init_from))
         _measure(summary, task, data)
         trainer = build.build_trainer(job)
         launch.check_world_size(trainer)
@@ -62,8 +67,18 @@ def _plan(job: Job) -> tuple[build.Plan, Path | None]:
     compatibility.check(job.config, job.choices)
     job.forget(compatibility.unused(job.config))
     launch.check_sweep(job)
+    if job.config.init_from is not None:
+        finished(Path(job.config.init_from))
     plan = build.Plan.of(job.config)
     return plan, continuation.checkpoint(job)
+
+
+def _inherit(summary: Summary, task: Task, other: Path) -> None:
+    """Start from another run's weights, and say what was not taken."""
+    inherited = inherit(task, other)
+    summary.inherited = asdict(inherited)
+    if launch.is_main_process():
+        console.note(str(inherited))
 
 
 def _measure(summary: Summary, task: Task, data: DataModule) -> None:

@@ -14,6 +14,7 @@ _NO_RESULT = {  # how a run is started, watched and stored; the seed is the repe
     "callbacks.gradient_norm", "callbacks.checkpoint.dirpath", "data.num_workers", "trainer.enable_progress_bar",
     "trainer.enable_model_summary", "trainer.log_every_n_steps", "trainer.profiler",
 }  # fmt: skip
+_NOT_WHERE_NULL = {"init_from"}  # runs from before there was such a key did what null does
 _INSTANTIATE = {"_partial_", "_convert_", "_recursive_"}
 
 
@@ -53,7 +54,8 @@ def text(value: Value) -> str:
 
 
 def _relevant(settings: Mapping[str, Value]) -> dict[str, Value]:
-    return {key: value for key, value in settings.items() if not {*_prefixes(key)} & _NO_RESULT}
+    found = {key: value for key, value in settings.items() if not {*_prefixes(key)} & _NO_RESULT}
+    return {key: value for key, value in found.items() if value is not None or key not in _NOT_WHERE_NULL}
 
 
 def _prefixes(key: str) -> list[str]:

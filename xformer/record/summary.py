@@ -48,6 +48,7 @@ class Summary:
         hardware: The machine.
         data_fingerprint: Hash of the data as read.
         attention: Attention slot to option.
+        inherited: Weights taken from another run (`init_from`): which run, how many, and what was not taken.
     """
 
     status: Literal["finished", "failed", "skipped"]
@@ -69,6 +70,7 @@ class Summary:
     hardware: dict[str, Any] = field(default_factory=dict)
     data_fingerprint: str | None = None
     attention: dict[str, str] = field(default_factory=dict)
+    inherited: dict[str, Any] | None = None
 
 
 def write_summary(directory: Path, summary: Summary) -> Path:
