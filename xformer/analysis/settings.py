@@ -21,14 +21,18 @@ _INSTANTIATE = {"_partial_", "_convert_", "_recursive_"}
 def of_config(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, Value]:
     """The settings of a resolved configuration: the option of each group, and every key below.
 
-    A node that repeats a group of the top, as `architecture.size` repeats `size`, is left out.
+    A node that repeats a group of the top, as `architecture.size` repeats `size`, is left out. A dimension that `match`
+    adjusted stands as it was asked for: the adjusted one follows from the rest.
     """
     nodes = {key: node for key, node in config.items() if isinstance(node, Mapping)}
     own = {
         key: {name: child for name, child in node.items() if not (name in nodes and child == nodes[name])}
         for key, node in nodes.items()
     }
-    return _relevant({**choices, **_flat({**config, **own})})
+    flat = _flat({**config, **own})
+    if flat.get("match.was") is not None:
+        flat |= {str(flat["match.by"]): flat["match.was"], "match.was": None}
+    return _relevant({**choices, **flat})
 
 
 def of_overrides(choices: Mapping[str, str], overrides: Iterable[str]) -> dict[str, Value]:
