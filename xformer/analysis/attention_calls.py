@@ -54,11 +54,11 @@ def attention_calls(model: Architecture, forward: Callable[[], object]) -> list[
 
     Args:
         model: whose attentions are watched.
-        forward: runs the model once, on sequences and not from a decoding state.
+        forward: runs the model, on sequences and not from a decoding state; every layer each time.
     """
     calls: dict[str, list[AttentionCall]] = {slot: [] for slot in model.slots}
     hooks = [
-        mix.register_forward_pre_hook(partial(_remember, calls[slot], slot), with_kwargs=True)
+        mix.register_forward_pre_hook(partial(_remember, calls[slot], slot, model.size.layers), with_kwargs=True)
         for slot, mix in _attentions(model)
     ]
     training = model.training
@@ -73,10 +73,15 @@ def attention_calls(model: Architecture, forward: Callable[[], object]) -> list[
 
 
 def _remember(
-    calls: list[AttentionCall], slot: str, mix: nn.Module, arguments: tuple[Tensor, ...], about: dict[str, Any]
+    calls: list[AttentionCall],
+    slot: str,
+    layers: int,
+    mix: nn.Module,
+    arguments: tuple[Tensor, ...],
+    about: dict[str, Any],
 ) -> None:
-    query, key, value = arguments
-    calls.append(AttentionCall(slot, len(calls), cast(Attention, mix), query, key, value, about["mask"], about["bias"]))
+    (query, key, value), layer = arguments, len(calls) % layers
+    calls.append(AttentionCall(slot, layer, cast(Attention, mix), query, key, value, about["mask"], about["bias"]))
 
 
 def _attentions(model: Architecture) -> list[tuple[str, Attention]]:

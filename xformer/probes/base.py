@@ -17,6 +17,8 @@ from xformer.tasks.base import Task
 
 _PADDED_WITH = {
     "tokens": "padding_mask",
+    "first_tokens": "first_padding_mask",
+    "second_tokens": "second_padding_mask",
     "source_tokens": "source_padding_mask",
     "target_tokens": "target_padding_mask",
     "labels": "target_padding_mask",
