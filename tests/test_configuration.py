@@ -28,7 +28,7 @@ def load(group: str, option: str) -> DictConfig:
 
 def test_every_group_of_the_axes_is_there() -> None:
     axes = "attention position architecture size task loss data tokenizer optimizer schedule trainer callbacks logger"
-    assert set(groups()) == {*axes.split(), "experiment", "debug"}
+    assert set(groups()) == {*axes.split(), "match", "experiment", "debug"}
 
 
 @pytest.mark.parametrize(("group", "option"), PLAIN)

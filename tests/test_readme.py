@@ -204,6 +204,9 @@ def test_a_command_runs(line: str, compose_job: ComposeJob, files: Path, monkeyp
         monkeypatch.setenv(name, value)
     cell = command.cells()[0]
     directory = files / "run"
+    for override in cell:
+        if override.startswith("init_from="):
+            _train(override.partition("=")[2], compose_job)
     if {"trainer=ddp", "compile=true"} & {*cell}:  # no process group, no compiling of shape checks in this process
         _subprocess([*fast(cell), f"hydra.run.dir={directory}"])
     else:
@@ -211,6 +214,12 @@ def test_a_command_runs(line: str, compose_job: ComposeJob, files: Path, monkeyp
             run(compose_job(*fast([o for o in cell if o != "resume=true"]), directory=directory))
         run(compose_job(*fast(cell), directory=directory))
     assert read_summary(directory).status == "finished"
+
+
+def _train(directory: str, compose_job: ComposeJob) -> None:
+    """A run that another command of README leaves."""
+    train = next(Command.of(other) for other in TRAIN if other.endswith(f"hydra.run.dir={directory}"))
+    run(compose_job(*fast(train.cells()[0]), directory=Path(directory)))
 
 
 def _subprocess(overrides: list[str]) -> None:
@@ -229,9 +238,8 @@ def test_an_xformer_command_runs(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for directory in re.findall(r"outputs/\S+", line):  # another command of README trains it
-        train = next(Command.of(other) for other in TRAIN if other.endswith(f"hydra.run.dir={directory}"))
-        run(compose_job(*fast(train.cells()[0]), directory=Path(directory)))
+    for directory in re.findall(r"outputs/\S+", line):
+        _train(directory, compose_job)
         capsys.readouterr()
     monkeypatch.setenv("XFORMER_CACHE", str(cache))
     tiny = ["rounds=1", "lengths=[64]", f"model={TINY_MODEL}"] if line.startswith("xformer benchmark") else []

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,11 +14,13 @@ from tests.logging.test_wandb import records
 from xformer.build import Plan
 from xformer.checkpoints import newest_readable
 from xformer.configuration import groups
+from xformer.data.batch import ClassificationBatch
 from xformer.errors import IncompatibleError, RunError
 from xformer.launch import check_sweep
 from xformer.logging.metrics_csv import read_metrics
 from xformer.record.summary import read_summary
 from xformer.run import run
+from xformer.tasks.classification import Classification
 
 FAST = [*SMALL, *SMALL_LISTOPS]
 TINY_TEXT = [*SMALL, "task=language_modeling", "data.block=32"]
@@ -112,6 +115,43 @@ def test_variants_start_from_the_same_shared_weights(attention: str, compose_job
     reference, other = weights("full"), weights(attention)
     assert set(reference) <= set(other)
     assert all(torch.equal(reference[key], other[key]) for key in reference)
+
+
+@pytest.mark.parametrize("position", groups()["position"])
+def test_position_schemes_start_from_the_same_shared_weights(
+    position: str, compose_job: ComposeJob, tmp_path: Path
+) -> None:
+    def weights(name: str) -> dict[str, torch.Tensor]:
+        plan = Plan.of(compose_job(*FAST, f"position={name}", directory=tmp_path / name).config)
+        plan.load_data()
+        return plan.build_task().state_dict()
+
+    reference, other = weights("none"), weights(position)
+    assert set(reference) <= set(other)
+    assert all(torch.equal(reference[key], other[key]) for key in reference)
+
+
+def test_every_variant_is_trained_on_the_same_batches(
+    compose_job: ComposeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a variant draws at random, when it is built and while it trains."""
+    seen: dict[str, list[torch.Tensor]] = {}
+    step = Classification.training_step
+    for name in groups()["attention"]:
+        batches = seen[name] = []
+
+        def watched(self: Classification, batch: ClassificationBatch, index: int, found: list = batches) -> Any:
+            found.append(batch.tokens)
+            return step(self, batch, index)
+
+        monkeypatch.setattr(Classification, "training_step", watched)
+        redraws = ["attention.redraw_interval=1"] if name == "performer" else []
+        options = [f"attention={name}", *redraws, "trainer.max_steps=8", "trainer.limit_val_batches=1"]
+        run(compose_job(*FAST, *options, "data.test_size=1", directory=tmp_path / name))  # more than an epoch
+    for name, batches in seen.items():
+        assert len(batches) == 8
+        assert all(torch.equal(a, b) for a, b in zip(batches, seen["full"], strict=True)), name
+    assert not torch.equal(seen["full"][0], seen["full"][-1])
 
 
 def test_a_failed_run_says_so(compose_job: ComposeJob) -> None:

@@ -36,6 +36,7 @@ _SETTINGS: dict[str, Any] = {
     "seed": int,
     "compile": bool,
     "resume": bool,
+    "init_from": str | None,
     "skip_finished": bool,
     "study": dict[str, str | dict[str, dict[str, Any]]] | None,
     "on_incompatible": Literal["fail", "skip"],

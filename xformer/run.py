@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -13,10 +14,13 @@ from xformer.callbacks.throughput import Throughput
 from xformer.configuration import validate
 from xformer.data.base import DataModule
 from xformer.denormals import flush_denormals
+from xformer.inheritance import inherit
 from xformer.job import Job
-from xformer.record.flops import flops_per_token
+from xformer.matching import match
+from xformer.record import cost
 from xformer.record.recording import recording
 from xformer.record.summary import Monitor, Summary
+from xformer.runs import finished
 from xformer.tasks.base import Task
 
 
@@ -42,7 +46,11 @@ def run(job: Job) -> float | None:
         data = plan.load_data()
         if launch.is_main_process():
             data.save(job.directory)
+        if job.config.get("match") is not None:
+            plan = _match(summary, job, plan)
         task = plan.build_task()
+        if job.config.init_from is not None:
+            _inherit(summary, task, Path(job.config.init_from))
         _measure(summary, task, data)
         trainer = build.build_trainer(job)
         launch.check_world_size(trainer)
@@ -64,18 +72,34 @@ def _plan(job: Job) -> tuple[build.Plan, Path | None]:
     compatibility.check(job.config, job.choices)
     job.forget(compatibility.unused(job.config))
     launch.check_sweep(job)
+    if job.config.init_from is not None:
+        finished(Path(job.config.init_from))
     plan = build.Plan.of(job.config)
     return plan, continuation.checkpoint(job)
+
+
+def _match(summary: Summary, job: Job, plan: build.Plan) -> build.Plan:
+    """Give the model the size of a reference, and say what that took."""
+    plan, matched = match(job.config, plan)
+    summary.matched = asdict(matched)
+    if launch.is_main_process():
+        console.note(str(matched))
+    return plan
+
+
+def _inherit(summary: Summary, task: Task, other: Path) -> None:
+    """Start from another run's weights, and say what was not taken."""
+    inherited = inherit(task, other)
+    summary.inherited = asdict(inherited)
+    if launch.is_main_process():
+        console.note(str(inherited))
 
 
 def _measure(summary: Summary, task: Task, data: DataModule) -> None:
     """What is known of the budget before training."""
     summary.floors, summary.data_fingerprint = dict(data.floors), data.fingerprint
     summary.attention = {slot.name: summary.choices[key] for key, slot in task.model.slots.items()}
-    summary.parameters = sum(parameter.numel() for parameter in task.parameters() if parameter.requires_grad)
-    example = task.example(data.facts)
-    tokens = int(task.count_tokens(example))
-    summary.flops_per_token = flops_per_token(task, lambda: task.step(example).loss, tokens=tokens)
+    summary.parameters, summary.flops_per_token = cost.parameters(task), cost.flops(task, data.facts)
 
 
 def _evaluate(trainer: Trainer, task: Task, data: DataModule, summary: Summary, job: Job) -> None:

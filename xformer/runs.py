@@ -56,6 +56,24 @@ def open_run(directory: Path) -> Run:
         DataError: the directory holds no finished run, no readable checkpoint, or one of another model or vocabulary.
         ConfigError: its configuration is not valid, for this version of the project at least.
     """
+    summary = finished(directory)
+    config = read_config(directory)
+    plan = Plan.of(config)
+    plan.data.restore(directory)
+    _check_tokenizer(plan.data, directory)
+    task = plan.build_task()
+    checkpoint, weights = best_weights(directory, summary)
+    _check_shapes(task, weights, checkpoint)
+    task.load_state_dict(weights)
+    return Run(directory, config, summary, checkpoint, plan.data, task.eval())
+
+
+def finished(directory: Path) -> Summary:
+    """The summary of a run that finished.
+
+    Raises:
+        DataError: the directory holds no such run.
+    """
     if not directory.is_dir():
         raise DataError(f"{directory} is no directory: give that of a run, such as outputs/DATE/TIME.")
     summary = read_summary(directory)
@@ -64,15 +82,7 @@ def open_run(directory: Path) -> Run:
             f"{directory} holds a run that {summary.status} ({(summary.error or 'no reason known').rstrip('.')}): give "
             "one that finished."
         )
-    config = read_config(directory)
-    plan = Plan.of(config)
-    plan.data.restore(directory)
-    _check_tokenizer(plan.data, directory)
-    task = plan.build_task()
-    checkpoint, weights = _weights(directory, summary)
-    _check_shapes(task, weights, checkpoint)
-    task.load_state_dict(weights)
-    return Run(directory, config, summary, checkpoint, plan.data, task.eval())
+    return summary
 
 
 def read_config(directory: Path) -> DictConfig:
@@ -125,8 +135,12 @@ def _targets(node: Any) -> Iterator[DictConfig]:
             yield from _targets(node._get_node(index))
 
 
-def _weights(directory: Path, summary: Summary) -> tuple[Path, dict[str, Tensor]]:
-    """The checkpoint of the best step, else the newest, and its weights."""
+def best_weights(directory: Path, summary: Summary) -> tuple[Path, dict[str, Tensor]]:
+    """The checkpoint of the best step, else the newest, and its weights; read so that no code can run.
+
+    Raises:
+        DataError: there is no readable checkpoint.
+    """
     best = None if summary.monitor is None else summary.monitor.step
     newest = None
     for file, content in checkpoints.readable(directory):

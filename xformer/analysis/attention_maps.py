@@ -17,18 +17,15 @@ A row is zero where a query has nothing to read. Time is k / d + 1 passes throug
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
+from xformer.analysis.attention_calls import AttentionCall, attention_calls
 from xformer.architecture.base import Architecture
-from xformer.architecture.tower import Tower
 from xformer.attention.base import Attention
 from xformer.attention.mask import Mask
-from xformer.layers.block import Block
 from xformer.position.bias import RelativeBias
 
 EVEN = 1e-3
@@ -101,50 +98,10 @@ def attention_maps(model: Architecture, forward: Callable[[], object]) -> list[A
         model: whose attentions are watched.
         forward: runs the model once, on sequences and not from a decoding state.
     """
-    calls: list[_Call] = []
-    hooks = [
-        mix.register_forward_pre_hook(partial(_remember, calls, slot), with_kwargs=True)
-        for slot, mix in _attentions(model)
-    ]
-    training = model.training
-    try:
-        model.eval()
-        forward()
-    finally:
-        model.train(training)
-        for hook in hooks:
-            hook.remove()
-    of_slot = {slot: [call for call in calls if call.slot == slot] for slot in model.slots}
-    return [call.map(layer) for made in of_slot.values() for layer, call in enumerate(made)]
+    return [map_of(call) for call in attention_calls(model, forward)]
 
 
-class _Call(NamedTuple):
-    """One use of a variant."""
-
-    slot: str
-    mix: Attention
-    arguments: tuple[Tensor, ...]
-    about: dict[str, Any]
-
-    def map(self, layer: int) -> AttentionMap:
-        query, key, _ = self.arguments
-        return AttentionMap(
-            self.slot, layer, type(self.mix).__name__, implied_matrix(self.mix, query, key, **self.about)
-        )
-
-
-def _remember(
-    calls: list[_Call], slot: str, mix: nn.Module, arguments: tuple[Tensor, ...], about: dict[str, Any]
-) -> None:
-    calls.append(_Call(slot, cast(Attention, mix), arguments, about))
-
-
-def _attentions(model: Architecture) -> list[tuple[str, Attention]]:
-    """Every variant in the model and its slot: towers come in the slots' order, and a block's attentions do."""
-    towers = [part for part in model.children() if isinstance(part, Tower)]
-    places = [(tower, place) for tower in towers for place in range(len(tower.attentions))]
-    return [
-        (slot, block.attentions[place])
-        for slot, (tower, place) in zip(model.slots, places, strict=True)
-        for block in cast(list[Block], tower.blocks)
-    ]
+def map_of(call: AttentionCall) -> AttentionMap:
+    """The map of one layer."""
+    weights = implied_matrix(call.mix, call.query, call.key, mask=call.mask, bias=call.bias)
+    return AttentionMap(call.slot, call.layer, type(call.mix).__name__, weights)

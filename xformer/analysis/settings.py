@@ -10,23 +10,29 @@ Value: TypeAlias = str | int | float | bool | None
 _NO_RESULT = {  # how a run is started, watched and stored; the seed is the repetition
     "seed", "cache", "resume", "skip_finished", "on_incompatible", "study", "logger", "experiment", "debug", "hydra",
     "callbacks.progress", "callbacks.throughput", "callbacks.last_checkpoint", "callbacks.save_on_interrupt",
-    "callbacks.checkpoint.dirpath", "data.num_workers", "trainer.enable_progress_bar", "trainer.enable_model_summary",
-    "trainer.log_every_n_steps", "trainer.profiler",
+    "callbacks.approximation_error", "callbacks.attention_entropy", "callbacks.effective_context",
+    "callbacks.gradient_norm", "callbacks.checkpoint.dirpath", "data.num_workers", "trainer.enable_progress_bar",
+    "trainer.enable_model_summary", "trainer.log_every_n_steps", "trainer.profiler",
 }  # fmt: skip
+_NOT_WHERE_NULL = {"init_from"}  # runs from before there was such a key did what null does
 _INSTANTIATE = {"_partial_", "_convert_", "_recursive_"}
 
 
 def of_config(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, Value]:
     """The settings of a resolved configuration: the option of each group, and every key below.
 
-    A node that repeats a group of the top, as `architecture.size` repeats `size`, is left out.
+    A node that repeats a group of the top, as `architecture.size` repeats `size`, is left out. A dimension that `match`
+    adjusted stands as it was asked for: the adjusted one follows from the rest.
     """
     nodes = {key: node for key, node in config.items() if isinstance(node, Mapping)}
     own = {
         key: {name: child for name, child in node.items() if not (name in nodes and child == nodes[name])}
         for key, node in nodes.items()
     }
-    return _relevant({**choices, **_flat({**config, **own})})
+    flat = _flat({**config, **own})
+    if flat.get("match.was") is not None:
+        flat |= {str(flat["match.by"]): flat["match.was"], "match.was": None}
+    return _relevant({**choices, **flat})
 
 
 def of_overrides(choices: Mapping[str, str], overrides: Iterable[str]) -> dict[str, Value]:
@@ -52,7 +58,8 @@ def text(value: Value) -> str:
 
 
 def _relevant(settings: Mapping[str, Value]) -> dict[str, Value]:
-    return {key: value for key, value in settings.items() if not {*_prefixes(key)} & _NO_RESULT}
+    found = {key: value for key, value in settings.items() if not {*_prefixes(key)} & _NO_RESULT}
+    return {key: value for key, value in found.items() if value is not None or key not in _NOT_WHERE_NULL}
 
 
 def _prefixes(key: str) -> list[str]:

@@ -23,6 +23,22 @@ class ClassificationBatch(NamedTuple):
         return cls(torch.zeros(1, length, dtype=torch.long), None, torch.zeros(1, dtype=torch.long))
 
 
+class PairClassificationBatch(NamedTuple):
+    """Pairs of sequences with one label each; the masks are True at real tokens, None where nothing is padded."""
+
+    first_tokens: Int[Tensor, "batch first"]
+    first_padding_mask: Bool[Tensor, "batch first"] | None
+    second_tokens: Int[Tensor, "batch second"]
+    second_padding_mask: Bool[Tensor, "batch second"] | None
+    labels: Int[Tensor, " batch"]
+
+    @classmethod
+    def example(cls, length: int) -> "PairClassificationBatch":
+        """One pair of sequences of the given length, to measure a model with."""
+        tokens = torch.zeros(1, length, dtype=torch.long)
+        return cls(tokens, None, tokens, None, torch.zeros(1, dtype=torch.long))
+
+
 class LanguageModelingBatch(NamedTuple):
     """Blocks of text and, at every position, the token that comes next."""
 
@@ -64,4 +80,4 @@ class ImageBatch(NamedTuple):
     labels: Int[Tensor, " batch"] | Float[Tensor, "batch classes"]
 
 
-Batch = ClassificationBatch | LanguageModelingBatch | Seq2SeqBatch | ImageBatch
+Batch = ClassificationBatch | PairClassificationBatch | LanguageModelingBatch | Seq2SeqBatch | ImageBatch

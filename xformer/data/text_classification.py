@@ -61,6 +61,8 @@ class TextClassification(DataModule):
 
     yields: ClassVar[type] = ClassificationBatch
     pads: ClassVar[bool] = True
+    text_keys: ClassVar[tuple[str, ...]] = ("text_column",)
+    """The keys of the columns with text; an item's texts are kept one after the other."""
 
     def __init__(
         self,
@@ -128,9 +130,10 @@ class TextClassification(DataModule):
             return {"train": chapters()}
         tables = read_tables(self.files, self.dataset, self.dataset_config, self.columns, self.column_names)
         for split, table in tables.items():
-            for row, text in enumerate(table["text_column"], start=1):
-                if not isinstance(text, str) or not text.strip():
-                    raise self._wrong("text_column", f"has no text in row {row} of {split}, only {text!r}")
+            for column in self.text_keys:
+                for row, text in enumerate(table[column], start=1):
+                    if not isinstance(text, str) or not text.strip():
+                        raise self._wrong(column, f"has no text in row {row} of {split}, only {text!r}")
             table["label_column"] = [
                 self._label(label, f"row {row} of {split}") for row, label in enumerate(table["label_column"], start=1)
             ]
@@ -148,7 +151,7 @@ class TextClassification(DataModule):
         """A split with numbered labels; None where there is, and need be, none."""
         if table is None and split == "test":
             return None
-        if table is None or not table["text_column"]:
+        if table is None or not table["label_column"]:
             key = "test_fraction" if split == "test" else "validation_fraction"
             raise DataError(
                 f"data.{key}={self.fractions['test' if split == 'test' else 'val']} leaves no row for {split}: change "
@@ -163,7 +166,9 @@ class TextClassification(DataModule):
                 raise self._wrong(
                     "label_column", f"has the label {label} in {split}, which no training row has (those have {there})"
                 )
-        return Labelled(table["text_column"], [numbers[label] for label in table["label_column"]])
+        items = zip(*(table[key] for key in self.text_keys), strict=True)
+        labels = [numbers[label] for label in table["label_column"] for _ in self.text_keys]
+        return Labelled([text for item in items for text in item], labels)
 
     def load(self) -> None:
         """Map the tokens into memory."""

@@ -49,7 +49,7 @@ def flops_per_token(model: nn.Module, loss: Callable[[], Tensor], *, tokens: int
     if tokens <= 0:
         raise ValueError(f"tokens must be positive, got {tokens}")
     counter = FlopCounterMode(display=False, custom_mapping=_attention_formulas())
-    with _untouched(model), torch.enable_grad(), counter:
+    with untouched(model), torch.enable_grad(), counter:
         torch.autograd.backward(loss())
     return float(counter.get_total_flops()) / tokens
 
@@ -75,7 +75,8 @@ def _product(query: torch.Size, key: torch.Size, width: int) -> int:
 
 
 @contextmanager
-def _untouched(model: nn.Module) -> Iterator[None]:
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Leave gradients, buffers and the random state as they were, whatever is run."""
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
     buffers = [
         (module, name, buffer, buffer.clone())
@@ -85,7 +86,7 @@ def _untouched(model: nn.Module) -> Iterator[None]:
     for parameter, _ in gradients:
         parameter.grad = None
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices={p.device for p, _ in gradients if p.device.type == "cuda"}):
             yield
     finally:
         for parameter, gradient in gradients:

@@ -48,6 +48,8 @@ class Summary:
         hardware: The machine.
         data_fingerprint: Hash of the data as read.
         attention: Attention slot to option.
+        inherited: Weights taken from another run (`init_from`): which run, how many, and what was not taken.
+        matched: The dimension that was adjusted (`match`): from, to, and the difference in percent that remains.
     """
 
     status: Literal["finished", "failed", "skipped"]
@@ -69,6 +71,8 @@ class Summary:
     hardware: dict[str, Any] = field(default_factory=dict)
     data_fingerprint: str | None = None
     attention: dict[str, str] = field(default_factory=dict)
+    inherited: dict[str, Any] | None = None
+    matched: dict[str, Any] | None = None
 
 
 def write_summary(directory: Path, summary: Summary) -> Path:

@@ -86,16 +86,25 @@ class Classification(Task):
         self, tokens: Int[Tensor, "batch length"], padding_mask: Bool[Tensor, "batch length"] | None
     ) -> Float[Tensor, "batch classes"]:
         """The logits of a batch."""
-        tokens, padding_mask = self.pooling.prepare(tokens, padding_mask)
-        logits: Tensor = self.head(self.pooling.pool(self.model(tokens, padding_mask), padding_mask))
+        logits: Tensor = self.head(self.read(tokens, padding_mask))
         return logits
+
+    def read(
+        self, tokens: Int[Tensor, "batch length"], padding_mask: Bool[Tensor, "batch length"] | None
+    ) -> Float[Tensor, "batch d_model"]:
+        """A vector for each sequence."""
+        tokens, padding_mask = self.pooling.prepare(tokens, padding_mask)
+        return self.pooling.pool(self.model(tokens, padding_mask), padding_mask)
 
     def step(self, batch: ClassificationBatch) -> Outcome:
         """The chosen loss in training, cross-entropy in evaluation; in nats."""
-        logits = self(batch.tokens, batch.padding_mask)
+        return self.outcome(self(batch.tokens, batch.padding_mask), batch.labels)
+
+    def outcome(self, logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"]) -> Outcome:
+        """The loss of these logits."""
         if self.training:
             smoothing = self.label_smoothing
-            loss = self.loss(logits, batch.labels, weights=self.class_weights, label_smoothing=smoothing)
+            loss = self.loss(logits, labels, weights=self.class_weights, label_smoothing=smoothing)
         else:
-            loss = cross_entropy(logits, batch.labels)
-        return Outcome(loss, logits, batch.labels)
+            loss = cross_entropy(logits, labels)
+        return Outcome(loss, logits, labels)

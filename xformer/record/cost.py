@@ -1,0 +1,16 @@
+"""What a model costs, before it is trained."""
+
+from xformer.data.facts import Facts
+from xformer.record.flops import flops_per_token
+from xformer.tasks.base import Task
+
+
+def parameters(task: Task) -> int:
+    """Trainable parameters."""
+    return sum(parameter.numel() for parameter in task.parameters() if parameter.requires_grad)
+
+
+def flops(task: Task, facts: Facts) -> float:
+    """FLOPs per token of a training step on the longest sequence."""
+    example = task.example(facts)
+    return flops_per_token(task, lambda: task.step(example).loss, tokens=int(task.count_tokens(example)))
