@@ -13,6 +13,7 @@ from xformer.callbacks.throughput import Throughput
 from xformer.configuration import validate
 from xformer.data.base import DataModule
 from xformer.job import Job
+from xformer.logging.wandb import begin
 from xformer.record.flops import flops_per_token
 from xformer.record.recording import recording
 from xformer.record.summary import Monitor, Summary
@@ -44,6 +45,7 @@ def run(job: Job) -> float | None:
         _measure(summary, task, data)
         trainer = build.build_trainer(job)
         launch.check_world_size(trainer)
+        begin(summary)
         if launch.is_main_process():
             console.header(job, trainer, data.describe(), summary)
         if job.config.compile:

@@ -13,11 +13,11 @@ from scipy import stats
 from tests.analysis.conftest import MakeRun
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from xformer import cli
+from xformer.analysis.again import cell_again
 from xformer.analysis.load import Run, load_runs, read_run
 from xformer.analysis.record import record
 from xformer.analysis.reproduce import judge, tolerance
 from xformer.analysis.study import Study
-from xformer.commands.reproduce import _again
 from xformer.errors import DataError, RunError, XformerError
 from xformer.run import run
 
@@ -109,7 +109,7 @@ def test_a_launch_that_fails_does_not_pass_for_the_run_that_lies_there(
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     shutil.copytree(make_run(0.8, seed=0), tmp_path / "again" / Path(committed.name).name / "run")
     with pytest.raises(RunError, match=r"did not start or was killed; .*screen\.log says why"):
-        _again(committed, tmp_path / "again", ["no_such_key=1"])
+        cell_again(committed, tmp_path / "again", ["no_such_key=1"])
 
 
 @pytest.mark.slow
