@@ -71,6 +71,7 @@ def _plan(job: Job) -> tuple[build.Plan, Path | None]:
 def _measure(summary: Summary, task: Task, data: DataModule) -> None:
     """What is known of the budget before training."""
     summary.floors, summary.data_fingerprint = dict(data.floors), data.fingerprint
+    summary.floor_of = data.floor_of if data.floors else None
     summary.attention = {slot.name: summary.choices[key] for key, slot in task.model.slots.items()}
     summary.parameters = sum(parameter.numel() for parameter in task.parameters() if parameter.requires_grad)
     example = task.example(data.facts)

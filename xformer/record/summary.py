@@ -36,7 +36,8 @@ class Summary:
         seed: The seed of initialisation and data order.
         metrics: Final values by name as logged, `val/loss` or `test/accuracy`.
         monitor: The metric that picked the best checkpoint.
-        floors: By metric, the value that knows nothing (chance, the unigram loss).
+        floors: By name (chance, the unigram loss), the value of what knows nothing.
+        floor_of: The metric that the floors are of.
         parameters: Trainable parameters.
         flops_per_token: FLOPs of one training step per token, forward and backward.
         tokens_seen: Real tokens trained on, padding excluded, over all processes.
@@ -58,6 +59,7 @@ class Summary:
     metrics: dict[str, float | None] = field(default_factory=dict)
     monitor: Monitor | None = None
     floors: dict[str, float | None] = field(default_factory=dict)
+    floor_of: str | None = None
     parameters: int | None = None
     flops_per_token: float | None = None
     tokens_seen: int | None = None
