@@ -9,8 +9,10 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from tests.analysis.service import of_file, offline_file, records
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
-from tests.logging.test_wandb import records
+from xformer.analysis.load import read_run
+from xformer.analysis.wandb_runs import _run
 from xformer.build import Plan
 from xformer.checkpoints import newest_readable
 from xformer.configuration import groups
@@ -18,6 +20,7 @@ from xformer.data.batch import ClassificationBatch
 from xformer.errors import IncompatibleError, RunError
 from xformer.launch import check_sweep
 from xformer.logging.metrics_csv import read_metrics
+from xformer.logging.wandb import RECORD
 from xformer.record.summary import read_summary
 from xformer.run import run
 from xformer.tasks.classification import Classification
@@ -79,11 +82,11 @@ def test_choices_run(overrides: list[str], compose_job: ComposeJob) -> None:
 
 def test_what_was_logged_stands_in_the_offline_file(compose_job: ComposeJob, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
-    job = compose_job(*FAST, "logger=wandb", "logger.wandb.group=study")
+    job = compose_job("experiment=attentions", *FAST, "logger=wandb", "trainer.limit_train_batches=1.0")
     run(job)
-    found = records(job.directory)
+    found = records(offline_file(job.directory))
     (start,) = [record["run"] for record in found if record["type"] == "run"]
-    assert start["run_group"] == "study"
+    assert (start["run_group"], start["job_type"], start["display_name"]) == ("attentions", "train", job.name[:128])
     assert {"attention=full", "task=classification"} <= set(start["tags"])
     assert start["config"]["update"]["optimizer"]["lr"] == 1e-3
     items = [record["history"]["item"] for record in found if record["type"] == "history"]
@@ -95,6 +98,16 @@ def test_what_was_logged_stands_in_the_offline_file(compose_job: ComposeJob, mon
         if not row.metric.startswith("test/"):
             assert logged[row.step, "tokens"] == pytest.approx(row.tokens)
     assert [record["exit"]["exit_code"] for record in found if record["type"] == "exit"] == [0]
+    monkeypatch.setenv("WANDB_DIR", str(job.directory))
+    there, here = _run("me/xformer", of_file("me", offline_file(job.directory))), read_run(job.directory)
+    assert (there.settings, there.summary) == (here.settings, here.summary)
+    assert there.config == OmegaConf.to_container(OmegaConf.load(job.directory / "config.yaml"))
+    assert type(there.config["trainer"]["limit_train_batches"]) is float  # 1.0 is all batches, and 1 is one
+    assert there.curve("train/loss") == pytest.approx(here.curve("train/loss"))
+    (began,) = [record["config"]["update"][RECORD] for record in found if record["type"] == "config"]
+    assert (began["overrides"], began["seed"]) == (job.overrides, 0)
+    assert len(began["git"]["commit"]) == 40
+    assert began["parameters"] == here.summary.parameters
 
 
 def test_one_seed_is_bit_identical_and_another_is_not(compose_job: ComposeJob, tmp_path: Path) -> None:

@@ -40,6 +40,13 @@ def train() -> None:
     _friendly(train_as_configured)
 
 
+def rerun() -> None:
+    """Train what a directory's `asked.json` says, for `xformer reproduce --wandb`."""
+    from xformer.rerun import main as run_again
+
+    _friendly(run_again)
+
+
 def main() -> None:
     """The console script: xformer COMMAND ..."""
     command, *arguments = sys.argv[1:] or ["--help"]

@@ -16,6 +16,7 @@ from xformer.data.base import DataModule
 from xformer.denormals import flush_denormals
 from xformer.inheritance import inherit
 from xformer.job import Job
+from xformer.logging.wandb import begin
 from xformer.matching import match
 from xformer.record import cost
 from xformer.record.recording import recording
@@ -54,6 +55,7 @@ def run(job: Job) -> float | None:
         _measure(summary, task, data)
         trainer = build.build_trainer(job)
         launch.check_world_size(trainer)
+        begin(summary)
         if launch.is_main_process():
             console.header(job, trainer, data.describe(), summary)
         if job.config.compile:
@@ -98,6 +100,7 @@ def _inherit(summary: Summary, task: Task, other: Path) -> None:
 def _measure(summary: Summary, task: Task, data: DataModule) -> None:
     """What is known of the budget before training."""
     summary.floors, summary.data_fingerprint = dict(data.floors), data.fingerprint
+    summary.floor_of = data.floor_of if data.floors else None
     summary.attention = {slot.name: summary.choices[key] for key, slot in task.model.slots.items()}
     summary.parameters, summary.flops_per_token = cost.parameters(task), cost.flops(task, data.facts)
 

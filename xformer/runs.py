@@ -109,11 +109,22 @@ def read_config(directory: Path) -> DictConfig:
     except OmegaConfBaseException as error:
         raise DataError(f"{path} cannot be resolved ({str(error).splitlines()[0]}): train the run again.") from error
     assert isinstance(config, DictConfig)
-    for node in _targets(config):
-        if str(node._target_) not in _shipped():
-            raise ConfigError(f"{path}: _target_={node._target_} is no option in conf/; what is there alone is built.")
+    refuse_foreign(config, str(path))
     validate(config)
     return config
+
+
+def refuse_foreign(config: DictConfig, source: str) -> None:
+    """Let a resolved configuration that came from elsewhere build nothing but what an option in `conf/` names.
+
+    Raises:
+        ConfigError: naming the target and the source of the configuration.
+    """
+    for node in _targets(config):
+        if str(node._target_) not in _shipped():
+            raise ConfigError(
+                f"{source}: _target_={node._target_} is no option in conf/; what is there alone is built."
+            )
 
 
 @functools.cache

@@ -23,7 +23,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         number = next(count)
         directory = tmp_path / "sweep" / str(number)
         extra: dict[str, Any] = other.pop("config", {})
-        choices = {"attention": attention, "position": "learned", "data": "listops"}
+        choices = {"attention": attention, "position": "learned", "data": "listops", "experiment": "attentions"}
         node = {"_target_": f"xformer.attention.{attention}.X", "_partial_": True}
         config = {
             "seed": seed, "cache": ".cache", "data": {"pairs": 4}, "optimizer": {"lr": 0.001},

@@ -1,6 +1,7 @@
 """What a table says of runs whose numbers are known."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +10,9 @@ from scipy import stats
 
 from tests.analysis.conftest import MakeRun
 from xformer.analysis.comparison import compare
-from xformer.analysis.formats import FORMATS
+from xformer.analysis.formats import FORMATS, terminal
 from xformer.analysis.load import load_runs
-from xformer.analysis.table import notes
+from xformer.analysis.table import cells, headers, notes
 from xformer.errors import ConfigError, DataError
 
 
@@ -77,6 +78,7 @@ def test_seeds_that_are_not_common_give_no_verdict(make_run: MakeRun, tmp_path: 
 def test_a_run_that_did_not_finish_is_told_with_its_reason(sweep: Path, make_run: MakeRun) -> None:
     make_run(None, seed=3, attention="local", status="failed", error="The loss became NaN.")
     make_run(None, seed=3)
+    make_run(None, seed=7, status="skipped", error="Its data is not there.")  # no seed of attention=full is lost
     killed = make_run(None, seed=9)
     (killed / "summary.json").unlink()
     refused = make_run(None, seed=0, attention="performer", status="skipped", error="It cannot.")
@@ -87,6 +89,7 @@ def test_a_run_that_did_not_finish_is_told_with_its_reason(sweep: Path, make_run
         "failed: The loss became NaN.",
         "it has no finite test/accuracy.",
         "skipped: It cannot.",
+        "skipped: Its data is not there.",
     ]
     assert {row.name: row.lost for row in found.rows} == {
         "attention=full": 2, "attention=linformer": 0, "attention=local": 1,
@@ -118,9 +121,31 @@ def test_a_reason_of_many_lines_is_told_on_one(kind: str, start: str, sweep: Pat
     assert line.endswith("shapes (3, 4) differ")
 
 
-def test_floors_do_not_claim_a_metric(sweep: Path) -> None:
+def test_floors_are_told_of_the_metric_that_they_are_of(sweep: Path, make_run: MakeRun) -> None:
     told = notes(compare(load_runs([sweep]), "test/loss"))
     assert "What knows nothing reaches: chance 0.1000." in told
+    make_run(0.5, seed=4, floor_of="test/accuracy")
+    make_run(0.5, seed=5, floor_of="test/loss", floors={"unigrams": 2.5, "broken": None})
+    told = notes(compare(load_runs([sweep]), "test/loss"))
+    assert "What knows nothing reaches in test/accuracy: chance 0.1000." in told
+    assert "What knows nothing reaches in test/loss: unigrams 2.5000." in told
+
+
+@pytest.mark.parametrize("names", [{}, {"config": {"data": {"pairs": 1_000_000}, "optimizer": {"lr": 0.123456}}}])
+def test_a_table_breaks_no_word_in_80_columns(names: dict, sweep: Path, make_run: MakeRun) -> None:
+    for seed in range(3 * bool(names)):
+        make_run(0.7, seed=seed, attention="local", **names)
+    found = compare(load_runs([sweep]))
+    lines = terminal(found, width=80).splitlines()
+    assert max(map(len, lines)) <= 80
+    inside = [[cell.strip() for cell in re.split("[│┃]", line)] for line in lines if line[0] in "│┃"]
+    shown = {cell for line in inside for cell in line}
+    for row in found.rows:
+        assert {cell.strip() for cell in cells(found, row)} <= shown
+    words = {word for line in inside for cell in line for word in cell.split()}
+    assert {word for title in headers(found) for word in title.split()} <= words
+    wide = terminal(found, width=300).splitlines()
+    assert sum(line.startswith("┏") for line in wide) == 1
 
 
 def test_no_value_at_all_is_an_error(make_run: MakeRun, tmp_path: Path) -> None:

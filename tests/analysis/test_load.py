@@ -1,16 +1,13 @@
 """Which paths are runs, and what is not one."""
 
-import math
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from tests.analysis.conftest import MakeRun
 from xformer import cli
 from xformer.analysis.load import load_runs
-from xformer.analysis.wandb_runs import _run
 from xformer.errors import DataError
 
 
@@ -31,12 +28,6 @@ def test_a_configuration_of_something_else_is_a_sentence(content: str, tmp_path:
     (tmp_path / "config.yaml").write_text(content)
     with pytest.raises(DataError, match=r"config\.yaml is not the configuration of a run: it has no seed\.$"):
         load_runs([tmp_path])
-
-
-def test_a_number_that_is_not_finite_is_no_value_of_a_run_from_wandb() -> None:
-    numbers = {"test/accuracy": 0.5, "test/loss": math.nan, "val/loss": math.inf}
-    remote = SimpleNamespace(id="1", config={"seed": 0}, tags=[], summary=numbers, state="finished")
-    assert _run("a/b", remote).summary.metrics == {"test/accuracy": 0.5}
 
 
 def _told(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:

@@ -13,11 +13,12 @@ from scipy import stats
 from tests.analysis.conftest import MakeRun
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from xformer import cli
+from xformer.analysis.again import cell_again
+from xformer.analysis.committed import read_table
 from xformer.analysis.load import Run, load_runs, read_run
 from xformer.analysis.record import record
 from xformer.analysis.reproduce import judge, tolerance
 from xformer.analysis.study import Study
-from xformer.commands.reproduce import _again
 from xformer.errors import DataError, RunError, XformerError
 from xformer.run import run
 
@@ -75,7 +76,7 @@ def test_a_cell_that_was_refused_passes_when_it_is_refused_again(committed: Run)
 
 
 def test_a_folder_keeps_what_a_person_wrote(sweep: Path, tmp_path: Path) -> None:
-    study = Study("attentions", "Which?", "attention=full", METRIC, "1 minute", tmp_path)
+    study = Study("attentions", "Which?", "attention=full", METRIC, "1 minute", tmp_path, ("attention",))
     record(study, load_runs([sweep]), tmp_path / "study")
     readme = tmp_path / "study" / "README.md"
     assert "attention=linformer: worse than attention=full" in readme.read_text()
@@ -87,7 +88,7 @@ def test_a_folder_keeps_what_a_person_wrote(sweep: Path, tmp_path: Path) -> None
 
 def test_a_folder_that_cannot_be_written_whole_is_left_alone(sweep: Path, make_run: MakeRun, tmp_path: Path) -> None:
     folder = tmp_path / "study"
-    study = Study("attentions", "Which?", "attention=full", METRIC, "1 minute", tmp_path)
+    study = Study("attentions", "Which?", "attention=full", METRIC, "1 minute", tmp_path, ("attention",))
     record(study, load_runs([sweep]), folder)
 
     def refused(study: Study, words: str) -> None:
@@ -102,6 +103,50 @@ def test_a_folder_that_cannot_be_written_whole_is_left_alone(sweep: Path, make_r
     refused(study, "has no place for the findings: write the lines <!-- findings --> and")
 
 
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"choices": {"attention": "full", "experiment": "recall"}}, "it has experiment=recall"),
+        ({"choices": {"attention": "full"}}, "it has experiment=null"),
+        ({"overrides": ["attention=full", "optimizer.lr=0.1"]}, "it sets optimizer.lr, which is not in the grid"),
+        ({"overrides": ["attention=full", "debug=fast"]}, "it sets debug, which is not in the grid"),
+        ({"overrides": ["experiment=attentions", "seed=1", "cache=x", "hydra.sweep.dir=y", "logger=csv"]}, None),
+        ({"overrides": ["logger.wandb.project=x", "data.num_workers=2"]}, None),
+    ],
+)
+def test_what_is_no_run_of_the_study_is_not_recorded(
+    other: dict, words: str | None, sweep: Path, make_run: MakeRun, tmp_path: Path
+) -> None:
+    make_run(0.9, seed=3, **other)
+    study = Study("attentions", "Which?", "attention=full", METRIC, "1 minute", tmp_path, ("attention",))
+    if words is None:
+        assert record(study, load_runs([sweep]), tmp_path / "study")
+        return
+    with pytest.raises(DataError, match=words):
+        record(study, load_runs([sweep]), tmp_path / "study")
+    assert not (tmp_path / "study").exists()
+
+
+def test_cells_that_failed_are_recorded_with_their_reason(sweep: Path, make_run: MakeRun, tmp_path: Path) -> None:
+    failed = make_run(None, seed=3, attention="local", status="failed", error="The loss became NaN.")
+    refused = make_run(None, seed=0, attention="performer", status="skipped", error="It cannot.")
+    (refused / "config.yaml").unlink()
+    (make_run(None, seed=4) / "summary.json").unlink()
+    study = Study("attentions", "Which?", "attention=full", METRIC, "1 minute", tmp_path, ("attention",))
+    record(study, load_runs([sweep]), tmp_path / "study")
+    told = (tmp_path / "study" / "README.md").read_text()
+    ended = {(run.summary.status, run.summary.error) for run in read_table(tmp_path / "study")}
+    killed = "No summary: the run was killed, or is still running."
+    expected = {("failed", "The loss became NaN."), ("skipped", "It cannot."), ("failed", killed)}
+    assert ended == {("finished", None), *expected}
+    assert all(f"{status}: {error}" in told for status, error in expected)
+    assert str(failed) in told
+
+
+def test_the_grid_is_that_of_the_file() -> None:
+    assert Study.of("attentions").grid == ("attention", "seed")
+
+
 @pytest.mark.slow
 def test_a_launch_that_fails_does_not_pass_for_the_run_that_lies_there(
     committed: Run, make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -109,7 +154,7 @@ def test_a_launch_that_fails_does_not_pass_for_the_run_that_lies_there(
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     shutil.copytree(make_run(0.8, seed=0), tmp_path / "again" / Path(committed.name).name / "run")
     with pytest.raises(RunError, match=r"did not start or was killed; .*screen\.log says why"):
-        _again(committed, tmp_path / "again", ["no_such_key=1"])
+        cell_again(committed, tmp_path / "again", ["no_such_key=1"])
 
 
 @pytest.mark.slow
@@ -123,6 +168,7 @@ def test_a_study_is_reproduced_and_a_changed_hyper_parameter_is_loud(
     GlobalHydra.instance().clear()
     folder = tmp_path / "study"
     monkeypatch.setattr(Study, "folder", folder)
+    monkeypatch.setattr(Study, "refuse_others", lambda *_: None)  # what is as small as here is no run of this study
     monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[2]), *sys.path])
     study = Study.of("listops_attentions")
     record(study, load_runs([tmp_path / "runs"]))

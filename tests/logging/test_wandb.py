@@ -1,12 +1,10 @@
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import wandb
 
+from tests.analysis.service import offline_file, records
 from xformer.errors import RunError
 from xformer.logging.wandb import effective_mode, finish, tags, wandb_logger
 
@@ -59,13 +57,6 @@ def test_tags_are_cut_to_what_the_service_takes() -> None:
     assert [len(tag) for tag in tags({"experiment": "x" * 100})] == [64]
 
 
-def records(directory: Path) -> list[dict[str, Any]]:
-    (file,) = (directory / "wandb").glob("offline-run-*/*.wandb")
-    command = [str(Path(sys.executable).parent / "wandb"), "leet", "inspect", "--json", str(file)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
 def test_each_job_leaves_a_run_of_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for name, code in (("one", 0), ("two", 1)):
         directory = tmp_path / name
@@ -82,7 +73,7 @@ def test_each_job_leaves_a_run_of_its_own(tmp_path: Path, capfd: pytest.CaptureF
     out, err = capfd.readouterr()
     assert (out, err) == ("", "")
     for name, code in (("one", 0), ("two", 1)):
-        found = records(tmp_path / name)
+        found = records(offline_file(tmp_path / name))
         (run,) = [record["run"] for record in found if record["type"] == "run"]
         assert run["config"]["update"]["model"] == {"width": 4, "key": "${oc.env:SECRET}"}
         assert (run["display_name"], run["run_group"], run["job_type"]) == (name, "study", "train")

@@ -24,7 +24,7 @@ from xformer.record.summary import Monitor, Summary
 RUNS = "runs.csv"
 SHARED = "shared.yml"  # not .yaml: Hydra would offer it as an experiment
 _PLAIN = (
-    "status", "error", "seed", "parameters", "flops_per_token", "tokens_seen", "tokens_per_second",
+    "status", "error", "seed", "floor_of", "parameters", "flops_per_token", "tokens_seen", "tokens_per_second",
     "peak_memory_bytes", "wall_seconds", "data_fingerprint",
 )  # fmt: skip
 _ENVIRONMENT = ("git", "versions", "hardware")

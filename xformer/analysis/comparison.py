@@ -22,7 +22,7 @@ class Row:
     Attributes:
         name: the settings that tell it from the others.
         values: seed -> value of the metric.
-        lost: runs of this configuration that gave no value, where no other of that seed did.
+        lost: runs of this configuration that began and gave no value, where no other of that seed did.
         difference: against the baseline over common seeds; None for the baseline, or where there are fewer than 2.
         p: corrected over the table.
         verdict: `better`, `worse`, `no difference shown`, `baseline`, or why there is none.
@@ -117,7 +117,7 @@ def _usable(runs: Sequence[Run], metric: Metric) -> tuple[list[Run], dict[str, s
 
 def _row(group: Group, differ: Difference, metric: Metric, lost: Sequence[Run], method: Method) -> Row:
     values = {run.seed: float(run.value(metric.name) or 0.0) for run in group.runs}
-    own = [run for run in lost if run.summary.status != "finished" or run.value(metric.name) is None]
+    own = [run for run in lost if run.summary.status == "failed" or _is_without_value(run, metric)]
     own = [run for run in own if run.seed not in values]  # the others were run again, and gave one
     gone = sum(all(_same(run, group, key) for key in differ.named) for run in own) if differ.named else len(own)
     seeds = list(values.values())
@@ -130,6 +130,11 @@ def _row(group: Group, differ: Difference, metric: Metric, lost: Sequence[Run], 
         interval(seeds, method),
         spent(group.runs),
     )
+
+
+def _is_without_value(run: Run, metric: Metric) -> bool:
+    """Whether it finished and nothing came of it; a combination that was refused was never one of a group."""
+    return run.summary.status == "finished" and run.value(metric.name) is None
 
 
 def _same(run: Run, group: Group, key: str) -> bool:

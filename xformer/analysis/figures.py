@@ -10,7 +10,6 @@ from xformer.analysis.budget import quantity
 from xformer.analysis.comparison import Comparison, Row
 from xformer.analysis.load import Run
 from xformer.analysis.statistics import interval
-from xformer.logging.metrics_csv import FILE, read_metrics, series
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -106,8 +105,7 @@ def write(comparison: Comparison, folder: Path) -> list[Path]:
 
 
 def _curve(runs: Sequence[Run], metric: str | None) -> Points:
-    found = [run.directory for run in runs if run.directory and (run.directory / FILE).exists()]
-    lines = [dict(series(read_metrics(directory)).get(metric or "", [])) for directory in found]
+    lines = [line for run in runs if (line := run.curve(metric or ""))]
     common = sorted(set.intersection(*map(set, lines))) if lines else []
     return [(float(step), [line[step] for line in lines]) for step in common]
 

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 from rich.console import Console
@@ -14,22 +14,21 @@ from xformer.analysis.comparison import Comparison
 from xformer.analysis.table import cells, findings, headers, notes, records, warned
 
 _COLOURS = {"better": "green", "worse": "red"}
-_ONE_TABLE = 170  # columns of a terminal that quality and budget fit into side by side
 
 
 def terminal(comparison: Comparison, width: int | None = None) -> str:
-    """Tables for a terminal: quality, and the budget beside it or, in a narrow one, below."""
+    """Tables for a terminal: one where everything fits side by side, else quality and budget in as many as it takes."""
     stream = io.StringIO()
     console = Console(file=stream, width=width or Console().width, force_terminal=Console().is_terminal)
     split = len(comparison.differ.named) or 1
     titles, rows = headers(comparison), [cells(comparison, row) for row in comparison.rows]
-    names, quality, budget = range(split), range(split, split + 6), range(split + 6, len(titles))
-    parts = [[*names, *quality, *budget]] if console.width >= _ONE_TABLE else [[*names, *quality], [*names, *budget]]
-    for columns in parts:
+    widths = [max([*map(len, title.split()), *(len(row[c]) for row in rows)]) for c, title in enumerate(titles)]
+    for columns in _parts(widths, split, console.width):
         table = Table()
         for column in columns:
             text = column < split or titles[column] == "verdict"
-            table.add_column(titles[column], justify="left" if text else "right", overflow="fold")
+            least = min(widths[column], console.width // 2)
+            table.add_column(titles[column], justify="left" if text else "right", overflow="fold", min_width=least)
         for row, shown in zip(comparison.rows, rows, strict=True):
             table.add_row(*(escape(shown[column]) for column in columns), style=_COLOURS.get(row.verdict))
         console.print(table)
@@ -40,6 +39,28 @@ def terminal(comparison: Comparison, width: int | None = None) -> str:
     for sentence in warned(comparison):
         console.print(escape(sentence), style="yellow", highlight=False)
     return stream.getvalue()
+
+
+def _parts(widths: Sequence[int], split: int, available: int) -> list[list[int]]:
+    """The columns of each table, so that no word has to be broken: names in all of them, quality apart from budget.
+
+    Args:
+        widths: what each column needs: names, six of quality, budget.
+        split: how many of them are names.
+        available: the terminal's width.
+    """
+    names, edge, beside = range(split), 1, 3  # a column has a border and two spaces
+    if edge + sum(width + beside for width in widths) <= available:
+        return [[*range(len(widths))]]
+    parts: list[list[int]] = []
+    for group in (range(split, split + 6), range(split + 6, len(widths))):
+        parts.append([*names])
+        for column in group:
+            needed = edge + sum(widths[c] + beside for c in [*parts[-1], column])
+            if needed > available and len(parts[-1]) > split:
+                parts.append([*names])
+            parts[-1].append(column)
+    return parts
 
 
 def markdown(comparison: Comparison) -> str:

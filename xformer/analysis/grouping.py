@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from xformer.analysis.load import Run
-from xformer.analysis.settings import Value, text
+from xformer.analysis.settings import Value, key_of, text
 
 _ABSENT = "-"
 _MOST_NAMED = 4  # beyond this many keys at once, the smallest set is approached one key at a time
@@ -55,7 +55,7 @@ def differences(groups: Sequence[Group]) -> Difference:
     keys = dict.fromkeys(key for group in groups for key in group.settings)
     varying = [key for key in keys if len({group.get(key) for group in groups}) > 1]
     choices = {key for group in groups for run in group.runs for key in run.summary.choices}
-    typed = {_key(override) for group in groups for run in group.runs for override in run.summary.overrides}
+    typed = {key_of(override) for group in groups for run in group.runs for override in run.summary.overrides}
     ranked = sorted(varying, key=lambda key: (key not in choices, key not in typed, key.endswith("_target_")))
     named = _smallest(groups, ranked)
     brought = tuple(f"{key}." for key in named if key in choices)
@@ -89,11 +89,6 @@ def _partition(groups: Sequence[Group], keys: Sequence[str]) -> tuple[str, ...]:
     """Which groups share their values, whatever these are called."""
     numbers: dict[tuple[str, ...], int] = {}
     return tuple(str(numbers.setdefault(tuple(g.get(key) for key in keys), len(numbers))) for g in groups)
-
-
-def _key(override: str) -> str:
-    key = override.lstrip("+~").partition("=")[0]
-    return key.partition("@")[2] or key
 
 
 def name(group: Group, keys: Iterable[str]) -> str:

@@ -12,6 +12,8 @@ from xformer.analysis.settings import Value, of_config, of_overrides
 from xformer.build import CONFIG_FILE
 from xformer.errors import DataError
 from xformer.job import choices
+from xformer.logging.metrics_csv import FILE as METRICS_FILE
+from xformer.logging.metrics_csv import read_metrics, series
 from xformer.record.summary import FILE as SUMMARY_FILE
 from xformer.record.summary import Summary, read_summary
 
@@ -46,6 +48,12 @@ class Run:
     def value(self, metric: str) -> float | None:
         """A final metric; None where the run has none, or where it was not finite."""
         return self.summary.metrics.get(metric)
+
+    def curve(self, metric: str) -> dict[int, float]:
+        """The values logged while training, by optimiser step; empty where they are not known."""
+        if self.directory is None or not (self.directory / METRICS_FILE).exists():
+            return {}
+        return dict(series(read_metrics(self.directory)).get(metric, []))
 
 
 def load_runs(paths: Iterable[str | Path]) -> list[Run]:

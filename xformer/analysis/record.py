@@ -24,8 +24,10 @@ def record(study: Study, runs: Sequence[Run], folder: Path | None = None) -> lis
         The files written.
 
     Raises:
-        XformerError: the runs cannot be compared, or the README has no place for the findings; nothing is written.
+        XformerError: a run is not the study's, the runs cannot be compared, or the README has no place for the
+            findings; nothing is written.
     """
+    study.refuse_others(runs)
     folder = folder or study.folder
     comparison = compare(runs, study.metric, study.baseline)
     readme = folder / "README.md"

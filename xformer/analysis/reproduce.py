@@ -9,6 +9,7 @@ tolerance holds 99 % of such differences: t(0.995, df) s sqrt(2).
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -19,8 +20,10 @@ from xformer.analysis.load import Run
 from xformer.analysis.mixture import machine
 from xformer.analysis.settings import text
 from xformer.errors import DataError
+from xformer.record.provenance import git_state
 
 _HELD = 0.99
+Word = Literal["pass", "fail", "changed"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Verdict:
     """What became of one cell: in a word, and in sentences."""
 
     cell: str
-    word: Literal["pass", "fail", "changed"]
+    word: Word
     said: tuple[str, ...]
 
 
@@ -52,17 +55,18 @@ def judge(committed: Run, again: Run, metric: str, allowed: float) -> Verdict:
 
     `changed` is a cell whose configuration or data is not the committed one, whatever came out of it.
     """
-    differing = changes(committed, again)
+    differing, elsewhere = changes(committed, again), environment(committed, again)
+    word: Word
     if again.summary.status != committed.summary.status:
         reason = f"{again.summary.status} now, {committed.summary.status} then: {again.summary.error or ''}"
-        return Verdict(committed.name, "changed" if differing else "fail", (reason.strip(" :"), *differing))
+        word = "changed" if differing else "fail"
+        return Verdict(committed.name, word, (reason.strip(" :"), *differing, *elsewhere))
     if differing:
-        return Verdict(committed.name, "changed", differing)
+        return Verdict(committed.name, "changed", (*differing, *elsewhere))
     was, now = committed.value(metric), again.value(metric)
     if was is None or now is None:
-        word: Literal["pass", "fail"] = "pass" if was is now else "fail"
+        word = "pass" if was is now else "fail"
         return Verdict(committed.name, word, (f"{metric}: {was} then, {now} now.",))
-    elsewhere = environment(committed, again)
     if was == now:
         return Verdict(committed.name, "pass", (f"{metric} {now:.6g}, identical.", *elsewhere))
     said = f"{metric} {now:.6g}, {now - was:+.3g} from {was:.6g}; allowed is {allowed:.3g}."
@@ -98,6 +102,14 @@ def environment(committed: Run, again: Run) -> tuple[str, ...]:
     if machine(committed) != machine(again):
         found.append(f"machine: {machine(committed)} then, {machine(again)} now.")
     return tuple(found)
+
+
+def moved(logged: Run) -> str | None:
+    """How to run what was logged, where another commit is checked out; None where it is the same."""
+    then, now = logged.summary.git.get("commit"), git_state(Path(__file__).parent)["commit"]
+    if then is None or then == now:
+        return None
+    return f"It ran at commit {then}, and {now or 'no commit'} is checked out: git checkout {then[:10]} is its code."
 
 
 def _code(run: Run) -> str:

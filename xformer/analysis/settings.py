@@ -41,6 +41,12 @@ def of_overrides(choices: Mapping[str, str], overrides: Iterable[str]) -> dict[s
     return _relevant({key.partition("@")[2] or key: _plain(yaml.safe_load(text)) for key, text in typed} | {**choices})
 
 
+def key_of(override: str) -> str:
+    """What an override sets: `attention` of `+attention=full`, and the slot of `attention@cross_attention=full`."""
+    key = override.lstrip("+~").partition("=")[0]
+    return key.partition("@")[2] or key
+
+
 def replayed(overrides: Iterable[str]) -> list[str]:
     """The overrides that make a run what it is: not where it is stored, how it is watched or from where it goes on."""
     dropped = _NO_RESULT - {"seed", "experiment", "debug", "on_incompatible"}

@@ -10,11 +10,14 @@ from omegaconf import OmegaConf
 
 from xformer.analysis.committed import RUNS, read_table
 from xformer.analysis.load import Run, load_runs, run_directories
+from xformer.analysis.settings import key_of, replayed
 from xformer.configuration import CONF, nearest
 from xformer.errors import ConfigError, DataError
 
 EXPERIMENTS = CONF / "experiment"
 _KEYS = {"question", "baseline", "metric", "expected", "settings"}
+_FREE = {"experiment", "seed", "on_incompatible"}
+_APART = "Move it away, or give the directory of the study's own runs with --runs."
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Study:
         metric: what is compared; None for the monitored metric.
         expected: how long it takes, and where.
         directory: where its runs go, `hydra.sweep.dir`.
+        grid: the keys that differ between its runs, `hydra.sweeper.params`.
     """
 
     name: str
@@ -36,6 +40,7 @@ class Study:
     metric: str | None
     expected: str
     directory: Path
+    grid: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -66,7 +71,28 @@ class Study:
         if missing or not where:
             lacking = [f"study.{key}" for key in sorted(missing)] or ["hydra.sweep.dir"]
             raise ConfigError(f"experiments/{name}.yaml lacks {', '.join(lacking)}.")
-        return cls(name, said["question"], said.get("baseline"), said.get("metric"), said["expected"], Path(where))
+        grid = tuple(hydra.get("sweeper", {}).get("params", {}))
+        return cls(
+            name, said["question"], said.get("baseline"), said.get("metric"), said["expected"], Path(where), grid
+        )
+
+    def refuse_others(self, runs: Sequence[Run]) -> None:
+        """Let nothing pass for a run of this study that is none.
+
+        Raises:
+            DataError: a run is of another experiment, or sets what the study's file holds fixed.
+        """
+        for run in runs:
+            chosen = run.summary.choices.get("experiment")
+            if chosen != self.name:
+                raise DataError(f"{run.name} is no run of {self.name}: it has experiment={chosen or 'null'}. {_APART}")
+            typed = [key_of(override) for override in replayed(run.summary.overrides)]
+            foreign = [key for key in typed if key not in {*self.grid, *_FREE}]
+            if foreign:
+                raise DataError(
+                    f"{run.name} is no run of {self.name}: it sets {', '.join(foreign)}, which is not in the grid of "
+                    f"experiments/{self.name}.yaml. {_APART}"
+                )
 
     def runs(self) -> list[Run]:
         """Its runs here, where it was run in this directory, else the committed table.

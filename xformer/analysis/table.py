@@ -54,10 +54,12 @@ def notes(comparison: Comparison) -> list[str]:
             f"comparison{'s' * (tested > 1)} (Holm); better or worse at p <= 0.05."
         )
     summaries = [run.summary for row in comparison.rows for run in row.group.runs]
-    floors = dict.fromkeys(floor for summary in summaries for floor in summary.floors.items())
-    if floors and len(floors) <= 4:
-        known = (f"{name} {value:.4f}" for name, value in floors if value is not None)
-        found.append(f"What knows nothing reaches: {', '.join(known)}.")
+    for metric in dict.fromkeys(summary.floor_of for summary in summaries):
+        of_it = [summary.floors for summary in summaries if summary.floor_of == metric]
+        floors = dict.fromkeys(floor for named in of_it for floor in named.items() if floor[1] is not None)
+        if 0 < len(floors) <= 4:
+            known = ", ".join(f"{name} {value:.4f}" for name, value in floors)
+            found.append(f"What knows nothing reaches{f' in {metric}' if metric else ''}: {known}.")
     return found
 
 

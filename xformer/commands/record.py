@@ -9,11 +9,19 @@ def main() -> None:
     from xformer.analysis.load import load_runs
     from xformer.analysis.record import record
     from xformer.analysis.study import Study
+    from xformer.logging.wandb_artifact import log_study
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("study")
     parser.add_argument("--runs", type=Path, metavar="DIR", help="default: the study's hydra.sweep.dir")
+    parser.add_argument("--wandb", metavar="[ENTITY/]PROJECT", help="log it there too, as the artifact study-STUDY")
     arguments = parser.parse_args()
     study = Study.of(arguments.study)
-    for path in record(study, load_runs([arguments.runs or study.directory])):
+    directory = arguments.runs or study.directory
+    files = record(study, load_runs([directory]))
+    for path in files:
         print(path)
+    if arguments.wandb:
+        entity, _, project = arguments.wandb.rpartition("/")
+        where = {"project": project, "entity": entity or None, "directory": directory}
+        print(f"{log_study(study.name, files, question=study.question, **where)}: artifact study-{study.name}")

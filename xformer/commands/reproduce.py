@@ -1,55 +1,104 @@
-"""Run a study again and compare each cell with its committed table."""
+"""Run a study, or a run logged on W&B, again and compare: pass, fail or changed."""
 
 import argparse
-import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from xformer.analysis.load import Run
+    from xformer.analysis.wandb_runs import LoggedRun
 
 
 def main() -> None:
     """Print a verdict per cell; the exit code is 1 unless all pass."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("words", nargs="*", metavar="STUDY | OVERRIDE", help="a study; more for each run, as cache=DIR")
+    parser.add_argument("--wandb", metavar="ENTITY/PROJECT/RUN_ID", help="a logged run instead of a study")
+    parser.add_argument("--cells", metavar="KEY=VALUE[,...]", help="only cells with these settings")
+    parser.add_argument("--seeds", metavar="N[,N]", help="only these seeds")
+    parser.add_argument("--directory", type=Path, help="where the runs go; default: outputs/reproduce/NAME-TIME")
+    arguments = parser.parse_intermixed_args()
+    studies = [word for word in arguments.words if "=" not in word]
+    if len(studies) != (0 if arguments.wandb else 1):
+        parser.error("name one study, or a run with --wandb")
+    arguments.overrides = [word for word in arguments.words if "=" in word]
+    words = _study(arguments, studies[0]) if studies else _logged(arguments)
+    print(", ".join(f"{words.count(word)} {word}" for word in ("pass", "fail", "changed") if word in words))
+    if set(words) != {"pass"}:
+        sys.exit(1)
+
+
+def _study(arguments: argparse.Namespace, name: str) -> list[str]:
+    from xformer.analysis.again import cell_again
     from xformer.analysis.metric import Metric
-    from xformer.analysis.reproduce import judge, tolerance
+    from xformer.analysis.reproduce import tolerance
     from xformer.analysis.study import Study
     from xformer.errors import ConfigError
 
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("study")
-    parser.add_argument("--cells", metavar="KEY=VALUE[,...]", help="only cells with these settings")
-    parser.add_argument("--seeds", metavar="N[,N]", help="only these seeds")
-    parser.add_argument("--directory", type=Path, help="where the runs go; default: outputs/reproduce/STUDY-TIME")
-    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="more for each run, as cache=DIR")
-    arguments = parser.parse_intermixed_args()
-    study = Study.of(arguments.study)
+    study = Study.of(name)
     committed = study.committed()
     metric = Metric.of(committed, study.metric).name
     allowed = tolerance([run for run in committed if run.summary.status == "finished"], metric)
     chosen = [run for run in committed if _is_wanted(run, arguments.cells, arguments.seeds)]
     if not chosen:
-        asked = f"--cells {arguments.cells}" * bool(arguments.cells) + f" --seeds {arguments.seeds}" * bool(
-            arguments.seeds
-        )
+        given = {"--cells": arguments.cells, "--seeds": arguments.seeds}
         raise ConfigError(
-            f"{asked.strip()}: no cell of {study.name} is meant; there are "
-            f"{', '.join(Path(run.name).name for run in committed)}."
+            f"{' '.join(f'{key} {value}' for key, value in given.items() if value)}: no cell of {study.name} is meant; "
+            f"there are {', '.join(Path(run.name).name for run in committed)}."
         )
     print(f"{study.name}: {len(chosen)} of {len(committed)} cells, {metric} within {allowed:.3g} (99 % of two seeds)")
-    where = arguments.directory or Path("outputs/reproduce") / f"{study.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    words = []
-    for run in chosen:
-        again, earlier = _again(run, where, arguments.overrides)
-        verdict = judge(run, again, metric, allowed)
-        words.append(verdict.word)
-        said = [*verdict.said, f"not run again: finished earlier in {again.directory}."] if earlier else verdict.said
-        print(f"{verdict.word:<8}{verdict.cell}: {' '.join(said)}", flush=True)
-    print(", ".join(f"{words.count(word)} {word}" for word in ("pass", "fail", "changed") if word in words))
-    if set(words) != {"pass"}:
-        sys.exit(1)
+    where = _where(arguments, study.name)
+    return [_judged(run, lambda run: cell_again(run, where, arguments.overrides), metric, allowed) for run in chosen]
+
+
+def _logged(arguments: argparse.Namespace) -> list[str]:
+    from xformer.analysis.again import logged_again
+    from xformer.analysis.metric import Metric
+    from xformer.analysis.reproduce import moved
+    from xformer.analysis.wandb_runs import load_wandb_run
+    from xformer.errors import DataError
+
+    run = load_wandb_run(arguments.wandb)
+    if run.summary.status != "finished":
+        raise DataError(f"{run.name} has no result to reproduce: {run.summary.error}")
+    metric = Metric.of([run], None).name
+    allowed = _spread(run, metric)
+    within = f"within {allowed:.3g} (99 % of two seeds)" if allowed else "identical: its group has no other seeds"
+    print(f"{run.name}: {metric} {within}")
+    if elsewhere := moved(run):
+        print(elsewhere)
+    where = _where(arguments, run.name.rpartition("/")[2])
+    return [_judged(run, lambda _: logged_again(run, where, arguments.overrides), metric, allowed)]
+
+
+def _spread(run: "LoggedRun", metric: str) -> float:
+    """How far the run may be from its logged value: by the seeds of its group; 0 where these say nothing."""
+    from xformer.analysis.reproduce import tolerance
+    from xformer.analysis.wandb_runs import load_wandb
+    from xformer.errors import DataError
+
+    try:
+        others: Sequence[Run] = load_wandb(run.group) if run.group else [run]
+        return tolerance([other for other in others if other.summary.status == "finished"], metric)
+    except DataError:
+        return 0.0
+
+
+def _judged(run: "Run", again: "Callable[[Run], tuple[Run, bool]]", metric: str, allowed: float) -> str:
+    from xformer.analysis.reproduce import judge
+
+    repeated, earlier = again(run)
+    verdict = judge(run, repeated, metric, allowed)
+    said = [*verdict.said, f"not run again: finished earlier in {repeated.directory}."] if earlier else verdict.said
+    print(f"{verdict.word:<8}{verdict.cell}: {' '.join(said)}", flush=True)
+    return verdict.word
+
+
+def _where(arguments: argparse.Namespace, name: str) -> Path:
+    return arguments.directory or Path("outputs/reproduce") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def _is_wanted(run: "Run", cells: str | None, seeds: str | None) -> bool:
@@ -58,35 +107,3 @@ def _is_wanted(run: "Run", cells: str | None, seeds: str | None) -> bool:
     wanted = [word.partition("=") for word in (cells or "").split(",") if word]
     settings = all(key in run.settings and text(run.settings[key]) == value for key, _, value in wanted)
     return settings and (seeds is None or str(run.seed) in seeds.split(","))
-
-
-def _again(run: "Run", where: Path, overrides: list[str]) -> tuple["Run", bool]:
-    """Train a cell in a process of its own; also whether it was not, because an earlier one finished it there.
-
-    Raises:
-        RunError: nothing was trained, and what lies there is not this run's.
-    """
-    from xformer.analysis.load import read_run, run_directories
-    from xformer.errors import DataError, RunError
-
-    directory = where / Path(run.name).name
-    before = _written(directory)
-    code = "from xformer.cli import train; train()"
-    words = [*run.summary.overrides, *overrides, f"hydra.sweep.dir='{directory}'", "hydra.sweep.subdir=run"]
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "screen.log").open("w") as screen:
-        launched = subprocess.run([sys.executable, "-c", code, "-m", *words], stdout=screen, stderr=screen, check=False)
-    earlier = before is not None and _written(directory) == before
-    if earlier and launched.returncode != 0:
-        raise RunError(f"{directory.name} did not start or was killed; {directory / 'screen.log'} says why.")
-    try:
-        return read_run(run_directories(directory)[0]), earlier
-    except DataError:
-        raise RunError(f"{directory.name} did not start; {directory / 'screen.log'} says why.") from None
-
-
-def _written(directory: Path) -> int | None:
-    """When the summary of the run below was written, in nanoseconds; None where there is none."""
-    from xformer.record.summary import FILE
-
-    return max((file.stat().st_mtime_ns for file in directory.glob(f"*/{FILE}")), default=None)

@@ -1,8 +1,10 @@
 """Weights & Biases: offline unless a key is configured, never a prompt, one run per job."""
 
+import json
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,10 +12,14 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from xformer.errors import RunError
+from xformer.record.summary import Summary, strict
 
 Mode = Literal["auto", "online", "offline", "disabled"]
 
-_LONGEST_TAG = 64  # the service refuses longer ones
+RECORD = "xformer"
+"""Under this key a run's config has what it takes to run it again, and its summary what `summary.json` holds."""
+
+_LONGEST_TAG, _LONGEST_NAME = 64, 128  # the service refuses longer ones
 _INIT_SECONDS = 30.0
 _OLD_NAMES = {"dryrun": "offline", "run": "online"}
 
@@ -41,7 +47,7 @@ def wandb_logger(
         name: The run's name.
         project: The project.
         entity: The team or user; None for the account's default.
-        group: Runs to show together, such as a study; None for none.
+        group: Runs to show together; None for the name of the experiment or study, where there is one.
         mode: `auto` is online if a key is configured, else offline. The variable WANDB_MODE wins over this option.
 
     Raises:
@@ -54,11 +60,13 @@ def wandb_logger(
     chosen = effective_mode(mode)
     start: dict[str, Any] = {
         "dir": directory,
-        "config": config,
-        "name": name,
+        # W&B turns 1.0 into 1, and a sweep's parameter `attention` takes the place of the node of that name: the text
+        # is what can be run again, and the nodes are there to be looked at and filtered by.
+        "config": {**config, RECORD: {"config": json.dumps(config), "directory": str(directory)}},
+        "name": name[:_LONGEST_NAME],
         "project": project,
         "entity": entity,
-        "group": group,
+        "group": group or choices.get("experiment"),
         "job_type": "train",
         "tags": tags(choices),
         # Without this, the second job of a sweep would log into the first one's run.
@@ -89,13 +97,13 @@ def effective_mode(mode: Mode) -> Literal["online", "offline", "disabled"]:
     asked = os.environ.get("WANDB_MODE") or mode
     asked = _OLD_NAMES.get(asked, asked)
     if asked == "auto":
-        return "online" if _has_credentials() else "offline"
+        return "online" if has_key() else "offline"
     if asked not in ("online", "offline", "disabled"):
         raise RunError(f"WANDB_MODE={asked} is not a mode; use online, offline or disabled.")
     return asked  # type: ignore[return-value]
 
 
-def _has_credentials() -> bool:
+def has_key() -> bool:
     """Whether the environment, netrc or W&B's settings hold a key; asks neither the user nor the network."""
     import wandb
     from wandb.sdk.lib import wbauth
@@ -115,13 +123,33 @@ def tags(choices: Mapping[str, str]) -> list[str]:
     return [f"{group}={option}"[:_LONGEST_TAG] for group, option in choices.items()]
 
 
-def finish(exit_code: int) -> None:
+def begin(summary: Summary) -> None:
+    """Log what is known of this job's run when it begins: overrides, choices, commit, versions, machine, data, cost.
+
+    With the configuration it is enough to run a run again that was killed, and so left no summary.
+    """
+    if (run := _open()) is not None:
+        known = {
+            key: value for key, value in asdict(summary).items() if value not in (None, {}, []) and key != "status"
+        }
+        run.config.update({RECORD: {**run.config.get(RECORD, {}), **strict(known)}}, allow_val_change=True)
+
+
+def finish(exit_code: int, summary: Summary | None = None) -> None:
     """End this job's run, if one is open, so that the next job starts its own; call it in a `finally`.
 
     Args:
         exit_code: 0 for a run that finished; anything else shows as failed.
+        summary: What `summary.json` holds, for whoever has the service and not the run directory.
     """
+    if (run := _open()) is not None:
+        if summary is not None:
+            run.summary.update({RECORD: strict(asdict(summary))})
+        run.finish(exit_code=exit_code)
+
+
+def _open() -> Any:
+    """This job's run; None where there is none, or where this process is not the one that logs."""
     # Looked up, not imported: a run without this logger should not pay for the import.
     wandb = sys.modules.get("wandb")
-    if wandb is not None and wandb.run is not None:
-        wandb.finish(exit_code=exit_code)
+    return None if wandb is None else wandb.run

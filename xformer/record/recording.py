@@ -58,7 +58,7 @@ def recording(job: Job) -> Iterator[Summary]:
         summary.peak_memory_bytes, summary.wall_seconds = memory.bytes(), time.perf_counter() - started
         if is_main_process():
             write_summary(job.directory, summary)
-        finish(exit_code)
+        finish(exit_code, summary)
 
 
 def _tell(error: XformerError, job: Job) -> None:

@@ -36,7 +36,8 @@ class Summary:
         seed: The seed of initialisation and data order.
         metrics: Final values by name as logged, `val/loss` or `test/accuracy`.
         monitor: The metric that picked the best checkpoint.
-        floors: By metric, the value that knows nothing (chance, the unigram loss).
+        floors: By name (chance, the unigram loss), the value of what knows nothing.
+        floor_of: The metric that the floors are of.
         parameters: Trainable parameters.
         flops_per_token: FLOPs of one training step per token, forward and backward.
         tokens_seen: Real tokens trained on, padding excluded, over all processes.
@@ -60,6 +61,7 @@ class Summary:
     metrics: dict[str, float | None] = field(default_factory=dict)
     monitor: Monitor | None = None
     floors: dict[str, float | None] = field(default_factory=dict)
+    floor_of: str | None = None
     parameters: int | None = None
     flops_per_token: float | None = None
     tokens_seen: int | None = None
@@ -75,13 +77,22 @@ class Summary:
     matched: dict[str, Any] | None = None
 
 
+def of_json(content: Mapping[str, Any]) -> Summary:
+    """A summary from the mapping that its file holds; keys this version does not know are left out."""
+    known = {name.name for name in fields(Summary)}
+    values = {key: value for key, value in content.items() if key in known}
+    if values.get("monitor") is not None:
+        values["monitor"] = Monitor(**values["monitor"])
+    return Summary(**values)
+
+
 def write_summary(directory: Path, summary: Summary) -> Path:
     """Write `summary.json` into a run directory, replacing an older one in one step.
 
     Returns:
         The file's path.
     """
-    text = json.dumps(_strict(asdict(summary)), indent=2, allow_nan=False) + "\n"
+    text = json.dumps(strict(asdict(summary)), indent=2, allow_nan=False) + "\n"
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / FILE
     handle, staged = tempfile.mkstemp(dir=directory, prefix=".summary-", suffix=".json")
@@ -98,6 +109,21 @@ def write_summary(directory: Path, summary: Summary) -> Path:
     return path
 
 
+def strict(value: Any) -> Any:
+    """A value as strict JSON can hold it: numbers and texts, and None for what is not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): strict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [strict(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "item"):  # a scalar tensor or a NumPy number
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
 def read_summary(directory: Path) -> Summary:
     """Read a run directory's summary; keys this version does not know are left out.
 
@@ -106,30 +132,11 @@ def read_summary(directory: Path) -> Summary:
     """
     path = directory / FILE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        known = {name.name for name in fields(Summary)}
-        values = {key: value for key, value in content.items() if key in known}
-        if values.get("monitor") is not None:
-            values["monitor"] = Monitor(**values["monitor"])
-        return Summary(**values)
+        return of_json(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise DataError(f"{directory} has no {FILE}: it is not a run directory, or the run was killed.") from None
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
         raise DataError(f"{path} is not a run's summary: {error}.") from error
-
-
-def _strict(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _strict(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_strict(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "item"):  # a scalar tensor or a NumPy number
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def _umask() -> int:

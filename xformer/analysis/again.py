@@ -1,0 +1,57 @@
+"""Runs made again: each in a process and a directory of its own."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from xformer.analysis.load import Run, read_run, run_directories
+from xformer.analysis.wandb_runs import LoggedRun
+from xformer.errors import DataError, RunError
+from xformer.record.summary import FILE
+from xformer.rerun import write_asked
+
+_TRAIN = "from xformer.cli import train; train()"
+_RERUN = "from xformer.cli import rerun; rerun()"
+
+
+def cell_again(run: Run, where: Path, overrides: Sequence[str]) -> tuple[Run, bool]:
+    """Train a cell of a study from its overrides; also whether it was not, because an earlier one finished it there.
+
+    Raises:
+        RunError: nothing was trained, and what lies there is not this run's.
+    """
+    directory = where / Path(run.name).name
+    words = [*run.summary.overrides, *overrides, f"hydra.sweep.dir='{directory}'", "hydra.sweep.subdir=run"]
+    return _launched(directory, _TRAIN, ["-m", *words])
+
+
+def logged_again(run: LoggedRun, where: Path, overrides: Sequence[str]) -> tuple[Run, bool]:
+    """Train a logged run from its resolved configuration; also whether an earlier one finished it there.
+
+    Raises:
+        RunError: nothing was trained, and what lies there is not this run's.
+    """
+    where.mkdir(parents=True, exist_ok=True)
+    choices, typed = run.summary.choices, [*run.summary.overrides, *overrides]
+    write_asked(where, run.config, choices, typed, run.source, overrides)
+    return _launched(where, _RERUN, [str(where)])
+
+
+def _launched(directory: Path, code: str, words: Sequence[str]) -> tuple[Run, bool]:
+    before = _written(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "screen.log").open("w") as screen:
+        launched = subprocess.run([sys.executable, "-c", code, *words], stdout=screen, stderr=screen, check=False)
+    earlier = before is not None and _written(directory) == before
+    if earlier and launched.returncode != 0:
+        raise RunError(f"{directory.name} did not start or was killed; {directory / 'screen.log'} says why.")
+    try:
+        return read_run(run_directories(directory)[0]), earlier
+    except DataError:
+        raise RunError(f"{directory.name} did not start; {directory / 'screen.log'} says why.") from None
+
+
+def _written(directory: Path) -> int | None:
+    """When the summary of the run below was written, in nanoseconds; None where there is none."""
+    return max((file.stat().st_mtime_ns for file in directory.glob(f"*/{FILE}")), default=None)

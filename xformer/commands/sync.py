@@ -1,0 +1,22 @@
+"""Upload a study's offline runs to Weights & Biases, but for those already there."""
+
+import argparse
+from pathlib import Path
+
+
+def main() -> None:
+    """Tell of each offline run what became of it."""
+    from xformer.analysis.study import Study, studies
+    from xformer.analysis.sync import Online, sync
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "runs", nargs="+", metavar="STUDY | DIR", help="a study, run directories, directories of sweeps"
+    )
+    names = parser.parse_args().runs
+    known, uploaded = studies(), []
+    directories = [Study.of(name).directory if name in known else Path(name) for name in names]
+    for directory, now in sync(directories, Online()):
+        uploaded.append(now)
+        print(f"{'uploaded' if now else 'already there':<15}{directory}", flush=True)
+    print(f"{sum(uploaded)} of {len(uploaded)} offline runs uploaded")
