@@ -91,7 +91,20 @@ COMPILED = [
     pytest.mark.slow,
     pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile calls a C++ compiler"),
 ]
-TINY_MODEL = "[task=language_modeling,data.block=16,data.batch_size=8,size=tiny]"
+TINY_BENCHMARK = [
+    "rounds=1",
+    "seconds=0",
+    "lengths=[64]",
+    "pairs=[{attention: local, window: 4, length: 64, against: torch fused}]",
+    "whole=[task=masked_language_modeling,size=tiny]",
+    "models=[{attention: full, length: 16}]",
+    "tokens=16",
+    "vocabulary=50",
+    "model=[task=language_modeling,data.block=16,data.batch_size=8,size=tiny]",
+    "contexts=[16]",
+    "batches=[1]",
+    "new_tokens=2",
+]
 XFORMER = [line for line in LINES if Command.of(line).program.startswith("xformer ")]
 
 
@@ -242,7 +255,7 @@ def test_an_xformer_command_runs(
         _train(directory, compose_job)
         capsys.readouterr()
     monkeypatch.setenv("XFORMER_CACHE", str(cache))
-    tiny = ["rounds=1", "lengths=[64]", f"model={TINY_MODEL}"] if line.startswith("xformer benchmark") else []
+    tiny = TINY_BENCHMARK if line.startswith("xformer benchmark") else []
     monkeypatch.setattr(sys, "argv", [*shlex.split(line), *tiny])
     cli.main()
     assert capsys.readouterr().out

@@ -57,7 +57,7 @@ def test_a_peer_takes_what_ours_takes(peer: Peer) -> None:
 
 
 def test_a_small_measurement_is_whole_and_is_kept(tmp_path: Path) -> None:
-    config = settings(["lengths=[32,64]", "rounds=1", "heads=2", "head_dim=8"], quick=True)
+    config = settings("attention", ["lengths=[32,64]", "rounds=1", "seconds=0", "heads=2", "head_dim=8"], quick=True)
     results = measure(config, peers=False)
     results.print()
     written = results.save(tmp_path)
@@ -86,4 +86,4 @@ def test_a_crossover_is_the_length_from_which_on_all_are_faster() -> None:
 )
 def test_a_wrong_setting_is_refused_in_a_sentence(override: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        settings([override], quick=False)
+        settings("attention", [override], quick=False)

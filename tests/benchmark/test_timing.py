@@ -1,5 +1,9 @@
 """Turns are taken, and a ratio is that of its own turn."""
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 
 from xformer.benchmark.timing import AGAIN, Times, interleaved
@@ -15,7 +19,34 @@ def test_everything_runs_once_a_round_and_the_first_twice() -> None:
     assert {name: len(seconds) for name, seconds in times.seconds.items()} == dict.fromkeys([*steps, AGAIN], 3)
     rounds = [ran[first : first + 4] for first in range(0, 20, 4)]
     assert all(sorted(turn) == ["base", "base", "one", "two"] for turn in rounds)
-    assert len({turn[0] for turn in rounds}) == 3
+    assert len({tuple(turn) for turn in rounds}) > 2  # what comes after what is not always the same
+
+
+def test_a_short_step_is_repeated_until_a_turn_is_long_enough() -> None:
+    ran: list[str] = []
+
+    def short() -> None:
+        ran.append("short")
+        time.sleep(0.001)
+
+    times = interleaved({"short": short}, rounds=1, least=0.005)
+    assert 3 < len(ran) <= 2 + 2 * 5  # two to warm up; then the step and its control
+    assert len(times.seconds["short"]) == 1
+    assert times.median("short") < 0.005  # of one, not of all
+
+
+def test_what_is_around_a_turn_is_not_timed() -> None:
+    names: list[str] = []
+
+    @contextmanager
+    def around(name: str) -> Iterator[None]:
+        time.sleep(0.02)
+        names.append(name)
+        yield
+
+    times = interleaved({"base": lambda: None}, rounds=2, around=around)
+    assert times.median("base") < 0.02
+    assert sorted(names) == [AGAIN] * 3 + ["base"] * 3
 
 
 def test_a_speed_is_the_median_of_ratios_and_not_the_ratio_of_medians() -> None:

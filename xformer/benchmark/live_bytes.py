@@ -1,6 +1,8 @@
 """The memory of a computation, counted exactly: the same every time, whatever else the machine does."""
 
+import gc
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -44,3 +46,18 @@ class LiveBytes(TorchDispatchMode):
     def _forget(self, key: int, count: int) -> None:
         self._known.discard(key)
         self.now -= count
+
+
+def extra_bytes(call: Callable[[], object]) -> int:
+    """The most bytes alive at once, of what a call makes: on a CUDA device as its allocator tells it, else counted."""
+    gc.collect()
+    if torch.cuda.is_available():
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        call()
+        peak: int = torch.cuda.max_memory_allocated()
+        return peak - before
+    live = LiveBytes()
+    with live:
+        call()
+    return live.peak

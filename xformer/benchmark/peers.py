@@ -27,6 +27,7 @@ class Peer:
         projects: whether it takes tokens and has projections of its own.
         causal: the forms it has.
         shortest: no shorter than this, where its pattern does not fit.
+        multiple: of which the length has to be.
         longest: no longer than this, where it runs out of memory.
     """
 
@@ -37,6 +38,7 @@ class Peer:
     projects: bool = False
     causal: tuple[bool, ...] = (False, True)
     shortest: int = 1
+    multiple: int = 1
     longest: int = 1 << 30
 
     def make(self, shape: Shape) -> nn.Module:
@@ -47,7 +49,7 @@ class Peer:
 
     def takes(self, shape: Shape) -> bool:
         """Whether its package is there, and has this form at this length."""
-        fits = self.shortest <= shape.length <= self.longest
+        fits = self.shortest <= shape.length <= self.longest and shape.length % self.multiple == 0
         return fits and shape.causal in self.causal and find_spec(self.package) is not None
 
 
@@ -144,17 +146,35 @@ class _Called(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Call it."""
-        found = self.module(*inputs, **self.arguments)
+        found = self.module(*inputs, **{name: _beside(inputs[0], value) for name, value in self.arguments.items()})
         output: Tensor = found[0] if isinstance(found, tuple) else found
         return output
+
+
+def _beside(x: Tensor, value: Any) -> Any:
+    """A mask, on the device and, unless it is of booleans, in the type of what it masks."""
+    if not isinstance(value, Tensor):
+        return value
+    return value.to(x.device, x.dtype) if value.is_floating_point() else value.to(x.device)
 
 
 _WINDOW = {"attention": "local", "window": 64}
 _BIGBIRD = {"attention": "bigbird", "block": 64, "random_blocks": 3}
 PEERS = [
     Peer("local-attention", "local_attention", _WINDOW, _local_attention),
-    Peer("Longformer (transformers)", "transformers", _WINDOW, _longformer, projects=True, causal=(False,)),
-    Peer("BigBird (transformers)", "transformers", _BIGBIRD, _bigbird, projects=True, causal=(False,), shortest=1024),
+    Peer(
+        "Longformer (transformers)", "transformers", _WINDOW, _longformer, projects=True, causal=(False,), multiple=128
+    ),
+    Peer(
+        "BigBird (transformers)",
+        "transformers",
+        _BIGBIRD,
+        _bigbird,
+        projects=True,
+        causal=(False,),
+        shortest=1024,
+        multiple=64,
+    ),
     Peer(
         "linformer",
         "linformer",

@@ -54,3 +54,45 @@ def by_length(
     )
     figure.savefig(path, dpi=150, bbox_inches="tight")
     pyplot.close(figure)
+
+
+def bars(
+    rows: Sequence[Mapping[str, Any]],
+    path: Path,
+    *,
+    name: str,
+    value: str,
+    label: str,
+    panel: str | None = None,
+    line: float | None = None,
+) -> None:
+    """Draw a bar for each row, in their order.
+
+    Args:
+        rows: with the columns named below.
+        path: of the picture; its ending decides the format.
+        name: the column with the bars' names.
+        value: the column with their lengths.
+        label: of the axis.
+        panel: the column that tells panels apart; None for one panel.
+        line: where to draw a line across, such as at a ratio of 1.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    panels = list(dict.fromkeys(row[panel] if panel else None for row in rows))
+    size = (4.5 + 3 * len(panels), 1.2 + 0.3 * len(rows) / len(panels))
+    figure, axes = pyplot.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
+    for axis, title in zip(axes[0], panels, strict=True):
+        own = [row for row in rows if panel is None or row[panel] == title]
+        bar = axis.barh([row[name] for row in own], [row[value] for row in own])
+        axis.bar_label(bar, fmt="%.3g", padding=2, fontsize=8)
+        axis.invert_yaxis()
+        axis.margins(x=0.15)
+        axis.set(xlabel=label, title=None if panel is None else f"{panel} {title}")
+        if line is not None:
+            axis.axvline(line, color="black", linewidth=0.8)
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)

@@ -12,6 +12,8 @@ from rich.table import Table
 
 from xformer.record.provenance import hardware, package_versions
 
+_WIDTH = 120
+"""Characters of a table that goes to a file."""
 Row = dict[str, Any]
 """One line of a table, by column."""
 
@@ -39,15 +41,19 @@ class Results:
     def print(self) -> None:
         """The tables, on what they were measured, and the notes."""
         machine, console = hardware(), Console()
+        if not console.is_terminal:
+            console.width = max(console.width, _WIDTH)
         device = machine["cuda"][0] if machine["cuda"] else f"{machine['cpu']}, {machine['torch_threads']} threads"
         console.print(f"{device}, torch {package_versions()['torch']}", highlight=False)
         for values in dict.fromkeys(tuple(row[column] for column in self.split) for row in self.rows):
             table = Table(title=self._title(values), title_justify="left")
-            for heading, form in self.shown.values():
-                table.add_column(heading, justify="right" if form else "left", no_wrap=True)
-            for row in self.rows:
-                if tuple(row[column] for column in self.split) == values:
-                    table.add_row(*(_written(row.get(column), form) for column, (_, form) in self.shown.items()))
+            rows = [row for row in self.rows if tuple(row[column] for column in self.split) == values]
+            cells = [[_written(row.get(column), form) for column, (_, form) in self.shown.items()] for row in rows]
+            for (heading, form), column in zip(self.shown.values(), zip(*cells, strict=True), strict=True):
+                words = " ".join([heading, *column]).split()  # a narrow table breaks its lines between words
+                table.add_column(heading, justify="right" if form else "left", min_width=max(map(len, words)))
+            for line in cells:
+                table.add_row(*line)
             console.print(table)
         for note in self.notes:
             console.print(note, highlight=False, soft_wrap=True)

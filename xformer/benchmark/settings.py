@@ -1,7 +1,6 @@
 """The settings of a benchmark: `conf/benchmark.yaml`, the quick ones on top of it, then the command line's."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -9,20 +8,24 @@ from omegaconf.errors import OmegaConfBaseException
 from xformer.configuration import CONF, nearest
 from xformer.errors import ConfigError
 
-QUICK: dict[str, Any] = {"lengths": [256, 1024], "rounds": 3}
 
-
-def settings(overrides: Sequence[str], *, quick: bool) -> DictConfig:
+def settings(question: str, overrides: Sequence[str], *, quick: bool) -> DictConfig:
     """Compose and check.
+
+    Args:
+        question: whose quick settings are meant.
+        overrides: as typed.
+        quick: whether to take them.
 
     Raises:
         ConfigError: a key that there is not, or something that is no `key=value`.
     """
     config = OmegaConf.load(CONF / "benchmark.yaml")
     assert isinstance(config, DictConfig)
+    brief = config.pop("quick")
     OmegaConf.set_struct(config, True)
     if quick:
-        config.merge_with(QUICK)
+        config.merge_with(brief[question])
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
@@ -36,6 +39,8 @@ def settings(overrides: Sequence[str], *, quick: bool) -> DictConfig:
             raise ConfigError(
                 f"{key}={value} cannot be set in conf/benchmark.yaml; {nearest(key.split('.')[0], map(str, config))}"
             ) from error
+        if isinstance(before, float) and isinstance(config[key], int):
+            config[key] = float(config[key])
         if before is not None and not isinstance(config[key], type(before)):
             raise ConfigError(f"{override} has the wrong type: like {key}={before}, it is a {type(before).__name__}.")
     return config

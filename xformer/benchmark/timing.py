@@ -1,14 +1,18 @@
 """Times of several things on a noisy machine: they take turns, and only ratios within a turn are compared."""
 
+import math
+import random
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 
 AGAIN = "again"
 """The baseline once more, as a control: what its ratio differs from 1 is noise."""
+_MOST = 50
 
 
 @dataclass(frozen=True)
@@ -38,32 +42,35 @@ def interleaved(
     *,
     rounds: int,
     warmup: int = 1,
+    least: float = 0.0,
+    around: Callable[[str], AbstractContextManager[object]] = nullcontext,
     told: Callable[[], object] = lambda: None,
 ) -> Times:
-    """Run every step once a round, the first also a second time as `again`.
+    """Run every step once a round, the first also a second time as `again`, in another order every round.
 
     Args:
         steps: what to time, by name; the first is the baseline.
         rounds: how often.
         warmup: rounds before that are not counted.
-        told: called after each step, to move a progress bar.
+        least: seconds that a turn lasts at least, as far as the warm-up foretells them: a short step is repeated, and
+            the median of a turn counts. It keeps a step that follows a memory-hungry one from paying for its caches.
+        around: makes what is entered before a turn's clock starts and left after it stops, from the step's name.
+        told: called after each turn, to move a progress bar.
     """
     baseline = next(iter(steps))
     turns = {**steps, AGAIN: steps[baseline]}
     seconds: dict[str, list[float]] = {name: [] for name in turns}
+    repeats = dict.fromkeys(turns, 1)
     for turn in range(warmup + rounds):
-        for name in _rotated(list(turns), turn):
-            took = _time(turns[name])
+        for name in random.Random(turn).sample(list(turns), len(turns)):
+            with around(name):
+                took = statistics.median(_time(turns[name]) for _ in range(repeats[name]))
             told()
             if turn >= warmup:
                 seconds[name].append(took)
+            else:
+                repeats[name] = min(_MOST, max(1, math.ceil(least / max(took, 1e-9))))
     return Times(baseline, seconds)
-
-
-def _rotated(names: list[str], by: int) -> Iterator[str]:
-    """Another first each round: what comes after a memory-hungry neighbour is not always the same."""
-    at = by % len(names)
-    yield from (*names[at:], *names[:at])
 
 
 def _time(step: Callable[[], object]) -> float:

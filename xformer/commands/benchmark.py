@@ -1,4 +1,4 @@
-"""Measure time and memory: `attention` alone, by variant and length, and the `overhead` of the Trainer."""
+"""Measure speed, memory and energy: of attention alone, of training, of decoding, of the Trainer, of starting up."""
 
 import argparse
 import pkgutil
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="where the results go; default outputs/benchmark/DATE-TIME")
     given = parser.parse_intermixed_args()
     flush_denormals()
-    config = settings(given.overrides, quick=given.quick)
+    config = settings(given.question, given.overrides, quick=given.quick)
     results = import_module(f"xformer.benchmark.questions.{given.question}").measure(config, peers=given.peers)
     results.print()
     directory = given.output or Path("outputs/benchmark") / datetime.now().strftime("%Y-%m-%d-%H-%M-%S")

@@ -48,10 +48,16 @@ def flops_per_token(model: nn.Module, loss: Callable[[], Tensor], *, tokens: int
     """
     if tokens <= 0:
         raise ValueError(f"tokens must be positive, got {tokens}")
+    with untouched(model), torch.enable_grad():
+        return flops_of(lambda: torch.autograd.backward(loss())) / tokens
+
+
+def flops_of(call: Callable[[], object]) -> float:
+    """FLOPs of whatever a call runs."""
     counter = FlopCounterMode(display=False, custom_mapping=_attention_formulas())
-    with untouched(model), torch.enable_grad(), counter:
-        torch.autograd.backward(loss())
-    return float(counter.get_total_flops()) / tokens
+    with counter:
+        call()
+    return float(counter.get_total_flops())
 
 
 def _attention_formulas() -> dict[Any, Callable[..., int]]:

@@ -1,20 +1,19 @@
 """Attention alone: time and memory by variant and length, against torch's fused attention and against peers."""
 
-import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from rich.progress import Progress
 from torch import Tensor, nn
 
 from xformer.attention.base import Attention
 from xformer.attention.capability import Capability
-from xformer.benchmark.live_bytes import LiveBytes
+from xformer.benchmark.live_bytes import extra_bytes
 from xformer.benchmark.peers import PEERS, Peer
 from xformer.benchmark.plots import by_length
+from xformer.benchmark.progress import measuring
 from xformer.benchmark.results import Results, Row
 from xformer.benchmark.subjects import Fused, Mixing, Projected, Shape, step
 from xformer.benchmark.timing import AGAIN, Times, interleaved
@@ -46,15 +45,10 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
     """
     # Numbers too small to be normal take the processor a hundred times as long, and decide nothing.
     torch.set_flush_denormal(True)
-    with Progress(transient=True) as progress:
-        bar = progress.add_task("measuring", total=None)
-
-        def told() -> None:
-            progress.advance(bar)
-
-        rows: list[Row] = []
+    rows: list[Row] = []
+    with measuring() as told:
         for shape in _shapes(config):
-            progress.update(bar, description=f"length {shape.length}, {shape.form}")
+            told(f"length {shape.length}, {shape.form}")
             rows += _variants(config, shape, told)
             if peers:
                 for peer in PEERS:
@@ -69,31 +63,44 @@ def _variants(config: DictConfig, shape: Shape, told: Callable[[], object]) -> I
         assert isinstance(settings, dict)
         if _possible(settings, shape):
             subjects[label(settings)] = Mixing(settings, shape)
-    yield from _rows(subjects, _tensors(config, shape, projects=False), config.rounds, shape, told)
+    yield from measured(subjects, False, config, shape, told)
 
 
 def _against(peer: Peer, config: DictConfig, shape: Shape, told: Callable[[], object]) -> Iterator[Row]:
     ours = Projected(peer.ours, shape) if peer.projects else Mixing(peer.ours, shape)
     subjects = {peer.name: peer.make(shape), label(peer.ours): ours}
-    yield from _rows(subjects, _tensors(config, shape, projects=peer.projects), config.rounds, shape, told)
+    yield from measured(subjects, peer.projects, config, shape, told)
 
 
-def _rows(
+def measured(
     subjects: Mapping[str, nn.Module],
-    inputs: tuple[Tensor, ...],
-    rounds: int,
+    projects: bool,
+    config: DictConfig,
     shape: Shape,
     told: Callable[[], object],
 ) -> Iterator[Row]:
+    """A row for each of several modules on the same tensors, and one for the first again.
+
+    Args:
+        subjects: by name; the first is what the others are compared with.
+        projects: whether they take tokens, or queries, keys and values.
+        config: `conf/benchmark.yaml`.
+        shape: of the tensors.
+        told: called after each turn.
+    """
+    inputs = _tensors(config, shape, projects=projects)
+    for module in subjects.values():
+        module.to(inputs[0].device, inputs[0].dtype)
     forward, training = (
         interleaved(
             {name: step(module, inputs, training=training) for name, module in subjects.items()},
-            rounds=rounds,
+            rounds=config.rounds,
+            least=config.seconds,
             told=told,
         )
         for training in (False, True)
     )
-    memory = {name: _extra_bytes(step(module, inputs, training=True)) for name, module in subjects.items()}
+    memory = {name: extra_bytes(step(module, inputs, training=True)) for name, module in subjects.items()}
     for name in (*subjects, AGAIN):
         yield _row(name, shape, forward, training, memory)
 
@@ -144,21 +151,6 @@ def plot(rows: Sequence[Row], path: Path) -> None:
         names={"bidirectional": "bidirectional", "causal": "causal"},
         label="forward + backward (ms)",
     )
-
-
-def _extra_bytes(call: Callable[[], object]) -> int:
-    """The most bytes alive at once beyond inputs and weights, gradients included."""
-    gc.collect()
-    if torch.cuda.is_available():
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        call()
-        peak: int = torch.cuda.max_memory_allocated()
-        return peak - before
-    live = LiveBytes()
-    with live:
-        call()
-    return live.peak
 
 
 def _shapes(config: DictConfig) -> Iterable[Shape]:

@@ -2,12 +2,13 @@
 
 Both sides train the same model (a decoder of 4 layers, d 256, 256 tokens, batch 8) on the same batches with the same
 optimiser, schedule and clipping. They take turns, so that a noisy machine is noisy for both, and the bare loop runs
-twice a round: the ratio of the two is the control, which shows what the noise alone makes.
+twice a round: the ratio of the two is the control, which shows what the noise alone makes. The loader of the data runs
+alone, too: it must not be what the loop waits for.
 """
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from hydra import compose, initialize_config_dir
 from lightning.pytorch import Callback, LightningModule, Trainer
 from omegaconf import DictConfig
 
-from xformer.benchmark.results import Results
+from xformer.benchmark.plots import bars
+from xformer.benchmark.results import Results, Row
 from xformer.benchmark.timing import AGAIN, Times
 from xformer.build import Plan
 from xformer.callbacks.finite import FiniteLoss
@@ -29,7 +31,7 @@ from xformer.logging.wandb import finish, wandb_logger
 from xformer.run import quieten
 from xformer.tasks.base import Task
 
-BARE = "bare loop"
+BARE, LOADING = "bare loop", "data loading alone"
 STEPS, WARMUP = 20, 3
 SHOWN = {"what": ("what", ""), "step_ms": ("ms per step", ".1f"), "throughput": ("throughput", ".3f")}
 
@@ -99,6 +101,17 @@ def bare(task: Task, plan: Plan, batches: Iterator[Any]) -> float:
     return (time.perf_counter() - started) / (STEPS - WARMUP)
 
 
+def loading(data: DataModule) -> float:
+    """Seconds per batch of the loader alone, as the training loop asks for them."""
+    batches = iter(data.train_dataloader())
+    for _ in range(WARMUP):
+        next(batches)
+    started = time.perf_counter()
+    for _ in range(STEPS - WARMUP):
+        next(batches)
+    return (time.perf_counter() - started) / (STEPS - WARMUP)
+
+
 def measure(config: DictConfig, *, peers: bool) -> Results:
     """Seconds per step of both sides, in turns.
 
@@ -111,14 +124,20 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
         plan = Plan.of(compose("train", overrides=list(config.model)))
     data = plan.load_data()
     task = plan.build_task()
-    times = Times(BARE, {BARE: [], AGAIN: [], "Trainer": []})
+    times = Times(BARE, {BARE: [], AGAIN: [], "Trainer": [], LOADING: []})
     for _ in range(config.rounds):
         times.seconds[BARE].append(bare(task, plan, iter(data.train_dataloader())))
         with tempfile.TemporaryDirectory() as folder:
             times.seconds["Trainer"].append(under_the_trainer(task, data, Path(folder)))
         times.seconds[AGAIN].append(bare(task, plan, iter(data.train_dataloader())))
+        times.seconds[LOADING].append(loading(data))
     rows = [
         {"what": name, "step_ms": 1000 * times.median(name), "throughput": times.speed(name)} for name in times.seconds
     ]
     notes = ["throughput: against the bare loop, the median of the rounds' ratios; `again` is that loop once more."]
-    return Results("overhead", rows, SHOWN, notes=notes)
+    return Results("overhead", rows, SHOWN, plot=plot, notes=notes)
+
+
+def plot(rows: Sequence[Row], path: Path) -> None:
+    """Milliseconds per step."""
+    bars(rows, path, name="what", value="step_ms", label="ms per step")

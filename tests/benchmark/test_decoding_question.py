@@ -1,0 +1,64 @@
+"""What is timed is greedy decoding from where the context ended, every time the same."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from xformer.benchmark.questions.decoding import PEER, HuggingFace, Ours, measure
+from xformer.benchmark.settings import settings
+from xformer.benchmark.timing import AGAIN
+from xformer.benchmark.whole import Place, build, composed
+from xformer.benchmark.whole_peers import Decoder
+from xformer.configuration import make
+
+MODEL = ["task=language_modeling", "data.block=16", "size=tiny", "architecture.dropout=0.0"]
+PLACE = Place(vocabulary=50, length=16 + 5 + 1, batch=2)
+
+
+def test_a_small_measurement_is_whole_and_is_kept(tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason="the extra `parity` has transformers")
+    variants = (
+        "variants=[{attention: full}, {attention: linformer}, {attention: full, position: rotary, longest: 8}, "
+        "{attention: performer, features: 8}]"
+    )
+    typed = [f"model=[{','.join(MODEL)}]", variants, "contexts=[8,24]", "batches=[2]", "new_tokens=3", "rounds=1"]
+    results = measure(settings("decoding", typed, quick=False), peers=True)
+    results.print()
+    assert all(path.stat().st_size for path in results.save(tmp_path))
+    found = {(row["context"], row["variant"]): row for row in results.rows}
+    again = f"{AGAIN}: full"
+    assert [name for context, name in found if context == 8] == ["full", "full+rotary", "performer", PEER, again]
+    assert [name for context, name in found if context == 24] == ["full", "performer", PEER, again]
+    assert found[8, "performer"]["state_bytes"] == found[24, "performer"]["state_bytes"]
+    assert found[8, "full"]["state_bytes"] < found[24, "full"]["state_bytes"]
+    assert found[8, PEER]["speed_against_peer"] == pytest.approx(1)
+
+
+def test_ours_writes_what_reading_everything_again_would() -> None:
+    task, _ = build(composed(MODEL), PLACE)
+    subject = Ours(task.eval(), PLACE, 5)
+    written = [subject.write()]
+    subject.rewind()
+    written.append(subject.write())
+    assert torch.equal(*written)
+    tokens = subject.ahead.tokens
+    assert tokens.shape == (2, 16 + 1 + 5)
+    with torch.no_grad():
+        logits = task(tokens[:, :-1])
+    assert torch.equal(logits.argmax(-1)[:, 15:], tokens[:, 16:])
+
+
+def test_theirs_writes_what_reading_everything_again_would() -> None:
+    pytest.importorskip("transformers", reason="the extra `parity` has transformers")
+    subject = HuggingFace(Decoder(make(composed(MODEL).size), PLACE), 5)
+    written = [subject.write()]
+    subject.rewind()
+    written.append(subject.write())
+    assert torch.equal(*written)
+    tokens = written[0]
+    assert tokens.shape == (2, 16 + 1 + 5)
+    with torch.no_grad():
+        logits = subject.model(tokens[:, :-1]).logits
+    assert torch.equal(logits.argmax(-1)[:, 15:], tokens[:, 16:])
+    assert subject.bytes == 2 * 2 * 16 * 32 * 4  # keys and values, batch, context, features, float32; one layer

@@ -1,0 +1,210 @@
+"""Decoding: milliseconds for each new token and bytes of state, by the length of what is there already.
+
+A context is read once, and its state is kept. Every turn takes a copy of that state, off the clock, and writes from it.
+"""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from xformer.architecture.stack import Stack
+from xformer.benchmark.plots import by_length
+from xformer.benchmark.progress import measuring
+from xformer.benchmark.questions.attention import label
+from xformer.benchmark.results import Results, Row
+from xformer.benchmark.timing import AGAIN, interleaved
+from xformer.benchmark.whole import Place, build, composed, variant_overrides
+from xformer.benchmark.whole_peers import Decoder, gpt2
+from xformer.configuration import make
+from xformer.decoding.choice import most_likely
+from xformer.decoding.continuing import Continuing
+from xformer.decoding.writing import write
+from xformer.errors import IncompatibleError
+from xformer.tasks.token_prediction import TokenPrediction
+
+PEER = "GPT-2 (transformers)"
+SHOWN = {
+    "variant": ("variant", ""),
+    "ms_per_token": ("ms per token", ".2f"),
+    "speed": ("speed", ".2f"),
+    "state_mb": ("state MB", ".2f"),
+}
+
+
+class Subject(ABC):
+    """A model that has read its context."""
+
+    @abstractmethod
+    def rewind(self) -> None:
+        """Be again where the context ended."""
+
+    @abstractmethod
+    def write(self) -> object:
+        """Write the new tokens, greedily."""
+
+    @property
+    @abstractmethod
+    def bytes(self) -> int:
+        """Of the state after the context."""
+
+
+class Ours(Subject):
+    """A decoder of ours.
+
+    Args:
+        task: whose model writes.
+        place: of the context, one token that follows from it, and the new tokens.
+        new: how many tokens are written.
+    """
+
+    def __init__(self, task: TokenPrediction, place: Place, new: int) -> None:
+        stack = task.model
+        assert isinstance(stack, Stack)
+        self.read = Continuing(stack, task.logits, place.tokens(place.length - new - 1), None, new + 1)
+        with torch.no_grad():
+            self.read.append(most_likely(self.read.logits()))
+        self.read.max_new = new
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Copy the state, and no weights."""
+        kept = {id(part): part for part in (self.read.stack, self.read.head)}
+        self.ahead = copy.deepcopy(self.read, kept)
+
+    def write(self) -> object:
+        """Write the new tokens, greedily."""
+        return write(self.ahead, most_likely, end=None)
+
+    @property
+    def bytes(self) -> int:
+        """Of all layers' states."""
+        return sum(state.bytes for state in self.read.states or ())
+
+
+class HuggingFace(Subject):
+    """GPT-2 with its `generate` and its key-value cache.
+
+    Args:
+        decoder: of what size.
+        new: how many tokens are written.
+    """
+
+    def __init__(self, decoder: Decoder, new: int) -> None:
+        self.model: Any = gpt2(decoder).to(decoder.place.device).eval()
+        self.new, self.tokens = new, decoder.place.tokens(decoder.place.length - new - 1)
+        with torch.no_grad():
+            read = self.model(self.tokens, use_cache=True, logits_to_keep=1)
+        self.cache = read.past_key_values
+        self.tokens = torch.cat((self.tokens, read.logits.argmax(-1)), dim=1)
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Copy the cache."""
+        self.ahead = copy.deepcopy(self.cache)
+
+    def write(self) -> object:
+        """Write the new tokens, greedily."""
+        with torch.no_grad():
+            return self.model.generate(
+                self.tokens,
+                attention_mask=torch.ones_like(self.tokens),
+                past_key_values=self.ahead,
+                max_new_tokens=self.new,
+                do_sample=False,
+                pad_token_id=0,
+            )
+
+    @property
+    def bytes(self) -> int:
+        """Of all layers' keys and values."""
+        tensors = (tensor for layer in self.cache.layers for tensor in (layer.keys, layer.values))
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def measure(config: DictConfig, *, peers: bool) -> Results:
+    """Every causal variant that decodes from a state, after every context and in batches of every size.
+
+    Args:
+        config: `conf/benchmark.yaml`.
+        peers: whether to measure Hugging Face's GPT-2 too.
+    """
+    torch.set_flush_denormal(True)
+    rows: list[Row] = []
+    with measuring() as told:
+        for batch in config.batches:
+            for context in config.contexts:
+                told(f"batch {batch}, context {context}")
+                rows += _rows(dict(_subjects(config, batch, context, peers)), config, batch, context, told)
+    notes = [
+        f"{' '.join(config.model)}; {config.new_tokens} tokens are written after each context, greedily.",
+        "speed: how many times as fast as the first variant; the median of the rounds' ratios.",
+        "state: what is held after the context, with room for the new tokens where it is allocated once.",
+        f"{AGAIN}: the first once more; what its speed differs from 1 is noise.",
+    ]
+    return Results("decoding", rows, SHOWN, ("batch", "context"), plot, notes)
+
+
+def _subjects(config: DictConfig, batch: int, context: int, peers: bool) -> Iterator[tuple[str, Subject]]:
+    new = config.new_tokens
+    place = Place(config.characters, context + new + 1, batch)
+    for settings in OmegaConf.to_container(config.variants):  # type: ignore[union-attr]
+        assert isinstance(settings, dict)
+        if context > int(settings.get("longest", context)):
+            continue
+        try:
+            task, _ = build(composed([*config.model, *variant_overrides(settings)]), place)
+        except IncompatibleError:  # not causal
+            continue
+        assert isinstance(task.model, Stack)
+        if task.model.incremental:
+            yield label(settings), Ours(task.eval(), place, new)
+    if peers and find_spec("transformers") is not None:
+        size = make(composed(list(config.model)).size)
+        yield PEER, HuggingFace(Decoder(size, place), new)
+
+
+def _rows(
+    subjects: Mapping[str, Subject], config: DictConfig, batch: int, context: int, told: Callable[[], object]
+) -> Iterator[Row]:
+    first = next(iter(subjects))
+
+    @contextmanager
+    def rewound(name: str) -> Iterator[None]:
+        subjects[first if name == AGAIN else name].rewind()
+        yield
+
+    around: Callable[[str], AbstractContextManager[object]] = rewound
+    steps = {name: subject.write for name, subject in subjects.items()}
+    times = interleaved(steps, rounds=config.rounds, around=around, told=told)
+    for name in (*subjects, AGAIN):
+        held = subjects[first if name == AGAIN else name].bytes
+        yield {
+            "batch": batch,
+            "context": context,
+            "variant": f"{AGAIN}: {first}" if name == AGAIN else name,
+            "ms_per_token": 1000 * times.median(name) / config.new_tokens,
+            "speed": times.speed(name),
+            "speed_against_peer": times.speed(name, against=PEER) if PEER in subjects else None,
+            "state_bytes": held,
+            "state_mb": held / 1e6,
+        }
+
+
+def plot(rows: Sequence[Row], path: Path) -> None:
+    """Milliseconds per token by context, a panel for each batch."""
+    by_length(
+        [row for row in rows if AGAIN not in row["variant"]],
+        path,
+        x="context",
+        y="ms_per_token",
+        panel="batch",
+        names={batch: f"batch {batch}" for batch in dict.fromkeys(row["batch"] for row in rows)},
+        label="ms per token",
+    )

@@ -1,0 +1,75 @@
+"""How long it takes from a command to what it does, each in a process of its own."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from xformer.benchmark.plots import bars
+from xformer.benchmark.progress import measuring
+from xformer.benchmark.results import Results, Row
+from xformer.benchmark.timing import AGAIN, interleaved
+from xformer.errors import RunError
+
+BASELINE = "import torch, lightning"
+_COMPOSE = (
+    "from hydra import compose, initialize_config_dir; from xformer.configuration import CONF\n"
+    "with initialize_config_dir(str(CONF), version_base='1.3'): compose('train')"
+)
+_COMMAND = [sys.executable, "-c", "from xformer.cli import main; main()"]
+COMMANDS = {
+    BASELINE: [sys.executable, "-c", "import torch, lightning"],
+    "import xformer": [sys.executable, "-c", "import xformer"],
+    "xformer --help": [*_COMMAND, "--help"],
+    "compose a configuration": [sys.executable, "-c", _COMPOSE],
+    "a run of one step, with its validation and test": [
+        *_COMMAND,
+        "train",
+        "trainer.max_steps=1",
+        "logger=csv",
+    ],
+}
+"""What is typed; a one-step run has its data from the warm-up."""
+SHOWN = {"what": ("what", ""), "seconds": ("seconds", ".2f"), "against_baseline": (f"of {BASELINE}", ".2f")}
+
+
+def measure(config: DictConfig, *, peers: bool) -> Results:
+    """Seconds from start to end of each command.
+
+    Args:
+        config: `conf/benchmark.yaml`.
+        peers: unused: importing what everything is built on is the comparison.
+    """
+    with tempfile.TemporaryDirectory() as folder, measuring() as told:
+        environment = {**os.environ, "XFORMER_CACHE": str(Path(folder) / "cache"), "WANDB_MODE": "offline"}
+        steps = {name: _run(command, Path(folder), environment) for name, command in COMMANDS.items()}
+        list(steps.values())[-1]()  # makes the data, and fills the file cache
+        times = interleaved(steps, rounds=config.rounds, warmup=0, told=told)
+    rows = [
+        {
+            "what": f"{AGAIN}: {BASELINE}" if name == AGAIN else name,
+            "seconds": times.median(name),
+            "against_baseline": 1 / times.speed(name),
+        }
+        for name in times.seconds
+    ]
+    notes = [f"of {BASELINE}: the median of the rounds' ratios; {AGAIN}: that import once more."]
+    return Results("startup", rows, SHOWN, plot=plot, notes=notes)
+
+
+def _run(command: list[str], folder: Path, environment: dict[str, str]) -> Callable[[], object]:
+    def run() -> None:
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise RunError(f"`{' '.join(command)}` failed: {done.stderr.strip().splitlines()[-1:]}.")
+
+    return run
+
+
+def plot(rows: Sequence[Row], path: Path) -> None:
+    """Seconds of each command."""
+    bars(rows, path, name="what", value="seconds", label="seconds")
