@@ -22,7 +22,7 @@ from xformer.position.alibi import LinearBias
 from xformer.position.bias import TableBias
 
 HEADS, DIM = 2, 8
-CHUNK = 16
+CHUNK, FEATURES = 16, 24
 LENGTHS = [1, 2, CHUNK - 1, CHUNK, CHUNK + 1, 53]
 
 
@@ -58,10 +58,10 @@ def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     for kernel in (performer_bidirectional, performer_causal, performer_sweep):
         monkeypatch.setattr(kernel, "CHUNK", CHUNK)
     for kernel in (performer_bidirectional, performer_causal):
-        monkeypatch.setattr(kernel, "ROWS", 3)  # some groups are not full
+        monkeypatch.setattr(kernel, "FEATURES_AT_A_TIME", 3 * CHUNK * FEATURES)  # three heads: some groups are not full
 
 
-def build(causal: bool, features: int = 24, kernel: Any = "exp", interval: int | None = None) -> Performer:
+def build(causal: bool, features: int = FEATURES, kernel: Any = "exp", interval: int | None = None) -> Performer:
     torch.manual_seed(0)
     context = AttentionContext(HEADS, DIM, 64, 64, causal)
     return Performer(context, features=features, kernel=kernel, redraw_interval=interval)

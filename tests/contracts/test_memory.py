@@ -156,6 +156,17 @@ def test_the_instrument_counts_what_is_alive() -> None:
     assert live.now == 0
 
 
+def test_the_instrument_leaves_out_what_was_there() -> None:
+    there = torch.zeros(1000)
+    with LiveBytes() as live:
+        view = there.view(10, 100)
+        assert live.peak == 0
+        made = view + 1
+        view.add_(made)
+        del there, view
+        assert (live.now, live.peak) == (4000, 4000)
+
+
 def test_the_instrument_sees_quadratic_growth() -> None:
     peaks = [memory("full", {}, "relative", False, length)[0] for length in (128, 256, 512, 1024)]
     assert all(found > 3 for found in growth(peaks))

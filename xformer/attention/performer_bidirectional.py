@@ -12,7 +12,6 @@ feature and chunk, and computes all else again: time O(n m d), memory O(n (d + m
 Shapes: g rows times heads, q queries, k keys, c tokens of a chunk, m features, d features of a value.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,10 +20,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from xformer.attention.features import FeatureMap, RandomFeatures, half_norm
+from xformer.attention.performer_groups import in_groups
 
 CHUNK = 128
-ROWS = 8
-"""Rows times heads at a time on a processor: what a chunk needs then stays in its cache."""
+FEATURES_AT_A_TIME = 1 << 18
+"""Of a chunk of several heads: what a chunk needs then stays in a processor's cache."""
 LOWEST = -1e30
 """The logarithm of a padded key's features: finite, so that a chunk of nothing but padding has a softmax."""
 
@@ -45,24 +45,15 @@ def bidirectional(
         value: the values, zero at padding.
         real: False at padding.
     """
-    batch, heads, keys, _ = key.shape
-    rows = batch * heads if query.is_cuda else ROWS
-
-    def split(x: Tensor) -> tuple[Tensor, ...]:
-        x = x.flatten(0, 1)
-        return torch.split(x, rows) if len(x) > rows else (x,)  # the gradient of a split is a copy
-
-    parts = split(query), split(key), split(value)
-    hidden: Sequence[Tensor | None] = [None] * len(parts[0])
-    if real is not None:
-        hidden = split(~real[:, None, :, None].expand(batch, heads, keys, 1))
     projection = features.scaled(query.dtype)
-    mixed = [
-        _Bidirectional.apply(*part, projection, features.map)  # type: ignore[no-untyped-call]
-        for part in zip(*parts, hidden, strict=True)
-    ]
-    joined = torch.cat(mixed) if len(mixed) > 1 else mixed[0]
-    return joined.view(query.shape)
+
+    def kernel(*group: Tensor | None) -> Tensor:
+        mixed: Tensor = _Bidirectional.apply(*group, projection, features.map)  # type: ignore[no-untyped-call]
+        return mixed
+
+    hidden = None if real is None else ~real[:, None, :, None].expand(*key.shape[:3], 1)
+    each = min(CHUNK, max(query.shape[2], key.shape[2])) * len(projection)
+    return in_groups(kernel, (query, key, value, hidden), each, FEATURES_AT_A_TIME)
 
 
 class _Bidirectional(torch.autograd.Function):

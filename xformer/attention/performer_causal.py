@@ -16,7 +16,6 @@ time O(n m (d + c)). Chunks of c = d make the work within a chunk as large as th
 Shapes: g rows times heads, n tokens, c tokens of a chunk, m features, d features of a value.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,11 +24,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from xformer.attention.features import FeatureMap, RandomFeatures, half_norm
+from xformer.attention.performer_groups import in_groups
 from xformer.attention.performer_sums import NOTHING
 
 CHUNK = 64
-ROWS = 8
-"""Rows times heads at a time on a processor: what a chunk needs then stays in its cache."""
+FEATURES_AT_A_TIME = 1 << 17
+"""Of a chunk of several heads: what a chunk needs then stays in a processor's cache."""
 LOWEST = -1e30
 """The scale of no keys at all: finite, so that a difference of two is never NaN."""
 
@@ -55,29 +55,23 @@ def causal(
         slopes: of the bias, one per head.
     """
     batch, heads, length, _ = query.shape
-    rows = batch * heads if query.is_cuda else ROWS
-
-    def split(x: Tensor) -> tuple[Tensor, ...]:
-        x = x.flatten(0, 1)
-        return torch.split(x, rows) if len(x) > rows else (x,)  # the gradient of a split is a copy
+    projection = features.scaled(query.dtype)
+    keep = torch.is_grad_enabled()
 
     def of_tokens(x: Tensor) -> Tensor:
         return x[:, None, :, None].expand(batch, heads, length, 1)
 
-    groups = len(split(query))
-    hidden = [None] * groups if real is None else split(of_tokens(~real))
-    steep: Sequence[Tensor | None] = [None] * groups
-    places = steep
+    def kernel(*group: Tensor | None) -> Tensor:
+        mixed: Tensor = _Causal.apply(*group, projection, features.map, keep)  # type: ignore[no-untyped-call]
+        return mixed
+
+    steep = places = None
     if slopes is not None:
-        steep = split(slopes.to(query.dtype).view(-1, 1, 1).expand(batch, heads, 1, 1))
-        places = split(of_tokens(_in_order(positions, real).to(query.dtype)))
-    projection = features.scaled(query.dtype)
-    mixed = [
-        _Causal.apply(*part, projection, features.map, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
-        for part in zip(split(query), split(key), split(value), hidden, steep, places, strict=True)
-    ]
-    joined = torch.cat(mixed) if groups > 1 else mixed[0]
-    return joined.view(query.shape)
+        steep = slopes.to(query.dtype).view(-1, 1, 1).expand(batch, heads, 1, 1)
+        places = of_tokens(_in_order(positions, real).to(query.dtype))
+    hidden = None if real is None else of_tokens(~real)
+    tensors = query, key, value, hidden, steep, places
+    return in_groups(kernel, tensors, min(CHUNK, length) * len(projection), FEATURES_AT_A_TIME)
 
 
 def _in_order(positions: Int[Tensor, "#b n"], real: Bool[Tensor, "b n"] | None) -> Int[Tensor, "#b n"]:
