@@ -117,6 +117,10 @@ class Attention(nn.Module, ABC):
         Raises:
             IncompatibleError: naming the first capability that is missing, and why.
         """
+        if (
+            not capability.value & ~self.provides.value
+        ):  # numbers are as fast as flags are slow, and decoding asks often
+            return
         for missing in capability & ~self.provides:
             raise self._refusal(missing)
 
