@@ -87,15 +87,17 @@ class Tower(nn.Module):
             DataError: the sequence is longer than the model can take.
         """
         length = x.shape[1] + (states[0].length if states else 0)
-        refuse_longer(length, self.max_length, self.position, self.attentions[0])
+        if length > self.max_length:
+            refuse_longer(length, self.max_length, self.position, self.attentions[0])
         if positions is None:
             start = length - x.shape[1]
             mask = Mask.counting(start, x.shape[1], causal=self.causal, key_padding=padding_mask, device=x.device)
         else:
             mask = Mask(positions, positions, self.causal, padding_mask)
         x = self.dropout(self.position.embed(x, mask.query_positions))
+        blocks = list(self.blocks)  # to index the modules themselves is slow, and decoding comes by often
         for layer in range(self.layers):
-            block, state = self.block(layer), states[layer] if states else None
+            block, state = blocks[layer % len(blocks)], states[layer] if states else None
             if self.gradient_checkpointing and self.training:
                 about = mask, self.position, layer, state, memory
                 x = checkpoint(block, x, *about, use_reentrant=False, preserve_rng_state=True)

@@ -57,7 +57,7 @@ class BlockSparseAttention(Attention):
         """softmax(Q K^T / sqrt(d) + B) V, over the keys of the pattern."""
         if query.shape[2] != key.shape[2]:
             raise self._refusal(Capability.CROSS)
-        slots = Slots(mask.key_positions, mask.key_padding)
+        slots = Slots(mask.key_positions, mask.key_padding, counted=mask.counted == (0, 0))
         positions = torch.arange(slots.span, device=key.device)
         query, key, value = (slots.place(x) for x in (query, key, value))
         tokens = Tokens(query, key, value, positions, positions, slots.taken, slots.span)

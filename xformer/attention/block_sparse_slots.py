@@ -17,19 +17,23 @@ class Slots:
     Args:
         positions: of every token; those of real tokens differ from each other.
         real: True at real tokens; None where all are.
+        counted: whether it is known that positions are 0, 1, 2, ... in all rows; otherwise they are read, for which one
+            has to wait where they are on another device.
     """
 
-    def __init__(self, positions: Int[Tensor, "#b n"], real: Bool[Tensor, "b n"] | None) -> None:
+    def __init__(
+        self, positions: Int[Tensor, "#b n"], real: Bool[Tensor, "b n"] | None, *, counted: bool = False
+    ) -> None:
         length = positions.shape[1]
         index = torch.arange(length, device=positions.device)
         self.span = length
         """Every position is below it."""
         self.taken: Bool[Tensor, "#b span"] | None = None
         """True at slots that hold a token; None where all do."""
-        self._in_place = real is None and torch.equal(positions, index.expand_as(positions))
+        self._in_place = real is None and (counted or torch.equal(positions, index.expand_as(positions)))
         if self._in_place:
             return
-        self.span = int(positions.max()) + 1
+        self.span = length if counted else int(positions.max()) + 1
         # One more slot takes the padding, and one more token, of zeros, fills the slots that stay empty.
         self._slot = positions if real is None else positions.where(real, self.span)  # b n
         token = self._slot.new_full((len(self._slot), self.span + 1), length)

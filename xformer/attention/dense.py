@@ -56,6 +56,11 @@ class Dense(Attention):
     ) -> Float[Tensor, "b h new d"]:
         """Append the new keys and values, then read all of them."""
         assert isinstance(state, KeyValueState)
-        state.append(key, value, mask.key_positions, mask.key_padding)
-        seen = Mask(mask.query_positions, state.positions, mask.causal, state.padding)
+        start = None if mask.counted is None else mask.counted[0]
+        state.append(key, value, mask.key_positions, mask.key_padding, start=start)
+        if state.length == query.shape[2]:  # nothing came before
+            return self(query, key, value, mask=mask, bias=bias)
+        counted = None if start is None or state.padding is not None else (start, 0)
+        causal = mask.causal and query.shape[2] > 1  # nothing comes after a single one
+        seen = Mask(mask.query_positions, state.positions, causal, state.padding, counted)
         return self(query, state.keys, state.values, mask=seen, bias=bias)

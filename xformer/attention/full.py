@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from xformer.attention.backend import tell_backend
 from xformer.attention.capability import Capability
 from xformer.attention.dense import Dense, attend
 from xformer.attention.distance_bias import mix_by_distance
@@ -40,6 +41,7 @@ class Full(Dense):
     ) -> Float[Tensor, "b h q d"]:
         """softmax(Q K^T / sqrt(d) + B) V, over the allowed keys."""
         if bias is None and mask.key_padding is None and (mask.aligned or not mask.causal):
+            tell_backend(query, key, value, None, causal=mask.causal)
             return scaled_dot_product_attention(query, key, value, is_causal=mask.causal)
         if bias is not None and bias.adds_values:  # which takes the weights, and the fused kernel keeps them
             scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
@@ -55,5 +57,6 @@ class Full(Dense):
         if bias is not None:
             added = dense_scores(bias, query, mask).to(query.dtype)
             added = added if readable is None else added.masked_fill(~readable, float("-inf"))
+        tell_backend(query, key, value, added, causal=False)
         mixed = scaled_dot_product_attention(query, key, value, attn_mask=added)
         return mixed if empty is None else mixed.masked_fill(empty, 0.0)

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -23,11 +24,16 @@ class State(ABC):
 
 
 class KeyValueState(State):
-    """Keys, values, positions and padding of every token so far, in buffers allocated once, by the first tokens."""
+    """Keys, values, positions and padding of every token so far, in buffers allocated once, by the first tokens.
+
+    As long as the tokens of all rows count up from 0 and none is padding, positions are the same for all rows.
+    """
 
     def __init__(self, max_length: int) -> None:
         self.max_length = max_length
-        self._buffers: tuple[Tensor, ...] = ()
+        self._tokens: tuple[Tensor, ...] = ()  # keys and values, b h max_length d
+        self._places = torch.empty(0)  # 1 max_length, or b max_length
+        self._real: Tensor | None = None  # b max_length
 
     def append(
         self,
@@ -35,52 +41,72 @@ class KeyValueState(State):
         value: Float[Tensor, "b h new d"],
         positions: Int[Tensor, "#b new"],
         padding: Bool[Tensor, "b new"] | None,
+        *,
+        start: int | None = None,
     ) -> None:
         """Take in the next tokens.
+
+        Args:
+            key: their keys.
+            value: their values.
+            positions: their positions.
+            padding: True at real tokens.
+            start: the first position, where it is known that the others count up from it in all rows.
 
         Raises:
             ValueError: there is no room for them.
         """
-        end = self.length + key.shape[2]
+        batch, heads, more, head_dim = key.shape
+        end = self.length + more
         if end > self.max_length:
             raise ValueError(f"decoding state: {end} tokens do not fit into the {self.max_length} it was made for")
-        if not self._buffers:
-            batch, heads, _, head_dim = key.shape
-            keys = key.new_zeros(batch, self.max_length, heads, head_dim)
-            room = positions.new_zeros(batch, self.max_length)
-            self._buffers = (keys, keys.clone(), room, room.bool())
+        if not self._tokens:
+            keys = key.new_zeros(batch, heads, self.max_length, head_dim)
+            self._tokens = (keys, keys.clone())
+            self._places = torch.arange(self.max_length, device=key.device)[None]
         new = slice(self.length, end)
-        keys, values, places, real = self._buffers
-        keys[:, new], values[:, new] = key.transpose(1, 2), value.transpose(1, 2)
-        places[:, new] = positions
-        real[:, new] = True if padding is None else padding
+        keys, values = self._tokens
+        keys[:, :, new], values[:, :, new] = key, value
+        if padding is not None or start != self.length:
+            self._tell_rows_apart(batch)
+        if self._real is not None:
+            self._places[:, new] = positions
+            self._real[:, new] = True if padding is None else padding
         self.length = end
+
+    def _tell_rows_apart(self, batch: int) -> None:
+        if self._real is None:
+            self._places = self._places.repeat(batch, 1)
+            self._real = torch.ones_like(self._places, dtype=torch.bool)
 
     @property
     def keys(self) -> Float[Tensor, "b h length d"]:
         """The keys of every token so far."""
-        return self._buffers[0][:, : self.length].transpose(1, 2)
+        return self._tokens[0][:, :, : self.length]
 
     @property
     def values(self) -> Float[Tensor, "b h length d"]:
         """The values of every token so far."""
-        return self._buffers[1][:, : self.length].transpose(1, 2)
+        return self._tokens[1][:, :, : self.length]
 
     @property
-    def positions(self) -> Int[Tensor, "b length"]:
+    def positions(self) -> Int[Tensor, "#b length"]:
         """The positions of every token so far."""
-        return self._buffers[2][:, : self.length]
+        return self._places[:, : self.length]
 
     @property
-    def padding(self) -> Bool[Tensor, "b length"]:
-        """True at real tokens."""
-        return self._buffers[3][:, : self.length]
+    def padding(self) -> Bool[Tensor, "b length"] | None:
+        """True at real tokens; None where all tokens are real and count up from 0 in all rows."""
+        return None if self._real is None else self._real[:, : self.length]
 
     def reorder(self, indices: Int[Tensor, " batch"]) -> None:
         """Let row i become what row `indices[i]` was."""
-        self._buffers = tuple(buffer.index_select(0, indices) for buffer in self._buffers)
+        self._tokens = tuple(buffer.index_select(0, indices) for buffer in self._tokens)
+        if self._real is not None:
+            self._places, self._real = self._places.index_select(0, indices), self._real.index_select(0, indices)
 
     @property
     def bytes(self) -> int:
         """Memory held, in bytes."""
-        return sum(buffer.numel() * buffer.element_size() for buffer in self._buffers)
+        held = [*self._tokens, self._places, *(() if self._real is None else (self._real,))]
+        return sum(buffer.numel() * buffer.element_size() for buffer in held)

@@ -29,8 +29,15 @@ class PreNorm(nn.Module, Generic[Branch]):
 
     def forward(self, x: Tensor, layer: int, /, **about: Any) -> Tensor:
         """X + dropout(branch(norm(x))); `layer` decides how often the branch is dropped, `about` goes to it."""
-        added: Tensor = x + self.depth(self.dropout(self.branch(self.norm(x), **about)), layer)
+        added: Tensor = x + self._thinned(self.branch(self.norm(x), **about), layer)
         return added
+
+    def _thinned(self, branch: Tensor, layer: int) -> Tensor:
+        """What is left of a branch while training."""
+        if not self.training:  # where a call of a module that does nothing would be a good part of a decoding step
+            return branch
+        thinned: Tensor = self.depth(self.dropout(branch), layer)
+        return thinned
 
 
 class PostNorm(PreNorm[Branch]):
@@ -38,7 +45,7 @@ class PostNorm(PreNorm[Branch]):
 
     def forward(self, x: Tensor, layer: int, /, **about: Any) -> Tensor:
         """norm(x + dropout(branch(x)))."""
-        normed: Tensor = self.norm(x + self.depth(self.dropout(self.branch(x, **about)), layer))
+        normed: Tensor = self.norm(x + self._thinned(self.branch(x, **about), layer))
         return normed
 
 
