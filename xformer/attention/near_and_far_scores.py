@@ -77,7 +77,7 @@ class Scores:
     def trace(self) -> None:
         """Keep the gradient of the table from now on."""
         assert self.table is not None
-        self._d_table = torch.zeros_like(self.table, dtype=self.dtype)
+        self._d_table = torch.zeros(self.table.shape, device=self.device, dtype=self.dtype)
 
     def differentiate(self, d_near: Tensor, d_far: Tensor, group: slice, rows: Rows) -> None:
         """Take in the gradients of scores, g t q k."""

@@ -47,7 +47,9 @@ from xformer.errors import ConfigError
 from xformer.position.bias import RelativeBias, TableBias
 
 LONGEST_ROW = 512
+"""Of positions that are worked on together; their scores are its square."""
 WINDOW_BLOCK = 32
+"""Queries that share a window: fewer make poor matrix products, more look at more keys in vain."""
 
 
 class Sparse(BlockSparseAttention):
