@@ -7,9 +7,9 @@ from torch.nn.functional import pad
 
 from xformer.attention.near_and_far_tiles import Counts, NearAndFar, Rows
 
-SCORES_AT_A_TIME = 1 << 19
+SCORES_AT_A_TIME = 1 << 20
 """Small enough to stay near the processor; a graphics processor is given 64 times as many."""
-ROWS_AT_A_TIME = 32
+ROWS_AT_A_TIME = 64
 """Enough for good matrix products; more would look at more later keys in vain."""
 NO_TOKEN = -1e30
 """The score of a key that is none: its weight is exactly zero beside any key that is one, and never NaN."""
