@@ -4,13 +4,17 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch.testing import assert_close
 
 from tests.attention.block_sparse_oracle import own_mask, qkv
+from xformer.attention import near_and_far_scores, sparse
 from xformer.attention.base import AttentionContext
 from xformer.attention.full import Full
+from xformer.attention.mask import Mask
 from xformer.attention.sparse import Sparse
 from xformer.errors import ConfigError
+from xformer.position.bias import TableBias
 
 
 def build(causal: bool = False, max_length: int = 64, heads: int = 3, **keywords: Any) -> Sparse:
@@ -82,3 +86,66 @@ def test_impossible_values_are_refused(keywords: dict[str, Any], message: str) -
             AttentionContext(heads, 4, 64, 64, False),
             **{"pattern": "strided", "stride": 4, "summary": 1, "heads": "merged", **keywords},
         )
+
+
+def by_hand(inputs: list[Tensor], real: Tensor, stride: int, causal: bool, pattern: str, bias: Tensor) -> Tensor:
+    """The paper's two sets, as a dense mask."""
+    i, j = torch.arange(real.shape[1])[:, None], torch.arange(real.shape[1])
+    if pattern == "strided":
+        reads = ((i - j).abs() < stride) | ((i - j) % stride == 0)
+    else:
+        reads = (i // stride == j // stride) | (j % stride == stride - 1)
+    reads = reads & real[:, None, None] & ((j <= i) | (not causal))
+    query, key, value = inputs
+    scores = query @ key.mT / query.shape[-1] ** 0.5 + bias[:, j - i + real.shape[1] - 1]
+    reads = reads | ~real[:, None, :, None]  # of a padded query, which reads nothing and mixes zeros
+    weights = scores.masked_fill(~reads, -torch.inf).softmax(-1)
+    return (weights @ value) * real[:, None, :, None]
+
+
+class Transposed(TableBias):
+    """A table that lies in memory by distance, as one that an embedding makes does."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight
+
+    def table(self, distances: Tensor) -> Tensor:
+        return self.weight[distances + len(self.weight) // 2].movedim(-1, 0)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("pattern", ["strided", "fixed"])
+@pytest.mark.parametrize(("length", "stride"), [(150, 6), (150, 48), (131, 37), (96, 32)])
+@pytest.mark.parametrize("room", [1, 1 << 12, 1 << 19])
+def test_padding_tables_and_ragged_rows(
+    pattern: str, length: int, stride: int, causal: bool, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the sizes of the blocks, and however few heads and rows are taken at a time."""
+    monkeypatch.setattr(near_and_far_scores, "SCORES_AT_A_TIME", room)
+    inputs = [x.detach().double().requires_grad_() for x in qkv(2, length)]
+    real = torch.arange(length)[None] < torch.tensor([[length], [length - 21]])
+    weight = torch.randn(2 * length - 1, 3, dtype=torch.double, requires_grad=True)
+    positions = torch.arange(length)[None]
+    attention = build(causal, max_length=length, pattern=pattern, stride=stride)
+    mixed = attention(*inputs, mask=Mask(positions, positions, causal, real), bias=Transposed(weight))
+    expected = by_hand(inputs, real, stride, causal, pattern, weight.mT)
+    assert_close(mixed, expected)
+    up = torch.randn(2, 3, length, 4, dtype=torch.double)
+    for found, wanted in zip(
+        torch.autograd.grad(mixed, [*inputs, weight], up),
+        torch.autograd.grad(expected, [*inputs, weight], up),
+        strict=True,
+    ):
+        assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("pattern", ["strided", "fixed"])
+def test_rows_too_long_for_their_square_are_gathered(
+    pattern: str, causal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs, mask = qkv(2, 29), own_mask(29, causal)
+    attention = build(causal, pattern=pattern)
+    expected = attention(*inputs, mask=mask)
+    monkeypatch.setattr(sparse, "LONGEST_ROW", 3)
+    assert_close(attention(*inputs, mask=mask), expected, atol=1e-5, rtol=1e-5)

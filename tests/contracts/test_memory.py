@@ -121,8 +121,8 @@ def growth(measured: Sequence[int]) -> list[float]:
 @pytest.fixture
 def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     # The block-sparse kernel has room for a constant number of scores: let the shortest sequence fill it.
-    for kernel in (block_sparse, near_and_far_scores):
-        monkeypatch.setattr(kernel, "SCORES_AT_A_TIME", 1 << 17)
+    monkeypatch.setattr(block_sparse, "SCORES_AT_A_TIME", 1 << 17)
+    monkeypatch.setattr(near_and_far_scores, "SCORES_AT_A_TIME", 1 << 16)
 
 
 @pytest.mark.slow

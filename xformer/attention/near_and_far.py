@@ -114,7 +114,9 @@ class _Kernel:
         memory = Memory(like.device)
         self.scale, self.keys, self.values = like.shape[-1] ** -0.5, Keys(pattern, like), Keys(pattern, like)
         self.queries = Queries(pattern, like)
-        self.portions = [_Portion(pattern, scores, some, memory, self.keys, self.values, backward) for some in rows]
+        # The last rows look at the most keys: what they take is large enough for all.
+        last_first = [_Portion(pattern, scores, some, memory, self.keys, self.values, backward) for some in rows[::-1]]
+        self.portions = last_first[::-1]
         if backward:
             self.d_mixed = Queries(pattern, like)
             total = torch.empty_like(like, dtype=scores.dtype)
@@ -171,6 +173,8 @@ class _Portion:
         self._weights = memory("weights", shape, scores.dtype)
         self.weights = self._halves(self._weights)
         self._products: dict[tuple[str, tuple[int, ...]], Tiles] = {}
+        largest = max(x.tiles[0].numel() for x in (*self.weights, *self.keys))  # of scores, and of what keys get
+        memory("products", (self.heads, max(largest, shape[1] * keys.near.shape[2])), self.dtype)
         if backward:
             self._d_scores = memory("d_scores", shape, scores.dtype)
             self.d_scores = self._halves(self._d_scores)

@@ -7,9 +7,9 @@ from torch.nn.functional import pad
 
 from xformer.attention.near_and_far_tiles import Counts, NearAndFar, Rows
 
-SCORES_AT_A_TIME = 1 << 19
+SCORES_AT_A_TIME = 1 << 20
 """Small enough to stay near the processor; a graphics processor is given 64 times as many."""
-ROWS_AT_A_TIME = 32
+ROWS_AT_A_TIME = 64
 """Enough for good matrix products; more would look at more later keys in vain."""
 NO_TOKEN = -1e30
 """The score of a key that is none: its weight is exactly zero beside any key that is one, and never NaN."""
@@ -77,7 +77,7 @@ class Scores:
     def trace(self) -> None:
         """Keep the gradient of the table from now on."""
         assert self.table is not None
-        self._d_table = torch.zeros_like(self.table, dtype=self.dtype)
+        self._d_table = torch.zeros(self.table.shape, device=self.device, dtype=self.dtype)
 
     def differentiate(self, d_near: Tensor, d_far: Tensor, group: slice, rows: Rows) -> None:
         """Take in the gradients of scores, g t q k."""

@@ -13,9 +13,11 @@ with B an optional relative bias. The bidirectional forms, which the paper does 
 
 Time O(n (l + n / l)) for strided and O(n (l + c n / l)) for fixed: O(n sqrt(n)) only where l grows like sqrt(n), which
 is what `stride: null` does, from the longest sequence that the model is built for. With a given l the second pattern
-stays quadratic, divided by l. Memory is O(n), as nothing of a pattern outlives a group of blocks; with a bias that
+stays quadratic, divided by l. Memory is O(n), as nothing of a pattern outlives a group of rows; with a bias that
 depends on the query it is what time is. Every l-th key is the neighbour of the one before it once the tokens are
-written as a matrix with l columns and read column by column, so the strided pattern gathers nothing it does not use.
+written as a matrix with l columns and read column by column, so that neither pattern gathers anything where each head
+reads both (`near_and_far.py`). Split heads, biases that depend on the query and strides beyond 512 are gathered by
+blocks (`block_sparse.py`).
 
 Decoding keeps all keys and values (each can still be an l-th one) and reads l + n / l of them, or l + c n / l.
 
@@ -47,7 +49,9 @@ from xformer.errors import ConfigError
 from xformer.position.bias import RelativeBias, TableBias
 
 LONGEST_ROW = 512
+"""Of positions that are worked on together; their scores are its square."""
 WINDOW_BLOCK = 32
+"""Queries that share a window: fewer make poor matrix products, more look at more keys in vain."""
 
 
 class Sparse(BlockSparseAttention):
