@@ -265,3 +265,14 @@ def test_cross_attention_is_refused(variant: Any) -> None:
     attention, mask = variant.attention(False), Mask(torch.arange(3)[None], torch.arange(5)[None])
     with pytest.raises(IncompatibleError, match="correspond"):
         attention(query, key, key, mask=mask)
+
+
+@all_variants
+def test_the_layout_in_memory_changes_nothing(variant: Any) -> None:
+    """A projection yields b n h d, of which the heads are a view; the result is laid out alike."""
+    attention, inputs, mask = variant.attention(False), qkv(2, 36), own_mask(36, False)
+    views = [x.detach().transpose(1, 2).contiguous().transpose(1, 2).requires_grad_() for x in inputs]
+    expected, mixed = attention(*inputs, mask=mask), attention(*views, mask=mask)
+    assert_close(mixed, expected)
+    for found, wanted in zip(gradients(mixed, views, None), gradients(expected, inputs, None), strict=True):
+        assert_close(found, wanted, atol=1e-5, rtol=1e-5)

@@ -8,6 +8,7 @@ from tests.attention.block_sparse_oracle import Table, own_mask, qkv
 from xformer.attention.base import AttentionContext
 from xformer.attention.full import Full
 from xformer.attention.local import Local
+from xformer.attention.mask import Mask
 from xformer.errors import ConfigError
 
 
@@ -51,3 +52,20 @@ def test_the_state_is_a_ring_that_does_not_grow() -> None:
 def test_a_negative_window_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"attention.window=-1 .* 0 or more"):
         build(-1, causal=True)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_blocks_at_the_ends_and_between_equal_the_dense_formula_with_gradients(causal: bool) -> None:
+    inputs, attention, length = qkv(1, 200), build(20, causal), 200  # ten blocks, of which the outer ones are padded
+    real = torch.arange(length)[None] != 77
+    distance = torch.arange(length)[:, None] - torch.arange(length)
+    outside = (distance > 20) | (distance < (0 if causal else -20)) | ~real
+    expected = (inputs[0] @ inputs[1].mT / 2).masked_fill(outside, -torch.inf).softmax(-1) @ inputs[2]
+    expected = expected.where(real[0, :, None], 0.0)
+    positions = torch.arange(length)[None]
+    mixed = attention(*inputs, mask=Mask(positions, positions, causal, real))
+    assert_close(mixed, expected, atol=1e-5, rtol=1e-5)
+    weights = torch.randn_like(mixed)
+    found, wanted = (torch.autograd.grad((x * weights).sum(), inputs) for x in (mixed, expected))
+    for one, other in zip(found, wanted, strict=True):
+        assert_close(one, other, atol=1e-5, rtol=1e-5)

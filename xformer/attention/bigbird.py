@@ -24,13 +24,11 @@ to itself, from the numbers of the block that many places before it. The causal 
 
 Deviations from the authors' code: any length; random blocks everywhere; the window does not wrap around the ends; block
 0 counts once; heads always differ; dropout acts on the mixed values (see `AttentionContext`). A bias that depends
-on the query is evaluated once per head for the random blocks, since it has no distances per head.
+on the query is evaluated once per head, since it has no distances per head.
 
 Not supported: cross-attention. The window compares positions, and those of two sequences do not correspond.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -38,12 +36,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from xformer.attention.base import AttentionContext
-from xformer.attention.block_sparse import Tokens, attend, merge
+from xformer.attention.block_sparse import Tokens, attend
 from xformer.attention.block_sparse_attention import BlockSparseAttention
 from xformer.attention.capability import Capability
-from xformer.attention.pattern import Pattern, blocks_of, everything
+from xformer.attention.pattern import Pattern, blocks_of
 from xformer.errors import ConfigError
-from xformer.position.bias import RelativeBias, TableBias
+from xformer.position.bias import RelativeBias
 
 
 class BigBird(BlockSparseAttention):
@@ -86,28 +84,15 @@ class BigBird(BlockSparseAttention):
 
     def mix(self, tokens: Tokens, *, causal: bool, bias: RelativeBias | None) -> Float[Tensor, "b h n d"]:
         """softmax(Q K^T / sqrt(d) + B) V, for the global queries and for the others."""
-        # In the causal form a global query has nothing to read that is not global, as any other query reads.
-        first = 0 if causal else min(self.global_blocks * self.block, tokens.span)
-        rows = []
-        if first > 0:
-            rows.append(attend(_queries(tokens, 0, first), everything(first, tokens.span, _any), bias).values)
-        if first < tokens.span:
-            others, skipped = _queries(tokens, first, tokens.span), first // self.block
-            if bias is None or isinstance(bias, TableBias):
-                rows.append(attend(others, self._pattern(skipped, causal, self._all_blocks), bias).values)
-            else:  # which is asked once per head for blocks that differ between heads
-                apart = (self._fixed_blocks, self._random_blocks) if self.random_blocks else (self._fixed_blocks,)
-                rows.append(merge(*(attend(others, self._pattern(skipped, causal, part), bias) for part in apart)))
-        return rows[0] if len(rows) == 1 else torch.cat(rows, dim=2)
-
-    def _pattern(self, skipped: int, causal: bool, choose: Callable[[Tensor, bool], Tensor]) -> Pattern:
-        """Blocks that are chosen for each block of queries, the first of which are skipped."""
 
         def reads(taken: range, device: torch.device) -> Tensor:
-            return choose(blocks_of(taken, device)[:, 0] + skipped, causal)
+            return self._all_blocks(blocks_of(taken, device)[:, 0], causal)
 
-        width = choose(torch.zeros(1, dtype=torch.long, device=self.draws.device), causal).shape[-1]
-        return Pattern(self.block, self.block, width, reads, _not_after if causal else _any)
+        width = self.global_blocks + 2 * self.side + 1 + self.random_blocks
+        # In the causal form a global query has nothing to read that is not global, as any other query reads.
+        whole = 0 if causal else self.global_blocks
+        allowed = _not_after if causal else _any
+        return attend(tokens, Pattern(self.block, self.block, width, reads, allowed, whole), bias).values
 
     def _all_blocks(self, blocks: Int[Tensor, " m"], causal: bool) -> Int[Tensor, "#h m w"]:
         """All that some blocks read; negative for none."""
@@ -148,10 +133,6 @@ class BigBird(BlockSparseAttention):
         wanted = read[..., None] * self.block + torch.arange(self.block, device=blocks.device)  # h b w k
         wanted = wanted.masked_fill((read < 0)[..., None], -1)
         return wanted.flatten(2).transpose(0, 1)
-
-
-def _queries(tokens: Tokens, first: int, end: int) -> Tokens:
-    return replace(tokens, query=tokens.query[:, :, first:end], query_positions=tokens.query_positions[first:end])
 
 
 def _any(query: Tensor, key: Tensor) -> Tensor:

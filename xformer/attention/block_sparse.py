@@ -70,13 +70,15 @@ def softmax(
 
 
 def _attend_by_content(query: Tensor, key: Tensor, value: Tensor, bias: RelativeBias, layout: Layout) -> Mixed:
-    length, every = query.shape[2], layout.group(range(layout.blocks))
-    query = cut(query, 2, layout.query_block)
-    keys, values = (layout.read(layout.lay(x), every, slice(None)) for x in (key, value))  # b h m s d
-    distances = every.distances[None].clamp(-layout.last, layout.last).expand(-1, -1, layout.blocks, -1, -1)
-    scores = query @ keys.mT * query.shape[-1] ** -0.5 + bias_scores(bias, query, distances)
-    weights, log_sum = softmax(scores.to(torch.promote_types(scores.dtype, torch.float32)), every.allowed)
-    weights = weights.to(value.dtype)
-    mixed, term = weights @ values, bias_values(bias, weights, distances)
-    mixed = mixed if term is None else mixed + term
-    return Mixed(mixed.flatten(2, 3)[:, :, :length], log_sum.flatten(2, 3)[:, :, :length])
+    length, query, laid = query.shape[2], cut(query, 2, layout.query_block), [layout.lay(x) for x in (key, value)]
+    parts = []
+    for blocks in layout.ranges(query.numel() * key.shape[2]):
+        group = layout.group(blocks)
+        part, (keys, values) = query[:, :, group.blocks], (layout.read(x, group, slice(None)) for x in laid)
+        distances = group.distances[None].clamp(-layout.last, layout.last).expand(-1, -1, len(blocks), -1, -1)
+        scores = part @ keys.mT * query.shape[-1] ** -0.5 + bias_scores(bias, part, distances)
+        weights, log_sum = softmax(scores.to(torch.promote_types(scores.dtype, torch.float32)), group.allowed)
+        weights = weights.to(value.dtype)
+        mixed, term = weights @ values, bias_values(bias, weights, distances)
+        parts.append((mixed if term is None else mixed + term, log_sum))
+    return Mixed(*(torch.cat(x, dim=2).flatten(2, 3)[:, :, :length] for x in zip(*parts, strict=True)))

@@ -72,11 +72,11 @@ class _Step(NamedTuple):
 def _steps(query: Tensor, layout: Layout, room: int) -> Iterator[_Step]:
     """All blocks of all heads: only some of the blocks where one head's do not fit, else some of the heads."""
     batch, heads = query.shape[:2]
-    fit = max(1, room // (layout.query_block * layout.width))  # blocks
-    for blocks in layout.ranges(fit):
+    for blocks in layout.ranges(room):
         group = layout.group(blocks)
-        heads_step = min(max(1, fit // len(blocks)), heads)
-        batch_step = max(1, fit // (len(blocks) * heads))
+        scores = len(blocks) * layout.query_block * group.allowed.shape[-1]  # of one head
+        heads_step = min(max(1, room // scores), heads)
+        batch_step = max(1, room // (scores * heads))
         for row in range(0, batch, batch_step):
             for head in range(0, heads, heads_step):
                 yield _Step(slice(row, row + batch_step), slice(head, head + heads_step), group)
@@ -173,7 +173,7 @@ class _Attend(torch.autograd.Function):
         log_sum = cut(log_sum.masked_fill(log_sum.isneginf(), 0.0) * LOG2_E, 2, block)[..., None]
         blocks, d_out = cut(query, 2, block), cut(d_mixed, 2, block)
         keys, values = layout.lay(key), layout.lay(value)
-        d_query, d_keys, d_values = torch.empty_like(blocks), layout.zeros(key), layout.zeros(value)
+        d_query, d_keys, d_values = torch.empty_like(blocks), torch.zeros_like(keys), torch.zeros_like(values)
         d_table = torch.zeros_like(table) if ctx.needs_input_grad[3] else None
         scores_of = _Scores(blocks, table, layout)
         for step in _steps(blocks, layout, ctx.room):

@@ -80,12 +80,9 @@ class Layout(ABC):
         self.blocks = -(-tokens.query.shape[2] // pattern.query_block)
         self.length, self.last = tokens.key.shape[2], tokens.span - 1  # the largest distance of two tokens
 
-    width: int
-    """The most keys that a query reads, whether they count or not."""
-
-    def ranges(self, most: int) -> Iterator[range]:
-        """All query blocks, no more than so many at a time."""
-        return _pieces(range(self.blocks), most)
+    @abstractmethod
+    def ranges(self, room: int) -> Iterator[range]:
+        """All query blocks, as many at a time as one head's scores have room for; all of them read as many keys."""
 
     @abstractmethod
     def group(self, blocks: range) -> Group:
@@ -103,10 +100,6 @@ class Layout(ABC):
     def add(self, total: Tensor, group: Group, heads: slice, read: Float[Tensor, "b h g s d"]) -> None:
         """The transpose of `read`."""
 
-    def zeros(self, x: Float[Tensor, "b h n d"]) -> Tensor:
-        """A total for `add`."""
-        return torch.zeros_like(self.lay(x), memory_format=torch.contiguous_format)
-
     @abstractmethod
     def take_up(self, total: Tensor) -> Float[Tensor, "b h n d"]:
         """The transpose of `lay`."""
@@ -122,7 +115,7 @@ class _Gathered(Layout):
 
     def __init__(self, tokens: Tokens, pattern: Pattern) -> None:
         super().__init__(tokens, pattern)
-        self.pattern, self.width = pattern, pattern.width * pattern.key_block
+        self.pattern = pattern
         # Fillers are given the last position, so that no bias is asked for a distance that two tokens cannot have.
         last = self.last
         self.query_positions = cut(tokens.query_positions.clamp(max=last), 0, pattern.query_block, value=last)
@@ -132,9 +125,20 @@ class _Gathered(Layout):
             real = torch.ones_like(tokens.key_positions, dtype=torch.bool)[None]
         self.real = None if real is None else cut(real, 1, pattern.key_block)
 
+    def ranges(self, room: int) -> Iterator[range]:
+        whole, pair = min(self.pattern.whole, self.blocks), self.query_block * self.pattern.key_block
+        return chain(
+            _pieces(range(whole), room // (pair * len(self.key_positions))),
+            _pieces(range(whole, self.blocks), room // (pair * self.pattern.width)),
+        )
+
     def group(self, blocks: range) -> Group:
-        wanted = self.pattern.reads(blocks, self.key_positions.device)
-        reads = wanted.clamp(0, len(self.key_positions) - 1)
+        device, count = self.key_positions.device, len(self.key_positions)
+        if blocks.start < self.pattern.whole:
+            wanted = torch.arange(count, device=device).expand(1, len(blocks), -1)
+        else:
+            wanted = self.pattern.reads(blocks, device)
+        reads = wanted.clamp(0, count - 1)
         taken = slice(blocks.start, blocks.stop)
         query = self.query_positions[taken, :, None]
         key = self.key_positions[reads].flatten(-2)[..., None, :]  # #h g 1 s
@@ -145,7 +149,7 @@ class _Gathered(Layout):
         return Group(taken, reads, query, key, allowed)
 
     def lay(self, x: Tensor) -> Tensor:
-        return cut(x, 2, self.pattern.key_block)
+        return cut(x, 2, self.pattern.key_block).contiguous()  # where it is not, `index_select` would do so each time
 
     def read(self, laid: Tensor, group: Group, heads: slice) -> Tensor:
         reads = self._reads(group, heads)
@@ -180,7 +184,8 @@ class _Windows(Layout):
         self.allowed = pattern.allowed(query, key)
         self.positions = query[None], key[None, None, None]
 
-    def ranges(self, most: int) -> Iterator[range]:
+    def ranges(self, room: int) -> Iterator[range]:
+        most = room // (self.query_block * self.width)
         # Blocks at the ends read beyond the sequence; those between need no padding.
         inner = range(
             min(-(-self.pattern.behind // self.query_block), self.blocks),
@@ -235,4 +240,5 @@ class _Windows(Layout):
 
 
 def _pieces(blocks: range, most: int) -> Iterator[range]:
+    most = max(1, most)
     return (range(first, min(first + most, blocks.stop)) for first in range(blocks.start, blocks.stop, most))

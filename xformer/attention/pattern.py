@@ -29,6 +29,7 @@ class Pattern:
         width: the most key blocks that a query block reads.
         reads: (query blocks, device) -> their key blocks (#heads blocks width); a number outside the sequence is none.
         allowed: (query positions, key positions) -> whether the pair counts; it broadcasts.
+        whole: so many query blocks at the beginning read all key blocks instead.
     """
 
     query_block: int
@@ -36,6 +37,7 @@ class Pattern:
     width: int
     reads: Callable[[range, torch.device], Int[Tensor, "#h blocks width"]]
     allowed: Callable[[Tensor, Tensor], Tensor]
+    whole: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,9 @@ def blocks_of(positions: range, device: torch.device) -> Int[Tensor, "blocks 1"]
 
 def cut(x: Tensor, dim: int, size: int, value: int = 0) -> Tensor:
     """One dimension, counted from the front, into blocks of `size`, the last one filled up."""
-    filled = pad(x, (0, 0) * (x.dim() - 1 - dim) + (0, -x.shape[dim] % size), value=value)
-    return filled.reshape(*x.shape[:dim], filled.shape[dim] // size, size, *x.shape[dim + 1 :])
+    if x.shape[dim] % size:  # else `pad` would copy
+        x = pad(x, (0, 0) * (x.dim() - 1 - dim) + (0, -x.shape[dim] % size), value=value)
+    return x.reshape(*x.shape[:dim], x.shape[dim] // size, size, *x.shape[dim + 1 :])
 
 
 def even(length: int, most: int) -> int:
