@@ -23,6 +23,17 @@ def test_a_pattern_takes_runs_and_nothing_else_that_lies_there(sweep: Path) -> N
             load_runs([path])
 
 
+def test_a_killed_run_has_the_choices_that_it_used(sweep: Path) -> None:
+    started = sweep / "0" / ".hydra" / "hydra.yaml"
+    started.write_text(started.read_text().replace("attention: full", "attention: full\n      decoder_attention: full"))
+    assert "decoder_attention" in started.read_text()
+    (before,) = load_runs([sweep / "0"])
+    (sweep / "0" / "summary.json").unlink()
+    (killed,) = load_runs([sweep / "0"])
+    assert (killed.settings, killed.seed) == (before.settings, before.seed)
+    assert killed.summary.choices == before.summary.choices
+
+
 @pytest.mark.parametrize("content", ["name: somebody else's\n", "- a list\n"])
 def test_a_configuration_of_something_else_is_a_sentence(content: str, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(content)

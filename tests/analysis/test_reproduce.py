@@ -1,18 +1,17 @@
 """A committed table against runs made again."""
 
+import os
+import re
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
 from scipy import stats
 
 from tests.analysis.conftest import MakeRun
-from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
-from xformer import cli
 from xformer.analysis.again import cell_again
 from xformer.analysis.committed import read_table
 from xformer.analysis.load import Run, load_runs, read_run
@@ -20,9 +19,9 @@ from xformer.analysis.record import record
 from xformer.analysis.reproduce import judge, tolerance
 from xformer.analysis.study import Study
 from xformer.errors import DataError, RunError, XformerError
-from xformer.run import run
 
 METRIC = "test/accuracy"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -151,55 +150,84 @@ def test_the_grid_is_that_of_the_file() -> None:
 def test_a_launch_that_fails_does_not_pass_for_the_run_that_lies_there(
     committed: Run, make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     shutil.copytree(make_run(0.8, seed=0), tmp_path / "again" / Path(committed.name).name / "run")
     with pytest.raises(RunError, match=r"did not start or was killed; .*screen\.log says why"):
         cell_again(committed, tmp_path / "again", ["no_such_key=1"])
 
 
+MINI = """# @package _global_
+defaults:
+  - override /logger: csv
+  - override /size: tiny
+study:
+  question: Does it?
+  expected: seconds
+skip_finished: true
+data:
+  train_size: 200
+  val_size: 64
+  test_size: 64
+optimizer:
+  lr: 0.002
+trainer:
+  accelerator: cpu
+  max_steps: 5
+  val_check_interval: 5
+hydra:
+  mode: MULTIRUN
+  sweep:
+    dir: outputs/studies/mini
+    subdir: ${cell:${hydra.job.override_dirname}}
+  sweeper:
+    params:
+      attention: full
+      seed: 0,1
+"""
+
+
 @pytest.mark.slow
-def test_a_study_is_reproduced_and_a_changed_hyper_parameter_is_loud(
-    compose_job: ComposeJob, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    fast = ["experiment=listops_attentions", "attention=full", *SMALL, *SMALL_LISTOPS]
-    for seed in (0, 1):
-        run(compose_job(*fast, f"seed={seed}", directory=tmp_path / "runs" / str(seed), sweep=True))
-    GlobalHydra.instance().clear()
-    folder = tmp_path / "study"
-    monkeypatch.setattr(Study, "folder", folder)
-    monkeypatch.setattr(Study, "refuse_others", lambda *_: None)  # what is as small as here is no run of this study
-    monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[2]), *sys.path])
-    study = Study.of("listops_attentions")
-    record(study, load_runs([tmp_path / "runs"]))
+def test_a_study_is_reproduced_and_a_hyper_parameter_changed_by_hand_is_loud(tmp_path: Path, cache: Path) -> None:
+    """From a clone of its own, by the commands that a person types."""
+    clone = tmp_path / "clone"
+    for name in ("conf", "experiments", "xformer"):
+        shutil.copytree(ROOT / name, clone / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "train.py", clone)
+    (clone / ".gitignore").write_text("outputs/\n__pycache__/\n")
+    (clone / "experiments" / "mini.yaml").write_text(MINI)
+    environment = {**os.environ, "PYTHONPATH": str(clone), "XFORMER_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
 
-    def reproduce() -> tuple[int, str]:
-        words = [
-            "reproduce",
-            "listops_attentions",
-            "--seeds",
-            "0",
-            "--directory",
-            str(tmp_path / "again"),
-            f"cache={cache}",
-        ]
-        monkeypatch.setattr(sys, "argv", ["xformer", *words])
-        capsys.readouterr()
-        try:
-            cli.main()
-        except SystemExit as error:
-            return int(str(error.code)), capsys.readouterr().out
-        return 0, capsys.readouterr().out
+    def start(*words: str) -> tuple[int, str]:
+        done = subprocess.run(words, cwd=clone, env=environment, capture_output=True, text=True, timeout=600)
+        return done.returncode, " ".join((done.stdout + done.stderr).split())
 
-    code, shown = reproduce()
-    assert code == 0, shown
-    assert "identical" in shown
-    assert "not run again" not in shown
-    assert "1 pass" in shown
-    shared = OmegaConf.load(folder / "shared.yml")
-    shared.settings["optimizer.lr"] = 0.5
-    OmegaConf.save(shared, folder / "shared.yml")
-    code, shown = reproduce()
+    def reproduce(directory: str) -> tuple[int, str]:
+        call = "from xformer.cli import main; main()"
+        return start(sys.executable, "-c", call, "reproduce", "mini", "--seeds", "0", "--directory", directory)
+
+    def edit(file: str, before: str, after: str) -> None:
+        text = (clone / file).read_text()
+        assert text.count(before) == 1
+        (clone / file).write_text(text.replace(before, after))
+
+    me = ("-c", "user.name=me", "-c", "user.email=me@example.org")
+    for words in (("init", "-q"), ("add", "-A"), (*me, "commit", "-qm", "The study")):
+        assert start("git", *words)[0] == 0
+    for words in (("train.py", "experiment=mini"), ("-c", "from xformer.cli import main; main()", "record", "mini")):
+        code, shown = start(sys.executable, *words)
+        assert code == 0, shown
+    code, shown = reproduce("again")
+    assert (code, "identical" in shown, "not run again" in shown) == (0, True, False), shown
+    code, shown = reproduce("again")
+    assert (code, "not run again: finished earlier in" in shown) == (0, True), shown
+    edit("experiments/mini.yaml", "lr: 0.002", "lr: 0.003")
+    code, shown = reproduce("changed in the study")
     assert code == 1
-    assert "optimizer.lr was 0.5 and is 0.001." in shown
-    assert "not run again: finished earlier in " in shown
+    assert "optimizer.lr was 0.002 and is 0.003." in shown
+    assert re.search(r"code: (\w{10}) then, \1 with changes now\.", shown)
+    assert "1 changed" in shown
+    edit("experiments/mini.yaml", "lr: 0.003", "lr: 0.002")
+    edit("conf/optimizer/adamw.yaml", "weight_decay: 0.01", "weight_decay: 0.02")
+    code, shown = reproduce("changed in a default")
+    assert code == 1
+    assert "optimizer.weight_decay was 0.01 and is 0.02." in shown

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from xformer.analysis.settings import Value, of_config, of_overrides
 from xformer.build import CONFIG_FILE
+from xformer.configuration import slots
 from xformer.errors import DataError
 from xformer.job import choices
 from xformer.logging.metrics_csv import FILE as METRICS_FILE
@@ -112,7 +113,10 @@ def _killed(started: Any, config: Any) -> Summary:
     """What is known of a run that left no summary, from what Hydra wrote before it began."""
     summary = Summary("failed", error="No summary: the run was killed, or is still running.")
     if started is not None:
-        summary.choices = choices(started["hydra"]["runtime"]["choices"])
+        chosen = choices(started["hydra"]["runtime"]["choices"])
+        # A run leaves out the slots that its architecture has not; before it began, nobody knows which.
+        unused = {key for key in slots() if key not in config} if config else set()
+        summary.choices = {key: option for key, option in chosen.items() if key not in unused}
         summary.overrides = [str(override) for override in started["hydra"]["overrides"]["task"]]
     typed = dict(override.split("=", 1) for override in summary.overrides if "=" in override)
     summary.seed = config["seed"] if config else int(typed["seed"]) if "seed" in typed else None
