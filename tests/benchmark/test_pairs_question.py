@@ -6,7 +6,7 @@ import pytest
 
 from xformer.benchmark.peers import PEERS
 from xformer.benchmark.questions.pairs import _other, measure
-from xformer.benchmark.settings import settings
+from xformer.benchmark.settings import entries, settings
 from xformer.errors import ConfigError
 
 
@@ -40,3 +40,13 @@ def test_the_pairs_of_the_configuration_are_known_and_compute_what_the_peer_comp
 def test_an_unknown_peer_is_refused_in_a_sentence() -> None:
     with pytest.raises(ConfigError, match="did you mean performer-pytorch"):
         _other("performer_pytorch")
+
+
+@pytest.mark.parametrize(
+    ("key", "entry", "lacks"),
+    [("pairs", "attention: full, length: 8", "against"), ("models", "length: 8", "attention")],
+)
+def test_an_entry_that_lacks_something_is_refused_in_a_sentence(key: str, entry: str, lacks: str) -> None:
+    config = settings("pairs", [f"{key}=[{{{entry}}}]"], quick=False)
+    with pytest.raises(ConfigError, match=f"{key} has .* which lacks {lacks}"):
+        entries(config, key, "attention", "length", *(["against"] if key == "pairs" else []))

@@ -15,7 +15,7 @@ from xformer.record.provenance import hardware, package_versions
 
 COMPARED = ("transformers", "x-transformers", "local-attention", "linformer", "performer-pytorch", "zeus")
 """Packages that ours is measured against or with, besides those that every run records."""
-_WIDTH = 120
+_WIDTH = 140
 """Characters of a table that goes to a file."""
 Row = dict[str, Any]
 """One line of a table, by column."""

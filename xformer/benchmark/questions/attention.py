@@ -15,6 +15,7 @@ from xformer.benchmark.peers import PEERS, Peer
 from xformer.benchmark.plots import by_length
 from xformer.benchmark.progress import measuring
 from xformer.benchmark.results import Results, Row
+from xformer.benchmark.settings import entries
 from xformer.benchmark.subjects import Fused, Mixing, Projected, Shape, step
 from xformer.benchmark.timing import AGAIN, Times, interleaved
 from xformer.configuration import CONF, target
@@ -59,8 +60,7 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
 
 def _variants(config: DictConfig, shape: Shape, told: Callable[[], object]) -> Iterator[Row]:
     subjects: dict[str, nn.Module] = {TORCH: Fused(shape)}
-    for settings in OmegaConf.to_container(config.variants):  # type: ignore[union-attr]
-        assert isinstance(settings, dict)
+    for settings in entries(config, "variants", "attention"):
         if _possible(settings, shape):
             subjects[label(settings)] = Mixing(settings, shape)
     yield from measured(subjects, False, config, shape, told)
