@@ -14,7 +14,7 @@ def test_a_pair_is_a_row(tmp_path: Path) -> None:
     pairs = (
         "pairs=[{attention: local, window: 4, length: 32, causal: true, against: torch fused},"
         "{attention: full, position: t5, length: 32, against: 'torch fused, dense trained bias'},"
-        "{attention: linformer, rank: 256, length: 8, causal: true, against: linformer}]"
+        "{attention: linformer, rank: 256, length: 8, causal: true, against: linformer (lucidrains)}]"
     )
     config = settings("pairs", [pairs, "rounds=1", "seconds=0", "heads=2", "head_dim=8"], quick=False)
     results = measure(config, peers=False)
@@ -25,7 +25,7 @@ def test_a_pair_is_a_row(tmp_path: Path) -> None:
         ("full+t5", "bidirectional"),
     ]
     assert all(row["noise"] > 0 and row["memory_ratio"] > 0 for row in results.rows)
-    assert any("linformer at 8, causal" in note for note in results.notes)  # which cannot
+    assert any("linformer (lucidrains) at 8, causal" in note for note in results.notes)  # which cannot
 
 
 def test_the_pairs_of_the_configuration_are_known_and_compute_what_the_peer_computes() -> None:
@@ -34,6 +34,7 @@ def test_the_pairs_of_the_configuration_are_known_and_compute_what_the_peer_comp
         assert _other(pair.against).name == pair.against
         if pair.against in peers:
             ours = peers[pair.against].ours
+            assert pair.attention != pair.against  # or one would take the other's place in the table
             assert all(ours[key] == value for key, value in pair.items() if key in ours)
 
 

@@ -212,7 +212,7 @@ PEERS = [
         multiple=64,
     ),
     Peer(
-        "linformer",
+        "linformer (lucidrains)",
         "linformer",
         {"attention": "linformer", "rank": 256, "sharing": "headwise"},
         _linformer,
