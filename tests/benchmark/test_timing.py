@@ -1,11 +1,12 @@
 """Turns are taken, and a ratio is that of its own turn."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 
+from xformer.benchmark import timing
 from xformer.benchmark.timing import AGAIN, Times, interleaved
 
 
@@ -22,30 +23,33 @@ def test_everything_runs_once_a_round_and_the_first_twice() -> None:
     assert len({tuple(turn) for turn in rounds}) > 2  # what comes after what is not always the same
 
 
-def test_a_short_step_is_repeated_until_a_turn_is_long_enough() -> None:
-    ran: list[str] = []
-
-    def short() -> None:
-        ran.append("short")
-        time.sleep(0.001)
-
-    times = interleaved({"short": short}, rounds=1, least=0.005)
-    assert 3 < len(ran) <= 2 + 2 * 5  # two to warm up; then the step and its control
-    assert len(times.seconds["short"]) == 1
-    assert times.median("short") < 0.005  # of one, not of all
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What the time is, to be moved by hand."""
+    now = [0.0]
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    return now
 
 
-def test_what_is_around_a_turn_is_not_timed() -> None:
+def test_a_short_step_is_repeated_until_a_turn_is_long_enough(clock: list[float]) -> None:
+    took = iter([1.0, 1.0, *[4.0, 1.0, 1.0, 1.0, 1.0] * 2])  # to warm up, and a step and its control of five each
+    times = interleaved({"short": lambda: clock.__setitem__(0, clock[0] + next(took))}, rounds=1, least=4.5)
+    assert list(took) == []
+    assert times.seconds == {"short": [1.0], AGAIN: [1.0]}  # of one, and not of the first that paid for the others
+
+
+def test_what_is_around_a_turn_is_not_timed(clock: list[float]) -> None:
     names: list[str] = []
 
     @contextmanager
     def around(name: str) -> Iterator[None]:
-        time.sleep(0.02)
+        clock[0] += 10
         names.append(name)
         yield
+        clock[0] += 10
 
-    times = interleaved({"base": lambda: None}, rounds=2, around=around)
-    assert times.median("base") < 0.02
+    times = interleaved({"base": lambda: clock.__setitem__(0, clock[0] + 1)}, rounds=2, around=around)
+    assert times.seconds == {"base": [1.0, 1.0], AGAIN: [1.0, 1.0]}
     assert sorted(names) == [AGAIN] * 3 + ["base"] * 3
 
 

@@ -7,12 +7,16 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from xformer.benchmark.subjects import FusedWithDenseBias, Shape
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Peer:
         shortest: no shorter than this, where its pattern does not fit.
         multiple: of which the length has to be.
         longest: no longer than this, where it runs out of memory.
+        needs_cuda: whether it trains on such a device alone.
     """
 
     name: str
@@ -40,6 +45,7 @@ class Peer:
     shortest: int = 1
     multiple: int = 1
     longest: int = 1 << 30
+    needs_cuda: bool = False
 
     def make(self, shape: Shape) -> nn.Module:
         """Build it, without the warnings of its own code about its own code."""
@@ -50,7 +56,8 @@ class Peer:
     def takes(self, shape: Shape) -> bool:
         """Whether its package is there, and has this form at this length."""
         fits = self.shortest <= shape.length <= self.longest and shape.length % self.multiple == 0
-        return fits and shape.causal in self.causal and find_spec(self.package) is not None
+        runs = find_spec(self.package) is not None and (torch.cuda.is_available() or not self.needs_cuda)
+        return fits and shape.causal in self.causal and runs
 
 
 def _local_attention(shape: Shape) -> nn.Module:
@@ -137,6 +144,35 @@ def _x_transformers(shape: Shape) -> nn.Module:
     )
 
 
+class FlexWindow(nn.Module):
+    """torch's flex_attention with a window of 64 neighbours on each side, on the left alone where it is causal.
+
+    Args:
+        shape: of the tensors.
+        compiled: whether to compile it, without which it is a reference and no competitor.
+    """
+
+    def __init__(self, shape: Shape, *, compiled: bool = True) -> None:
+        super().__init__()
+        from torch.nn.attention.flex_attention import flex_attention
+
+        self.attend: Any = torch.compile(flex_attention) if compiled else flex_attention
+        self.causal, self.mask = shape.causal, cast("BlockMask | None", None)
+
+    def forward(
+        self, query: Float[Tensor, "b h n d"], key: Float[Tensor, "b h n d"], value: Float[Tensor, "b h n d"]
+    ) -> Float[Tensor, "b h n d"]:
+        """softmax(Q K^T / sqrt(d)) V within the window."""
+        if self.mask is None:
+            from torch.nn.attention.flex_attention import create_block_mask
+
+            after = 0 if self.causal else 64
+            n, reads = query.shape[2], lambda b, h, q, k: (k - q <= after) & (q - k <= 64)
+            self.mask = create_block_mask(reads, None, None, n, n, device=str(query.device))
+        mixed: Tensor = self.attend(query, key, value, block_mask=self.mask)
+        return mixed
+
+
 class _Called(nn.Module):
     """A module with its further arguments, from inputs to the first thing it returns."""
 
@@ -176,7 +212,7 @@ PEERS = [
         multiple=64,
     ),
     Peer(
-        "linformer",
+        "linformer (lucidrains)",
         "linformer",
         {"attention": "linformer", "rank": 256, "sharing": "headwise"},
         _linformer,
@@ -185,6 +221,7 @@ PEERS = [
     ),
     Peer("performer-pytorch", "performer_pytorch", {"attention": "performer", "features": 256}, _performer_pytorch),
     Peer("x-transformers", "x_transformers", {"attention": "full"}, _x_transformers, projects=True),
+    Peer("torch flex_attention", "torch", _WINDOW, FlexWindow, needs_cuda=True),
     Peer(
         "torch fused, dense trained bias",
         "torch",

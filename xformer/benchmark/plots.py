@@ -30,6 +30,7 @@ def by_length(
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import LogLocator
 
     shown = [value for value in names if any(row[panel] == value for row in rows)]
     figure, axes = pyplot.subplots(1, len(shown), figsize=(5.5 * len(shown), 4), sharey=True, squeeze=False)
@@ -46,6 +47,8 @@ def by_length(
         ticks = sorted({row[x] for row in rows})
         axis.set_xticks(ticks, [str(tick) for tick in ticks])
         axis.minorticks_off()
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter("{x:g}")
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel(label)
     found = {text: line for axis in axes[0] for line, text in zip(*axis.get_legend_handles_labels(), strict=True)}
@@ -88,7 +91,8 @@ def bars(
     for axis, title in zip(axes[0], panels, strict=True):
         own = [row for row in rows if panel is None or row[panel] == title]
         bar = axis.barh([row[name] for row in own], [row[value] for row in own])
-        axis.bar_label(bar, fmt="%.3g", padding=2, fontsize=8)
+        figures = [f"{row[value]:,.0f}" if row[value] >= 100 else f"{row[value]:.3g}" for row in own]
+        axis.bar_label(bar, figures, padding=2, fontsize=8)
         axis.invert_yaxis()
         axis.margins(x=0.15)
         axis.set(xlabel=label, title=None if panel is None else f"{panel} {title}")

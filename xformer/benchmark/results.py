@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from rich.table import Table
 
 from xformer.record.provenance import hardware, package_versions
 
-_WIDTH = 120
+COMPARED = ("transformers", "x-transformers", "local-attention", "linformer", "performer-pytorch", "zeus")
+"""Packages that ours is measured against or with, besides those that every run records."""
+_WIDTH = 140
 """Characters of a table that goes to a file."""
 Row = dict[str, Any]
 """One line of a table, by column."""
@@ -45,6 +48,8 @@ class Results:
             console.width = max(console.width, _WIDTH)
         device = machine["cuda"][0] if machine["cuda"] else f"{machine['cpu']}, {machine['torch_threads']} threads"
         console.print(f"{device}, torch {package_versions()['torch']}", highlight=False)
+        compared = ", ".join(f"{name} {version}" for name, version in compared_versions().items())
+        console.print(f"installed to compare with: {compared or 'nothing'}", highlight=False, soft_wrap=True)
         for values in dict.fromkeys(tuple(row[column] for column in self.split) for row in self.rows):
             table = Table(title=self._title(values), title_justify="left")
             rows = [row for row in self.rows if tuple(row[column] for column in self.split) == values]
@@ -73,7 +78,7 @@ class Results:
         content = {
             "question": self.question,
             "hardware": hardware(),
-            "versions": package_versions(),
+            "versions": package_versions() | compared_versions(),
             "notes": list(self.notes),
             "rows": list(self.rows),
         }
@@ -83,6 +88,15 @@ class Results:
         picture = directory / f"{self.question}.png"
         self.plot(self.rows, picture)
         return [table, record, picture]
+
+
+def compared_versions() -> dict[str, str]:
+    """Versions of those of `COMPARED` that are installed."""
+    return {
+        distribution.name: distribution.version
+        for name in COMPARED
+        for distribution in metadata.distributions(name=name)
+    }
 
 
 def _written(value: Any, form: str) -> str:

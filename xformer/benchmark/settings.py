@@ -1,6 +1,7 @@
 """The settings of a benchmark: `conf/benchmark.yaml`, the quick ones on top of it, then the command line's."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -44,3 +45,23 @@ def settings(question: str, overrides: Sequence[str], *, quick: bool) -> DictCon
         if before is not None and not isinstance(config[key], type(before)):
             raise ConfigError(f"{override} has the wrong type: like {key}={before}, it is a {type(before).__name__}.")
     return config
+
+
+def entries(config: DictConfig, key: str, *needed: str) -> list[dict[str, Any]]:
+    """The entries of a list of the settings.
+
+    Args:
+        config: the settings.
+        key: of the list.
+        needed: what each entry has to say.
+
+    Raises:
+        ConfigError: an entry does not.
+    """
+    found = OmegaConf.to_container(config[key])
+    assert isinstance(found, list)
+    for entry in found:
+        missing = [name for name in needed if not isinstance(entry, dict) or name not in entry]
+        if missing:
+            raise ConfigError(f"{key} has {entry}, which lacks {missing[0]}; an entry says {', '.join(needed)}.")
+    return found

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import io
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -43,7 +44,10 @@ def installed(decoder: Decoder, nanogpt: str | None) -> Iterator[tuple[str, nn.M
         yield "nanoGPT", _nanogpt(decoder, Path(nanogpt))
     for package, name, build in _BUILDERS:
         if find_spec(package) is not None:
-            yield name, Predicting(build(decoder))
+            with warnings.catch_warnings():  # of their own code about their own code
+                warnings.simplefilter("ignore")
+                model = build(decoder)
+            yield name, Predicting(model)
 
 
 def gpt2(decoder: Decoder) -> nn.Module:

@@ -15,6 +15,7 @@ from xformer.benchmark.peers import PEERS, Peer
 from xformer.benchmark.plots import by_length
 from xformer.benchmark.progress import measuring
 from xformer.benchmark.results import Results, Row
+from xformer.benchmark.settings import entries
 from xformer.benchmark.subjects import Fused, Mixing, Projected, Shape, step
 from xformer.benchmark.timing import AGAIN, Times, interleaved
 from xformer.configuration import CONF, target
@@ -59,8 +60,7 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
 
 def _variants(config: DictConfig, shape: Shape, told: Callable[[], object]) -> Iterator[Row]:
     subjects: dict[str, nn.Module] = {TORCH: Fused(shape)}
-    for settings in OmegaConf.to_container(config.variants):  # type: ignore[union-attr]
-        assert isinstance(settings, dict)
+    for settings in entries(config, "variants", "attention"):
         if _possible(settings, shape):
             subjects[label(settings)] = Mixing(settings, shape)
     yield from measured(subjects, False, config, shape, told)
@@ -87,10 +87,15 @@ def measured(
         config: `conf/benchmark.yaml`.
         shape: of the tensors.
         told: called after each turn.
+
+    On a CUDA device, what does not fit into its memory is left out.
     """
     inputs = _tensors(config, shape, projects=projects)
-    for module in subjects.values():
-        module.to(inputs[0].device, inputs[0].dtype)
+    subjects = {
+        name: module for name, module in subjects.items() if _fits(module.to(inputs[0].device, inputs[0].dtype), inputs)
+    }
+    if not subjects:
+        return
     forward, training = (
         interleaved(
             {name: step(module, inputs, training=training) for name, module in subjects.items()},
@@ -103,6 +108,18 @@ def measured(
     memory = {name: extra_bytes(step(module, inputs, training=True)) for name, module in subjects.items()}
     for name in (*subjects, AGAIN):
         yield _row(name, shape, forward, training, memory)
+
+
+def _fits(module: nn.Module, inputs: tuple[Tensor, ...]) -> bool:
+    """Whether a CUDA device has the memory for it; a process that runs out of a machine's memory cannot tell."""
+    if inputs[0].device.type != "cuda":
+        return True
+    try:
+        step(module, inputs, training=True)()
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        return False
+    return True
 
 
 def _row(name: str, shape: Shape, forward: Times, training: Times, memory: dict[str, int]) -> Row:

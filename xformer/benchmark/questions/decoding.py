@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from xformer.architecture.stack import Stack
 from xformer.benchmark.plots import by_length
 from xformer.benchmark.progress import measuring
 from xformer.benchmark.questions.attention import label
 from xformer.benchmark.results import Results, Row
+from xformer.benchmark.settings import entries
 from xformer.benchmark.timing import AGAIN, interleaved
 from xformer.benchmark.whole import Place, build, composed, variant_overrides
 from xformer.benchmark.whole_peers import Decoder, gpt2
@@ -154,8 +155,7 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
 def _subjects(config: DictConfig, batch: int, context: int, peers: bool) -> Iterator[tuple[str, Subject]]:
     new = config.new_tokens
     place = Place(config.characters, context + new + 1, batch)
-    for settings in OmegaConf.to_container(config.variants):  # type: ignore[union-attr]
-        assert isinstance(settings, dict)
+    for settings in entries(config, "variants", "attention"):
         if context > int(settings.get("longest", context)):
             continue
         try:

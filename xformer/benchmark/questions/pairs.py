@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from xformer.benchmark.peers import PEERS, Peer
 from xformer.benchmark.plots import bars
 from xformer.benchmark.progress import measuring
 from xformer.benchmark.questions.attention import NOTES, TORCH, label, measured
 from xformer.benchmark.results import Results, Row
+from xformer.benchmark.settings import entries
 from xformer.benchmark.subjects import Fused, Mixing, Projected, Shape
 from xformer.benchmark.timing import AGAIN
 from xformer.configuration import nearest
@@ -42,8 +43,7 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
     rows: list[Row] = []
     missing: list[str] = []
     with measuring() as told:
-        for settings in OmegaConf.to_container(config.pairs):  # type: ignore[union-attr]
-            assert isinstance(settings, dict)
+        for settings in entries(config, "pairs", "attention", "length", "against"):
             peer, shape = _other(str(settings["against"])), _shape(config, settings)
             told(f"{label(settings)}, length {shape.length}, {shape.form}")
             if peer.takes(shape):

@@ -4,13 +4,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from xformer.benchmark.energy import Meter
 from xformer.benchmark.plots import bars
 from xformer.benchmark.progress import measuring
 from xformer.benchmark.questions.attention import label
 from xformer.benchmark.results import Results, Row
+from xformer.benchmark.settings import entries
 from xformer.benchmark.timing import AGAIN, interleaved
 from xformer.benchmark.whole import Place, TrainingStep, build, composed, variant_overrides
 from xformer.benchmark.whole_peers import Decoder, installed
@@ -58,8 +59,7 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
 
 
 def _models(config: DictConfig) -> Iterator[tuple[str, TrainingStep]]:
-    for settings in OmegaConf.to_container(config.models):  # type: ignore[union-attr]
-        assert isinstance(settings, dict)
+    for settings in entries(config, "models", "attention", "length"):
         length = int(settings["length"])
         place = Place(config.vocabulary, length, max(1, config.tokens // length), getattr(torch, config.dtype))
         task, plan = build(composed([*config.whole, *variant_overrides(settings)]), place)
