@@ -68,7 +68,7 @@ def test_a_logged_run_is_reproduced_and_a_change_is_loud(
     for name, value in {"WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path), "XFORMER_CACHE": str(cache)}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
-    fast = ["experiment=attentions", *FAST, "logger=wandb", "trainer.limit_train_batches=1.0"]
+    fast = ["experiment=listops_attentions", *FAST, "logger=wandb", "trainer.limit_train_batches=1.0"]
     for seed in (0, 1):
         run(compose_job(*fast, f"seed={seed}", directory=tmp_path / str(seed)))
     remotes = [of_file("me", offline_file(tmp_path / str(seed))) for seed in (0, 1)]

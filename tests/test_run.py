@@ -82,11 +82,15 @@ def test_choices_run(overrides: list[str], compose_job: ComposeJob) -> None:
 
 def test_what_was_logged_stands_in_the_offline_file(compose_job: ComposeJob, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
-    job = compose_job("experiment=attentions", *FAST, "logger=wandb", "trainer.limit_train_batches=1.0")
+    job = compose_job("experiment=listops_attentions", *FAST, "logger=wandb", "trainer.limit_train_batches=1.0")
     run(job)
     found = records(offline_file(job.directory))
     (start,) = [record["run"] for record in found if record["type"] == "run"]
-    assert (start["run_group"], start["job_type"], start["display_name"]) == ("attentions", "train", job.name[:128])
+    assert (start["run_group"], start["job_type"], start["display_name"]) == (
+        "listops_attentions",
+        "train",
+        job.name[:128],
+    )
     assert {"attention=full", "task=classification"} <= set(start["tags"])
     assert start["config"]["update"]["optimizer"]["lr"] == 1e-3
     items = [record["history"]["item"] for record in found if record["type"] == "history"]

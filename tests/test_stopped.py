@@ -15,7 +15,7 @@ from xformer.analysis.load import read_run
 from xformer.analysis.wandb_runs import _run
 
 ROOT = Path(__file__).parents[1]
-FAST = [*SMALL, *SMALL_LISTOPS, "experiment=attentions", "hydra.mode=RUN", "logger=wandb", "seed=1"]
+FAST = [*SMALL, *SMALL_LISTOPS, "experiment=listops_attentions", "hydra.mode=RUN", "logger=wandb", "seed=1"]
 ENDLESS = ["trainer.max_steps=1000000", "trainer.val_check_interval=10"]
 NAN = ["optimizer.lr=1e20", "trainer.gradient_clip_val=null", "trainer.max_steps=50"]
 
@@ -57,8 +57,8 @@ def test_an_offline_file_tells_how_a_run_ended(
     assert said in (here.summary.error or "")
     found = records(offline_file(directory))
     (start,) = [record["run"] for record in found if record["type"] == "run"]
-    assert (start["run_group"], start["job_type"]) == ("attentions", "train")
-    assert {"attention=full", "experiment=attentions"} <= {*start["tags"]}
+    assert (start["run_group"], start["job_type"]) == ("listops_attentions", "train")
+    assert {"attention=full", "experiment=listops_attentions"} <= {*start["tags"]}
     exits = [record["exit"]["exit_code"] for record in found if record["type"] == "exit"]
     assert exits == ([] if how is signal.SIGKILL else [1])
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))

@@ -143,7 +143,7 @@ def test_cells_that_failed_are_recorded_with_their_reason(sweep: Path, make_run:
 
 
 def test_the_grid_is_that_of_the_file() -> None:
-    assert Study.of("attentions").grid == ("attention", "seed")
+    assert Study.of("listops_attentions").grid == ("attention", "seed")
 
 
 @pytest.mark.slow

@@ -12,7 +12,13 @@ from lightning.pytorch import LightningModule, Trainer
 from tests.data.conftest import committed
 from xformer.callbacks.resume import ExactResume
 from xformer.data.base import DataModule
-from xformer.data.batch import ClassificationBatch, ImageBatch, LanguageModelingBatch, Seq2SeqBatch
+from xformer.data.batch import (
+    ClassificationBatch,
+    ImageBatch,
+    LanguageModelingBatch,
+    PairClassificationBatch,
+    Seq2SeqBatch,
+)
 from xformer.errors import ConfigError
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -41,7 +47,8 @@ def test_a_yaml_names_exactly_the_keyword_only_parameters(path):
     }
     assert config.get("_partial_", False) == issubclass(kind, DataModule)
     if issubclass(kind, DataModule):
-        assert kind.yields in (ClassificationBatch, ImageBatch, LanguageModelingBatch, Seq2SeqBatch)
+        batches = ClassificationBatch, ImageBatch, LanguageModelingBatch, PairClassificationBatch, Seq2SeqBatch
+        assert kind.yields in batches
         assert isinstance(kind.pads, bool)
 
 

@@ -12,6 +12,7 @@ NODES = [
     for group in ("callbacks", "logger")
     for path in sorted((CONF / group).glob("*.yaml"))
     for name, node in OmegaConf.to_container(OmegaConf.load(path)).items()
+    if name != "defaults"
 ]
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.analysis.service import offline_file, records
 from tests.conftest import SMALL, ComposeJob
-from tests.logging.test_wandb import records
 from tests.probes.conftest import LISTOPS, TEXT, TRANSDUCTION
 from xformer.data.batch import ClassificationBatch, ImageBatch, Seq2SeqBatch
 from xformer.errors import ConfigError
@@ -53,7 +53,7 @@ def test_a_run_with_probes_is_the_run_without_to_the_bit(
         assert all(value >= 0 for _, value in probed[name]), name
     assert added <= set(read_summary(tmp_path / "with").metrics)
     if logger:
-        items = [r["history"]["item"] for r in records(tmp_path / "with") if r["type"] == "history"]
+        items = [r["history"]["item"] for r in records(offline_file(tmp_path / "with")) if r["type"] == "history"]
         assert added <= {name for item in items for name in item}
 
 
