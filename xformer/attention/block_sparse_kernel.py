@@ -169,32 +169,33 @@ class _Attend(torch.autograd.Function):
                     kept.append(weights)
         mixed, log_sum = (x.flatten(2, 3)[:, :, : query.shape[2]] for x in (mixed, log_sum))
         log_sum.div_(LOG2_E)
-        ctx.save_for_backward(query, key, value, table, mixed, log_sum, share, *kept)
+        # Where `lay` copied, what it was given is not needed any more.
+        ctx.save_for_backward(query, keys, values, table, mixed, log_sum, share, *kept)
         ctx.layout, ctx.room = layout, room
         return mixed, log_sum
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_mixed: Tensor, d_log_sum: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, table, mixed, log_sum, share, *kept = ctx.saved_tensors
+        query, keys, values, table, mixed, log_sum, share, *kept = ctx.saved_tensors
         layout: Layout = ctx.layout
         length, block = query.shape[2], layout.query_block
-        # With P the weights, dS = P (dP - sum(P dP) + d log_sum), and sum(P dP) = sum(dO O).
-        shift = cut((d_mixed * mixed).sum(dim=-1, dtype=log_sum.dtype).sub_(d_log_sum), 2, block)[..., None]
         log_sum = cut(log_sum.masked_fill(log_sum.isneginf(), 0.0) * LOG2_E, 2, block)[..., None]
-        blocks, d_out = cut(query, 2, block), cut(d_mixed, 2, block)
-        if share is not None:  # Kept weights are to be multiplied by it, and dV and dS are linear in d_out and shift.
-            d_out, shift = d_out * share[..., None].to(d_out.dtype), shift * share[..., None]
-        keys, values = layout.lay(key), layout.lay(value)
+        blocks, out, d_out, d_log_sum = (cut(x, 2, block) for x in (query, mixed, d_mixed, d_log_sum[..., None]))
         d_query, d_keys, d_values = torch.empty_like(blocks), torch.zeros_like(keys), torch.zeros_like(values)
         d_table = torch.zeros_like(table) if ctx.needs_input_grad[3] else None
         scores_of = _Scores(blocks, table, layout)
         for number, step in enumerate(_steps(blocks, layout, ctx.room)):
             d_o, its_keys = step.take(d_out), scores_of.read(keys, step)
+            # With P the weights, dS = P (dP - sum(P dP) + d log_sum), and sum(P dP) = sum(dO O).
+            shift = (d_o * step.take(out)).sum(dim=-1, keepdim=True, dtype=log_sum.dtype).sub_(step.take(d_log_sum))
+            if share is not None:  # Kept weights are to be multiplied by it; dV and dS are linear in dO and the shift.
+                its_share = step.take(share)[..., None]
+                d_o, shift = d_o * its_share.to(d_o.dtype), shift.mul_(its_share)
             weights = kept[number] if kept else scores_of(step, its_keys).sub_(step.take(log_sum)).exp2_()
             step.add(d_values, torch.bmm(weights.to(d_o.dtype).mT, d_o), layout)
             d_scores = torch.bmm(d_o, scores_of.read(values, step).mT).to(scores_of.dtype)
-            d_scores = d_scores.sub_(step.take(shift)).mul_(weights)
+            d_scores = d_scores.sub_(shift).mul_(weights)
             if d_table is not None:
                 scores_of.add_to_table(d_table, step, d_scores)
             d_products = d_scores.to(query.dtype)
