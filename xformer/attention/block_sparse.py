@@ -22,7 +22,7 @@ from xformer.attention.block_sparse_layout import Tokens as Tokens
 from xformer.attention.pattern import Pattern, Window, cut
 from xformer.position.bias import RelativeBias, TableBias
 
-SCORES_AT_A_TIME = 1 << 18
+SCORES_AT_A_TIME = 1 << 19
 """Small enough to stay near the processor, large enough for its matrix products."""
 
 

@@ -2,7 +2,8 @@
 
 A few blocks of a few heads are taken at a time, so that their scores are the only ones there are. Forward keeps the
 mixed values and the logarithm of the softmax's denominator; backward reads the keys again and rebuilds the weights from
-it (Dao et al. 2022, "FlashAttention", section 3.1).
+it (Dao et al. 2022, "FlashAttention", section 3.1). Where a query reads so few keys that its weights take no more room
+than a few vectors of features, they are kept instead.
 
 Shapes: b batch, h heads, m query blocks, q queries of one, s keys that it reads, d features; a step's scores are t q s,
 with t = b h m of the step.
@@ -39,8 +40,13 @@ def attend_by_steps(
         layout: which keys each block of queries reads.
         room: the most scores there are at a time, if one block has no more.
     """
-    mixed, log_sum = _Attend.apply(query, key, value, table, layout, room)  # type: ignore[no-untyped-call]
+    keep = torch.is_grad_enabled() and layout.reads_at_most <= KEPT_PER_FEATURE * query.shape[-1]
+    mixed, log_sum = _Attend.apply(query, key, value, table, layout, room, keep)  # type: ignore[no-untyped-call]
     return mixed, log_sum
+
+
+KEPT_PER_FEATURE = 4
+"""Weights are kept for backward where a query has no more of them than so many times its features."""
 
 
 LOG2_E = log2(e)
@@ -140,12 +146,13 @@ class _Attend(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, table: Tensor | None, layout: Layout, room: int
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, table: Tensor | None, layout: Layout, room: int, keep: bool
     ) -> tuple[Tensor, Tensor]:
         blocks, keys, values = cut(query, 2, layout.query_block), layout.lay(key), layout.lay(value)
         mixed = torch.empty_like(blocks)
         scores_of = _Scores(blocks, table, layout)
         log_sum = blocks.new_empty(blocks.shape[:-1], dtype=scores_of.dtype)
+        share, kept = torch.empty_like(log_sum) if keep else None, []  # weights / sum, and weights, where they are kept
         with torch.autocast(query.device.type, enabled=False):
             for step in _steps(blocks, layout, room):
                 scores = scores_of(step, scores_of.read(keys, step))
@@ -154,38 +161,45 @@ class _Attend(torch.autograd.Function):
                 weights = scores.sub_(largest).exp2_()
                 total = weights.sum(dim=-1, keepdim=True)
                 step.put(log_sum, largest.add_(total.log2()).squeeze(-1))
-                product = torch.bmm(weights.to(value.dtype), scores_of.read(values, step))
+                weights = weights.to(value.dtype)
+                product = torch.bmm(weights, scores_of.read(values, step))
                 step.put(mixed, product.div_(total.clamp_(min=1.0)))
+                if share is not None:
+                    step.put(share, total.reciprocal_().squeeze(-1))
+                    kept.append(weights)
         mixed, log_sum = (x.flatten(2, 3)[:, :, : query.shape[2]] for x in (mixed, log_sum))
         log_sum.div_(LOG2_E)
-        ctx.save_for_backward(query, key, value, table, mixed, log_sum)
+        # Where `lay` copied, what it was given is not needed any more.
+        ctx.save_for_backward(query, keys, values, table, mixed, log_sum, share, *kept)
         ctx.layout, ctx.room = layout, room
         return mixed, log_sum
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_mixed: Tensor, d_log_sum: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, table, mixed, log_sum = ctx.saved_tensors
+        query, keys, values, table, mixed, log_sum, share, *kept = ctx.saved_tensors
         layout: Layout = ctx.layout
         length, block = query.shape[2], layout.query_block
-        # With P the weights, dS = P (dP - sum(P dP) + d log_sum), and sum(P dP) = sum(dO O).
-        shift = cut((d_mixed * mixed).sum(dim=-1, dtype=log_sum.dtype).sub_(d_log_sum), 2, block)[..., None]
         log_sum = cut(log_sum.masked_fill(log_sum.isneginf(), 0.0) * LOG2_E, 2, block)[..., None]
-        blocks, d_out = cut(query, 2, block), cut(d_mixed, 2, block)
-        keys, values = layout.lay(key), layout.lay(value)
+        blocks, out, d_out, d_log_sum = (cut(x, 2, block) for x in (query, mixed, d_mixed, d_log_sum[..., None]))
         d_query, d_keys, d_values = torch.empty_like(blocks), torch.zeros_like(keys), torch.zeros_like(values)
         d_table = torch.zeros_like(table) if ctx.needs_input_grad[3] else None
         scores_of = _Scores(blocks, table, layout)
-        for step in _steps(blocks, layout, ctx.room):
+        for number, step in enumerate(_steps(blocks, layout, ctx.room)):
             d_o, its_keys = step.take(d_out), scores_of.read(keys, step)
-            weights = scores_of(step, its_keys).sub_(step.take(log_sum)).exp2_()
+            # With P the weights, dS = P (dP - sum(P dP) + d log_sum), and sum(P dP) = sum(dO O).
+            shift = (d_o * step.take(out)).sum(dim=-1, keepdim=True, dtype=log_sum.dtype).sub_(step.take(d_log_sum))
+            if share is not None:  # Kept weights are to be multiplied by it; dV and dS are linear in dO and the shift.
+                its_share = step.take(share)[..., None]
+                d_o, shift = d_o * its_share.to(d_o.dtype), shift.mul_(its_share)
+            weights = kept[number] if kept else scores_of(step, its_keys).sub_(step.take(log_sum)).exp2_()
             step.add(d_values, torch.bmm(weights.to(d_o.dtype).mT, d_o), layout)
-            d_scores = torch.bmm(d_o, scores_of.read(values, step).mT).to(weights.dtype)
-            d_scores = d_scores.sub_(step.take(shift)).mul_(weights)
+            d_scores = torch.bmm(d_o, scores_of.read(values, step).mT).to(scores_of.dtype)
+            d_scores = d_scores.sub_(shift).mul_(weights)
             if d_table is not None:
                 scores_of.add_to_table(d_table, step, d_scores)
             d_products = d_scores.to(query.dtype)
             step.put(d_query, torch.bmm(d_products, its_keys).mul_(scores_of.scale))
             step.add(d_keys, torch.bmm(d_products.mT, step.take(blocks).mul(scores_of.scale)), layout)
         d_query = d_query.flatten(2, 3)[:, :, :length]
-        return d_query, layout.take_up(d_keys), layout.take_up(d_values), d_table, None, None
+        return d_query, layout.take_up(d_keys), layout.take_up(d_values), d_table, None, None, None

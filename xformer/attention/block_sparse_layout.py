@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from xformer.attention.pattern import Pattern, Window, cut
+from xformer.attention.pattern import Pattern, Window, cut, even
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,11 @@ class Layout(ABC):
         self.blocks = -(-tokens.query.shape[2] // pattern.query_block)
         self.length, self.last = tokens.key.shape[2], tokens.span - 1  # the largest distance of two tokens
 
+    @property
+    @abstractmethod
+    def reads_at_most(self) -> int:
+        """How many keys a query block reads, those that do not count included."""
+
     @abstractmethod
     def ranges(self, room: int) -> Iterator[range]:
         """All query blocks, as many at a time as one head's scores have room for; all of them read as many keys."""
@@ -124,6 +129,10 @@ class _Gathered(Layout):
         if real is None and len(tokens.key_positions) % pattern.key_block:
             real = torch.ones_like(tokens.key_positions, dtype=torch.bool)[None]
         self.real = None if real is None else cut(real, 1, pattern.key_block)
+
+    @property
+    def reads_at_most(self) -> int:
+        return (len(self.key_positions) if self.pattern.whole else self.pattern.width) * self.pattern.key_block
 
     def ranges(self, room: int) -> Iterator[range]:
         whole, pair = min(self.pattern.whole, self.blocks), self.query_block * self.pattern.key_block
@@ -184,6 +193,10 @@ class _Windows(Layout):
         self.allowed = pattern.allowed(query, key)
         self.positions = query[None], key[None, None, None]
 
+    @property
+    def reads_at_most(self) -> int:
+        return self.width
+
     def ranges(self, room: int) -> Iterator[range]:
         most = room // (self.query_block * self.width)
         # Blocks at the ends read beyond the sequence; those between need no padding.
@@ -240,5 +253,5 @@ class _Windows(Layout):
 
 
 def _pieces(blocks: range, most: int) -> Iterator[range]:
-    most = max(1, most)
-    return (range(first, min(first + most, blocks.stop)) for first in range(blocks.start, blocks.stop, most))
+    size = even(len(blocks), max(1, most)) if blocks else 1
+    return (range(first, min(first + size, blocks.stop)) for first in range(blocks.start, blocks.stop, size))
