@@ -1,5 +1,7 @@
 """What a pattern and a bias add to the scores of near and far keys, and how many scores there are at a time."""
 
+from math import e, log2
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -13,10 +15,12 @@ ROWS_AT_A_TIME = 64
 """Enough for good matrix products; more would look at more later keys in vain."""
 NO_TOKEN = -1e30
 """The score of a key that is none: its weight is exactly zero beside any key that is one, and never NaN."""
+LOG2_E = log2(e)
+"""Weights are powers of two: torch has a vector instruction's exp2, while its exp slows down tenfold near underflow."""
 
 
 class Scores:
-    """Of one call, for all heads of all rows of its batch.
+    """Of one call, for all heads of all rows of its batch, as exponents of two.
 
     Args:
         pattern: which pairs count.
@@ -58,7 +62,7 @@ class Scores:
         return min(heads, max(1, room // (step * scores))), rows
 
     def near(self, products: Float[Tensor, "g t q k"], group: slice, rows: Rows, out: Tensor) -> None:
-        """Scores from products."""
+        """Scores from products, which may lie where they are written."""
         pattern = self.pattern
         bias = self._near if self.table is None else self._near[self._heads_of(group)]
         torch.add(products, bias[:, None], out=out)
@@ -67,7 +71,7 @@ class Scores:
             out += pattern.near_keys(missing, rows).mT
 
     def far(self, products: Float[Tensor, "g t q k"], group: slice, rows: Rows, out: Tensor) -> None:
-        """Scores from products."""
+        """Scores from products, which may lie where they are written."""
         pattern = self.pattern
         torch.add(products, self._far_bias(group, rows)[:, None], out=out)
         if self.real is not None:
@@ -109,7 +113,7 @@ class Scores:
         bias = torch.zeros(1, 1, 1, device=self.device, dtype=self.dtype)
         if self.table is not None:
             table = self.table if heads is None else self.table[heads]
-            bias = table[:, self._places(query, key)].to(self.dtype)
+            bias = table[:, self._places(query, key)].to(self.dtype) * LOG2_E
         return bias.where(counts(query[:, None], key), float("-inf"))  # #h q k
 
     def _places(self, query: Tensor, key: Tensor) -> Tensor:

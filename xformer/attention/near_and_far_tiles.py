@@ -106,10 +106,6 @@ class NearAndFar:
         """The far keys that the queries of some rows look at."""
         return x[:, :, : self.depth * rows.last] if self.causal else x
 
-    def halves(self, scores: Shaped[Tensor, "g c s"]) -> tuple[Shaped[Tensor, "g t q k"], Shaped[Tensor, "g t2 q2 k2"]]:
-        """Of rows of scores, the near tiles' and the columns'."""
-        return self.near_queries(scores[..., : self.width]), self.far_queries(scores[..., self.width :])
-
     def _near_keys(self, x: Tensor, rows: Rows, first: int, count: int) -> Tensor:
         tiles = (rows.last - rows.first) * self.row // self.block
         heads, position, feature = x.stride()
@@ -146,6 +142,11 @@ class Tiles:
         self.tiles, self._copy = tiles, copy
         self.matrices = (tiles if copy is None else copy).flatten(0, 1)
         self.turned = self.matrices.mT
+
+    def multiply(self, left: Tensor, right: Tensor) -> Tensor:
+        """One matrix product per tile, g t q k, where `matrices` are."""
+        torch.bmm(left, right, out=self.matrices)
+        return self.matrices.view(self.tiles.shape)
 
     def fresh(self) -> "Tiles":
         """Copy the tiles again, if that is needed at all."""
