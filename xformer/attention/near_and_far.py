@@ -36,7 +36,7 @@ from torch.nn.functional import pad
 
 from xformer.attention.block_sparse import Tokens
 from xformer.attention.near_and_far_portion import Portion
-from xformer.attention.near_and_far_scores import LOG2_E, Scores
+from xformer.attention.near_and_far_scores import Scores
 from xformer.attention.near_and_far_tiles import Keys, Memory, NearAndFar, Queries, Rows
 from xformer.position.bias import TableBias
 
@@ -161,11 +161,10 @@ class _Kernel:
 
     def __init__(self, pattern: NearAndFar, scores: Scores, like: Tensor, rows: list[Rows], backward: bool) -> None:
         memory = Memory(like.device)
-        self.scale, self.keys, self.values = like.shape[-1] ** -0.5, Keys(pattern, like), Keys(pattern, like)
+        self.keys, self.values = Keys(pattern, like), Keys(pattern, like)
         self.queries = Queries(pattern, like)
-        # The last rows look at the most keys: what they take is large enough for all.
-        last_first = [Portion(pattern, scores, some, memory, self.keys, self.values) for some in rows[::-1]]
-        self.portions = last_first[::-1]
+        # The last rows look at all keys: what they take is large enough for others, and where they add is then filled.
+        self.portions = [Portion(pattern, scores, some, memory, self.keys, self.values) for some in rows[::-1]]
         if backward:
             self.d_mixed, self.d_share = Queries(pattern, like), torch.empty_like(like)
             total = torch.empty_like(like, dtype=scores.dtype)
@@ -173,7 +172,9 @@ class _Kernel:
 
     def mix(self, group: slice, inputs: _Inputs, out: _Mixed, kept: _Kept) -> None:
         """O = W V / s."""
-        self._put(inputs)
+        self.queries.put(inputs.query)
+        self.keys.put(inputs.key)
+        self.values.put(inputs.value)
         for portion in self.portions:
             weights = portion.halves(kept.take(portion.weights))
             portion.score(weights, group, self.queries.of(portion.rows))
@@ -186,12 +187,15 @@ class _Kernel:
     def differentiate(
         self, group: slice, inputs: _Inputs, mixed: _Mixed, d_mixed: Tensor, out: _Inputs, kept: Iterator[Tensor]
     ) -> None:
-        """With dR = dO / s: dV = W^T dR, dS = W (dR V^T - sum(dR O)), dQ = dS K / sqrt(d), dK = dS^T Q / sqrt(d)."""
-        self._put(inputs)
+        """With dR = dO / s: dV = W^T dR, dS = W (dR V^T - sum(dR O)) / sqrt(d), dQ = dS K, dK = dS^T Q."""
+        scale = inputs.query.shape[-1] ** -0.5
+        self.queries.put(inputs.query)
+        self.keys.put(inputs.key)
+        self.values.put(inputs.value, scale)  # which nothing but dS is made of
         self.d_keys.clear()
         self.d_values.clear()
         self.d_mixed.put(torch.div(d_mixed, mixed.total, out=self.d_share))
-        shift = (self.d_share * mixed.values).sum(dim=-1, keepdim=True, dtype=mixed.total.dtype)
+        shift = (self.d_share * mixed.values).sum(dim=-1, keepdim=True, dtype=mixed.total.dtype) * scale
         for portion in self.portions:
             queries, d_share = self.queries.of(portion.rows), self.d_mixed.of(portion.rows)
             found = next(kept, None)
@@ -203,11 +207,5 @@ class _Kernel:
             d_scores = portion.differentiate(weights, group, d_share, shift)
             portion.add_transposed(d_scores, queries, to=self.d_keys)
             portion.mix(d_scores, portion.keys, out=out.query)
-        out.query.div_(LOG2_E)
-        self.d_keys.get(self.scale, out=out.key)
-        self.d_values.get(1.0, out=out.value)
-
-    def _put(self, inputs: _Inputs) -> None:
-        self.queries.put(inputs.query)
-        self.keys.put(inputs.key, self.scale * LOG2_E)
-        self.values.put(inputs.value, 1.0)
+        self.d_keys.get(out=out.key)
+        self.d_values.get(out=out.value)

@@ -53,7 +53,7 @@ class Portion:
         return Halves(*(Tiles(x, copy).fresh() for x, copy in zip((near, far), copies, strict=True)))
 
     def score(self, out: Halves, group: slice, queries: Halves) -> None:
-        """S log2(e), of scaled keys."""
+        """S log2(e)."""
         near, far = out
         self.keys.near.fresh()
         self.scores.near(near.multiply(queries.near.matrices, self.keys.near.turned), group, self.rows, out=near.tiles)
@@ -72,7 +72,7 @@ class Portion:
             half.fresh()
 
     def differentiate(self, weights: Halves, group: slice, d_out: Halves, shift: Tensor) -> Halves:
-        """W (dR V^T - sum(dR O))."""
+        """W (dR V^T - sum(dR O)), of scaled values."""
         self.values.near.fresh()
         d_scores = self.halves(self.memory("d_scores", self._size, self.scores.dtype), "d_scores")
         for d_half, half, out, values, of_half in zip(

@@ -40,7 +40,7 @@ class Scores:
     ) -> None:
         self.pattern, self.heads, self.table, self.real = pattern, heads, table, real
         self.device, self.dtype = query.device, torch.promote_types(query.dtype, torch.float32)
-        length = query.shape[1]
+        length, self._scale = query.shape[1], query.shape[2] ** -0.5 * LOG2_E
         self.rows = length // pattern.row
         self.positions = torch.arange(length, device=self.device)
         missing = torch.zeros(1, length, device=self.device, dtype=self.dtype)
@@ -65,7 +65,7 @@ class Scores:
         """Scores from products, which may lie where they are written."""
         pattern = self.pattern
         bias = self._near if self.table is None else self._near[self._heads_of(group)]
-        torch.add(products, bias[:, None], out=out)
+        torch.add(bias[:, None], products, alpha=self._scale, out=out)
         if self.real is not None or (pattern.before and rows.first == 0) or (pattern.after and rows.last == self.rows):
             missing = self._missing if self.real is None else self._missing[group]
             out += pattern.near_keys(missing, rows).mT
@@ -73,7 +73,7 @@ class Scores:
     def far(self, products: Float[Tensor, "g t q k"], group: slice, rows: Rows, out: Tensor) -> None:
         """Scores from products, which may lie where they are written."""
         pattern = self.pattern
-        torch.add(products, self._far_bias(group, rows)[:, None], out=out)
+        torch.add(self._far_bias(group, rows)[:, None], products, alpha=self._scale, out=out)
         if self.real is not None:
             missing = pattern.sample(self._missing[group, pattern.before : pattern.before + len(self.positions)])
             out += pattern.far_read(missing.flatten(2, 3), rows).mT
@@ -84,14 +84,15 @@ class Scores:
         self._d_table = torch.zeros(self.table.shape, device=self.device, dtype=self.dtype)
 
     def differentiate(self, d_near: Tensor, d_far: Tensor, group: slice, rows: Rows) -> None:
-        """Take in the gradients of scores, g t q k."""
+        """Take in the gradients of products, g t q k."""
         if self._d_table is None:
             return
         first = self._heads_of(group)[:, None, None] * self._d_table.shape[1]
         near, far = self.pattern.near_positions(self.device), self.pattern.far_positions(self.positions, rows)
+        alpha = LOG2_E / self._scale  # they are those of scores, divided by the square root of d
         for (query, key), gradient in ((near, d_near), (far, d_far)):
             places = first + self._places(query, key)
-            self._d_table.view(-1).index_add_(0, places.flatten(), gradient.sum(dim=1).flatten())
+            self._d_table.view(-1).index_add_(0, places.flatten(), gradient.sum(dim=1).flatten(), alpha=alpha)
 
     @property
     def d_table(self) -> Tensor | None:

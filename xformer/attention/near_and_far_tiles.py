@@ -203,8 +203,9 @@ class Keys:
         self.near = like.new_zeros(heads, pattern.before + length + pattern.after, features)
         self.far = like.new_empty(pattern.sample(like).shape)
         self._inner = self.near[:, pattern.before : pattern.before + length]
+        self._far_is_clear = False
 
-    def put(self, x: Tensor, scale: float) -> None:
+    def put(self, x: Tensor, scale: float = 1.0) -> None:
         """Take over a group of heads, g n d."""
         torch.mul(x, scale, out=self._inner)
         self.far.copy_(self.pattern.sample(self._inner))
@@ -218,20 +219,23 @@ class Keys:
     def clear(self) -> None:
         """Nothing but zeros."""
         self.near.zero_()
-        self.far.zero_()
+        self._far_is_clear = True
 
     def add_near(self, rows: Rows, x: Tensor) -> None:
         """The transpose of reading."""
         self.pattern.add_near_keys(self.near, rows, x)
 
     def add_far(self, rows: Rows, x: Tensor) -> None:
-        """The transpose of reading."""
-        self._read_far(rows).add_(x)
+        """The transpose of reading; the first rows after `clear` must read all that is read."""
+        far = self._read_far(rows)
+        far.copy_(x) if self._far_is_clear else far.add_(x)
+        self._far_is_clear = False
 
-    def get(self, scale: float, out: Tensor) -> None:
+    def get(self, out: Tensor) -> None:
         """The transpose of `put`."""
-        torch.mul(self._inner, scale, out=out)
-        self.pattern.sample(out).add_(self.far, alpha=scale)
+        if self.pattern.sampled < self.pattern.row:
+            out.copy_(self._inner)
+        torch.add(self.pattern.sample(self._inner), self.far, out=self.pattern.sample(out))
 
     def _read_far(self, rows: Rows) -> Tensor:
         return self.pattern.far_read(self.far.flatten(2, 3), rows)
