@@ -7,9 +7,14 @@ Positions are written in rows. Some consecutive rows of queries are taken at a t
 
     S = [Q_near K_near^T | Q_far K_far^T] / sqrt(d) + B,    O = softmax(S) [V_near; V_far]
 
-Each half is one batched matrix product, and nothing is gathered. The scores of both stand side by side, so that one
-softmax covers them and nothing is merged. Backward makes the weights again from queries and keys (Chen et al. 2016,
-"Training Deep Nets with Sublinear Memory Cost"), so that nothing but the inputs is kept.
+Each half is one batched matrix product, and nothing is gathered. Both halves take the exponential with the largest
+score of either, and what they mix is added before it is divided by the sum of their weights:
+
+    W = 2^(S log2(e) - m),    s = sum(W),    O = W [V_near; V_far] / s
+
+Backward needs no sum over weights, as the sum of P dP is that of dO O (Dao et al. 2022, "FlashAttention", B.2). It
+finds the weights of the first groups of heads, no more numbers than the inputs and the mixed values have, and makes
+the others again from queries and keys (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost").
 
 Time O(n (w + f)) for w keys of a near tile and f far ones of a column; a causal pattern looks at half of these, as it
 leaves out those of later rows. Memory O(n), and a constant number of scores.
@@ -21,7 +26,7 @@ Shapes: g heads of a group, of any rows of the batch; n positions, c of some row
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -30,11 +35,10 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
 from xformer.attention.block_sparse import Tokens
+from xformer.attention.near_and_far_portion import Portion
 from xformer.attention.near_and_far_scores import Scores
-from xformer.attention.near_and_far_tiles import Halves, Keys, Memory, NearAndFar, Queries, Rows, Tiles
+from xformer.attention.near_and_far_tiles import Keys, Memory, NearAndFar, Queries, Rows
 from xformer.position.bias import TableBias
-
-softmax_backward = torch.ops.aten._softmax_backward_data.out
 
 
 def attend(tokens: Tokens, pattern: NearAndFar, bias: TableBias | None) -> Float[Tensor, "b h n d"]:
@@ -52,12 +56,13 @@ def attend(tokens: Tokens, pattern: NearAndFar, bias: TableBias | None) -> Float
         query, key, value = (pad(x, (0, 0, 0, fill)) for x in (query, key, value))
     query, key, value = (x.flatten(0, 1) for x in (query, key, value))
     table = None if bias is None else bias.table(torch.arange(1 - span, span, device=query.device))
-    mixed: Tensor = _Attend.apply(query, key, value, table, real, pattern, heads)  # type: ignore[no-untyped-call]
+    keep = torch.is_grad_enabled()
+    mixed: Tensor = _Attend.apply(query, key, value, table, real, pattern, heads, keep)  # type: ignore[no-untyped-call]
     return mixed.view(batch, heads, -1, mixed.shape[-1])[:, :, :span]
 
 
 class _Attend(torch.autograd.Function):
-    """Forward keeps its inputs; backward makes the weights again."""
+    """Forward keeps some of the weights; backward makes the others again."""
 
     @staticmethod
     def forward(
@@ -69,29 +74,73 @@ class _Attend(torch.autograd.Function):
         real: Tensor | None,
         pattern: NearAndFar,
         heads: int,
+        keep: bool,
     ) -> Tensor:
-        ctx.save_for_backward(query, key, value, table, real)
-        ctx.pattern, ctx.heads = pattern, heads
         mixed = torch.empty_like(query, memory_format=torch.contiguous_format)
         with torch.autocast(query.device.type, enabled=False):
             scores = Scores(pattern, heads, query, table, real)
+            largest, total = (mixed.new_empty((*mixed.shape[:2], 1), dtype=scores.dtype) for _ in range(2))
+            kept = _Kept(room=4 * mixed.numel() if keep and any(ctx.needs_input_grad) else 0)
             for kernel, group in _kernels(pattern, scores, query, backward=False):
-                kernel.mix(group, query[group], key[group], value[group], mixed[group])
+                kernel.mix(group, _Inputs(query, key, value).of(group), _Mixed(mixed, largest, total).of(group), kept)
+        ctx.save_for_backward(query, key, value, table, real, mixed, largest, total, *kept.weights)
+        ctx.pattern, ctx.heads = pattern, heads
         return mixed
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_mixed: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, table, real = ctx.saved_tensors
-        gradients = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value)]
+        query, key, value, table, real, mixed, largest, total, *weights = ctx.saved_tensors
+        like = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value))
+        gradients = _Inputs(*like)
         scores = Scores(ctx.pattern, ctx.heads, query, table, real)
         if ctx.needs_input_grad[3]:
             scores.trace()
-        d_mixed = d_mixed.contiguous()
+        kept = iter(weights)
         for kernel, group in _kernels(ctx.pattern, scores, query, backward=True):
-            inputs = [x[group] for x in (query, key, value, d_mixed)]
-            kernel.differentiate(group, *inputs, *(x[group] for x in gradients))
-        return *gradients, scores.d_table, None, None, None
+            inputs, result = _Inputs(query, key, value).of(group), _Mixed(mixed, largest, total).of(group)
+            kernel.differentiate(group, inputs, result, d_mixed[group], gradients.of(group), kept)
+        return *gradients, scores.d_table, None, None, None, None
+
+
+class _Inputs(NamedTuple):
+    """What is mixed, or its gradients, g n d."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+
+    def of(self, group: slice) -> "_Inputs":
+        """Of some heads."""
+        return _Inputs(*(x[group] for x in self))
+
+
+class _Mixed(NamedTuple):
+    """O, and what its weights were made with: m and s, g n 1."""
+
+    values: Tensor
+    largest: Tensor
+    total: Tensor
+
+    def of(self, group: slice) -> "_Mixed":
+        """Of some heads."""
+        return _Mixed(*(x[group] for x in self))
+
+
+class _Kept:
+    """Weights for backward, as long as there is room for so many."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.weights: list[Tensor] = []
+
+    def take(self, like: Tensor) -> Tensor:
+        """New memory of the same form, which is kept; the same memory where there is no room any more."""
+        self.room -= like.numel()
+        if self.room < 0:
+            return like
+        self.weights.append(torch.empty_like(like))
+        return self.weights[-1]
 
 
 def _kernels(
@@ -112,118 +161,51 @@ class _Kernel:
 
     def __init__(self, pattern: NearAndFar, scores: Scores, like: Tensor, rows: list[Rows], backward: bool) -> None:
         memory = Memory(like.device)
-        self.scale, self.keys, self.values = like.shape[-1] ** -0.5, Keys(pattern, like), Keys(pattern, like)
+        self.keys, self.values = Keys(pattern, like), Keys(pattern, like)
         self.queries = Queries(pattern, like)
-        # The last rows look at the most keys: what they take is large enough for all.
-        last_first = [_Portion(pattern, scores, some, memory, self.keys, self.values, backward) for some in rows[::-1]]
-        self.portions = last_first[::-1]
+        # The last rows look at all keys: what they take is large enough for others, and where they add is then filled.
+        self.portions = [Portion(pattern, scores, some, memory, self.keys, self.values) for some in rows[::-1]]
         if backward:
-            self.d_mixed = Queries(pattern, like)
+            self.d_mixed, self.d_share = Queries(pattern, like), torch.empty_like(like)
             total = torch.empty_like(like, dtype=scores.dtype)
             self.d_keys, self.d_values = Keys(pattern, total), Keys(pattern, total)
 
-    def mix(self, group: slice, query: Tensor, key: Tensor, value: Tensor, mixed: Tensor) -> None:
-        """O = P V."""
-        self.keys.put(key, self.scale)
-        self.values.put(value, 1.0)
-        self.queries.put(query)
+    def mix(self, group: slice, inputs: _Inputs, out: _Mixed, kept: _Kept) -> None:
+        """O = W V / s."""
+        self.queries.put(inputs.query)
+        self.keys.put(inputs.key)
+        self.values.put(inputs.value)
         for portion in self.portions:
-            portion.weigh(group, self.queries.of(portion.rows))
-            portion.mix(portion.weights, portion.values, out=mixed)
+            weights = portion.halves(kept.take(portion.weights))
+            portion.score(weights, group, self.queries.of(portion.rows))
+            portion.joint(torch.amax, torch.maximum, weights, out=out.largest)
+            portion.exponentiate(weights, out.largest)
+            portion.joint(torch.sum, torch.add, weights, out=out.total)
+            portion.mix(weights, portion.values, out=out.values)
+        out.values.div_(out.total)
 
     def differentiate(
-        self,
-        group: slice,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        d_mixed: Tensor,
-        d_query: Tensor,
-        d_key: Tensor,
-        d_value: Tensor,
+        self, group: slice, inputs: _Inputs, mixed: _Mixed, d_mixed: Tensor, out: _Inputs, kept: Iterator[Tensor]
     ) -> None:
-        """The gradients dV = P^T dO, dS = P (dO V^T - sum(P dO V^T)), dQ = dS K / sqrt(d), dK = dS^T Q / sqrt(d)."""
-        self.keys.put(key, self.scale)
-        self.values.put(value, 1.0)
+        """With dR = dO / s: dV = W^T dR, dS = W (dR V^T - sum(dR O)) / sqrt(d), dQ = dS K, dK = dS^T Q."""
+        scale = inputs.query.shape[-1] ** -0.5
+        self.queries.put(inputs.query)
+        self.keys.put(inputs.key)
+        self.values.put(inputs.value, scale)  # which nothing but dS is made of
         self.d_keys.clear()
         self.d_values.clear()
-        self.queries.put(query)
-        self.d_mixed.put(d_mixed)
+        self.d_mixed.put(torch.div(d_mixed, mixed.total, out=self.d_share))
+        shift = (self.d_share * mixed.values).sum(dim=-1, keepdim=True, dtype=mixed.total.dtype) * scale
         for portion in self.portions:
-            queries, d_out = self.queries.of(portion.rows), self.d_mixed.of(portion.rows)
-            portion.weigh(group, queries)
-            portion.add_transposed(portion.weights, d_out, to=self.d_values)
-            portion.differentiate(group, d_out)
-            portion.add_transposed(portion.d_scores, queries, to=self.d_keys)
-            portion.mix(portion.d_scores, portion.keys, out=d_query)
-        self.d_keys.get(self.scale, out=d_key)
-        self.d_values.get(1.0, out=d_value)
-
-
-class _Portion:
-    """Some rows of queries: where their tiles are in the scores and among the keys, looked up once for all groups."""
-
-    def __init__(
-        self, pattern: NearAndFar, scores: Scores, rows: Rows, memory: Memory, keys: Keys, values: Keys, backward: bool
-    ) -> None:
-        self.pattern, self.scores, self.rows, self.memory = pattern, scores, rows, memory
-        self.heads, self.dtype = len(keys.near), keys.near.dtype
-        self.keys, self.values = (x.read(rows, memory, name) for x, name in ((keys, "keys"), (values, "values")))
-        shape = (self.heads, pattern.row * (rows.last - rows.first), sum(x.tiles.shape[2] for x in self.keys))
-        self._weights = memory("weights", shape, scores.dtype)
-        self.weights = self._halves(self._weights)
-        self._products: dict[tuple[str, tuple[int, ...]], Tiles] = {}
-        largest = max(x.tiles[0].numel() for x in (*self.weights, *self.keys))  # of scores, and of what keys get
-        memory("products", (self.heads, max(largest, shape[1] * keys.near.shape[2])), self.dtype)
-        if backward:
-            self._d_scores = memory("d_scores", shape, scores.dtype)
-            self.d_scores = self._halves(self._d_scores)
-
-    def weigh(self, group: slice, queries: Halves) -> None:
-        """P = softmax(Q K^T / sqrt(d) + B), of scaled keys."""
-        for keys in (*self.keys, *self.values):
-            keys.fresh()
-        near, far = self.weights
-        self.scores.near(self._product(queries.near.matrices, self.keys.near.turned), group, self.rows, out=near.tiles)
-        self.scores.far(self._product(queries.far.matrices, self.keys.far.turned), group, self.rows, out=far.tiles)
-        torch.softmax(self._weights, dim=-1, out=self._weights)
-        near.fresh()
-        far.fresh()
-
-    def differentiate(self, group: slice, d_out: Halves) -> None:
-        """Make dS = P (dO V^T - sum(P dO V^T))."""
-        near, far = self.d_scores
-        near.tiles.copy_(self._product(d_out.near.matrices, self.values.near.turned))
-        far.tiles.copy_(self._product(d_out.far.matrices, self.values.far.turned))
-        softmax_backward(self._d_scores, self._weights, -1, self._weights.dtype, grad_input=self._d_scores)
-        self.scores.differentiate(near.tiles, far.tiles, group, self.rows)
-        near.fresh()
-        far.fresh()
-
-    def mix(self, weights: Halves, values: Halves, out: Tensor) -> None:
-        """What both halves mix, into tensors g n d."""
-        near = self._product(weights.near.matrices, values.near.matrices, "near").flatten(1, 2)
-        far = self._product(weights.far.matrices, values.far.matrices)
-        out = self.pattern.far_queries(self.pattern.of(self.rows, out))
-        torch.add(self.pattern.far_queries(near), far, out=out)
-
-    def add_transposed(self, weights: Halves, queries: Halves, to: Keys) -> None:
-        """What keys or values get from the queries that read them."""
-        to.add_near(self.rows, self._product(weights.near.turned, queries.near.matrices))
-        to.add_far(self.rows, self._product(weights.far.turned, queries.far.matrices))
-
-    def _halves(self, scores: Tensor) -> Halves:
-        near, far = self.pattern.halves(scores)
-        copy = None if scores.dtype == self.dtype else self.memory("weights near", near.shape, self.dtype)
-        return Halves(Tiles(near, copy), Tiles(far, self.memory("weights far", far.shape, self.dtype)))
-
-    def _product(self, left: Tensor, right: Tensor, name: str = "products") -> Tensor:
-        """One matrix product per tile, g t q k."""
-        shape = (len(left), left.shape[1], right.shape[2])
-        if (name, shape) not in self._products:
-            self._products[name, shape] = Tiles(
-                self.memory(name, (self.heads, len(left) // self.heads, *shape[1:]), self.dtype)
-            )
-        product = self._products[name, shape]
-        torch.bmm(left, right, out=product.matrices)
-        return product.tiles
+            queries, d_share = self.queries.of(portion.rows), self.d_mixed.of(portion.rows)
+            found = next(kept, None)
+            weights = portion.halves(portion.weights if found is None else found)
+            if found is None:
+                portion.score(weights, group, queries)
+                portion.exponentiate(weights, mixed.largest)
+            portion.add_transposed(weights, d_share, to=self.d_values)
+            d_scores = portion.differentiate(weights, group, d_share, shift)
+            portion.add_transposed(d_scores, queries, to=self.d_keys)
+            portion.mix(d_scores, portion.keys, out=out.query)
+        self.d_keys.get(out=out.key)
+        self.d_values.get(out=out.value)

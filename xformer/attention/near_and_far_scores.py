@@ -1,5 +1,7 @@
 """What a pattern and a bias add to the scores of near and far keys, and how many scores there are at a time."""
 
+from math import e, log2
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -13,10 +15,12 @@ ROWS_AT_A_TIME = 64
 """Enough for good matrix products; more would look at more later keys in vain."""
 NO_TOKEN = -1e30
 """The score of a key that is none: its weight is exactly zero beside any key that is one, and never NaN."""
+LOG2_E = log2(e)
+"""Weights are powers of two: torch has a vector instruction's exp2, while its exp slows down tenfold near underflow."""
 
 
 class Scores:
-    """Of one call, for all heads of all rows of its batch.
+    """Of one call, for all heads of all rows of its batch, as exponents of two.
 
     Args:
         pattern: which pairs count.
@@ -36,7 +40,7 @@ class Scores:
     ) -> None:
         self.pattern, self.heads, self.table, self.real = pattern, heads, table, real
         self.device, self.dtype = query.device, torch.promote_types(query.dtype, torch.float32)
-        length = query.shape[1]
+        length, self._scale = query.shape[1], query.shape[2] ** -0.5 * LOG2_E
         self.rows = length // pattern.row
         self.positions = torch.arange(length, device=self.device)
         missing = torch.zeros(1, length, device=self.device, dtype=self.dtype)
@@ -58,18 +62,18 @@ class Scores:
         return min(heads, max(1, room // (step * scores))), rows
 
     def near(self, products: Float[Tensor, "g t q k"], group: slice, rows: Rows, out: Tensor) -> None:
-        """Scores from products."""
+        """Scores from products, which may lie where they are written."""
         pattern = self.pattern
         bias = self._near if self.table is None else self._near[self._heads_of(group)]
-        torch.add(products, bias[:, None], out=out)
+        torch.add(bias[:, None], products, alpha=self._scale, out=out)
         if self.real is not None or (pattern.before and rows.first == 0) or (pattern.after and rows.last == self.rows):
             missing = self._missing if self.real is None else self._missing[group]
             out += pattern.near_keys(missing, rows).mT
 
     def far(self, products: Float[Tensor, "g t q k"], group: slice, rows: Rows, out: Tensor) -> None:
-        """Scores from products."""
+        """Scores from products, which may lie where they are written."""
         pattern = self.pattern
-        torch.add(products, self._far_bias(group, rows)[:, None], out=out)
+        torch.add(self._far_bias(group, rows)[:, None], products, alpha=self._scale, out=out)
         if self.real is not None:
             missing = pattern.sample(self._missing[group, pattern.before : pattern.before + len(self.positions)])
             out += pattern.far_read(missing.flatten(2, 3), rows).mT
@@ -80,14 +84,15 @@ class Scores:
         self._d_table = torch.zeros(self.table.shape, device=self.device, dtype=self.dtype)
 
     def differentiate(self, d_near: Tensor, d_far: Tensor, group: slice, rows: Rows) -> None:
-        """Take in the gradients of scores, g t q k."""
+        """Take in the gradients of products, g t q k."""
         if self._d_table is None:
             return
         first = self._heads_of(group)[:, None, None] * self._d_table.shape[1]
         near, far = self.pattern.near_positions(self.device), self.pattern.far_positions(self.positions, rows)
+        alpha = LOG2_E / self._scale  # they are those of scores, divided by the square root of d
         for (query, key), gradient in ((near, d_near), (far, d_far)):
             places = first + self._places(query, key)
-            self._d_table.view(-1).index_add_(0, places.flatten(), gradient.sum(dim=1).flatten())
+            self._d_table.view(-1).index_add_(0, places.flatten(), gradient.sum(dim=1).flatten(), alpha=alpha)
 
     @property
     def d_table(self) -> Tensor | None:
@@ -109,7 +114,7 @@ class Scores:
         bias = torch.zeros(1, 1, 1, device=self.device, dtype=self.dtype)
         if self.table is not None:
             table = self.table if heads is None else self.table[heads]
-            bias = table[:, self._places(query, key)].to(self.dtype)
+            bias = table[:, self._places(query, key)].to(self.dtype) * LOG2_E
         return bias.where(counts(query[:, None], key), float("-inf"))  # #h q k
 
     def _places(self, query: Tensor, key: Tensor) -> Tensor:

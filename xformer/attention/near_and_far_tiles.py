@@ -106,10 +106,6 @@ class NearAndFar:
         """The far keys that the queries of some rows look at."""
         return x[:, :, : self.depth * rows.last] if self.causal else x
 
-    def halves(self, scores: Shaped[Tensor, "g c s"]) -> tuple[Shaped[Tensor, "g t q k"], Shaped[Tensor, "g t2 q2 k2"]]:
-        """Of rows of scores, the near tiles' and the columns'."""
-        return self.near_queries(scores[..., : self.width]), self.far_queries(scores[..., self.width :])
-
     def _near_keys(self, x: Tensor, rows: Rows, first: int, count: int) -> Tensor:
         tiles = (rows.last - rows.first) * self.row // self.block
         heads, position, feature = x.stride()
@@ -146,6 +142,11 @@ class Tiles:
         self.tiles, self._copy = tiles, copy
         self.matrices = (tiles if copy is None else copy).flatten(0, 1)
         self.turned = self.matrices.mT
+
+    def multiply(self, left: Tensor, right: Tensor) -> Tensor:
+        """One matrix product per tile, g t q k, where `matrices` are."""
+        torch.bmm(left, right, out=self.matrices)
+        return self.matrices.view(self.tiles.shape)
 
     def fresh(self) -> "Tiles":
         """Copy the tiles again, if that is needed at all."""
@@ -202,8 +203,9 @@ class Keys:
         self.near = like.new_zeros(heads, pattern.before + length + pattern.after, features)
         self.far = like.new_empty(pattern.sample(like).shape)
         self._inner = self.near[:, pattern.before : pattern.before + length]
+        self._far_is_clear = False
 
-    def put(self, x: Tensor, scale: float) -> None:
+    def put(self, x: Tensor, scale: float = 1.0) -> None:
         """Take over a group of heads, g n d."""
         torch.mul(x, scale, out=self._inner)
         self.far.copy_(self.pattern.sample(self._inner))
@@ -217,20 +219,23 @@ class Keys:
     def clear(self) -> None:
         """Nothing but zeros."""
         self.near.zero_()
-        self.far.zero_()
+        self._far_is_clear = True
 
     def add_near(self, rows: Rows, x: Tensor) -> None:
         """The transpose of reading."""
         self.pattern.add_near_keys(self.near, rows, x)
 
     def add_far(self, rows: Rows, x: Tensor) -> None:
-        """The transpose of reading."""
-        self._read_far(rows).add_(x)
+        """The transpose of reading; the first rows after `clear` must read all that is read."""
+        far = self._read_far(rows)
+        far.copy_(x) if self._far_is_clear else far.add_(x)
+        self._far_is_clear = False
 
-    def get(self, scale: float, out: Tensor) -> None:
+    def get(self, out: Tensor) -> None:
         """The transpose of `put`."""
-        torch.mul(self._inner, scale, out=out)
-        self.pattern.sample(out).add_(self.far, alpha=scale)
+        if self.pattern.sampled < self.pattern.row:
+            out.copy_(self._inner)
+        torch.add(self.pattern.sample(self._inner), self.far, out=self.pattern.sample(out))
 
     def _read_far(self, rows: Rows) -> Tensor:
         return self.pattern.far_read(self.far.flatten(2, 3), rows)
