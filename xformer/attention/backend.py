@@ -2,6 +2,7 @@
 
 import functools
 import logging
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -22,12 +23,16 @@ def tell_backend(query: Tensor, key: Tensor, value: Tensor, added: Tensor | None
     """
     if not query.is_cuda or torch.compiler.is_compiling():
         return
-    shapes = tuple(query.shape), tuple(key.shape), None if added is None else tuple(added.shape)
-    if _known((*shapes, query.dtype, causal, query.requires_grad)):
+    if _known((*_shapes(query, key, added), query.dtype, causal, query.requires_grad)):
         return
     name = chosen(cuda.SDPAParams(query, key, value, added, 0.0, causal, False))
-    tell = log.warning if name == "math" else log.debug
-    tell("attention of queries %s and keys %s, mask %s, in %s: %s kernel", *shapes, query.dtype, name)
+    _write(log.warning if name == "math" else log.debug, name, query, key, added)
+
+
+def tell(name: str, query: Tensor, key: Tensor, added: Tensor | None) -> None:
+    """Name a kernel that is not torch's to choose."""
+    if query.is_cuda and not torch.compiler.is_compiling() and not _known((name, *_shapes(query, key, added))):
+        _write(log.debug, name, query, key, added)
 
 
 def chosen(parameters: cuda.SDPAParams) -> str:
@@ -37,6 +42,15 @@ def chosen(parameters: cuda.SDPAParams) -> str:
     if cuda.can_use_efficient_attention(parameters):
         return "efficient"
     return "cudnn" if cuda.can_use_cudnn_attention(parameters) else "math"
+
+
+def _shapes(*tensors: Tensor | None) -> tuple[tuple[int, ...] | None, ...]:
+    return tuple(None if x is None else tuple(x.shape) for x in tensors)
+
+
+def _write(to: Callable[..., None], name: str, query: Tensor, key: Tensor, added: Tensor | None) -> None:
+    shapes = _shapes(query, key, added)
+    to("attention of queries %s and keys %s, mask %s, in %s: %s kernel", *shapes, query.dtype, name)
 
 
 def _known(kind: tuple[object, ...]) -> bool:

@@ -29,6 +29,7 @@ on the query is evaluated once per head, since it has no distances per head.
 Not supported: cross-attention. The window compares positions, and those of two sequences do not correspond.
 """
 
+from functools import lru_cache
 from typing import ClassVar
 
 import torch
@@ -39,7 +40,7 @@ from xformer.attention.base import AttentionContext
 from xformer.attention.block_sparse import Tokens, attend
 from xformer.attention.block_sparse_attention import BlockSparseAttention
 from xformer.attention.capability import Capability
-from xformer.attention.pattern import Pattern, blocks_of
+from xformer.attention.pattern import Pattern, Rule, blocks_of
 from xformer.errors import ConfigError
 from xformer.position.bias import RelativeBias
 
@@ -94,6 +95,10 @@ class BigBird(BlockSparseAttention):
         allowed = _not_after if causal else _any
         return attend(tokens, Pattern(self.block, self.block, width, reads, allowed, whole), bias).values
 
+    def rule(self, length: int, *, causal: bool) -> Rule:
+        """The blocks as a table, made again when the draws are."""
+        return _rule(self, self.draws, self.draws._version, -(-length // self.block), causal)
+
     def _all_blocks(self, blocks: Int[Tensor, " m"], causal: bool) -> Int[Tensor, "#h m w"]:
         """All that some blocks read; negative for none."""
         fixed = self._fixed_blocks(blocks, causal)
@@ -133,6 +138,23 @@ class BigBird(BlockSparseAttention):
         wanted = read[..., None] * self.block + torch.arange(self.block, device=blocks.device)  # h b w k
         wanted = wanted.masked_fill((read < 0)[..., None], -1)
         return wanted.flatten(2).transpose(0, 1)
+
+
+@lru_cache(maxsize=64)
+def _rule(attention: BigBird, draws: Tensor, version: int, blocks: int, causal: bool) -> Rule:
+    with torch.inference_mode(False), torch.no_grad():
+        reads = attention._all_blocks(torch.arange(blocks, device=draws.device), causal)
+        reads = reads.masked_fill((reads < 0) | (reads >= blocks), blocks)  # none
+        table = reads.new_zeros(len(reads), blocks, blocks + 1, dtype=torch.bool).scatter(2, reads, True)[..., :blocks]
+        if not causal:
+            table[:, : attention.global_blocks] = True
+        table, block = table.contiguous(), attention.block
+    reach = 0 if causal else blocks * block  # how far ahead a key may be
+    return Rule(
+        table,
+        lambda head, query, key: table[head % len(table), query // block, key // block] & (key <= query + reach),
+        len(table),
+    )
 
 
 def _any(query: Tensor, key: Tensor) -> Tensor:

@@ -1,12 +1,14 @@
 """What local, sparse and BigBird attention share: everything but the pattern."""
 
 from abc import abstractmethod
-from typing import ClassVar
+from functools import partial
+from typing import ClassVar, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from xformer.attention import block_sparse_flex
 from xformer.attention.base import Attention
 from xformer.attention.block_sparse import Tokens, softmax
 from xformer.attention.block_sparse_bias import bias_scores, bias_values
@@ -14,8 +16,9 @@ from xformer.attention.block_sparse_slots import Slots
 from xformer.attention.block_sparse_state import PositionState
 from xformer.attention.capability import Capability
 from xformer.attention.mask import Mask
+from xformer.attention.pattern import Rule
 from xformer.attention.state import State
-from xformer.position.bias import RelativeBias
+from xformer.position.bias import RelativeBias, TableBias
 
 
 class BlockSparseAttention(Attention):
@@ -33,6 +36,10 @@ class BlockSparseAttention(Attention):
     @abstractmethod
     def mix(self, tokens: Tokens, *, causal: bool, bias: RelativeBias | None) -> Float[Tensor, "b h n d"]:
         """Mix the values of tokens whose positions are 0, 1, 2, ..."""
+
+    @abstractmethod
+    def rule(self, length: int, *, causal: bool) -> Rule:
+        """The same pattern, pair by pair, of positions below `length`; the same object or an equal one each time."""
 
     @abstractmethod
     def recall(self, positions: Int[Tensor, " b"], length: int) -> Int[Tensor, "b #h k"]:
@@ -61,7 +68,15 @@ class BlockSparseAttention(Attention):
         positions = torch.arange(slots.span, device=key.device)
         query, key, value = (slots.place(x) for x in (query, key, value))
         tokens = Tokens(query, key, value, positions, positions, slots.taken, slots.span)
-        return slots.take(self.mix(tokens, causal=mask.causal, bias=bias))
+        return slots.take(self._mix(tokens, causal=mask.causal, bias=bias))
+
+    def _mix(self, tokens: Tokens, *, causal: bool, bias: RelativeBias | None) -> Tensor:
+        """By the kernel that the device has."""
+        if block_sparse_flex.applies(tokens.query, bias):
+            rule = partial(self.rule, causal=causal)
+            mixed: Tensor = block_sparse_flex.attend(tokens, rule, cast(TableBias | None, bias))
+            return mixed
+        return self.mix(tokens, causal=causal, bias=bias)
 
     def init_state(self, max_length: int) -> PositionState:
         """Room for the keys and values of `max_length` tokens."""

@@ -31,6 +31,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from xformer.attention.backend import tell_backend
 from xformer.attention.base import Attention, AttentionContext
 from xformer.attention.capability import Capability
 from xformer.attention.linformer_bias import projected_bias
@@ -140,6 +141,7 @@ class Linformer(Attention):
             # A row without any token may read them all: their values are zero.
             empty = ((tokens == 0) & (tokens > 0).any(dim=2, keepdim=True)).mT
             added = (query.new_zeros(()) if added is None else added).masked_fill(empty, float("-inf"))
+        tell_backend(query, short_key, short_value, added, causal=False)
         return scaled_dot_product_attention(query, short_key, short_value, attn_mask=added)
 
     def _present(self, mask: Mask) -> Bool[Tensor, "#b max_key"]:

@@ -28,7 +28,7 @@ from xformer.attention.block_sparse import Tokens, attend
 from xformer.attention.block_sparse_attention import BlockSparseAttention
 from xformer.attention.block_sparse_state import PositionState
 from xformer.attention.capability import Capability
-from xformer.attention.pattern import near
+from xformer.attention.pattern import Rule, near
 from xformer.errors import ConfigError
 from xformer.position.bias import RelativeBias
 
@@ -55,6 +55,11 @@ class Local(BlockSparseAttention):
     def mix(self, tokens: Tokens, *, causal: bool, bias: RelativeBias | None) -> Float[Tensor, "b h n d"]:
         """softmax(Q K^T / sqrt(d) + B) V, over the window."""
         return attend(tokens, near(tokens.span, self.window, 0 if causal else self.window), bias).values
+
+    def rule(self, length: int, *, causal: bool) -> Rule:
+        """The window."""
+        back, ahead = self.window, 0 if causal else self.window
+        return Rule((Local, back, ahead), lambda _, query, key: (key >= query - back) & (key <= query + ahead))
 
     def init_state(self, max_length: int) -> PositionState:
         """A ring of the last window + 1 tokens; a sequence may go on for ever."""

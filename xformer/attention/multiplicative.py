@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from xformer.attention.backend import tell_backend
 from xformer.attention.base import AttentionContext
 from xformer.attention.capability import Capability
 from xformer.attention.dense import Dense, attend
@@ -70,5 +71,6 @@ class Multiplicative(Dense):
         """softmax(score(Q, K) + B) V, over the allowed keys."""
         left = query if self.weight is None else query @ self.weight  # q^T W
         if bias is None and mask.key_padding is None and (mask.aligned or not mask.causal):
+            tell_backend(left, key, value, None, causal=mask.causal)
             return scaled_dot_product_attention(left, key, value, is_causal=mask.causal, scale=self.scale)
         return attend(self.scale * left @ key.mT, value, query=query, mask=mask, bias=bias)

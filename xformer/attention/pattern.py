@@ -4,8 +4,8 @@ A pattern is data for the one kernel of `block_sparse.py`. Blocks make it fast, 
 strides are finer than blocks. A query must not meet a key twice, so the blocks that one query block reads are distinct.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Int
@@ -55,6 +55,22 @@ class Window:
     behind: int
     beyond: int
     allowed: Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The pairs that count, one by one, for a kernel that finds blocks itself.
+
+    Attributes:
+        key: what tells it from other rules; those that have it in common say the same.
+        counts: (head, query position, key position) -> whether the pair counts; it broadcasts. A lambda, as whatever
+            checks the types of functions while they run would be compiled into the kernel.
+        heads: how many heads differ; 1 where none does.
+    """
+
+    key: Hashable
+    counts: Callable[[Tensor, Tensor, Tensor], Tensor] = field(compare=False)
+    heads: int = 1
 
 
 def blocks_of(positions: range, device: torch.device) -> Int[Tensor, "blocks 1"]:

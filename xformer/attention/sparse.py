@@ -44,7 +44,17 @@ from xformer.attention.block_sparse_attention import BlockSparseAttention
 from xformer.attention.block_sparse_bias import on_heads
 from xformer.attention.capability import Capability
 from xformer.attention.near_and_far_tiles import Counts, NearAndFar
-from xformer.attention.pattern import LARGEST_BLOCK, SMALLEST_BLOCK, Pattern, blocks_of, cut, even, everything, near
+from xformer.attention.pattern import (
+    LARGEST_BLOCK,
+    SMALLEST_BLOCK,
+    Pattern,
+    Rule,
+    blocks_of,
+    cut,
+    even,
+    everything,
+    near,
+)
 from xformer.errors import ConfigError
 from xformer.position.bias import RelativeBias, TableBias
 
@@ -109,6 +119,24 @@ class Sparse(BlockSparseAttention):
             half_bias = None if bias is None else on_heads(bias, heads, total)
             halves.append(part(replace(tokens, query=query, key=key, value=value), causal, half_bias).values)
         return torch.cat(halves, dim=1)
+
+    def rule(self, length: int, *, causal: bool) -> Rule:
+        """A1 and A2, as one set or for one half of the heads each."""
+        stride, summary, after = self.stride, self.stride - self.summary, 0 if causal else length
+        first, second = (
+            (lambda i, j: (j > i - stride) & (j < i + stride), lambda i, j: i % stride == j % stride)
+            if self.pattern == "strided"
+            else (lambda i, j: i // stride == j // stride, lambda i, j: (j % stride >= summary) & (i == i))
+        )
+        name = (Sparse, self.pattern, stride, summary, after)
+        if self.heads == "merged":
+            return Rule(name, lambda _, i, j: (first(i, j) | second(i, j)) & (j <= i + after))
+        heads = self.context.heads
+        return Rule(
+            (*name, heads),
+            lambda head, i, j: torch.where(head < heads // 2, first(i, j), second(i, j)) & (j <= i + after),
+            heads,
+        )
 
     def _near_and_far(self, span: int, causal: bool) -> NearAndFar | None:
         """Both patterns as one, where a row of l positions is not too long for it.

@@ -115,7 +115,8 @@ def _fits(module: nn.Module, inputs: tuple[Tensor, ...]) -> bool:
     if inputs[0].device.type != "cuda":
         return True
     try:
-        step(module, inputs, training=True)()
+        for training in (False, True):  # what is compiled is so here, before the clock runs
+            step(module, inputs, training=training)()
     except torch.OutOfMemoryError:
         torch.cuda.empty_cache()
         return False
