@@ -28,6 +28,7 @@ Dropout acts on the mixed values (see `AttentionContext`). The paper's interleav
 Not supported: cross-attention. Both patterns compare positions, and those of two sequences do not correspond.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from math import isqrt
 from typing import ClassVar, Literal
@@ -57,6 +58,9 @@ from xformer.attention.pattern import (
 )
 from xformer.errors import ConfigError
 from xformer.position.bias import RelativeBias, TableBias
+
+Pairs = Callable[[Tensor, Tensor], Tensor]
+"""Whether queries at some positions read keys at others."""
 
 LONGEST_ROW = 512
 """Of positions that are worked on together; their scores are its square."""
@@ -123,11 +127,12 @@ class Sparse(BlockSparseAttention):
     def rule(self, length: int, *, causal: bool) -> Rule:
         """A1 and A2, as one set or for one half of the heads each."""
         stride, summary, after = self.stride, self.stride - self.summary, 0 if causal else length
-        first, second = (
+        halves: tuple[Pairs, Pairs] = (
             (lambda i, j: (j > i - stride) & (j < i + stride), lambda i, j: i % stride == j % stride)
             if self.pattern == "strided"
             else (lambda i, j: i // stride == j // stride, lambda i, j: (j % stride >= summary) & (i == i))
         )
+        first, second = halves
         name = (Sparse, self.pattern, stride, summary, after)
         if self.heads == "merged":
             return Rule(name, lambda _, i, j: (first(i, j) | second(i, j)) & (j <= i + after))
