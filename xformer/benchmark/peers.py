@@ -105,7 +105,7 @@ def _bigbird(shape: Shape) -> nn.Module:
     attention = BigBirdBlockSparseAttention(config, seed=0).train()  # type: ignore[no-untyped-call]
     masks = BigBirdModel.create_masks_for_block_sparse_attn(torch.ones(shape.batch, shape.length), 64)
     blocked, band, rows, columns = masks
-    return _Called(
+    called = _Called(
         attention,
         band_mask=band,
         from_mask=rows,
@@ -113,6 +113,7 @@ def _bigbird(shape: Shape) -> nn.Module:
         from_blocked_mask=blocked,
         to_blocked_mask=blocked,
     )
+    return _with_output(called, shape)
 
 
 def _longformer(shape: Shape) -> nn.Module:
@@ -127,13 +128,14 @@ def _longformer(shape: Shape) -> nn.Module:
         attention_probs_dropout_prob=0.0,
     )
     nothing = torch.zeros(shape.batch, shape.length)
-    return _Called(
+    called = _Called(
         LongformerSelfAttention(config, layer_id=0),  # type: ignore[no-untyped-call]
         attention_mask=nothing,
         is_index_masked=nothing.bool(),
         is_index_global_attn=nothing.bool(),
         is_global_attn=False,
     )
+    return _with_output(called, shape)
 
 
 def _x_transformers(shape: Shape) -> nn.Module:
@@ -185,6 +187,11 @@ class _Called(nn.Module):
         found = self.module(*inputs, **{name: _beside(inputs[0], value) for name, value in self.arguments.items()})
         output: Tensor = found[0] if isinstance(found, tuple) else found
         return output
+
+
+def _with_output(attention: nn.Module, shape: Shape) -> nn.Module:
+    """The output projection as well, which transformers keeps in the module after this one and the others do not."""
+    return nn.Sequential(attention, nn.Linear(shape.d_model, shape.d_model))
 
 
 def _beside(x: Tensor, value: Any) -> Any:
