@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, told apart by the colour-blind; markers tell them apart in grey.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "osD^vPX"
+_LINES = ("-", "--", ":", "-.")
+_LINE = 0.22  # inches of a line of the legend
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "font.size": 10, "font.family": "sans-serif", "axes.spines.top": False,
     "axes.spines.right": False, "axes.grid": True, "grid.color": "#e5e5e5", "legend.frameon": False,
@@ -57,8 +59,8 @@ def cost(comparison: Comparison) -> "Figure | None":
     figure, axes = _empty()
     for index, row in enumerate(comparison.rows):
         x, reach = getattr(row.budget, name), _reach(list(row.values.values()))
-        look: dict[str, Any] = {"color": _COLOURS[index % 7], "marker": _MARKERS[index % 7], "capsize": 3}
-        axes.errorbar([x], [row.mean], yerr=[[r] for r in reach], linestyle="none", label=row.name, **look)
+        look = _look(index) | {"linestyle": "none", "capsize": 3}
+        axes.errorbar([x], [row.mean], yerr=[[r] for r in reach], label=row.name, **look)
     front = pareto(comparison, name)
     axes.plot(
         [getattr(row.budget, name) for row in front], [row.mean for row in front],
@@ -126,8 +128,8 @@ def _lines(lines: Mapping[str, Points], x: str, y: str) -> "Figure | None":
     figure, axes = _empty()
     for index, (name, points) in enumerate(lines.items()):
         where, means = [step for step, _ in points], [sum(values) / len(values) for _, values in points]
-        look: dict[str, Any] = {"color": _COLOURS[index % 7], "marker": _MARKERS[index % 7], "markersize": 4}
-        axes.plot(where, means, label=name, **look)
+        look = _look(index)
+        axes.plot(where, means, label=name, markersize=4, **look)
         reach = [_reach(values) for _, values in points]
         low = [mean - below for mean, (below, _) in zip(means, reach, strict=True)]
         high = [mean + above for mean, (_, above) in zip(means, reach, strict=True)]
@@ -162,4 +164,13 @@ def _finish(figure: "Figure", axes: Any, x: str, y: str) -> None:
     axes.set_ylabel(y)
     handles, labels = axes.get_legend_handles_labels()
     longest = max(map(len, labels))
-    figure.legend(handles, labels, loc="outside lower center", ncols=max(1, min(3, 60 // (longest + 4))), frameon=False)
+    columns = max(1, min(3, 60 // (longest + 4)))
+    figure.set_figheight(figure.get_figheight() + _LINE * max(0, -(-len(labels) // columns) - 2))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+
+
+def _look(index: int) -> dict[str, Any]:
+    """Of one group among many: each colour and marker comes again with another line."""
+    kinds = len(_COLOURS)
+    line = _LINES[index // kinds % len(_LINES)]
+    return {"color": _COLOURS[index % kinds], "marker": _MARKERS[index % kinds], "linestyle": line}
