@@ -22,6 +22,7 @@ from xformer.attention.block_sparse_layout import Group, Layout
 from xformer.attention.pattern import cut
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # its loops over groups would be unrolled, for minutes
 def attend_by_steps(
     query: Float[Tensor, "b h q d"],
     key: Float[Tensor, "b h k d"],

@@ -41,6 +41,7 @@ from xformer.attention.near_and_far_tiles import Keys, Memory, NearAndFar, Queri
 from xformer.position.bias import TableBias
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # its loops over groups would be unrolled, for minutes
 def attend(tokens: Tokens, pattern: NearAndFar, bias: TableBias | None) -> Float[Tensor, "b h n d"]:
     """softmax(Q K^T / sqrt(d) + B) V over the keys that either half of the pattern allows."""
     batch, heads, span, _ = tokens.query.shape

@@ -113,7 +113,8 @@ class Sparse(BlockSparseAttention):
         """softmax(Q K^T / sqrt(d) + B) V over both patterns, by each head or by one half each."""
         pattern = self._near_and_far(tokens.span, causal)
         if self.heads == "merged" and pattern is not None and (bias is None or isinstance(bias, TableBias)):
-            return near_and_far.attend(tokens, pattern, bias)
+            together: Tensor = near_and_far.attend(tokens, pattern, bias)
+            return together
         first, second = (self._window, self._columns) if self.pattern == "strided" else (self._block, self._summaries)
         if self.heads == "merged":
             return merge(first(tokens, causal, bias), second(tokens, causal, bias))
