@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,17 +31,27 @@ def test_a_signal_leaves_a_checkpoint_and_a_failed_summary(
         f"hydra.run.dir={tmp_path}",
         f"cache={cache}",
     ]
-    run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    metrics = tmp_path / "metrics.csv"
-    deadline = time.monotonic() + 120
-    while not (metrics.exists() and "train/loss" in metrics.read_text()) and time.monotonic() < deadline:
-        assert run.poll() is None, run.communicate()
-        time.sleep(0.2)
-    os.kill(run.pid, number)
-    run.communicate(timeout=120)
+    # A shell's background job ignores Ctrl-C, and its children inherit that.
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listen
+    ) as run:
+        try:
+            _await_a_step(run, tmp_path / "metrics.csv")
+            os.kill(run.pid, number)
+            run.communicate(timeout=120)
+        finally:
+            run.kill()  # it would train for ever
     assert run.returncode == code
     summary = read_summary(tmp_path)
     assert summary.status == "failed"
     assert summary.error
     state = torch.load(tmp_path / "checkpoints" / "interrupted.ckpt", weights_only=True)
     assert state["global_step"] > 0
+
+
+def _await_a_step(run: "subprocess.Popen[str]", metrics: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and "train/loss" in metrics.read_text()) and time.monotonic() < deadline:
+        assert run.poll() is None, run.communicate()
+        time.sleep(0.2)
