@@ -93,46 +93,51 @@ class _Bidirectional(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Float[Tensor, "g q d"]) -> tuple[Tensor | None, ...]:
+        # Read once: checkpointing hands each saved tensor out a single time.
+        saved = ctx.saved_tensors
         with torch.autocast(upstream.device.type, enabled=False):
-            to_query, to_pooled, to_total = _through_queries(ctx, upstream)
-            to_key, to_value = _through_keys(ctx, to_pooled, to_total)
+            to_query, to_pooled, to_total = _through_queries(ctx.map, saved, upstream)
+            to_key, to_value = _through_keys(ctx.map, saved, to_pooled, to_total)
         return to_query, to_key, to_value, None, None, None
 
 
 def _through_queries(
-    ctx: Any, upstream: Float[Tensor, "g q d"]
+    feature_map: FeatureMap, saved: tuple[Tensor, ...], upstream: Float[Tensor, "g q d"]
 ) -> tuple[Float[Tensor, "g q d"], Float[Tensor, "g m d"], Float[Tensor, "g m 1"]]:
     """The gradients to queries, S and l."""
-    query, _, _, _, projection, out, pooled, total, _ = ctx.saved_tensors
+    query, _, _, _, projection, out, pooled, total, _ = saved
     weight, to_query = projection.expand(len(query), -1, -1), torch.empty_like(query)
     to_pooled, to_total = torch.zeros_like(pooled), torch.zeros_like(total.mT)
     for q, mixed, up, to_q in _split(query, out, upstream, to_query):
         projected = torch.bmm(q, weight.mT)
-        attended = (ctx.map.log(projected) + total.mT).softmax(-1)
+        attended = (feature_map.log(projected) + total.mT).softmax(-1)
         to_pooled.baddbmm_(attended.mT, up)
         to_log = torch.baddbmm(-(up * mixed).sum(-1, keepdim=True), up, pooled.mT).mul_(attended)
         to_total += to_log.sum(1, keepdim=True)
-        torch.bmm(ctx.map.pull(to_log, projected), weight, out=to_q)
+        torch.bmm(feature_map.pull(to_log, projected), weight, out=to_q)
     return to_query, to_pooled, to_total.mT
 
 
 def _through_keys(
-    ctx: Any, to_pooled: Float[Tensor, "g m d"], to_total: Float[Tensor, "g m 1"]
+    feature_map: FeatureMap,
+    saved: tuple[Tensor, ...],
+    to_pooled: Float[Tensor, "g m d"],
+    to_total: Float[Tensor, "g m 1"],
 ) -> tuple[Float[Tensor, "g k d"], Float[Tensor, "g k d"]]:
     """The gradients to keys and values."""
-    _, key, value, hidden, projection, _, pooled, total, partial = ctx.saved_tensors
-    weight, offset = projection.expand(len(key), -1, -1), _offset(key, hidden, ctx.map)
+    _, key, value, hidden, projection, _, pooled, total, partial = saved
+    weight, offset = projection.expand(len(key), -1, -1), _offset(key, hidden, feature_map)
     to_key, to_value = torch.empty_like(key), torch.empty_like(value)
     common = to_total - (to_pooled * pooled).sum(-1, keepdim=True)
     parts = _split(key, value, offset, to_key, to_value)
     for (k, v, extra, to_k, to_v), share in zip(parts, (partial - total).exp_(), strict=True):
         projected = torch.bmm(weight, k.mT)
-        attended, up = (ctx.map.log(projected) + extra.mT).softmax(-1), to_pooled * share
+        attended, up = (feature_map.log(projected) + extra.mT).softmax(-1), to_pooled * share
         torch.bmm(attended.mT, up, out=to_v)
         to_log = torch.baddbmm(common * share, up, v.mT).mul_(attended)
         norms = to_log.sum(1).unsqueeze(-1)
-        torch.bmm(ctx.map.pull(to_log, projected).mT, weight, out=to_k)
-        if ctx.map.normed:
+        torch.bmm(feature_map.pull(to_log, projected).mT, weight, out=to_k)
+        if feature_map.normed:
             to_k.addcmul_(norms, k, value=-(k.shape[-1] ** -0.5))
     return to_key, to_value
 
