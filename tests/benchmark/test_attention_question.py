@@ -16,6 +16,7 @@ from xformer.benchmark.subjects import Fused, FusedWithDenseBias, Mixing, Projec
 from xformer.errors import ConfigError
 
 SHAPE = Shape(2, 8, 64, 128, causal=False)
+BIGBIRD = Shape(2, 2, 8, 1024, causal=False)
 CAUSAL = Shape(2, 8, 64, 128, causal=True)
 
 
@@ -42,6 +43,23 @@ def test_a_window_is_the_peers_but_for_the_edge_of_its_blocks() -> None:
     inputs = tensors(SHAPE)
     ours = Mixing({"attention": "local", "window": 127}, SHAPE)(*inputs)
     torch.testing.assert_close(peer.make(SHAPE)(*inputs), ours, atol=1e-5, rtol=1e-5)
+
+
+def test_bigbird_alone_is_what_lies_between_its_projections() -> None:
+    pytest.importorskip("transformers")
+    whole, alone = (
+        peer.make(BIGBIRD)
+        for name in ("BigBird", "BigBird alone")
+        for peer in PEERS
+        if peer.name.startswith(f"{name} (")
+    )
+    attention = whole[0].module
+    for projection in (attention.query, attention.key, attention.value):
+        nn.init.eye_(projection.weight)
+        nn.init.zeros_(projection.bias)
+    tokens = torch.randn(2, 1024, 16)
+    split = tokens.view(2, 1024, 2, 8).transpose(1, 2)
+    torch.testing.assert_close(alone(split, split, split).transpose(1, 2).flatten(2), whole[0](tokens))
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")

@@ -102,7 +102,7 @@ class _Bidirectional(torch.autograd.Function):
 
 
 def _through_queries(
-    feature_map: FeatureMap, saved: tuple[Tensor, ...], upstream: Float[Tensor, "g q d"]
+    feature_map: FeatureMap, saved: tuple[Any, ...], upstream: Float[Tensor, "g q d"]
 ) -> tuple[Float[Tensor, "g q d"], Float[Tensor, "g m d"], Float[Tensor, "g m 1"]]:
     """The gradients to queries, S and l."""
     query, _, _, _, projection, out, pooled, total, _ = saved
@@ -120,7 +120,7 @@ def _through_queries(
 
 def _through_keys(
     feature_map: FeatureMap,
-    saved: tuple[Tensor, ...],
+    saved: tuple[Any, ...],
     to_pooled: Float[Tensor, "g m d"],
     to_total: Float[Tensor, "g m 1"],
 ) -> tuple[Float[Tensor, "g k d"], Float[Tensor, "g k d"]]:

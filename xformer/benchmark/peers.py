@@ -91,6 +91,12 @@ def _linformer(shape: Shape) -> nn.Module:
 
 
 def _bigbird(shape: Shape) -> nn.Module:
+    attention, masks = _bigbird_parts(shape)
+    return _with_output(_Called(attention, **masks), shape)
+
+
+def _bigbird_parts(shape: Shape) -> tuple[nn.Module, dict[str, Tensor]]:
+    """The module, in train mode, without which its blocks are not random; and what it masks."""
     from transformers import BigBirdConfig
     from transformers.models.big_bird.modeling_big_bird import BigBirdBlockSparseAttention, BigBirdModel
 
@@ -103,17 +109,43 @@ def _bigbird(shape: Shape) -> nn.Module:
         attention_probs_dropout_prob=0.0,
     )
     attention = BigBirdBlockSparseAttention(config, seed=0).train()  # type: ignore[no-untyped-call]
-    masks = BigBirdModel.create_masks_for_block_sparse_attn(torch.ones(shape.batch, shape.length), 64)
-    blocked, band, rows, columns = masks
-    called = _Called(
-        attention,
-        band_mask=band,
-        from_mask=rows,
-        to_mask=columns,
-        from_blocked_mask=blocked,
-        to_blocked_mask=blocked,
+    blocked, band, rows, columns = BigBirdModel.create_masks_for_block_sparse_attn(
+        torch.ones(shape.batch, shape.length), 64
     )
-    return _with_output(called, shape)
+    masks = {"band_mask": band, "from_mask": rows, "to_mask": columns}
+    return attention, {**masks, "from_blocked_mask": blocked, "to_blocked_mask": blocked}
+
+
+class BigBirdAlone(nn.Module):
+    """What BigBird of transformers does between its projections.
+
+    Args:
+        shape: of the tensors.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        attention, self.masks = _bigbird_parts(shape)
+        self.attend: Any = attention.bigbird_block_sparse_attention
+        self.numbers = {
+            "n_heads": shape.heads,
+            "n_rand_blocks": 3,
+            "attention_head_size": shape.head_dim,
+            "from_block_size": 64,
+            "to_block_size": 64,
+            "batch_size": shape.batch,
+            "from_seq_len": shape.length,
+            "to_seq_len": shape.length,
+        }
+
+    def forward(
+        self, query: Float[Tensor, "b h n d"], key: Float[Tensor, "b h n d"], value: Float[Tensor, "b h n d"]
+    ) -> Float[Tensor, "b h n d"]:
+        """Its sparse softmax(Q K^T / sqrt(d)) V."""
+        masks = {name: _beside(query, mask) for name, mask in self.masks.items()}
+        plan = {"seed": 0, "plan_from_length": None, "plan_num_rand_blocks": None}
+        mixed: Tensor = self.attend(query, key, value, **masks, **self.numbers, **plan)[0]
+        return mixed.transpose(1, 2)
 
 
 def _longformer(shape: Shape) -> nn.Module:
@@ -207,6 +239,15 @@ PEERS = [
     Peer("local-attention", "local_attention", _WINDOW, _local_attention),
     Peer(
         "Longformer (transformers)", "transformers", _WINDOW, _longformer, projects=True, causal=(False,), multiple=128
+    ),
+    Peer(
+        "BigBird alone (transformers)",
+        "transformers",
+        _BIGBIRD,
+        BigBirdAlone,
+        causal=(False,),
+        shortest=1024,
+        multiple=64,
     ),
     Peer(
         "BigBird (transformers)",
