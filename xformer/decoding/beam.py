@@ -45,7 +45,7 @@ class _Candidates(NamedTuple):
     sums: Float[Tensor, "prompts candidates"]
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def beam_search(
     prefixes: Prefixes,
     *,

@@ -11,7 +11,7 @@ from xformer.decoding.filters import Filter
 from xformer.decoding.prefixes import Prefixes
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def stream(
     prefixes: Prefixes, choose: Choice, *, end: int | None, filters: Sequence[Filter] = ()
 ) -> Iterator[Int[Tensor, " rows"]]:
