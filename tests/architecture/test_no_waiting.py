@@ -1,5 +1,7 @@
 """A training step asks the device for nothing: whoever waits for an answer leaves it idle."""
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -11,8 +13,14 @@ from xformer.attention.block_sparse_slots import Slots
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device to wait for")
 @pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize("position", ["learned", "rotary", "alibi", "t5"])
-@pytest.mark.parametrize("attention", ["full", "local", "sparse"])
+@pytest.mark.parametrize(
+    ("attention", "position"),
+    [
+        *product(("full", "local", "sparse"), ("learned", "rotary", "alibi", "t5")),
+        ("full", "relative"),
+        ("full", "transformer_xl"),
+    ],
+)
 def test_forward_and_backward_do_not_wait(attention: str, position: str, padded: bool) -> None:
     model = tiny.stack(Decoder, attention=attention, position=position).cuda()
     tokens = torch.randint(tiny.VOCABULARY, (2, tiny.LENGTH), device="cuda")
@@ -37,3 +45,14 @@ def test_slots_of_counted_positions_are_those_that_are_read(padded: bool, monkey
     assert known.span == read.span
     assert torch.equal(known.place(x), read.place(x))
     assert torch.equal(known.take(x), read.take(x))
+
+
+def test_counted_distances_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokens = (
+        tiny.stack(Decoder, attention="full", position="transformer_xl"),
+        torch.zeros(2, 5, dtype=torch.long),
+    )
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.Tensor, "aminmax", None)
+        patched.setattr(torch.Tensor, "__int__", None)
+        model(tokens).sum().backward()

@@ -35,6 +35,15 @@ class RelativeBias(ABC):
     ) -> Float[Tensor, "#b h *block q k"]:
         """What is added to the scaled scores of queries and the keys at these distances."""
 
+    def windows(
+        self, query: Float[Tensor, "b h q d"], distances: Int[Tensor, " distances"], keys: int
+    ) -> Float[Tensor, "#b h q k"]:
+        """The scores where queries and keys are counted: of these distances, each query looks at so many in a row.
+
+        The last query's begin with the first distance, any other's one later than those of the query after it.
+        """
+        return self.scores(query, distances.unfold(0, keys, 1).flip(0)[None])
+
     def values(
         self, weights: Float[Tensor, "b h *block q k"], distances: Int[Tensor, "#b *block q k"]
     ) -> Float[Tensor, "b h *block q d"] | None:
@@ -63,17 +72,22 @@ class TableBias(RelativeBias):
         """The table, for every query."""
         return self.table(distances).transpose(0, 1)
 
+    def windows(
+        self, query: Float[Tensor, "b h q d"], distances: Int[Tensor, " distances"], keys: int
+    ) -> Float[Tensor, "#b h q k"]:
+        """Views of the table of all distances."""
+        return self.table(distances).unfold(-1, keys, 1).flip(-2)[None]
+
 
 def dense_scores(bias: RelativeBias, query: Float[Tensor, "b h q d"], mask: Mask) -> Float[Tensor, "#b h q k"]:
     """The bias of all pairs of a query and a key.
 
-    Where positions count up by one and all rows share them, as they do but for padding on the left, a table is
-    evaluated on the q + k - 1 distances there are, and every query reads a window of them.
+    Where positions count up by one and all rows share them, as they do but for padding on the left, there are only
+    q + k - 1 distances.
     """
-    if not isinstance(bias, TableBias) or mask.starts is None:
+    if mask.starts is None:
         return bias.scores(query, mask.distances())
-    windows = bias.table(all_distances(mask)).unfold(-1, mask.key_positions.shape[1], 1)
-    return windows.flip(-2).unsqueeze(0)  # the last query's window begins lowest
+    return bias.windows(query, all_distances(mask), mask.key_positions.shape[1])
 
 
 def all_distances(mask: Mask) -> Int[Tensor, " distances"]:

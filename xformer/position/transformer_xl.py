@@ -11,10 +11,11 @@ of it; (b) + (d) is (q + v) . W_R R, the scores.
 
 The paper's shift trick needs a causal mask and contiguous positions. Here R is a function of the distance, so
 bidirectional stacks, gathered keys and padding work alike; the sign tells before from after. Any length is defined.
+Where positions count up by one, as in a batch without padding on the left, the trick is used.
 
 Cost: where few distances are distinct (at most two per key of a query: dense attention, decoding, a sliding window),
-W_R R is evaluated once for each and multiplies the queries; then a gather. Elsewhere a sine of a sum is split into
-sines of the query's and of the key's offset,
+W_R R is evaluated once for each and multiplies the queries; then the shift, or a gather. Elsewhere a sine of a sum is
+split into sines of the query's and of the key's offset,
 
     w . R_{a+b} = (w_sin cos a - w_cos sin a) . sin b + (w_sin sin a + w_cos cos a) . cos b,     w = W_R^T (q + v)
 
@@ -24,11 +25,13 @@ Not supported: attention whose scores are not a dot product of query and key; th
 which is a matter of the architecture.
 """
 
+import math
 from typing import ClassVar, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from xformer.attention.capability import Capability
 from xformer.layers.linear import Linear
@@ -60,23 +63,37 @@ class WaveBias(RelativeBias):
         self, query: Float[Tensor, "b h *block q d"], distances: Int[Tensor, "#b *block q k"]
     ) -> Float[Tensor, "#b h *block q k"]:
         """(q + v) . W_R R_{-distance} / sqrt(d), given q + u."""
-        heads, head_dim = self.u.shape
-        difference = (self.v - self.u).view(heads, *[1] * (query.dim() - 3), head_dim)
-        query = (query + difference.to(query.dtype)) * head_dim**-0.5
+        query = self._for_positions(query)
         # How the distances of a row differ from the first row's, which is the same for all keys: -(q_i - q_0).
         offsets = distances[..., :1] - distances[..., :1, :1]
         first = distances[..., :1, :]
         low, high = (int(end) for end in distances.aminmax())
         if high - low < 2 * distances.shape[-1] or not torch.equal(first + offsets, distances):
-            return self._by_distance(query, distances, low, high)
+            logits = self._by_distance(query, torch.arange(low, high + 1, device=query.device))
+            return logits.gather(-1, (distances - low).unsqueeze(1).expand(*logits.shape[:-1], -1))
         return self._by_position(query, -offsets.squeeze(-1), -first.squeeze(-2))
 
-    def _by_distance(self, query: Tensor, distances: Tensor, low: int, high: int) -> Tensor:
-        """Evaluate every distance in a range once, and gather."""
-        waves = self._waves(-torch.arange(low, high + 1, device=query.device), query.dtype)
-        keys = torch.einsum("hdw,cw->hcd", self.weight, torch.cat(waves, dim=-1))
-        logits = torch.einsum("bh...d,hcd->bh...c", query, keys)
-        return logits.gather(-1, (distances - low).unsqueeze(1).expand(*logits.shape[:-1], -1))
+    def windows(
+        self, query: Float[Tensor, "b h q d"], distances: Int[Tensor, " distances"], keys: int
+    ) -> Float[Tensor, "b h q k"]:
+        """The same for counted positions, by the relative shift of the paper's appendix B: a view."""
+        queries, columns = query.shape[2], len(distances) + 1  # the last one is read by none
+        logits = self._by_distance(self._for_positions(query), pad(distances, (0, 1)))
+        # One number less in a row moves every row one place further than the row before it.
+        shifted = logits.flatten(-2)[..., queries - 1 : queries * columns - 1]
+        return shifted.view(*shifted.shape[:-1], queries, columns - 1)[..., :keys]
+
+    def _for_positions(self, query: Tensor) -> Tensor:
+        """(q + v) / sqrt(d), given q + u."""
+        heads, head_dim = self.u.shape
+        difference = (self.v - self.u).view(heads, *[1] * (query.dim() - 3), head_dim)
+        moved: Tensor = query + difference.to(query.dtype)
+        return moved / math.sqrt(head_dim)
+
+    def _by_distance(self, query: Tensor, distances: Tensor) -> Tensor:
+        """Evaluate each distance once, for all queries."""
+        keys = torch.einsum("hdw,cw->hcd", self.weight, torch.cat(self._waves(-distances, query.dtype), dim=-1))
+        return torch.einsum("bh...d,hcd->bh...c", query, keys)
 
     def _by_position(self, query: Tensor, query_offsets: Tensor, key_offsets: Tensor) -> Tensor:
         """Evaluate the sinusoid of offsets that add up to i - j."""
