@@ -19,7 +19,7 @@ from tests.attention.block_sparse_oracle import (
     own_mask,
     qkv,
 )
-from xformer.attention import block_sparse, near_and_far_scores
+from xformer.attention import block_sparse, block_sparse_kernel, near_and_far, near_and_far_scores
 from xformer.attention.base import AttentionContext
 from xformer.attention.capability import Capability
 from xformer.attention.mask import Mask
@@ -50,6 +50,31 @@ def test_equals_the_dense_oracle_with_its_gradients(variant: Any, causal: bool, 
     assert_close(mixed, expected, atol=1e-5, rtol=1e-5)
     for found, wanted in zip(gradients(mixed, inputs, bias), gradients(expected, inputs, bias), strict=True):
         assert_close(found, wanted.expand_as(found), atol=1e-4, rtol=1e-4)
+
+
+@all_variants
+@both_directions
+@pytest.mark.parametrize("bias_name", ["no bias", "table"])
+def test_backward_takes_weights_that_are_kept_and_makes_others_again(
+    variant: Any, causal: bool, bias_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attention, inputs, bias = variant.attention(causal), qkv(2, 37), BIASES[bias_name]()
+    reads = matrix(variant, attention, 37, causal)
+    wanted = gradients(dense(*inputs, reads, bias), inputs, bias)
+    saved = {0: 0, 1 << 20: 0}
+    for per_feature in saved:
+
+        def count(x: Tensor, per_feature: int = per_feature) -> Tensor:
+            saved[per_feature] += x.numel()
+            return x
+
+        for kernel in (block_sparse_kernel, near_and_far):
+            monkeypatch.setattr(kernel, "KEPT_PER_FEATURE", per_feature)
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
+            mixed = attention(*inputs, mask=own_mask(37, causal), bias=bias)
+        for found, right in zip(gradients(mixed, inputs, bias), wanted, strict=True):
+            assert_close(found, right.expand_as(found), atol=1e-4, rtol=1e-4)
+    assert saved[1 << 20] - saved[0] >= 2 * reads.sum()
 
 
 @all_variants

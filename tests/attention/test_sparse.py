@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from tests.attention.block_sparse_oracle import own_mask, qkv
-from xformer.attention import near_and_far_scores, sparse
+from xformer.attention import near_and_far, near_and_far_scores, sparse
 from xformer.attention.base import AttentionContext
 from xformer.attention.full import Full
 from xformer.attention.mask import Mask
@@ -137,6 +137,34 @@ def test_padding_tables_and_ragged_rows(
         strict=True,
     ):
         assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("pattern", ["strided", "fixed"])
+def test_some_weights_are_kept_and_the_others_made_again(
+    pattern: str, causal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[bool] = []
+    take = near_and_far._Kept.take
+
+    def spy(self: Any, like: Tensor) -> Tensor:
+        kept.append((found := take(self, like)) is not like)
+        return found
+
+    monkeypatch.setattr(near_and_far._Kept, "take", spy)
+    monkeypatch.setattr(near_and_far_scores, "SCORES_AT_A_TIME", 1)  # many groups
+    inputs, bias = [x.detach().double().requires_grad_() for x in qkv(2, 150)], torch.zeros(1, 299).double()
+    attention = build(causal, max_length=150, pattern=pattern, stride=6)
+    mixed = attention(*inputs, mask=own_mask(150, causal))
+    assert set(kept) == {True, False}
+    expected = by_hand(inputs, torch.ones(2, 150).bool(), 6, causal, pattern, bias)
+    up = torch.randn_like(mixed)
+    for found, wanted in zip(*(torch.autograd.grad(x, inputs, up) for x in (mixed, expected)), strict=True):
+        assert_close(found, wanted)
+    kept.clear()
+    with torch.no_grad():
+        attention(*inputs, mask=own_mask(150, causal))
+    assert set(kept) == {False}
 
 
 @pytest.mark.parametrize("causal", [False, True])
