@@ -122,30 +122,25 @@ def test_one_seed_is_bit_identical_and_another_is_not(compose_job: ComposeJob, t
     assert not any(torch.equal(a[key], c[key]) for key in a if key.endswith("query.weight"))
 
 
-@pytest.mark.parametrize("attention", groups()["attention"])
-def test_variants_start_from_the_same_shared_weights(attention: str, compose_job: ComposeJob, tmp_path: Path) -> None:
-    def weights(name: str) -> dict[str, torch.Tensor]:
-        plan = Plan.of(compose_job(*FAST, f"attention={name}", directory=tmp_path / name).config)
-        plan.load_data()
-        return plan.build_task().state_dict()
-
-    reference, other = weights("full"), weights(attention)
-    assert set(reference) <= set(other)
-    assert all(torch.equal(reference[key], other[key]) for key in reference)
-
-
-@pytest.mark.parametrize("position", groups()["position"])
-def test_position_schemes_start_from_the_same_shared_weights(
-    position: str, compose_job: ComposeJob, tmp_path: Path
+@pytest.mark.parametrize(
+    ("group", "reference", "option"),
+    [
+        (group, reference, option)
+        for group, reference in (("attention", "full"), ("position", "none"))
+        for option in groups()[group]
+    ],
+)
+def test_options_start_from_the_same_shared_weights(
+    group: str, reference: str, option: str, compose_job: ComposeJob, tmp_path: Path
 ) -> None:
     def weights(name: str) -> dict[str, torch.Tensor]:
-        plan = Plan.of(compose_job(*FAST, f"position={name}", directory=tmp_path / name).config)
+        plan = Plan.of(compose_job(*FAST, f"{group}={name}", directory=tmp_path / name).config)
         plan.load_data()
         return plan.build_task().state_dict()
 
-    reference, other = weights("none"), weights(position)
-    assert set(reference) <= set(other)
-    assert all(torch.equal(reference[key], other[key]) for key in reference)
+    expected, found = weights(reference), weights(option)
+    assert set(expected) <= set(found)
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
 
 
 def test_every_variant_is_trained_on_the_same_batches(

@@ -1,13 +1,14 @@
-"""The time of loading is that of the loader, a batch at a time."""
+"""Each side's clock runs while it works, and the loader's a batch at a time."""
 
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from lightning.pytorch import LightningModule, Trainer
 
 from xformer.benchmark.questions import overhead
-from xformer.benchmark.questions.overhead import STEPS, WARMUP, loading
+from xformer.benchmark.questions.overhead import STEPS, TRAINER, WARMUP, Between, loading
 from xformer.benchmark.whole import composed
 from xformer.build import Plan
 
@@ -25,3 +26,20 @@ def test_loading_is_the_time_of_a_batch_after_the_warm_up(monkeypatch: pytest.Mo
     monkeypatch.setattr(data, "train_dataloader", batches)
     assert loading(data) == 0.25
     assert now == [5 * WARMUP + 0.25 * (STEPS - WARMUP)]
+
+
+def test_the_trainers_clock_stands_still_while_others_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    def other(seconds: float) -> Iterator[None]:
+        while True:
+            now[0] += seconds
+            yield
+
+    monkeypatch.setattr(overhead, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    between = Between({"one": other(4.0), "two": other(16.0)})
+    for step in range(WARMUP + 3):
+        now[0] += 1.0
+        trainer = cast(Trainer, SimpleNamespace(global_step=step + 1))
+        between.on_train_batch_end(trainer, cast(LightningModule, None), None, None, step)
+    assert between.seconds == {"one": [4.0] * 3, "two": [16.0] * 3, TRAINER: [1.0] * 3}

@@ -1,14 +1,16 @@
 """What the Trainer costs: the same training steps under it, with logging on, and in a bare PyTorch loop.
 
 Both sides train the same model (a decoder of 4 layers, d 256, 256 tokens, batch 8) on the same batches with the same
-optimiser, schedule and clipping. They take turns, so that a noisy machine is noisy for both, and the bare loop runs
-twice a round: the ratio of the two is the control, which shows what the noise alone makes. The loader of the data runs
-alone, too: it must not be what the loop waits for.
+optimiser, schedule and clipping. They take turns step by step, as a machine may be twice as slow a minute later: after
+each step of the Trainer's the bare loop takes one, and a second bare loop another. The ratio of these two is the
+control, which shows what the noise alone makes. The loader of the data runs alone, too: it must not be what the loop
+waits for.
 """
 
+import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,42 +33,51 @@ from xformer.logging.wandb import finish, wandb_logger
 from xformer.run import quieten
 from xformer.tasks.base import Task
 
-BARE, LOADING = "bare loop", "data loading alone"
+BARE, TRAINER, LOADING = "bare loop", "Trainer", "data loading alone"
 STEPS, WARMUP = 20, 3
 SHOWN = {"what": ("what", ""), "step_ms": ("ms per step", ".1f"), "throughput": ("throughput", ".3f")}
 
 
-class Stopwatch(Callback):
-    """Seconds per step, from the end of the last warm-up step to the end of the last step."""
+class Between(Callback):
+    """Takes the steps of other loops between those of the Trainer, off its clock.
 
-    def __init__(self) -> None:
-        self._started = self._stopped = 0.0
+    Args:
+        others: makes one step each, by name.
+
+    Attributes:
+        seconds: of every step after the warm-up, the Trainer's and those of the others.
+    """
+
+    def __init__(self, others: Mapping[str, Iterator[object]]) -> None:
+        self.others = others
+        self.seconds: dict[str, list[float]] = {name: [] for name in (*others, TRAINER)}
+        self._resumed = 0.0
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Start after the warm-up, and stop every time."""
-        now = time.perf_counter()
-        if trainer.global_step == WARMUP:
-            self._started = now
-        self._stopped = now
+        """End the Trainer's turn, take the others', and let it go on."""
+        began = time.perf_counter()
+        took = {TRAINER: began - self._resumed}
+        for name, steps in self.others.items():
+            next(steps)
+            ended = time.perf_counter()
+            took[name], began = ended - began, ended
+        if trainer.global_step > WARMUP:
+            for name, seconds in took.items():
+                self.seconds[name].append(seconds)
+        self._resumed = time.perf_counter()
 
-    @property
-    def seconds_per_step(self) -> float:
-        """Of the steps after the warm-up."""
-        return (self._stopped - self._started) / (STEPS - WARMUP)
 
-
-def under_the_trainer(task: Task, data: DataModule, directory: Path) -> float:
-    """Seconds per step with the callbacks and loggers of a run."""
-    stopwatch = Stopwatch()
+def under_the_trainer(task: Task, data: DataModule, directory: Path, between: Between) -> None:
+    """Train with the callbacks and loggers of a run."""
     loggers = [
         MetricsCSV(directory),
         wandb_logger(directory, {}, {}, "overhead", project="xformer", entity=None, group=None, mode="offline"),
     ]
     trainer = Trainer(
         max_steps=STEPS,
-        callbacks=[Throughput(warmup=WARMUP), ExactResume(), FiniteLoss(every=50), stopwatch],
+        callbacks=[Throughput(warmup=WARMUP), ExactResume(), FiniteLoss(every=50), between],
         logger=loggers,
         log_every_n_steps=10,
         gradient_clip_val=1.0,
@@ -80,25 +91,21 @@ def under_the_trainer(task: Task, data: DataModule, directory: Path) -> float:
     )
     trainer.fit(task, data)
     finish(0)
-    return stopwatch.seconds_per_step
 
 
-def bare(task: Task, plan: Plan, batches: Iterator[Any]) -> float:
-    """Seconds per step of the loop that one would write by hand."""
+def bare(task: Task, plan: Plan, batches: Iterable[Any]) -> Iterator[None]:
+    """The steps of the loop that one would write by hand."""
     optimizer = plan.optimizer(task, True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: plan.schedule(step, STEPS))
     task.train()
-    started = 0.0
-    for step in range(STEPS):
-        if step == WARMUP:
-            started = time.perf_counter()
-        loss = task.step(next(batches)).loss
+    for batch in batches:
+        loss = task.step(batch).loss
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(task.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-    return (time.perf_counter() - started) / (STEPS - WARMUP)
+        yield
 
 
 def loading(data: DataModule) -> float:
@@ -123,18 +130,22 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         plan = Plan.of(compose("train", overrides=list(config.model)))
     data = plan.load_data()
-    task = plan.build_task()
-    times = Times(BARE, {BARE: [], AGAIN: [], "Trainer": [], LOADING: []})
+    times = Times(BARE, {BARE: [], AGAIN: [], TRAINER: []})
+    loaded: list[float] = []
     for _ in range(config.rounds):
-        times.seconds[BARE].append(bare(task, plan, iter(data.train_dataloader())))
+        others = {name: bare(plan.build_task(), plan, data.train_dataloader()) for name in (BARE, AGAIN)}
+        between = Between(others)
         with tempfile.TemporaryDirectory() as folder:
-            times.seconds["Trainer"].append(under_the_trainer(task, data, Path(folder)))
-        times.seconds[AGAIN].append(bare(task, plan, iter(data.train_dataloader())))
-        times.seconds[LOADING].append(loading(data))
+            under_the_trainer(plan.build_task(), data, Path(folder), between)
+        for name, seconds in between.seconds.items():
+            times.seconds[name] += seconds
+        loaded.append(loading(data))
     rows = [
         {"what": name, "step_ms": 1000 * times.median(name), "throughput": times.speed(name)} for name in times.seconds
     ]
-    notes = ["throughput: against the bare loop, the median of the rounds' ratios; `again` is that loop once more."]
+    batch = statistics.median(loaded)
+    rows.append({"what": LOADING, "step_ms": 1000 * batch, "throughput": times.median(BARE) / batch})
+    notes = ["throughput: against the bare loop, the median of the steps' ratios; `again` is a second such loop."]
     return Results("overhead", rows, SHOWN, plot=plot, notes=notes)
 
 
