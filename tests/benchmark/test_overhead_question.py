@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from lightning.pytorch import LightningModule, Trainer
@@ -37,9 +37,10 @@ def test_the_trainers_clock_stands_still_while_others_work(monkeypatch: pytest.M
             yield
 
     monkeypatch.setattr(overhead, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     between = Between({"one": other(4.0), "two": other(16.0)})
     for step in range(WARMUP + 3):
         now[0] += 1.0
-        trainer = cast(Trainer, SimpleNamespace(global_step=step + 1))
-        between.on_train_batch_end(trainer, cast(LightningModule, None), None, None, step)
+        monkeypatch.setattr(Trainer, "global_step", step + 1)
+        between.on_train_batch_end(trainer, LightningModule(), None, None, step)
     assert between.seconds == {"one": [4.0] * 3, "two": [16.0] * 3, TRAINER: [1.0] * 3}
