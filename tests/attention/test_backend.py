@@ -19,6 +19,9 @@ def test_nothing_is_told_on_a_processor(caplog: pytest.LogCaptureFixture) -> Non
     assert not caplog.records
 
 
+@pytest.mark.skipif(
+    torch.version.cuda is not None and not torch.cuda.is_available(), reason="torch asks the CUDA device, and has none"
+)
 def test_what_no_fused_kernel_takes_is_the_math_kernels() -> None:
     assert chosen(cuda.SDPAParams(*tensors("cpu"), None, 0.0, False, False)) == "math"
 

@@ -39,6 +39,7 @@ def test_full_and_both_of_torchs_are_the_same(shape: Shape) -> None:
 
 def test_a_window_is_the_peers_but_for_the_edge_of_its_blocks() -> None:
     """local-attention reads whole neighbouring blocks: with two blocks these are everything, as a wide window is."""
+    pytest.importorskip("local_attention")
     peer = next(peer for peer in PEERS if peer.name == "local-attention")
     inputs = tensors(SHAPE)
     ours = Mixing({"attention": "local", "window": 127}, SHAPE)(*inputs)
