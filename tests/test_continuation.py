@@ -14,6 +14,7 @@ from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from xformer.analysis.load import load_runs
 from xformer.analysis.study import EXPERIMENTS, Study, studies
 from xformer.build import CONFIG_FILE
+from xformer.callbacks.throughput import Throughput
 from xformer.configuration import cell
 from xformer.errors import RunError
 from xformer.logging.metrics_csv import read_metrics, series
@@ -45,6 +46,33 @@ def test_a_stopped_cell_goes_on_and_ends_as_if_it_had_not_been_stopped(compose_j
     assert read_summary(stopped).metrics == read_summary(whole.directory).metrics
     curves = [series(read_metrics(directory))["train/loss"] for directory in (stopped, whole.directory)]
     assert curves[0] == curves[1]
+
+
+def test_a_finished_run_that_is_resumed_loses_nothing_of_its_summary(compose_job: ComposeJob) -> None:
+    job = compose_job(*SMALL, *SMALL_LISTOPS)
+    run(job)
+    before = read_summary(job.directory)
+    run(compose_job(*SMALL, *SMALL_LISTOPS, "resume=true"))
+    after = read_summary(job.directory)
+    assert (after.metrics, after.monitor, after.tokens_seen) == (before.metrics, before.monitor, before.tokens_seen)
+
+
+def test_a_resumed_run_took_the_time_of_both_parts(compose_job: ComposeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(compose_job(*SMALL, *SMALL_LISTOPS, "trainer.max_steps=5"))
+    resumed, load = (
+        compose_job(*SMALL, *SMALL_LISTOPS, "trainer.max_steps=10", "resume=true"),
+        Throughput.load_state_dict,
+    )
+
+    def slow(self: Throughput, state: dict[str, float]) -> None:
+        assert state["seconds"] > 0
+        load(self, {**state, "seconds": 1000.0})
+
+    monkeypatch.setattr(Throughput, "load_state_dict", slow)
+    run(resumed)
+    seconds = read_summary(resumed.directory).wall_seconds
+    assert seconds is not None
+    assert 1000 < seconds < 2000
 
 
 def test_a_directory_of_another_configuration_is_refused_and_left_alone(compose_job: ComposeJob) -> None:

@@ -44,6 +44,14 @@ def checkpoint(job: Job) -> Path | None:
     return checkpoints.newest_readable(job.directory) if checkpoints.found(job.directory) else None
 
 
+def trained(job: Job) -> dict[str, float | None]:
+    """The training metrics that a run ended with before, in this directory; none where it did not end."""
+    if not (job.directory / FILE).exists():
+        return {}
+    metrics = read_summary(job.directory).metrics
+    return {name: value for name, value in metrics.items() if name.startswith("train/")}
+
+
 def _refuse_another(directory: Path, config: DictConfig) -> None:
     old, new = _written(directory / CONFIG_FILE), resolved(config)
     for key in compatibility.unused(config):

@@ -107,10 +107,15 @@ def _measure(summary: Summary, task: Task, data: DataModule) -> None:
 
 def _evaluate(trainer: Trainer, task: Task, data: DataModule, summary: Summary, job: Job) -> None:
     """Validate and test the best weights, and take in what training measured."""
-    metrics = {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
+    metrics: dict[str, float | None] = {
+        name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("train/")
+    }
+    if not metrics:  # a finished run was continued, with nothing left to train
+        metrics = continuation.trained(job)
     throughput = next((c for c in trainer.callbacks if isinstance(c, Throughput)), None)  # type: ignore[attr-defined]
     if throughput:
         summary.tokens_seen, summary.tokens_per_second = throughput.tokens_seen, throughput.tokens_per_second
+        summary.wall_seconds = throughput.earlier_seconds
     keepers = (c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor)
     keeper = next(keepers, None)
     best, step = (keeper.best_model_path if keeper else ""), trainer.global_step

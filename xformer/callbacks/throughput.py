@@ -21,6 +21,7 @@ class Throughput(Callback):
     Attributes:
         tokens_seen: Tokens trained on, over all processes and resumptions, up to the last log, validation or
             checkpoint.
+        earlier_seconds: What earlier processes took of this run, each up to the checkpoint that it was continued from.
     """
 
     def __init__(self, *, warmup: int):
@@ -28,6 +29,8 @@ class Throughput(Callback):
             raise ValueError(f"warmup must be at least 0 batches, got {warmup}")
         self.warmup = warmup
         self.tokens_seen = 0
+        self.earlier_seconds = 0.0
+        self._made = time.perf_counter()
         self._timed_tokens = 0
         self._timed_seconds = 0.0
         self._batches = 0
@@ -81,6 +84,7 @@ class Throughput(Callback):
             "tokens_seen": self.tokens_seen,
             "timed_tokens": self._timed_tokens,
             "timed_seconds": self._timed_seconds,
+            "seconds": self.earlier_seconds + time.perf_counter() - self._made,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -88,6 +92,7 @@ class Throughput(Callback):
         self.tokens_seen = int(state_dict["tokens_seen"])
         self._timed_tokens = int(state_dict["timed_tokens"])
         self._timed_seconds = float(state_dict["timed_seconds"])
+        self.earlier_seconds = float(state_dict.get("seconds", 0.0))  # older checkpoints do not know
 
     def _stop(self) -> None:
         self._read()

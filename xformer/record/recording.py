@@ -55,7 +55,8 @@ def recording(job: Job) -> Iterator[Summary]:
         summary.error = f"{type(error).__name__}: {error}"
         raise
     finally:
-        summary.peak_memory_bytes, summary.wall_seconds = memory.bytes(), time.perf_counter() - started
+        summary.peak_memory_bytes = memory.bytes()
+        summary.wall_seconds = (summary.wall_seconds or 0.0) + time.perf_counter() - started
         if is_main_process():
             write_summary(job.directory, summary)
         finish(exit_code, summary)

@@ -43,7 +43,8 @@ class Summary:
         tokens_seen: Real tokens trained on, padding excluded, over all processes.
         tokens_per_second: Steady training speed over all processes.
         peak_memory_bytes: Peak memory of this run, in bytes.
-        wall_seconds: From the start of the run to its end, in seconds.
+        wall_seconds: From the start of the run to its end, in seconds, without the time between a stop and the
+            checkpoint before it, or until it went on.
         git: Commit and whether the tree was dirty.
         versions: Package versions.
         hardware: The machine.
