@@ -30,6 +30,9 @@ def test_every_value_of_its_grid_composes_and_goes_together(name: str, compose_j
     small = OmegaConf.load(EXPERIMENTS / f"{name}.yaml").hydra.sweeper.params
     assert set(grid) == set(small)
     assert len(grid["seed"]) >= 3
+    study = compose_job(f"experiment=paper/{name}", "trainer.accelerator=cpu").config.study
+    baseline, _, value = study.baseline.partition("=")
+    assert value in grid[baseline]
     for cell in range(max(map(len, grid.values()))):
         chosen = [f"{key}={values[cell % len(values)]}" for key, values in grid.items()]
         job = compose_job(f"experiment=paper/{name}", *chosen, "trainer.accelerator=cpu")

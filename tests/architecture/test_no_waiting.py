@@ -48,10 +48,8 @@ def test_slots_of_counted_positions_are_those_that_are_read(padded: bool, monkey
 
 
 def test_counted_distances_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, tokens = (
-        tiny.stack(Decoder, attention="full", position="transformer_xl"),
-        torch.zeros(2, 5, dtype=torch.long),
-    )
+    model = tiny.stack(Decoder, attention="full", position="transformer_xl")
+    tokens = torch.zeros(2, 5, dtype=torch.long)
     with monkeypatch.context() as patched:
         patched.setattr(torch.Tensor, "aminmax", None)
         patched.setattr(torch.Tensor, "__int__", None)

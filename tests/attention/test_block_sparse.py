@@ -68,8 +68,8 @@ def test_backward_takes_weights_that_are_kept_and_makes_others_again(
             saved[per_feature] += x.numel()
             return x
 
-        for kernel in (block_sparse_kernel, near_and_far):
-            monkeypatch.setattr(kernel, "KEPT_PER_FEATURE", per_feature)
+        monkeypatch.setattr(block_sparse_kernel, "KEPT_PER_FEATURE", per_feature)
+        monkeypatch.setattr(near_and_far, "KEPT_PER_NUMBER", per_feature)
         with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
             mixed = attention(*inputs, mask=own_mask(37, causal), bias=bias)
         for found, right in zip(gradients(mixed, inputs, bias), wanted, strict=True):

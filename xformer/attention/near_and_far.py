@@ -62,8 +62,8 @@ def attend(tokens: Tokens, pattern: NearAndFar, bias: TableBias | None) -> Float
     return mixed.view(batch, heads, -1, mixed.shape[-1])[:, :, :span]
 
 
-KEPT_PER_FEATURE = 4
-"""So many weights are kept for backward for each feature of a query: as many as Q, K, V and O are numbers."""
+KEPT_PER_NUMBER = 4
+"""The most weights that are kept for backward, by the numbers of O: as much memory as Q, K, V and O take together."""
 
 
 class _Attend(torch.autograd.Function):
@@ -85,7 +85,7 @@ class _Attend(torch.autograd.Function):
         with torch.autocast(query.device.type, enabled=False):
             scores = Scores(pattern, heads, query, table, real)
             largest, total = (mixed.new_empty((*mixed.shape[:2], 1), dtype=scores.dtype) for _ in range(2))
-            kept = _Kept(room=KEPT_PER_FEATURE * mixed.numel() if keep and any(ctx.needs_input_grad) else 0)
+            kept = _Kept(room=KEPT_PER_NUMBER * mixed.numel() if keep and any(ctx.needs_input_grad) else 0)
             for kernel, group in _kernels(pattern, scores, query, backward=False):
                 kernel.mix(group, _Inputs(query, key, value).of(group), _Mixed(mixed, largest, total).of(group), kept)
         ctx.save_for_backward(query, key, value, table, real, mixed, largest, total, *kept.weights)

@@ -95,7 +95,7 @@ def _bigbird(shape: Shape) -> nn.Module:
     return _with_output(_Called(attention, **masks), shape)
 
 
-def _bigbird_parts(shape: Shape) -> tuple[nn.Module, dict[str, Tensor]]:
+def _bigbird_parts(shape: Shape) -> tuple[Any, dict[str, Tensor]]:
     """The module, in train mode, without which its blocks are not random; and what it masks."""
     from transformers import BigBirdConfig
     from transformers.models.big_bird.modeling_big_bird import BigBirdBlockSparseAttention, BigBirdModel
@@ -129,10 +129,10 @@ class BigBirdAlone(nn.Module):
         self.attend: Any = attention.bigbird_block_sparse_attention
         self.numbers = {
             "n_heads": shape.heads,
-            "n_rand_blocks": 3,
+            "n_rand_blocks": attention.num_random_blocks,
             "attention_head_size": shape.head_dim,
-            "from_block_size": 64,
-            "to_block_size": 64,
+            "from_block_size": attention.block_size,
+            "to_block_size": attention.block_size,
             "batch_size": shape.batch,
             "from_seq_len": shape.length,
             "to_seq_len": shape.length,

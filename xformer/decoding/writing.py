@@ -17,6 +17,9 @@ def stream(
 ) -> Iterator[Int[Tensor, " rows"]]:
     """Write, and yield every row's next token as it comes; after its end token, a row repeats it.
 
+    In inference mode: whoever trains on what is yielded, or changes it, has to clone it, and the prefixes go on in that
+    mode alone.
+
     Args:
         prefixes: what the rows begin with, and the model that writes.
         choose: the next token of each row.

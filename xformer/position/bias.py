@@ -38,9 +38,13 @@ class RelativeBias(ABC):
     def windows(
         self, query: Float[Tensor, "b h q d"], distances: Int[Tensor, " distances"], keys: int
     ) -> Float[Tensor, "#b h q k"]:
-        """The scores where queries and keys are counted: of these distances, each query looks at so many in a row.
+        """The scores where positions count up by one.
 
-        The last query's begin with the first distance, any other's one later than those of the query after it.
+        Args:
+            query: as for `scores`.
+            distances: from the last query to the first key up to the first query to the last key; query i of q is at
+                `distances[q - 1 - i : q - 1 - i + keys]` from the keys.
+            keys: how many there are.
         """
         return self.scores(query, distances.unfold(0, keys, 1).flip(0)[None])
 

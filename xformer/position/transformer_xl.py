@@ -9,13 +9,13 @@ with R the sinusoid of a distance (all sines, then all cosines), W_R one matrix 
 shared by the layers, as in the paper. (a) + (c) is content attention with the query q + u, which is what `shift` makes
 of it; (b) + (d) is (q + v) . W_R R, the scores.
 
-The paper's shift trick needs a causal mask and contiguous positions. Here R is a function of the distance, so
-bidirectional stacks, gathered keys and padding work alike; the sign tells before from after. Any length is defined.
-Where positions count up by one, as in a batch without padding on the left, the trick is used.
+Here R is a function of the distance, so bidirectional stacks, gathered keys and padding work alike; the sign tells
+before from after. Any length is defined. Where positions count up by one, as in a batch without padding on the left,
+all distances are evaluated and shifted into place, as in the paper, but in both directions: memory O(q h (q + k)).
 
 Cost: where few distances are distinct (at most two per key of a query: dense attention, decoding, a sliding window),
-W_R R is evaluated once for each and multiplies the queries; then the shift, or a gather. Elsewhere a sine of a sum is
-split into sines of the query's and of the key's offset,
+W_R R is evaluated once for each and multiplies the queries; then a gather. Elsewhere a sine of a sum is split into
+sines of the query's and of the key's offset,
 
     w . R_{a+b} = (w_sin cos a - w_cos sin a) . sin b + (w_sin sin a + w_cos cos a) . cos b,     w = W_R^T (q + v)
 

@@ -28,6 +28,7 @@ from xformer.callbacks.resume import ExactResume
 from xformer.callbacks.throughput import Throughput
 from xformer.configuration import CONF
 from xformer.data.base import DataModule
+from xformer.errors import ConfigError
 from xformer.logging.metrics_csv import MetricsCSV
 from xformer.logging.wandb import finish, wandb_logger
 from xformer.run import quieten
@@ -60,7 +61,7 @@ class Between(Callback):
         began = time.perf_counter()
         took = {TRAINER: began - self._resumed}
         for name, steps in self.others.items():
-            next(steps)
+            next(steps, None)
             ended = time.perf_counter()
             took[name], began = ended - began, ended
         if trainer.global_step > WARMUP:
@@ -130,6 +131,8 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         plan = Plan.of(compose("train", overrides=list(config.model)))
     data = plan.load_data()
+    if len(data.train_dataloader()) < STEPS:
+        raise ConfigError(f"model={list(config.model)} has less than {STEPS} batches in an epoch; make them smaller.")
     times = Times(BARE, {BARE: [], AGAIN: [], TRAINER: []})
     loaded: list[float] = []
     for _ in range(config.rounds):
@@ -145,7 +148,10 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
     ]
     batch = statistics.median(loaded)
     rows.append({"what": LOADING, "step_ms": 1000 * batch, "throughput": times.median(BARE) / batch})
-    notes = ["throughput: against the bare loop, the median of the steps' ratios; `again` is a second such loop."]
+    notes = [
+        "throughput: against the bare loop, the median of the steps' ratios; of data loading, the medians' ratio.",
+        "again: a second bare loop; what its throughput differs from 1 is noise.",
+    ]
     return Results("overhead", rows, SHOWN, plot=plot, notes=notes)
 
 
