@@ -129,6 +129,7 @@ def test_a_sweep_makes_separate_runs_and_survives_a_failing_job(train, tmp_path:
     assert len(runs) == 5
 
 
+@pytest.mark.slow
 def test_glob_runs_every_committed_experiment_in_a_sweep(train, tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     # The Long Range Arena's data are not here, or take an hour to generate: tests/test_lra.py has small ones.
@@ -140,12 +141,14 @@ def test_glob_runs_every_committed_experiment_in_a_sweep(train, tmp_path: Path) 
     assert all(s.status == "finished" for s in summaries)
 
 
+@pytest.mark.slow
 def test_local_launcher_runs_jobs_in_processes_of_their_own(train, tmp_path: Path) -> None:
     result = train("-m", *FAST, "hydra/launcher=local", "seed=0,1", f"hydra.sweep.dir={tmp_path / 'sweep'}")
     assert result.returncode == 0, result.stderr
     assert {read_summary(folder).seed for folder in (tmp_path / "sweep").glob("[0-9]")} == {0, 1}
 
 
+@pytest.mark.slow
 def test_search_sweeper_searches(train, tmp_path: Path) -> None:
     result = train(
         "-m", *FAST, "hydra/sweeper=search", "hydra.sweeper.n_trials=2", "optimizer.lr=interval(0.0001,0.01)",
@@ -158,12 +161,13 @@ def test_search_sweeper_searches(train, tmp_path: Path) -> None:
 TEXT = ["data.block=32", "data.batch_size=6", "data.stride=24", "data.test_fraction=0.01"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "chosen",
     [
         ["data=digits"],
-        pytest.param(["task=language_modeling", *TEXT], marks=pytest.mark.slow),
-        pytest.param(["task=masked_language_modeling", *TEXT], marks=pytest.mark.slow),
+        ["task=language_modeling", *TEXT],
+        ["task=masked_language_modeling", *TEXT],
     ],
     ids=lambda chosen: chosen[0],
 )
@@ -183,6 +187,7 @@ def test_two_processes_follow_the_same_curve_as_one(chosen: list[str], train, tm
         assert two == [(step, pytest.approx(value, rel=1e-5, abs=1e-5)) for step, value in one]
 
 
+@pytest.mark.slow
 def test_a_launch_of_another_world_size_is_refused_on_every_rank(train) -> None:
     for rank in ("0", "1"):
         result = train(*FAST, WORLD_SIZE="2", RANK=rank, LOCAL_RANK=rank, MASTER_ADDR="127.0.0.1", MASTER_PORT="29511")

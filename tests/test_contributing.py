@@ -58,6 +58,7 @@ def call(project: Path, command: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_steps_are_enough_for_the_contracts(project: Path) -> None:
     contracts, _ = step(4)[1].splitlines()
     result = call(project, f"{contracts} -q")
@@ -77,6 +78,7 @@ def test_the_steps_are_enough_to_train(project: Path) -> None:
     assert OmegaConf.load(project / "run" / "summary.json").choices.attention == "aft_simple"
 
 
+@pytest.mark.slow
 def test_a_variant_without_its_row_is_noticed(project: Path, tmp_path: Path) -> None:
     copy = tmp_path / "project"
     shutil.copytree(project, copy, symlinks=True)

@@ -118,6 +118,7 @@ def test_slurm_outside_of_a_job_says_how_to_start_it(slurm: Call) -> None:
     assert "sbatch" in result.stderr
 
 
+@pytest.mark.slow
 def test_what_slurm_assembles_trains_and_goes_on_after_a_requeue(slurm: Call, tmp_path: Path, cache: Path) -> None:
     words = [*FAST, f"cache={cache}", f"hydra.run.dir={tmp_path / 'run'}"]
     job = {"nodes": 1, "per_node": 1, "RUN": "1", "SLURM_SUBMIT_DIR": str(ROOT)}
@@ -136,6 +137,7 @@ def test_what_slurm_assembles_trains_and_goes_on_after_a_requeue(slurm: Call, tm
 # torchrun
 
 
+@pytest.mark.slow
 def test_torchrun_trains_once_with_two_processes(tmp_path: Path, cache: Path) -> None:
     words = [*FAST, f"cache={cache}", f"hydra.run.dir={tmp_path / 'runs' / 'one'}", "data=digits"]
     words = [word for word in words if word not in SMALL_LISTOPS]
