@@ -8,14 +8,17 @@ import time
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from xformer.analysis.load import load_runs
-from xformer.analysis.study import EXPERIMENTS, Study, studies
+from xformer.analysis.study import Study, studies
 from xformer.build import CONFIG_FILE
 from xformer.callbacks.throughput import Throughput
-from xformer.configuration import cell
+from xformer.configuration import CONF, cell
 from xformer.errors import RunError
 from xformer.logging.metrics_csv import read_metrics, series
 from xformer.record.summary import FILE, read_summary
@@ -112,12 +115,17 @@ def test_cells_have_names_of_their_own_that_a_file_system_takes() -> None:
 def test_a_study_says_what_it_asks_and_can_be_continued(name: str, compose_job: ComposeJob) -> None:
     study = Study.of(name)
     assert study.directory == Path("outputs/studies") / name
-    job = compose_job(f"experiment={name}")
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        hydra = compose("train", overrides=[f"experiment={name}"], return_hydra_config=True).hydra
+    assert (Path(hydra.sweep.dir), tuple(hydra.sweeper.params)) == (study.directory, study.grid)
+    job = compose_job(f"experiment={name}", "trainer.accelerator=cpu")
     assert job.config.skip_finished
+    assert (study.question, study.metric) == (job.config.study.question, job.config.study.get("metric"))
     assert study.question.endswith("?")
     if study.baseline:
         OverridesParser.create().parse_override(study.baseline)
-    assert "${cell:${hydra.job.override_dirname}}" in (EXPERIMENTS / f"{name}.yaml").read_text()
+    assert OmegaConf.to_container(hydra.sweep, resolve=False)["subdir"] == "${cell:${hydra.job.override_dirname}}"
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import torch
 from tests.commands.conftest import Command, Trained
 from xformer.attention.capability import Capability
 from xformer.attention.full import Full
+from xformer.data.character import Character
 from xformer.decoding.generation import Settings, Writer
 from xformer.errors import ConfigError
 from xformer.runs import open_run
@@ -91,6 +92,14 @@ def test_what_is_computed_again_is_said_on_the_error_stream(
     without = xformer("generate", directory, "--prompt", "Every", "--max-new", 50)
     assert without[1] == with_state[1]
     assert "This attention has no decoding state: everything is computed again for every token." in without[2]
+
+
+def test_a_prompt_that_is_read_as_another_is_shown_as_it_is_read(trained: Trained) -> None:
+    opened, told = open_run(trained("prose")), list[str]()
+    opened.data.tokenizer = Character()  # type: ignore[attr-defined]
+    opened.data.tokenizer.train(["A b"])  # type: ignore[attr-defined]
+    Writer(opened, Settings(), told.append).encode(["A b", "A \N{SNOWMAN} b"])
+    assert told == ["The model reads '\N{SNOWMAN} b' of the prompt as '\N{REPLACEMENT CHARACTER} b'."]
 
 
 @pytest.mark.parametrize(

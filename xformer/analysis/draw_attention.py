@@ -63,7 +63,9 @@ def draw(attention: AttentionMap, queries: Axis, keys: Axis, scale: Scale) -> by
         figure.supxlabel(f"{keys.name} (keys)", fontsize=8)
         figure.supylabel(f"{queries.name} (queries)", fontsize=8)
         shades = ScalarMappable(scale.norm, scale.colours)
-        figure.colorbar(shades, ax=list(panels), aspect=30, label="weight", format="%.3g", ticks=scale.ticks)
+        figure.colorbar(
+            shades, ax=list(panels), aspect=30, label="weight (colours by its root)", format="%.3g", ticks=scale.ticks
+        )
         picture = io.BytesIO()
         figure.savefig(picture, format="png", metadata={"Software": None})
     return picture.getvalue()

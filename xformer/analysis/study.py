@@ -17,6 +17,7 @@ from xformer.errors import ConfigError, DataError
 EXPERIMENTS = CONF / "experiment"
 _KEYS = {"question", "baseline", "metric", "expected", "settings"}
 _FREE = {"experiment", "seed", "on_incompatible"}
+_ASKS = re.compile(r"^study:", re.MULTILINE)
 _APART = "Move it away, or give the directory of the study's own runs with --runs."
 
 
@@ -61,7 +62,7 @@ class Study:
         """
         if name not in studies():
             raise ConfigError(f"{name} is not a study; {nearest(name, studies())}")
-        node: Any = OmegaConf.to_container(OmegaConf.load(EXPERIMENTS / f"{name}.yaml"), resolve=False)
+        node: Any = OmegaConf.to_container(_composed(name), resolve=False)
         said, hydra = node["study"], node.get("hydra", {})
         for key in said:
             if key not in _KEYS:
@@ -116,9 +117,17 @@ class Study:
 
 
 def studies() -> list[str]:
-    """The names of all studies: the experiments that say what they ask."""
-    files = sorted(EXPERIMENTS.glob("*.yaml"))
-    return [file.stem for file in files if re.search(r"^study:", file.read_text(encoding="utf-8"), re.MULTILINE)]
+    """The names of all studies: the experiments that say what they ask, those in a folder as FOLDER/NAME."""
+    files = [file for file in sorted(EXPERIMENTS.rglob("*.yaml")) if _ASKS.search(file.read_text(encoding="utf-8"))]
+    return [file.relative_to(EXPERIMENTS).with_suffix("").as_posix() for file in files]
+
+
+def _composed(name: str) -> Any:
+    """A study's own file over those of `experiments/` that its defaults name, as Hydra puts it there."""
+    own: Any = OmegaConf.load(EXPERIMENTS / f"{name}.yaml")
+    within = "/experiment/"
+    bases = [base.removeprefix(within) for base in own.get("defaults", []) if str(base).startswith(within)]
+    return OmegaConf.merge(*map(_composed, bases), own)
 
 
 def select(names: Sequence[str]) -> tuple[list[Run], Study | None]:

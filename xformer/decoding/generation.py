@@ -31,6 +31,10 @@ def _able() -> list[str]:
     return [option for option, task in found.items() if isinstance(task, type) and issubclass(task, Generative)]
 
 
+def _short(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """How to write: greedily, unless a temperature, a top-k or a top-p asks for samples, or `beams` for a search.
@@ -126,12 +130,16 @@ class Writer:
         """
         encoded = []
         for prompt in prompts:
-            shown = repr(prompt if len(prompt) <= _SHOWN else f"{prompt[:_SHOWN]}...")
-            ids, longest = torch.from_numpy(self.data.encode(prompt)).to(self.run.task.device), self.task.longest_prompt
+            shown, longest = _short(prompt), self.task.longest_prompt
+            ids = torch.from_numpy(self.data.encode(prompt)).to(self.run.task.device)
             if longest is not None and len(ids) > longest:
                 raise DataError(
                     f"The prompt {shown} has {len(ids)} tokens, and the model reads {longest} at most; shorten it."
                 )
+            read = self.data.decode(ids.tolist())
+            if read.split() != prompt.split():
+                same = next((i for i, (a, b) in enumerate(zip(prompt, read, strict=False)) if a != b), 0)
+                self._tell(f"The model reads {_short(prompt[same:])} of the prompt as {_short(read[same:])}.")
             encoded.append(ids)
         return encoded
 
