@@ -4,11 +4,13 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 
 from tests.conftest import SMALL, SMALL_LISTOPS
 from xformer import cli
@@ -148,17 +150,23 @@ def test_local_launcher_runs_jobs_in_processes_of_their_own(train, tmp_path: Pat
     assert {read_summary(folder).seed for folder in (tmp_path / "sweep").glob("[0-9]")} == {0, 1}
 
 
+TEXT = ["data.block=32", "data.batch_size=6", "data.stride=24", "data.test_fraction=0.01"]
+
+
 @pytest.mark.slow
-def test_search_sweeper_searches(train, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("chosen", "best"), [([], max), (["task=language_modeling", *TEXT], min)], ids=["max", "min"])
+def test_search_sweeper_finds_the_best_of_what_is_monitored(
+    chosen: list[str], best: Callable[[list[float]], float], train, tmp_path: Path
+) -> None:
+    small = SMALL if chosen else FAST
     result = train(
-        "-m", *FAST, "hydra/sweeper=search", "hydra.sweeper.n_trials=2", "optimizer.lr=interval(0.0001,0.01)",
-        f"hydra.sweep.dir={tmp_path / 'sweep'}",
+        "-m", *small, *chosen, "hydra/sweeper=search", "hydra.sweeper.n_trials=2",
+        "optimizer.lr=interval(0.0001,0.01)", f"hydra.sweep.dir={tmp_path / 'sweep'}",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    assert len(list((tmp_path / "sweep").glob("[0-9]/summary.json"))) == 2
-
-
-TEXT = ["data.block=32", "data.batch_size=6", "data.stride=24", "data.test_fraction=0.01"]
+    reached = [read_summary(tmp_path / "sweep" / str(trial)).monitor.best for trial in range(2)]
+    found = OmegaConf.load(tmp_path / "sweep" / "optimization_results.yaml")
+    assert found.best_value == pytest.approx(best(reached))
 
 
 @pytest.mark.slow

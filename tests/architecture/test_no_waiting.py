@@ -1,13 +1,58 @@
 """A training step asks the device for nothing: whoever waits for an answer leaves it idle."""
 
+from contextlib import nullcontext
 from itertools import product
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.architecture import tiny
 from xformer.architecture.decoder import Decoder
 from xformer.attention.block_sparse_slots import Slots
+from xformer.benchmark.whole import Place, TrainingStep, build, composed
+from xformer.data.batch import LanguageModelingBatch
+
+CAUSAL = ("full", "local", "sparse", "bigbird", "performer", "additive", "multiplicative")
+BOTH_WAYS = (*CAUSAL, "linformer")
+POSITIONS = ("sinusoidal", "rotary", "alibi", "t5", "relative", "transformer_xl")
+
+
+class Unanswering(TorchDispatchMode):
+    """Together with the meta device, which has no values to tell: refuses the copies that are waited for."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is torch.ops.aten._to_copy.default and kwargs.get("device", args[0].device) != args[0].device:
+            assert kwargs.get("non_blocking"), f"waits for {tuple(args[0].shape)} to be copied"
+        return func(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("task", "attention", "position"),
+    [
+        *product(["language_modeling"], CAUSAL, ["learned"]),
+        *product(["masked_language_modeling"], BOTH_WAYS, ["learned"]),
+        *product(["language_modeling"], ["full"], POSITIONS),
+        *product(["language_modeling"], ["local", "sparse", "performer"], ["alibi", "t5"]),
+    ],
+)
+def test_a_step_of_training_does_not_wait(
+    task: str, attention: str, position: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the tokens to the clipped gradients, on a device of which nothing can be read."""
+    place = Place(vocabulary=64, length=32, batch=2)
+    model, plan = build(
+        composed([f"task={task}", "size=tiny", f"attention={attention}", f"position={position}"]), place
+    )
+    model.to("meta")
+    step = TrainingStep(model, lambda batch: model.step(batch).loss, plan.optimizer(model, True), place)
+    step.batch = LanguageModelingBatch(step.batch.tokens.to("meta"), step.batch.labels.to("meta"))
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)  # meta is not known to autocast
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+    step.gradients()  # what is made once
+    with Unanswering():
+        step.gradients()
 
 
 @pytest.mark.gpu

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.backends import cuda
+from torch.nn.attention import SDPBackend
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ def tell_backend(query: Tensor, key: Tensor, value: Tensor, added: Tensor | None
         return
     if _known((*_shapes(query, key, added), query.dtype, causal, query.requires_grad)):
         return
-    name = chosen(cuda.SDPAParams(query, key, value, added, 0.0, causal, False))
+    name = chosen(query, key, value, added, causal=causal)
     _write(log.warning if name == "math" else log.debug, name, query, key, added)
 
 
@@ -35,13 +35,13 @@ def tell(name: str, query: Tensor, key: Tensor, added: Tensor | None) -> None:
         _write(log.debug, name, query, key, added)
 
 
-def chosen(parameters: cuda.SDPAParams) -> str:
-    """The first kernel that may be used."""
-    if cuda.can_use_flash_attention(parameters):
-        return "flash"
-    if cuda.can_use_efficient_attention(parameters):
-        return "efficient"
-    return "cudnn" if cuda.can_use_cudnn_attention(parameters) else "math"
+def chosen(query: Tensor, key: Tensor, value: Tensor, added: Tensor | None, *, causal: bool) -> str:
+    """The kernel that `scaled_dot_product_attention` takes for these: flash, efficient, cudnn or math.
+
+    It is torch's own choice, as their order differs between generations of GPUs.
+    """
+    choice = SDPBackend(torch._fused_sdp_choice(query, key, value, added, 0.0, causal))
+    return choice.name.removesuffix("_ATTENTION").lower()
 
 
 def _shapes(*tensors: Tensor | None) -> tuple[tuple[int, ...] | None, ...]:

@@ -14,7 +14,7 @@ from xformer.errors import ConfigError, IncompatibleError
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
 from xformer.tasks.base import Outcome
-from xformer.tasks.masking import Draws, content_draws, draws, mask
+from xformer.tasks.masking import Draws, content_draws, draws, mask, sent
 from xformer.tasks.metrics import Perplexity, TokenAccuracy
 from xformer.tasks.token_prediction import TokenPrediction
 
@@ -117,4 +117,4 @@ class MaskedLanguageModeling(TokenPrediction):
         # All of the global batch's, of which each process takes the rows that its sampler gave it.
         rank, world = (self.global_rank, self.trainer.world_size) if self._trainer else (0, 1)
         drawn = draws((self.seed, *self._batch), (world * len(tokens), tokens.shape[1]))
-        return Draws(*(each[rank * len(tokens) :][: len(tokens)].to(tokens.device) for each in drawn))
+        return Draws(*(sent(each[rank * len(tokens) :][: len(tokens)], tokens.device) for each in drawn))

@@ -25,6 +25,11 @@ def draws(seed: tuple[int, ...], shape: tuple[int, int]) -> Draws:
     return Draws(*torch.rand(3, *shape, generator=generator))
 
 
+def sent(x: Tensor, device: torch.device) -> Tensor:
+    """To a device that is not waited for: from memory that the system cannot move."""
+    return (x.pin_memory() if device.type == "cuda" else x).to(device, non_blocking=True)
+
+
 def content_draws(tokens: Int[Tensor, "batch length"]) -> Draws:
     """Draws that depend, in every row, on the row's tokens alone."""
     rows = [draws(tuple(row), (1, len(row))) for row in tokens.tolist()]
