@@ -12,7 +12,15 @@ from torch import nn
 from xformer.benchmark.peers import PEERS, FlexWindow, Peer
 from xformer.benchmark.questions.attention import TORCH, crossovers, label, measure
 from xformer.benchmark.settings import settings
-from xformer.benchmark.subjects import Fused, FusedWithDenseBias, Mixing, Projected, Shape, step
+from xformer.benchmark.subjects import (
+    Fused,
+    FusedWithDenseBias,
+    FusedWithWrittenOutBias,
+    Mixing,
+    Projected,
+    Shape,
+    step,
+)
 from xformer.errors import ConfigError
 
 SHAPE = Shape(2, 8, 64, 128, causal=False)
@@ -26,15 +34,19 @@ def tensors(shape: Shape) -> tuple[torch.Tensor, ...]:
 
 
 @pytest.mark.parametrize("shape", [SHAPE, CAUSAL])
-def test_full_and_both_of_torchs_are_the_same(shape: Shape) -> None:
+def test_full_and_all_of_torchs_are_the_same(shape: Shape) -> None:
     inputs = tensors(shape)
     expected = Fused(shape)(*inputs)
     torch.testing.assert_close(Mixing({"attention": "full"}, shape)(*inputs), expected)
-    biased = FusedWithDenseBias(shape)
-    torch.testing.assert_close(biased(*inputs), expected)
+    before, by_distance, by_pair = 3, FusedWithWrittenOutBias(shape), FusedWithDenseBias(shape)
+    for biased in (by_distance, by_pair):
+        torch.testing.assert_close(biased(*inputs), expected)
     with torch.no_grad():
-        biased.table[:, shape.length - 1 - 3] = 100.0  # the key three places before
-    torch.testing.assert_close(biased(*inputs)[:, :, 3:], inputs[2][:, :, :-3], atol=1e-3, rtol=1e-3)
+        by_distance.table[:, shape.length - 1 - before] = 100.0
+        by_pair.bias.diagonal(-before, 1, 2).fill_(100.0)
+    for biased in (by_distance, by_pair):
+        mixed = biased(*inputs)[:, :, before:]
+        torch.testing.assert_close(mixed, inputs[2][:, :, :-before], atol=1e-3, rtol=1e-3)
 
 
 def test_a_window_is_the_peers_but_for_the_edge_of_its_blocks() -> None:

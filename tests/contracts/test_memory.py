@@ -156,6 +156,18 @@ def test_the_instrument_counts_what_is_alive() -> None:
     assert live.now == 0
 
 
+@torch.library.custom_op("tests::doubled_by_detour", mutates_args=())
+def doubled_by_detour(x: torch.Tensor) -> torch.Tensor:
+    return torch.cat([x, x, x, x])[: len(x)] * 2
+
+
+def test_the_instrument_sees_into_operators_written_in_python() -> None:
+    with LiveBytes() as live:
+        made = doubled_by_detour(torch.zeros(1000))
+    assert (live.now, live.peak) == (4000, 4000 + 16000 + 4000)
+    assert torch.equal(made, torch.zeros(1000))
+
+
 def test_the_instrument_leaves_out_what_was_there() -> None:
     there = torch.zeros(1000)
     with LiveBytes() as live:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._library.custom_ops import OPDEFS
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -14,8 +15,8 @@ class LiveBytes(TorchDispatchMode):
     """Counts the bytes of all storages that operations make and that are still there, and the most at any time.
 
     What an operation is given and none made, as inputs and weights are, does not count, nor does a view of it.
-    It counts inside of autograd functions and of the backward pass too. What a compiled kernel allocates for itself and
-    frees before it returns is not seen.
+    It counts inside of autograd functions, of the backward pass and of operators that are written in Python. What a
+    compiled kernel allocates for itself and frees before it returns is not seen.
 
     Attributes:
         now: bytes alive.
@@ -33,11 +34,18 @@ class LiveBytes(TorchDispatchMode):
         for tensor in tree_leaves((args, kwargs)):
             if isinstance(tensor, torch.Tensor):
                 self._given(tensor.untyped_storage())
-        result = func(*args, **(kwargs or {}))
+        result = self._run(func, args, kwargs or {})
         for tensor in tree_leaves(result):
             if isinstance(tensor, torch.Tensor):
                 self._count(tensor.untyped_storage())
         return result
+
+    def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
+        operator = OPDEFS.get(func._schema.name)
+        if operator is None:
+            return func(*args, **kwargs)
+        with self:  # which is off in here, and would not see what the operator does
+            return operator._init_fn(*args, **kwargs)
 
     def _given(self, storage: torch.UntypedStorage) -> None:
         key = storage._cdata

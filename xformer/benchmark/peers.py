@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from xformer.benchmark.subjects import FusedWithDenseBias, Shape
+from xformer.benchmark.subjects import FusedWithDenseBias, FusedWithWrittenOutBias, Shape
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -275,6 +275,13 @@ PEERS = [
         "torch",
         {"attention": "full", "position": "t5"},
         FusedWithDenseBias,
+        longest=4096,
+    ),
+    Peer(
+        "torch fused, T5's bias written out",
+        "torch",
+        {"attention": "full", "position": "t5"},
+        FusedWithWrittenOutBias,
         longest=4096,
     ),
 ]

@@ -111,7 +111,29 @@ class Fused(nn.Module):
 
 
 class FusedWithDenseBias(nn.Module):
-    """torch's fused attention with a trained bias, written out for every pair.
+    """torch's fused attention with a trained bias, a number of its own for every pair.
+
+    Args:
+        shape: of the tensors.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(shape.heads, shape.length, shape.length))
+        self.causal = shape.causal
+
+    def forward(
+        self, query: Float[Tensor, "b h n d"], key: Float[Tensor, "b h n d"], value: Float[Tensor, "b h n d"]
+    ) -> Float[Tensor, "b h n d"]:
+        """softmax(Q K^T / sqrt(d) + B) V."""
+        bias: Tensor = self.bias
+        if self.causal:
+            bias = bias.masked_fill(torch.ones_like(bias[0], dtype=torch.bool).triu(1), float("-inf"))
+        return scaled_dot_product_attention(query, key, value, attn_mask=bias[None])
+
+
+class FusedWithWrittenOutBias(nn.Module):
+    """The same with a number for every distance, as T5 has it, written out for every pair.
 
     Args:
         shape: of the tensors.
@@ -125,7 +147,7 @@ class FusedWithDenseBias(nn.Module):
     def forward(
         self, query: Float[Tensor, "b h n d"], key: Float[Tensor, "b h n d"], value: Float[Tensor, "b h n d"]
     ) -> Float[Tensor, "b h n d"]:
-        """softmax(Q K^T / sqrt(d) + B) V."""
+        """softmax(Q K^T / sqrt(d) + t[j - i]) V."""
         length = query.shape[2]
         index = torch.arange(length, device=query.device)
         bias = self.table[:, index[None] - index[:, None] + length - 1]

@@ -131,12 +131,12 @@ class TrainingStep:
 
         Only the pass forward and backward is watched; the optimiser needs less.
         """
-        counted: list[float] = []
-        extra = extra_bytes(lambda: counted.append(flops_of(self.gradients)))
+        flops = flops_of(self.gradients)
+        extra = extra_bytes(self.gradients)  # apart, as kernels may give way to others while operations are counted
         self.optimizer.step()
         state = (entry for values in self.optimizer.state.values() for entry in values.values())
         held = [*self.model.parameters(), *self.model.buffers(), *(entry for entry in state if torch.is_tensor(entry))]
-        return counted[0], extra + sum(tensor.numel() * tensor.element_size() for tensor in held)
+        return flops, extra + sum(tensor.numel() * tensor.element_size() for tensor in held)
 
     @property
     def parameters(self) -> int:
