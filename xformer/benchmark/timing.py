@@ -37,6 +37,11 @@ class Times:
         return statistics.median(b / s for b, s in zip(other, self.seconds[name], strict=True))
 
 
+def turns(steps: int, *, rounds: int, warmup: int = 1) -> int:
+    """How many turns `interleaved` takes for so many steps, the control among them."""
+    return (steps + 1) * (warmup + rounds)
+
+
 def interleaved(
     steps: Mapping[str, Callable[[], object]],
     *,

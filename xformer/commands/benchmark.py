@@ -2,6 +2,7 @@
 
 import argparse
 import pkgutil
+from dataclasses import replace
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
@@ -11,9 +12,10 @@ from xformer import benchmark
 
 def main() -> None:
     """Answer one question, print the table, and keep it with its picture."""
-    from xformer.benchmark.settings import settings
+    from xformer.benchmark.settings import recorded, settings
     from xformer.console import note
     from xformer.denormals import flush_denormals
+    from xformer.errors import ConfigError
 
     questions = [module.name for module in pkgutil.iter_modules([f"{benchmark.__path__[0]}/questions"])]
     parser = argparse.ArgumentParser(description=__doc__)
@@ -25,8 +27,12 @@ def main() -> None:
     given = parser.parse_intermixed_args()
     flush_denormals()
     config = settings(given.question, given.overrides, quick=given.quick)
-    results = import_module(f"xformer.benchmark.questions.{given.question}").measure(config, peers=given.peers)
-    results.print()
     directory = given.output or Path("outputs/benchmark") / datetime.now().strftime("%Y-%m-%d-%H-%M-%S")
+    for path in (directory, *directory.parents):
+        if path.exists() and not path.is_dir():
+            raise ConfigError(f"--output {directory} cannot be made, as {path} is a file; give a directory.")
+    results = import_module(f"xformer.benchmark.questions.{given.question}").measure(config, peers=given.peers)
+    results = replace(results, settings=recorded(config))
+    results.print()
     for path in results.save(directory):
         note(f"written    {path}")
