@@ -12,7 +12,7 @@ import torch
 
 AGAIN = "again"
 """The baseline once more, as a control: what its ratio differs from 1 is noise."""
-_MOST = 50
+_MOST = 10_000
 
 
 @dataclass(frozen=True)

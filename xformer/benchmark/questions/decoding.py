@@ -179,7 +179,7 @@ def _able(config: DictConfig) -> dict[str, float]:
             continue
         assert isinstance(task.model, Stack)
         if task.model.incremental:
-            found[name] = entry.get("longest", math.inf)
+            found[name] = float(entry.get("longest", math.inf))
     return found
 
 

@@ -57,7 +57,7 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
         f"{AGAIN}: the first once more; what its speed differs from 1 is noise.",
         meter.source,
     ]
-    return Results("training", rows, SHOWN, ("against",), plot, notes)
+    return Results("training", rows, SHOWN, ("against",), plot, notes, absent=meter.absent)
 
 
 def _models(config: DictConfig) -> Iterator[tuple[str, TrainingStep]]:
@@ -91,7 +91,11 @@ def _rows(
     product, work = _matrix_product(getattr(torch, config.dtype))
     told("taking turns")
     times = interleaved(
-        {**steps, MATMUL: product}, rounds=config.rounds, least=config.seconds, around=meter.measure, told=told
+        {**steps, MATMUL: product},
+        rounds=config.rounds,
+        least=meter.least(config.seconds),
+        around=meter.measure,
+        told=told,
     )
     first = times.baseline
     for name in (*steps, AGAIN):
