@@ -17,7 +17,7 @@ from xformer.benchmark.questions.attention import crossovers, measure
 from xformer.benchmark.settings import settings
 from xformer.benchmark.subjects import Fused, FusedWithDenseBias, Mixing, Projected, Shape, step
 from xformer.benchmark.timing import AGAIN
-from xformer.errors import ConfigError
+from xformer.errors import ConfigError, RunError
 
 SHAPE = Shape(2, 8, 64, 128, causal=False)
 BIGBIRD = Shape(2, 2, 8, 1024, causal=False)
@@ -133,6 +133,9 @@ def test_what_does_not_fit_into_memory_is_told_and_nothing_takes_the_baselines_p
     results = measure(settings("attention", sizes, quick=False), peers=False)
     assert [(row["length"], row["variant"]) for row in results.rows] == [(16, TORCH), (16, f"{AGAIN}: {TORCH}")]
     assert "memory: torch fused at 8, causal; full at 16, causal." in results.notes[-1]
+    monkeypatch.setattr(attention, "_fits", lambda module, inputs: not isinstance(module, Fused))
+    with pytest.raises(RunError, match=r"lengths=\[8, 16\] is too long: Not measured, .* torch fused at 16"):
+        measure(settings("attention", sizes, quick=False), peers=False)
 
 
 @pytest.mark.parametrize(

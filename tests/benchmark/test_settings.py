@@ -5,13 +5,16 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
+from omegaconf import DictConfig
 from rich.progress import Progress
 
 from xformer import benchmark
 from xformer.benchmark.entries import labelled
+from xformer.benchmark.questions import startup
 from xformer.benchmark.settings import READ, recorded, settings
 from xformer.commands.benchmark import main
-from xformer.errors import ConfigError
+from xformer.errors import ConfigError, RunError
 
 LOCAL = "variants=[{attention: local, window: 4}, {attention: local, window: 8}, {attention: full}]"
 
@@ -100,6 +103,9 @@ def test_what_is_recorded_has_the_parameters_of_the_files_too() -> None:
     variants = recorded(settings("attention", ["variants=[{attention: performer, features: 8}]"], quick=False))
     assert variants["dtype"] == "float32"
     assert variants["variants"] == [{"attention": "performer", "features": 8, "kernel": "exp", "redraw_interval": 1000}]
+    pair = "{attention: bigbird, random_blocks: 3, length: 1024, against: BigBird (transformers)}"
+    (found,) = recorded(settings("pairs", [f"pairs=[{pair}]"], quick=False))["pairs"]
+    assert (found["block"], found["global_blocks"]) == (64, 1)  # as the peer is built, and as the file says
 
 
 @pytest.mark.parametrize("below", ["", "folder"])
@@ -111,6 +117,16 @@ def test_a_file_in_place_of_the_output_is_found_before_anything_is_measured(
     words = ["xformer benchmark", "startup", "rounds=1000000", "--output", str(file / below)]
     monkeypatch.setattr("sys.argv", words)
     with pytest.raises(ConfigError, match=f"{file} is a file; give a directory"):
+        main()
+
+
+def test_a_device_that_is_too_small_is_said_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(config: DictConfig, *, peers: bool) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(startup, "measure", measure)
+    monkeypatch.setattr("sys.argv", ["xformer benchmark", "startup", "--output", str(tmp_path / "results")])
+    with pytest.raises(RunError, match="`startup` does not fit into the device's memory"):
         main()
 
 

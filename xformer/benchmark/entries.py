@@ -34,8 +34,9 @@ def own(entry: Entry) -> dict[str, Any]:
 
 
 def completed(entry: Entry) -> dict[str, Any]:
-    """An entry with the parameters that it leaves to its attention's file."""
-    return {**_defaults(str(entry["attention"])), **entry}
+    """An entry with the parameters that it leaves to its attention's file, or to what it is measured against."""
+    theirs = other(entry["against"]).ours if "against" in entry else {}
+    return {"attention": entry["attention"], **_defaults(entry["attention"]), **theirs, **entry}
 
 
 def label(entry: Entry) -> str:

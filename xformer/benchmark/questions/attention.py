@@ -20,6 +20,7 @@ from xformer.benchmark.results import Results, Row
 from xformer.benchmark.subjects import Fused, Mixing, Projected, Shape, step
 from xformer.benchmark.timing import AGAIN, Times, interleaved, turns
 from xformer.configuration import CONF, target
+from xformer.errors import RunError
 
 SHOWN = {
     "variant": ("variant", ""),
@@ -43,6 +44,9 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
     Args:
         config: `conf/benchmark.yaml`.
         peers: whether to measure the installed peers too, each against our variant.
+
+    Raises:
+        RunError: not even torch's fused attention fits into the device's memory.
     """
     # Numbers too small to be normal take the processor a hundred times as long, and decide nothing.
     torch.set_flush_denormal(True)
@@ -63,6 +67,8 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
     notes = [*crossovers(rows), *NOTES]
     if missing:
         notes.append(f"Not measured, as it does not fit into the device's memory: {'; '.join(missing)}.")
+    if not any(row["against"] == TORCH for row in rows):
+        raise RunError(f"lengths={list(config.lengths)} is too long: {notes[-1]}")
     return Results("attention", rows, SHOWN, SPLIT, plot, notes)
 
 
