@@ -9,8 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from xformer.benchmark.against import TORCH
+from xformer.benchmark.entries import labelled
 from xformer.benchmark.peers import PEERS, FlexWindow, Peer
-from xformer.benchmark.questions.attention import TORCH, crossovers, label, measure
+from xformer.benchmark.questions import attention
+from xformer.benchmark.questions.attention import crossovers, measure
 from xformer.benchmark.settings import settings
 from xformer.benchmark.subjects import (
     Fused,
@@ -21,7 +24,8 @@ from xformer.benchmark.subjects import (
     Shape,
     step,
 )
-from xformer.errors import ConfigError
+from xformer.benchmark.timing import AGAIN
+from xformer.errors import ConfigError, RunError
 
 SHAPE = Shape(2, 8, 64, 128, causal=False)
 BIGBIRD = Shape(2, 2, 8, 1024, causal=False)
@@ -47,6 +51,21 @@ def test_full_and_all_of_torchs_are_the_same(shape: Shape) -> None:
     for biased in (by_distance, by_pair):
         mixed = biased(*inputs)[:, :, before:]
         torch.testing.assert_close(mixed, inputs[2][:, :, :-before], atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("position", ["rotary", "transformer_xl", "t5"])
+def test_what_is_measured_is_what_lies_between_the_projections(position: str) -> None:
+    settings = {"attention": "full", "position": position}
+    mixing, projected = Mixing(settings, CAUSAL), Projected(settings, CAUSAL)
+    mixing.position = projected.position
+    for parameter in projected.position.parameters():
+        nn.init.normal_(parameter)
+    attention = projected.attention
+    for linear in (attention.query, attention.key, attention.value, attention.output):
+        nn.init.eye_(linear.weight)
+    x = torch.randn(CAUSAL.batch, CAUSAL.length, CAUSAL.d_model)
+    split = x.view(*x.shape[:2], CAUSAL.heads, CAUSAL.head_dim).transpose(1, 2)
+    torch.testing.assert_close(mixing(split, split, split).transpose(1, 2).flatten(-2), projected(x))
 
 
 def test_a_window_is_the_peers_but_for_the_edge_of_its_blocks() -> None:
@@ -110,16 +129,40 @@ def test_a_small_measurement_is_whole_and_is_kept(tmp_path: Path) -> None:
     causal = {row["variant"] for row in results.rows if row["form"] == "causal"}
     both = {row["variant"] for row in results.rows}
     assert both - causal == {"linformer"}  # which cannot be causal
-    assert {label(variant) for variant in config.variants} <= both
+    assert {name for name, _ in labelled(config, "variants")} <= both
     assert all(row["memory_bytes"] > 0 for row in results.rows)
 
 
-def test_a_crossover_is_the_length_from_which_on_all_are_faster() -> None:
-    def row(length: int, speed: float, variant: str = "local") -> dict[str, Any]:
-        return {"form": "causal", "against": TORCH, "variant": variant, "length": length, "training_speed": speed}
+def test_a_crossover_is_the_length_from_which_on_all_are_faster_than_noise() -> None:
+    def rows(variant: str, speeds: dict[int, float]) -> list[dict[str, Any]]:
+        about = {"form": "causal", "against": TORCH, "variant": variant}
+        return [{**about, "length": length, "training_speed": speed} for length, speed in speeds.items()]
 
-    rows = [row(64, 1.2), row(128, 0.9), row(256, 1.1), row(512, 3.0), row(512, 1.0, TORCH), row(512, 0.5, "additive")]
-    assert crossovers(rows) == [f"causal, trains faster than {TORCH} from length: local 256, additive none to 512."]
+    found = [
+        *rows(TORCH, {64: 1.0, 128: 1.0, 256: 1.0, 512: 1.0}),
+        *rows("local", {64: 1.2, 128: 0.9, 256: 1.11, 512: 3.0}),
+        *rows("full", {64: 1.01, 128: 1.02, 256: 1.09, 512: 1.2}),  # not further from 1 than the control
+        *rows("additive", {64: 0.5}),
+        *rows(f"{AGAIN}: {TORCH}", {64: 1.03, 128: 0.97, 256: 1.1, 512: 0.8}),
+    ]
+    whose = f"causal, trains faster than {TORCH}, by more than the noise, from length:"
+    assert crossovers(found) == [f"{whose} local 256, full none to 512, additive none to 64."]
+
+
+def test_what_does_not_fit_into_memory_is_told_and_nothing_takes_the_baselines_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fits(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> bool:
+        return isinstance(module, Fused) == (inputs[0].shape[2] > 8)
+
+    monkeypatch.setattr(attention, "_fits", fits)
+    sizes = ["lengths=[8,16]", "causal=[true]", "variants=[{attention: full}]", "rounds=1", "seconds=0", "heads=2"]
+    results = measure(settings("attention", sizes, quick=False), peers=False)
+    assert [(row["length"], row["variant"]) for row in results.rows] == [(16, TORCH), (16, f"{AGAIN}: {TORCH}")]
+    assert "memory: torch fused at 8, causal; full at 16, causal." in results.notes[-1]
+    monkeypatch.setattr(attention, "_fits", lambda module, inputs: not isinstance(module, Fused))
+    with pytest.raises(RunError, match=r"lengths=\[8, 16\] is too long: Not measured, .* torch fused at 16"):
+        measure(settings("attention", sizes, quick=False), peers=False)
 
 
 @pytest.mark.parametrize(

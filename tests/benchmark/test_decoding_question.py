@@ -11,6 +11,7 @@ from xformer.benchmark.timing import AGAIN
 from xformer.benchmark.whole import Place, build, composed
 from xformer.benchmark.whole_peers import Decoder
 from xformer.configuration import make
+from xformer.errors import ConfigError
 
 MODEL = ["task=language_modeling", "data.block=16", "size=tiny", "architecture.dropout=0.0"]
 PLACE = Place(vocabulary=50, length=16 + 5 + 1, batch=2)
@@ -62,3 +63,24 @@ def test_theirs_writes_what_reading_everything_again_would() -> None:
         logits = subject.model(tokens[:, :-1]).logits
     assert torch.equal(logits.argmax(-1)[:, 15:], tokens[:, 16:])
     assert subject.bytes == 2 * 2 * 16 * 32 * 4  # keys and values, batch, context, features, float32; one layer
+
+
+def test_what_is_held_is_of_the_type_asked_for() -> None:
+    pytest.importorskip("transformers", reason="the extra `parity` has transformers")
+    typed = [f"model=[{','.join(MODEL)}]", "variants=[{attention: full}]", "contexts=[15]", "batches=[1]", "rounds=1"]
+    held = {}
+    for dtype in ("float32", "bfloat16", "float64"):
+        config = settings("decoding", [*typed, f"dtype={dtype}", "new_tokens=1"], quick=False)
+        held[dtype] = {row["variant"]: row["state_bytes"] for row in measure(config, peers=True).rows}
+    assert held["bfloat16"][PEER] == held["float32"][PEER] / 2 == held["float64"][PEER] / 4 == 2 * 15 * 32 * 2
+    whole = {dtype: found["full"] for dtype, found in held.items()}
+    numbers = (whole["float64"] - whole["float32"]) / 4  # keys and values, with room for what is written
+    assert whole["bfloat16"] == whole["float32"] - 2 * numbers
+    assert numbers >= 2 * 16 * 32
+
+
+@pytest.mark.parametrize("more", ["", ", {attention: full, longest: 4}"])
+def test_where_nothing_decodes_that_is_said(more: str) -> None:
+    typed = [f"model=[{','.join(MODEL)}]", f"variants=[{{attention: linformer}}{more}]", "contexts=[8]"]
+    with pytest.raises(ConfigError, match="none that decodes from a state after a context of 8"):
+        measure(settings("decoding", typed, quick=False), peers=False)

@@ -38,9 +38,11 @@ def test_the_trainers_clock_stands_still_while_others_work(monkeypatch: pytest.M
 
     monkeypatch.setattr(overhead, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-    between = Between({"one": other(4.0), "two": other(16.0)})
+    told: list[float] = []
+    between = Between({"one": other(4.0), "two": other(16.0)}, lambda: told.append(now[0]))
     for step in range(WARMUP + 3):
         now[0] += 1.0
         monkeypatch.setattr(Trainer, "global_step", step + 1)
         between.on_train_batch_end(trainer, LightningModule(), None, None, step)
+    assert len(told) == WARMUP + 3
     assert between.seconds == {"one": [4.0] * 3, "two": [16.0] * 3, TRAINER: [1.0] * 3}

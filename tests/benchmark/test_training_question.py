@@ -1,16 +1,21 @@
 """What is told of a training step is true of it, and the peers are trained as ours is."""
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from tests.benchmark.test_energy import Counters
 from xformer.architecture.size import Size
+from xformer.benchmark.energy import Meter
+from xformer.benchmark.questions import training
 from xformer.benchmark.questions.training import OURS, measure
 from xformer.benchmark.settings import settings
-from xformer.benchmark.timing import AGAIN
+from xformer.benchmark.timing import AGAIN, Times, interleaved
 from xformer.benchmark.whole import Place, TrainingStep, build, composed, variant_overrides
 from xformer.benchmark.whole_peers import Decoder, TorchDecoder, gpt2, installed
 from xformer.errors import ConfigError
@@ -126,3 +131,20 @@ def test_a_task_without_tokens_to_predict_is_refused() -> None:
 def test_a_variant_is_chosen_as_for_train() -> None:
     chosen = variant_overrides({"attention": "bigbird", "block": 64, "position": "t5", "length": 9, "longest": 9})
     assert chosen == ["attention=bigbird", "position=t5", "attention.block=64"]
+
+
+def test_energy_is_that_of_turns_long_enough_for_the_counters(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+
+    def quickly(steps: dict[str, Callable[[], object]], *, least: float, **rest: Any) -> Times:
+        asked.append(least)
+        return interleaved(steps, **rest)
+
+    monkeypatch.setattr(training, "interleaved", quickly)
+    monkeypatch.setattr(Meter, "of_this_machine", lambda: Meter(Counters()))
+    typed = [WHOLE, "models=[{attention: full, length: 16}]", "vocabulary=50", "tokens=32", "rounds=1"]
+    results = measure(settings("training", typed, quick=False), peers=False)
+    assert asked == [1.0]
+    assert [row["watts"] for row in results.rows] == [120, 120]
+    for row in results.rows:
+        assert row["joules_per_token"] == pytest.approx(120 / row["tokens_per_second"])

@@ -1,7 +1,8 @@
 """The energy that a machine says it used, through Zeus: NVML's counters of GPUs and RAPL's of processors and memory.
 
 Nothing is estimated: where the machine exposes no counter, or Zeus (the extra `energy`) is not installed, the answer is
-None. A counter tells of the whole device, whoever else uses it.
+None. For a GPU without a counter Zeus would integrate samples of its power, so where there is one nothing is read at
+all. A counter tells of the whole device, whoever else uses it.
 """
 
 import logging
@@ -10,6 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
+
+LEAST = 1.0
+"""Seconds of a turn of which energy is read: counters of GPUs move about ten times a second."""
 
 
 class Meter:
@@ -30,10 +34,26 @@ class Meter:
         if find_spec("zeus") is None:
             return cls(None)
         logging.getLogger("zeus").setLevel(logging.ERROR)  # it notes every kind of device that is not there
+        from zeus.device import get_gpus
+        from zeus.device.gpu.common import ZeusGPUInitError
         from zeus.monitor import ZeusMonitor
 
-        monitor = ZeusMonitor()
-        return cls(monitor if monitor.gpu_indices or monitor.cpu_indices else None)
+        try:
+            gpus = get_gpus()
+            counted = all(gpus.supports_get_total_energy_consumption(index) for index in range(len(gpus)))
+        except ZeusGPUInitError:  # there is none
+            counted = True
+        monitor = ZeusMonitor() if counted else None  # which would begin to sample at once
+        return cls(monitor if monitor and (monitor.gpu_indices or monitor.cpu_indices) else None)
+
+    @property
+    def absent(self) -> str:
+        """What a table shows where there is no number: nothing was asked, or nothing answered."""
+        return "not read" if self._monitor is None and find_spec("zeus") is None else "not exposed"
+
+    def least(self, seconds: float) -> float:
+        """How long a turn lasts at least, if it was to last so many seconds: what counters can tell apart."""
+        return seconds if self._monitor is None else max(seconds, LEAST)
 
     @property
     def source(self) -> str:
@@ -41,7 +61,7 @@ class Meter:
         if self._monitor is None and find_spec("zeus") is None:
             return "Energy: not read, as Zeus is not installed (the extra `energy`)."
         if self._monitor is None:
-            return "Energy: this machine exposes no counter, neither NVML nor RAPL, to this user."
+            return "Energy: this machine exposes no counters, neither NVML of every GPU nor RAPL, to this user."
         gpus, cpus = self._monitor.gpu_indices, self._monitor.cpu_indices
         read = [f"NVML of GPU {', '.join(map(str, gpus))}"] if gpus else []
         read += [f"RAPL of processor {', '.join(map(str, cpus))} and its memory"] if cpus else []

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -32,6 +32,8 @@ class Results:
         split: columns of which each combination has a table of its own, under their values.
         plot: draws the rows into a file; None where there is nothing to draw.
         notes: sentences under the table.
+        settings: of the run.
+        absent: what the tables show in place of a number that there is not.
     """
 
     question: str
@@ -40,6 +42,8 @@ class Results:
     split: Sequence[str] = ()
     plot: Callable[[Sequence[Row], Path], None] | None = None
     notes: Sequence[str] = field(default=())
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    absent: str = "not exposed"
 
     def print(self) -> None:
         """The tables, on what they were measured, and the notes."""
@@ -53,7 +57,7 @@ class Results:
         for values in dict.fromkeys(tuple(row[column] for column in self.split) for row in self.rows):
             table = Table(title=self._title(values), title_justify="left")
             rows = [row for row in self.rows if tuple(row[column] for column in self.split) == values]
-            cells = [[_written(row.get(column), form) for column, (_, form) in self.shown.items()] for row in rows]
+            cells = [[self._written(row.get(column), form) for column, (_, form) in self.shown.items()] for row in rows]
             for (heading, form), column in zip(self.shown.values(), zip(*cells, strict=True), strict=True):
                 words = " ".join([heading, *column]).split()  # a narrow table breaks its lines between words
                 table.add_column(heading, justify="right" if form else "left", min_width=max(map(len, words)))
@@ -62,9 +66,17 @@ class Results:
             console.print(table)
         for note in self.notes:
             console.print(note, highlight=False, soft_wrap=True)
+        short = [f"{key} {value}" for key, value in self.settings.items() if isinstance(value, str | int | float)]
+        if short:
+            console.print(f"Settings: {', '.join(short)}; the JSON has all.", highlight=False, soft_wrap=True)
 
     def _title(self, values: tuple[object, ...]) -> str | None:
         return ", ".join(f"{column} {value}" for column, value in zip(self.split, values, strict=True)) or None
+
+    def _written(self, value: Any, form: str) -> str:
+        if value is None:
+            return self.absent
+        return format(value, form) if form else str(value)
 
     def save(self, directory: Path) -> list[Path]:
         """Write the CSV, the JSON with the machine and the versions, and the picture; returns their paths."""
@@ -77,6 +89,7 @@ class Results:
             writer.writerows(self.rows)
         content = {
             "question": self.question,
+            "settings": dict(self.settings),
             "hardware": hardware(),
             "versions": package_versions() | compared_versions(),
             "notes": list(self.notes),
@@ -97,9 +110,3 @@ def compared_versions() -> dict[str, str]:
         for name in COMPARED
         for distribution in metadata.distributions(name=name)
     }
-
-
-def _written(value: Any, form: str) -> str:
-    if value is None:
-        return "not exposed"
-    return format(value, form) if form else str(value)

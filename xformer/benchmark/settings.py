@@ -5,63 +5,105 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
+from xformer.benchmark import entries
+from xformer.benchmark.kinds import AUTOCAST, COUNT, DTYPE, ENTRY, NANOGPT, SECONDS, TRUTH, WORD, Kind, some
 from xformer.configuration import CONF, nearest
 from xformer.errors import ConfigError
 
+_TENSORS = {"dtype": DTYPE, "batch": COUNT, "heads": COUNT, "head_dim": COUNT}
+_MODEL = {"model": some(WORD), "characters": COUNT}
+READ: dict[str, dict[str, Kind]] = {
+    "attention": {
+        "rounds": COUNT,
+        "seconds": SECONDS,
+        **_TENSORS,
+        "lengths": some(COUNT),
+        "causal": some(TRUTH),
+        "variants": some(ENTRY),
+    },
+    "pairs": {"rounds": COUNT, "seconds": SECONDS, **_TENSORS, "pairs": some(ENTRY)},
+    "training": {
+        "rounds": COUNT,
+        "seconds": SECONDS,
+        "dtype": AUTOCAST,
+        "whole": some(WORD),
+        "vocabulary": COUNT,
+        "tokens": COUNT,
+        "models": some(ENTRY),
+        **_MODEL,
+        "nanogpt": NANOGPT,
+    },
+    "decoding": {
+        "rounds": COUNT,
+        "dtype": DTYPE,
+        "variants": some(ENTRY),
+        **_MODEL,
+        "contexts": some(COUNT),
+        "batches": some(COUNT),
+        "new_tokens": COUNT,
+    },
+    "overhead": {"rounds": COUNT, "model": some(WORD)},
+    "startup": {"rounds": COUNT},
+}
+"""What each question reads of the settings; it is refused any other, which it would ignore."""
+
 
 def settings(question: str, overrides: Sequence[str], *, quick: bool) -> DictConfig:
-    """Compose and check.
+    """Compose and check what a question reads.
 
     Args:
-        question: whose quick settings are meant.
+        question: whose settings are meant.
         overrides: as typed.
-        quick: whether to take them.
+        quick: whether to take its quick ones.
 
     Raises:
-        ConfigError: a key that there is not, or something that is no `key=value`.
+        ConfigError: a key that it does not read, something that is no `key=value`, or a value that cannot be measured.
     """
-    config = OmegaConf.load(CONF / "benchmark.yaml")
-    assert isinstance(config, DictConfig)
-    brief = config.pop("quick")
-    OmegaConf.set_struct(config, True)
+    whole = OmegaConf.load(CONF / "benchmark.yaml")
+    assert isinstance(whole, DictConfig)
+    config = OmegaConf.masked_copy(whole, list(READ[question]))
     if quick:
-        config.merge_with(brief[question])
+        config.merge_with(whole.quick[question])
     for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals:
-            raise ConfigError(
-                f"{override} is no setting; write key=value, with a key of {', '.join(map(str, config))}."
-            )
-        before = config.get(key) if key in config else None
-        try:
-            config.merge_with_dotlist([override])
-        except OmegaConfBaseException as error:
-            raise ConfigError(
-                f"{key}={value} cannot be set in conf/benchmark.yaml; {nearest(key.split('.')[0], map(str, config))}"
-            ) from error
-        if isinstance(before, float) and isinstance(config[key], int):
-            config[key] = float(config[key])
-        if before is not None and not isinstance(config[key], type(before)):
-            raise ConfigError(f"{override} has the wrong type: like {key}={before}, it is a {type(before).__name__}.")
+        _override(config, override, question)
+    _check(config, READ[question])
+    if "seconds" in config:
+        config.seconds = float(config.seconds)
+    OmegaConf.set_struct(config, True)
     return config
 
 
-def entries(config: DictConfig, key: str, *needed: str) -> list[dict[str, Any]]:
-    """The entries of a list of the settings.
+def _override(config: DictConfig, override: str, question: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals:
+        raise ConfigError(f"{override} is no setting; write key=value, with a key of {', '.join(map(str, config))}.")
+    top = key.split(".")[0]
+    if top not in config:
+        raise ConfigError(f"{key}={value} is nothing that `{question}` reads; {nearest(top, map(str, config))}")
+    try:
+        config.merge_with_dotlist([override])
+    except (OmegaConfBaseException, YAMLError, LookupError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{key}={value} cannot be set in conf/benchmark.yaml: {str(error).splitlines()[0].rstrip('.')}; write the "
+            "value as YAML, such as lengths=[1024,2048]."
+        ) from error
 
-    Args:
-        config: the settings.
-        key: of the list.
-        needed: what each entry has to say.
 
-    Raises:
-        ConfigError: an entry does not.
-    """
-    found = OmegaConf.to_container(config[key])
-    assert isinstance(found, list)
-    for entry in found:
-        missing = [name for name in needed if not isinstance(entry, dict) or name not in entry]
-        if missing:
-            raise ConfigError(f"{key} has {entry}, which lacks {missing[0]}; an entry says {', '.join(needed)}.")
-    return found
+def _check(config: DictConfig, kinds: dict[str, Kind]) -> None:
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    for key, kind in kinds.items():
+        kind.check(key, plain[key])
+        if key in entries.FORMS:
+            entries.check(key, plain[key])
+
+
+def recorded(config: DictConfig) -> dict[str, Any]:
+    """All settings, and those that entries leave to the files of their attentions."""
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    return {
+        key: [entries.completed(entry) for entry in value] if key in entries.FORMS else value
+        for key, value in plain.items()
+    }

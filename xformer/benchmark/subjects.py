@@ -68,8 +68,11 @@ class Mixing(nn.Module):
     def forward(
         self, query: Float[Tensor, "b h n d"], key: Float[Tensor, "b h n d"], value: Float[Tensor, "b h n d"]
     ) -> Float[Tensor, "b h n d"]:
-        """The mixed values."""
-        mixed: Tensor = self.mix(query, key, value, mask=_mask(query, self.causal), bias=self.position.bias(0))
+        """The mixed values, of rotated queries and keys where the scheme rotates."""
+        mask, bias = _mask(query, self.causal), self.position.bias(0)
+        query, key = (self.position.rotate(x, mask.query_positions) for x in (query, key))
+        query = query if bias is None else bias.shift(query)
+        mixed: Tensor = self.mix(query, key, value, mask=mask, bias=bias)
         return mixed
 
 

@@ -12,7 +12,7 @@ import torch
 
 AGAIN = "again"
 """The baseline once more, as a control: what its ratio differs from 1 is noise."""
-_MOST = 50
+_MOST = 10_000
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,11 @@ class Times:
         """How many times as fast as the baseline, or as another: the median of the rounds' own ratios."""
         other = self.seconds[against or self.baseline]
         return statistics.median(b / s for b, s in zip(other, self.seconds[name], strict=True))
+
+
+def turns(steps: int, *, rounds: int, warmup: int = 1) -> int:
+    """How many turns `interleaved` takes for so many steps, the control among them."""
+    return (steps + 1) * (warmup + rounds)
 
 
 def interleaved(

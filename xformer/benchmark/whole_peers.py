@@ -1,13 +1,14 @@
 """Other people's decoders of the size of ours: as many layers, features and heads, trained on the same tokens."""
 
 import contextlib
-import importlib.util
 import io
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -139,11 +140,9 @@ def _x_transformers(decoder: Decoder) -> nn.Module:
 def _nanogpt(decoder: Decoder, path: Path) -> nn.Module:
     file = path / "model.py" if path.is_dir() else path
     try:
-        spec = importlib.util.spec_from_file_location("nanogpt_model", file)
-        assert spec is not None
-        assert spec.loader is not None
-        module: Any = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        loader = SourceFileLoader("nanogpt_model", str(file))
+        module: Any = ModuleType(loader.name)
+        loader.exec_module(module)
         config = module.GPTConfig(
             block_size=decoder.place.length,
             vocab_size=decoder.place.vocabulary,
@@ -155,7 +154,7 @@ def _nanogpt(decoder: Decoder, path: Path) -> nn.Module:
         )
         with contextlib.redirect_stdout(io.StringIO()):  # it tells its number of parameters
             return _LossOf(module.GPT(config))
-    except (OSError, AssertionError, AttributeError) as error:
+    except (OSError, ImportError, SyntaxError, AttributeError) as error:
         raise ConfigError(
             f"nanogpt={path} is not nanoGPT's model.py ({error}); give that file or its directory."
         ) from error

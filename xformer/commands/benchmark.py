@@ -2,6 +2,7 @@
 
 import argparse
 import pkgutil
+from dataclasses import replace
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
@@ -11,22 +12,32 @@ from xformer import benchmark
 
 def main() -> None:
     """Answer one question, print the table, and keep it with its picture."""
-    from xformer.benchmark.settings import settings
+    from torch import OutOfMemoryError
+
+    from xformer.benchmark.settings import recorded, settings
     from xformer.console import note
     from xformer.denormals import flush_denormals
+    from xformer.errors import ConfigError, RunError
 
     questions = [module.name for module in pkgutil.iter_modules([f"{benchmark.__path__[0]}/questions"])]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("question", choices=questions)
     parser.add_argument("overrides", nargs="*", help="of conf/benchmark.yaml, such as lengths=[1024,2048]")
-    parser.add_argument("--quick", action="store_true", help="short lengths and few rounds: a minute")
+    parser.add_argument("--quick", action="store_true", help="short lengths and few rounds: a minute without --peers")
     parser.add_argument("--peers", action="store_true", help="measure the installed peers too")
     parser.add_argument("--output", type=Path, help="where the results go; default outputs/benchmark/DATE-TIME")
     given = parser.parse_intermixed_args()
     flush_denormals()
     config = settings(given.question, given.overrides, quick=given.quick)
-    results = import_module(f"xformer.benchmark.questions.{given.question}").measure(config, peers=given.peers)
-    results.print()
     directory = given.output or Path("outputs/benchmark") / datetime.now().strftime("%Y-%m-%d-%H-%M-%S")
+    for path in (directory, *directory.parents):
+        if path.exists() and not path.is_dir():
+            raise ConfigError(f"--output {directory} cannot be made, as {path} is a file; give a directory.")
+    question = import_module(f"xformer.benchmark.questions.{given.question}")
+    try:
+        results = replace(question.measure(config, peers=given.peers), settings=recorded(config))
+    except OutOfMemoryError as error:
+        raise RunError(f"`{given.question}` does not fit into the device's memory; ask for less at once.") from error
+    results.print()
     for path in results.save(directory):
         note(f"written    {path}")

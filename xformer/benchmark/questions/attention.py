@@ -1,6 +1,6 @@
 """Attention alone: time and memory by variant and length, against torch's fused attention and against peers."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +10,18 @@ from torch import Tensor, nn
 
 from xformer.attention.base import Attention
 from xformer.attention.capability import Capability
+from xformer.benchmark.against import TORCH
+from xformer.benchmark.entries import label, labelled, own
 from xformer.benchmark.live_bytes import extra_bytes
 from xformer.benchmark.peers import PEERS, Peer
 from xformer.benchmark.plots import by_length
 from xformer.benchmark.progress import measuring
 from xformer.benchmark.results import Results, Row
-from xformer.benchmark.settings import entries
 from xformer.benchmark.subjects import Fused, Mixing, Projected, Shape, step
-from xformer.benchmark.timing import AGAIN, Times, interleaved
+from xformer.benchmark.timing import AGAIN, Times, interleaved, turns
 from xformer.configuration import CONF, target
+from xformer.errors import RunError
 
-TORCH = "torch fused"
 SHOWN = {
     "variant": ("variant", ""),
     "forward_ms": ("forward ms", ".1f"),
@@ -43,33 +44,42 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
     Args:
         config: `conf/benchmark.yaml`.
         peers: whether to measure the installed peers too, each against our variant.
+
+    Raises:
+        RunError: not even torch's fused attention fits into the device's memory.
     """
     # Numbers too small to be normal take the processor a hundred times as long, and decide nothing.
     torch.set_flush_denormal(True)
     rows: list[Row] = []
-    with measuring() as told:
-        for shape in _shapes(config):
+    missing: list[str] = []
+    against = {shape: [peer for peer in PEERS if peers and peer.takes(shape)] for shape in _shapes(config)}
+    total = sum(
+        measured_turns(1 + len(_possible(config, shape)), config) + len(others) * measured_turns(2, config)
+        for shape, others in against.items()
+    )
+    with measuring(total) as told:
+        for shape, others in against.items():
             told(f"length {shape.length}, {shape.form}")
-            rows += _variants(config, shape, told)
-            if peers:
-                for peer in PEERS:
-                    if peer.takes(shape):
-                        rows += _against(peer, config, shape, told)
-    return Results("attention", rows, SHOWN, SPLIT, plot, [*crossovers(rows), *NOTES])
+            measurements = [_variants(config, shape, told), *(_against(peer, config, shape, told) for peer in others)]
+            for found, too_large in measurements:
+                rows += found
+                missing += [f"{name} at {shape.length}, {shape.form}" for name in too_large]
+    notes = [*crossovers(rows), *NOTES]
+    if missing:
+        notes.append(f"Not measured, as it does not fit into the device's memory: {'; '.join(missing)}.")
+    if not any(row["against"] == TORCH for row in rows):
+        raise RunError(f"lengths={list(config.lengths)} is too long: {notes[-1]}")
+    return Results("attention", rows, SHOWN, SPLIT, plot, notes)
 
 
-def _variants(config: DictConfig, shape: Shape, told: Callable[[], object]) -> Iterator[Row]:
-    subjects: dict[str, nn.Module] = {TORCH: Fused(shape)}
-    for settings in entries(config, "variants", "attention"):
-        if _possible(settings, shape):
-            subjects[label(settings)] = Mixing(settings, shape)
-    yield from measured(subjects, False, config, shape, told)
+def _variants(config: DictConfig, shape: Shape, told: Callable[[], object]) -> tuple[list[Row], list[str]]:
+    ours = {name: Mixing(variant, shape) for name, variant in _possible(config, shape).items()}
+    return measured({TORCH: Fused(shape), **ours}, False, config, shape, told)
 
 
-def _against(peer: Peer, config: DictConfig, shape: Shape, told: Callable[[], object]) -> Iterator[Row]:
+def _against(peer: Peer, config: DictConfig, shape: Shape, told: Callable[[], object]) -> tuple[list[Row], list[str]]:
     ours = Projected(peer.ours, shape) if peer.projects else Mixing(peer.ours, shape)
-    subjects = {peer.name: peer.make(shape), label(peer.ours): ours}
-    yield from measured(subjects, peer.projects, config, shape, told)
+    return measured({peer.name: peer.make(shape), label(peer.ours): ours}, peer.projects, config, shape, told)
 
 
 def measured(
@@ -78,7 +88,7 @@ def measured(
     config: DictConfig,
     shape: Shape,
     told: Callable[[], object],
-) -> Iterator[Row]:
+) -> tuple[list[Row], list[str]]:
     """A row for each of several modules on the same tensors, and one for the first again.
 
     Args:
@@ -88,14 +98,18 @@ def measured(
         shape: of the tensors.
         told: called after each turn.
 
-    On a CUDA device, what does not fit into its memory is left out.
+    Returns:
+        the rows, and the names of what does not fit into a CUDA device's memory: where that is the first, there is
+        nothing to compare with and no row.
     """
     inputs = _tensors(config, shape, projects=projects)
-    subjects = {
-        name: module for name, module in subjects.items() if _fits(module.to(inputs[0].device, inputs[0].dtype), inputs)
-    }
-    if not subjects:
-        return
+    first, *_ = subjects
+    too_large = [
+        name for name, module in subjects.items() if not _fits(module.to(inputs[0].device, inputs[0].dtype), inputs)
+    ]
+    if first in too_large:
+        return [], too_large
+    subjects = {name: module for name, module in subjects.items() if name not in too_large}
     forward, training = (
         interleaved(
             {name: step(module, inputs, training=training) for name, module in subjects.items()},
@@ -106,8 +120,12 @@ def measured(
         for training in (False, True)
     )
     memory = {name: extra_bytes(step(module, inputs, training=True)) for name, module in subjects.items()}
-    for name in (*subjects, AGAIN):
-        yield _row(name, shape, forward, training, memory)
+    return [_row(name, shape, forward, training, memory) for name in (*subjects, AGAIN)], too_large
+
+
+def measured_turns(subjects: int, config: DictConfig) -> int:
+    """How often `measured` calls `told`: forward alone and training take turns by themselves."""
+    return 2 * turns(subjects, rounds=config.rounds)
 
 
 def _fits(module: nn.Module, inputs: tuple[Tensor, ...]) -> bool:
@@ -140,21 +158,27 @@ def _row(name: str, shape: Shape, forward: Times, training: Times, memory: dict[
 
 
 def crossovers(rows: Sequence[Row]) -> list[str]:
-    """For each form, from which length on each variant trains faster than torch's fused attention."""
+    """For each form, from which length on each variant trains faster than torch's fused attention.
+
+    Faster is what exceeds the noise: a speed further from 1 than that of the control at this length, either way.
+    """
     sentences = []
+    control = f"{AGAIN}: {TORCH}"
     for form in dict.fromkeys(row["form"] for row in rows):
         speeds: dict[str, dict[int, float]] = {}
         for row in rows:
-            if (row["form"], row["against"]) == (form, TORCH) and TORCH not in row["variant"]:
+            if (row["form"], row["against"]) == (form, TORCH) and row["variant"] != TORCH:
                 speeds.setdefault(row["variant"], {})[row["length"]] = row["training_speed"]
-        found = ", ".join(f"{variant} {_faster_from(by_length)}" for variant, by_length in speeds.items())
-        sentences.append(f"{form}, trains faster than {TORCH} from length: {found}.")
+        noise = {length: max(speed, 1 / speed) for length, speed in speeds.pop(control, {}).items()}
+        found = ", ".join(f"{variant} {_faster_from(by_length, noise)}" for variant, by_length in speeds.items())
+        if found:
+            sentences.append(f"{form}, trains faster than {TORCH}, by more than the noise, from length: {found}.")
     return sentences
 
 
-def _faster_from(speeds: Mapping[int, float]) -> str:
+def _faster_from(speeds: Mapping[int, float], noise: Mapping[int, float]) -> str:
     """The shortest length from which on every one measured is faster."""
-    slower = max((length for length, speed in speeds.items() if speed <= 1), default=0)
+    slower = max((length for length, speed in speeds.items() if speed <= noise[length]), default=0)
     return str(min((length for length in speeds if length > slower), default=f"none to {max(speeds)}"))
 
 
@@ -177,14 +201,18 @@ def _shapes(config: DictConfig) -> Iterable[Shape]:
             yield Shape(config.batch, config.heads, config.head_dim, length, causal)
 
 
-def _possible(settings: Mapping[str, Any], shape: Shape) -> bool:
-    node = OmegaConf.load(CONF / "attention" / f"{settings['attention']}.yaml")
+def _possible(config: DictConfig, shape: Shape) -> dict[str, Mapping[str, Any]]:
+    return {name: own(entry) for name, entry in labelled(config, "variants") if _can(entry, shape)}
+
+
+def _can(entry: Mapping[str, Any], shape: Shape) -> bool:
+    node = OmegaConf.load(CONF / "attention" / f"{entry['attention']}.yaml")
     assert isinstance(node, DictConfig)
     found = target(node)
     assert isinstance(found, type)
     assert issubclass(found, Attention)
     able = not shape.causal or Capability.CAUSAL in found.provides
-    return able and shape.length <= int(settings.get("longest", shape.length))
+    return able and shape.length <= entry.get("longest", shape.length)
 
 
 def _tensors(config: DictConfig, shape: Shape, *, projects: bool) -> tuple[Tensor, ...]:
@@ -198,8 +226,3 @@ def _tensors(config: DictConfig, shape: Shape, *, projects: bool) -> tuple[Tenso
     return tuple(
         torch.randn(size, generator=generator).to(device, dtype).requires_grad_() for _ in range(1 if projects else 3)
     )
-
-
-def label(settings: Mapping[str, Any]) -> str:
-    """A variant and its position scheme in a word: `full+alibi`."""
-    return "+".join(str(settings[key]) for key in ("attention", "position") if key in settings)

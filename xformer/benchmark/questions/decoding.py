@@ -4,6 +4,7 @@ A context is read once, and its state is kept. Every turn takes a copy of that s
 """
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -15,19 +16,18 @@ import torch
 from omegaconf import DictConfig
 
 from xformer.architecture.stack import Stack
+from xformer.benchmark.entries import labelled
 from xformer.benchmark.plots import by_length
 from xformer.benchmark.progress import measuring
-from xformer.benchmark.questions.attention import label
 from xformer.benchmark.results import Results, Row
-from xformer.benchmark.settings import entries
-from xformer.benchmark.timing import AGAIN, interleaved
+from xformer.benchmark.timing import AGAIN, interleaved, turns
 from xformer.benchmark.whole import Place, build, composed, variant_overrides
 from xformer.benchmark.whole_peers import Decoder, gpt2
 from xformer.configuration import make
 from xformer.decoding.choice import most_likely
 from xformer.decoding.continuing import Continuing
 from xformer.decoding.writing import write
-from xformer.errors import IncompatibleError
+from xformer.errors import ConfigError, IncompatibleError
 from xformer.tasks.token_prediction import TokenPrediction
 
 PEER = "GPT-2 (transformers)"
@@ -95,10 +95,11 @@ class HuggingFace(Subject):
     Args:
         decoder: of what size.
         new: how many tokens are written.
+        dtype: of its weights and its cache.
     """
 
-    def __init__(self, decoder: Decoder, new: int) -> None:
-        self.model: Any = gpt2(decoder).to(decoder.place.device).eval()
+    def __init__(self, decoder: Decoder, new: int, dtype: torch.dtype = torch.float32) -> None:
+        self.model: Any = gpt2(decoder).to(decoder.place.device, dtype).eval()
         self.new, self.tokens = new, decoder.place.tokens(decoder.place.length - new - 1)
         with torch.no_grad():
             read = self.model(self.tokens, use_cache=True, logits_to_keep=1)
@@ -135,14 +136,29 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
     Args:
         config: `conf/benchmark.yaml`.
         peers: whether to measure Hugging Face's GPT-2 too.
+
+    Raises:
+        ConfigError: there is a context after which no variant decodes.
     """
     torch.set_flush_denormal(True)
+    theirs = peers and find_spec("transformers") is not None
+    able = _able(config)
+    found = {context: [name for name, longest in able.items() if context <= longest] for context in config.contexts}
+    for context, names in found.items():
+        if not names:
+            raise ConfigError(
+                f"variants has none that decodes from a state after a context of {context}, of "
+                f"{', '.join(name for name, _ in labelled(config, 'variants'))}; give one that does, such as "
+                "{attention: full}."
+            )
+    once = sum(turns(len(names) + theirs, rounds=config.rounds) for names in found.values())
     rows: list[Row] = []
-    with measuring() as told:
+    with measuring(len(config.batches) * once) as told:
         for batch in config.batches:
-            for context in config.contexts:
+            for context, names in found.items():
                 told(f"batch {batch}, context {context}")
-                rows += _rows(dict(_subjects(config, batch, context, peers)), config, batch, context, told)
+                subjects = dict(_subjects(config, names, batch, context, theirs))
+                rows += _rows(subjects, config, batch, context, told)
     notes = [
         f"{' '.join(config.model)}; {config.new_tokens} tokens are written after each context, greedily.",
         "speed: how many times as fast as the first variant; the median of the rounds' ratios.",
@@ -152,22 +168,33 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
     return Results("decoding", rows, SHOWN, ("batch", "context"), plot, notes)
 
 
-def _subjects(config: DictConfig, batch: int, context: int, peers: bool) -> Iterator[tuple[str, Subject]]:
-    new = config.new_tokens
-    place = Place(config.characters, context + new + 1, batch)
-    for settings in entries(config, "variants", "attention"):
-        if context > int(settings.get("longest", context)):
-            continue
+def _able(config: DictConfig) -> dict[str, float]:
+    """The variants that decode from a state, each with the longest context that it is measured after."""
+    found = {}
+    for name, entry in labelled(config, "variants"):
+        place = Place(config.characters, min(config.contexts) + config.new_tokens + 1, 1)
         try:
-            task, _ = build(composed([*config.model, *variant_overrides(settings)]), place)
+            task, _ = build(composed([*config.model, *variant_overrides(entry)]), place)
         except IncompatibleError:  # not causal
             continue
         assert isinstance(task.model, Stack)
         if task.model.incremental:
-            yield label(settings), Ours(task.eval(), place, new)
-    if peers and find_spec("transformers") is not None:
+            found[name] = float(entry.get("longest", math.inf))
+    return found
+
+
+def _subjects(
+    config: DictConfig, names: Sequence[str], batch: int, context: int, theirs: bool
+) -> Iterator[tuple[str, Subject]]:
+    new, dtype = config.new_tokens, getattr(torch, config.dtype)
+    place = Place(config.characters, context + new + 1, batch)
+    for name, entry in labelled(config, "variants"):
+        if name in names:
+            task, _ = build(composed([*config.model, *variant_overrides(entry)]), place)
+            yield name, Ours(task.eval().to(dtype), place, new)
+    if theirs:
         size = make(composed(list(config.model)).size)
-        yield PEER, HuggingFace(Decoder(size, place), new)
+        yield PEER, HuggingFace(Decoder(size, place), new, dtype)
 
 
 def _rows(

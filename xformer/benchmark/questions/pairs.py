@@ -1,25 +1,24 @@
 """Our variants, each against one other implementation, in one table: `pairs` of `conf/benchmark.yaml`."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
 
-from xformer.benchmark.peers import PEERS, Peer
+from xformer.benchmark.against import other
+from xformer.benchmark.entries import labelled, own
+from xformer.benchmark.peers import Peer
 from xformer.benchmark.plots import bars
 from xformer.benchmark.progress import measuring
-from xformer.benchmark.questions.attention import NOTES, TORCH, label, measured
+from xformer.benchmark.questions.attention import NOTES, measured, measured_turns
 from xformer.benchmark.results import Results, Row
-from xformer.benchmark.settings import entries
-from xformer.benchmark.subjects import Fused, Mixing, Projected, Shape
+from xformer.benchmark.subjects import Mixing, Projected, Shape
 from xformer.benchmark.timing import AGAIN
-from xformer.configuration import nearest
 from xformer.errors import ConfigError
 
-FUSED = Peer(TORCH, "torch", {}, Fused)
-_ABOUT = {"length", "causal", "against"}
 SHOWN = {
     "variant": ("variant", ""),
     "length": ("n", "d"),
@@ -32,53 +31,66 @@ SHOWN = {
 }
 
 
+@dataclass(frozen=True)
+class _Pair:
+    name: str
+    own: Mapping[str, Any]
+    peer: Peer
+    shape: Shape
+
+    def __str__(self) -> str:
+        return f"{self.name} against {self.peer.name} at {self.shape.length}, {self.shape.form}"
+
+    def row(self, config: DictConfig, told: Callable[[], object]) -> Iterator[Row]:
+        """How both compare; nothing where one does not fit into the device's memory."""
+        own = {**self.peer.ours, **self.own}  # what makes ours compute the same, such as how a projection is shared
+        ours = Projected(own, self.shape) if self.peer.projects else Mixing(own, self.shape)
+        subjects = {self.peer.name: self.peer.make(self.shape), self.name: ours}
+        found, too_large = measured(subjects, self.peer.projects, config, self.shape, told)
+        if not too_large:
+            rows = {row["variant"]: row for row in found}
+            again = rows[f"{AGAIN}: {self.peer.name}"]
+            yield {**rows[self.name], "against_ms": again["training_ms"], "noise": again["training_speed"]}
+
+
 def measure(config: DictConfig, *, peers: bool) -> Results:
-    """One row for each pair whose other side is installed.
+    """One row for each pair whose other side is installed and of which both sides fit into the device's memory.
 
     Args:
         config: `conf/benchmark.yaml`.
         peers: unused: every row has one.
+
+    Raises:
+        ConfigError: there is no such pair.
     """
     torch.set_flush_denormal(True)
+    pairs = [
+        _Pair(name, own(entry), other(entry["against"]), _shape(config, entry))
+        for name, entry in labelled(config, "pairs")
+    ]
+    there = [pair for pair in pairs if pair.peer.takes(pair.shape)]
     rows: list[Row] = []
-    missing: list[str] = []
-    with measuring() as told:
-        for settings in entries(config, "pairs", "attention", "length", "against"):
-            peer, shape = _other(str(settings["against"])), _shape(config, settings)
-            told(f"{label(settings)}, length {shape.length}, {shape.form}")
-            if peer.takes(shape):
-                rows += _row(settings, peer, config, shape, told)
-            else:
-                missing.append(f"{peer.name} at {shape.length}, {shape.form}")
-    notes = [*NOTES[:2], "against itself: the speed of the other side against itself; what differs from 1 is noise."]
-    if missing:
-        notes.append(f"Not measured, as it is not installed or lacks this form: {'; '.join(missing)}.")
-    return Results("pairs", rows, SHOWN, plot=plot, notes=notes)
+    too_large: list[_Pair] = []
+    with measuring(len(there) * measured_turns(2, config)) as told:
+        for pair in there:
+            told(str(pair))
+            row = list(pair.row(config, told))
+            rows += row
+            too_large += [] if row else [pair]
+    missing = _missing("it is not installed or lacks this form", [pair for pair in pairs if pair not in there])
+    missing += _missing("a side does not fit into the device's memory", too_large)
+    if not rows:
+        raise ConfigError(f"pairs has nothing that can be measured here. {' '.join(missing)}")
+    noise = "against itself: the speed of the other side against itself; what differs from 1 is noise."
+    return Results("pairs", rows, SHOWN, plot=plot, notes=[*NOTES[:2], noise, *missing])
 
 
-def _row(settings: Mapping[str, Any], peer: Peer, config: DictConfig, shape: Shape, told: Any) -> Iterator[Row]:
-    own = {key: value for key, value in settings.items() if key not in _ABOUT}
-    if peer.projects:
-        own = {**peer.ours, **own}  # what makes ours compute the same, such as how a projection is shared
-    ours = Projected(own, shape) if peer.projects else Mixing(own, shape)
-    rows = {
-        row["variant"]: row
-        for row in measured({peer.name: peer.make(shape), label(own): ours}, peer.projects, config, shape, told)
-    }
-    again = rows[f"{AGAIN}: {peer.name}"]
-    yield {**rows[label(own)], "against_ms": again["training_ms"], "noise": again["training_speed"]}
+def _missing(why: str, pairs: Sequence[_Pair]) -> list[str]:
+    return [f"Not measured, as {why}: {'; '.join(map(str, pairs))}."] if pairs else []
 
 
-def _other(name: str) -> Peer:
-    known = {peer.name: peer for peer in (FUSED, *PEERS)}
-    if name not in known:
-        raise ConfigError(f"pairs has against: {name}, which is not known; {nearest(name, known)}")
-    return known[name]
-
-
-def _shape(config: DictConfig, settings: Mapping[str, Any]) -> Shape:
-    causal = bool(settings.get("causal", False))
-    return Shape(config.batch, config.heads, config.head_dim, int(settings["length"]), causal)
+def _shape(config: DictConfig, entry: Mapping[str, Any]) -> Shape:
+    return Shape(config.batch, config.heads, config.head_dim, entry["length"], entry.get("causal", False))
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from xformer.benchmark.plots import bars
 from xformer.benchmark.progress import measuring
 from xformer.benchmark.results import Results, Row
-from xformer.benchmark.timing import AGAIN, interleaved
+from xformer.benchmark.timing import AGAIN, interleaved, turns
 from xformer.errors import RunError
 
 BASELINE = "import torch, lightning"
@@ -44,7 +44,8 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
         config: `conf/benchmark.yaml`.
         peers: unused: importing what everything is built on is the comparison.
     """
-    with tempfile.TemporaryDirectory() as folder, measuring() as told:
+    total = turns(len(COMMANDS), rounds=config.rounds, warmup=0)
+    with tempfile.TemporaryDirectory() as folder, measuring(total) as told:
         environment = {**os.environ, "XFORMER_CACHE": str(Path(folder) / "cache"), "WANDB_MODE": "offline"}
         steps = {name: _run(command, Path(folder), environment) for name, command in COMMANDS.items()}
         list(steps.values())[-1]()  # makes the data, and fills the file cache

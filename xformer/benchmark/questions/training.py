@@ -7,12 +7,11 @@ import torch
 from omegaconf import DictConfig
 
 from xformer.benchmark.energy import Meter
+from xformer.benchmark.entries import labelled
 from xformer.benchmark.plots import bars
 from xformer.benchmark.progress import measuring
-from xformer.benchmark.questions.attention import label
 from xformer.benchmark.results import Results, Row
-from xformer.benchmark.settings import entries
-from xformer.benchmark.timing import AGAIN, interleaved
+from xformer.benchmark.timing import AGAIN, interleaved, turns
 from xformer.benchmark.whole import Place, TrainingStep, build, composed, variant_overrides
 from xformer.benchmark.whole_peers import Decoder, installed
 from xformer.configuration import make
@@ -41,11 +40,14 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
     """
     torch.set_flush_denormal(True)
     meter, notes = Meter.of_this_machine(), [f"Models: {' '.join(config.whole)}."]
-    with measuring() as told:
-        rows = list(_rows(dict(_models(config)), config, meter, told))
-        if peers:
-            notes.append(f"{OURS}: {' '.join(config.model)}; all with the same tokens, loss, optimiser and clipping.")
-            rows += _rows(dict(_decoders(config)), config, meter, told)
+    tables = [dict(_models(config))]
+    if peers:
+        notes.append(f"{OURS}: {' '.join(config.model)}; all with the same tokens, loss, optimiser and clipping.")
+        tables.append(dict(_decoders(config)))
+    rows: list[Row] = []
+    with measuring(sum(turns(len(steps) + 1, rounds=config.rounds) for steps in tables)) as told:
+        for steps in tables:
+            rows += _rows(steps, config, meter, told)
     peak = max(row["peak_gflops"] for row in rows)
     notes += [
         "speed: tokens a second, against the first of each table; the median of the rounds' ratios.",
@@ -55,16 +57,16 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
         f"{AGAIN}: the first once more; what its speed differs from 1 is noise.",
         meter.source,
     ]
-    return Results("training", rows, SHOWN, ("against",), plot, notes)
+    return Results("training", rows, SHOWN, ("against",), plot, notes, absent=meter.absent)
 
 
 def _models(config: DictConfig) -> Iterator[tuple[str, TrainingStep]]:
-    for settings in entries(config, "models", "attention", "length"):
-        length = int(settings["length"])
+    for name, entry in labelled(config, "models"):
+        length = entry["length"]
         place = Place(config.vocabulary, length, max(1, config.tokens // length), getattr(torch, config.dtype))
-        task, plan = build(composed([*config.whole, *variant_overrides(settings)]), place)
+        task, plan = build(composed([*config.whole, *variant_overrides(entry)]), place)
         loss = lambda batch, task=task: task.step(batch).loss  # noqa: E731
-        yield f"{label(settings)} {length}", TrainingStep(task, loss, plan.optimizer(task, True), place)
+        yield f"{name} {length}", TrainingStep(task, loss, plan.optimizer(task, True), place)
 
 
 def _decoders(config: DictConfig) -> Iterator[tuple[str, TrainingStep]]:
@@ -89,7 +91,11 @@ def _rows(
     product, work = _matrix_product(getattr(torch, config.dtype))
     told("taking turns")
     times = interleaved(
-        {**steps, MATMUL: product}, rounds=config.rounds, least=config.seconds, around=meter.measure, told=told
+        {**steps, MATMUL: product},
+        rounds=config.rounds,
+        least=meter.least(config.seconds),
+        around=meter.measure,
+        told=told,
     )
     first = times.baseline
     for name in (*steps, AGAIN):

@@ -1,0 +1,112 @@
+"""The entries of `variants`, `models` and `pairs`: what they may say, and what tells them apart on the screen."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from xformer.benchmark.against import other, refuse_unequal
+from xformer.benchmark.kinds import COUNT, TRUTH, WORD, Kind
+from xformer.configuration import CONF, groups, nearest, validate
+from xformer.errors import ConfigError
+
+Entry = Mapping[str, Any]
+FORMS: dict[str, dict[str, Kind]] = {
+    "variants": {"longest": COUNT},
+    "models": {"length": COUNT},
+    "pairs": {"length": COUNT, "against": WORD, "causal": TRUTH},
+}
+"""By list: what an entry says besides its attention, the parameters of that, and its position scheme."""
+_OPTIONAL = {"longest", "causal"}
+_CHOICES = ("attention", "position")
+
+
+def entries(config: DictConfig, key: str) -> list[dict[str, Any]]:
+    """The entries of a list of the settings, as they were checked."""
+    found = OmegaConf.to_container(config[key])
+    assert isinstance(found, list)
+    return found
+
+
+def own(entry: Entry) -> dict[str, Any]:
+    """What an entry says of its variant alone: the attention, its parameters and the position scheme."""
+    return {key: value for key, value in entry.items() if not any(key in form for form in FORMS.values())}
+
+
+def completed(entry: Entry) -> dict[str, Any]:
+    """An entry with the parameters that it leaves to its attention's file, or to what it is measured against."""
+    theirs = other(entry["against"]).ours if "against" in entry else {}
+    return {"attention": entry["attention"], **_defaults(entry["attention"]), **theirs, **entry}
+
+
+def label(entry: Entry) -> str:
+    """A variant and its position scheme in a word: `full+alibi`."""
+    return "+".join(str(entry[key]) for key in _CHOICES if key in entry)
+
+
+def labelled(config: DictConfig, key: str) -> list[tuple[str, dict[str, Any]]]:
+    """The entries of a list, each after a label with the parameters in which its variant's differ: `local window=4`."""
+    found, names = entries(config, key), []
+    for entry in found:
+        alike = [other for other in found if label(other) == label(entry)]
+        told = [
+            f"{key}={value}"
+            for key, value in entry.items()
+            if key not in (*_CHOICES, "length", "causal", "against") and any(e.get(key) != value for e in alike)
+        ]
+        names.append(" ".join([label(entry), *told]))
+    return list(zip(names, found, strict=True))
+
+
+def check(key: str, found: Sequence[dict[str, Any]]) -> None:
+    """Check all entries of a list.
+
+    Raises:
+        ConfigError: naming the list, the entry's key and value, and what would work.
+    """
+    for number, entry in enumerate(found):
+        _check_form(key, entry)
+        _check_variant(key, entry)
+        if key == "pairs":
+            refuse_unequal(own(entry), _defaults(entry["attention"]), other(entry["against"]))
+        if entry in found[:number]:
+            raise ConfigError(f"{key} has {entry} twice; leave one out.")
+
+
+def _check_form(key: str, entry: Entry) -> None:
+    needed = ["attention", *(name for name in FORMS[key] if name not in _OPTIONAL)]
+    for name in needed:
+        if name not in entry:
+            raise ConfigError(f"{key} has {entry}, which lacks {name}; an entry says {', '.join(needed)}.")
+    for name, kind in FORMS[key].items():
+        if name in entry:
+            kind.check(f"{name} in {key}", entry[name])
+
+
+def _check_variant(key: str, entry: Entry) -> None:
+    options = groups()
+    for group in _CHOICES:
+        if group in entry and entry[group] not in options[group]:
+            raise ConfigError(
+                f"{key} has {group}: {entry[group]}, which is no option; {nearest(str(entry[group]), options[group])}"
+            )
+    parameters = {name: value for name, value in entry.items() if name not in (*_CHOICES, *FORMS[key])}
+    known = _defaults(entry["attention"])
+    for name in parameters:
+        if name not in known:
+            valid = {*known, *_CHOICES, *FORMS[key]}
+            raise ConfigError(
+                f"{key} has {name}: {entry[name]}, which attention={entry['attention']} does not take; "
+                f"{nearest(str(name), valid)}"
+            )
+    validate(OmegaConf.create({"attention": OmegaConf.merge(_file(entry["attention"]), parameters)}))
+
+
+def _defaults(attention: str) -> dict[str, Any]:
+    return {str(key): value for key, value in _file(attention).items() if not str(key).startswith("_")}
+
+
+def _file(attention: str) -> DictConfig:
+    node = OmegaConf.load(CONF / "attention" / f"{attention}.yaml")
+    assert isinstance(node, DictConfig)
+    return node

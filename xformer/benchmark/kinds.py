@@ -1,0 +1,62 @@
+"""Kinds of values that a setting of a benchmark takes."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xformer.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a value has to be.
+
+    Attributes:
+        words: that finish the sentence "it has to be ...".
+        fits: whether a value is that.
+    """
+
+    words: str
+    fits: Callable[[Any], bool]
+
+    def check(self, name: str, value: Any) -> None:
+        """Refuse what does not fit.
+
+        Args:
+            name: of the setting, as the sentence begins with it.
+            value: to check.
+
+        Raises:
+            ConfigError: naming both, and what would work.
+        """
+        if not self.fits(value):
+            raise ConfigError(f"{name}={value} cannot be measured; it has to be {self.words}.")
+
+
+def one_of(*options: str) -> Kind:
+    """One of a few words."""
+    return Kind(f"one of {', '.join(options)}", lambda value: value in options)
+
+
+def some(kind: Kind) -> Kind:
+    """A list with something in it."""
+    return Kind(
+        f"a list of at least one, each of them {kind.words}",
+        lambda value: isinstance(value, list) and bool(value) and all(map(kind.fits, value)),
+    )
+
+
+def _is_nanogpt(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and (Path(value).is_file() or (Path(value) / "model.py").is_file()))
+
+
+COUNT = Kind("a whole number, 1 or more", lambda value: type(value) is int and value > 0)
+SECONDS = Kind("a number, 0 or more", lambda value: type(value) in (int, float) and 0 <= value < math.inf)
+TRUTH = Kind("true or false", lambda value: type(value) is bool)
+WORD = Kind("a word, such as task=language_modeling", lambda value: isinstance(value, str))
+DTYPE = one_of("float32", "bfloat16", "float16", "float64")
+AUTOCAST = one_of("float32", "bfloat16", "float16")
+NANOGPT = Kind("nanoGPT's model.py, or the directory that it lies in, or null", _is_nanogpt)
+ENTRY = Kind("an entry such as {attention: full}", lambda value: isinstance(value, dict))
