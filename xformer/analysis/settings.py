@@ -1,5 +1,8 @@
 """A configuration as flat settings, `attention.rank` -> 16, without what cannot change a result."""
 
+import hashlib
+import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
@@ -11,10 +14,11 @@ _NO_RESULT = {  # how a run is started, watched and stored; the seed is the repe
     "seed", "cache", "resume", "skip_finished", "on_incompatible", "study", "logger", "experiment", "debug", "hydra",
     "callbacks.progress", "callbacks.throughput", "callbacks.last_checkpoint", "callbacks.save_on_interrupt",
     "callbacks.approximation_error", "callbacks.attention_entropy", "callbacks.effective_context",
-    "callbacks.gradient_norm", "callbacks.checkpoint.dirpath", "data.num_workers", "trainer.enable_progress_bar",
-    "trainer.enable_model_summary", "trainer.log_every_n_steps", "trainer.profiler",
+    "callbacks.gradient_norm", "callbacks.learning_rate", "callbacks.checkpoint.dirpath", "data.num_workers",
+    "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps", "trainer.profiler",
 }  # fmt: skip
 _NOT_WHERE_NULL = {"init_from"}  # runs from before there was such a key did what null does
+_WATCHERS = "probes"  # the option of `callbacks` that is several of those above
 _INSTANTIATE = {"_partial_", "_convert_", "_recursive_"}
 
 
@@ -41,6 +45,26 @@ def of_overrides(choices: Mapping[str, str], overrides: Iterable[str]) -> dict[s
     return _relevant({key.partition("@")[2] or key: _plain(yaml.safe_load(text)) for key, text in typed} | {**choices})
 
 
+def started_from(settings: Mapping[str, Value], inherited: Mapping[str, Any] | None) -> dict[str, Value]:
+    """The settings with `init_from` as what the other run was instead of where it lies.
+
+    So runs of several seeds that each start from their own seed's run are one group.
+
+    Args:
+        settings: of the run that started from another.
+        inherited: what its summary says of that; None where it says nothing.
+    """
+    if settings.get("init_from") is None:
+        return dict(settings)
+    return {**settings, "init_from": (inherited or {}).get("source") or "another run"}
+
+
+def short(settings: Mapping[str, Value]) -> str:
+    """A configuration in a word, `full-3fa2c1d0`: its attention and a hash of everything."""
+    digest = hashlib.sha256(json.dumps(sorted(settings.items())).encode()).hexdigest()[:8]
+    return f"{settings.get('attention', 'run')}-{digest}"
+
+
 def key_of(override: str) -> str:
     """What an override sets: `attention` of `+attention=full`, and the slot of `attention@cross_attention=full`."""
     key = override.lstrip("+~").partition("=")[0]
@@ -65,7 +89,15 @@ def text(value: Value) -> str:
 
 def _relevant(settings: Mapping[str, Value]) -> dict[str, Value]:
     found = {key: value for key, value in settings.items() if not {*_prefixes(key)} & _NO_RESULT}
+    if isinstance(chosen := found.get("callbacks"), str):
+        found["callbacks"] = _deciding(chosen)
     return {key: value for key, value in found.items() if value is not None or key not in _NOT_WHERE_NULL}
+
+
+def _deciding(chosen: str) -> str:
+    """Of a choice of callbacks, `['default', 'probes']`, those that decide something: `default`."""
+    options = re.findall(r"\w+", chosen)
+    return ",".join(o for o in options if o != _WATCHERS and f"callbacks.{o}" not in _NO_RESULT)
 
 
 def _prefixes(key: str) -> list[str]:
