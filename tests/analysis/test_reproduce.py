@@ -193,6 +193,21 @@ def test_cells_that_failed_are_recorded_with_their_reason(sweep: Path, make_run:
     assert str(failed) in told
 
 
+def test_a_cell_that_was_run_twice_is_recorded_once_by_its_latest_finished_run(
+    sweep: Path, make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed = {"overrides": ["attention=full", "seed=3", "logger=wandb"]}
+    latest, stopped = make_run(0.7, seed=3, **typed), make_run(None, seed=3, status="failed", error="NaN.")
+    earlier = make_run(0.75, seed=3)
+    os.utime(earlier / "summary.json", (0, 0))
+    study = Study("attentions", "Which?", "attention=full", METRIC, "1 minute", tmp_path, ("attention",))
+    record(study, load_runs([sweep]), tmp_path / "study")
+    again = [run for run in read_table(tmp_path / "study") if run.seed == 3]
+    assert [(run.name, run.value(METRIC)) for run in again] == [("study/attention=full,seed=3", 0.7)]
+    told = capsys.readouterr().out.splitlines()
+    assert told == [f"{path} is left out: {latest} is the same cell." for path in (stopped, earlier)]
+
+
 def test_the_grid_is_that_of_the_file() -> None:
     assert Study.of("listops_attentions").grid == ("attention", "seed")
 
