@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.analysis.conftest import MakeRun
+from xformer.analysis.committed import read_table, write_table
 from xformer.analysis.comparison import compare
 from xformer.analysis.figures import figures, pareto, write
 from xformer.analysis.formats import csv_text
@@ -42,6 +43,19 @@ def test_a_page_names_no_address_to_fetch_from(html: str) -> None:
     assert not re.search(r"<(?:link|script|img|iframe)[^>]*(?:src|href)=\"(?!data:)", html)
     assert "@import" not in html
     assert not re.search(r"url\((?!#)", html)
+
+
+def test_a_table_without_curves_says_what_would_give_them(html: str, sweep: Path, tmp_path: Path) -> None:
+    write_table(tmp_path / "study", load_runs([sweep]))
+    assert "No learning curves" in page(compare(read_table(tmp_path / "study")), "x")
+    assert "No learning curves" not in html
+
+
+def test_what_training_flops_are_is_said_where_they_stand(html: str, make_run: MakeRun, tmp_path: Path) -> None:
+    assert "FLOPs per token at the longest sequence times real tokens" in html
+    make_run(0.5, seed=0, flops_per_token=None, attention="sparse")
+    (run,) = (run for run in load_runs([tmp_path / "sweep"]) if run.settings["attention"] == "sparse")
+    assert "longest sequence" not in page(compare([run]), "x")
 
 
 def test_a_run_that_failed_stands_on_the_page(sweep: Path, make_run: MakeRun) -> None:
