@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from xformer.analysis.load import Run
-from xformer.analysis.settings import Value, replayed
+from xformer.analysis.settings import Value, relevant, replayed
 from xformer.configuration import cell
 from xformer.errors import DataError
 from xformer.record.summary import Monitor, Summary
@@ -116,7 +116,7 @@ def _run(folder: Path, row: Mapping[str, str], shared: Mapping[str, Any]) -> Run
         monitor=monitor if "best" in values else None,
         **shared["environments"][values["environment"]],
     )
-    return Run(f"{folder.name}/{row['run']}", settings, summary, whole=whole)
+    return Run(f"{folder.name}/{row['run']}", relevant(settings), summary, whole=whole)
 
 
 def _below(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
@@ -18,7 +17,7 @@ _NO_RESULT = {  # how a run is started, watched and stored; the seed is the repe
     "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps", "trainer.profiler",
 }  # fmt: skip
 _NOT_WHERE_NULL = {"init_from"}  # runs from before there was such a key did what null does
-_WATCHERS = "probes"  # the option of `callbacks` that is several of those above
+_NO_CHOICE = {"callbacks"}  # Hydra keeps no choice of several options; the keys below it tell what was chosen
 _INSTANTIATE = {"_partial_", "_convert_", "_recursive_"}
 
 
@@ -36,13 +35,13 @@ def of_config(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str
     flat = _flat({**config, **own})
     if flat.get("match.was") is not None:
         flat |= {str(flat["match.by"]): flat["match.was"], "match.was": None}
-    return _relevant({**choices, **flat})
+    return relevant({**choices, **flat})
 
 
 def of_overrides(choices: Mapping[str, str], overrides: Iterable[str]) -> dict[str, Value]:
     """What is known of a run that was refused before its configuration was written."""
     typed = (override.lstrip("+~").split("=", 1) for override in overrides if "=" in override)
-    return _relevant({key.partition("@")[2] or key: _plain(yaml.safe_load(text)) for key, text in typed} | {**choices})
+    return relevant({key.partition("@")[2] or key: _plain(yaml.safe_load(text)) for key, text in typed} | {**choices})
 
 
 def started_from(settings: Mapping[str, Value], inherited: Mapping[str, Any] | None) -> dict[str, Value]:
@@ -87,17 +86,11 @@ def text(value: Value) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _relevant(settings: Mapping[str, Value]) -> dict[str, Value]:
-    found = {key: value for key, value in settings.items() if not {*_prefixes(key)} & _NO_RESULT}
-    if isinstance(chosen := found.get("callbacks"), str):
-        found["callbacks"] = _deciding(chosen)
+def relevant(settings: Mapping[str, Value]) -> dict[str, Value]:
+    """Without what cannot change a result; also for settings written by a version that kept more."""
+    kept = (key for key in settings if key not in _NO_CHOICE and not {*_prefixes(key)} & _NO_RESULT)
+    found = {key: settings[key] for key in kept}
     return {key: value for key, value in found.items() if value is not None or key not in _NOT_WHERE_NULL}
-
-
-def _deciding(chosen: str) -> str:
-    """Of a choice of callbacks, `['default', 'probes']`, those that decide something: `default`."""
-    options = re.findall(r"\w+", chosen)
-    return ",".join(o for o in options if o != _WATCHERS and f"callbacks.{o}" not in _NO_RESULT)
 
 
 def _prefixes(key: str) -> list[str]:

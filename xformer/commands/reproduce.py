@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from xformer.analysis.load import Run
     from xformer.analysis.wandb_runs import LoggedRun
 
-_HOLDS = "99 % of two seeds of the cell; on the same code, versions and machine identical"
+_HOLDS = (
+    "99 % of two seeds of the cell, at least a tenth and at most all of what the seeds of all cells show; identical "
+    "where code, versions and machine are the same"
+)
 
 
 def main() -> None:
