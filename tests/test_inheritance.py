@@ -1,13 +1,15 @@
 """A run that starts from another's weights: what is taken, and what a swap then costs."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
-from xformer.build import Plan
+from xformer.build import CONFIG_FILE, Plan
 from xformer.checkpoints import newest_readable
 from xformer.errors import ConfigError, DataError
 from xformer.inheritance import inherit
@@ -50,6 +52,21 @@ def test_the_same_configuration_starts_where_the_other_run_ended(other: Path, co
     assert torch.load(newest_readable(job.directory), weights_only=True)["global_step"] == 0
     best, again = (open_run(directory).task.state_dict() for directory in (other, job.directory))
     assert all(torch.equal(best[name], again[name]) for name in best)
+
+
+def test_the_source_is_the_other_runs_configuration_whatever_its_seed_and_place(
+    other: Path, compose_job: ComposeJob, tmp_path: Path
+) -> None:
+    def source(**changed: str | int) -> str:
+        copy = shutil.copytree(other, tmp_path / "".join(map(str, changed.values())))
+        config = OmegaConf.load(copy / CONFIG_FILE)
+        for key, value in changed.items():
+            OmegaConf.update(config, key.replace("__", "."), value)
+        OmegaConf.save(config, copy / CONFIG_FILE)
+        return inherit(task_of(compose_job), copy).source
+
+    assert source(seed=1) == source(seed=2, cache="elsewhere") != source(optimizer__lr=0.5)
+    assert source(seed=3).startswith("full-")
 
 
 def test_a_swap_keeps_all_but_the_variants_own_weights(

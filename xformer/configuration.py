@@ -24,12 +24,14 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from xformer.analysis.settings import replayed
 from xformer.errors import ConfigError, XformerError
 
 CONF = Path(__file__).parent / "conf"
 ALLOWED_TARGETS = ("xformer.", "lightning.pytorch.")
 _LISTED = 12
 _LONGEST_NAME = 200
+_BETWEEN_OVERRIDES = re.compile(r",(?=[+~]*[\w./@]+=)")  # and not between the values of a list
 _NUMBERS = BeartypeConf(is_pep484_tower=True)
 _INSTANTIATE = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 _SETTINGS: dict[str, Any] = {
@@ -226,7 +228,11 @@ def make(node: DictConfig) -> Any:
 
 
 def cell(name: str) -> str:
-    """A directory's name for a cell of a sweep, from its overrides, whatever number it has in the sweep."""
+    """A directory's name for a cell of a sweep, from its overrides, whatever number it has in the sweep.
+
+    What cannot change its result is no part of the name: with another logger it is the same cell.
+    """
+    name = ",".join(replayed(_BETWEEN_OVERRIDES.split(name)))
     plain = re.sub(r"[^\w.,=@+-]+", "_", name)
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
     return plain if plain == name and len(name) <= _LONGEST_NAME else f"{plain[: _LONGEST_NAME - 9]}-{digest}"

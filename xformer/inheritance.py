@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from xformer.analysis.load import read_run
+from xformer.analysis.settings import short
 from xformer.errors import ConfigError
 from xformer.runs import best_weights, finished
 from xformer.tasks.base import Task
@@ -18,12 +20,14 @@ class Inheritance:
 
     Attributes:
         run: the directory of the other run.
+        source: the other run's configuration in a word, the same for all its seeds.
         taken: how many parameters and buffers were.
         fresh: this model's own, which keep their initial values.
         left: the other model's, for which there is no place.
     """
 
     run: str
+    source: str
     taken: int
     fresh: list[str]
     left: list[str]
@@ -59,7 +63,8 @@ def inherit(task: Task, directory: Path) -> Inheritance:
         for name in shared:
             ours[name].copy_(theirs[name])
     fresh = [name for name in ours if name not in shared]
-    return Inheritance(str(directory), len(shared), fresh, [name for name in theirs if name not in shared])
+    left = [name for name in theirs if name not in shared]
+    return Inheritance(str(directory), short(read_run(directory).settings), len(shared), fresh, left)
 
 
 def _brief(names: Iterable[str]) -> str:

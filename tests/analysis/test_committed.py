@@ -1,5 +1,6 @@
 """A committed table stands for the run directories it was written from."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,12 @@ def test_a_table_gives_the_comparison_that_its_runs_give(sweep: Path, make_run: 
             assert getattr(after.summary, field) == getattr(before.summary, field), field
     assert FORMATS["csv"](compare(back)) == FORMATS["csv"](compare(runs))
     assert list(compare(back).left_out.values()) == list(compare(runs).left_out.values())
+
+
+def test_a_table_of_a_version_that_kept_more_says_the_same(sweep: Path, tmp_path: Path) -> None:
+    runs = load_runs([sweep])
+    write_table(tmp_path / "study", [replace(run, settings={**run.settings, "callbacks": "default"}) for run in runs])
+    assert [run.settings for run in read_table(tmp_path / "study")] == [run.settings for run in runs]
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,16 @@
 
 from pathlib import Path
 
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
 from tests.analysis.conftest import MakeRun
+from xformer.analysis.comparison import compare
 from xformer.analysis.grouping import differences, group_runs, name
 from xformer.analysis.load import Run, load_runs
-from xformer.analysis.settings import text
+from xformer.analysis.settings import of_config, text
+from xformer.configuration import CONF
 from xformer.record.summary import Summary
 
 
@@ -72,3 +78,41 @@ def test_groups_that_read_alike_end_the_search() -> None:
 
 def test_a_value_that_is_null_is_not_one_that_is_missing() -> None:
     assert len(group_runs(runs({"a": None}, {}))) == 2
+
+
+def test_a_swap_started_from_each_seeds_own_run_is_one_group(make_run: MakeRun, tmp_path: Path) -> None:
+    for seed in range(3):
+        base = make_run(0.8 + 0.01 * seed, seed=seed)
+        swap = {"config": {"init_from": str(base)}, "inherited": {"run": str(base), "source": "full-1"}}
+        make_run(0.6 + 0.02 * seed, seed=seed, attention="performer", **swap)
+    full, swapped = compare(load_runs([tmp_path / "sweep"])).rows
+    assert full.difference is None
+    assert swapped.difference is not None
+    assert (swapped.name, swapped.difference.pairs) == ("attention=performer", 3)
+    for source in ("full-2", None):  # from another configuration, and by a version that did not say which
+        make_run(0.5, seed=0, attention="performer", config={"init_from": "x"}, inherited={"source": source})
+    assert len(group_runs(load_runs([tmp_path / "sweep"]))) == 4
+
+
+def test_what_only_watches_makes_no_other_configuration(make_run: MakeRun, tmp_path: Path) -> None:
+    probes, rate = {"gradient_norm": {"examples": 4}}, {"learning_rate": {"logging_interval": "step"}}
+    several = {"attention": "full"}  # Hydra tells no choice of several options
+    for choices, nodes in [({"callbacks": "default", **several}, {}), (several, probes), (several, rate)]:
+        make_run(0.5, seed=0, choices=choices, config={"callbacks": nodes})
+    assert len(group_runs(load_runs([tmp_path / "sweep"]))) == 1
+    changing = {"curriculum": {"_target_": "xformer.callbacks.curriculum.Curriculum", "steps": 1000}}
+    make_run(0.5, seed=0, choices=several, config={"callbacks": changing | probes})
+    found = differences(group_runs(load_runs([tmp_path / "sweep"])))
+    assert found.named == ("callbacks.curriculum.steps",)
+
+
+@pytest.mark.parametrize(
+    "option", [file.stem for file in (CONF / "callbacks").glob("*.yaml") if file.stem != "default"]
+)
+def test_an_option_of_callbacks_either_watches_or_decides(option: str) -> None:
+    """A new option that only watches has to be named in `settings`, or its runs are a group of their own."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        both = [compose("train", overrides=[f"callbacks={o}"]) for o in ("default", f"[default,{option}]")]
+    plain, added = (OmegaConf.to_container(config, resolve=False) for config in both)
+    same = of_config(plain, {"callbacks": "default"}) == of_config(added, {})
+    assert same == (option not in {"curriculum", "early_stopping"})

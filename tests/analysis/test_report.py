@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 
 from tests.analysis.conftest import MakeRun
+from xformer.analysis.committed import read_table, write_table
 from xformer.analysis.comparison import compare
 from xformer.analysis.figures import figures, pareto, write
 from xformer.analysis.formats import csv_text
 from xformer.analysis.load import load_runs
 from xformer.analysis.page import page
+from xformer.analysis.statistics import interval
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -41,6 +43,19 @@ def test_a_page_names_no_address_to_fetch_from(html: str) -> None:
     assert not re.search(r"<(?:link|script|img|iframe)[^>]*(?:src|href)=\"(?!data:)", html)
     assert "@import" not in html
     assert not re.search(r"url\((?!#)", html)
+
+
+def test_a_table_without_curves_says_what_would_give_them(html: str, sweep: Path, tmp_path: Path) -> None:
+    write_table(tmp_path / "study", load_runs([sweep]))
+    assert "No learning curves" in page(compare(read_table(tmp_path / "study")), "x")
+    assert "No learning curves" not in html
+
+
+def test_what_training_flops_are_is_said_where_they_stand(html: str, make_run: MakeRun, tmp_path: Path) -> None:
+    assert "FLOPs per token at the longest sequence times real tokens" in html
+    make_run(0.5, seed=0, flops_per_token=None, attention="sparse")
+    (run,) = (run for run in load_runs([tmp_path / "sweep"]) if run.settings["attention"] == "sparse")
+    assert "longest sequence" not in page(compare([run]), "x")
 
 
 def test_a_run_that_failed_stands_on_the_page(sweep: Path, make_run: MakeRun) -> None:
@@ -68,6 +83,41 @@ def test_a_metric_by_length_is_a_figure(make_run: MakeRun, tmp_path: Path) -> No
     axes = figures(compare(load_runs([tmp_path / "sweep"])))["length"].axes[0]
     assert list(axes.get_lines()[0].get_xdata()) == [128, 256]
     assert list(axes.get_lines()[0].get_ydata()) == pytest.approx([1 / 128 + 0.5, 1 / 256 + 0.5])
+
+
+def test_a_metric_by_length_begins_at_the_length_trained_at(make_run: MakeRun, tmp_path: Path) -> None:
+    for seed in range(2):
+        further = {"test/accuracy@256": 0.4, "test/accuracy@512": 0.3 + seed, "test/loss@256": 9.0}
+        text = {"config": {"data": {"block": 128}}}
+        make_run(0.5, seed=seed, metrics={"test/accuracy": 0.5 + 0.2 * seed, **further}, **text)
+    axes = figures(compare(load_runs([tmp_path / "sweep"])))["length"].axes[0]
+    assert list(axes.get_lines()[0].get_xdata()) == [128, 256, 512]
+    assert list(axes.get_lines()[0].get_ydata()) == pytest.approx([0.6, 0.4, 0.8])
+    make_run(0.5, seed=0, attention="local", config={"data": {"block": 128}})  # which was tested at no other length
+    found = compare(load_runs([tmp_path / "sweep"]))
+    assert [len(line.get_xdata()) for line in figures(found)["length"].axes[0].get_lines()] == [3, 0]
+
+
+@pytest.mark.parametrize(("method", "expected"), [("t", "t"), ("bootstrap", "bootstrap"), ("auto", "bootstrap")])
+def test_the_intervals_of_the_figures_are_those_of_the_table(
+    method: Any, expected: Any, make_run: MakeRun, tmp_path: Path
+) -> None:
+    values = [0.5 + 0.01 * seed**2 for seed in range(10)]
+    for seed, value in enumerate(values):
+        make_run(value, seed=seed)
+    found = compare(load_runs([tmp_path / "sweep"]), method=method)
+    between = interval(values, expected)
+    assert between is not None
+    drawn = figures(found)
+    (bar,) = drawn["cost"].axes[0].containers[0].lines[2]
+    assert bar.get_segments()[0][:, 1].tolist() == pytest.approx([between.low, between.high])
+    (shade,) = drawn["curves"].axes[0].collections
+    at_the_end = [y for x, y in shade.get_paths()[0].vertices if x == 3]
+    # The curve's values differ in the last bit, and so do ties among the resamples.
+    assert [min(at_the_end), max(at_the_end)] == pytest.approx([between.low, between.high], abs=0.005)
+    other = interval(values, "bootstrap" if expected == "t" else "t")
+    assert other is not None
+    assert abs(other.low - between.low) > 0.02
 
 
 def test_the_front_holds_what_nothing_beats(make_run: MakeRun, tmp_path: Path) -> None:

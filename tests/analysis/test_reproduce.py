@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from scipy import stats
 
@@ -18,7 +19,8 @@ from xformer.analysis.load import Run, load_runs, read_run
 from xformer.analysis.record import record
 from xformer.analysis.reproduce import judge, tolerance
 from xformer.analysis.study import Study
-from xformer.errors import DataError, RunError, XformerError
+from xformer.commands.reproduce import main
+from xformer.errors import ConfigError, DataError, RunError, XformerError
 
 METRIC = "test/accuracy"
 ROOT = Path(__file__).parents[2]
@@ -29,25 +31,65 @@ def committed(make_run: MakeRun) -> Run:
     return read_run(make_run(0.8, seed=0))
 
 
-def test_the_tolerance_holds_99_of_100_differences_between_two_seeds(make_run: MakeRun, tmp_path: Path) -> None:
+def test_a_cell_is_allowed_what_its_own_seeds_show_but_no_more_than_all_of_them(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
     for seed, noise in enumerate((-0.01, 0.0, 0.01)):
         make_run(0.8 + noise, seed=seed)
-        make_run(0.4 + 2 * noise, seed=seed, attention="local")
-    pooled = (2 * 0.01**2 + 2 * 0.02**2) / 4  # variances with 2 degrees of freedom each
-    expected = stats.t.ppf(0.995, 4) * (2 * pooled) ** 0.5
-    assert tolerance(load_runs([tmp_path / "sweep"]), METRIC) == pytest.approx(expected)
+        make_run(0.4 + 20 * noise, seed=seed, attention="local")
+    runs = load_runs([tmp_path / "sweep"])
+    calm, wild = (next(run for run in runs if run.settings["attention"] == name) for name in ("full", "local"))
+    pooled = (2 * 0.01**2 + 2 * 0.2**2) / 4  # variances with 2 degrees of freedom each
+    most = stats.t.ppf(0.995, 4) * (2 * pooled) ** 0.5
+    own = stats.t.ppf(0.995, 2) * 2**0.5 * 0.01
+    assert 0.1 * most < own < most
+    assert tolerance(runs, METRIC, calm) == pytest.approx(own)
+    assert tolerance(runs, METRIC, wild) == pytest.approx(most)
+
+
+def test_seeds_of_no_spread_are_allowed_a_tenth_of_the_spread_of_all(make_run: MakeRun, tmp_path: Path) -> None:
+    for seed in range(3):
+        make_run(1.0, seed=seed)
+        make_run(0.4 + 0.1 * seed, seed=seed, attention="local")
+    runs = load_runs([tmp_path / "sweep"])
+    still, other = (next(run for run in runs if run.settings["attention"] == name) for name in ("full", "local"))
+    assert tolerance(runs, METRIC, still) == pytest.approx(0.1 * tolerance(runs, METRIC, other))
+    assert tolerance(runs, METRIC, replace(still, settings={"of": "no group"})) == tolerance(runs, METRIC, other)
+
+
+def test_where_spreads_are_equal_elsewhere_fails_a_cell_at_most_2_times_in_100(make_run: MakeRun) -> None:
+    """Simulated: four groups of five seeds, and each group's next run."""
+    generator = np.random.default_rng(0)
+    template = read_run(make_run(0.5, seed=0))
+    lost = 0
+    for values in (drawn := generator.normal(size=(500, 4, 6))):
+        runs = [
+            replace(template, settings={"group": group}, summary=replace(template.summary, metrics={METRIC: value}))
+            for group, seeds in enumerate(values[:, :5])
+            for value in seeds
+        ]
+        for group in range(4):
+            first = runs[5 * group]
+            lost += abs(values[group, 5] - values[group, 0]) > tolerance(runs, METRIC, first)
+    assert 0 < lost / drawn[:, :, 0].size <= 0.02
 
 
 def test_one_seed_states_no_tolerance(committed: Run) -> None:
     with pytest.raises(DataError, match="No cell of the committed table has two seeds"):
-        tolerance([committed], METRIC)
+        tolerance([committed], METRIC, committed)
+
+
+OTHER_LOSS = {"val/accuracy": 0.8, "test/accuracy": 0.8, "test/loss": 9.9}
 
 
 @pytest.mark.parametrize(
     ("other", "word", "said"),
     [
-        ({}, "pass", "identical"),
-        ({"value": 0.805}, "pass", "it ought to be identical"),
+        ({}, "pass", "identical in every metric"),
+        ({"value": 0.805}, "fail", "every metric ought to be identical"),
+        ({"metrics": OTHER_LOSS}, "fail", "Not identical: test/loss 0.2 then, 9.9 now. Code, versions and machine are"),
+        ({"metrics": OTHER_LOSS, "versions": {"torch": "2.14"}}, "pass", "Not identical: test/loss 0.2 then, 9.9 now."),
+        ({"tokens_per_second": 1.0, "wall_seconds": 99.0, "peak_memory_bytes": 1}, "pass", "identical in every metric"),
         ({"value": 0.805, "versions": {"torch": "2.14"}}, "pass", "versions: torch 2.13 -> 2.14"),
         ({"value": 0.7}, "fail", "-0.1 from 0.8; allowed is 0.01"),
         ({"value": 0.7, "hardware": {"cpu": "Other", "cores": 4, "torch_threads": 2}}, "fail", "machine: CPU, 2 cores"),
@@ -65,6 +107,15 @@ def test_a_cell_is_judged(other: dict, word: str, said: str, committed: Run, mak
     verdict = judge(committed, again, METRIC, 0.01)
     assert verdict.word == word
     assert said in " ".join(verdict.said)
+
+
+def test_code_that_was_not_committed_is_not_known_to_be_the_same(make_run: MakeRun) -> None:
+    then, now = (read_run(make_run(v, seed=0, git={"commit": "c" * 40, "dirty": True})) for v in (0.8, 0.805))
+    verdict = judge(then, now, METRIC, 0.01)
+    assert (verdict.word, verdict.said[1]) == (
+        "pass",
+        "code: cccccccccc with changes then, cccccccccc with changes now.",
+    )
 
 
 def test_a_cell_that_was_refused_passes_when_it_is_refused_again(committed: Run) -> None:
@@ -142,6 +193,21 @@ def test_cells_that_failed_are_recorded_with_their_reason(sweep: Path, make_run:
     assert str(failed) in told
 
 
+def test_a_cell_that_was_run_twice_is_recorded_once_by_its_latest_finished_run(
+    sweep: Path, make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed = {"overrides": ["attention=full", "seed=3", "logger=wandb"]}
+    latest, stopped = make_run(0.7, seed=3, **typed), make_run(None, seed=3, status="failed", error="NaN.")
+    earlier = make_run(0.75, seed=3)
+    os.utime(earlier / "summary.json", (0, 0))
+    study = Study("attentions", "Which?", "attention=full", METRIC, "1 minute", tmp_path, ("attention",))
+    record(study, load_runs([sweep]), tmp_path / "study")
+    again = [run for run in read_table(tmp_path / "study") if run.seed == 3]
+    assert [(run.name, run.value(METRIC)) for run in again] == [("study/attention=full,seed=3", 0.7)]
+    told = capsys.readouterr().out.splitlines()
+    assert told == [f"{path} is left out: {latest} is the same cell." for path in (stopped, earlier)]
+
+
 def test_the_grid_is_that_of_the_file() -> None:
     assert Study.of("listops_attentions").grid == ("attention", "seed")
 
@@ -154,6 +220,31 @@ def test_a_launch_that_fails_does_not_pass_for_the_run_that_lies_there(
     shutil.copytree(make_run(0.8, seed=0), tmp_path / "again" / Path(committed.name).name / "run")
     with pytest.raises(RunError, match=r"did not start or was killed; .*screen\.log says why"):
         cell_again(committed, tmp_path / "again", ["no_such_key=1"])
+
+
+def reproduced(monkeypatch: pytest.MonkeyPatch, *words: str) -> object:
+    """The exit code of `xformer reproduce`."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(sys, "argv", ["reproduce", "retrieval_attentions", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code
+
+
+def test_a_directory_that_is_a_file_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"file.* cannot be written: Not a directory; give another with --directory"):
+        reproduced(monkeypatch, "--seeds", "0", "--cells", "attention=full", "--directory", str(tmp_path / "file"))
+
+
+@pytest.mark.slow
+def test_a_cell_that_does_not_start_fails_and_the_next_is_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert reproduced(monkeypatch, "no_such_key=1", "--seeds", "0", "--directory", str(tmp_path)) == 1
+    _, *cells, last = capsys.readouterr().out.splitlines()
+    assert [line.startswith("fail ") and "did not start" in line for line in cells] == [True, True]
+    assert last == "2 fail"
 
 
 MINI = """# @package _global_

@@ -2,12 +2,13 @@
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from xformer.analysis.load import Run, read_run, run_directories
 from xformer.analysis.wandb_runs import LoggedRun
-from xformer.errors import DataError, RunError
+from xformer.errors import ConfigError, DataError, RunError
 from xformer.record.summary import FILE
 from xformer.rerun import write_asked
 
@@ -20,6 +21,7 @@ def cell_again(run: Run, where: Path, overrides: Sequence[str]) -> tuple[Run, bo
 
     Raises:
         RunError: nothing was trained, and what lies there is not this run's.
+        ConfigError: nothing can be written there.
     """
     directory = where / Path(run.name).name
     words = [*run.summary.overrides, *overrides, f"hydra.sweep.dir='{directory}'", "hydra.sweep.subdir=run"]
@@ -31,17 +33,17 @@ def logged_again(run: LoggedRun, where: Path, overrides: Sequence[str]) -> tuple
 
     Raises:
         RunError: nothing was trained, and what lies there is not this run's.
+        ConfigError: nothing can be written there.
     """
-    where.mkdir(parents=True, exist_ok=True)
     choices, typed = run.summary.choices, [*run.summary.overrides, *overrides]
-    write_asked(where, run.config, choices, typed, run.source, overrides)
+    with _writable(where):
+        write_asked(where, run.config, choices, typed, run.source, overrides)
     return _launched(where, _RERUN, [str(where)])
 
 
 def _launched(directory: Path, code: str, words: Sequence[str]) -> tuple[Run, bool]:
     before = _written(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "screen.log").open("w") as screen:
+    with _writable(directory), (directory / "screen.log").open("w") as screen:
         launched = subprocess.run([sys.executable, "-c", code, *words], stdout=screen, stderr=screen, check=False)
     earlier = before is not None and _written(directory) == before
     if earlier and launched.returncode != 0:
@@ -50,6 +52,16 @@ def _launched(directory: Path, code: str, words: Sequence[str]) -> tuple[Run, bo
         return read_run(run_directories(directory)[0]), earlier
     except DataError:
         raise RunError(f"{directory.name} did not start; {directory / 'screen.log'} says why.") from None
+
+
+@contextmanager
+def _writable(directory: Path) -> Iterator[None]:
+    """Make a directory, to write into."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise ConfigError(f"{directory} cannot be written: {error.strerror}; give another with --directory.") from error
 
 
 def _written(directory: Path) -> int | None:

@@ -15,7 +15,8 @@ class Budget:
 
     Attributes:
         parameters: trainable parameters.
-        flops: FLOPs of all of training: FLOPs per token, forward and backward, times tokens.
+        flops: the model's FLOPs per token, forward and backward, at the longest sequence, times the real tokens trained
+            on. It is not what ran: padding ran too and is not counted, and in a shorter sequence attention costs less.
         tokens: real tokens trained on.
         seconds: wall time.
         memory: peak memory, in bytes.
@@ -28,6 +29,10 @@ class Budget:
     memory: float | None
 
 
+FLOPS_ARE = (
+    "Training FLOPs are FLOPs per token at the longest sequence times real tokens: padding, which ran too, is not in "
+    "them, and shorter sequences are counted as the longest."
+)
 NAMES = {
     "parameters": "parameters", "flops": "FLOPs", "tokens": "tokens", "seconds": "time", "memory": "peak memory",
 }  # fmt: skip

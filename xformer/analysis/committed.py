@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from xformer.analysis.load import Run
-from xformer.analysis.settings import Value, replayed
+from xformer.analysis.settings import Value, relevant, replayed
 from xformer.configuration import cell
 from xformer.errors import DataError
 from xformer.record.summary import Monitor, Summary
@@ -72,6 +72,12 @@ def read_table(folder: Path) -> list[Run]:
         raise DataError(f"{folder} does not hold a table of runs ({RUNS} and {SHARED}): {reason}.") from error
 
 
+def row_name(run: Run) -> str:
+    """What a run is called in the table: by its overrides, whatever directory it is in."""
+    typed = replayed(run.summary.overrides)
+    return cell(",".join(o for o in typed if not o.startswith("experiment="))) or Path(run.name).name
+
+
 def _row(run: Run, common: Mapping[str, Value], environments: list[dict[str, Any]]) -> dict[str, str]:
     summary = asdict(run.summary)
     typed = replayed(run.summary.overrides)
@@ -80,7 +86,7 @@ def _row(run: Run, common: Mapping[str, Value], environments: list[dict[str, Any
         environments.append(environment)
     monitor = run.summary.monitor
     parts: dict[str, Any] = {
-        "run": cell(",".join(o for o in typed if not o.startswith("experiment="))) or Path(run.name).name,
+        "run": row_name(run),
         **{f"config.{key}": value for key, value in run.settings.items() if not (run.whole and key in common)},
         **{key: summary[key] for key in _PLAIN},
         **{f"metrics.{key}": value for key, value in run.summary.metrics.items()},
@@ -110,7 +116,7 @@ def _run(folder: Path, row: Mapping[str, str], shared: Mapping[str, Any]) -> Run
         monitor=monitor if "best" in values else None,
         **shared["environments"][values["environment"]],
     )
-    return Run(f"{folder.name}/{row['run']}", settings, summary, whole=whole)
+    return Run(f"{folder.name}/{row['run']}", relevant(settings), summary, whole=whole)
 
 
 def _below(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The whole of what the runs say of one metric."""
+    """The whole of what the runs say of one metric; the intervals of its figures are by `method` too."""
 
     metric: Metric
     baseline: str
@@ -50,6 +50,7 @@ class Comparison:
     rows: Sequence[Row]
     left_out: Mapping[str, str]
     warnings: Sequence[str] = field(default_factory=list)
+    method: Method = "auto"
 
 
 def compare(
@@ -93,7 +94,7 @@ def compare(
             )
     warnings += unequal({row.name: row.budget for row in rows}) + mixed(used)
     label = " ".join(f"{key}={value}" for key, value in wanted.items())
-    return Comparison(chosen, label, differ, rows, left_out, warnings)
+    return Comparison(chosen, label, differ, rows, left_out, warnings, method)
 
 
 def _usable(runs: Sequence[Run], metric: Metric) -> tuple[list[Run], dict[str, str]]:

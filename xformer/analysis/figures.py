@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xformer.analysis.budget import quantity
-from xformer.analysis.comparison import Comparison, Row
+from xformer.analysis.comparison import Comparison, Method, Row
 from xformer.analysis.load import Run
-from xformer.analysis.statistics import interval
+from xformer.analysis.statistics import Interval, interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,14 +37,18 @@ def curves(comparison: Comparison) -> "Figure | None":
     runs = [run for row in comparison.rows for run in row.group.runs]
     watched = next((run.summary.monitor.name for run in runs if run.summary.monitor), None)
     lines = {row.name: _curve(row.group.runs, watched) for row in comparison.rows if watched}
-    return _lines(lines, "optimiser step", str(watched))
+    return _lines(lines, "optimiser step", str(watched), comparison.method)
 
 
 def by_length(comparison: Comparison) -> "Figure | None":
-    """The metric over the length it was measured at, from metrics such as `test/loss@512`; None where there is none."""
+    """The metric over the length it was measured at, from metrics such as `test/loss@512`; None where there is none.
+
+    `test/loss` itself stands at the length of the blocks of text that were trained on. Other data has no such length:
+    its items are of many.
+    """
     stem = comparison.metric.name.partition("@")[0]
     lines = {row.name: _lengths(row.group.runs, stem) for row in comparison.rows}
-    figure = _lines(lines, "length", stem)
+    figure = _lines(lines, "length", stem, comparison.method)
     if figure:
         figure.axes[0].set_xscale("log", base=2)
         figure.axes[0].xaxis.set_major_formatter("{x:.0f}")
@@ -58,7 +62,7 @@ def cost(comparison: Comparison) -> "Figure | None":
         return None
     figure, axes = _empty()
     for index, row in enumerate(comparison.rows):
-        x, reach = getattr(row.budget, name), _reach(list(row.values.values()))
+        x, reach = getattr(row.budget, name), _reach(row.mean, row.interval)
         look = _look(index) | {"linestyle": "none", "capsize": 3}
         axes.errorbar([x], [row.mean], yerr=[[r] for r in reach], label=row.name, **look)
     front = pareto(comparison, name)
@@ -115,14 +119,17 @@ def _curve(runs: Sequence[Run], metric: str | None) -> Points:
 def _lengths(runs: Sequence[Run], stem: str) -> Points:
     found: dict[int, list[float]] = {}
     for run in runs:
-        for name, value in run.summary.metrics.items():
-            base, _, length = name.partition("@")
-            if base == stem and length.isdigit() and value is not None:
-                found.setdefault(int(length), []).append(value)
+        at = {name.removeprefix(f"{stem}@"): value for name, value in run.summary.metrics.items() if "@" in name}
+        further = {int(length): value for length, value in at.items() if length.isdigit()}
+        block = run.settings.get("data.block")
+        trained = {block: run.value(stem)} if further and isinstance(block, int) else {}
+        for length, value in {**trained, **further}.items():
+            if value is not None:
+                found.setdefault(length, []).append(value)
     return [(float(length), found[length]) for length in sorted(found)]
 
 
-def _lines(lines: Mapping[str, Points], x: str, y: str) -> "Figure | None":
+def _lines(lines: Mapping[str, Points], x: str, y: str, method: Method) -> "Figure | None":
     if not any(lines.values()):
         return None
     figure, axes = _empty()
@@ -130,7 +137,7 @@ def _lines(lines: Mapping[str, Points], x: str, y: str) -> "Figure | None":
         where, means = [step for step, _ in points], [sum(values) / len(values) for _, values in points]
         look = _look(index)
         axes.plot(where, means, label=name, markersize=4, **look)
-        reach = [_reach(values) for _, values in points]
+        reach = [_reach(mean, interval(values, method)) for mean, (_, values) in zip(means, points, strict=True)]
         low = [mean - below for mean, (below, _) in zip(means, reach, strict=True)]
         high = [mean + above for mean, (_, above) in zip(means, reach, strict=True)]
         axes.fill_between(where, low, high, color=look["color"], alpha=0.12, linewidth=0)
@@ -138,9 +145,8 @@ def _lines(lines: Mapping[str, Points], x: str, y: str) -> "Figure | None":
     return figure
 
 
-def _reach(values: Sequence[float]) -> tuple[float, float]:
+def _reach(mean: float, found: Interval | None) -> tuple[float, float]:
     """How far the interval goes below and above the mean."""
-    found, mean = interval(values, "t"), sum(values) / len(values)
     return (max(0.0, mean - found.low), max(0.0, found.high - mean)) if found else (0.0, 0.0)  # never -1e-17
 
 

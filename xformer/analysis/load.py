@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from xformer.analysis.settings import Value, of_config, of_overrides
+from xformer.analysis.settings import Value, of_config, of_overrides, started_from
 from xformer.build import CONFIG_FILE
 from xformer.configuration import slots
 from xformer.errors import DataError
@@ -105,8 +105,10 @@ def read_run(directory: Path) -> Run:
     else:
         summary = _killed(_yaml(directory / _HYDRA), config)
     if config is None:
-        return Run(str(directory), of_overrides(summary.choices, summary.overrides), summary, directory, whole=False)
-    return Run(str(directory), of_config(config, summary.choices), summary, directory)
+        settings = of_overrides(summary.choices, summary.overrides)
+    else:
+        settings = of_config(config, summary.choices)
+    return Run(str(directory), started_from(settings, summary.inherited), summary, directory, config is not None)
 
 
 def _killed(started: Any, config: Any) -> Summary:

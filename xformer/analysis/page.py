@@ -13,6 +13,11 @@ _CAPTIONS = {
     "length": "The metric by the length it was measured at. Mean over seeds, 95 % interval shaded.",
 }
 
+_NO_CURVES = (
+    "No learning curves: none of these runs has its metrics.csv here. A committed table holds final values alone; "
+    "curves come with run directories (python train.py -m experiment=STUDY makes a study's) or with --wandb."
+)
+
 _CSS = """
 :root { color-scheme: light; }
 * { box-sizing: border-box; }
@@ -61,6 +66,7 @@ def page(comparison: Comparison, title: str) -> str:
     """The whole page: findings, table, warnings, figures, what differs and what is held equal."""
     said = findings(comparison) or [f"{row.name}: {row.mean:.4f} {comparison.metric.name}" for row in comparison.rows]
     warnings = warned(comparison)
+    drawn = {name: svg(figure, name) for name, figure in figures(comparison).items()}
     parts = [
         f"<h1>{escape(title)}</h1>",
         _list(said),
@@ -68,7 +74,8 @@ def page(comparison: Comparison, title: str) -> str:
         _scrolled("Comparison", _table(comparison)),
         '<div class="notes">' + _list(notes(comparison)) + "</div>",
         f'<section class="warnings" aria-label="Warnings">{_list(warnings)}</section>' if warnings else "",
-        '<div class="figures">' + "".join(_figure(name, drawn) for name, drawn in _drawn(comparison)) + "</div>",
+        '<div class="figures">' + "".join(_figure(name, picture) for name, picture in drawn.items()) + "</div>",
+        "" if "curves" in drawn else f'<p class="notes">{escape(_NO_CURVES)}</p>',
         "<h2>What differs</h2>",
         '<div class="scroll" role="region" aria-label="Settings" tabindex="0">'
         + _configurations(comparison)
@@ -148,10 +155,6 @@ def _runs(comparison: Comparison) -> str:
         for row in comparison.rows for run in row.group.runs
     ]  # fmt: skip
     return _plain_table(["group", "seed", comparison.metric.name, "data", "run"], rows)
-
-
-def _drawn(comparison: Comparison) -> list[tuple[str, str]]:
-    return [(name, svg(figure, name)) for name, figure in figures(comparison).items()]
 
 
 def _figure(name: str, drawn: str) -> str:

@@ -4,7 +4,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from xformer.analysis.committed import RUNS, SHARED, write_table
+from xformer import console
+from xformer.analysis.committed import RUNS, SHARED, row_name, write_table
 from xformer.analysis.comparison import compare
 from xformer.analysis.figures import write
 from xformer.analysis.formats import markdown
@@ -12,6 +13,7 @@ from xformer.analysis.load import Run
 from xformer.analysis.study import Study
 from xformer.analysis.table import findings
 from xformer.errors import DataError
+from xformer.record.summary import FILE as SUMMARY
 
 _BEGIN, _END = "<!-- findings -->", "<!-- /findings -->"
 _BLOCK = re.compile(f"{_BEGIN}.*{_END}", re.DOTALL)
@@ -28,6 +30,7 @@ def record(study: Study, runs: Sequence[Run], folder: Path | None = None) -> lis
             findings; nothing is written.
     """
     study.refuse_others(runs)
+    runs, repeated = once(runs)
     folder = folder or study.folder
     comparison = compare(runs, study.metric, study.baseline)
     readme = folder / "README.md"
@@ -35,6 +38,8 @@ def record(study: Study, runs: Sequence[Run], folder: Path | None = None) -> lis
     if not _BLOCK.search(text):
         raise DataError(f"{readme} has no place for the findings: write the lines {_BEGIN} and {_END} into it.")
     write_table(folder, runs)
+    for sentence in repeated:
+        console.note(sentence)
     drawn = write(comparison, folder)
     pictures = "\n".join(f"![{path.stem}]({path.name})" for path in drawn if path.suffix == ".svg")
     said = "\n".join(f"- {sentence}" for sentence in findings(comparison))
@@ -42,6 +47,21 @@ def record(study: Study, runs: Sequence[Run], folder: Path | None = None) -> lis
     block = f"{_BEGIN}\n{said}\n\n{table}\n\n{pictures}\n{_END}"
     readme.write_text(_BLOCK.sub(lambda _: block, text), encoding="utf-8")
     return [folder / RUNS, folder / SHARED, readme, *drawn]
+
+
+def once(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+    """Each cell once, by its latest run that finished where one did; and a sentence for each other run."""
+    ordered = sorted(runs, key=lambda run: (run.summary.status == "finished", _ended(run)))
+    kept = {row_name(run): run for run in ordered}
+    pairs = [(run, kept[row_name(run)]) for run in runs]
+    said = [f"{run.name} is left out: {other.name} is the same cell." for run, other in pairs if run is not other]
+    return [run for run, other in pairs if run is other], said
+
+
+def _ended(run: Run) -> int:
+    """When its summary was written; 0 where there is none."""
+    file = run.directory / SUMMARY if run.directory else None
+    return file.stat().st_mtime_ns if file and file.exists() else 0
 
 
 def _frame(study: Study) -> str:

@@ -1,9 +1,13 @@
 """A committed table against runs made again: pass, fail or changed.
 
-The tolerance comes from the seeds' spread. Where code, versions and machine are the same, a cell is bit-identical; on
-another machine rounding differs, and a run becomes what another seed would have made of it. Two such runs differ by a
-normal variable of standard deviation s sqrt(2), with s the spread over seeds, pooled over the study's groups; the
-tolerance holds 99 % of such differences: t(0.995, df) s sqrt(2).
+Where code, versions and machine are the same, a cell is bit-identical: whatever metric is another number fails it.
+Elsewhere rounding differs, and a run becomes what another seed would have made of it. Two such runs differ by a normal
+variable of standard deviation s sqrt(2), with s the spread over seeds, and 99 % of such differences are within
+t(0.995, df) s sqrt(2). A cell is allowed that of its own group's seeds, but
+
+- no more than that of the spread pooled over all groups, because t of few seeds is wide. Where the spreads are equal
+  each of the two holds 99 %, so both hold 98 % at least;
+- no less than a tenth of it, because seeds that all gave one number do not show that another machine will.
 """
 
 import math
@@ -23,6 +27,8 @@ from xformer.errors import DataError
 from xformer.record.provenance import git_state
 
 _HELD = 0.99
+_LEAST = 0.1  # of the pooled tolerance
+_SAME = ("train/", "val/", "test/")  # what is one number wherever code, versions and machine are
 Word = Literal["pass", "fail", "changed"]
 
 
@@ -35,19 +41,26 @@ class Verdict:
     said: tuple[str, ...]
 
 
-def tolerance(runs: Sequence[Run], metric: str) -> float:
+def tolerance(runs: Sequence[Run], metric: str, cell: Run) -> float:
     """How far a cell may be from its committed value.
 
     Raises:
         DataError: no group has two seeds, so that nothing is known of their spread.
     """
-    groups = [[v for run in group.runs if (v := run.value(metric)) is not None] for group in group_runs(runs)]
-    freedom = sum(len(values) - 1 for values in groups if values)
-    if freedom < 1:
+    known = [run for run in runs if run.value(metric) is not None]
+    groups = [[float(run.value(metric) or 0.0) for run in group.runs] for group in group_runs(known)]
+    if all(len(values) < 2 for values in groups):
         raise DataError(f"No cell of the committed table has two seeds with a {metric}: no tolerance can be stated.")
-    squares = sum(float(np.var(values)) * len(values) for values in groups if values)
-    reach = float(special.stdtrit(freedom, 1 - (1 - _HELD) / 2))
-    return reach * math.sqrt(squares / freedom) * math.sqrt(2)
+    pooled = _within(groups)
+    own = [float(run.value(metric) or 0.0) for run in known if run.settings == cell.settings]
+    return max(min(_within([own]), pooled), _LEAST * pooled) if len(own) > 1 else pooled
+
+
+def _within(groups: Sequence[Sequence[float]]) -> float:
+    """What holds 99 % of the differences between two runs of a group, whose spread is that of all groups."""
+    freedom = sum(len(values) - 1 for values in groups)
+    squares = sum(float(np.var(values)) * len(values) for values in groups)
+    return float(special.stdtrit(freedom, 1 - (1 - _HELD) / 2)) * math.sqrt(2 * squares / freedom)
 
 
 def judge(committed: Run, again: Run, metric: str, allowed: float) -> Verdict:
@@ -67,12 +80,23 @@ def judge(committed: Run, again: Run, metric: str, allowed: float) -> Verdict:
     if was is None or now is None:
         word = "pass" if was is now else "fail"
         return Verdict(committed.name, word, (f"{metric}: {was} then, {now} now.",))
-    if was == now:
-        return Verdict(committed.name, "pass", (f"{metric} {now:.6g}, identical.", *elsewhere))
+    others = _unequal(committed, again, metric)
+    if was == now and not others:
+        return Verdict(committed.name, "pass", (f"{metric} {now:.6g}, identical in every metric.", *elsewhere))
     said = f"{metric} {now:.6g}, {now - was:+.3g} from {was:.6g}; allowed is {allowed:.3g}."
+    if others:
+        said += f" Not identical: {', '.join(others)}."
     if not elsewhere:
-        said += " Code, versions and machine are the same: it ought to be identical."
+        same = "Code, versions and machine are the same: every metric ought to be identical."
+        return Verdict(committed.name, "fail", (said, same))
     return Verdict(committed.name, "pass" if abs(now - was) <= allowed else "fail", (said, *elsewhere))
+
+
+def _unequal(committed: Run, again: Run, metric: str) -> list[str]:
+    """The other committed metrics that are another number now; times and memory are never the same."""
+    found = {name: (was, again.value(name)) for name, was in committed.summary.metrics.items() if was is not None}
+    of_result = {name: pair for name, pair in found.items() if name.startswith(_SAME) and name != metric}
+    return [f"{name} {was:.6g} then, {text(now)} now" for name, (was, now) in of_result.items() if was != now]
 
 
 def changes(committed: Run, again: Run) -> tuple[str, ...]:
@@ -90,9 +114,9 @@ def changes(committed: Run, again: Run) -> tuple[str, ...]:
 
 
 def environment(committed: Run, again: Run) -> tuple[str, ...]:
-    """What differs in code, versions and machine."""
+    """What differs in code, versions and machine, or may: what was not committed may have been anything."""
     then, now, found = committed.summary, again.summary, []
-    if then.git != now.git:
+    if then.git != now.git or not then.git.get("commit") or then.git.get("dirty"):
         found.append(f"code: {_code(committed)} then, {_code(again)} now.")
     packages = sorted({*then.versions, *now.versions})
     moved = [p for p in packages if then.versions.get(p) != now.versions.get(p)]

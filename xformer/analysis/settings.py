@@ -1,5 +1,7 @@
 """A configuration as flat settings, `attention.rank` -> 16, without what cannot change a result."""
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
@@ -11,10 +13,11 @@ _NO_RESULT = {  # how a run is started, watched and stored; the seed is the repe
     "seed", "cache", "resume", "skip_finished", "on_incompatible", "study", "logger", "experiment", "debug", "hydra",
     "callbacks.progress", "callbacks.throughput", "callbacks.last_checkpoint", "callbacks.save_on_interrupt",
     "callbacks.approximation_error", "callbacks.attention_entropy", "callbacks.effective_context",
-    "callbacks.gradient_norm", "callbacks.checkpoint.dirpath", "data.num_workers", "trainer.enable_progress_bar",
-    "trainer.enable_model_summary", "trainer.log_every_n_steps", "trainer.profiler",
+    "callbacks.gradient_norm", "callbacks.learning_rate", "callbacks.checkpoint.dirpath", "data.num_workers",
+    "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps", "trainer.profiler",
 }  # fmt: skip
 _NOT_WHERE_NULL = {"init_from"}  # runs from before there was such a key did what null does
+_NO_CHOICE = {"callbacks"}  # Hydra keeps no choice of several options; the keys below it tell what was chosen
 _INSTANTIATE = {"_partial_", "_convert_", "_recursive_"}
 
 
@@ -32,13 +35,33 @@ def of_config(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str
     flat = _flat({**config, **own})
     if flat.get("match.was") is not None:
         flat |= {str(flat["match.by"]): flat["match.was"], "match.was": None}
-    return _relevant({**choices, **flat})
+    return relevant({**choices, **flat})
 
 
 def of_overrides(choices: Mapping[str, str], overrides: Iterable[str]) -> dict[str, Value]:
     """What is known of a run that was refused before its configuration was written."""
     typed = (override.lstrip("+~").split("=", 1) for override in overrides if "=" in override)
-    return _relevant({key.partition("@")[2] or key: _plain(yaml.safe_load(text)) for key, text in typed} | {**choices})
+    return relevant({key.partition("@")[2] or key: _plain(yaml.safe_load(text)) for key, text in typed} | {**choices})
+
+
+def started_from(settings: Mapping[str, Value], inherited: Mapping[str, Any] | None) -> dict[str, Value]:
+    """The settings with `init_from` as what the other run was instead of where it lies.
+
+    So runs of several seeds that each start from their own seed's run are one group.
+
+    Args:
+        settings: of the run that started from another.
+        inherited: what its summary says of that; None where it says nothing.
+    """
+    if settings.get("init_from") is None:
+        return dict(settings)
+    return {**settings, "init_from": (inherited or {}).get("source") or "another run"}
+
+
+def short(settings: Mapping[str, Value]) -> str:
+    """A configuration in a word, `full-3fa2c1d0`: its attention and a hash of everything."""
+    digest = hashlib.sha256(json.dumps(sorted(settings.items())).encode()).hexdigest()[:8]
+    return f"{settings.get('attention', 'run')}-{digest}"
 
 
 def key_of(override: str) -> str:
@@ -63,8 +86,10 @@ def text(value: Value) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _relevant(settings: Mapping[str, Value]) -> dict[str, Value]:
-    found = {key: value for key, value in settings.items() if not {*_prefixes(key)} & _NO_RESULT}
+def relevant(settings: Mapping[str, Value]) -> dict[str, Value]:
+    """Without what cannot change a result; also for settings written by a version that kept more."""
+    kept = (key for key in settings if key not in _NO_CHOICE and not {*_prefixes(key)} & _NO_RESULT)
+    found = {key: settings[key] for key in kept}
     return {key: value for key, value in found.items() if value is not None or key not in _NOT_WHERE_NULL}
 
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from xformer.analysis.budget import Budget, quantity
+from xformer.analysis.budget import FLOPS_ARE, Budget, quantity
 from xformer.analysis.comparison import Comparison, Row
 
 
@@ -53,6 +53,8 @@ def notes(comparison: Comparison) -> list[str]:
             f"Differences are paired on equal seeds; p by the paired t test, corrected for {tested} "
             f"comparison{'s' * (tested > 1)} (Holm); better or worse at p <= 0.05."
         )
+    if any(row.budget.flops is not None for row in comparison.rows):
+        found.append(FLOPS_ARE)
     summaries = [run.summary for row in comparison.rows for run in row.group.runs]
     for metric in dict.fromkeys(summary.floor_of for summary in summaries):
         of_it = [summary.floors for summary in summaries if summary.floor_of == metric]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xformer.analysis.load import Run
-from xformer.analysis.settings import of_config
+from xformer.analysis.settings import of_config, started_from
 from xformer.errors import DataError
 from xformer.logging.wandb import RECORD, has_key
 from xformer.record.summary import Monitor, Summary, of_json
@@ -123,8 +123,8 @@ def _run(project: str, remote: Any) -> LoggedRun:
     config = json.loads(began["config"]) if "config" in began else logged
     ended = remote.summary_metrics.get(RECORD)
     summary = of_json(ended) if ended else _unfinished(remote, {"seed": config["seed"], **began})
-    whole = of_config(config, summary.choices)
-    return LoggedRun(f"{project}/{remote.id}", whole, summary, None, True, config, began.get("directory"), remote)
+    settings = started_from(of_config(config, summary.choices), summary.inherited)
+    return LoggedRun(f"{project}/{remote.id}", settings, summary, None, True, config, began.get("directory"), remote)
 
 
 def _unfinished(remote: Any, began: dict[str, Any]) -> Summary:

@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from xformer.analysis.load import Run
     from xformer.analysis.wandb_runs import LoggedRun
 
+_HOLDS = (
+    "99 % of two seeds of the cell, at least a tenth and at most all of what the seeds of all cells show; identical "
+    "where code, versions and machine are the same"
+)
+
 
 def main() -> None:
     """Print a verdict per cell; the exit code is 1 unless all pass."""
@@ -41,7 +46,7 @@ def _study(arguments: argparse.Namespace, name: str) -> list[str]:
     study = Study.of(name)
     committed = study.committed()
     metric = Metric.of(committed, study.metric).name
-    allowed = tolerance([run for run in committed if run.summary.status == "finished"], metric)
+    finished = [run for run in committed if run.summary.status == "finished"]
     chosen = [run for run in committed if _is_wanted(run, arguments.cells, arguments.seeds)]
     if not chosen:
         given = {"--cells": arguments.cells, "--seeds": arguments.seeds}
@@ -49,9 +54,14 @@ def _study(arguments: argparse.Namespace, name: str) -> list[str]:
             f"{' '.join(f'{key} {value}' for key, value in given.items() if value)}: no cell of {study.name} is meant; "
             f"there are {', '.join(Path(run.name).name for run in committed)}."
         )
-    print(f"{study.name}: {len(chosen)} of {len(committed)} cells, {metric} within {allowed:.3g} (99 % of two seeds)")
+    allowed = [tolerance(finished, metric, run) for run in chosen]
+    within = " to ".join(dict.fromkeys(f"{value:.3g}" for value in (min(allowed), max(allowed))))
+    print(f"{study.name}: {len(chosen)} of {len(committed)} cells, {metric} within {within} ({_HOLDS})")
     where = _where(arguments, study.name)
-    return [_judged(run, lambda run: cell_again(run, where, arguments.overrides), metric, allowed) for run in chosen]
+    return [
+        _judged(run, lambda run: cell_again(run, where, arguments.overrides), metric, reach)
+        for run, reach in zip(chosen, allowed, strict=True)
+    ]
 
 
 def _logged(arguments: argparse.Namespace) -> list[str]:
@@ -66,7 +76,7 @@ def _logged(arguments: argparse.Namespace) -> list[str]:
         raise DataError(f"{run.name} has no result to reproduce: {run.summary.error}")
     metric = Metric.of([run], None).name
     allowed = _spread(run, metric)
-    within = f"within {allowed:.3g} (99 % of two seeds)" if allowed else "identical: its group has no other seeds"
+    within = f"within {allowed:.3g} ({_HOLDS})" if allowed else "identical: its group has no other seeds"
     print(f"{run.name}: {metric} {within}")
     if elsewhere := moved(run):
         print(elsewhere)
@@ -82,17 +92,24 @@ def _spread(run: "LoggedRun", metric: str) -> float:
 
     try:
         others: Sequence[Run] = load_wandb(run.group) if run.group else [run]
-        return tolerance([other for other in others if other.summary.status == "finished"], metric)
+        return tolerance([other for other in others if other.summary.status == "finished"], metric, run)
     except DataError:
         return 0.0
 
 
 def _judged(run: "Run", again: "Callable[[Run], tuple[Run, bool]]", metric: str, allowed: float) -> str:
-    from xformer.analysis.reproduce import judge
+    from xformer.analysis.reproduce import Verdict, judge
+    from xformer.errors import RunError
 
-    repeated, earlier = again(run)
-    verdict = judge(run, repeated, metric, allowed)
-    said = [*verdict.said, f"not run again: finished earlier in {repeated.directory}."] if earlier else verdict.said
+    try:
+        repeated, earlier = again(run)
+    except RunError as error:
+        verdict, said = Verdict(run.name, "fail", ()), [str(error)]
+    else:
+        verdict = judge(run, repeated, metric, allowed)
+        said = [*verdict.said]
+        if earlier:
+            said.append(f"not run again: finished earlier in {repeated.directory}.")
     print(f"{verdict.word:<8}{verdict.cell}: {' '.join(said)}", flush=True)
     return verdict.word
 

@@ -11,6 +11,9 @@ def parameters(task: Task) -> int:
 
 
 def flops(task: Task, facts: Facts) -> float:
-    """FLOPs per token of a training step on the longest sequence."""
+    """FLOPs per token of a training step on one sequence of the greatest length, without padding.
+
+    A run's own batches differ: padding costs and is no token, and attention costs less per token in a shorter sequence.
+    """
     example = task.example(facts)
     return flops_per_token(task, lambda: task.step(example).loss, tokens=int(task.count_tokens(example)))

@@ -50,7 +50,8 @@ class Summary:
         hardware: The machine.
         data_fingerprint: Hash of the data as read.
         attention: Attention slot to option.
-        inherited: Weights taken from another run (`init_from`): which run, how many, and what was not taken.
+        inherited: Weights taken from another run (`init_from`): which run, its configuration in a word, how many,
+            and what was not taken.
         matched: The dimension that was adjusted (`match`): from, to, and the difference in percent that remains.
     """
 
