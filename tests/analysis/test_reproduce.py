@@ -118,6 +118,16 @@ def test_code_that_was_not_committed_is_not_known_to_be_the_same(make_run: MakeR
     )
 
 
+@pytest.mark.parametrize(("deterministic", "word"), [(None, "pass"), (True, "fail")])
+def test_a_gpu_is_held_to_identity_where_it_was_asked_for(
+    deterministic: bool | None, word: str, make_run: MakeRun
+) -> None:
+    hardware = {"cpu": "CPU", "cores": 2, "torch_threads": 1, "cuda": ["H200"]}
+    config = {"trainer": {"deterministic": deterministic}}
+    then, now = (read_run(make_run(v, seed=0, hardware=hardware, config=config)) for v in (0.8, 0.805))
+    assert judge(then, now, METRIC, 0.01).word == word
+
+
 def test_a_cell_that_was_refused_passes_when_it_is_refused_again(committed: Run) -> None:
     summary = replace(committed.summary, status="skipped", metrics={}, error="It cannot.")
     refused = replace(committed, summary=summary, whole=False)

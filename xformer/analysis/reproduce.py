@@ -125,6 +125,8 @@ def environment(committed: Run, again: Run) -> tuple[str, ...]:
         found.append(f"versions: {listed}.")
     if machine(committed) != machine(again):
         found.append(f"machine: {machine(committed)} then, {machine(again)} now.")
+    if now.hardware.get("cuda") and again.settings.get("trainer.deterministic") is not True:
+        found.append("kernels: those of a GPU may add in another order each time, without trainer.deterministic=true.")
     return tuple(found)
 
 
