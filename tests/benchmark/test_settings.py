@@ -22,7 +22,7 @@ LOCAL = "variants=[{attention: local, window: 4}, {attention: local, window: 8},
 @pytest.mark.parametrize(
     ("question", "override", "words"),
     [
-        ("attention", "variants=[{attention: fulll}]", "attention: fulll.* did you mean full"),
+        ("attention", "variants=[{attention: fullx}]", "attention: fullx.* did you mean full"),
         ("attention", "variants=[{attention: full, position: alibii}]", "position: alibii.* did you mean alibi"),
         ("attention", "variants=[{attention: local, windw: 4}]", "windw: 4.* did you mean window"),
         ("attention", "variants=[{attention: local, window: x}]", "window=x .* int"),
