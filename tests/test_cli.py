@@ -80,6 +80,7 @@ def test_a_mistake_is_one_sentence_and_a_bad_exit_code(in_process, overrides: li
         assert word in shown
 
 
+@pytest.mark.slow
 def test_an_empty_file_is_refused(in_process, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").touch()
     code, shown = in_process("task=language_modeling", f"data.files={tmp_path / 'empty.txt'}")
@@ -195,6 +196,7 @@ def test_two_processes_follow_the_same_curve_as_one(chosen: list[str], train, tm
         assert two == [(step, pytest.approx(value, rel=1e-5, abs=1e-5)) for step, value in one]
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_a_launch_of_another_world_size_is_refused_on_every_rank(train) -> None:
     for rank in ("0", "1"):

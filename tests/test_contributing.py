@@ -59,6 +59,7 @@ def call(project: Path, command: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_the_steps_are_enough_for_the_contracts(project: Path) -> None:
     contracts, _ = step(4)[1].splitlines()
     result = call(project, f"{contracts} -q")

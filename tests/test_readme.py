@@ -88,8 +88,9 @@ def _values(text: str) -> list[str]:
 LINES = [line for line in commands() if not is_setup(line)]
 TRAIN = [line for line in LINES if Command.of(line).program == "python train.py"]
 LAUNCH = [line for line in LINES if "launch/" in Command.of(line).program]
+SLOW = [pytest.mark.slow]
 COMPILED = [
-    pytest.mark.slow,
+    *SLOW,
     pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile calls a C++ compiler"),
 ]
 TINY_BENCHMARK = [
@@ -209,7 +210,10 @@ def test_every_cell_of_a_command_can_be_run_as_typed(line: str, compose_job: Com
 
 @pytest.mark.parametrize(
     "line",
-    [pytest.param(line, marks=COMPILED if "compile=true" in line else []) for line in TRAIN],
+    [
+        pytest.param(line, marks=COMPILED if "compile=true" in line else SLOW if "trainer=ddp" in line else [])
+        for line in TRAIN
+    ],
 )
 def test_a_command_runs(line: str, compose_job: ComposeJob, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = Command.of(line)
@@ -243,7 +247,9 @@ def _subprocess(overrides: list[str]) -> None:
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("line", XFORMER)
+@pytest.mark.parametrize(
+    "line", [pytest.param(line, marks=SLOW if line.startswith("xformer benchmark") else []) for line in XFORMER]
+)
 def test_an_xformer_command_runs(
     line: str,
     files: Path,

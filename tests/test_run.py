@@ -122,6 +122,7 @@ def test_one_seed_is_bit_identical_and_another_is_not(compose_job: ComposeJob, t
     assert not any(torch.equal(a[key], c[key]) for key in a if key.endswith("query.weight"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("group", "reference", "option"),
     [

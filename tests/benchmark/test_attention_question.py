@@ -103,6 +103,7 @@ def test_a_window_is_that_of_flex_attention(shape: Shape) -> None:
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("peer", [peer for peer in PEERS if peer.shortest == 1], ids=lambda peer: peer.name)
 def test_a_peer_takes_what_ours_takes(peer: Peer) -> None:
     if not peer.takes(SHAPE):

@@ -17,6 +17,7 @@ from xformer.record.summary import read_summary
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 1)])
 def test_a_signal_leaves_a_checkpoint_and_a_failed_summary(
     number: signal.Signals, code: int, tmp_path: Path, cache: Path

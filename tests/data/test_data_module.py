@@ -111,6 +111,7 @@ def test_an_indivisible_batch_size_is_refused(ready):
         module.val_dataloader()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_all_stages_share_one_loading(ready, name):
     module = ready(name, **SMALL[name])
