@@ -96,7 +96,11 @@ def _unequal(committed: Run, again: Run, metric: str) -> list[str]:
     """The other committed metrics that are another number now; times and memory are never the same."""
     found = {name: (was, again.value(name)) for name, was in committed.summary.metrics.items() if was is not None}
     of_result = {name: pair for name, pair in found.items() if name.startswith(_SAME) and name != metric}
-    return [f"{name} {was:.6g} then, {text(now)} now" for name, (was, now) in of_result.items() if was != now]
+    return [f"{name} {_short(was)} then, {_short(now)} now" for name, (was, now) in of_result.items() if was != now]
+
+
+def _short(value: float | None) -> str:
+    return "nothing" if value is None else f"{value:.6g}"
 
 
 def changes(committed: Run, again: Run) -> tuple[str, ...]:
