@@ -28,6 +28,12 @@ SMALL_LISTOPS = ["data.train_size=200", "data.val_size=64", "data.test_size=64"]
 ComposeJob = Callable[..., Job]
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what is marked `gpu` where there is none."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+
+
 @pytest.fixture(autouse=True)
 def _same_start() -> Iterator[None]:
     torch.manual_seed(0)

@@ -56,7 +56,6 @@ def test_a_step_of_training_does_not_wait(
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device to wait for")
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize(
     ("attention", "position"),

@@ -9,16 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from xformer.attention.backend import chosen, tell_backend
 
-DEVICES = [
-    "cpu",
-    pytest.param(
-        "cuda",
-        marks=[
-            pytest.mark.gpu,
-            pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device to choose a kernel for"),
-        ],
-    ),
-]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 def tensors(device: str, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
@@ -58,7 +49,6 @@ def test_the_kernel_that_is_named_is_the_one_that_runs(device: str, dtype: torch
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device to choose a kernel for")
 def test_a_kernel_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     for _ in range(2):

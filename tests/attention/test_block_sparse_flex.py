@@ -28,7 +28,6 @@ pytestmark = [
 
 LENGTH = BLOCK + 21
 CPU = torch.device("cpu")
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device to compile for")
 
 
 class Fixed(Table):
@@ -200,7 +199,6 @@ def test_compiled_for_a_processor_skips_the_same_blocks(causal: bool, monkeypatc
 
 
 @pytest.mark.gpu
-@needs_cuda
 @all_variants
 @both_directions
 @pytest.mark.parametrize("make_bias", [lambda: None, slopes, Fixed], ids=["no bias", "alibi", "table"])
@@ -212,7 +210,6 @@ def test_compiled_equals_the_dense_oracle(
 
 
 @pytest.mark.gpu
-@needs_cuda
 @all_variants
 @both_directions
 def test_compiled_equals_the_oracle_of_a_padded_batch(variant: Any, causal: bool) -> None:
@@ -220,7 +217,6 @@ def test_compiled_equals_the_oracle_of_a_padded_batch(variant: Any, causal: bool
 
 
 @pytest.mark.gpu
-@needs_cuda
 def test_what_a_gpu_takes(caplog: pytest.LogCaptureFixture) -> None:
     query = torch.zeros(1, 3, 4, 4, device="cuda")
     caplog.set_level(logging.DEBUG)

@@ -67,7 +67,7 @@ class Between(Callback):
         began = time.perf_counter()
         took = {TRAINER: began - self._resumed}
         for name, steps in self.others.items():
-            next(steps, None)
+            next(steps)  # `measure` has seen to it that there are enough
             ended = time.perf_counter()
             took[name], began = ended - began, ended
         if trainer.global_step > WARMUP:
@@ -133,6 +133,9 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
     Args:
         config: `conf/benchmark.yaml`; `model` are overrides of `conf/train.yaml`.
         peers: unused: the bare loop is the peer.
+
+    Raises:
+        ConfigError: the model's data have too few batches for the steps of a round.
     """
     quieten()
     with initialize_config_dir(str(CONF), version_base="1.3"):
