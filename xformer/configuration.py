@@ -36,7 +36,7 @@ _NUMBERS = BeartypeConf(is_pep484_tower=True)
 _INSTANTIATE = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 _SETTINGS: dict[str, Any] = {
     "seed": int,
-    "compile": bool,
+    "compile": bool | Literal["reduce-overhead"],
     "resume": bool,
     "init_from": str | None,
     "skip_finished": bool,

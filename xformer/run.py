@@ -23,6 +23,7 @@ from xformer.record.recording import recording
 from xformer.record.summary import Monitor, Summary
 from xformer.runs import finished
 from xformer.tasks.base import Task
+from xformer.training import compilation
 
 
 def run(job: Job) -> float | None:
@@ -58,8 +59,7 @@ def run(job: Job) -> float | None:
         begin(summary)
         if launch.is_main_process():
             console.header(job, trainer, data.describe(), summary)
-        if job.config.compile:
-            task.model.compile()
+        compilation.compile_step(task, data, job.config.compile, trainer.strategy.root_device)
         trainer.fit(task, data, ckpt_path=checkpoint)
         _evaluate(trainer, task, data, summary, job)
         epilogue = task.epilogue(data)
@@ -72,6 +72,7 @@ def _plan(job: Job) -> tuple[build.Plan, Path | None]:
     """Refuse everything that can be refused before data is loaded; what to build, and where to continue from."""
     validate(job.config)
     compatibility.check(job.config, job.choices)
+    compilation.check(job.config)
     job.forget(compatibility.unused(job.config))
     launch.check_sweep(job)
     if job.config.init_from is not None:

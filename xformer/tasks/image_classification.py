@@ -97,13 +97,10 @@ class ImageClassification(Task):
         assert isinstance(batch, ImageBatch)
         return torch.full((), len(batch.images) * self.tokens_per_image, device=batch.images.device)
 
-    def training_step(self, batch: Batch, index: int) -> Tensor:
-        """One optimiser step's loss, on augmented images."""
-        return super().training_step(self.augmented(batch), index)
-
-    def augmented(self, batch: Batch) -> ImageBatch:
-        """What is trained on in place of a batch."""
-        assert isinstance(batch, ImageBatch)
+    def prepare(self, batch: ImageBatch) -> ImageBatch:
+        """Augmented images to train on; in evaluation the images as they are."""
+        if not self.training:
+            return batch
         return self.mixup(batch._replace(images=self.rand_augment(batch.images)), self.classes)
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:

@@ -65,7 +65,7 @@ def _models(config: DictConfig) -> Iterator[tuple[str, TrainingStep]]:
         length = entry["length"]
         place = Place(config.vocabulary, length, max(1, config.tokens // length), getattr(torch, config.dtype))
         task, plan = build(composed([*config.whole, *variant_overrides(entry)]), place)
-        loss = lambda batch, task=task: task.step(batch).loss  # noqa: E731
+        loss = lambda batch, task=task: task.step(task.prepare(batch)).loss  # noqa: E731
         yield f"{name} {length}", TrainingStep(task, loss, plan.optimizer(task, True), place)
 
 
@@ -74,7 +74,7 @@ def _decoders(config: DictConfig) -> Iterator[tuple[str, TrainingStep]]:
     node = composed(list(config.model))
     place = Place(config.characters, node.data.block, node.data.batch_size, getattr(torch, config.dtype))
     task, plan = build(node, place)
-    yield OURS, TrainingStep(task, lambda batch: task.step(batch).loss, plan.optimizer(task, True), place)
+    yield OURS, TrainingStep(task, lambda batch: task.step(task.prepare(batch)).loss, plan.optimizer(task, True), place)
     for name, model in installed(Decoder(make(node.size), place), config.nanogpt):
         model.to(place.device)
         loss = lambda batch, model=model: model(*batch)  # noqa: E731

@@ -1,0 +1,1 @@
+"""What happens between a configuration and a trained model."""
