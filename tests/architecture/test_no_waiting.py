@@ -2,15 +2,18 @@
 
 from contextlib import nullcontext
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.architecture import tiny
+from tests.conftest import ComposeJob
 from xformer.architecture.decoder import Decoder
 from xformer.attention.block_sparse_slots import Slots
 from xformer.benchmark.whole import Place, TrainingStep, build, composed
+from xformer.build import Plan
 from xformer.data.batch import LanguageModelingBatch
 
 CAUSAL = ("full", "local", "sparse", "bigbird", "performer", "additive", "multiplicative")
@@ -53,6 +56,24 @@ def test_a_step_of_training_does_not_wait(
     step.gradients()  # what is made once
     with Unanswering():
         step.gradients()
+
+
+@pytest.mark.parametrize("stage", ["val", "test"])
+@pytest.mark.parametrize("task", ["classification", "language_modeling", "seq2seq", "image_classification"])
+def test_a_batch_of_evaluation_does_not_wait(
+    task: str, stage: str, compose_job: ComposeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loss, metrics and the weight of the batch in their means stay on the device until all are logged."""
+    plan = Plan.of(compose_job("debug=fast", f"task={task}", "size=tiny").config)
+    data = plan.load_data()
+    model = plan.build_task().eval().to("meta")
+    batch = data.transfer_batch_to_device(next(iter(data.val_dataloader())), torch.device("meta"), 0)
+    logged: list[dict[str, Any]] = []
+    monkeypatch.setattr(model, "log", lambda name, value, **options: logged.append(options))
+    monkeypatch.setattr(model, "log_dict", lambda metrics, **options: logged.append(options))
+    with Unanswering():
+        model._evaluate(batch, stage, getattr(model, f"{stage}_metrics"))
+    assert all(isinstance(options["batch_size"], torch.Tensor) for options in logged)
 
 
 @pytest.mark.gpu

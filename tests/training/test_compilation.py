@@ -36,6 +36,8 @@ TASKS = {
 }
 BREAK = {"local", "sparse", "bigbird"}
 """Their kernels loop over groups of blocks in Python, and are called as they are: one break for every layer's."""
+CUTS = {"additive"}
+"""Its scores are computed in as many pieces as there is memory for: each number of pieces is a graph."""
 Counted = dict[str, Any]
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # the compiler's import
 
@@ -80,10 +82,11 @@ def test_every_attention_trains_with_few_graphs(tmp_path: Path, cache: Path) -> 
     for name, found in zip(names, counted(tmp_path, cache, *cases), strict=True):
         assert found["elsewhere"] == 0
         if name in BREAK:
-            assert found["graphs"] <= 30
+            assert found["graphs"] <= 30, name
             assert all("disable" in reason for reason in found["breaks"]), name
         else:
-            assert (found["graphs"], found["breaks"]) == (1, {}), name
+            assert found["breaks"] == {}, name
+            assert found["graphs"] <= (3 if name in CUTS else 1), name
 
 
 @pytest.mark.slow

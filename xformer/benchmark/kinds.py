@@ -55,6 +55,7 @@ def _is_nanogpt(value: Any) -> bool:
 COUNT = Kind("a whole number, 1 or more", lambda value: type(value) is int and value > 0)
 SECONDS = Kind("a number, 0 or more", lambda value: type(value) in (int, float) and 0 <= value < math.inf)
 TRUTH = Kind("true or false", lambda value: type(value) is bool)
+COMPILE = Kind("false, true or reduce-overhead", lambda value: type(value) is bool or value == "reduce-overhead")
 WORD = Kind("a word, such as task=language_modeling", lambda value: isinstance(value, str))
 DTYPE = one_of("float32", "bfloat16", "float16", "float64")
 AUTOCAST = one_of("float32", "bfloat16", "float16")

@@ -8,7 +8,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from xformer.benchmark import entries
-from xformer.benchmark.kinds import AUTOCAST, COUNT, DTYPE, ENTRY, NANOGPT, SECONDS, TRUTH, WORD, Kind, some
+from xformer.benchmark.kinds import AUTOCAST, COMPILE, COUNT, DTYPE, ENTRY, NANOGPT, SECONDS, TRUTH, WORD, Kind, some
 from xformer.configuration import CONF, nearest
 from xformer.errors import ConfigError
 
@@ -46,6 +46,7 @@ READ: dict[str, dict[str, Kind]] = {
     },
     "overhead": {"rounds": COUNT, "model": some(WORD)},
     "startup": {"rounds": COUNT},
+    "step": {"train": some(WORD), "compile": some(COMPILE), "steps": COUNT},
 }
 """What each question reads of the settings; it is refused any other, which it would ignore."""
 

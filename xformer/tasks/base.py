@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
-import torch
 from jaxtyping import Float, Int
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -97,10 +96,6 @@ class Task(LightningModule, ABC):
         """Let the modules that want it prepare for a step: Performer redraws here, alike on all ranks."""
         for before_batch in self._before_batch:
             before_batch(self.trainer.global_step)
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """The batch on the device, which is not waited for where its memory is pinned."""
-        return type(batch)(*(x.to(device, non_blocking=True) if isinstance(x, Tensor) else x for x in batch))
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """One optimiser step's loss; logged, with the metrics, at every `trainer.log_every_n_steps`."""

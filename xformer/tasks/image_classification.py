@@ -6,8 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+from torchmetrics import MetricCollection
 
 from xformer.architecture.base import ArchitectureFactory
 from xformer.data.batch import Batch, ImageBatch
@@ -20,6 +19,7 @@ from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
 from xformer.tasks.augmentation import Mixup, RandAugment
 from xformer.tasks.base import Outcome, Task, check_smoothing
+from xformer.tasks.metrics import classification_metrics
 
 
 class ImageClassification(Task):
@@ -80,11 +80,7 @@ class ImageClassification(Task):
     def build_metrics(self, facts: Facts, prefix: str) -> MetricCollection:
         """Accuracy, and the mean over the classes of their F1."""
         assert facts.classes is not None
-        metrics: dict[str, Metric | MetricCollection] = {
-            "accuracy": MulticlassAccuracy(facts.classes, average="micro"),
-            "macro_f1": MulticlassF1Score(facts.classes, average="macro"),
-        }
-        return MetricCollection(metrics, prefix=prefix)
+        return classification_metrics(facts.classes, prefix)
 
     def example(self, facts: Facts) -> ImageBatch:
         """One image, to measure the model with."""
