@@ -16,6 +16,7 @@ class FakeCuda:
         called: the names of all calls, in order.
         held: bytes that tensors hold, by device.
         peak: the most they held.
+        busy: bytes that whatever follows a reset of the peaks will use.
         mode: the sync debug mode.
     """
 
@@ -24,7 +25,7 @@ class FakeCuda:
         self.called: list[str] = []
         self.held, self.peak = ([0] * len(self.names) for _ in range(2))
         self.states = [torch.zeros(16, dtype=torch.uint8) for _ in self.names]
-        self.mode, self._warned = 0, False
+        self.busy, self.mode, self._warned = 0, 0, False
 
     def _note(self, name: str, *, initialises: bool = False) -> None:
         self.called.append(name)
@@ -63,7 +64,7 @@ class FakeCuda:
         self._note("reset_peak_memory_stats")
         if not self.initialised:
             raise RuntimeError("Invalid device argument")
-        self.peak[_index(device)] = self.held[_index(device)]
+        self.peak[_index(device)] = self.held[_index(device)] + self.busy
 
     def get_rng_state_all(self) -> list[Tensor]:
         self._note("get_rng_state_all", initialises=True)
