@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
+from xformer.core import devices
 from xformer.errors import RunError
 from xformer.logging.metrics_csv import MetricsCSV
 
@@ -119,7 +120,7 @@ def random_state() -> dict[str, Any]:
     _, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002 (what libraries draw from)
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": devices.random_states(),
         "numpy": (torch.from_numpy(np.asarray(keys).astype(np.int64)), int(position), int(has_gauss), float(gauss)),
         "python": random.getstate(),
     }
@@ -128,8 +129,7 @@ def random_state() -> dict[str, Any]:
 def set_random_state(state: dict[str, Any]) -> None:
     """Put back what `random_state` returned."""
     torch.set_rng_state(state["torch"].cpu())
-    for device, cuda in enumerate(state["cuda"][: torch.cuda.device_count()]):
-        torch.cuda.set_rng_state(cuda.cpu(), device)
+    devices.set_random_states(state["cuda"])
     keys, *rest = state["numpy"]
     np.random.set_state(("MT19937", keys.cpu().numpy().astype(np.uint32), *rest))  # noqa: NPY002
     version, internal, gauss = state["python"]
