@@ -8,6 +8,7 @@ from torch import Tensor
 
 from xformer.data.base import DataModule
 from xformer.data.facts import Facts
+from xformer.data.utf8 import unmarked
 from xformer.decoding.greedy import greedy
 from xformer.errors import ConfigError, DataError
 from xformer.layers.pooling import ClassTokenPooling
@@ -90,6 +91,7 @@ def _pair(task: Seq2Seq, data: DataModule, source: Tensor, text: str | None) -> 
 
 
 def _encode(data: DataModule, text: str, option: str) -> Tensor:
+    text = unmarked(text)
     if not text:
         raise DataError(f"{option} is empty: give at least one token.")
     ids = data.encode(text)

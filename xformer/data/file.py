@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from xformer.data.cache import digest
 from xformer.data.library import LibraryTokenizer, parsed
+from xformer.data.utf8 import decode
 from xformer.errors import DataError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class File(LibraryTokenizer):
     def _load(self) -> "tokenizers.Tokenizer":
         path = Path(self.path).expanduser()
         try:
-            text = path.read_text(encoding="utf-8")
+            text = decode(path.read_bytes(), f"tokenizer.path={self.path}")
             content = json.loads(text)
             own = content.get("state", {}).get("model")
             model = parsed(text if own is None else own)
