@@ -95,6 +95,8 @@ def _encode(data: DataModule, text: str, option: str) -> Tensor:
     if not text:
         raise DataError(f"{option} is empty: give at least one token.")
     ids = data.encode(text)
+    if not len(ids):
+        raise DataError(f"{option} {text[:40]!r} has no token that the model can read: give another.")
     if len(ids) > LONGEST:
         raise DataError(f"{option} has {len(ids):,} tokens, and maps are drawn of {LONGEST:,} at most: give fewer.")
     return torch.as_tensor(ids, dtype=torch.long)[None]
