@@ -1,5 +1,6 @@
 """What a run directory that was used before means for the run that is asked for now."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from xformer.errors import RunError
 from xformer.job import Job
 from xformer.record.redact import resolved
 from xformer.record.summary import FILE, Summary, read_summary
+
+log = logging.getLogger(__name__)
 
 
 def finished(job: Job) -> Summary | None:
@@ -41,7 +44,10 @@ def checkpoint(job: Job) -> Path | None:
     if not job.config.skip_finished:
         checkpoints.refuse_to_overwrite(job.directory)
         return None
-    return checkpoints.newest_readable(job.directory) if checkpoints.found(job.directory) else None
+    newest = next((file for file, _ in checkpoints.readable(job.directory)), None)
+    if newest is None and checkpoints.found(job.directory):
+        log.warning("%s has no checkpoint that can be read: this run starts again.", job.directory)
+    return newest
 
 
 def trained(job: Job) -> dict[str, float | None]:

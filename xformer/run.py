@@ -5,11 +5,11 @@ import warnings
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from xformer import build, compatibility, console, continuation, launch
+from xformer import build, checkpoints, compatibility, console, continuation, launch
+from xformer.callbacks.interrupt import listening
 from xformer.callbacks.throughput import Throughput
 from xformer.configuration import validate
 from xformer.data.base import DataModule
@@ -20,6 +20,7 @@ from xformer.logging.wandb import begin
 from xformer.matching import match
 from xformer.record import cost
 from xformer.record.recording import recording
+from xformer.record.storage import explaining
 from xformer.record.summary import Monitor, Summary
 from xformer.runs import finished
 from xformer.tasks.base import Task
@@ -41,7 +42,8 @@ def run(job: Job) -> float | None:
         console.note(f"Already finished: {job.name} in {job.directory}")
         return done.monitor.best if done.monitor else None
     epilogue = None
-    with recording(job) as summary:
+    places = {"hydra.run.dir": job.directory, "cache": Path(job.config.cache)}
+    with listening(), recording(job) as summary, explaining(places):
         plan, checkpoint = _plan(job)
         seed_everything(job.config.seed, verbose=False)
         data = plan.load_data()
@@ -120,9 +122,9 @@ def _evaluate(trainer: Trainer, task: Task, data: DataModule, summary: Summary, 
     keeper = next(keepers, None)
     best, step = (keeper.best_model_path if keeper else ""), trainer.global_step
     if best:
-        step = torch.load(best, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+        step = checkpoints.read(Path(best))["global_step"]
     elif keeper:  # stopped before the first validation: keep what there is
-        trainer.save_checkpoint(Path(keeper.dirpath or job.directory) / "last.ckpt")
+        trainer.save_checkpoint(Path(keeper.dirpath or job.directory) / checkpoints.LAST)
     loggers, trainer.loggers = trainer.loggers, []  # the curve has these values already, each at its own step
     trainer.validate(task, data, ckpt_path=best or None, verbose=False)
     metrics |= {name: value.item() for name, value in trainer.callback_metrics.items()}

@@ -5,18 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lightning.pytorch.utilities.exceptions import SIGTERMException
-
 from xformer import console
-from xformer.errors import IncompatibleError, XformerError
+from xformer.errors import IncompatibleError, Interrupted, XformerError
 from xformer.job import Job
 from xformer.launch import is_main_process
 from xformer.logging.wandb import finish
 from xformer.record.memory import PeakMemory
 from xformer.record.provenance import git_state, hardware, package_versions
 from xformer.record.summary import Summary, write_summary
-
-SIGTERM_EXIT = 143
 
 
 @contextmanager
@@ -27,7 +23,7 @@ def recording(job: Job) -> Iterator[Summary]:
 
     Raises:
         Exception: whatever the block raised, but for a skipped combination.
-        SystemExit: 143 after a SIGTERM, which Lightning would turn into success.
+        Interrupted: a signal stopped the run.
     """
     started, memory, exit_code = time.perf_counter(), PeakMemory(), 1
     memory.reset()
@@ -48,9 +44,9 @@ def recording(job: Job) -> Iterator[Summary]:
         summary.error = str(error)
         _tell(error, job)
         raise
-    except SIGTERMException as error:
-        summary.error = "Stopped by SIGTERM."
-        raise SystemExit(SIGTERM_EXIT) from error
+    except Interrupted as error:
+        summary.status, summary.error, exit_code = "interrupted", str(error), int(error.code or 0)
+        raise
     except BaseException as error:
         summary.error = f"{type(error).__name__}: {error}"
         raise

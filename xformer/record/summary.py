@@ -55,7 +55,7 @@ class Summary:
         matched: The dimension that was adjusted (`match`): from, to, and the difference in percent that remains.
     """
 
-    status: Literal["finished", "failed", "skipped"]
+    status: Literal["finished", "failed", "interrupted", "skipped"]
     error: str | None = None
     choices: dict[str, str] = field(default_factory=dict)
     overrides: list[str] = field(default_factory=list)
