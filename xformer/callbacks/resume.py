@@ -48,6 +48,7 @@ class ExactResume(Callback):
         self._position = (0, 0)
         self._saved: dict[str, Any] | None = None  # of the checkpoint that is resumed, until training starts
         self._before_validation: dict[str, Any] | None = None
+        self._last_step = -1
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -61,7 +62,8 @@ class ExactResume(Callback):
             _start_tables(trainer, 0, None)
         if self._saved is not None and self._saved.get("validate"):
             # Lightning would not enter its loop any more where this was the last step; taken back in the validation.
-            trainer.fit_loop.epoch_loop.max_steps += trainer.max_steps != -1
+            self._last_step = trainer.max_steps
+            trainer.fit_loop.epoch_loop.max_steps += self._last_step != -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Move the data, the gradients and the random state to where the checkpoint was.
@@ -110,13 +112,17 @@ class ExactResume(Callback):
             return
         self._before_validation = random_state()
         if self._saved is not None and self._saved.get("validate"):
-            trainer.fit_loop.epoch_loop.max_steps = trainer.max_steps
+            trainer.fit_loop.epoch_loop.max_steps = self._last_step
             trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset()  # which says that it was cut
         self._saved = None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget it: a checkpoint from here on is one after the validation."""
         self._before_validation = None
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let what is logged from here on stand at the last step; Lightning counts a step after its validation."""
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Store the position and the rest, the state of each process in the order of ranks."""
