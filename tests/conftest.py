@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 
 from xformer.configuration import CONF
+from xformer.core import devices
 from xformer.job import Job, choices
 
 torch.set_num_threads(1)  # the models are so small that threads only wait for one another
@@ -30,7 +31,7 @@ ComposeJob = Callable[..., Job]
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what is marked `gpu` where there is none."""
-    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+    if item.get_closest_marker("gpu") and not devices.available():
         pytest.skip("needs a CUDA device")
 
 

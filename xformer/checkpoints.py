@@ -94,20 +94,6 @@ def readable(directory: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
         yield file, content
 
 
-def newest_readable(directory: Path) -> Path:
-    """The newest checkpoint that can be read.
-
-    Raises:
-        RunError: there is none, so that `resume=true` would train from scratch.
-    """
-    for file, _ in readable(directory):
-        return file
-    raise RunError(
-        f"resume=true found no readable checkpoint in hydra.run.dir={directory}; give the directory of the run to "
-        "continue, or leave resume out to start one."
-    )
-
-
 def refuse_to_overwrite(directory: Path) -> None:
     """Keep a run that is already there.
 

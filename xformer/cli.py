@@ -37,8 +37,16 @@ def train_as_configured(config: DictConfig) -> float | None:
 
 
 def train() -> None:
-    """Train one model, or a sweep with -m."""
-    _friendly(train_as_configured)
+    """Train one model, or a sweep with -m; resume=DIR continues what is there."""
+    _friendly(_train)
+
+
+def _train() -> None:
+    if any(word.startswith("resume=") for word in sys.argv):
+        from xformer.continuation import expand
+
+        sys.argv[1:] = expand(sys.argv[1:])
+    train_as_configured()
 
 
 def rerun() -> None:

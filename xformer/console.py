@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from xformer.configuration import slots, target
+from xformer.core import devices
 from xformer.data.base import DataModule
 from xformer.job import Job
 from xformer.record.summary import Summary
@@ -102,8 +103,9 @@ def aside(sentence: str) -> None:
 
 
 def _device(trainer: Trainer, summary: Summary) -> str:
-    kind = trainer.strategy.root_device.type
-    return str(summary.hardware.get("cpu")) if kind == "cpu" else kind
+    device = trainer.strategy.root_device
+    known = str(summary.hardware.get("cpu")) if device.type == "cpu" else device.type
+    return devices.name(device) or known
 
 
 def _speed(summary: Summary) -> str:

@@ -121,7 +121,8 @@ def processes(kind: str, directory: Path, cache: Path, strike: Moment | None, co
     world, environment = (2 if kind == "gloo" else 1), {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
     if strike is not None and strike.number == signal.SIGUSR1:
         stub = scontrol(directory.parent / f"{directory.name}-slurm")
-        environment |= {**SLURM, "SLURM_NTASKS": str(world), "SLURM_NTASKS_PER_NODE": str(world), "PATH": f"{stub}{os.pathsep}{os.environ['PATH']}"}
+        environment |= {**SLURM, "SLURM_NTASKS": str(world), "SLURM_NTASKS_PER_NODE": str(world)}
+        environment["PATH"] = f"{stub}{os.pathsep}{os.environ['PATH']}"
     struck = strike.index % world if strike is not None else 0
     children = []
     for rank in range(world):

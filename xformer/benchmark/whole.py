@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from xformer.benchmark.live_bytes import extra_bytes
 from xformer.build import Plan
 from xformer.configuration import CONF, target
+from xformer.core import devices
 from xformer.data.batch import LanguageModelingBatch
 from xformer.data.facts import Facts
 from xformer.errors import ConfigError
@@ -72,7 +73,7 @@ class Place:
     @property
     def device(self) -> torch.device:
         """CUDA's first, where there is one."""
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return devices.default_device()
 
     def tokens(self, length: int | None = None) -> Int[Tensor, "batch length"]:
         """Random ids, the same every time."""

@@ -12,6 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from xformer.core import devices
 from xformer.errors import RunError
 from xformer.logging.metrics_csv import MetricsCSV
 
@@ -40,8 +41,8 @@ class ExactResume(Callback):
       and that is kept as it was before;
     - after early stopping, which is not forgotten.
 
-    Also tells the sampler each epoch, which Lightning does only for samplers inside a batch sampler, and the table of
-    metrics from which row on to write.
+    Also tells the sampler each epoch, which Lightning does only for samplers inside a batch sampler, and notes how long
+    the table of metrics was.
     """
 
     def __init__(self) -> None:
@@ -57,9 +58,7 @@ class ExactResume(Callback):
         self._position = (trainer.current_epoch, batch_idx + 1)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin the table anew in a new run, and let a finished one run the validation that was cut."""
-        if trainer.ckpt_path is None:
-            _start_tables(trainer, 0, None)
+        """Let a run whose last validation was cut run it."""
         if self._saved is not None and self._saved.get("validate"):
             # Lightning would not enter its loop any more where this was the last step; taken back in the validation.
             self._last_step = trainer.max_steps
@@ -120,10 +119,6 @@ class ExactResume(Callback):
         """Forget it: a checkpoint from here on is one after the validation."""
         self._before_validation = None
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let what is logged from here on stand at the last step; Lightning counts a step after its validation."""
-        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
-
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Store the position and the rest, the state of each process in the order of ranks."""
         epoch, batch = self._position
@@ -162,24 +157,15 @@ class ExactResume(Callback):
             )
         self._position = (self._saved["epoch"], self._saved["batch"])
         trainer.should_stop = self._saved.get("stopped", False)
-        _start_tables(trainer, checkpoint["global_step"], self._saved.get("rows"))
         # Lightning cannot know that this loader does start where it stopped.
         warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch ended")
 
 
 def note_rows(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     """Let a checkpoint say how many rows the table of metrics has, of those that belong before it."""
-    for table in _tables(trainer):
-        checkpoint["exact_resume"]["rows"] = table.rows
-
-
-def _start_tables(trainer: Trainer, step: int, rows: int | None) -> None:
-    for table in _tables(trainer):
-        table.start_at(step, rows)
-
-
-def _tables(trainer: Trainer) -> list[MetricsCSV]:
-    return [logger for logger in trainer.loggers if isinstance(logger, MetricsCSV)]
+    for logger in trainer.loggers:
+        if isinstance(logger, MetricsCSV):
+            checkpoint["exact_resume"]["rows"] = logger.rows
 
 
 def _pending(trainer: Trainer, pl_module: LightningModule) -> dict[str, Tensor]:
@@ -208,7 +194,7 @@ def random_state() -> dict[str, Any]:
     _, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002 (what libraries draw from)
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": devices.random_states(),
         "numpy": (torch.from_numpy(np.asarray(keys).astype(np.int64)), int(position), int(has_gauss), float(gauss)),
         "python": random.getstate(),
     }
@@ -217,8 +203,7 @@ def random_state() -> dict[str, Any]:
 def set_random_state(state: dict[str, Any]) -> None:
     """Put back what `random_state` returned."""
     torch.set_rng_state(state["torch"].cpu())
-    for device, cuda in enumerate(state["cuda"][: torch.cuda.device_count()]):
-        torch.cuda.set_rng_state(cuda.cpu(), device)
+    devices.set_random_states(state["cuda"])
     keys, *rest = state["numpy"]
     np.random.set_state(("MT19937", keys.cpu().numpy().astype(np.uint32), *rest))  # noqa: NPY002
     version, internal, gauss = state["python"]

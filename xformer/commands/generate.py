@@ -10,9 +10,8 @@ BATCH = 32
 def main() -> None:
     """Write for one prompt as it comes, or for each line of a file."""
     options = _options()
-    import torch
-
     from xformer import console
+    from xformer.core import devices
     from xformer.decoding.generation import Settings, Writer
     from xformer.denormals import flush_denormals
     from xformer.run import quieten
@@ -25,7 +24,7 @@ def main() -> None:
     settings = Settings(**taken)
     prompts = [prompt] if file is None else _lines(file)
     opened = open_run(run)
-    opened.task.to("cuda" if torch.cuda.is_available() else "cpu")
+    opened.task.to(devices.default_device())
     writer = Writer(opened, settings, console.aside)
     encoded = writer.encode(prompts)
     if file is None:

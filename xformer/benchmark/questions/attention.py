@@ -20,6 +20,7 @@ from xformer.benchmark.results import Results, Row
 from xformer.benchmark.subjects import Fused, Mixing, Projected, Shape, step
 from xformer.benchmark.timing import AGAIN, Times, interleaved, turns
 from xformer.configuration import CONF, target
+from xformer.core import devices
 from xformer.errors import RunError
 
 SHOWN = {
@@ -136,7 +137,7 @@ def _fits(module: nn.Module, inputs: tuple[Tensor, ...]) -> bool:
         for training in (False, True):  # what is compiled is so here, before the clock runs
             step(module, inputs, training=training)()
     except torch.OutOfMemoryError:
-        torch.cuda.empty_cache()
+        devices.empty_cache()
         return False
     return True
 
@@ -222,7 +223,7 @@ def _tensors(config: DictConfig, shape: Shape, *, projects: bool) -> tuple[Tenso
         if projects
         else (shape.batch, shape.heads, shape.length, shape.head_dim)
     )
-    device, dtype = ("cuda" if torch.cuda.is_available() else "cpu"), getattr(torch, config.dtype)
+    device, dtype = devices.default_device(), getattr(torch, config.dtype)
     return tuple(
         torch.randn(size, generator=generator).to(device, dtype).requires_grad_() for _ in range(1 if projects else 3)
     )

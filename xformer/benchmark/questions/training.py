@@ -15,6 +15,7 @@ from xformer.benchmark.timing import AGAIN, interleaved, turns
 from xformer.benchmark.whole import Place, TrainingStep, build, composed, variant_overrides
 from xformer.benchmark.whole_peers import Decoder, installed
 from xformer.configuration import make
+from xformer.core import devices
 
 OURS, MATMUL = "xformer", "matrix product"
 SHOWN = {
@@ -125,7 +126,8 @@ def _rows(
 
 def _matrix_product(dtype: torch.dtype) -> tuple[Callable[[], object], float]:
     """A product large enough to run at the machine's speed, and its FLOPs."""
-    device, n = ("cuda", 8192) if torch.cuda.is_available() else ("cpu", 2048)
+    device = devices.default_device()
+    n = 8192 if device.type == "cuda" else 2048
     left, right = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
     return lambda: left @ right, 2.0 * n**3
 
