@@ -143,7 +143,7 @@ def _evaluate(trainer: Trainer, task: Task, data: DataModule, summary: Summary, 
         step = checkpoints.read(Path(best))["global_step"]
     elif keeper:  # stopped before the first validation: keep what there is
         trainer.save_checkpoint(Path(keeper.dirpath or job.directory) / checkpoints.LAST)
-    end = trainer.current_epoch, trainer.global_step
+    end = trainer.global_step
     loggers, trainer.loggers = trainer.loggers, []  # the curve has the values of validation already
     trainer.validate(task, data, ckpt_path=best or None, verbose=False)
     metrics |= {name: value.item() for name, value in trainer.callback_metrics.items()}
@@ -151,17 +151,17 @@ def _evaluate(trainer: Trainer, task: Task, data: DataModule, summary: Summary, 
         trainer.test(task, data, ckpt_path=best or None, verbose=False)
         tested = {name: value.item() for name, value in trainer.callback_metrics.items()}
         metrics |= tested
-        _log_tested(loggers, tested, *end)
+        _log_tested(loggers, tested, end)
     trainer.loggers = loggers
     monitor = job.config.monitor
     summary.metrics = dict(metrics)
     summary.monitor = Monitor(monitor.name, monitor.mode, metrics.get(monitor.name), step)
 
 
-def _log_tested(loggers: list[Logger], metrics: dict[str, float], epoch: int, step: int) -> None:
+def _log_tested(loggers: list[Logger], metrics: dict[str, float], step: int) -> None:
     """Log at training's last step, which Lightning does not know where a resumed run has nothing left to train."""
     for logger in loggers:
-        logger.log_metrics({**metrics, "epoch": epoch}, step)
+        logger.log_metrics(metrics, step)
         logger.finalize("success")
 
 
