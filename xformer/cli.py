@@ -14,6 +14,10 @@ from omegaconf.errors import OmegaConfBaseException
 from xformer import commands
 from xformer.configuration import CONF, explain, nearest
 from xformer.errors import XformerError
+from xformer.record.redact import redact_streams
+from xformer.training.threads import wait_passively
+
+wait_passively()  # before anything loads torch, which reads it then
 
 _TRACEBACK, _WRAPPED = "HYDRA_FULL_ERROR", "XFORMER_WRAPPED"
 
@@ -24,6 +28,7 @@ def train_as_configured(config: DictConfig) -> float | None:
     from xformer.job import Job
     from xformer.run import run
 
+    redact_streams()  # here too, for a launcher's own processes
     job = Job.from_hydra(config)
     try:
         return run(job)
@@ -74,6 +79,7 @@ def main() -> None:
 
 def _friendly(command: Callable[[], object]) -> None:
     """Run a command; what the user can mend is told in a sentence, unless HYDRA_FULL_ERROR=1 asks for a traceback."""
+    redact_streams()
     if os.environ.get(_TRACEBACK) == "1" and _WRAPPED not in os.environ:
         command()
         return

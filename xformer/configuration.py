@@ -26,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from xformer.analysis.settings import replayed
 from xformer.errors import ConfigError, XformerError
+from xformer.record.redact import is_secret, redact
 
 CONF = Path(__file__).parent / "conf"
 ALLOWED_TARGETS = ("xformer.", "lightning.pytorch.")
@@ -36,6 +37,7 @@ _NUMBERS = BeartypeConf(is_pep484_tower=True)
 _INSTANTIATE = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 _SETTINGS: dict[str, Any] = {
     "seed": int,
+    "threads": int | Literal["auto"],
     "compile": bool,
     "resume": bool,
     "init_from": str | None,
@@ -230,9 +232,10 @@ def make(node: DictConfig) -> Any:
 def cell(name: str) -> str:
     """A directory's name for a cell of a sweep, from its overrides, whatever number it has in the sweep.
 
-    What cannot change its result is no part of the name: with another logger it is the same cell.
+    What cannot change its result is no part of the name: with another logger it is the same cell. Nor is a secret.
     """
-    name = ",".join(replayed(_BETWEEN_OVERRIDES.split(name)))
+    overrides = [override for override in _BETWEEN_OVERRIDES.split(name) if not is_secret(override.partition("=")[0])]
+    name = redact(",".join(replayed(overrides)))
     plain = re.sub(r"[^\w.,=@+-]+", "_", name)
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
     return plain if plain == name and len(name) <= _LONGEST_NAME else f"{plain[: _LONGEST_NAME - 9]}-{digest}"

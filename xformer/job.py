@@ -6,10 +6,12 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from xformer.configuration import nearest
 from xformer.errors import ConfigError
+from xformer.record.redact import redact
+from xformer.training import sweep
 
 
 @dataclass(frozen=True)
@@ -20,9 +22,10 @@ class Job:
         config: the configuration, not yet checked.
         directory: the run directory.
         choices: group, or slot such as `decoder_attention` -> option.
-        overrides: the command line's choices, as typed.
+        overrides: the command line's choices, as typed, without secrets.
         sweep: whether the run is one of several.
         launcher: what starts the runs of a sweep, an option of hydra/launcher.
+        varies: what is not the same in all runs of the sweep, as the command line spells it.
         name: a short name, of what was typed.
     """
 
@@ -32,18 +35,20 @@ class Job:
     overrides: list[str]
     sweep: bool = False
     launcher: str = "basic"
+    varies: tuple[str, ...] = ()
 
     @classmethod
     def from_hydra(cls, config: DictConfig) -> "Job":
         """Read what Hydra knows of the run, inside of `hydra.main`."""
-        hydra = HydraConfig.get()
+        hydra, under_way = HydraConfig.get(), sweep.current()
         job = cls(
             config,
             Path(hydra.runtime.output_dir),
             choices(hydra.runtime.choices),
-            list(hydra.overrides.task),
+            redact(OmegaConf.to_container(hydra.overrides.task, resolve=False)),
             hydra.mode == RunMode.MULTIRUN,
             str(hydra.runtime.choices.get("hydra/launcher")),
+            under_way.varies if under_way else (),
         )
         job.give()
         return job
@@ -77,8 +82,9 @@ class Job:
 
     @property
     def name(self) -> str:
-        """What makes this run different, in a line."""
-        return ",".join(self.overrides) or "default"
+        """What makes this run different, in a line: first what varies in its sweep, for a line may be cut."""
+        common = [override for override in self.overrides if override.partition("=")[0] not in self.varies]
+        return ",".join([*(override for override in self.overrides if override not in common), *common]) or "default"
 
 
 def choices(found: Mapping[str, str | None]) -> dict[str, str]:
