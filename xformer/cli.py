@@ -15,6 +15,7 @@ from xformer import commands
 from xformer.configuration import CONF, explain, nearest
 from xformer.errors import XformerError
 from xformer.record.redact import redact_streams
+from xformer.training import sweep
 from xformer.training.threads import wait_passively
 
 wait_passively()  # before anything loads torch, which reads it then
@@ -42,7 +43,10 @@ def train_as_configured(config: DictConfig) -> float | None:
 
 def train() -> None:
     """Train one model, or a sweep with -m; resume=DIR continues what is there."""
-    _friendly(_train)
+    try:
+        _friendly(_train)
+    finally:
+        _conclude()
 
 
 def _train() -> None:
@@ -51,6 +55,15 @@ def _train() -> None:
 
         sys.argv[1:] = expand(sys.argv[1:])
     train_as_configured()
+
+
+def _conclude() -> None:
+    """End a sweep, however it ended, with one table over its cells."""
+    over = sweep.conclude()
+    if over is not None and (files := over.summaries()):
+        from xformer import console
+
+        console.cells(over, files)
 
 
 def rerun() -> None:

@@ -10,6 +10,7 @@ import hashlib
 import inspect
 import re
 import secrets
+import shlex
 import typing
 from collections.abc import Callable, Iterable
 from importlib import import_module
@@ -19,7 +20,7 @@ from typing import Any, Literal
 from beartype import BeartypeConf
 from beartype.door import is_bearable
 from hydra import compose, initialize_config_dir
-from hydra.errors import InstantiationException, MissingConfigException
+from hydra.errors import InstantiationException, MissingConfigException, OverrideParseException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -199,10 +200,20 @@ def explain(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         return f"{group}={option} is not an option; {nearest(option, error.options)}"
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error.override, str(error).splitlines()[0])
     found = re.search(r"Could not override '([^']+)'", str(error))
     if found:
         return f"{found[1]} is not a key of the configuration; {_near_key(found[1])}"
     return " ".join(str(error).split())
+
+
+def _unreadable(override: str, reason: str) -> str:
+    key, equals, value = override.partition("=")
+    if not equals:
+        return f"{override} is not an override ({reason}); write key=value."
+    quoted = shlex.quote(f'{key}="{value}"')
+    return f"{override} cannot be read ({reason}); a value that holds =, a comma or a bracket is quoted: {quoted}."
 
 
 def _near_key(name: str) -> str:

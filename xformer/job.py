@@ -25,8 +25,10 @@ class Job:
         overrides: the command line's choices, as typed, without secrets.
         sweep: whether the run is one of several.
         launcher: what starts the runs of a sweep, an option of hydra/launcher.
+        number: of the run in its sweep, from 0.
         varies: what is not the same in all runs of the sweep, as the command line spells it.
         name: a short name, of what was typed.
+        varied: the overrides that are not the same in all runs of the sweep.
     """
 
     config: DictConfig
@@ -35,6 +37,7 @@ class Job:
     overrides: list[str]
     sweep: bool = False
     launcher: str = "basic"
+    number: int = 0
     varies: tuple[str, ...] = ()
 
     @classmethod
@@ -48,6 +51,7 @@ class Job:
             redact(OmegaConf.to_container(hydra.overrides.task, resolve=False)),
             hydra.mode == RunMode.MULTIRUN,
             str(hydra.runtime.choices.get("hydra/launcher")),
+            hydra.job.num if hydra.mode == RunMode.MULTIRUN else 0,
             under_way.varies if under_way else (),
         )
         job.give()
@@ -83,8 +87,13 @@ class Job:
     @property
     def name(self) -> str:
         """What makes this run different, in a line: first what varies in its sweep, for a line may be cut."""
-        common = [override for override in self.overrides if override.partition("=")[0] not in self.varies]
-        return ",".join([*(override for override in self.overrides if override not in common), *common]) or "default"
+        first = self.varied
+        return ",".join([*first, *(override for override in self.overrides if override not in first)]) or "default"
+
+    @property
+    def varied(self) -> list[str]:
+        """The overrides that are not the same in all runs of the sweep."""
+        return [override for override in self.overrides if override.partition("=")[0] in self.varies]
 
 
 def choices(found: Mapping[str, str | None]) -> dict[str, str]:

@@ -82,7 +82,7 @@ def run(job: Job) -> float | None:
             task.model.compile()
         trainer.fit(task, data, ckpt_path=None if start is None else start.checkpoint)
         _evaluate(trainer, task, data, summary, job)
-        epilogue = task.epilogue(data)
+        epilogue = None if job.sweep else task.epilogue(data)
     if summary.status == "finished" and launch.is_main_process():
         console.results(job, summary, epilogue)
     return summary.monitor.best if summary.monitor else None

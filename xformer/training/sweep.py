@@ -15,7 +15,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from xformer.record.redact import redact_file
-from xformer.record.summary import FILE
+from xformer.record.summary import FILE, read_summary
 from xformer.training.threads import cores
 
 _VARIABLE = "XFORMER_SWEEP"
@@ -39,11 +39,20 @@ class Sweep:
     at_once: int
     began: float
 
+    def summaries(self) -> list[Path]:
+        """The summaries in its directory, of cells from earlier too, in the order of the cells."""
+        return sorted(Path(self.directory).rglob(FILE), key=_natural)
+
     def seconds_left(self, number: int) -> float | None:
         """How long the cells from `number` on will take, the first being 0; None where none has ended yet."""
-        ended = [file.stat().st_mtime for file in Path(self.directory).rglob(FILE)]
-        done = sum(at >= self.began for at in ended)
+        recent = [file.parent for file in self.summaries() if file.stat().st_mtime >= self.began]
+        done = sum(read_summary(directory).status != "running" for directory in recent)
         return (time.time() - self.began) / done * (self.cells - number) if done else None
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Sorts 2 before 10."""
+    return [(int(part) if part.isdigit() else -1, part) for part in path.parts]
 
 
 def current() -> Sweep | None:
