@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from xformer.data.documents import Documents, Files, Piece, Texts, document
 from xformer.data.prose import prose
+from xformer.data.utf8 import unmarked
 from xformer.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -179,6 +180,7 @@ class Rows:
 
 
 def _line(text: str) -> str:
+    text = unmarked(text)  # which any of a dataset's files may begin with
     return text if text.endswith("\n") else text + "\n"
 
 

@@ -5,13 +5,14 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from xformer.errors import RunError
+from xformer.errors import ConfigError, RunError
 from xformer.record.redact import redact
 from xformer.record.summary import Summary, stored
 
@@ -64,10 +65,13 @@ def wandb_logger(
         mode: `auto` is online if a key is configured, else offline. The variable WANDB_MODE wins over this option.
 
     Raises:
+        ConfigError: The package is not installed.
         RunError: The key is malformed, or `online` was asked for and the service cannot be reached.
     """
     if getattr(rank_zero_only, "rank", 0) != 0:
         return WandbLogger(name=name, project=project, save_dir=directory)
+    if find_spec("wandb") is None:
+        raise ConfigError("logger=wandb needs the package wandb, which is not installed; logger=csv does without it.")
     import wandb
 
     chosen = effective_mode(mode)
