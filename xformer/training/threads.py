@@ -14,6 +14,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from xformer.errors import ConfigError
 
@@ -72,7 +73,7 @@ def use(threads: int) -> None:
 def _of_file(file: Path) -> int | None:
     try:
         found = OmegaConf.select(OmegaConf.load(file), "threads")
-    except (OSError, OmegaConfBaseException, ValueError):
+    except (OSError, OmegaConfBaseException, YAMLError, ValueError):
         return None
     return found if isinstance(found, int) else None
 
