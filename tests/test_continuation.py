@@ -90,7 +90,7 @@ def test_a_directory_of_another_configuration_is_refused_and_left_alone(compose_
         run(compose_job(*FAST, "callbacks=[default,early_stopping]"))  # a group that was not there at all
     before = (changed.directory / CONFIG_FILE).read_text() + "\nnotes: null\n"
     (changed.directory / CONFIG_FILE).write_text(before)
-    with pytest.raises(RunError, match="notes was None and is absent"):  # null is something else than no such key
+    with pytest.raises(RunError, match="notes was null and is absent"):  # null is something else than no such key
         run(compose_job(*FAST))
 
 

@@ -14,6 +14,7 @@ from xformer.architecture.decoder import Decoder
 from xformer.attention.block_sparse_slots import Slots
 from xformer.benchmark.whole import Place, TrainingStep, build, composed
 from xformer.build import Plan
+from xformer.core import devices
 from xformer.data.batch import LanguageModelingBatch
 
 CAUSAL = ("full", "local", "sparse", "bigbird", "performer", "additive", "multiplicative")
@@ -91,11 +92,8 @@ def test_forward_and_backward_do_not_wait(attention: str, position: str, padded:
     tokens = torch.randint(tiny.VOCABULARY, (2, tiny.LENGTH), device="cuda")
     real = torch.arange(tiny.LENGTH, device="cuda") < torch.tensor([[tiny.LENGTH], [3]], device="cuda")
     model(tokens, real if padded else None).sum().backward()  # what is made once
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with devices.refuse_waiting():
         model(tokens, real if padded else None).sum().backward()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("padded", [False, True])

@@ -1,1 +1,1 @@
-"""What happens between a configuration and a trained model."""
+"""From a configuration to a trained model."""

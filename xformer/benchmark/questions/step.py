@@ -33,6 +33,7 @@ from xformer.callbacks.finite import FiniteLoss
 from xformer.callbacks.resume import ExactResume
 from xformer.callbacks.throughput import Throughput
 from xformer.configuration import CONF, make
+from xformer.core import devices
 from xformer.errors import ConfigError
 from xformer.logging.metrics_csv import MetricsCSV
 from xformer.run import quieten
@@ -117,7 +118,7 @@ class Watch(Callback):
         self._made = time.perf_counter()
         self.first_step, self.wall, self.processor = 0.0, 0.0, 0.0
         self.profiler = profile(
-            activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])],
+            activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if devices.available() else [])],
             acc_events=True,
         )
 
@@ -150,8 +151,7 @@ class Watch(Callback):
         self.told()
 
     def _wait(self) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        devices.synchronize()
 
     def rows(self) -> Iterator[Row]:
         """The step as a whole, the host's parts, and what the profiler counted."""
@@ -188,7 +188,7 @@ def _counted(events: Sequence[Any]) -> dict[str, tuple[float | None, int]]:
     waits = [event for event in events if event.name.startswith(WAITING) and "Async" not in event.name]
     operators = sum(event.name.startswith("aten::") for event in events)
     found: dict[str, tuple[float | None, int]] = {OPERATORS: (None, operators)}
-    if torch.cuda.is_available():
+    if devices.available():
         found[KERNELS] = sum(event.device_time_total for event in kernels) / 1e6, len(kernels)
         found[WAITS] = sum(event.cpu_time_total for event in waits) / 1e6, len(waits)
     return found
