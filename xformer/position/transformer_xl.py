@@ -124,6 +124,7 @@ class TransformerXL(Position):
     """
 
     needs: ClassVar[Capability] = Capability.CONTENT_BIAS
+    vectors: ClassVar[tuple[str, ...]] = ("u", "v")
 
     def __init__(self, context: PositionContext, *, base: float) -> None:
         super().__init__(context)
