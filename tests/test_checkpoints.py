@@ -196,25 +196,20 @@ def test_a_state_of_an_earlier_version_is_found_where_the_file_is(tmp_path: Path
     assert states["other"] == {"dirpath": old}
 
 
-@pytest.mark.parametrize("asked", ["resume=true", "skip_finished=true"])
 def test_the_next_older_one_is_taken_where_the_newest_is_damaged(
-    asked: str, compose_job: ComposeJob, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, sealed: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run(compose_job(*SMALL, *SMALL_LISTOPS, "trainer.max_steps=10", directory=tmp_path / "whole"))
-    job = compose_job(*SMALL, *SMALL_LISTOPS, asked, "trainer.max_steps=10")
-    shutil.copytree(tmp_path / "whole", job.directory, dirs_exist_ok=True)
-    (job.directory / FILE).unlink()  # as it is when the run is killed
-    newest, content = next(readable(job.directory))
-    older = {**content, "global_step": 0}  # which is not this run's, but for the name of it
-    write(job.directory / "checkpoints" / "older.ckpt", older)
-    os.utime(job.directory / "checkpoints" / "older.ckpt", ns=(1, 1))
-    for file in found(job.directory)[:-1]:
-        damaged = bytearray(file.read_bytes())
-        damaged[len(damaged) // 2] ^= 1
-        file.write_bytes(damaged)
+    damaged = sealed[:500] + bytes([sealed[500] ^ 1]) + sealed[501:]
+    for age, (name, content) in enumerate({"newest": damaged, "newer": b"", "good": sealed, "old": sealed}.items()):
+        file = tmp_path / "checkpoints" / f"{name}.ckpt"
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(content)
+        os.utime(file, ns=(100 - age, 100 - age))
     with caplog.at_level(logging.WARNING):
-        taken, _ = next(readable(job.directory))
-    assert taken.name == "older.ckpt"
+        file, content = next(readable(tmp_path))
+    assert file.name == "good.ckpt"
+    assert_same(content)
+    newest = tmp_path / "checkpoints" / "newest.ckpt"
     assert f"{newest} cannot be read (its checksum does not match). The next older one is tried." in caplog.text
 
 
