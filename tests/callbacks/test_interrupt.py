@@ -106,17 +106,17 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
 
 
 def test_others_that_are_repeated_do_not_cut_the_saving(tmp_path: Path) -> None:
+    moments = {"on_before_backward": 3, "on_save_checkpoint": 0}
+    strikes = [Strikes(hook, index, signal.SIGTERM) for hook, index in moments.items()]
     with pytest.raises(Interrupted):
-        fit(tmp_path, Strikes("on_save_checkpoint", 0, signal.SIGTERM), Strikes("on_before_backward", 3, signal.SIGTERM),
-            seed=0)  # fmt: skip
+        fit(tmp_path, *strikes, seed=0)
     assert read(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_where_nothing_is_trained_a_signal_stops_at_once(number: signal.Signals) -> None:
     with pytest.raises(Interrupted, match="Stopped by") as caught, listening():
-        os.kill(os.getpid(), number)
-        time.sleep(10)
+        signal.raise_signal(number)
     assert caught.value.code == 128 + number
 
 
@@ -153,8 +153,7 @@ def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
 def test_usr1_puts_the_job_back_into_the_queue(scontrol: Callable[[str], Path]) -> None:
     asked = scontrol("true")
     with pytest.raises(Interrupted, match="SIGUSR1") as caught, listening():
-        os.kill(os.getpid(), signal.SIGUSR1)
-        time.sleep(10)
+        signal.raise_signal(signal.SIGUSR1)
     assert caught.value.code == 138
     assert asked.read_text() == "requeue 17\n"
 
