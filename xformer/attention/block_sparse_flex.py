@@ -91,7 +91,8 @@ def attend_to_all(
     positions = torch.arange(length, device=query.device)
     tokens = Tokens(query, key, value, positions, positions, mask.key_padding, length)
     rule = _NOT_AFTER if mask.causal else _ALL
-    return attend(tokens, lambda length: rule, bias)
+    mixed: Tensor = attend(tokens, lambda length: rule, bias)
+    return mixed
 
 
 _ALL = Rule("all", lambda head, query, key: key >= 0)
