@@ -5,12 +5,12 @@ import warnings
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 
-from xformer import build, compatibility, console, continuation, launch
+from xformer import build, checkpoints, compatibility, console, continuation, launch
+from xformer.callbacks.interrupt import listening
 from xformer.callbacks.throughput import Throughput
 from xformer.callbacks.train_metrics import TrainMetrics
 from xformer.configuration import validate
@@ -23,9 +23,11 @@ from xformer.matching import match
 from xformer.record import cost
 from xformer.record.lock import is_empty
 from xformer.record.recording import recording
+from xformer.record.storage import explaining
 from xformer.record.summary import Monitor, Summary
 from xformer.runs import finished
 from xformer.tasks.base import Task
+from xformer.training import sweep, threads
 
 
 def run(job: Job) -> float | None:
@@ -42,7 +44,8 @@ def run(job: Job) -> float | None:
     flush_denormals()
     quieten()
     epilogue = None
-    with recording(job) as record:
+    places = {"hydra.run.dir": job.directory, "cache": Path(job.config.cache)}
+    with listening(), recording(job) as record, explaining(places):
         summary = record.summary
         plan = _plan(job)
         record.acquire()
@@ -53,6 +56,7 @@ def run(job: Job) -> float | None:
         start = continuation.start(job)
         if is_empty(job.directory):
             record.claim()
+        _share(job, summary, resumed=start is not None)
         seed_everything(job.config.seed, verbose=False)
         data = plan.load_data()
         if job.config.get("match") is not None:
@@ -68,8 +72,7 @@ def run(job: Job) -> float | None:
             _tell(continuation.bent(job, start, plan.schedule))
         trainer.loggers = build.build_loggers(job)
         record.claim()
-        if start is not None:
-            continuation.cut(trainer.loggers, start)
+        continuation.cut(trainer.loggers, start)
         if launch.is_main_process():
             build.write_config(job)
             data.save(job.directory)
@@ -80,7 +83,7 @@ def run(job: Job) -> float | None:
             task.model.compile()
         trainer.fit(task, data, ckpt_path=None if start is None else start.checkpoint)
         _evaluate(trainer, task, data, summary, job)
-        epilogue = task.epilogue(data)
+        epilogue = None if job.sweep else task.epilogue(data)
     if summary.status == "finished" and launch.is_main_process():
         console.results(job, summary, epilogue)
     return summary.monitor.best if summary.monitor else None
@@ -95,6 +98,19 @@ def _plan(job: Job) -> build.Plan:
     if job.config.init_from is not None:
         finished(Path(job.config.init_from))
     return build.Plan.of(job.config)
+
+
+def _share(job: Job, summary: Summary, *, resumed: bool) -> None:
+    """Settle how many threads compute, for this run and whoever resumes it."""
+    under_way = sweep.current()
+    found = threads.number(
+        job.config,
+        at_once=under_way.at_once if under_way else 1,
+        earlier=job.directory / build.CONFIG_FILE if resumed else None,
+    )
+    job.config.threads = found
+    threads.use(found)
+    summary.hardware["torch_threads"] = found
 
 
 def _match(summary: Summary, job: Job, plan: build.Plan) -> build.Plan:
@@ -139,10 +155,10 @@ def _evaluate(trainer: Trainer, task: Task, data: DataModule, summary: Summary, 
     keeper = next(keepers, None)
     best, step = (keeper.best_model_path if keeper else ""), trainer.global_step
     if best:
-        step = torch.load(best, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+        step = checkpoints.read(Path(best))["global_step"]
     elif keeper:  # stopped before the first validation: keep what there is
-        trainer.save_checkpoint(Path(keeper.dirpath or job.directory) / "last.ckpt")
-    end = trainer.current_epoch, trainer.global_step
+        trainer.save_checkpoint(Path(keeper.dirpath or job.directory) / checkpoints.LAST)
+    end = trainer.global_step
     loggers, trainer.loggers = trainer.loggers, []  # the curve has the values of validation already
     trainer.validate(task, data, ckpt_path=best or None, verbose=False)
     metrics |= {name: value.item() for name, value in trainer.callback_metrics.items()}
@@ -150,17 +166,17 @@ def _evaluate(trainer: Trainer, task: Task, data: DataModule, summary: Summary, 
         trainer.test(task, data, ckpt_path=best or None, verbose=False)
         tested = {name: value.item() for name, value in trainer.callback_metrics.items()}
         metrics |= tested
-        _log_tested(loggers, tested, *end)
+        _log_tested(loggers, tested, end)
     trainer.loggers = loggers
     monitor = job.config.monitor
     summary.metrics = dict(metrics)
     summary.monitor = Monitor(monitor.name, monitor.mode, metrics.get(monitor.name), step)
 
 
-def _log_tested(loggers: list[Logger], metrics: dict[str, float], epoch: int, step: int) -> None:
+def _log_tested(loggers: list[Logger], metrics: dict[str, float], step: int) -> None:
     """Log at training's last step, which Lightning does not know where a resumed run has nothing left to train."""
     for logger in loggers:
-        logger.log_metrics({**metrics, "epoch": epoch}, step)
+        logger.log_metrics(metrics, step)
         logger.finalize("success")
 
 

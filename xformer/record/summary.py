@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from xformer.errors import DataError
+from xformer.record.redact import redact
 
 FILE = "summary.json"
 NOT_ENDED = "It was killed, or is still running."
@@ -34,7 +35,7 @@ class Summary:
             that asked it to stop; `skipped` is a combination refused in a sweep.
         error: One sentence where it did not finish.
         choices: Config group to option.
-        overrides: The command line as typed.
+        overrides: The command line as typed, without secrets.
         started_in: The working directory, which relative paths in the configuration are meant from.
         seed: The seed of initialisation and data order.
         metrics: Final values by name as logged, `val/loss` or `test/accuracy`.
@@ -98,7 +99,7 @@ def write_summary(directory: Path, summary: Summary) -> Path:
     Returns:
         The file's path.
     """
-    text = json.dumps(strict(asdict(summary)), indent=2, allow_nan=False) + "\n"
+    text = json.dumps(stored(summary), indent=2, allow_nan=False) + "\n"
     directory.mkdir(parents=True, exist_ok=True)
     return write_whole(directory / FILE, text)
 
@@ -117,6 +118,12 @@ def write_whole(path: Path, text: str) -> Path:
         Path(staged).unlink(missing_ok=True)
         raise
     return path
+
+
+def stored(summary: Summary) -> dict[str, Any]:
+    """What is kept of a summary: strict JSON, without secrets."""
+    content: dict[str, Any] = redact(strict(asdict(summary)))
+    return content
 
 
 def strict(value: Any) -> Any:
