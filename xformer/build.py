@@ -4,13 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
 from xformer.architecture.base import ArchitectureFactory
 from xformer.callbacks.train_metrics import TrainMetrics
+from xformer.checkpoints import FOLDER, CheckpointFiles
 from xformer.configuration import make
 from xformer.data.base import DataModule
 from xformer.job import Job
@@ -82,4 +84,9 @@ def build_trainer(job: Job) -> Trainer:
     trainer: Trainer = make(job.config.trainer)(
         callbacks=[*callbacks, TrainMetrics()], logger=False, default_root_dir=str(job.directory)
     )
+    for callback in callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+            callback.dirpath = str(job.directory / FOLDER)
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # not where trainer.plugins brings another
+        trainer.strategy.checkpoint_io = CheckpointFiles()
     return trainer

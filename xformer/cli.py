@@ -5,6 +5,7 @@ import pkgutil
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 
 import hydra
 from hydra.errors import HydraException
@@ -103,6 +104,13 @@ def _friendly(command: Callable[[], object]) -> None:
     except (XformerError, HydraException, OmegaConfBaseException) as error:
         if not getattr(error, "told", False):
             _tell(explain(error))
+        sys.exit(1)
+    except OSError as error:  # outside of a run: of Hydra's own files, a summary, what a command writes
+        from xformer.record.storage import explained
+
+        if (sentence := explained(error, {"hydra.run.dir or hydra.sweep.dir": Path.cwd()})) is None:
+            raise
+        _tell(sentence)
         sys.exit(1)
 
 

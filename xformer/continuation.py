@@ -1,5 +1,6 @@
 """What a run directory that was used before means for the run that is asked for now."""
 
+import logging
 import math
 import os
 import sys
@@ -28,6 +29,7 @@ from xformer.record.lock import is_empty
 from xformer.record.redact import resolved
 from xformer.record.summary import FILE, Summary, read_summary
 
+log = logging.getLogger(__name__)
 MAY_GROW = ("trainer.max_steps", "trainer.max_epochs")
 MAY_CHANGE = (
     "trainer.devices", "trainer.num_nodes", "trainer.accelerator", "trainer.strategy", "trainer.max_time",
@@ -46,11 +48,13 @@ class Start:
     Attributes:
         checkpoint: the file.
         step: optimiser steps done.
+        rows: of the table of metrics, those that were logged before; None where that was not saved.
         processes: how many saved their random state; None where it was not saved.
     """
 
     checkpoint: Path
     step: int
+    rows: int | None
     processes: int | None
 
 
@@ -130,13 +134,21 @@ def start(job: Job) -> Start | None:
     Raises:
         RunError: there is none to resume from, or the directory holds what would be overwritten.
     """
-    if job.config.resume or (job.config.skip_finished and checkpoints.found(job.directory)):
-        file = checkpoints.newest_readable(job.directory)
+    newest = next(checkpoints.readable(job.directory), None) if job.config.resume or job.config.skip_finished else None
+    if newest is None and job.config.resume:
+        raise RunError(
+            f"resume=true found no readable checkpoint in hydra.run.dir={job.directory}; give the directory of the run "
+            "to continue, or leave resume out to start one."
+        )
+    if newest is not None:
+        file, content = newest
         if not (job.directory / CONFIG_FILE).exists():
             raise RunError(f"{job.directory} has lost its {CONFIG_FILE}, so that nobody knows what was run there.")
-        content = next(content for found, content in checkpoints.readable(job.directory) if found == file)
-        states = content.get("exact_resume", {}).get("random")
-        return Start(file, content["global_step"], None if states is None else len(states))
+        saved = content.get("exact_resume", {})
+        processes = len(saved["random"]) if "random" in saved else None
+        return Start(file, content["global_step"], saved.get("rows"), processes)
+    if job.config.skip_finished and checkpoints.found(job.directory):
+        log.warning("%s has no checkpoint that can be read: this run starts again.", job.directory)
     if is_main_process():  # what the others find there may be the main process's own
         _refuse_to_overwrite(job)
     return None
@@ -162,11 +174,11 @@ def refuse_others(job: Job, start: Start, data: DataModule, trainer: Trainer) ->
         )
 
 
-def cut(loggers: Sequence[Logger], start: Start) -> None:
+def cut(loggers: Sequence[Logger], start: Start | None) -> None:
     """Take out of the table what was logged after the checkpoint, also where nothing is left to train."""
     for logger in loggers:
         if isinstance(logger, MetricsCSV):
-            logger.start_at(start.step)
+            logger.start_at(0) if start is None else logger.start_at(start.step, start.rows)
 
 
 def bent(job: Job, start: Start, schedule: Schedule) -> str | None:
@@ -187,7 +199,8 @@ def bent(job: Job, start: Start, schedule: Schedule) -> str | None:
 def _refuse_to_overwrite(job: Job) -> None:
     if is_empty(job.directory):
         return
-    checkpoints.refuse_to_overwrite(job.directory)
+    if not job.config.skip_finished:  # which starts again where no checkpoint can be read
+        checkpoints.refuse_to_overwrite(job.directory)
     if not any((job.directory / file).exists() for file in (FILE, CONFIG_FILE)):
         names = sorted(entry.name for entry in job.directory.iterdir())
         raise RunError(

@@ -5,12 +5,12 @@ import warnings
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 
-from xformer import build, compatibility, console, continuation, launch
+from xformer import build, checkpoints, compatibility, console, continuation, launch
+from xformer.callbacks.interrupt import listening
 from xformer.callbacks.throughput import Throughput
 from xformer.callbacks.train_metrics import TrainMetrics
 from xformer.configuration import validate
@@ -23,6 +23,7 @@ from xformer.matching import match
 from xformer.record import cost
 from xformer.record.lock import is_empty
 from xformer.record.recording import recording
+from xformer.record.storage import explaining
 from xformer.record.summary import Monitor, Summary
 from xformer.runs import finished
 from xformer.tasks.base import Task
@@ -43,7 +44,8 @@ def run(job: Job) -> float | None:
     flush_denormals()
     quieten()
     epilogue = None
-    with recording(job) as record:
+    places = {"hydra.run.dir": job.directory, "cache": Path(job.config.cache)}
+    with listening(), recording(job) as record, explaining(places):
         summary = record.summary
         plan = _plan(job)
         record.acquire()
@@ -70,8 +72,7 @@ def run(job: Job) -> float | None:
             _tell(continuation.bent(job, start, plan.schedule))
         trainer.loggers = build.build_loggers(job)
         record.claim()
-        if start is not None:
-            continuation.cut(trainer.loggers, start)
+        continuation.cut(trainer.loggers, start)
         if launch.is_main_process():
             build.write_config(job)
             data.save(job.directory)
@@ -154,10 +155,10 @@ def _evaluate(trainer: Trainer, task: Task, data: DataModule, summary: Summary, 
     keeper = next(keepers, None)
     best, step = (keeper.best_model_path if keeper else ""), trainer.global_step
     if best:
-        step = torch.load(best, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+        step = checkpoints.read(Path(best))["global_step"]
     elif keeper:  # stopped before the first validation: keep what there is
-        trainer.save_checkpoint(Path(keeper.dirpath or job.directory) / "last.ckpt")
-    end = trainer.current_epoch, trainer.global_step
+        trainer.save_checkpoint(Path(keeper.dirpath or job.directory) / checkpoints.LAST)
+    end = trainer.global_step
     loggers, trainer.loggers = trainer.loggers, []  # the curve has the values of validation already
     trainer.validate(task, data, ckpt_path=best or None, verbose=False)
     metrics |= {name: value.item() for name, value in trainer.callback_metrics.items()}
@@ -165,17 +166,17 @@ def _evaluate(trainer: Trainer, task: Task, data: DataModule, summary: Summary, 
         trainer.test(task, data, ckpt_path=best or None, verbose=False)
         tested = {name: value.item() for name, value in trainer.callback_metrics.items()}
         metrics |= tested
-        _log_tested(loggers, tested, *end)
+        _log_tested(loggers, tested, end)
     trainer.loggers = loggers
     monitor = job.config.monitor
     summary.metrics = dict(metrics)
     summary.monitor = Monitor(monitor.name, monitor.mode, metrics.get(monitor.name), step)
 
 
-def _log_tested(loggers: list[Logger], metrics: dict[str, float], epoch: int, step: int) -> None:
+def _log_tested(loggers: list[Logger], metrics: dict[str, float], step: int) -> None:
     """Log at training's last step, which Lightning does not know where a resumed run has nothing left to train."""
     for logger in loggers:
-        logger.log_metrics({**metrics, "epoch": epoch}, step)
+        logger.log_metrics(metrics, step)
         logger.finalize("success")
 
 

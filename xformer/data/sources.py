@@ -109,7 +109,7 @@ def read_dataset(
 def _text_files(path: Path) -> dict[str, list[Path]]:
     """The text files of a directory by the split that their names tell."""
     found: dict[str, list[Path]] = {}
-    for file in sorted(file for file in path.iterdir() if file.suffix in TEXT_FILES):
+    for file in sorted(p for p in path.iterdir() if p.suffix in TEXT_FILES and not p.name.startswith(".")):
         words = file.stem.lower().replace("-", ".").replace("_", ".").split(".")
         for split, names in NAMES.items():
             if not {*names}.isdisjoint(words):

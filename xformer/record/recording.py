@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from xformer import console
+from xformer import checkpoints, console
 from xformer.errors import IncompatibleError, Interrupted, XformerError
 from xformer.job import Job
 from xformer.launch import is_main_process
@@ -113,6 +113,8 @@ def recording(job: Job) -> Iterator[Record]:
         stopped = interruption(error)
         summary.status = "failed" if stopped is None else "interrupted"
         summary.error = f"{type(error).__name__}: {error}" if stopped is None else str(stopped)
+        if stopped is not None and is_main_process():
+            console.note(_farewell(stopped, job))
         if isinstance(error, SIGTERMException):
             raise stopped from error  # type: ignore[misc]
         raise
@@ -121,6 +123,14 @@ def recording(job: Job) -> Iterator[Record]:
         summary.wall_seconds = (summary.wall_seconds or 0.0) + time.perf_counter() - started
         record.close()
         finish(exit_code, summary)
+
+
+def _farewell(stopped: Interrupted, job: Job) -> str:
+    """How it goes on from here."""
+    newest = next(iter(checkpoints.found(job.directory)), None)
+    if newest is None:
+        return f"{stopped} Nothing was saved yet."
+    return f"{stopped} Saved; continue with: python train.py resume={job.directory}"
 
 
 def interruption(error: BaseException | None) -> Interrupted | None:
