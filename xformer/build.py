@@ -4,12 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
 from xformer.architecture.base import ArchitectureFactory
+from xformer.callbacks.train_metrics import TrainMetrics
+from xformer.checkpoints import FOLDER, CheckpointFiles
 from xformer.configuration import make
 from xformer.data.base import DataModule
 from xformer.job import Job
@@ -18,6 +21,7 @@ from xformer.logging.metrics_csv import MetricsCSV
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
 from xformer.record.redact import resolved
+from xformer.record.summary import write_whole
 from xformer.tasks.base import Task
 
 CONFIG_FILE = "config.yaml"
@@ -61,20 +65,28 @@ class Plan:
 
 
 def build_loggers(job: Job) -> list[Logger]:
-    """The CSV, always, and the chosen ones; the resolved configuration goes to all, and into the run directory."""
+    """The CSV, always, and the chosen ones; the resolved configuration goes to all."""
     config = resolved(job.config)
-    job.directory.mkdir(parents=True, exist_ok=True)
-    (job.directory / CONFIG_FILE).write_text(OmegaConf.to_yaml(config))
     chosen = [make(node) for node in (job.config.logger or {}).values() if node is not None]
     return [MetricsCSV(job.directory), *(logger(job.directory, config, job.choices, job.name) for logger in chosen)]
 
 
+def write_config(job: Job) -> None:
+    """Leave the resolved configuration in the run directory."""
+    write_whole(job.directory / CONFIG_FILE, OmegaConf.to_yaml(resolved(job.config)))
+
+
 def build_trainer(job: Job) -> Trainer:
-    """The Trainer with the chosen callbacks and loggers."""
+    """The Trainer with the chosen callbacks, and without loggers, which may write as soon as they are built."""
     callbacks: list[Callback] = [make(node) for node in job.config.callbacks.values() if node is not None]
     if not job.config.trainer.enable_progress_bar:
         callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
     trainer: Trainer = make(job.config.trainer)(
-        callbacks=callbacks, logger=build_loggers(job), default_root_dir=str(job.directory)
+        callbacks=[*callbacks, TrainMetrics()], logger=False, default_root_dir=str(job.directory)
     )
+    for callback in callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+            callback.dirpath = str(job.directory / FOLDER)
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # not where trainer.plugins brings another
+        trainer.strategy.checkpoint_io = CheckpointFiles()
     return trainer

@@ -63,6 +63,7 @@ READ: dict[str, dict[str, Kind]] = {
     },
     "overhead": {"rounds": COUNT, "model": some(WORD)},
     "startup": {"rounds": COUNT},
+    "threads": {"rounds": COUNT, "runs": some(WORD), "steps": COUNT, "busy": COUNT},
 }
 """What each question reads of the settings; it is refused any other, which it would ignore."""
 
