@@ -15,6 +15,11 @@ from omegaconf.errors import OmegaConfBaseException
 from xformer import commands
 from xformer.configuration import CONF, explain, nearest
 from xformer.errors import XformerError
+from xformer.record.redact import redact_streams
+from xformer.training import sweep
+from xformer.training.threads import wait_passively
+
+wait_passively()  # before anything loads torch, which reads it then
 
 _TRACEBACK, _WRAPPED = "HYDRA_FULL_ERROR", "XFORMER_WRAPPED"
 
@@ -25,6 +30,7 @@ def train_as_configured(config: DictConfig) -> float | None:
     from xformer.job import Job
     from xformer.run import run
 
+    redact_streams()  # here too, for a launcher's own processes
     job = Job.from_hydra(config)
     try:
         return run(job)
@@ -38,7 +44,10 @@ def train_as_configured(config: DictConfig) -> float | None:
 
 def train() -> None:
     """Train one model, or a sweep with -m; resume=DIR continues what is there."""
-    _friendly(_train)
+    try:
+        _friendly(_train)
+    finally:
+        _conclude()
 
 
 def _train() -> None:
@@ -47,6 +56,15 @@ def _train() -> None:
 
         sys.argv[1:] = expand(sys.argv[1:])
     train_as_configured()
+
+
+def _conclude() -> None:
+    """End a sweep, however it ended, with one table over its cells."""
+    over = sweep.conclude()
+    if over is not None and (files := over.summaries()):
+        from xformer import console
+
+        console.cells(over, files)
 
 
 def rerun() -> None:
@@ -75,6 +93,7 @@ def main() -> None:
 
 def _friendly(command: Callable[[], object]) -> None:
     """Run a command; what the user can mend is told in a sentence, unless HYDRA_FULL_ERROR=1 asks for a traceback."""
+    redact_streams()
     if os.environ.get(_TRACEBACK) == "1" and _WRAPPED not in os.environ:
         command()
         return

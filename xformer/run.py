@@ -27,6 +27,7 @@ from xformer.record.storage import explaining
 from xformer.record.summary import Monitor, Summary
 from xformer.runs import finished
 from xformer.tasks.base import Task
+from xformer.training import sweep, threads
 
 
 def run(job: Job) -> float | None:
@@ -55,6 +56,7 @@ def run(job: Job) -> float | None:
         start = continuation.start(job)
         if is_empty(job.directory):
             record.claim()
+        _share(job, summary, resumed=start is not None)
         seed_everything(job.config.seed, verbose=False)
         data = plan.load_data()
         if job.config.get("match") is not None:
@@ -81,7 +83,7 @@ def run(job: Job) -> float | None:
             task.model.compile()
         trainer.fit(task, data, ckpt_path=None if start is None else start.checkpoint)
         _evaluate(trainer, task, data, summary, job)
-        epilogue = task.epilogue(data)
+        epilogue = None if job.sweep else task.epilogue(data)
     if summary.status == "finished" and launch.is_main_process():
         console.results(job, summary, epilogue)
     return summary.monitor.best if summary.monitor else None
@@ -96,6 +98,19 @@ def _plan(job: Job) -> build.Plan:
     if job.config.init_from is not None:
         finished(Path(job.config.init_from))
     return build.Plan.of(job.config)
+
+
+def _share(job: Job, summary: Summary, *, resumed: bool) -> None:
+    """Settle how many threads compute, for this run and whoever resumes it."""
+    under_way = sweep.current()
+    found = threads.number(
+        job.config,
+        at_once=under_way.at_once if under_way else 1,
+        earlier=job.directory / build.CONFIG_FILE if resumed else None,
+    )
+    job.config.threads = found
+    threads.use(found)
+    summary.hardware["torch_threads"] = found
 
 
 def _match(summary: Summary, job: Job, plan: build.Plan) -> build.Plan:

@@ -58,12 +58,15 @@ def _options() -> argparse.Namespace:
 
 
 def _lines(file: Path) -> list[str]:
+    from xformer.data.utf8 import decode
     from xformer.errors import DataError
 
     try:
-        lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"--file {file} cannot be read ({error}); give a text file in UTF-8.") from error
+        content = file.read_bytes()
+    except OSError as error:
+        raise DataError(f"--file {file} cannot be read ({error.strerror}); give a text file in UTF-8.") from error
+    text = decode(content, f"--file {file}").replace("\r\n", "\n").replace("\r", "\n")
+    lines = text.removesuffix("\n").split("\n")
     if lines == [""]:
         raise DataError(f"--file {file} is empty; write a prompt in every line.")
     return lines

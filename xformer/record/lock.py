@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import logging
 import os
 import socket
 import threading
@@ -12,9 +13,9 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from xformer import console
 from xformer.errors import RunError
 
+log = logging.getLogger(__name__)
 FILE = ".lock"
 BEAT, PATIENCE = 5.0, 20.0
 """Seconds between two signs of life, and how long somebody waits for one."""
@@ -136,10 +137,8 @@ def _refuse_living(file: FileIO, path: Path, *, certain: bool) -> None:
     holder, here = _holder(file), socket.gethostname()
     if not holder or (certain and holder.get("host") == here):
         return
-    console.note(
-        f"{path.parent} was last held by process {holder.get('pid')} on {holder.get('host')}: waiting up to "
-        f"{PATIENCE:.0f} s for a sign of life."
-    )
+    who = path.parent, holder.get("pid"), holder.get("host"), PATIENCE
+    log.warning("%s was last held by process %s on %s: waiting %.0f s for a sign of life", *who)
     # Attributes that an NFS client has just read for the first time are read again after three seconds.
     before, until = path.stat().st_mtime_ns, time.monotonic() + PATIENCE
     while time.monotonic() < until:

@@ -17,6 +17,7 @@ from xformer.logging.wandb import finish
 from xformer.record.lock import RunLock, is_empty
 from xformer.record.memory import PeakMemory
 from xformer.record.provenance import git_state, hardware, package_versions
+from xformer.record.redact import RedactingFormatter
 from xformer.record.summary import Summary, write_summary
 
 LOG_FILE = "train.log"
@@ -60,7 +61,7 @@ class Record:
         self._lock.claim()
         if self._log is None:
             self._log = logging.FileHandler(self._directory / LOG_FILE, encoding="utf-8", delay=True)
-            self._log.setFormatter(logging.Formatter(_LOG_FORMAT))
+            self._log.setFormatter(RedactingFormatter(_LOG_FORMAT))
             logging.getLogger().addHandler(self._log)
         self.summary.status = "running"
         write_summary(self._directory, self.summary)

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from xformer.errors import DataError
+from xformer.record.redact import redact
 
 FILE = "summary.json"
+NOT_ENDED = "It was killed, or is still running."
 
 
 @dataclass
@@ -33,7 +35,7 @@ class Summary:
             that asked it to stop; `skipped` is a combination refused in a sweep.
         error: One sentence where it did not finish.
         choices: Config group to option.
-        overrides: The command line as typed.
+        overrides: The command line as typed, without secrets.
         started_in: The working directory, which relative paths in the configuration are meant from.
         seed: The seed of initialisation and data order.
         metrics: Final values by name as logged, `val/loss` or `test/accuracy`.
@@ -97,7 +99,7 @@ def write_summary(directory: Path, summary: Summary) -> Path:
     Returns:
         The file's path.
     """
-    text = json.dumps(strict(asdict(summary)), indent=2, allow_nan=False) + "\n"
+    text = json.dumps(stored(summary), indent=2, allow_nan=False) + "\n"
     directory.mkdir(parents=True, exist_ok=True)
     return write_whole(directory / FILE, text)
 
@@ -116,6 +118,12 @@ def write_whole(path: Path, text: str) -> Path:
         Path(staged).unlink(missing_ok=True)
         raise
     return path
+
+
+def stored(summary: Summary) -> dict[str, Any]:
+    """What is kept of a summary: strict JSON, without secrets."""
+    content: dict[str, Any] = redact(strict(asdict(summary)))
+    return content
 
 
 def strict(value: Any) -> Any:
@@ -141,11 +149,14 @@ def read_summary(directory: Path) -> Summary:
     """
     path = directory / FILE
     try:
-        return of_json(json.loads(path.read_text(encoding="utf-8")))
+        summary = of_json(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise DataError(f"{directory} has no {FILE}: it is not a run directory, or the run was killed.") from None
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
         raise DataError(f"{path} is not a run's summary: {error}.") from error
+    if summary.status == "running":
+        summary.error = NOT_ENDED
+    return summary
 
 
 def _umask() -> int:

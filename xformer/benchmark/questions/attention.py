@@ -121,7 +121,23 @@ def measured(
         for training in (False, True)
     )
     memory = {name: extra_bytes(step(module, inputs, training=True)) for name, module in subjects.items()}
-    return [_row(name, shape, forward, training, memory) for name in (*subjects, AGAIN)], too_large
+    shares = {name: memory_share(memory[name], module, inputs) for name, module in subjects.items()}
+    return [_row(name, shape, forward, training, memory, shares) for name in (*subjects, AGAIN)], too_large
+
+
+def memory_share(extra: int, module: nn.Module, inputs: tuple[Tensor, ...]) -> float:
+    """Bytes of a step, as a share of those of the inputs, the output, and the gradients of inputs and weights alone.
+
+    Args:
+        extra: bytes beyond inputs and weights.
+        module: whose output is as large as the first input.
+        inputs: of the module.
+    """
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    given, output, weights = (
+        sum(tensor.numel() * tensor.element_size() for tensor in tensors) for tensors in (inputs, inputs[:1], trained)
+    )
+    return (given + extra) / (given + output + given + weights)
 
 
 def measured_turns(subjects: int, config: DictConfig) -> int:
@@ -142,8 +158,11 @@ def _fits(module: nn.Module, inputs: tuple[Tensor, ...]) -> bool:
     return True
 
 
-def _row(name: str, shape: Shape, forward: Times, training: Times, memory: dict[str, int]) -> Row:
-    own, base = memory[training.baseline if name == AGAIN else name], memory[training.baseline]
+def _row(
+    name: str, shape: Shape, forward: Times, training: Times, memory: dict[str, int], shares: dict[str, float]
+) -> Row:
+    key = training.baseline if name == AGAIN else name
+    own, base = memory[key], memory[training.baseline]
     return {
         "length": shape.length,
         "form": shape.form,
@@ -155,6 +174,7 @@ def _row(name: str, shape: Shape, forward: Times, training: Times, memory: dict[
         "training_speed": training.speed(name),
         "memory_bytes": own,
         "memory_ratio": own / base,
+        "memory_share": shares[key],
     }
 
 
