@@ -180,7 +180,8 @@ def _threads(job: Job) -> str:
 def _duration(seconds: float) -> str:
     """`40 seconds`, `14 minutes`, `3.5 hours`."""
     if seconds < 90:
-        return f"{max(1, round(seconds))} seconds"
+        whole = max(1, round(seconds))
+        return f"{whole} second{'s' if whole > 1 else ''}"
     return f"{round(seconds / 60)} minutes" if seconds < 90 * 60 else f"{seconds / 3600:.1f} hours"
 
 

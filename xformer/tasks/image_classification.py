@@ -5,7 +5,6 @@ from typing import ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from torchmetrics import MetricCollection
 
 from xformer.architecture.base import ArchitectureFactory
@@ -19,6 +18,7 @@ from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
 from xformer.tasks.augmentation import Mixup, RandAugment
 from xformer.tasks.base import Outcome, Task, check_smoothing
+from xformer.tasks.losses import cross_entropy
 from xformer.tasks.metrics import classification_metrics
 
 
