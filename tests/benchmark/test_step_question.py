@@ -4,12 +4,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from lightning.pytorch import Trainer
 
 from xformer.benchmark.questions import step
-from xformer.benchmark.questions.step import KERNELS, OPERATORS, OTHER, PARTS, STEP, WAITS, WARMUP, Parts, measure
+from xformer.benchmark.questions.step import KERNELS, OPERATORS, OTHER, PARTS, STEP, WAITS, Parts, measure
 from xformer.benchmark.settings import settings
-from xformer.errors import ConfigError
 
 
 def test_a_part_has_the_time_that_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,12 +49,3 @@ def test_the_names_of_the_parts_are_those_that_the_trainer_gives(
     assert sum(row["share"] for what, row in rows.items() if what.startswith("host")) == pytest.approx(1)
     assert rows[OPERATORS]["calls"] > 100
     assert rows[STEP]["tokens_per_second"] > 0
-
-
-def test_too_few_batches_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XFORMER_CACHE", str(tmp_path))
-    monkeypatch.setattr(Trainer, "fit", None)
-    sizes = ["data.train_size=20", "data.val_size=8", "data.test_size=8", "data.batch_size=2"]
-    config = settings("step", [f"train=[{','.join(sizes)}]", "steps=5"], quick=False)
-    with pytest.raises(ConfigError, match=f"steps=5 needs {WARMUP + 15} batches"):
-        measure(config, peers=False)

@@ -34,7 +34,6 @@ from xformer.callbacks.resume import ExactResume
 from xformer.callbacks.throughput import Throughput
 from xformer.configuration import CONF, make
 from xformer.core import devices
-from xformer.errors import ConfigError
 from xformer.logging.metrics_csv import MetricsCSV
 from xformer.run import quieten
 from xformer.tasks.base import Task
@@ -114,7 +113,7 @@ class Watch(Callback):
 
     def __init__(self, parts: Parts, steps: int, told: Callable[[], object]) -> None:
         self.parts, self.steps, self.told = parts, steps, told
-        self.tokens: list[torch.Tensor] = []
+        self.done, self.tokens = 0, list[torch.Tensor]()
         self._made = time.perf_counter()
         self.first_step, self.wall, self.processor = 0.0, 0.0, 0.0
         self.profiler = profile(
@@ -127,7 +126,8 @@ class Watch(Callback):
     ) -> None:
         """Move on from one to the next after so many steps."""
         assert isinstance(pl_module, Task)
-        done, timed = batch_idx + 1, WARMUP + self.steps
+        self.done += 1
+        done, timed = self.done, WARMUP + self.steps
         if WARMUP < done <= timed:
             self.tokens.append(pl_module.count_tokens(batch))
         if done == 1:
@@ -198,14 +198,12 @@ def trained(node: DictConfig, steps: int, told: Callable[[], object]) -> Watch:
     """What was seen of a run with this configuration.
 
     Raises:
-        ConfigError: an epoch has too few batches.
+        ConfigError: a setting that cannot be trained.
     """
     compilation.check(node)
     needed = WARMUP + 3 * steps
     plan = Plan.of(node)
     data, parts = plan.load_data(), Parts()
-    if len(data.train_dataloader()) < needed:
-        raise ConfigError(f"steps={steps} needs {needed} batches in an epoch of the data; take fewer or more data.")
     watch = Watch(parts, steps, told)
     node.trainer.max_steps, node.trainer.limit_val_batches, node.trainer.enable_checkpointing = needed, 0, False
     node.trainer.enable_progress_bar, node.trainer.profiler = False, None
@@ -231,7 +229,7 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
         peers: unused: the uncompiled run is the peer.
 
     Raises:
-        ConfigError: a setting of the run that cannot be trained, or too few batches in an epoch.
+        ConfigError: a setting of the run that cannot be trained.
     """
     quieten()
     rows: list[Row] = []
