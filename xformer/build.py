@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from lightning.fabric.plugins.io import TorchCheckpointIO
@@ -48,6 +49,8 @@ class Plan:
         architecture, optimizer, schedule, task = (
             make(config[group]) for group in ("architecture", "optimizer", "schedule", "task")
         )
+        # Called twice in every step, where Hydra would check each time anew what a partial of its own may call.
+        schedule = partial(schedule.func, *schedule.args, **schedule.keywords)
         data = make(config.data)(config.seed, Path(config.cache))
         return cls(data, architecture, optimizer, schedule, task, config.seed)
 

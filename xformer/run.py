@@ -27,7 +27,7 @@ from xformer.record.storage import explaining
 from xformer.record.summary import Monitor, Summary
 from xformer.runs import finished
 from xformer.tasks.base import Task
-from xformer.training import sweep, threads
+from xformer.training import compilation, sweep, threads
 
 
 def run(job: Job) -> float | None:
@@ -79,8 +79,7 @@ def run(job: Job) -> float | None:
         begin(summary)
         if launch.is_main_process():
             console.header(job, trainer, data.describe(), summary)
-        if job.config.compile:
-            task.model.compile()
+        compilation.compile_step(task, data, job.config.compile, trainer.strategy.root_device)
         trainer.fit(task, data, ckpt_path=None if start is None else start.checkpoint)
         _evaluate(trainer, task, data, summary, job)
         epilogue = None if job.sweep else task.epilogue(data)
@@ -93,6 +92,7 @@ def _plan(job: Job) -> build.Plan:
     """Refuse everything that can be refused from the configuration alone; what to build."""
     validate(job.config)
     compatibility.check(job.config, job.choices)
+    compilation.check(job.config)
     job.forget(compatibility.unused(job.config))
     launch.check_sweep(job)
     if job.config.init_from is not None:
