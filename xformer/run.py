@@ -51,7 +51,7 @@ def run(job: Job) -> float | None:
         record.acquire()
         done = continuation.finished(job)
         if done is not None:
-            console.note(f"Already finished, and left as it is: {job.name} in {job.directory}")
+            console.note(f"Already finished, and left as it is: {job.directory}")
             return done.monitor.best if done.monitor else None
         start = continuation.start(job)
         if is_empty(job.directory):
