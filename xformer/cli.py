@@ -5,6 +5,7 @@ import pkgutil
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 
 import hydra
 from hydra.errors import HydraException
@@ -107,7 +108,7 @@ def _friendly(command: Callable[[], object]) -> None:
     except OSError as error:  # outside of a run: of Hydra's own files, a summary, what a command writes
         from xformer.record.storage import explained
 
-        if (sentence := explained(error, {})) is None:
+        if (sentence := explained(error, {"place (hydra.run.dir, hydra.sweep.dir, --output)": Path("/")})) is None:
             raise
         _tell(sentence)
         sys.exit(1)
