@@ -108,7 +108,7 @@ def _friendly(command: Callable[[], object]) -> None:
     except OSError as error:  # outside of a run: of Hydra's own files, a summary, what a command writes
         from xformer.record.storage import explained
 
-        if (sentence := explained(error, {"hydra.run.dir or hydra.sweep.dir": Path.cwd()})) is None:
+        if (sentence := explained(error, {"place (hydra.run.dir, hydra.sweep.dir, --output)": Path("/")})) is None:
             raise
         _tell(sentence)
         sys.exit(1)

@@ -1,6 +1,7 @@
 """One run: validate, build, fit, test, summarise."""
 
 import logging
+import tempfile
 import warnings
 from dataclasses import asdict
 from pathlib import Path
@@ -44,8 +45,9 @@ def run(job: Job) -> float | None:
     flush_denormals()
     quieten()
     epilogue = None
-    places = {"hydra.run.dir": job.directory, "cache": Path(job.config.cache)}
-    with listening(), recording(job) as record, explaining(places):
+    places = {"hydra.run.dir": job.directory, "cache": Path(job.config.cache), "TMPDIR": Path(tempfile.gettempdir())}
+    # Twice: what the run writes, and then its record of that.
+    with listening(), explaining(places), recording(job) as record, explaining(places):
         summary = record.summary
         plan = _plan(job)
         record.acquire()
