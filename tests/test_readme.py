@@ -1,4 +1,4 @@
-"""Everything that README says one can type is run, and what it shows is what is there."""
+"""Everything that README and the pages of docs/ say one can type is run, and what they show is what is there."""
 
 import itertools
 import os
@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from xformer import cli, compatibility
-from xformer.benchmark.settings import READ
+from xformer.benchmark.settings import READ, settings
 from xformer.build import Plan
 from xformer.configuration import groups, validate
 from xformer.errors import IncompatibleError
@@ -28,6 +28,7 @@ from xformer.run import run
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
+PAGES = {file: file.read_text() for file in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 SETUP = re.compile(
     r"python3 -m venv (?P<venv>\S+) && (?P=venv)/bin/pip install -c (?P<constraints>\S+) "
@@ -37,7 +38,8 @@ SETUP = re.compile(
 
 def commands() -> list[str]:
     """Every line of every block of shell."""
-    blocks = re.findall(r"^```(?:bash|console|sh)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+    pages = "\n".join(PAGES.values())
+    blocks = re.findall(r"^```(?:bash|console|sh)\n(.*?)^```", pages, re.MULTILINE | re.DOTALL)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
     return [line.removeprefix("$ ") for line in lines if line.strip() and not line.startswith("#")]
 
@@ -309,9 +311,32 @@ def _labels(text: str) -> list[str]:
 
 
 def test_links_lead_somewhere() -> None:
-    for file in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
-        for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / file).read_text()):
-            assert link.startswith("https://") or (ROOT / link).exists(), f"{file}: {link}"
+    for file in (*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"):
+        for link in re.findall(r"\]\(([^)#]+)\)", file.read_text()):
+            assert link.startswith("https://") or (file.parent / link).exists(), f"{file}: {link}"
+
+
+GPU = PAGES[ROOT / "docs" / "performance.md"].partition("\n## GPU\n")[2].partition("\n## ")[0]
+
+
+def test_the_table_of_a_gpu_has_a_command_for_every_row() -> None:
+    """And no figure for what nothing has measured."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in GPU.splitlines() if line.startswith("| ")]
+    heading, *rows = rows
+    assert heading == ["what", "measured by", "goal", "figure"]
+    assert len(rows) > 10
+    last = ""
+    for what, how, goal, figure in rows:
+        command = last if how == "the same" else how.partition("`")[2].partition("`")[0]
+        last = command
+        program, *words = shlex.split(command)
+        if program == "xformer":
+            assert words[0] == "benchmark"
+            settings(words[1], [word for word in words[2:] if not word.startswith("-")], gpu="--gpu" in words)
+        else:
+            assert os.access(ROOT / program, os.X_OK), what
+        assert goal
+        assert figure
 
 
 def test_the_citation_is_valid() -> None:

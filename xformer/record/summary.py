@@ -13,6 +13,7 @@ from xformer.errors import DataError
 from xformer.record.redact import redact
 
 FILE = "summary.json"
+NOT_ENDED = "It was killed, or is still running."
 
 
 @dataclass
@@ -148,11 +149,14 @@ def read_summary(directory: Path) -> Summary:
     """
     path = directory / FILE
     try:
-        return of_json(json.loads(path.read_text(encoding="utf-8")))
+        summary = of_json(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise DataError(f"{directory} has no {FILE}: it is not a run directory, or the run was killed.") from None
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
         raise DataError(f"{path} is not a run's summary: {error}.") from error
+    if summary.status == "running":
+        summary.error = NOT_ENDED
+    return summary
 
 
 def _umask() -> int:

@@ -5,7 +5,6 @@ from typing import ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
@@ -20,6 +19,7 @@ from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
 from xformer.tasks.augmentation import Mixup, RandAugment
 from xformer.tasks.base import Outcome, Task, check_smoothing
+from xformer.tasks.losses import cross_entropy
 
 
 class ImageClassification(Task):
