@@ -66,7 +66,8 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        error.filename = str(path)  # also where it was staged elsewhere
+        if error.errno is not None:  # else it has a text of its own, which a name would take the place of
+            error.filename = str(path)  # also where it was staged elsewhere
         raise
 
 
