@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from tests.conftest import ComposeJob
 from xformer import compatibility
@@ -112,11 +113,12 @@ def test_it_takes_at_most_nine_minutes(tmp_path: Path) -> None:
 
 
 def test_every_test_marked_gpu_is_run(tmp_path: Path) -> None:
-    marked = {str(f.relative_to(ROOT)) for f in (ROOT / "tests").rglob("test_*.py") if "mark.gpu" in f.read_text()}
+    mark = "pytest." + "mark.gpu"
+    marked = {str(f.relative_to(ROOT)) for f in (ROOT / "tests").rglob("test_*.py") if mark in f.read_text()}
     shares = [job for name, job in jobs(tmp_path, "tests").items() if name.startswith("tests")]
     assert len(shares) == gate.PROCESSES
     assert "tests/attention/test_block_sparse_flex.py" in marked
-    assert all(marked <= set(job.command) for job in shares)
+    assert all(marked == {word for word in job.command if word.startswith("tests/")} for job in shares)
     assert len({job.command[job.command.index("--share") + 1] for job in shares}) == gate.PROCESSES
 
 
@@ -139,6 +141,8 @@ def test_every_attention_is_trained_both_ways_and_its_command_can_be_run(
         Plan.of(composed.config)
         assert composed.config.trainer.accelerator == "gpu"
         assert composed.config.on_incompatible == "skip"
+        parsed = OverridesParser.create().parse_overrides(job.command[2:])
+        assert not any(override.is_sweep_override() for override in parsed)  # also of where it is run
         assert composed.config.trainer.precision == ("32-true" if name == "default run" else "bf16-mixed")
     assert refused == {"linformer, causal"}
 
