@@ -165,13 +165,17 @@ def test_a_study_says_what_it_asks_and_can_be_continued(name: str, compose_job: 
     assert OmegaConf.to_container(hydra.sweep, resolve=False)["subdir"] == "${cell:${hydra.job.override_dirname}}"
 
 
+def _finished(summary: Path) -> bool:
+    return read_summary(summary.parent).status == "finished"
+
+
 @pytest.mark.slow
 def test_a_sweep_that_is_killed_and_started_again_ends_with_every_cell_once(tmp_path: Path, cache: Path) -> None:
     overrides = ["experiment=listops_attentions", "attention=full,linformer", "seed=0,1", *SMALL, *SMALL_LISTOPS]
     words = [sys.executable, str(ROOT / "train.py"), *overrides, f"hydra.sweep.dir={tmp_path}", f"cache={cache}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     first = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
-    while not (done := list(tmp_path.rglob(FILE))) and first.poll() is None:
+    while not (done := [file for file in tmp_path.rglob(FILE) if _finished(file)]) and first.poll() is None:
         time.sleep(0.05)
     first.kill()
     first.wait()

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from xformer import rerun
@@ -26,6 +27,7 @@ from xformer.record.redact import resolved
 from xformer.record.summary import FILE
 from xformer.run import run
 from xformer.runs import open_run
+from xformer.training.sweep import Announce
 
 ROOT = Path(__file__).parents[1]
 LISTOPS = [*SMALL, *SMALL_LISTOPS]
@@ -263,6 +265,16 @@ def test_the_directory_to_resume_is_checked_before_anything_is_made(
             expand(words)
     assert tree(tmp_path) == before
     assert tree(directory)
+
+
+def test_a_sweep_is_not_put_into_a_run(earlier: Callable[[str], Path], capsys: pytest.CaptureFixture[str]) -> None:
+    directory = earlier("finished")
+    before = tree(directory)
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(directory)}}})
+    with pytest.raises(SystemExit, match="1"):
+        Announce().on_multirun_start(config)
+    assert "is the directory of a run: give a sweep one of its own." in " ".join(capsys.readouterr().err.split())
+    assert tree(directory) == before
 
 
 def test_who_is_refused_by_the_command_line_leaves_the_tree_as_it_was(

@@ -26,14 +26,14 @@ from xformer.logging.metrics_csv import FILE as METRICS_FILE
 from xformer.logging.metrics_csv import MetricsCSV
 from xformer.optimization.schedule import Schedule
 from xformer.record.lock import is_empty
-from xformer.record.redact import resolved
+from xformer.record.redact import MASK, resolved
 from xformer.record.summary import FILE, Summary, read_summary
 
 log = logging.getLogger(__name__)
 MAY_GROW = ("trainer.max_steps", "trainer.max_epochs")
 MAY_CHANGE = (
     "trainer.devices", "trainer.num_nodes", "trainer.accelerator", "trainer.strategy", "trainer.max_time",
-    "callbacks.exact_resume",
+    "callbacks.exact_resume", "compile",
 )  # fmt: skip
 """What a resumed run may have otherwise, beside what is no part of a run's settings (`xformer.analysis.settings`): how
 it is started, watched and stored."""
@@ -92,6 +92,9 @@ def expand(words: Sequence[str]) -> list[str]:
         for override in summary.overrides
         if key_of(override) not in typed | {"resume"} and not key_of(override).startswith(unheard)
     ]
+    hidden = [key_of(override) for override in own if MASK in override]
+    if hidden:
+        raise ConfigError(f"resume={name}: {hidden[0]} is a secret, which a run does not keep: type it once more.")
     _enter(summary.started_in)
     quoted = str(directory).replace("'", "\\'")
     place = words.index(asked[-1]) - sum(word in asked for word in words[: words.index(asked[-1])])

@@ -1,5 +1,6 @@
 """How many tokens a run has seen, and how fast."""
 
+import functools
 import time
 from typing import Any
 
@@ -144,7 +145,7 @@ def count_tokens(batch: Any) -> Tensor:
             f"A batch of type {type(batch).__name__} has no field `tokens` to count; callbacks.throughput=null trains"
             " without counting."
         )
-    return torch.stack(counts).sum()
+    return functools.reduce(torch.add, counts)
 
 
 def _over_processes(count: Tensor) -> int:
