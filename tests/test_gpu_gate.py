@@ -126,7 +126,7 @@ def test_every_attention_is_trained_both_ways_and_its_command_can_be_run(
     tmp_path: Path, compose_job: ComposeJob
 ) -> None:
     found = jobs(tmp_path, "trainings")
-    assert set(found) == {"default run"} | {
+    assert set(found) == {"default run", "default run, compiled", "default run, CUDA graphs"} | {
         f"{attention}, {form}" for attention in groups()["attention"] for form in ("causal", "bidirectional")
     }
     refused = set()
@@ -143,7 +143,7 @@ def test_every_attention_is_trained_both_ways_and_its_command_can_be_run(
         assert composed.config.on_incompatible == "skip"
         parsed = OverridesParser.create().parse_overrides(job.command[2:])
         assert not any(override.is_sweep_override() for override in parsed)  # also of where it is run
-        assert composed.config.trainer.precision == ("32-true" if name == "default run" else "bf16-mixed")
+        assert composed.config.trainer.precision == ("32-true" if name.startswith("default run") else "bf16-mixed")
     assert refused == {"linformer, causal"}
 
 
@@ -160,6 +160,17 @@ def test_every_table_is_of_settings_that_can_be_measured(tmp_path: Path) -> None
 def test_a_table_is_measured_alone(tmp_path: Path) -> None:
     alone = [part for part in gate.parts(tmp_path, DEFAULT, None, None) if part.name.startswith("alone")]
     assert [len(part.jobs) for part in alone] == [1, 1, 1, 1]
+
+
+def test_what_is_timed_is_trained_alone(tmp_path: Path, compose_job: ComposeJob) -> None:
+    parts = list(gate.parts(tmp_path, ["speed"], None, None))
+    assert [len(part.jobs) for part in parts] == [1] * 6
+    modes = set()
+    for job in (part.jobs[0] for part in parts):
+        job = compose_job(*(word for word in job.command[2:] if not word.startswith(("hydra.", "cache="))))
+        validate(job.config)
+        modes.add((job.choices.get("experiment"), job.config.compile))
+    assert modes == {(which, how) for which in (None, "shakespeare_gpu") for how in (False, True, "reduce-overhead")}
 
 
 def test_shakespeare_is_the_experiment(tmp_path: Path, compose_job: ComposeJob) -> None:
