@@ -121,9 +121,7 @@ ANYWAY = r"no readable checkpoint"  # is what is said first where there is none
 
 
 @pytest.mark.parametrize("kind", REFUSALS)
-@pytest.mark.parametrize(
-    "state", [pytest.param(s, marks=[] if s in ("finished", "killed") else pytest.mark.slow) for s in STATES]
-)
+@pytest.mark.parametrize("state", [pytest.param(s, marks=[] if s == "finished" else pytest.mark.slow) for s in STATES])
 def test_a_refusal_changes_no_byte(
     kind: str, state: str, earlier: Callable[[str], Path], compose_job: ComposeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -301,4 +299,18 @@ def test_who_is_refused_by_the_command_line_leaves_the_tree_as_it_was(
     after.pop(LOCK)
     assert (refused.returncode, after) == (1, before)
     assert f"is in use by process {holder.pid}" in " ".join(refused.stderr.split())
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["notes.txt", "notes.txt/run"])
+def test_a_file_is_no_directory_of_a_run(name: str, tmp_path: Path, cache: Path) -> None:
+    (tmp_path / "notes.txt").write_text("theirs")
+    before = tree(tmp_path)
+    words = [sys.executable, str(ROOT / "train.py"), *LISTOPS, f"cache={cache}", f"hydra.run.dir={name}"]
+    refused = subprocess.run(
+        words, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert (refused.returncode, tree(tmp_path)) == (1, before)
+    assert "notes.txt" in refused.stderr
     assert "Traceback" not in refused.stderr

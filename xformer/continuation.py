@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 MAY_GROW = ("trainer.max_steps", "trainer.max_epochs")
 MAY_CHANGE = (
     "trainer.devices", "trainer.num_nodes", "trainer.accelerator", "trainer.strategy", "trainer.max_time",
-    "callbacks.exact_resume",
+    "callbacks.exact_resume", "compile",
 )  # fmt: skip
 """What a resumed run may have otherwise, beside what is no part of a run's settings (`xformer.analysis.settings`): how
 it is started, watched and stored."""

@@ -5,8 +5,6 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from xformer.core import devices
-
 
 def identity(batch: Any) -> Any:
     """Collate what `__getitems__` has already batched (a function, so that workers can pickle it)."""
@@ -21,15 +19,18 @@ class Loader(DataLoader[Any]):
         batches: The order.
         seed: Of the generator that seeds workers, so that starting them leaves the global generator alone.
         num_workers: Processes that fetch ahead.
+        pin_memory: Whether batches are put where a CUDA device can fetch them while the host goes on.
     """
 
-    def __init__(self, dataset: Any, batches: Sampler[list[int]], *, seed: int, num_workers: int) -> None:
+    def __init__(
+        self, dataset: Any, batches: Sampler[list[int]], *, seed: int, num_workers: int, pin_memory: bool = False
+    ) -> None:
         super().__init__(
             dataset,
             batch_sampler=batches,
             num_workers=num_workers,
             collate_fn=identity,
-            pin_memory=devices.available(),
+            pin_memory=pin_memory,
             persistent_workers=num_workers > 0,
             generator=torch.Generator().manual_seed(seed),
         )

@@ -4,8 +4,7 @@ from typing import ClassVar
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+from torchmetrics import MetricCollection
 
 from xformer.architecture.base import ArchitectureFactory
 from xformer.attention.precision import wide
@@ -20,6 +19,7 @@ from xformer.optimization.schedule import Schedule
 from xformer.tasks.base import Outcome, Task, check_smoothing
 from xformer.tasks.class_weights import ClassWeights, resolve
 from xformer.tasks.losses import Loss, cross_entropy
+from xformer.tasks.metrics import classification_metrics
 
 
 class Classification(Task):
@@ -75,11 +75,7 @@ class Classification(Task):
     def build_metrics(self, facts: Facts, prefix: str) -> MetricCollection:
         """Accuracy, and the mean of the classes' F1 scores."""
         assert facts.classes is not None
-        metrics: dict[str, Metric | MetricCollection] = {
-            "accuracy": MulticlassAccuracy(facts.classes, average="micro"),
-            "macro_f1": MulticlassF1Score(facts.classes, average="macro"),
-        }
-        return MetricCollection(metrics, prefix=prefix)
+        return classification_metrics(facts.classes, prefix)
 
     def forward(
         self, tokens: Int[Tensor, "batch length"], padding_mask: Bool[Tensor, "batch length"] | None

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import Module
-from torchmetrics import Metric
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from xformer.data.batch import IGNORED
 from xformer.tasks.losses import cross_entropy
@@ -100,3 +101,36 @@ class BitsPerByte(Perplexity):
     def compute(self) -> Tensor:
         """The bits."""
         return self.nats / self.total / math.log(2) * self.tokens_per_byte
+
+
+class MacroF1(MulticlassF1Score):
+    """The mean of the classes' F1 scores, of the classes that were predicted or are labels, counted on the device.
+
+    torchmetrics counts by `bincount`, for which a GPU has to be waited for at every batch.
+
+    Args:
+        classes: how many.
+    """
+
+    tp: Tensor
+    fp: Tensor
+    fn: Tensor
+    tn: Tensor
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes, average="macro", validate_args=False)
+
+    def update(self, logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"]) -> None:
+        """Take in a batch."""
+        classes = torch.arange(logits.shape[-1], device=logits.device)
+        predicted, actual = logits.argmax(-1)[:, None] == classes, labels[:, None] == classes  # batch classes
+        self.tp = self.tp + (predicted & actual).sum(0)
+        self.fp = self.fp + (predicted & ~actual).sum(0)
+        self.fn = self.fn + (~predicted & actual).sum(0)
+        self.tn = self.tn + (~predicted & ~actual).sum(0)
+
+
+def classification_metrics(classes: int, prefix: str) -> MetricCollection:
+    """Accuracy, and the mean of the classes' F1 scores."""
+    accuracy = MulticlassAccuracy(classes, average="micro", validate_args=False)  # to check them is to wait
+    return MetricCollection({"accuracy": accuracy, "macro_f1": MacroF1(classes)}, prefix=prefix, compute_groups=False)
