@@ -51,7 +51,14 @@ def test_a_stopped_cell_goes_on_and_ends_as_if_it_had_not_been_stopped(compose_j
     assert curves[0] == curves[1]
 
 
-@pytest.mark.parametrize("lost", ["nothing", "the test and its rows", "the step after the checkpoint"])
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "nothing",
+        pytest.param("the test and its rows", marks=pytest.mark.slow),
+        pytest.param("the step after the checkpoint", marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_that_was_killed_in_its_final_test_ends_as_if_it_had_not_been(
     lost: str, compose_job: ComposeJob, tmp_path: Path
 ) -> None:

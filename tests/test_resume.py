@@ -93,7 +93,7 @@ def _keys(node: dict[str, Any]) -> Iterator[tuple[str, ...]]:
 
 @pytest.mark.parametrize(("old", "new", "allowed"), [(5, 10, True), (5, 3, False), (5, -1, True), (-1, 5, False)])
 def test_a_run_may_become_longer_and_not_shorter(old: int, new: int, allowed: bool) -> None:
-    assert continuation._may("trainer.max_steps", old, new) is allowed
+    assert continuation._may_change("trainer.max_steps", old, new) is allowed
 
 
 def test_a_schedule_that_more_steps_bend_is_told(compose_job: ComposeJob, capsys: pytest.CaptureFixture[str]) -> None:

@@ -70,11 +70,11 @@ def run(job: Job) -> float | None:
         trainer = build.build_trainer(job)
         launch.check_world_size(trainer)
         if start is not None:
-            continuation.refuse_others(job, start, data, trainer)
-            _tell(continuation.bent(job, start, plan.schedule))
+            continuation.refuse_other_data_or_processes(job, start, data, trainer)
+            _tell(continuation.changed_schedule(job, start, plan.schedule))
         trainer.loggers = build.build_loggers(job)
         record.claim()
-        continuation.cut(trainer.loggers, start)
+        continuation.truncate_metrics(trainer.loggers, start)
         if launch.is_main_process():
             build.write_config(job)
             data.save(job.directory)
