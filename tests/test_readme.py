@@ -22,6 +22,7 @@ from xformer import cli, compatibility
 from xformer.benchmark.settings import READ, settings
 from xformer.build import Plan
 from xformer.configuration import groups, validate
+from xformer.continuation import expand
 from xformer.errors import IncompatibleError
 from xformer.record.summary import Monitor, Summary, read_summary
 from xformer.run import run
@@ -118,8 +119,7 @@ def fast(overrides: list[str]) -> list[str]:
     small = [override for override in SMALL if override.partition("=")[0] not in typed]
     if any(key.startswith("logger.wandb") for key in typed):
         small = ["logger=wandb" if override == "logger=csv" else override for override in small]
-    steps = 10 if "resume=true" in overrides else 5
-    small += [f"trainer.max_steps={steps}", "trainer.val_check_interval=5"]
+    small += ["trainer.max_steps=5", "trainer.val_check_interval=5"]
     data = next((o.partition("=")[2] for o in overrides if o.startswith("data=")), None)
     generated = data in {"listops", "listops_lra"} or (data is None and not typed & {"task", "experiment"})
     return [*overrides, *small, *(SMALL_LISTOPS if generated else [])]
@@ -197,7 +197,7 @@ def test_every_command_is_of_a_kind_that_is_tested_here() -> None:
 @pytest.mark.parametrize("line", [*TRAIN, *LAUNCH])
 def test_every_cell_of_a_command_can_be_run_as_typed(line: str, compose_job: ComposeJob) -> None:
     command, refused = Command.of(line), 0
-    cells = command.cells()
+    cells = [cell for cell in command.cells() if not cell[:1] or not cell[0].startswith("resume=")]
     for cell in cells:
         config, choices = (job := compose_job(*cell)).config, job.choices
         validate(config)
@@ -206,7 +206,7 @@ def test_every_cell_of_a_command_can_be_run_as_typed(line: str, compose_job: Com
             compatibility.check(config, choices)
         except IncompatibleError:
             refused += 1
-    allowed = range(1, len(cells)) if "on_incompatible=skip" in cells[0] else range(1)
+    allowed = range(1, len(cells)) if cells and "on_incompatible=skip" in cells[0] else range(1)
     assert refused in allowed, f"{refused} of {len(cells)} cells are refused"
 
 
@@ -230,9 +230,13 @@ def test_a_command_runs(line: str, compose_job: ComposeJob, files: Path, monkeyp
     if {"trainer=ddp", "compile=true"} & {*cell}:  # no process group, no compiling of shape checks in this process
         _subprocess([*fast(cell), f"hydra.run.dir={directory}"])
     else:
-        if "resume=true" in cell:
-            run(compose_job(*fast([o for o in cell if o != "resume=true"]), directory=directory))
-        run(compose_job(*fast(cell), directory=directory))
+        if cell and cell[0].startswith("resume="):
+            directory = Path(cell[0].partition("=")[2])
+            _train(str(directory), compose_job)
+            longer = ["trainer.max_steps=10"] if cell[1:] else []
+            run(compose_job(*(o for o in expand(cell) if not o.startswith("hydra.")), *longer, directory=directory))
+        else:
+            run(compose_job(*fast(cell), directory=directory))
     assert read_summary(directory).status == "finished"
 
 

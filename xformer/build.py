@@ -22,7 +22,7 @@ from xformer.logging.metrics_csv import MetricsCSV
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
 from xformer.record.redact import resolved
-from xformer.record.summary import write_whole
+from xformer.record.storage import write_whole
 from xformer.tasks.base import Task
 
 CONFIG_FILE = "config.yaml"

@@ -128,7 +128,7 @@ def finished(job: Job) -> Summary | None:
     if not (job.directory / FILE).exists():
         return None
     summary = read_summary(job.directory)
-    return summary if summary.status == "finished" and not _grown(job) else None
+    return summary if summary.status == "finished" and not _is_longer(job) else None
 
 
 def start(job: Job) -> Start | None:
@@ -157,7 +157,7 @@ def start(job: Job) -> Start | None:
     return None
 
 
-def refuse_others(job: Job, start: Start, data: DataModule, trainer: Trainer) -> None:
+def refuse_other_data_or_processes(job: Job, start: Start, data: DataModule, trainer: Trainer) -> None:
     """Other data or another number of processes than the run has had; known once both are built.
 
     Raises:
@@ -177,14 +177,14 @@ def refuse_others(job: Job, start: Start, data: DataModule, trainer: Trainer) ->
         )
 
 
-def cut(loggers: Sequence[Logger], start: Start | None) -> None:
+def truncate_metrics(loggers: Sequence[Logger], start: Start | None) -> None:
     """Take out of the table what was logged after the checkpoint, also where nothing is left to train."""
     for logger in loggers:
         if isinstance(logger, MetricsCSV):
             logger.start_at(0) if start is None else logger.start_at(start.step, start.rows)
 
 
-def bent(job: Job, start: Start, schedule: Schedule) -> str | None:
+def changed_schedule(job: Job, start: Start, schedule: Schedule) -> str | None:
     """What a longer run does to a schedule that is already under way, in a sentence; None where it does nothing."""
     was, now = (_value(config, "trainer.max_steps") for config in (_written(job), resolved(job.config)))
     if was in _UNLIMITED or now in _UNLIMITED:
@@ -247,7 +247,7 @@ def _refuse_another(job: Job) -> None:
         if key not in then or key not in now or then[key] != now[key]
     }
     if job.config.resume:
-        changed = {key: pair for key, pair in changed.items() if not _may(key, *pair)}
+        changed = {key: pair for key, pair in changed.items() if not _may_change(key, *pair)}
     if not changed:
         return
     named = _named(changed, job)
@@ -278,13 +278,13 @@ def _named(changed: Mapping[str, tuple[Any, Any]], job: Job) -> list[str]:
     return list(found)
 
 
-def _may(key: str, before: Any, after: Any) -> bool:
+def _may_change(key: str, before: Any, after: Any) -> bool:
     if any(key == other or key.startswith(f"{other}.") for other in MAY_CHANGE):
         return True
     return key in MAY_GROW and _limit(after) > _limit(before)
 
 
-def _grown(job: Job) -> bool:
+def _is_longer(job: Job) -> bool:
     """Whether a resumed run is asked to be longer than it was."""
     old, new = _written(job), resolved(job.config)
     return bool(job.config.resume) and any(_limit(_value(new, key)) > _limit(_value(old, key)) for key in MAY_GROW)

@@ -83,7 +83,7 @@ def test_a_file_that_cannot_be_written_is_named(
     stem = name.partition(".")[0]
     job = _job(compose_job, tmp_path)
     faults.number, faults.fails = number, lambda path: stem in kind_of(path, tmp_path)
-    with pytest.raises(Exception, match="cannot be written|No space|Read-only") as caught:
+    with pytest.raises(Exception, match=r"cannot be written|No space|Read-only") as caught:
         run(job)
     error = caught.value
     place = {"hydra.run.dir": job.directory, "cache": tmp_path / "cache"}

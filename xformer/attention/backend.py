@@ -44,16 +44,20 @@ def fused(
         causal: whether a query reads no key after it.
         scale: None for 1 / sqrt(d).
     """
+    if query.dtype == key.dtype == value.dtype and not autocasts(query.device):
+        return _call(query, key, value, added, causal, scale)
     narrow, features = _narrowest(query, key, value), value.shape[-1]
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
     with as_they_are(query.device):
-        if not query.dtype == key.dtype == value.dtype == narrow:
-            scale = query.shape[-1] ** -0.5 if scale is None else scale
-            query, key, value = _in_halves(query, key, value, narrow)
-        if added is not None and not query.is_cpu:
-            added = aligned(added, narrow)
-        _tell_chosen(query, key, value, added, causal=causal)
-        mixed = scaled_dot_product_attention(query, key, value, attn_mask=added, is_causal=causal, scale=scale)
+        mixed = _call(*_in_halves(query, key, value, narrow), added, causal, scale)
     return mixed if mixed.shape[-1] == features else mixed.view(*mixed.shape[:-1], -1, features).sum(-2)
+
+
+def _call(query: Tensor, key: Tensor, value: Tensor, added: Tensor | None, causal: bool, scale: float | None) -> Tensor:
+    if not query.is_cpu:
+        added = None if added is None else aligned(added, query.dtype)
+        _tell_chosen(query, key, value, added, causal=causal)
+    return scaled_dot_product_attention(query, key, value, attn_mask=added, is_causal=causal, scale=scale)
 
 
 def _narrowest(*tensors: Tensor) -> torch.dtype:

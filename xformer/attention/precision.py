@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 Mix = TypeVar("Mix", bound=Callable[..., Tensor])
+_NARROW = torch.float16, torch.bfloat16
 
 
 def wide(x: Tensor) -> Tensor:
     """In float32 at least."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return x.float() if x.dtype in _NARROW else x  # by a look, as decoding comes by often
 
 
 def as_they_are(device: torch.device) -> AbstractContextManager[Any]:
@@ -36,7 +37,9 @@ def in_float32(mix: Mix) -> Mix:
 
     @wraps(mix)
     def widened(self: Any, query: Tensor, key: Tensor, value: Tensor, **about: Any) -> Tensor:
-        with as_they_are(query.device):
+        if value.dtype not in _NARROW and not autocasts(value.device):
+            return mix(self, query, key, value, **about)
+        with as_they_are(value.device):
             return mix(self, wide(query), wide(key), wide(value), **about).to(value.dtype)
 
     return widened  # type: ignore[return-value]
