@@ -54,6 +54,7 @@ class BlockSparseAttention(Attention):
             length: the state's size.
         """
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # one break of the graph, and not one for each of its parts
     def forward(
         self,
         query: Float[Tensor, "b h q d"],
