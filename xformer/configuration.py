@@ -14,10 +14,9 @@ import typing
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
-from beartype import BeartypeConf
-from beartype.door import is_bearable
+from annotated_types import Interval
 from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException, MissingConfigException
 from hydra.utils import instantiate
@@ -25,6 +24,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from xformer.analysis.settings import replayed
+from xformer.config.values import check, shown
 from xformer.errors import ConfigError, XformerError
 
 CONF = Path(__file__).parent / "conf"
@@ -32,10 +32,18 @@ ALLOWED_TARGETS = ("xformer.", "lightning.pytorch.")
 _LISTED = 12
 _LONGEST_NAME = 200
 _BETWEEN_OVERRIDES = re.compile(r",(?=[+~]*[\w./@]+=)")  # and not between the values of a list
-_NUMBERS = BeartypeConf(is_pep484_tower=True)
 _INSTANTIATE = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
+
+
+class Monitor(TypedDict):
+    """The metric that decides which weights are the best."""
+
+    name: str
+    mode: Literal["min", "max"]
+
+
 _SETTINGS: dict[str, Any] = {
-    "seed": int,
+    "seed": Annotated[int, Interval(ge=0, lt=2**32)],
     "compile": bool,
     "resume": bool,
     "init_from": str | None,
@@ -43,7 +51,7 @@ _SETTINGS: dict[str, Any] = {
     "study": dict[str, str | dict[str, dict[str, Any]]] | None,
     "on_incompatible": Literal["fail", "skip"],
     "cache": str,
-    "monitor": dict[str, str],
+    "monitor": Monitor,
 }
 
 
@@ -107,7 +115,7 @@ def target(node: DictConfig) -> Callable[..., Any]:
 
 
 def validate(config: DictConfig) -> None:
-    """Check keys and types of a whole configuration.
+    """Check keys, types and ranges of a whole configuration.
 
     Raises:
         ConfigError: naming the key, the value and what would be valid.
@@ -117,22 +125,26 @@ def validate(config: DictConfig) -> None:
         if key not in known:
             raise ConfigError(f"{key} is not a key of the configuration; {nearest(key, known)}")
         value = _value(config, key)
-        if key in slots() and not isinstance(value, DictConfig):
-            raise ConfigError(
-                f"{key}={value} is no choice of an option: the command line spells it {typed(key)}={value}."
-            )
         if key in _SETTINGS:
-            _check_type(key, value, _SETTINGS[key])
-        else:
+            check(key, value, _SETTINGS[key])
+        elif isinstance(value, DictConfig):
             _validate_node(value, key)
+        elif key in slots():
+            raise ConfigError(
+                f"{key}={shown(value)} is no choice of an option: the command line spells it {typed(key)}={value}."
+            )
+        elif value is not None:
+            raise ConfigError(f"{key}={shown(value)} is not an option; {nearest(str(value), groups()[key])}")
 
 
-def _validate_node(node: Any, path: str) -> None:
-    if not isinstance(node, DictConfig):
-        return
+def _validate_node(node: DictConfig, path: str) -> None:
     if "_target_" not in node:
         for key in map(str, node):
-            _validate_node(_value(node, key, path), f"{path}.{key}")
+            value = _value(node, key, path)
+            if isinstance(value, DictConfig):
+                _validate_node(value, f"{path}.{key}")
+            elif value is not None:
+                raise ConfigError(f"{path}.{key}={shown(value)} is no part with a _target_; null removes it.")
         return
     parameters = _parameters(target(node))
     for key in map(str, node):
@@ -145,7 +157,7 @@ def _validate_node(node: Any, path: str) -> None:
             if not OmegaConf.is_interpolation(node, key):  # else a part that is checked under its own name
                 _validate_node(value, f"{path}.{key}")
             continue
-        _check_type(f"{path}.{key}", value, parameters[key])
+        check(f"{path}.{key}", _plain(value, f"{path}.{key}"), parameters[key])
     missing = [name for name in _required(target(node)) if name not in node]
     if missing:
         raise ConfigError(f"{path}.{missing[0]} is missing; {node._target_} cannot do without it.")
@@ -156,9 +168,22 @@ def _value(node: DictConfig, key: str, path: str = "") -> Any:
     try:
         if OmegaConf.is_missing(node, key):
             raise ConfigError(f"{name} is not set; give it on the command line: {name}=...")
-        return node[key]
+        value = node[key]
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{name} cannot be resolved: {str(error).splitlines()[0]}.") from error
+        raise _unresolved(name, error) from error
+    return _plain(value, name) if name in _SETTINGS else value
+
+
+def _plain(value: Any, name: str) -> Any:
+    """Lists and dictionaries of Python's own."""
+    try:
+        return OmegaConf.to_container(value, resolve=True) if isinstance(value, DictConfig | ListConfig) else value
+    except OmegaConfBaseException as error:
+        raise _unresolved(name, error) from error
+
+
+def _unresolved(name: str, error: Exception) -> ConfigError:
+    return ConfigError(f"{name} cannot be resolved: {str(error).splitlines()[0].rstrip('.')}.")
 
 
 def _parameters(found: Callable[..., Any]) -> dict[str, Any]:
@@ -167,27 +192,21 @@ def _parameters(found: Callable[..., Any]) -> dict[str, Any]:
     kinds: list[inspect._ParameterKind] = [inspect.Parameter.KEYWORD_ONLY]
     if not found.__module__.startswith("xformer."):
         kinds += [inspect.Parameter.POSITIONAL_OR_KEYWORD]
-    hints = typing.get_type_hints(found.__init__ if inspect.isclass(found) else found)
+    hints = typing.get_type_hints(found.__init__ if inspect.isclass(found) else found, include_extras=True)
+    hints |= _ranges().get(found, {})
     return {name: hints.get(name, Any) for name, parameter in signature.parameters.items() if parameter.kind in kinds}
+
+
+@functools.cache
+def _ranges() -> dict[Callable[..., Any], dict[str, Any]]:
+    from xformer.config.lightning import RANGES  # which takes seconds to import
+
+    return RANGES
 
 
 def _required(found: Callable[..., Any]) -> list[str]:
     parameters = inspect.signature(found).parameters.values()
     return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
-
-
-def _check_type(path: str, value: Any, hint: Any) -> None:
-    plain = OmegaConf.to_container(value, resolve=True) if isinstance(value, DictConfig | ListConfig) else value
-    if not is_bearable(plain, hint, conf=_NUMBERS):
-        raise ConfigError(
-            f"{path}={plain} has the wrong type: {_describe(hint)} is expected, got {type(plain).__name__}."
-        )
-
-
-def _describe(hint: Any) -> str:
-    if typing.get_origin(hint) is Literal:
-        return "one of " + ", ".join(str(option) for option in typing.get_args(hint))
-    return hint.__name__ if inspect.isclass(hint) and not typing.get_args(hint) else str(hint).replace("typing.", "")
 
 
 def explain(error: Exception) -> str:

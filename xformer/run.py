@@ -53,14 +53,15 @@ def run(job: Job) -> float | None:
         if job.config.init_from is not None:
             _inherit(summary, task, Path(job.config.init_from))
         _measure(summary, task, data)
-        trainer = build.build_trainer(job)
+        trainer = build.build_trainer(job, task)
         launch.check_world_size(trainer)
         begin(summary)
         if launch.is_main_process():
             console.header(job, trainer, data.describe(), summary)
         if job.config.compile:
             task.model.compile()
-        trainer.fit(task, data, ckpt_path=checkpoint)
+        with build.refusals("trainer", job.config.trainer):
+            trainer.fit(task, data, ckpt_path=checkpoint)
         _evaluate(trainer, task, data, summary, job)
         epilogue = task.epilogue(data)
     if summary.status == "finished" and launch.is_main_process():
@@ -76,6 +77,7 @@ def _plan(job: Job) -> tuple[build.Plan, Path | None]:
     launch.check_sweep(job)
     if job.config.init_from is not None:
         finished(Path(job.config.init_from))
+    build.check_trainer(job)
     plan = build.Plan.of(job.config)
     return plan, continuation.checkpoint(job)
 

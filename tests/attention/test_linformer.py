@@ -12,7 +12,6 @@ from torch.utils._pytree import tree_leaves
 from xformer.attention.base import AttentionContext
 from xformer.attention.linformer import Linformer
 from xformer.attention.mask import Mask
-from xformer.errors import ConfigError
 from xformer.position.alibi import LinearBias
 from xformer.position.bias import TableBias
 
@@ -226,8 +225,3 @@ def test_no_tensor_is_quadratic(projection: Any, biased: bool) -> None:
         return recorder.numel
 
     assert largest(1024) <= 2.1 * largest(512)
-
-
-def test_a_rank_below_1_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"attention\.rank=0"):
-        build(rank=0)

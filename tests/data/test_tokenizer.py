@@ -14,7 +14,7 @@ from xformer.data.file import File
 from xformer.data.tokenizer import Tokenizer
 from xformer.data.unigram import Unigram
 from xformer.data.wordpiece import WordPiece
-from xformer.errors import ConfigError, DataError
+from xformer.errors import DataError
 
 TRAINING = ["the cat sat on the mat, the cat sat on the hat.\n" * 5, "Größe: 30 °C\n\n  indented\n"]
 fast = settings(deadline=None, max_examples=60)
@@ -270,13 +270,3 @@ def test_a_file_that_is_no_tokenizer_is_named(tmp_path, content):
         with pytest.raises(DataError, match=rf"tokenizer\.path=.*t\.json {message}") as caught:
             use()
         assert "\n" not in str(caught.value)
-
-
-def test_a_vocabulary_without_room_for_a_character_is_refused():
-    with pytest.raises(ConfigError, match=r"tokenizer\.vocabulary_size=3 holds no character"):
-        WordPiece(vocabulary_size=3)
-
-
-def test_a_vocabulary_below_the_bytes_is_refused():
-    with pytest.raises(ConfigError, match=r"tokenizer\.vocabulary_size=256 does not hold the 256 bytes"):
-        BPE(vocabulary_size=256)

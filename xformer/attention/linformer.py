@@ -24,9 +24,10 @@ Deviations: B; the convolution's kernel is one for all features of a head, so th
 Not supported: causality, rotation, biases of the content, incremental decoding, longer sequences; `reasons` says why.
 """
 
-from typing import ClassVar, Literal, cast
+from typing import Annotated, ClassVar, Literal, cast
 
 import torch
+from annotated_types import Ge
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
@@ -36,7 +37,6 @@ from xformer.attention.base import Attention, AttentionContext
 from xformer.attention.capability import Capability
 from xformer.attention.linformer_bias import projected_bias
 from xformer.attention.mask import Mask
-from xformer.errors import ConfigError
 from xformer.position.bias import RelativeBias, TableBias
 
 Sharing = Literal["none", "headwise", "key_value", "layerwise"]
@@ -51,9 +51,6 @@ class Linformer(Attention):
         rank: the projected length, k in the paper; windows may be fewer, where they do not come out even.
         sharing: who has a projection of its own.
         projection: what kind of mixture.
-
-    Raises:
-        ConfigError: the rank is not positive.
     """
 
     provides: ClassVar[Capability] = Capability.CROSS | Capability.PADDING | Capability.BIAS
@@ -75,10 +72,10 @@ class Linformer(Attention):
 
     windows: Tensor
 
-    def __init__(self, context: AttentionContext, *, rank: int, sharing: Sharing, projection: Projection) -> None:
+    def __init__(
+        self, context: AttentionContext, *, rank: Annotated[int, Ge(1)], sharing: Sharing, projection: Projection
+    ) -> None:
         super().__init__(context)
-        if rank < 1:
-            raise ConfigError(f"attention.rank={rank} must be at least 1; the paper uses 128 or 256.")
         self.sharing, self.projection = sharing, projection
         window = -(-context.max_key // rank)
         window_of = torch.arange(context.max_key) // window

@@ -3,13 +3,13 @@
 import os
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from annotated_types import Ge
 from jaxtyping import Int64
 
 from xformer.data.tokenizer import Tokenizer
-from xformer.errors import ConfigError
 
 if TYPE_CHECKING:
     import tokenizers
@@ -75,12 +75,7 @@ class ByteLevel(LibraryTokenizer):
         ConfigError: the 256 bytes and the end of text do not fit.
     """
 
-    def __init__(self, *, vocabulary_size: int) -> None:
-        if vocabulary_size < 257:
-            raise ConfigError(
-                f"tokenizer.vocabulary_size={vocabulary_size} does not hold the 256 bytes and the end of text: "
-                "use at least 257, or tokenizer=byte."
-            )
+    def __init__(self, *, vocabulary_size: Annotated[int, Ge(257)]) -> None:
         self.vocabulary_size = vocabulary_size
         self._model = self.empty()
 

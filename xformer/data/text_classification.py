@@ -4,9 +4,10 @@ import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from annotated_types import Ge, Interval
 from jaxtyping import Int64
 
 from xformer.data.balanced import Balanced
@@ -16,7 +17,7 @@ from xformer.data.cache import cached, digest, fingerprint
 from xformer.data.chapters import chapters
 from xformer.data.facts import Facts
 from xformer.data.floors import majority
-from xformer.data.generated import at_least
+from xformer.data.hold_out import check_fractions
 from xformer.data.labelled_texts import Labelled, LabelledTexts, pack_labelled, unpack_labelled
 from xformer.data.sampler import Order
 from xformer.data.tables import Columns, Files, hold_out, read_tables
@@ -76,14 +77,14 @@ class TextClassification(DataModule):
         text_column: str,
         label_column: str,
         tokenizer: Tokenizer,
-        max_length: int,
-        validation_fraction: float,
-        test_fraction: float,
-        split_seed: int,
+        max_length: Annotated[int, Ge(1)],
+        validation_fraction: Annotated[float, Interval(ge=0, lt=1)],
+        test_fraction: Annotated[float, Interval(ge=0, lt=1)],
+        split_seed: Annotated[int, Ge(0)],
         balanced: bool,
-        batch_size: int,
-        tokens_per_batch: int | None,
-        num_workers: int,
+        batch_size: Annotated[int, Ge(1)],
+        tokens_per_batch: Annotated[int, Ge(1)] | None,
+        num_workers: Annotated[int, Interval(ge=0, le=1024)],
     ) -> None:
         super().__init__(seed, cache, batch_size=batch_size, num_workers=num_workers, tokens_per_batch=tokens_per_batch)
         if files is not None and dataset is not None:
@@ -93,14 +94,7 @@ class TextClassification(DataModule):
                 f"data.balanced=true and data.tokens_per_batch={tokens_per_batch} exclude each other: one chooses the "
                 "texts of a batch by class, the other by length."
             )
-        at_least(0, split_seed=split_seed)
-        if max_length < 1:
-            raise ConfigError(f"data.max_length={max_length} must be at least 1.")
-        if min(validation_fraction, test_fraction) < 0 or validation_fraction + test_fraction >= 1:
-            raise ConfigError(
-                f"data.validation_fraction={validation_fraction} and data.test_fraction={test_fraction} must not be "
-                "negative and must leave something to train on."
-            )
+        check_fractions(validation_fraction=validation_fraction, test_fraction=test_fraction)
         self.files, self.dataset, self.dataset_config, self.column_names = files, dataset, dataset_config, column_names
         self.columns = {"text_column": text_column, "label_column": label_column}
         self.tokenizer, self.max_length, self.split_seed, self.balanced = tokenizer, max_length, split_seed, balanced

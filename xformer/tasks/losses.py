@@ -4,12 +4,12 @@ All take class weights and label smoothing, and average as torch's `cross_entrop
 """
 
 from abc import ABC, abstractmethod
+from typing import Annotated
 
+from annotated_types import Ge
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
-
-from xformer.errors import ConfigError
 
 
 class Loss(ABC):
@@ -56,14 +56,9 @@ class Focal(Loss):
 
     Args:
         gamma: how much less a sure answer counts; 0 is cross-entropy.
-
-    Raises:
-        ConfigError: gamma is negative.
     """
 
-    def __init__(self, *, gamma: float) -> None:
-        if gamma < 0:
-            raise ConfigError(f"loss.gamma={gamma} would make sure answers count more: use 0 or more.")
+    def __init__(self, *, gamma: Annotated[float, Ge(0)]) -> None:
         self.gamma = gamma
 
     def __call__(
