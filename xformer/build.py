@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from hydra.errors import InstantiationException
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
@@ -19,7 +20,7 @@ from xformer.architecture.base import ArchitectureFactory
 from xformer.config.values import shown
 from xformer.configuration import make, nearest
 from xformer.data.base import DataModule
-from xformer.errors import ConfigError, XformerError
+from xformer.errors import ConfigError
 from xformer.job import Job
 from xformer.layers.initialise import initialise
 from xformer.logging.metrics_csv import MetricsCSV
@@ -120,6 +121,9 @@ def _callbacks(config: DictConfig) -> list[Callback]:
     return [callback for callback in callbacks if not isinstance(callback, kinds)]
 
 
+_REFUSALS = (MisconfigurationException, ValueError, TypeError, ImportError, MemoryError)
+
+
 @contextmanager
 def refusals(path: str, node: DictConfig) -> Iterator[None]:
     """Turn what Lightning refuses into a sentence that names the key.
@@ -135,10 +139,11 @@ def refusals(path: str, node: DictConfig) -> Iterator[None]:
     """
     try:
         yield
-    except XformerError:
-        raise
-    except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
-        message = " ".join(str(error).split()).rstrip(".")
+    except (InstantiationException, *_REFUSALS) as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) else error
+        if not isinstance(cause, _REFUSALS):
+            raise
+        message = " ".join(str(cause).split()).rstrip(".") or type(cause).__name__
         values = {str(key): value for key, value in node.items() if not str(key).startswith("_")}
         named = [key for key in values if re.search(rf"\b{key}\b", message)]
         named += [key for key, value in values.items() if re.search(rf"\b{re.escape(str(value))}\b", message)]

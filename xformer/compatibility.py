@@ -12,7 +12,7 @@ from xformer.attention.base import Attention
 from xformer.attention.capability import Capability
 from xformer.configuration import CONF, groups, slot_default, slots, target, typed
 from xformer.data.base import DataModule
-from xformer.errors import IncompatibleError
+from xformer.errors import ConfigError, IncompatibleError
 from xformer.position.base import Position
 from xformer.tasks.base import Task
 
@@ -34,8 +34,10 @@ def check(config: DictConfig, choices: dict[str, str]) -> None:
         choices: the option chosen in each group and slot, to name in the message.
 
     Raises:
+        ConfigError: a group has no option, or several where it takes one.
         IncompatibleError: naming the pair, the reason and the options that would work.
     """
+    _refuse_unchosen(config, choices)
     task = cast(type[Task], target(config.task))
     data = cast(type[DataModule], target(config.data))
     architecture = cast(type[Architecture], target(config.architecture))
@@ -57,6 +59,23 @@ def check(config: DictConfig, choices: dict[str, str]) -> None:
         if slot.position is not None:
             needs[slot.position] = cast(type[Position], target(config[slot.position])).needs
         _check_attention(key, cast(type[Attention], target(config[key])), needs, choices)
+
+
+def _refuse_unchosen(config: DictConfig, choices: dict[str, str]) -> None:
+    """Every group that has an option by default keeps one; of callbacks and loggers there may be several."""
+    for entry in OmegaConf.load(CONF / "train.yaml").defaults:
+        for given, default in entry.items() if isinstance(entry, DictConfig) else ():
+            group, _, slot = str(given).partition("@")
+            key = slot or group
+            if default is None or group not in groups():
+                continue
+            if not isinstance(config.get(key), DictConfig):
+                raise ConfigError(f"{key} has no option; choose one, such as {typed(key)}={default}.")
+            if "_target_" in config[key] and key not in choices:
+                raise ConfigError(
+                    f"{typed(key)} takes one option and not several; for a run of each: python train.py -m "
+                    f"{typed(key)}={','.join(groups()[group][:2])}"
+                )
 
 
 def unused(config: DictConfig) -> list[str]:

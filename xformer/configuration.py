@@ -32,7 +32,7 @@ ALLOWED_TARGETS = ("xformer.", "lightning.pytorch.")
 _LISTED = 12
 _LONGEST_NAME = 200
 _BETWEEN_OVERRIDES = re.compile(r",(?=[+~]*[\w./@]+=)")  # and not between the values of a list
-_INSTANTIATE = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
+_INSTANTIATE = {"_target_", "_partial_"}
 
 
 class Monitor(TypedDict):
@@ -111,6 +111,8 @@ def target(node: DictConfig) -> Callable[..., Any]:
         found: Callable[..., Any] = getattr(import_module(module), member)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"_target_={name} cannot be imported: {error}.") from error
+    if not callable(found):
+        raise ConfigError(f"_target_={name} makes nothing: it must be a class or a function.")
     return found
 
 
@@ -120,6 +122,8 @@ def validate(config: DictConfig) -> None:
     Raises:
         ConfigError: naming the key, the value and what would be valid.
     """
+    from xformer.config import parts  # which takes seconds to import
+
     known = {*_SETTINGS, *groups(), *slots()}
     for key in map(str, config):
         if key not in known:
@@ -128,7 +132,7 @@ def validate(config: DictConfig) -> None:
         if key in _SETTINGS:
             check(key, value, _SETTINGS[key])
         elif isinstance(value, DictConfig):
-            _validate_node(value, key)
+            _validate_node(value, key, parts.PARTS.get(slots().get(key, key)))
         elif key in slots():
             raise ConfigError(
                 f"{key}={shown(value)} is no choice of an option: the command line spells it {typed(key)}={value}."
@@ -137,30 +141,57 @@ def validate(config: DictConfig) -> None:
             raise ConfigError(f"{key}={shown(value)} is not an option; {nearest(str(value), groups()[key])}")
 
 
-def _validate_node(node: DictConfig, path: str) -> None:
-    if "_target_" not in node:
+def _validate_node(node: DictConfig, path: str, hint: Any) -> None:
+    """Check a part, or a mapping of parts.
+
+    Args:
+        node: not null.
+        path: of the node, to name in the message.
+        hint: the type that the part must have, or a dictionary of it.
+    """
+    from xformer.config import parts
+
+    if typing.get_origin(hint) is dict:
         for key in map(str, node):
             value = _value(node, key, path)
             if isinstance(value, DictConfig):
-                _validate_node(value, f"{path}.{key}")
+                _validate_node(value, f"{path}.{key}", typing.get_args(hint)[1])
             elif value is not None:
                 raise ConfigError(f"{path}.{key}={shown(value)} is no part with a _target_; null removes it.")
         return
-    parameters = _parameters(target(node))
+    found = _part(node, path, hint)
+    parameters = _parameters(found)
     for key in map(str, node):
         if key in _INSTANTIATE:
             continue
         if key not in parameters:
             raise ConfigError(f"{path}.{key} is not a parameter of {node._target_}; {nearest(key, parameters)}")
         value = _value(node, key, path)
-        if isinstance(value, DictConfig) and "_target_" in value:
-            if not OmegaConf.is_interpolation(node, key):  # else a part that is checked under its own name
-                _validate_node(value, f"{path}.{key}")
-            continue
-        check(f"{path}.{key}", _plain(value, f"{path}.{key}"), parameters[key])
-    missing = [name for name in _required(target(node)) if name not in node]
+        if isinstance(value, DictConfig) and "_target_" in value and parts.is_part(parameters[key]):
+            # What another part is, is checked under its own name.
+            look = _part if OmegaConf.is_interpolation(node, key) else _validate_node
+            look(value, f"{path}.{key}", parameters[key])
+        else:
+            check(f"{path}.{key}", _plain(value, f"{path}.{key}"), parameters[key])
+    missing = [name for name in _required(found) if name not in node]
     if missing:
         raise ConfigError(f"{path}.{missing[0]} is missing; {node._target_} cannot do without it.")
+
+
+def _part(node: DictConfig, path: str, hint: Any) -> Callable[..., Any]:
+    """The target of a node, if it makes what is wanted there."""
+    from xformer.config import parts
+
+    if not isinstance(_value(node, "_target_", path) if "_target_" in node else None, str):
+        raise ConfigError(f"{path}._target_ is not there: choose an option, or say what the part is.")
+    found = target(node)
+    if not parts.makes(found, hint):
+        raise ConfigError(f"{path}._target_={node._target_} makes something else than {path} needs.")
+    partial = _value(node, "_partial_", path) if "_partial_" in node else False
+    if partial is not parts.waits(hint):
+        right = shown(parts.waits(hint))
+        raise ConfigError(f"{path}._partial_={shown(partial)} must be {right}: the code decides it, not the choice.")
+    return found
 
 
 def _value(node: DictConfig, key: str, path: str = "") -> Any:

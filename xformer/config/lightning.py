@@ -19,6 +19,8 @@ RANGES: dict[Callable[..., Any], dict[str, Any]] = {
         "max_epochs": Annotated[int, Ge(-1)] | None,
         "min_steps": Annotated[int, Ge(0)] | None,
         "min_epochs": Annotated[int, Ge(0)] | None,
+        "devices": Annotated[int, Interval(ge=-1, le=1024)] | list[Annotated[int, Ge(0)]] | str,
+        "num_nodes": Annotated[int, Interval(ge=1, le=65536)],
         "accumulate_grad_batches": Annotated[int, Ge(1)],
         "gradient_clip_val": Annotated[float, Ge(0)] | None,
         "gradient_clip_algorithm": Literal["norm", "value"] | None,
