@@ -1,7 +1,8 @@
 """Composes configurations as train.py does, with everything small."""
 
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 
 from xformer.configuration import CONF
+from xformer.core import devices
 from xformer.job import Job, choices
 
 torch.set_num_threads(1)  # the models are so small that threads only wait for one another
@@ -28,9 +30,30 @@ SMALL_LISTOPS = ["data.train_size=200", "data.val_size=64", "data.test_size=64"]
 ComposeJob = Callable[..., Job]
 
 
+# What a machine may lack that runs only part of the tests (`.ci/gpu` says what that has).
+OPTIONAL = (
+    "einops", "hypothesis", "kornia", "linformer", "local_attention", "performer_pytorch", "sacrebleu", "tensorboard",
+    "transformers", "wandb", "x_transformers", "zeus",
+)  # fmt: skip
+MISSING = re.compile(rf"ModuleNotFoundError: No module named '({'|'.join(OPTIONAL)})\b")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Skip a module that imports what is not installed, instead of stopping all of the others."""
+    report = yield
+    missing = MISSING.search(str(report.longrepr)) if report.failed else None
+    if missing:
+        report.outcome = "skipped"
+        report.longrepr = (str(collector.path), 1, f"Skipped: needs {missing[1]}, which is not installed")
+    return report
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what is marked `gpu` where there is none."""
-    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+    if item.get_closest_marker("gpu") and not devices.available():
         pytest.skip("needs a CUDA device")
 
 

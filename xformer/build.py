@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hydra.errors import InstantiationException
+from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.loggers.logger import DummyLogger
 from omegaconf import DictConfig, OmegaConf
 from torchmetrics import MetricCollection
 
 from xformer import launch
 from xformer.architecture.base import ArchitectureFactory
+from xformer.callbacks.train_metrics import TrainMetrics
+from xformer.checkpoints import FOLDER, CheckpointFiles
 from xformer.config.values import shown
 from xformer.configuration import make, nearest
 from xformer.data.base import DataModule
@@ -27,6 +29,7 @@ from xformer.logging.metrics_csv import MetricsCSV
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
 from xformer.record.redact import resolved
+from xformer.record.summary import write_whole
 from xformer.tasks.base import Task
 
 CONFIG_FILE = "config.yaml"
@@ -70,12 +73,15 @@ class Plan:
 
 
 def build_loggers(job: Job) -> list[Logger]:
-    """The CSV, always, and the chosen ones; the resolved configuration goes to all, and into the run directory."""
+    """The CSV, always, and the chosen ones; the resolved configuration goes to all."""
     config = resolved(job.config)
-    job.directory.mkdir(parents=True, exist_ok=True)
-    (job.directory / CONFIG_FILE).write_text(OmegaConf.to_yaml(config))
     chosen = [make(node) for node in (job.config.logger or {}).values() if node is not None]
     return [MetricsCSV(job.directory), *(logger(job.directory, config, job.choices, job.name) for logger in chosen)]
+
+
+def write_config(job: Job) -> None:
+    """Leave the resolved configuration in the run directory."""
+    write_whole(job.directory / CONFIG_FILE, OmegaConf.to_yaml(resolved(job.config)))
 
 
 def check_trainer(job: Job) -> None:
@@ -88,24 +94,32 @@ def check_trainer(job: Job) -> None:
     launch.check_machine(node)
     if node.max_steps == -1 and node.max_epochs in (None, -1):
         raise ConfigError("trainer.max_steps=-1 and trainer.max_epochs=-1 would never end: set one of them.")
-    launch.check_devices(_trainer(job, [DummyLogger()]))
+    if node.barebones:
+        raise ConfigError("trainer.barebones=true leaves nothing of a run to compare: give trainer.barebones=false.")
+    launch.check_devices(_trainer(job))
 
 
 def build_trainer(job: Job, task: Task) -> Trainer:
-    """The Trainer with the chosen callbacks and loggers.
+    """The Trainer with the chosen callbacks, and without loggers, which may write as soon as they are built.
 
     Raises:
         ConfigError: something is to be monitored that the task does not measure.
     """
-    _check_monitors(_callbacks(job.config), task)
-    return _trainer(job, build_loggers(job))
+    trainer = _trainer(job)
+    _check_monitors(trainer.callbacks, task)  # type: ignore[attr-defined]
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+            callback.dirpath = str(job.directory / FOLDER)
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # not where trainer.plugins brings another
+        trainer.strategy.checkpoint_io = CheckpointFiles()
+    return trainer
 
 
-def _trainer(job: Job, loggers: list[Logger]) -> Trainer:
+def _trainer(job: Job) -> Trainer:
     callbacks = _callbacks(job.config)
     with refusals("trainer", job.config.trainer):
         trainer: Trainer = make(job.config.trainer)(
-            callbacks=callbacks, logger=loggers, default_root_dir=str(job.directory)
+            callbacks=[*callbacks, TrainMetrics()], logger=False, default_root_dir=str(job.directory)
         )
     return trainer
 

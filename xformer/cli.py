@@ -5,6 +5,7 @@ import pkgutil
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 
 import hydra
 from hydra.errors import HydraException
@@ -14,6 +15,11 @@ from omegaconf.errors import OmegaConfBaseException
 from xformer import commands
 from xformer.configuration import CONF, explain, nearest
 from xformer.errors import XformerError
+from xformer.record.redact import redact_streams
+from xformer.training import sweep
+from xformer.training.threads import wait_passively
+
+wait_passively()  # before anything loads torch, which reads it then
 
 _TRACEBACK, _WRAPPED = "HYDRA_FULL_ERROR", "XFORMER_WRAPPED"
 
@@ -24,6 +30,7 @@ def train_as_configured(config: DictConfig) -> float | None:
     from xformer.job import Job
     from xformer.run import run
 
+    redact_streams()  # here too, for a launcher's own processes
     job = Job.from_hydra(config)
     try:
         return run(job)
@@ -36,8 +43,28 @@ def train_as_configured(config: DictConfig) -> float | None:
 
 
 def train() -> None:
-    """Train one model, or a sweep with -m."""
-    _friendly(train_as_configured)
+    """Train one model, or a sweep with -m; resume=DIR continues what is there."""
+    try:
+        _friendly(_train)
+    finally:
+        _conclude()
+
+
+def _train() -> None:
+    if any(word.startswith("resume=") for word in sys.argv):
+        from xformer.continuation import expand
+
+        sys.argv[1:] = expand(sys.argv[1:])
+    train_as_configured()
+
+
+def _conclude() -> None:
+    """End a sweep, however it ended, with one table over its cells."""
+    over = sweep.conclude()
+    if over is not None and (files := over.summaries()):
+        from xformer import console
+
+        console.cells(over, files)
 
 
 def rerun() -> None:
@@ -66,6 +93,7 @@ def main() -> None:
 
 def _friendly(command: Callable[[], object]) -> None:
     """Run a command; what the user can mend is told in a sentence, unless HYDRA_FULL_ERROR=1 asks for a traceback."""
+    redact_streams()
     if os.environ.get(_TRACEBACK) == "1" and _WRAPPED not in os.environ:
         command()
         return
@@ -76,6 +104,13 @@ def _friendly(command: Callable[[], object]) -> None:
     except (XformerError, HydraException, OmegaConfBaseException) as error:
         if not getattr(error, "told", False):
             _tell(explain(error))
+        sys.exit(1)
+    except OSError as error:  # outside of a run: of Hydra's own files, a summary, what a command writes
+        from xformer.record.storage import explained
+
+        if (sentence := explained(error, {"hydra.run.dir or hydra.sweep.dir": Path.cwd()})) is None:
+            raise
+        _tell(sentence)
         sys.exit(1)
 
 

@@ -10,15 +10,16 @@ import hashlib
 import inspect
 import re
 import secrets
+import shlex
 import typing
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
-from annotated_types import Interval
+from annotated_types import Ge, Interval
 from hydra import compose, initialize_config_dir
-from hydra.errors import InstantiationException, MissingConfigException
+from hydra.errors import InstantiationException, MissingConfigException, OverrideParseException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -26,6 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from xformer.analysis.settings import replayed
 from xformer.config.values import check, shown
 from xformer.errors import ConfigError, XformerError
+from xformer.record.redact import is_secret, redact
 
 CONF = Path(__file__).parent / "conf"
 ALLOWED_TARGETS = ("xformer.", "lightning.pytorch.")
@@ -44,6 +46,7 @@ class Monitor(TypedDict):
 
 _SETTINGS: dict[str, Any] = {
     "seed": Annotated[int, Interval(ge=0, lt=2**32)],
+    "threads": Annotated[int, Ge(1)] | Literal["auto"],
     "compile": bool,
     "resume": bool,
     "init_from": str | None,
@@ -247,10 +250,20 @@ def explain(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         return f"{group}={option} is not an option; {nearest(option, error.options)}"
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error.override, str(error).splitlines()[0])
     found = re.search(r"Could not override '([^']+)'", str(error))
     if found:
         return f"{found[1]} is not a key of the configuration; {_near_key(found[1])}"
     return " ".join(str(error).split())
+
+
+def _unreadable(override: str, reason: str) -> str:
+    key, equals, value = override.partition("=")
+    if not equals:
+        return f"{override} is not an override ({reason}); write key=value."
+    quoted = shlex.quote(f'{key}="{value}"')
+    return f"{override} cannot be read ({reason}); a value that holds =, a comma or a bracket is quoted: {quoted}."
 
 
 def _near_key(name: str) -> str:
@@ -280,9 +293,10 @@ def make(node: DictConfig) -> Any:
 def cell(name: str) -> str:
     """A directory's name for a cell of a sweep, from its overrides, whatever number it has in the sweep.
 
-    What cannot change its result is no part of the name: with another logger it is the same cell.
+    What cannot change its result is no part of the name: with another logger it is the same cell. Nor is a secret.
     """
-    name = ",".join(replayed(_BETWEEN_OVERRIDES.split(name)))
+    overrides = [override for override in _BETWEEN_OVERRIDES.split(name) if not is_secret(override.partition("=")[0])]
+    name = redact(",".join(replayed(overrides)))
     plain = re.sub(r"[^\w.,=@+-]+", "_", name)
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
     return plain if plain == name and len(name) <= _LONGEST_NAME else f"{plain[: _LONGEST_NAME - 9]}-{digest}"

@@ -1,5 +1,7 @@
 """The errors a user can cause: each message is one sentence that names the key, the value and the way out."""
 
+import signal
+
 
 class XformerError(Exception):
     """Something the user can mend; shown without a traceback."""
@@ -20,5 +22,27 @@ class DataError(XformerError):
     """Data that is missing, empty, damaged or not what was declared."""
 
 
+class StorageError(XformerError):
+    """A disk that is full or not writable."""
+
+
 class RunError(XformerError):
     """A run that cannot start or must not go on."""
+
+
+class Interrupted(SystemExit):
+    """A signal stopped the run; where nothing catches it, the process ends with the exit code that shells expect.
+
+    Not an `Exception`: nobody who goes on after errors should go on after this.
+
+    Args:
+        number: the signal.
+        code: the exit code where it is not 128 + `number`.
+    """
+
+    def __init__(self, number: signal.Signals, code: int | None = None) -> None:
+        super().__init__(128 + number if code is None else code)
+        self.signal = number
+
+    def __str__(self) -> str:
+        return f"Stopped by {'Ctrl-C' if self.signal == signal.SIGINT else self.signal.name}."

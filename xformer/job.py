@@ -6,10 +6,12 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from xformer.configuration import nearest
 from xformer.errors import ConfigError
+from xformer.record.redact import redact
+from xformer.training import sweep
 
 
 @dataclass(frozen=True)
@@ -20,10 +22,13 @@ class Job:
         config: the configuration, not yet checked.
         directory: the run directory.
         choices: group, or slot such as `decoder_attention` -> option.
-        overrides: the command line's choices, as typed.
+        overrides: the command line's choices, as typed, without secrets.
         sweep: whether the run is one of several.
         launcher: what starts the runs of a sweep, an option of hydra/launcher.
+        number: of the run in its sweep, from 0.
+        varies: what is not the same in all runs of the sweep, as the command line spells it.
         name: a short name, of what was typed.
+        varied: the overrides that are not the same in all runs of the sweep.
     """
 
     config: DictConfig
@@ -32,18 +37,22 @@ class Job:
     overrides: list[str]
     sweep: bool = False
     launcher: str = "basic"
+    number: int = 0
+    varies: tuple[str, ...] = ()
 
     @classmethod
     def from_hydra(cls, config: DictConfig) -> "Job":
         """Read what Hydra knows of the run, inside of `hydra.main`."""
-        hydra = HydraConfig.get()
+        hydra, under_way = HydraConfig.get(), sweep.current()
         job = cls(
             config,
             Path(hydra.runtime.output_dir),
             choices(hydra.runtime.choices),
-            list(hydra.overrides.task),
+            redact(OmegaConf.to_container(hydra.overrides.task, resolve=False)),
             hydra.mode == RunMode.MULTIRUN,
             str(hydra.runtime.choices.get("hydra/launcher")),
+            hydra.job.num if hydra.mode == RunMode.MULTIRUN else 0,
+            under_way.varies if under_way else (),
         )
         job.give()
         return job
@@ -77,8 +86,14 @@ class Job:
 
     @property
     def name(self) -> str:
-        """What makes this run different, in a line."""
-        return ",".join(self.overrides) or "default"
+        """What makes this run different, in a line: first what varies in its sweep, for a line may be cut."""
+        first = self.varied
+        return ",".join([*first, *(override for override in self.overrides if override not in first)]) or "default"
+
+    @property
+    def varied(self) -> list[str]:
+        """The overrides that are not the same in all runs of the sweep."""
+        return [override for override in self.overrides if override.partition("=")[0] in self.varies]
 
 
 def choices(found: Mapping[str, str | None]) -> dict[str, str]:

@@ -48,7 +48,13 @@ def asked(directory: Path) -> Job:
         ConfigError: the configuration would build what is no option here.
     """
     content = json.loads((directory / ASKED).read_text(encoding="utf-8"))
-    own = {"cache": OmegaConf.load(CONF / "train.yaml").cache, "logger": None, "resume": False, "skip_finished": True}
+    own = {
+        "cache": OmegaConf.load(CONF / "train.yaml").cache,
+        "threads": "auto",
+        "logger": None,
+        "resume": False,
+        "skip_finished": True,
+    }
     # Resolved here and now: what a resolver makes of a text must be seen before it is instantiated.
     merged = OmegaConf.merge(content["config"], own, OmegaConf.from_dotlist(content["overrides"]))
     config = OmegaConf.create(OmegaConf.to_container(merged, resolve=True))

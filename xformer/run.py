@@ -5,12 +5,14 @@ import warnings
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import Logger
 
-from xformer import build, compatibility, console, continuation, launch
+from xformer import build, checkpoints, compatibility, console, continuation, launch
+from xformer.callbacks.interrupt import listening
 from xformer.callbacks.throughput import Throughput
+from xformer.callbacks.train_metrics import TrainMetrics
 from xformer.configuration import validate
 from xformer.data.base import DataModule
 from xformer.denormals import flush_denormals
@@ -19,14 +21,19 @@ from xformer.job import Job
 from xformer.logging.wandb import begin
 from xformer.matching import match
 from xformer.record import cost
+from xformer.record.lock import is_empty
 from xformer.record.recording import recording
+from xformer.record.storage import explaining
 from xformer.record.summary import Monitor, Summary
 from xformer.runs import finished
 from xformer.tasks.base import Task
+from xformer.training import sweep, threads
 
 
 def run(job: Job) -> float | None:
     """Run a job and leave its summary behind, however it ends.
+
+    Nothing is written into a directory that holds anything before all that can be refused has been.
 
     Returns:
         The best value of the monitored metric, for a sweeper that searches; None where the run was skipped.
@@ -36,17 +43,22 @@ def run(job: Job) -> float | None:
     """
     flush_denormals()
     quieten()
-    done = continuation.finished(job)
-    if done is not None:
-        console.note(f"Already finished: {job.name} in {job.directory}")
-        return done.monitor.best if done.monitor else None
     epilogue = None
-    with recording(job) as summary:
-        plan, checkpoint = _plan(job)
+    places = {"hydra.run.dir": job.directory, "cache": Path(job.config.cache)}
+    with listening(), recording(job) as record, explaining(places):
+        summary = record.summary
+        plan = _plan(job)
+        record.acquire()
+        done = continuation.finished(job)
+        if done is not None:
+            console.note(f"Already finished, and left as it is: {job.name} in {job.directory}")
+            return done.monitor.best if done.monitor else None
+        start = continuation.start(job)
+        if is_empty(job.directory):
+            record.claim()
+        _share(job, summary, resumed=start is not None)
         seed_everything(job.config.seed, verbose=False)
         data = plan.load_data()
-        if launch.is_main_process():
-            data.save(job.directory)
         if job.config.get("match") is not None:
             plan = _match(summary, job, plan)
         task = plan.build_task()
@@ -55,22 +67,31 @@ def run(job: Job) -> float | None:
         _measure(summary, task, data)
         trainer = build.build_trainer(job, task)
         launch.check_world_size(trainer)
+        if start is not None:
+            continuation.refuse_others(job, start, data, trainer)
+            _tell(continuation.bent(job, start, plan.schedule))
+        trainer.loggers = build.build_loggers(job)
+        record.claim()
+        continuation.cut(trainer.loggers, start)
+        if launch.is_main_process():
+            build.write_config(job)
+            data.save(job.directory)
         begin(summary)
         if launch.is_main_process():
             console.header(job, trainer, data.describe(), summary)
         if job.config.compile:
             task.model.compile()
         with build.refusals("trainer", job.config.trainer):
-            trainer.fit(task, data, ckpt_path=checkpoint)
+            trainer.fit(task, data, ckpt_path=None if start is None else start.checkpoint)
         _evaluate(trainer, task, data, summary, job)
-        epilogue = task.epilogue(data)
+        epilogue = None if job.sweep else task.epilogue(data)
     if summary.status == "finished" and launch.is_main_process():
         console.results(job, summary, epilogue)
     return summary.monitor.best if summary.monitor else None
 
 
-def _plan(job: Job) -> tuple[build.Plan, Path | None]:
-    """Refuse everything that can be refused before data is loaded; what to build, and where to continue from."""
+def _plan(job: Job) -> build.Plan:
+    """Refuse everything that can be refused from the configuration alone; what to build."""
     validate(job.config)
     compatibility.check(job.config, job.choices)
     job.forget(compatibility.unused(job.config))
@@ -78,16 +99,27 @@ def _plan(job: Job) -> tuple[build.Plan, Path | None]:
     if job.config.init_from is not None:
         finished(Path(job.config.init_from))
     build.check_trainer(job)
-    plan = build.Plan.of(job.config)
-    return plan, continuation.checkpoint(job)
+    return build.Plan.of(job.config)
+
+
+def _share(job: Job, summary: Summary, *, resumed: bool) -> None:
+    """Settle how many threads compute, for this run and whoever resumes it."""
+    under_way = sweep.current()
+    found = threads.number(
+        job.config,
+        at_once=under_way.at_once if under_way else 1,
+        earlier=job.directory / build.CONFIG_FILE if resumed else None,
+    )
+    job.config.threads = found
+    threads.use(found)
+    summary.hardware["torch_threads"] = found
 
 
 def _match(summary: Summary, job: Job, plan: build.Plan) -> build.Plan:
     """Give the model the size of a reference, and say what that took."""
     plan, matched = match(job.config, plan)
     summary.matched = asdict(matched)
-    if launch.is_main_process():
-        console.note(str(matched))
+    _tell(str(matched))
     return plan
 
 
@@ -95,8 +127,12 @@ def _inherit(summary: Summary, task: Task, other: Path) -> None:
     """Start from another run's weights, and say what was not taken."""
     inherited = inherit(task, other)
     summary.inherited = asdict(inherited)
-    if launch.is_main_process():
-        console.note(str(inherited))
+    _tell(str(inherited))
+
+
+def _tell(sentence: str | None) -> None:
+    if sentence is not None and launch.is_main_process():
+        console.note(sentence)
 
 
 def _measure(summary: Summary, task: Task, data: DataModule) -> None:
@@ -109,12 +145,11 @@ def _measure(summary: Summary, task: Task, data: DataModule) -> None:
 
 def _evaluate(trainer: Trainer, task: Task, data: DataModule, summary: Summary, job: Job) -> None:
     """Validate and test the best weights, and take in what training measured."""
-    metrics: dict[str, float | None] = {
-        name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("train/")
-    }
-    if not metrics:  # a finished run was continued, with nothing left to train
-        metrics = continuation.trained(job)
-    throughput = next((c for c in trainer.callbacks if isinstance(c, Throughput)), None)  # type: ignore[attr-defined]
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    throughput = next((c for c in callbacks if isinstance(c, Throughput)), None)
+    trained = next((c for c in callbacks if isinstance(c, TrainMetrics)), None)
+    metrics: dict[str, float | None] = dict(trained.values) if trained else {}
+    metrics |= {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
     if throughput:
         summary.tokens_seen, summary.tokens_per_second = throughput.tokens_seen, throughput.tokens_per_second
         summary.wall_seconds = throughput.earlier_seconds
@@ -122,19 +157,29 @@ def _evaluate(trainer: Trainer, task: Task, data: DataModule, summary: Summary, 
     keeper = next(keepers, None)
     best, step = (keeper.best_model_path if keeper else ""), trainer.global_step
     if best:
-        step = torch.load(best, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+        step = checkpoints.read(Path(best))["global_step"]
     elif keeper:  # stopped before the first validation: keep what there is
-        trainer.save_checkpoint(Path(keeper.dirpath or job.directory) / "last.ckpt")
-    loggers, trainer.loggers = trainer.loggers, []  # the curve has these values already, each at its own step
+        trainer.save_checkpoint(Path(keeper.dirpath or job.directory) / checkpoints.LAST)
+    end = trainer.global_step
+    loggers, trainer.loggers = trainer.loggers, []  # the curve has the values of validation already
     trainer.validate(task, data, ckpt_path=best or None, verbose=False)
     metrics |= {name: value.item() for name, value in trainer.callback_metrics.items()}
-    trainer.loggers = loggers
     if data.test_dataloader():
         trainer.test(task, data, ckpt_path=best or None, verbose=False)
-        metrics |= {name: value.item() for name, value in trainer.callback_metrics.items()}
+        tested = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        metrics |= tested
+        _log_tested(loggers, tested, end)
+    trainer.loggers = loggers
     monitor = job.config.monitor
     summary.metrics = dict(metrics)
     summary.monitor = Monitor(monitor.name, monitor.mode, metrics.get(monitor.name), step)
+
+
+def _log_tested(loggers: list[Logger], metrics: dict[str, float], step: int) -> None:
+    """Log at training's last step, which Lightning does not know where a resumed run has nothing left to train."""
+    for logger in loggers:
+        logger.log_metrics(metrics, step)
+        logger.finalize("success")
 
 
 _NOISE = (

@@ -1,7 +1,9 @@
 """The files that show attention maps: pictures that can be read, and a page that asks for nothing."""
 
 import itertools
+import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from xformer.analysis.attention_files import write
-from xformer.analysis.attention_maps import AttentionMap
+from xformer.analysis.attention_maps import EXACT, AttentionMap
 from xformer.analysis.draw_attention import Scale, draw
 from xformer.analysis.reading import Axis
 from xformer.errors import DataError
@@ -75,10 +77,28 @@ def test_the_numbers_are_the_maps(tmp_path: Path) -> None:
     maps = [attention_map(4, 4, layer=layer) for layer in range(2)]
     *_, archive = write(tmp_path, "", "", maps, {"attention": (axis(4), axis(4))})
     with np.load(archive) as found:
-        assert sorted(found) == ["attention", "attention.keys", "attention.queries"]
+        assert sorted(found) == ["attention", "attention.error", "attention.keys", "attention.queries"]
+        assert found["attention.error"].tolist() == [each.error for each in maps]
         assert found["attention"].shape == (2, 3, 4, 4)
         np.testing.assert_array_equal(found["attention"][1], maps[1].weights[0].numpy())
         assert found["attention.keys"].tolist() == NASTY[:4]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(2e-7, "2e-05 %"), (9e-4, "0.09 %"), (0.02, "2 %"), (3.192, "319 %"), (math.inf, "more than can be told")],
+)
+def test_how_far_the_weights_are_from_the_output_stands_on_the_page(error: float, said: str, tmp_path: Path) -> None:
+    layers = [attention_map(4, 4), replace(attention_map(4, 4, layer=1), error=error)]
+    index, *_, archive = write(tmp_path, "", "", layers, {"attention": (axis(4), axis(4))})
+    text = " ".join(index.read_text(encoding="utf-8").split())
+    assert f"weights times values are off by {said} of the output" in text
+    wrong = f"attention, layer 1: Full is not weights times values, which are off by {said} of its output here"
+    assert (wrong in text) == (error > EXACT)
+    assert "attention, layer 0: Full is not" not in text
+    assert "exact" not in text
+    with np.load(archive) as found:
+        assert found["attention.error"].tolist() == [0.0, error]
 
 
 def test_a_directory_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -24,12 +25,15 @@ from tests.contracts.variants import (
     qkv,
     self_mask,
 )
-from xformer.analysis.attention_maps import AttentionMap, attention_maps, implied_matrix
+from xformer.analysis.attention_calls import AttentionCall
+from xformer.analysis.attention_maps import AttentionMap, attention_maps, implied_matrix, map_of
+from xformer.analysis.attention_page import doubt
 from xformer.architecture.decoder import Decoder
 from xformer.architecture.encoder import Encoder
 from xformer.attention.additive import Additive
-from xformer.attention.base import AttentionContext
+from xformer.attention.base import Attention, AttentionContext
 from xformer.attention.capability import Capability
+from xformer.attention.full import Full
 from xformer.attention.linformer import Linformer
 from xformer.attention.mask import Mask
 from xformer.attention.performer import Performer
@@ -167,7 +171,7 @@ def test_the_maps_of_a_model_are_what_its_layers_do(name: str, position: str) ->
             again = again + bias.values(each.weights, self_mask(9, True).distances())
         assert_close(again, output, atol=1e-5, rtol=1e-5)
     assert torch.equal(model(ids), expected)  # nothing is left behind
-    assert len(mixed) == LAYERS + LAYERS + len(maps) * (1 + math.ceil(9 / 4)) + LAYERS
+    assert len(mixed) == LAYERS + LAYERS + len(maps) * (3 + math.ceil(9 / 4)) + LAYERS
 
 
 def test_shared_layers_have_a_map_each() -> None:
@@ -207,6 +211,51 @@ def test_training_goes_on_as_before() -> None:
         attention_maps(model, lambda: 1 // 0)
     assert model.training
     assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+class Normalised(Full):
+    """A variant that normalises what it has mixed, feature by feature, as retention does: not linear in its values."""
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, **about: Any) -> Tensor:
+        mixed = super().forward(query, key, value, **about)
+        return torch.nn.functional.layer_norm(mixed, mixed.shape[-1:])
+
+
+class Rough(Normalised):
+    """The same without anything to keep it from dividing by zero."""
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, **about: Any) -> Tensor:
+        mixed = super(Normalised, self).forward(query, key, value, **about)
+        return mixed / mixed.norm(dim=-1, keepdim=True)
+
+
+def call_of(mix: Attention, **about: Any) -> AttentionCall:
+    return AttentionCall("attention", 0, mix, *qkv(2, LENGTH), self_mask(LENGTH, False, None), None, **about)
+
+
+@pytest.mark.parametrize("kind", [Normalised, Rough])
+def test_a_map_of_what_is_not_linear_says_how_far_off_it_is(kind: type[Full]) -> None:
+    mix = kind(build_attention("full", causal=False).context)
+    call = call_of(mix)
+    found = map_of(call)
+    assert not found.exact
+    assert found.entropy is None
+    assert found.weights.isfinite().all()
+    if kind is Normalised:
+        weights = implied_matrix(mix, call.query, call.key, mask=call.mask)
+        output = call.mixed(mix)
+        assert found.error == pytest.approx(float((weights @ call.value - output).norm() / output.norm()))
+        assert found.error > 0.1
+    assert "is not weights times values, which are off by" in (doubt(found) or "")
+
+
+@pytest.mark.parametrize(("name", "causal", "scheme"), CASES)
+def test_a_map_of_what_is_linear_says_so(name: str, causal: bool, scheme: str) -> None:
+    attention, mask = build_attention(name, causal=causal), self_mask(LENGTH, causal, PADDED)
+    bias = build_position(scheme, causal=causal).bias(0)
+    found = map_of(AttentionCall("attention", 0, attention, *qkv(2, LENGTH), mask, bias))
+    assert found.error < 1e-4
+    assert doubt(found) is None
 
 
 def test_entropy_of_a_head() -> None:

@@ -32,6 +32,27 @@ def test_verdicts_are_those_of_a_paired_test_by_hand(sweep: Path) -> None:
     assert row.mean == pytest.approx(sum(low) / 3)
 
 
+@pytest.mark.parametrize(
+    ("seeds", "steps", "tested", "word", "reach"),
+    [
+        (3, [0.125] * 3, ["sign-flip"], "no difference shown", "in every seed"),
+        (6, [0.125] * 6, ["sign-flip"], "better", "[+0.1250, +0.1250]"),
+        (3, [0.1, 0.125, 0.15], ["paired t test"], "better", "[+0."),
+    ],
+)
+def test_the_note_names_the_test_that_was_used(
+    seeds: int, steps: list[float], tested: list[str], word: str, reach: str, make_run: MakeRun, tmp_path: Path
+) -> None:
+    for seed, step in zip(range(seeds), steps, strict=True):
+        make_run(0.25 + seed / 32, seed=seed)
+        make_run(0.25 + seed / 32 + step, seed=seed, attention="local")
+    found = compare(load_runs([tmp_path / "sweep"]))
+    assert [row.verdict for row in found.rows] == ["baseline", word]
+    (note,) = (note for note in notes(found) if "tested by" in note)
+    assert [test for test in ("paired t test", "sign-flip") if test in note] == tested
+    assert reach in cells(found, found.rows[1])[headers(found).index("difference to attention=full")]
+
+
 def test_a_loss_that_is_higher_is_worse(sweep: Path) -> None:
     found = compare(load_runs([sweep]), "test/loss")
     assert found.metric.mode == "min"
@@ -80,19 +101,23 @@ def test_a_run_that_did_not_finish_is_told_with_its_reason(sweep: Path, make_run
     make_run(None, seed=3)
     make_run(None, seed=7, status="skipped", error="Its data is not there.")  # no seed of attention=full is lost
     killed = make_run(None, seed=9)
-    (killed / "summary.json").unlink()
+    (killed / "summary.json").unlink()  # as an earlier version left it
+    make_run(None, seed=10, status="running")
+    make_run(None, seed=11, status="interrupted", error="Stopped by Ctrl-C.")
     refused = make_run(None, seed=0, attention="performer", status="skipped", error="It cannot.")
     (refused / "config.yaml").unlink()
     found = compare(load_runs([sweep]))
     assert sorted(found.left_out.values()) == [
-        "failed: No summary: the run was killed, or is still running.",
         "failed: The loss became NaN.",
+        "interrupted: Stopped by Ctrl-C.",
         "it has no finite test/accuracy.",
+        "running: It was killed, or is still running.",
+        "running: It was killed, or is still running.",
         "skipped: It cannot.",
         "skipped: Its data is not there.",
     ]
     assert {row.name: row.lost for row in found.rows} == {
-        "attention=full": 2, "attention=linformer": 0, "attention=local": 1,
+        "attention=full": 4, "attention=linformer": 0, "attention=local": 1,
     }  # fmt: skip
     for text in (FORMATS[kind](found) for kind in ("table", "markdown", "latex", "json")):
         assert "The loss became NaN." in " ".join(text.split())
@@ -123,12 +148,12 @@ def test_a_reason_of_many_lines_is_told_on_one(kind: str, start: str, sweep: Pat
 
 def test_floors_are_told_of_the_metric_that_they_are_of(sweep: Path, make_run: MakeRun) -> None:
     told = notes(compare(load_runs([sweep]), "test/loss"))
-    assert "What knows nothing reaches: chance 0.1000." in told
+    assert "Trivial baselines: chance 0.1." in told
     make_run(0.5, seed=4, floor_of="test/accuracy")
     make_run(0.5, seed=5, floor_of="test/loss", floors={"unigrams": 2.5, "broken": None})
     told = notes(compare(load_runs([sweep]), "test/loss"))
-    assert "What knows nothing reaches in test/accuracy: chance 0.1000." in told
-    assert "What knows nothing reaches in test/loss: unigrams 2.5000." in told
+    assert "Trivial baselines in test/accuracy: chance 0.1." in told
+    assert "Trivial baselines in test/loss: unigrams 2.5." in told
 
 
 @pytest.mark.parametrize("names", [{}, {"config": {"data": {"pairs": 1_000_000}, "optimizer": {"lr": 0.123456}}}])

@@ -16,37 +16,48 @@ from xformer.analysis import wandb_runs
 from xformer.analysis.sync import Online, offline, sync
 from xformer.errors import DataError, RunError
 
+STEPS = 5
+
 
 class Fake:
     """A service that keeps what it is given, and marks it as `wandb sync` does."""
 
     def __init__(self, *ids: str):
-        self.ids, self.asked = {*ids}, 0
+        self.curves = {name: [*range(STEPS)] for name in ids}
+        self.asked = 0
 
-    def known(self, project: str, entity: str | None, ids: Collection[str]) -> set[str]:
+    def reached(self, project: str, entity: str | None, ids: Collection[str]) -> dict[str, int]:
         assert (project, entity) == ("lab", "me")
         self.asked += 1
-        return self.ids & {*ids}
+        return {name: curve[-1] for name, curve in self.curves.items() if name in ids}
 
-    def upload(self, file: Path) -> None:
+    def upload(self, file: Path, *, append: bool) -> None:
         if file.stem == "run-broken":
             raise RunError("The connection broke.")
-        assert file.stem.removeprefix("run-") not in self.ids
-        self.ids.add(file.stem.removeprefix("run-"))
+        name, steps = file.stem.removeprefix("run-"), steps_of(file)
+        self.curves[name] = [*(self.curves[name] if append else []), *steps]
         file.with_name(f"{file.name}.synced").touch()
+
+
+def steps_of(file: Path) -> range:
+    """What a file of the study holds, by the second in its name: each goes on for some steps."""
+    part = int(file.parent.name.split("_")[1].split("-")[0]) - 1
+    return range(STEPS * part, STEPS * (part + 1))
 
 
 @pytest.fixture
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Three cells with an offline run each, whose files say what their names say."""
-    monkeypatch.setattr(module, "offline", lambda file: module.Offline(file, file.stem[4:], "lab", "me"))
+    monkeypatch.setattr(
+        module, "offline", lambda file: module.Offline(file, file.stem[4:], steps_of(file)[-1], "lab", "me")
+    )
     for cell, name in enumerate("abc"):
         add(tmp_path / str(cell), name)
     return tmp_path
 
 
-def add(cell: Path, name: str) -> Path:
-    file = cell / "wandb" / f"offline-run-20260101_00000{len(name)}-{name}" / f"run-{name}.wandb"
+def add(cell: Path, name: str, *, second: int = 1, mode: str = "offline-run") -> Path:
+    file = cell / "wandb" / f"{mode}-20260101_00000{second}-{name}" / f"run-{name}.wandb"
     file.parent.mkdir(parents=True)
     file.touch()
     return file
@@ -62,7 +73,41 @@ def test_what_is_there_is_not_uploaded_again(study: Path) -> None:
     assert uploaded([study], service) == ""
     add(study / "0", "d")  # the cell was continued
     assert uploaded([study, study / "0"], service) == "d"
-    assert service.ids == {*"abcd"}
+    assert {*service.curves} == {*"abcd"}
+
+
+def test_a_resumed_run_is_one_curve(study: Path) -> None:
+    service = Fake()
+    add(study / "0", "a", second=2)
+    assert uploaded([study], service) == "aabc"
+    assert service.curves["a"] == [*range(2 * STEPS)]
+    add(study / "0", "a", second=3)  # resumed once more, after it was uploaded
+    assert uploaded([study], service) == "a"
+    assert service.curves["a"] == [*range(3 * STEPS)]
+    assert uploaded([study], service) == ""
+
+
+def test_what_was_resumed_without_a_step_is_uploaded_for_its_end(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = Fake()
+    uploaded([study], service)
+    last = add(study / "0", "a", second=2)
+    monkeypatch.setattr(module, "offline", lambda file: module.Offline(file, "a", STEPS - 1, "lab", "me"))
+    assert [directory for directory, now in sync([study], service) if now] == [last.parent]
+
+
+def test_what_was_uploaded_from_a_copy_is_left_out_file_by_file(study: Path) -> None:
+    add(study / "0", "a", second=2)
+    service = Fake("a")  # the first part alone
+    assert [directory.name[-3:] for directory, now in sync([study / "0"], service) if now] == ["2-a"]
+    assert service.curves["a"] == [*range(2 * STEPS)]
+
+
+def test_an_online_run_that_went_on_offline_is_gone_on_with(study: Path) -> None:
+    add(study / "3", "o", mode="run")
+    add(study / "3", "o", second=2)
+    service = Fake("o")
+    assert uploaded([study / "3"], service) == "o"
+    assert service.curves["o"] == [*range(2 * STEPS)]
 
 
 def test_nothing_is_asked_where_everything_was_uploaded_from_here(study: Path) -> None:
@@ -90,13 +135,14 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("real")
     settings = wandb.Settings(silent=True, console="off")
     run = wandb.init(mode="offline", dir=directory, project="lab", entity="me", id="abc", settings=settings)
+    run.log({"loss": 1.0}, step=7)
     run.finish()
     (file,) = directory.glob("wandb/offline-run-*/run-*.wandb")
     return file
 
 
 def test_a_file_says_whose_it_is(real: Path, tmp_path: Path) -> None:
-    assert offline(real) == module.Offline(real, "abc", "lab", "me")
+    assert offline(real) == module.Offline(real, "abc", 7, "lab", "me")
     (tmp_path / "run-x.wandb").write_text("nothing")
     with pytest.raises(DataError, match=r"is no offline run that W&B can read"):
         offline(tmp_path / "run-x.wandb")
@@ -104,17 +150,21 @@ def test_a_file_says_whose_it_is(real: Path, tmp_path: Path) -> None:
 
 def test_the_commands_are_ones_that_wandb_takes(real: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With `--dry-run` in addition, for there is no network here."""
-    said = []
+    said, resumed = [], []
 
     def dry(command: list[str], **options: Any) -> Any:
         done = start([*command, "--dry-run"], **options)
         said.append(done.stdout + done.stderr)
+        ask = "import wandb; print(wandb.setup().settings.resume)"
+        resumed.append(start([sys.executable, "-c", ask], **options).stdout.strip())
         return done
 
     start = subprocess.run
     monkeypatch.setattr(subprocess, "run", dry)
-    with pytest.raises(RunError, match="was not uploaded"):
-        Online().upload(real)
+    for append in (False, True):
+        with pytest.raises(RunError, match="was not uploaded"):
+            Online().upload(real, append=append)
+    assert resumed == ["None", "allow"]
     assert "Would sync 1 run(s)" in said[0]
     assert real.name in said[0]
 
@@ -122,11 +172,14 @@ def test_the_commands_are_ones_that_wandb_takes(real: Path, monkeypatch: pytest.
 def test_the_service_is_asked_for_the_ids(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     monkeypatch.setattr(wandb_runs, "has_key", lambda: True)
-    remotes = [Remote(f"me/lab/{name}", {"config": {}, "summaryMetrics": {}, "state": "finished"}, []) for name in "ab"]
+    remotes = [
+        Remote(f"me/lab/{name}", {"config": {}, "summaryMetrics": {"_step": 4}, "state": "finished"}, [])
+        for name in "ab"
+    ]
     monkeypatch.setattr(wandb, "Api", Service(*remotes))
-    assert Online().known("lab", "me", ["b", "c"]) == {"b"}
-    assert Online().known("lab", None, ["a"]) == {"a"}
-    assert Online().known("new", "me", ["a"]) == set()
+    assert Online().reached("lab", "me", ["b", "c"]) == {"b": 4}
+    assert Online().reached("lab", None, ["a"]) == {"a": 4}
+    assert Online().reached("new", "me", ["a"]) == {}
 
 
 def test_without_a_key_the_command_says_what_to_do(

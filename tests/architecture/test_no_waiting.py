@@ -2,16 +2,25 @@
 
 from contextlib import nullcontext
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.architecture import tiny
+from xformer import compatibility
 from xformer.architecture.decoder import Decoder
 from xformer.attention.block_sparse_slots import Slots
 from xformer.benchmark.whole import Place, TrainingStep, build, composed
+from xformer.build import Plan
+from xformer.configuration import CONF, groups
+from xformer.core import devices
 from xformer.data.batch import LanguageModelingBatch
+from xformer.data.facts import Facts, ImageFacts
+from xformer.errors import IncompatibleError
+from xformer.job import choices
 
 CAUSAL = ("full", "local", "sparse", "bigbird", "performer", "additive", "multiplicative")
 BOTH_WAYS = (*CAUSAL, "linformer")
@@ -55,6 +64,59 @@ def test_a_step_of_training_does_not_wait(
         step.gradients()
 
 
+FACTS = Facts(
+    vocabulary=64, length=16, classes=4, class_counts=[4, 3, 2, 1], padding=0, begin=1, end=2,
+    image=ImageFacts(channels=1, height=8, width=8, mean=[0.5], std=[0.5]),
+)  # fmt: skip
+
+
+QUICK = ("classification", "seq2seq")
+
+
+def on_meta(batch: Any) -> Any:
+    """Two of the item of a batch, with a mask wherever there can be one, on the device that has no values."""
+    found = batch._asdict()
+    for name in [name for name in found if name.endswith("padding_mask")]:
+        found[name] = found[name.replace("padding_mask", "tokens")] == 0
+    return batch._replace(**{name: torch.cat((x, x)).to("meta") for name, x in found.items() if x is not None})
+
+
+@pytest.mark.parametrize(
+    ("task", "attention", "position"),
+    [
+        pytest.param(task, *choice, marks=[] if task in QUICK else pytest.mark.slow)
+        for task in groups()["task"]
+        for choice in (*product(groups()["attention"], ["learned"]), *product(["full"], groups()["position"]))
+    ],
+)
+def test_the_gradients_of_every_task_do_not_wait(
+    task: str, attention: str, position: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of every attention and position scheme that goes with it, masks of padding included."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        typed = [f"task={task}", "size=tiny", f"attention={attention}", f"position={position}"]
+        config = compose("train", overrides=typed, return_hydra_config=True)
+    try:
+        compatibility.check(config, choices(config.hydra.runtime.choices))
+    except IncompatibleError:
+        return
+    plan = Plan.of(config)
+    plan.data.facts = FACTS
+    model = plan.build_task()
+    batch: Any = on_meta(model.example(FACTS))
+    model.to("meta")
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)  # meta is not known to autocast
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+
+    def gradients() -> None:
+        torch.autograd.backward(model.step(batch).loss)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+
+    gradients()  # what is made once
+    with Unanswering():
+        gradients()
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize(
@@ -70,11 +132,8 @@ def test_forward_and_backward_do_not_wait(attention: str, position: str, padded:
     tokens = torch.randint(tiny.VOCABULARY, (2, tiny.LENGTH), device="cuda")
     real = torch.arange(tiny.LENGTH, device="cuda") < torch.tensor([[tiny.LENGTH], [3]], device="cuda")
     model(tokens, real if padded else None).sum().backward()  # what is made once
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with devices.refuse_waiting():
         model(tokens, real if padded else None).sum().backward()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("padded", [False, True])

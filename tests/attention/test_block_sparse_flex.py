@@ -19,12 +19,8 @@ from xformer.position.alibi import LinearBias
 
 all_variants = pytest.mark.parametrize("variant", VARIANTS.values(), ids=list(VARIANTS))
 both_directions = pytest.mark.parametrize("causal", [False, True], ids=["bidirectional", "causal"])
-# On a CPU flex_attention runs in the tracer, which looks at the gradient of whatever it is given; the compiler's own
-# import uses what torch has deprecated.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
-    pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated"),
-]
+# On a CPU flex_attention runs in the tracer, which looks at the gradient of whatever it is given.
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 
 LENGTH = BLOCK + 21
 CPU = torch.device("cpu")

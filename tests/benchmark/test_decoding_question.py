@@ -23,7 +23,15 @@ def test_a_small_measurement_is_whole_and_is_kept(tmp_path: Path) -> None:
         "variants=[{attention: full}, {attention: linformer}, {attention: full, position: rotary, longest: 8}, "
         "{attention: performer, features: 8}]"
     )
-    typed = [f"model=[{','.join(MODEL)}]", variants, "contexts=[8,24]", "batches=[2]", "new_tokens=3", "rounds=1"]
+    typed = [
+        f"model=[{','.join(MODEL)}]",
+        variants,
+        "contexts=[8,24]",
+        "batches=[2]",
+        "new_tokens=3",
+        "rounds=1",
+        "goal=2",
+    ]
     results = measure(settings("decoding", typed, quick=False), peers=True)
     results.print()
     assert all(path.stat().st_size for path in results.save(tmp_path))
@@ -34,6 +42,8 @@ def test_a_small_measurement_is_whole_and_is_kept(tmp_path: Path) -> None:
     assert found[8, "performer"]["state_bytes"] == found[24, "performer"]["state_bytes"]
     assert found[8, "full"]["state_bytes"] < found[24, "full"]["state_bytes"]
     assert found[8, PEER]["speed_against_peer"] == pytest.approx(1)
+    assert [found[8, name]["goal"] for name in ("full", "performer", PEER)] == [2, 2, None]
+    assert {"speed_against_peer", "goal"} <= set(results.shown)
 
 
 def test_ours_writes_what_reading_everything_again_would() -> None:
@@ -73,6 +83,7 @@ def test_what_is_held_is_of_the_type_asked_for() -> None:
         config = settings("decoding", [*typed, f"dtype={dtype}", "new_tokens=1"], quick=False)
         held[dtype] = {row["variant"]: row["state_bytes"] for row in measure(config, peers=True).rows}
     assert held["bfloat16"][PEER] == held["float32"][PEER] / 2 == held["float64"][PEER] / 4 == 2 * 15 * 32 * 2
+    assert "goal" not in measure(config, peers=False).shown
     whole = {dtype: found["full"] for dtype, found in held.items()}
     numbers = (whole["float64"] - whole["float32"]) / 4  # keys and values, with room for what is written
     assert whole["bfloat16"] == whole["float32"] - 2 * numbers

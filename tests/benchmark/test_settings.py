@@ -47,7 +47,11 @@ LOCAL = "variants=[{attention: local, window: 4}, {attention: local, window: 8},
         ("pairs", "pairs=[{attention: full, length: 0, against: torch fused}]", "length in pairs=0 .* 1 or more"),
         ("pairs", "pairs=[{attention: full, length: x, against: torch fused}]", "length in pairs=x .* whole number"),
         ("pairs", "pairs=[{attention: full, length: 8, against: torch fusd}]", "did you mean torch fused"),
-        ("training", "models=[]", "at least one"),
+        ("training", "models=[full]", "models=.* entry such as"),
+        ("training", "compiled=1", "compiled=1 .* true or false"),
+        ("training", "others=GPT-2", "others=GPT-2 .* list of names"),
+        ("decoding", "goal=0", "goal=0 .* above 0"),
+        ("pairs", "pairs=[{attention: full, length: 8, against: torch fused, goal: x}]", "goal in pairs=x .* above 0"),
         ("training", "models=[{length: 8}]", "models has .* which lacks attention"),
         ("training", "models=[{attention: full, length: ab}]", "length in models=ab .* whole number"),
         ("training", "models=[{attention: full, length: 8, foo: 1}]", "foo: 1, .* Valid: attention, length, position"),
@@ -80,10 +84,13 @@ def test_a_pair_that_would_compute_different_things_is_refused(entry: str, words
         settings("pairs", [f"pairs=[{{{entry}}}]"], quick=False)
 
 
-@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("chosen", [{}, {"quick": True}, {"gpu": True}], ids=str)
 @pytest.mark.parametrize("question", READ)
-def test_every_question_has_settings_that_can_be_measured(question: str, quick: bool) -> None:
-    assert set(settings(question, [], quick=quick)) == set(READ[question])
+def test_every_question_has_settings_that_can_be_measured(question: str, chosen: dict[str, bool]) -> None:
+    config = settings(question, [], **chosen)
+    assert set(config) == set(READ[question])
+    if chosen == {"gpu": True} and "dtype" in config:
+        assert config.dtype == "bfloat16"
 
 
 def test_every_question_says_what_it_reads() -> None:

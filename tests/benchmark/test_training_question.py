@@ -1,6 +1,10 @@
 """What is told of a training step is true of it, and the peers are trained as ours is."""
 
 import csv
+import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from tests.benchmark.test_energy import Counters
 from xformer.architecture.size import Size
+from xformer.benchmark import whole, whole_peers
 from xformer.benchmark.energy import Meter
 from xformer.benchmark.questions import training
 from xformer.benchmark.questions.training import OURS, measure
@@ -51,6 +56,57 @@ def test_a_small_measurement_is_whole_and_is_kept(tmp_path: Path) -> None:
         assert row["tokens_per_second"] == pytest.approx(row["batch"] * row["length"] / row["step_ms"] * 1000)
         assert row["flops"] > 0
         assert (row["watts"] is None) == (row["joules_per_token"] is None)
+
+
+COMPILER = pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile calls a C++ compiler")
+
+
+@pytest.mark.slow
+@COMPILER
+def test_decoders_are_compiled_alike_and_their_flops_are_those_of_the_model() -> None:
+    """Without types checked while it runs, which would be compiled too, in a process of its own."""
+    pytest.importorskip("transformers", reason="the extra `parity` has transformers")
+    typed = [f"model={TINY}", "vocabulary=50", "characters=50", "rounds=1", "seconds=0", "models=[]"]
+    code = """
+import json, sys
+from xformer.benchmark.questions.training import measure
+from xformer.benchmark.settings import settings
+print(json.dumps([measure(settings("training", [*sys.argv[1:], *more]), peers=True).rows
+    for more in ([], ["compiled=true", "others=[GPT-2 (transformers)]"])]))
+"""
+    found = subprocess.run([sys.executable, "-c", code, *typed], capture_output=True, text=True, timeout=500)
+    assert found.returncode == 0, found.stderr
+    eager, compiled = json.loads(found.stdout.splitlines()[-1])
+    assert [row["variant"] for row in compiled] == [OURS, "GPT-2 (transformers)", f"{AGAIN}: {OURS}"]
+    flops = {row["variant"]: row["flops"] for row in eager}
+    assert all(row["flops"] == flops[row["variant"]] > 0 for row in compiled)
+
+
+def test_a_compiled_loss_is_that_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is compiled is the loss, after its FLOPs are counted: what is compiled shows none."""
+    seen: list[str] = []
+    count = whole.flops_of
+    monkeypatch.setattr(whole, "flops_of", lambda call: seen.append("counted") or count(call))
+    monkeypatch.setattr(torch, "compile", lambda loss: seen.append("compiled") or loss)
+    step = tiny_step()
+    plain = step.measure()
+    step.compiled = True
+    assert step.measure() == plain
+    assert seen == ["counted", "counted", "compiled"]
+
+
+def test_where_there_is_nothing_to_measure_that_is_said() -> None:
+    with pytest.raises(ConfigError, match=r"models=\[\] leaves nothing .* --peers"):
+        measure(settings("training", ["models=[]"]), peers=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("GPT2 (transformers)", "did you mean GPT-2"), ("GPT-2 (transformers)", "not installed")]
+)
+def test_a_peer_that_is_not_there_is_refused(name: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(whole_peers, "find_spec", lambda package: None)
+    with pytest.raises(ConfigError, match=rf"others has .*{words}"):
+        list(installed(DECODER, None, [name]))
 
 
 def test_flops_and_memory_of_a_step_are_those_of_its_parts() -> None:

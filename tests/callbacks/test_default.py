@@ -30,7 +30,6 @@ def callbacks(directory: Path) -> list[Callback]:
     config = OmegaConf.create({"monitor": {"name": "val/loss", "mode": "min"}, "callbacks": OmegaConf.load(DEFAULT)})
     for name in ("checkpoint", "last_checkpoint"):
         config.callbacks[name].dirpath = str(directory / "checkpoints")
-    config.callbacks.save_on_interrupt.directory = str(directory / "checkpoints")
     return [instantiate(node) for node in config.callbacks.values()]
 
 

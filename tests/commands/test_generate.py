@@ -118,7 +118,9 @@ def test_a_prompt_that_is_read_as_another_is_shown_as_it_is_read(trained: Traine
         ("prose", ["--prompt", "a", "--beams", 2, "--top-k", 3], ["beams=2 searches", "draws nothing"]),
         ("prose", ["--file", "missing.txt"], ["--file missing.txt cannot be read"]),
         ("prose", ["--file", "empty.txt"], ["--file empty.txt is empty"]),
-        ("prose", ["--file", "latin.txt"], ["--file latin.txt cannot be read", "UTF-8"]),
+        ("prose", ["--file", "latin.txt"], ["--file latin.txt is not UTF-8 at byte 1"]),
+        ("prose", ["--file", "wide.txt"], ["--file wide.txt is UTF-16, not UTF-8: convert the file"]),
+        ("prose", ["--file", "."], ["--file . cannot be read"]),
     ],
 )
 def test_a_mistake_is_one_sentence_and_a_bad_exit_code(
@@ -134,6 +136,7 @@ def test_a_mistake_is_one_sentence_and_a_bad_exit_code(
     monkeypatch.chdir(tmp_path)
     Path("empty.txt").touch()
     Path("latin.txt").write_bytes("Käse".encode("latin-1"))
+    Path("wide.txt").write_text("Käse", encoding="utf-16")
     code, shown, sentence = xformer("generate", directory, *options)
     assert (code, shown) == (1, "")
     assert len(sentence.strip().splitlines()) == 1

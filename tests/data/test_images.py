@@ -247,6 +247,50 @@ def test_a_source_without_images_or_classes_is_named(
     assert "data.image_column=label of" in refused(ready, dataset=str(path), image_column="label")
 
 
+HIDDEN = [".ipynb_checkpoints", "__MACOSX", "@eaDir", ".Trashes"]
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+@pytest.mark.parametrize("where", ["", "cat", "cat/more"])
+def test_what_a_person_did_not_put_there_is_no_class_and_no_image(
+    name: str, where: str, ready: Ready, folder: Path
+) -> None:
+    write(folder / "cat" / "more", 2, 60)
+    plain = ready("images", folder=str(folder))
+    for copy in sorted((folder / "cat").glob("*.png")):
+        target = folder / where / name / "cat" / copy.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(copy.read_bytes())
+    for junk in ("Thumbs.db", "desktop.ini", ".DS_Store", "._000.png"):
+        (folder / where / junk).write_bytes(b"no image")
+    module = ready("images", folder=str(folder))
+    assert module.facts.class_names == ["cat", "dog"]
+    assert module.fingerprint == plain.fingerprint
+
+
+@pytest.mark.parametrize("part", ["", "train"])
+def test_a_class_without_an_image_is_named(part: str, ready: Ready, tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        write(tmp_path / "set" / part / name, 5)
+    for name in ("bird", "fish/.hidden"):
+        (tmp_path / "set" / part / name).mkdir(parents=True)
+    words = refused(ready, folder=str(tmp_path / "set"))
+    assert f"{tmp_path / 'set' / part / 'bird'} holds no image" in words
+    assert "remove the folders of bird, fish" in words
+
+
+def test_images_that_stand_in_two_splits_are_told(ready: Ready, tmp_path: Path) -> None:
+    for part, first in (("train", 0), ("val", 20), ("test", 40)):
+        for name, offset in (("a", 0), ("b", 10)):
+            write(tmp_path / "set" / part / name, 5, first + offset)
+    module = ready("images", folder=str(tmp_path / "set"))
+    assert "too" not in module.describe()
+    (tmp_path / "set" / "test" / "a" / "again.png").write_bytes((tmp_path / "set/train/a/000.png").read_bytes())
+    picture(21).save(tmp_path / "set" / "test" / "b" / "other.png", compress_level=1)  # other bytes, equal pixels
+    module = ready("images", folder=str(tmp_path / "set"))
+    assert module.describe().endswith("; 2 images of test stand in a split before it too")
+
+
 def test_images_of_different_sizes_want_a_size(ready: Ready, folder: Path) -> None:
     write(folder / "dog", 1, 99, size=(9, 7))
     assert "pixels and others have" in (words := refused(ready, folder=str(folder)))

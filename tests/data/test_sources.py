@@ -175,6 +175,7 @@ def test_rows_can_be_the_lines_of_one_document(tmp_path):
 def test_a_directory_of_text_files_has_a_document_for_each_split(tmp_path):
     for split, text in (("train", " a\n"), ("valid", " b\n"), ("test", " c\n")):
         (tmp_path / f"wiki.{split}.raw").write_text(text)
+        (tmp_path / f"._wiki.{split}.raw").write_bytes(b"\0\5\x16\7")  # as macOS leaves beside them
     expected = {"train": [" a\n"], "val": [" b\n"], "test": [" c\n"]}
     assert read(None, str(tmp_path), "wikitext-2-raw-v1", "text", joined=True) == expected
     (tmp_path / "wiki.valid.raw").write_bytes(b"ab\xff")

@@ -1,3 +1,5 @@
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +108,61 @@ def test_auto_falls_back_to_offline_where_the_service_is_out_of_reach(
     assert "logged offline" in capsys.readouterr().out
     with pytest.raises(RunError, match=r"logger\.wandb\.mode=offline"):
         wandb_logger(tmp_path, {}, {}, "name", mode="online", **options)
+
+
+def start(directory: Path, name: str = "name", **options: Any) -> Any:
+    settings = {"project": "test", "entity": None, "group": None, "mode": "offline", **options}
+    return wandb_logger(directory, {}, {}, name, **settings)
+
+
+def test_a_resumed_run_is_the_same_run_with_one_curve(tmp_path: Path) -> None:
+    for steps in (range(0, 4), range(2, 6)):  # the second time from a checkpoint of step 2
+        logger = start(tmp_path)
+        for step in steps:
+            logger.log_metrics({"train/loss": 1.0 / (step + 1)}, step=step)
+            logger.log_metrics({"val/loss": float(step)}, step=step)
+        finish(0)
+    files = sorted(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
+    assert len(files) == 2
+    assert len({file.name for file in files}) == 1
+    rows = [row["history"]["item"] for file in files for row in records(file) if row["type"] == "history"]
+    assert all(row["_step"] == row["trainer/global_step"] for row in rows)
+    curve = {(row["trainer/global_step"], row["train/loss"], row["val/loss"]) for row in rows}
+    assert curve == {(step, 1.0 / (step + 1), float(step)) for step in range(6)}
+
+
+def test_an_online_run_is_resumed_by_its_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    (tmp_path / "wandb" / "run-20260101_000000-abc").mkdir(parents=True)
+    (tmp_path / "wandb" / "run-20260101_000000-abc" / "run-abc.wandb").touch()
+    asked: list[dict[str, Any]] = []
+
+    def init(**options: Any) -> Any:
+        asked.append(options)
+        return begin(**{**options, "mode": "disabled"})
+
+    begin = wandb.init
+    monkeypatch.setattr(wandb, "init", init)
+    for directory, mode in ((tmp_path, "online"), (tmp_path, "offline"), (tmp_path / "new", "online")):
+        directory.mkdir(exist_ok=True)
+        start(directory, mode=mode)
+        finish(0)
+    assert [(given["id"], given["resume"]) for given in asked] == [("abc", "allow"), ("abc", None), (None, None)]
+
+
+def test_what_is_on_the_command_line_is_redacted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_TOKEN", "tok-998877")
+    typed = ["train.py", "+logger.wandb.api_key=zzz111,zzz222", "data.files=tok-998877", "seed=1"]
+    monkeypatch.setattr(sys, "argv", typed)
+    start(tmp_path, "data.files=tok-998877,+a.api_key=zzz111")
+    finish(0)
+    assert sys.argv is typed
+    file = offline_file(tmp_path)
+    (about,) = [row["environment"] for row in records(file) if "args" in row.get("environment", {})]
+    assert about["args"] == ["+logger.wandb.api_key=***", "data.files=${oc.env:MY_TOKEN}", "seed=1"]
+    for written in tmp_path.rglob("*"):
+        if written.is_file():
+            assert not re.search(b"998877|zzz", written.read_bytes()), written
 
 
 def test_finish_without_a_run_is_harmless() -> None:

@@ -18,7 +18,8 @@ def write(
 ) -> list[Path]:
     """Write the maps of one input.
 
-    `maps.npz` has for every slot an array (layers heads queries keys) and the tokens, `SLOT.queries` and `SLOT.keys`.
+    `maps.npz` has for every slot an array (layers heads queries keys), the tokens, `SLOT.queries` and `SLOT.keys`, and
+    `SLOT.error`, for each layer how far weights times values are from its output, as a share of it.
 
     Args:
         directory: for the files; it is made.
@@ -39,6 +40,7 @@ def write(
         scale = Scale(layers)
         pictures += [Picture(each, draw(each, queries, keys, scale)) for each in layers]
         numbers[slot] = np.stack([each.weights[0].numpy() for each in layers])
+        numbers[f"{slot}.error"] = np.array([each.error for each in layers])
         numbers[f"{slot}.queries"], numbers[f"{slot}.keys"] = np.array(queries.tokens), np.array(keys.tokens)
     files = [directory / f"{each.attention.slot}-layer-{each.attention.layer}.png" for each in pictures]
     index, archive = directory / "index.html", directory / "maps.npz"

@@ -1,11 +1,12 @@
 """Attention maps as one page that needs nothing else: the pictures are in it."""
 
+import math
 from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-from xformer.analysis.attention_maps import AttentionMap
+from xformer.analysis.attention_maps import EXACT, AttentionMap
 from xformer.analysis.reading import Axis
 
 STYLE = """
@@ -16,12 +17,14 @@ h2 { font-size: 1.2rem; margin-top: 2.5rem; border-bottom: 1px solid #ccc }
 figure { margin: 1.5rem 0; overflow-x: auto }
 figure img { max-width: 100%; height: auto; display: block; cursor: zoom-in }
 input:checked + img { max-width: none; cursor: zoom-out }
+p.warning { background: #fff8e6; border-left: 4px solid #e69f00; padding: .5rem 1rem }
 figcaption, p.note { color: #555; font-size: .9rem }
 pre, .tokens { white-space: pre-wrap; overflow-wrap: anywhere; background: #f5f5f5; padding: .5rem }
 .tokens span { border: 1px solid #ddd; padding: 0 .2rem; margin: .1rem; display: inline-block; background: #fff }
 """
 NOTE = """<p class="note">A row is a query, a column a key: the weight with which the query takes the key's value. The
-weights are exact for every variant, even if it never writes them out. Colours go with the square root of a weight, on
+weights are measured, whether or not the variant writes them out: below each picture stands how far weights times values
+are from what the layer gave. Colours go with the square root of a weight, on
 one scale for all layers and heads of a section. Entropy is in nats, the mean over queries: 0 where one key is read,
 log n where n keys are read evenly. Click a picture for its full size.</p>"""
 
@@ -66,9 +69,32 @@ def _slot(slot: str, pictures: Sequence[Picture], queries: Axis, keys: Axis) -> 
     sides = [queries] if queries == keys else [queries, keys]
     tokens = "".join(f'<p class="note">{escape(side.name)}</p>\n{_tokens(side)}\n' for side in sides)
     return (
-        f"<section>\n<h2>{escape(slot)} ({escape(variants)})</h2>\n{_signs(pictures)}"
+        f"<section>\n<h2>{escape(slot)} ({escape(variants)})</h2>\n{_wrong(pictures)}{_signs(pictures)}"
         f"<details><summary>Tokens</summary>\n{tokens}</details>\n{''.join(map(_figure, pictures))}</section>\n"
     )
+
+
+def _wrong(pictures: Sequence[Picture]) -> str:
+    sentences = (sentence for picture in pictures if (sentence := doubt(picture.attention)))
+    return "".join(f'<p class="warning">{escape(sentence)}</p>\n' for sentence in sentences)
+
+
+def doubt(attention: AttentionMap) -> str | None:
+    """What to say of a map that is not what its layer does; None where it is."""
+    if attention.exact:
+        return None
+    return (
+        f"{attention.slot}, layer {attention.layer}: {attention.variant} is not weights times values, which are off by "
+        f"{share(attention.error)} of its output here. The picture shows what each key's value does when it stands "
+        "alone, not what the layer reads."
+    )
+
+
+def share(error: float) -> str:
+    """An error in percent: `2e-05 %`, `319 %`, `more than can be told`."""
+    if math.isinf(error):
+        return "more than can be told"
+    return f"{100 * error:.{1 if error < EXACT else 3}g} %"
 
 
 def _signs(pictures: Sequence[Picture]) -> str:
@@ -87,9 +113,11 @@ def _tokens(axis: Axis) -> str:
 def _figure(picture: Picture) -> str:
     attention, data = picture.attention, b64encode(picture.png).decode()
     name = f"{attention.slot}, layer {attention.layer}, {attention.weights.shape[1]} heads"
+    close = f"; weights times values are off by {share(attention.error)} of the output"
     entropy = attention.entropy
     spread = "" if entropy is None else f"; entropy by head: {', '.join(f'{each:.2f}' for each in entropy)}"
     return (
         f'<figure>\n<label><input type="checkbox" hidden><img alt="{escape(name)}" '
-        f'src="data:image/png;base64,{data}"></label>\n<figcaption>{escape(name + spread)}</figcaption>\n</figure>\n'
+        f'src="data:image/png;base64,{data}"></label>\n<figcaption>{escape(name + spread + close)}</figcaption>\n'
+        "</figure>\n"
     )

@@ -2,17 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 from xformer.analysis.budget import Budget, spent, unequal
 from xformer.analysis.grouping import Difference, Group, differences, group_runs, name
 from xformer.analysis.load import Run
 from xformer.analysis.metric import Metric
 from xformer.analysis.mixture import mixed
-from xformer.analysis.statistics import Interval, Paired, holm, interval, paired, verdict
+from xformer.analysis.statistics import Interval, Paired, holm, holm_alpha, interval, paired, verdict
 from xformer.errors import ConfigError, DataError
-
-Method = Literal["auto", "t", "bootstrap"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +21,8 @@ class Row:
         values: seed -> value of the metric.
         lost: runs of this configuration that began and gave no value, where no other of that seed did.
         difference: against the baseline over common seeds; None for the baseline, or where there are fewer than 2.
+        reach: the interval of the difference, at the level at which its p value is tested; it holds zero if and only if
+            no difference is shown. None where there is no difference, or where its test has no interval.
         p: corrected over the table.
         verdict: `better`, `worse`, `no difference shown`, `baseline`, or why there is none.
     """
@@ -36,13 +35,14 @@ class Row:
     interval: Interval | None
     budget: Budget
     difference: Paired | None = None
+    reach: Interval | None = None
     p: float | None = None
     verdict: str = "baseline"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The whole of what the runs say of one metric; the intervals of its figures are by `method` too."""
+    """The whole of what the runs say of one metric."""
 
     metric: Metric
     baseline: str
@@ -50,12 +50,9 @@ class Comparison:
     rows: Sequence[Row]
     left_out: Mapping[str, str]
     warnings: Sequence[str] = field(default_factory=list)
-    method: Method = "auto"
 
 
-def compare(
-    runs: Sequence[Run], metric: str | None = None, baseline: str | None = None, method: Method = "auto"
-) -> Comparison:
+def compare(runs: Sequence[Run], metric: str | None = None, baseline: str | None = None) -> Comparison:
     """Compare groups of runs.
 
     Args:
@@ -63,7 +60,6 @@ def compare(
         metric: the metric; None for the monitored one on the test part.
         baseline: `attention=full`, or several settings; each group is compared with the group that has these and is
             equal in everything else that is named. None for `attention=full` where attention differs, else the first.
-        method: of the intervals.
 
     Raises:
         DataError: no run has a value.
@@ -76,7 +72,7 @@ def compare(
     groups = group_runs(used)
     differ = differences(groups)
     lost = [run for run in runs if run.name in left_out]
-    rows = [_row(group, differ, chosen, lost, method) for group in groups]
+    rows = [_row(group, differ, chosen, lost) for group in groups]
     wanted = _baseline(baseline, rows, differ.named)
     rows = _judged(rows, wanted, differ.named, chosen)
     warnings: list[str] = []
@@ -94,7 +90,7 @@ def compare(
             )
     warnings += unequal({row.name: row.budget for row in rows}) + mixed(used)
     label = " ".join(f"{key}={value}" for key, value in wanted.items())
-    return Comparison(chosen, label, differ, rows, left_out, warnings, method)
+    return Comparison(chosen, label, differ, rows, left_out, warnings)
 
 
 def _usable(runs: Sequence[Run], metric: Metric) -> tuple[list[Run], dict[str, str]]:
@@ -116,9 +112,12 @@ def _usable(runs: Sequence[Run], metric: Metric) -> tuple[list[Run], dict[str, s
     return list(used.values()), left_out
 
 
-def _row(group: Group, differ: Difference, metric: Metric, lost: Sequence[Run], method: Method) -> Row:
+_BROKEN_OFF = ("failed", "interrupted", "running")
+
+
+def _row(group: Group, differ: Difference, metric: Metric, lost: Sequence[Run]) -> Row:
     values = {run.seed: float(run.value(metric.name) or 0.0) for run in group.runs}
-    own = [run for run in lost if run.summary.status == "failed" or _is_without_value(run, metric)]
+    own = [run for run in lost if run.summary.status in _BROKEN_OFF or _is_without_value(run, metric)]
     own = [run for run in own if run.seed not in values]  # the others were run again, and gave one
     gone = sum(all(_same(run, group, key) for key in differ.named) for run in own) if differ.named else len(own)
     seeds = list(values.values())
@@ -128,7 +127,7 @@ def _row(group: Group, differ: Difference, metric: Metric, lost: Sequence[Run], 
         values,
         gone,
         sum(seeds) / len(seeds),
-        interval(seeds, method),
+        interval(seeds),
         spent(group.runs),
     )
 
@@ -177,9 +176,10 @@ def _judged(rows: Sequence[Row], wanted: Mapping[str, str], named: Sequence[str]
             found.append(replace(row, difference=difference, verdict=words))
     tested = [row for row in found if row.difference]
     corrected = iter(holm([row.difference.p for row in tested if row.difference]))
-    return [_with_verdict(row, next(corrected), metric) if row.difference else row for row in found]
+    return [_with_verdict(row, next(corrected), len(tested), metric) if row.difference else row for row in found]
 
 
-def _with_verdict(row: Row, p: float, metric: Metric) -> Row:
+def _with_verdict(row: Row, p: float, tests: int, metric: Metric) -> Row:
     assert row.difference
-    return replace(row, p=p, verdict=verdict(row.difference.mean, p, metric.mode))
+    reach = row.difference.interval(holm_alpha(row.difference.p, p, tests))
+    return replace(row, reach=reach, p=p, verdict=verdict(row.difference.mean, p, metric.mode))

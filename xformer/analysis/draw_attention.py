@@ -59,7 +59,8 @@ def draw(attention: AttentionMap, queries: Axis, keys: Axis, scale: Scale) -> by
             _label(panel, cell, queries.tokens, keys.tokens)
         for panel in panels[len(weights) :]:
             panel.set_axis_off()
-        figure.suptitle(f"{attention.slot} ({attention.variant}), layer {attention.layer}")
+        title = f"{attention.slot} ({attention.variant}), layer {attention.layer}"
+        figure.suptitle(title if attention.exact else f"{title}: not what the layer does, see the page")
         figure.supxlabel(f"{keys.name} (keys)", fontsize=8)
         figure.supylabel(f"{queries.name} (queries)", fontsize=8)
         shades = ScalarMappable(scale.norm, scale.colours)

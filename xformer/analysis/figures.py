@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xformer.analysis.budget import quantity
-from xformer.analysis.comparison import Comparison, Method, Row
+from xformer.analysis.comparison import Comparison, Row
 from xformer.analysis.load import Run
 from xformer.analysis.statistics import Interval, interval
 
@@ -37,7 +37,7 @@ def curves(comparison: Comparison) -> "Figure | None":
     runs = [run for row in comparison.rows for run in row.group.runs]
     watched = next((run.summary.monitor.name for run in runs if run.summary.monitor), None)
     lines = {row.name: _curve(row.group.runs, watched) for row in comparison.rows if watched}
-    return _lines(lines, "optimiser step", str(watched), comparison.method)
+    return _lines(lines, "optimiser step", str(watched))
 
 
 def by_length(comparison: Comparison) -> "Figure | None":
@@ -48,7 +48,7 @@ def by_length(comparison: Comparison) -> "Figure | None":
     """
     stem = comparison.metric.name.partition("@")[0]
     lines = {row.name: _lengths(row.group.runs, stem) for row in comparison.rows}
-    figure = _lines(lines, "length", stem, comparison.method)
+    figure = _lines(lines, "length", stem)
     if figure:
         figure.axes[0].set_xscale("log", base=2)
         figure.axes[0].xaxis.set_major_formatter("{x:.0f}")
@@ -129,7 +129,7 @@ def _lengths(runs: Sequence[Run], stem: str) -> Points:
     return [(float(length), found[length]) for length in sorted(found)]
 
 
-def _lines(lines: Mapping[str, Points], x: str, y: str, method: Method) -> "Figure | None":
+def _lines(lines: Mapping[str, Points], x: str, y: str) -> "Figure | None":
     if not any(lines.values()):
         return None
     figure, axes = _empty()
@@ -137,7 +137,7 @@ def _lines(lines: Mapping[str, Points], x: str, y: str, method: Method) -> "Figu
         where, means = [step for step, _ in points], [sum(values) / len(values) for _, values in points]
         look = _look(index)
         axes.plot(where, means, label=name, markersize=4, **look)
-        reach = [_reach(mean, interval(values, method)) for mean, (_, values) in zip(means, points, strict=True)]
+        reach = [_reach(mean, interval(values)) for mean, (_, values) in zip(means, points, strict=True)]
         low = [mean - below for mean, (below, _) in zip(means, reach, strict=True)]
         high = [mean + above for mean, (_, above) in zip(means, reach, strict=True)]
         axes.fill_between(where, low, high, color=look["color"], alpha=0.12, linewidth=0)

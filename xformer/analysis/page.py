@@ -4,7 +4,7 @@ from html import escape
 
 from xformer.analysis.comparison import Comparison, Row
 from xformer.analysis.figures import figures, svg
-from xformer.analysis.table import cells, findings, headers, notes, records, warned
+from xformer.analysis.table import cells, findings, headers, notes, records, three_digits, warned
 
 _CAPTIONS = {
     "curves": "Learning curves: the monitored metric on the validation part. Mean over seeds, 95 % interval shaded.",
@@ -151,7 +151,7 @@ def _configurations(comparison: Comparison) -> str:
 
 def _runs(comparison: Comparison) -> str:
     rows = [
-        [row.name, str(run.seed), repr(row.values[run.seed]), str(run.summary.data_fingerprint), run.name]
+        [row.name, str(run.seed), three_digits(row.values[run.seed]), str(run.summary.data_fingerprint), run.name]
         for row in comparison.rows for run in row.group.runs
     ]  # fmt: skip
     return _plain_table(["group", "seed", comparison.metric.name, "data", "run"], rows)

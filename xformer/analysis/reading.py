@@ -8,6 +8,7 @@ from torch import Tensor
 
 from xformer.data.base import DataModule
 from xformer.data.facts import Facts
+from xformer.data.utf8 import unmarked
 from xformer.decoding.greedy import greedy
 from xformer.errors import ConfigError, DataError
 from xformer.layers.pooling import ClassTokenPooling
@@ -90,9 +91,12 @@ def _pair(task: Seq2Seq, data: DataModule, source: Tensor, text: str | None) -> 
 
 
 def _encode(data: DataModule, text: str, option: str) -> Tensor:
+    text = unmarked(text)
     if not text:
         raise DataError(f"{option} is empty: give at least one token.")
     ids = data.encode(text)
+    if not len(ids):
+        raise DataError(f"{option} {text[:40]!r} has no token that the model can read: give another.")
     if len(ids) > LONGEST:
         raise DataError(f"{option} has {len(ids):,} tokens, and maps are drawn of {LONGEST:,} at most: give fewer.")
     return torch.as_tensor(ids, dtype=torch.long)[None]

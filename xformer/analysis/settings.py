@@ -10,10 +10,11 @@ import yaml  # type: ignore[import-untyped]
 Value: TypeAlias = str | int | float | bool | None
 
 _NO_RESULT = {  # how a run is started, watched and stored; the seed is the repetition
-    "seed", "cache", "resume", "skip_finished", "on_incompatible", "study", "logger", "experiment", "debug", "hydra",
-    "callbacks.progress", "callbacks.throughput", "callbacks.last_checkpoint", "callbacks.save_on_interrupt",
+    "seed", "threads", "cache", "resume", "skip_finished", "on_incompatible", "study", "logger", "experiment", "debug",
+    "hydra", "callbacks.progress", "callbacks.throughput", "callbacks.last_checkpoint", "callbacks.save_on_interrupt",
     "callbacks.approximation_error", "callbacks.attention_entropy", "callbacks.effective_context",
     "callbacks.gradient_norm", "callbacks.learning_rate", "callbacks.checkpoint.dirpath", "data.num_workers",
+    "callbacks.checkpoint.enable_version_counter",
     "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps", "trainer.profiler",
 }  # fmt: skip
 _NOT_WHERE_NULL = {"init_from"}  # runs from before there was such a key did what null does

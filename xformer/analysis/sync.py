@@ -1,9 +1,14 @@
-"""Offline runs of W&B, and what the service has of them already."""
+"""Offline runs of W&B, and what the service has of them already.
+
+A run that was resumed has left a file for each time, all of one id. They go up in the order in which they were written,
+each going on where the one before it ends, so that the service has one run with one curve.
+"""
 
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -14,6 +19,7 @@ from xformer.errors import DataError, RunError
 _WANDB = (sys.executable, "-m", "wandb")
 _SYNCED = ".synced"  # what `wandb sync` adds to the name of a file that it uploaded
 _SECONDS = 900
+_APPEND = {"WANDB_RESUME": "allow"}  # else `wandb sync` writes over the curve that is there
 
 
 @dataclass(frozen=True)
@@ -23,12 +29,14 @@ class Offline:
     Attributes:
         file: W&B's own, `RUN/wandb/offline-run-TIME-ID/run-ID.wandb`.
         id: the run's id, which it keeps on the service.
+        step: the last step logged; -1 where there is none.
         project: the project.
         entity: the team or user; None for the account's default.
     """
 
     file: Path
     id: str
+    step: int
     project: str
     entity: str | None
 
@@ -37,18 +45,18 @@ class Offline:
 class Service(Protocol):
     """What is asked of W&B."""
 
-    def known(self, project: str, entity: str | None, ids: Collection[str]) -> set[str]:
-        """Those of the ids that the project holds."""
+    def reached(self, project: str, entity: str | None, ids: Collection[str]) -> Mapping[str, int]:
+        """The last step of those of the runs that the project holds."""
 
-    def upload(self, file: Path) -> None:
-        """Upload one offline run."""
+    def upload(self, file: Path, *, append: bool) -> None:
+        """Upload one offline run, or more of one that is there."""
 
 
 class Online:
     """W&B's service, by its public API and its own `wandb sync`."""
 
-    def known(self, project: str, entity: str | None, ids: Collection[str]) -> set[str]:
-        """Those of the ids that the project holds; none where there is no such project yet.
+    def reached(self, project: str, entity: str | None, ids: Collection[str]) -> Mapping[str, int]:
+        """The last step of those of the runs that the project holds; none where there is no such project yet.
 
         Raises:
             DataError: there is no key or no connection.
@@ -56,19 +64,23 @@ class Online:
         api = wandb_runs.service(project)
         path = f"{entity or api.default_entity}/{project}"
         try:
-            return {run.id for run in api.runs(path, filters={"name": {"$in": sorted(ids)}})}
+            runs = api.runs(path, filters={"name": {"$in": sorted(ids)}})
+            return {run.id: int(run.summary_metrics.get("_step", -1)) for run in runs}
         except ValueError:
-            return set()
+            return {}
 
-    def upload(self, file: Path) -> None:
-        """Upload one offline run, which `wandb sync` then marks.
+    def upload(self, file: Path, *, append: bool) -> None:
+        """Upload one offline run, or more of one that is there; `wandb sync` then marks the file.
 
         Raises:
             RunError: it was not uploaded whole.
         """
         command = [*_WANDB, "sync", str(file.parent)]
+        environment = {**os.environ, **_APPEND} if append else None
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=_SECONDS, check=False, env=environment
+            )
             reason = " ".join((done.stderr or done.stdout).split())[-300:]
         except subprocess.TimeoutExpired:
             reason = f"it took more than {_SECONDS} s"
@@ -93,14 +105,18 @@ def sync(paths: Sequence[Path], service: Service) -> Iterator[tuple[Path, bool]]
             "key is configured, or with WANDB_MODE=offline."
         )
     runs = [offline(file) for file in files if not _is_marked(file)]
-    known: set[str] = set()
+    reached: dict[str, int] = {}
     for project, entity in sorted({(run.project, run.entity) for run in runs}, key=str):
         own = [run.id for run in runs if (run.project, run.entity) == (project, entity)]
-        known |= service.known(project, entity, own)
-    waiting = {run.file for run in runs if run.id not in known}
+        reached |= service.reached(project, entity, own)
+    waiting = {
+        run.file
+        for run in runs
+        if run.step > reached.get(run.id, -1) or run.id not in reached or any(map(_is_marked, _earlier(run.file)))
+    }
     for file in files:
         if file in waiting:
-            service.upload(file)
+            service.upload(file, append=bool(_earlier(file)))
         yield file.parent, file in waiting
 
 
@@ -114,10 +130,26 @@ def offline(file: Path) -> Offline:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
         said = json.loads(done.stdout)
-        return Offline(file, said["run_id"], said["project"], said["entity"] or None)
+        return Offline(
+            file,
+            said["run_id"],
+            -1 if said.get("step") is None else int(said["step"]),
+            said["project"],
+            said["entity"] or None,
+        )
     except (ValueError, KeyError) as error:
         reason = " ".join(done.stderr.split()) or "it says nothing"
         raise DataError(f"{file} is no offline run that W&B can read ({reason}); move it away.") from error
+
+
+def _earlier(file: Path) -> list[Path]:
+    """What the same run logged before, online or offline, in the same directory."""
+    others = file.parents[1].glob(f"*run-*/{file.name}")
+    return [other for other in others if _time(other) < _time(file)]
+
+
+def _time(file: Path) -> str:
+    return file.parent.name.rpartition("run-")[2]  # TIME-ID
 
 
 def _is_marked(file: Path) -> bool:

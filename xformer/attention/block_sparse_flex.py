@@ -11,6 +11,8 @@ layers of one rule share them. Time and memory of the attention itself are those
 It needs CUDA and a compiler, and gives way to `block_sparse.py` for a bias that depends on the query, one whose table
 is being trained (the kernel would add up its gradient atomically, in a different order each time) and float64.
 
+Full attention with a bias of the distance takes the same kernel, which makes no n x n tensor: `attend_to_all`.
+
 Shapes: b batch, h heads, n positions filled up to whole blocks, d features of one head.
 """
 
@@ -31,6 +33,7 @@ from torch.utils._triton import has_triton
 
 from xformer.attention.backend import tell
 from xformer.attention.block_sparse_layout import Tokens
+from xformer.attention.mask import Mask
 from xformer.attention.pattern import Rule
 from xformer.position.bias import RelativeBias, TableBias
 
@@ -38,19 +41,62 @@ BLOCK = 128
 """Queries and keys of a block: the kernel's own size."""
 FEWEST_FEATURES = 16
 """The kernel takes no smaller head."""
+SHORTEST = 1024
+"""Tokens from which on full attention with a bias is worth a compilation."""
 KINDS = 64
 """Of rules, lengths and types that are kept compiled; torch would go on uncompiled, in quadratic memory, after 8."""
 
 
-def applies(query: Float[Tensor, "b h n d"], bias: RelativeBias | None) -> bool:
-    """Whether the kernel can do it; not while FLOPs are counted, as what is compiled shows none."""
+def applies(query: Float[Tensor, "b h n d"], bias: RelativeBias | None, *, unordered: bool = False) -> bool:
+    """Whether the kernel can do it; not while FLOPs are counted, as what is compiled shows none.
+
+    Args:
+        query: of the tokens.
+        bias: what is added.
+        unordered: whether the gradient of a table may be added up in any order.
+    """
     if not query.is_cuda or query.dtype == torch.float64 or not _can_compile():
         return False
     if bias is None:
         return True
     if not isinstance(bias, TableBias):
         return False
-    return not bias.table(torch.zeros(1, dtype=torch.long, device=query.device)).requires_grad
+    return unordered or not bias.table(torch.zeros(1, dtype=torch.long, device=query.device)).requires_grad
+
+
+def applies_to_all(query: Float[Tensor, "b h n d"], mask: Mask, bias: RelativeBias | None) -> bool:
+    """Whether `attend_to_all` can do it, and it pays: a short sequence's n x n tensor costs less than a compilation.
+
+    The gradient of a table is added up in any order, as torch's fused kernels do with that of the queries, unless
+    `torch.use_deterministic_algorithms` forbids it.
+    """
+    if bias is None or query.shape[2] < SHORTEST or not mask.aligned or mask.starts is None:
+        return False
+    return applies(query, bias, unordered=not torch.are_deterministic_algorithms_enabled())
+
+
+def attend_to_all(
+    query: Float[Tensor, "b h n d"],
+    key: Float[Tensor, "b h n d"],
+    value: Float[Tensor, "b h n d"],
+    *,
+    mask: Mask,
+    bias: TableBias,
+) -> Float[Tensor, "b h n d"]:
+    """softmax(Q K^T / sqrt(d) + B) V over all allowed keys; zeros where there are none."""
+    if mask.key_padding is not None:  # of which nothing, not even NaN, may reach a sum
+        padding = ~mask.key_padding[:, None, :, None]
+        query, key, value = (x.masked_fill(padding, 0.0) for x in (query, key, value))
+    length = query.shape[2]
+    positions = torch.arange(length, device=query.device)
+    tokens = Tokens(query, key, value, positions, positions, mask.key_padding, length)
+    rule = _NOT_AFTER if mask.causal else _ALL
+    mixed: Tensor = attend(tokens, lambda length: rule, bias)
+    return mixed
+
+
+_ALL = Rule("all", lambda head, query, key: key >= 0)
+_NOT_AFTER = Rule("not after", lambda head, query, key: key <= query)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # a compiled model calls what is compiled here
@@ -72,12 +118,9 @@ def attend(tokens: Tokens, rule: Callable[[int], Rule], bias: TableBias | None) 
     if any(fill):
         query, key, value = (pad(x, fill) for x in (query, key, value))
     mask = block_mask(rule(length), span, length, query.device, tokens.real)
-    table = None
-    if bias is not None:
-        table = pad(bias.table(torch.arange(1 - span, span, device=query.device)), (length - span, length - span))
-    tell("flex_attention", query, key, table)
+    tell("flex_attention", query, key, None)
     kernel = _compiled()
-    mixed: Tensor = kernel(query, key, value, _added(table, length - 1), mask, scale=features**-0.5)
+    mixed: Tensor = kernel(query, key, value, _added(bias, span, length, query.device), mask, scale=features**-0.5)
     return mixed[:, :, :span, :features]
 
 
@@ -133,9 +176,18 @@ def _counts(rule: Rule, real: Tensor | None) -> Callable[[Tensor, Tensor, Tensor
     return lambda row, head, query, key: counts(head, query, key) & real[row, key]
 
 
-def _added(table: Tensor | None, last: int) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor] | None:
-    if table is None:
+def _added(
+    bias: TableBias | None, span: int, length: int, device: torch.device
+) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor] | None:
+    """What is added to a score: from slopes where the bias has them, which reads nothing, else from its table."""
+    if bias is None:
         return None
+    if bias.slopes is not None:
+        slopes = bias.slopes.float()
+        return lambda score, row, head, query, key: score - slopes[head] * (key - query).abs()
+    last = length - 1
+    distances = torch.arange(1 - span, span, device=device)
+    table = pad(bias.table(distances).float(), (length - span, length - span))
     return lambda score, row, head, query, key: score + table[head, key - query + last]
 
 

@@ -6,17 +6,19 @@ Vaswani et al. 2017, "Attention Is All You Need", equation 1:
 
 with B an optional relative bias; one that adds to the values (Shaw et al. 2018) adds its weighted mean to the result.
 Time O(q k d); memory O((q + k) d) through torch's fused kernel or, with a bias of the distance, through our own; or
-O(q k), where a mask or a bias has to be written out: a bias that knows the query, padding on the left, a bias on a GPU.
+O(q k), where a mask or a bias has to be written out: a bias that knows the query, padding on the left. On a GPU, a bias
+of the distance goes through flex_attention, from 1024 tokens on.
 Deviation: dropout acts on the mixed values (see `AttentionContext`), not on the softmax's probabilities. Nothing is
 unsupported.
 """
 
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from xformer.attention import block_sparse_flex
 from xformer.attention.backend import tell_backend
 from xformer.attention.capability import Capability
 from xformer.attention.dense import Dense, attend
@@ -46,6 +48,9 @@ class Full(Dense):
         if bias is not None and bias.adds_values:  # which takes the weights, and the fused kernel keeps them
             scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
             return attend(scores, value, query=query, mask=mask, bias=bias)
+        if block_sparse_flex.applies_to_all(query, mask, bias):
+            mixed: Tensor = block_sparse_flex.attend_to_all(query, key, value, mask=mask, bias=cast(TableBias, bias))
+            return mixed
         if isinstance(bias, TableBias) and mask.starts is not None and query.is_cpu and query.shape[2] > 1:
             return mix_by_distance(query, key, value, mask=mask, bias=bias)
         readable, empty = mask.dense(), None

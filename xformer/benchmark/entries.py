@@ -6,7 +6,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from xformer.benchmark.against import other, refuse_unequal
-from xformer.benchmark.kinds import COUNT, TRUTH, WORD, Kind
+from xformer.benchmark.kinds import COUNT, GOAL, TRUTH, WORD, Kind
 from xformer.configuration import CONF, groups, nearest, validate
 from xformer.errors import ConfigError
 
@@ -14,10 +14,10 @@ Entry = Mapping[str, Any]
 FORMS: dict[str, dict[str, Kind]] = {
     "variants": {"longest": COUNT},
     "models": {"length": COUNT},
-    "pairs": {"length": COUNT, "against": WORD, "causal": TRUTH},
+    "pairs": {"length": COUNT, "against": WORD, "causal": TRUTH, "goal": GOAL, "memory_goal": GOAL},
 }
 """By list: what an entry says besides its attention, the parameters of that, and its position scheme."""
-_OPTIONAL = {"longest", "causal"}
+_OPTIONAL = {"longest", "causal", "goal", "memory_goal"}
 _CHOICES = ("attention", "position")
 
 
@@ -52,7 +52,7 @@ def labelled(config: DictConfig, key: str) -> list[tuple[str, dict[str, Any]]]:
         told = [
             f"{key}={value}"
             for key, value in entry.items()
-            if key not in (*_CHOICES, "length", "causal", "against") and any(e.get(key) != value for e in alike)
+            if key not in (*_CHOICES, "length", *FORMS["pairs"]) and any(e.get(key) != value for e in alike)
         ]
         names.append(" ".join([label(entry), *told]))
     return list(zip(names, found, strict=True))

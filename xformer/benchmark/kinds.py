@@ -48,15 +48,28 @@ def some(kind: Kind) -> Kind:
     )
 
 
+def _is_names(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and all(isinstance(name, str) for name in value))
+
+
 def _is_nanogpt(value: Any) -> bool:
     return value is None or (isinstance(value, str) and (Path(value).is_file() or (Path(value) / "model.py").is_file()))
 
 
 COUNT = Kind("a whole number, 1 or more", lambda value: type(value) is int and value > 0)
 SECONDS = Kind("a number, 0 or more", lambda value: type(value) in (int, float) and 0 <= value < math.inf)
+GOAL = Kind(
+    "a number above 0, or null", lambda value: value is None or (type(value) in (int, float) and 0 < value < math.inf)
+)
 TRUTH = Kind("true or false", lambda value: type(value) is bool)
+NAMES = Kind("a list of names, or null", _is_names)
 WORD = Kind("a word, such as task=language_modeling", lambda value: isinstance(value, str))
 DTYPE = one_of("float32", "bfloat16", "float16", "float64")
 AUTOCAST = one_of("float32", "bfloat16", "float16")
 NANOGPT = Kind("nanoGPT's model.py, or the directory that it lies in, or null", _is_nanogpt)
+ENTRIES = Kind(
+    "a list, each of them an entry such as {attention: full}",
+    lambda value: isinstance(value, list) and all(isinstance(entry, dict) for entry in value),
+)
+"""Of which there may be none."""
 ENTRY = Kind("an entry such as {attention: full}", lambda value: isinstance(value, dict))

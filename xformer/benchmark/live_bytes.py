@@ -3,12 +3,15 @@
 import gc
 import weakref
 from collections.abc import Callable
+from itertools import zip_longest
 from typing import Any
 
 import torch
 from torch._library.custom_ops import OPDEFS
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from xformer.core import devices
 
 
 class LiveBytes(TorchDispatchMode):
@@ -69,12 +72,10 @@ class LiveBytes(TorchDispatchMode):
 def extra_bytes(call: Callable[[], object]) -> int:
     """The most bytes alive at once, of what a call makes: on a CUDA device as its allocator tells it, else counted."""
     gc.collect()
-    if torch.cuda.is_available():
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
+    if devices.available():
+        before = devices.reset_peak_memory()
         call()
-        peak: int = torch.cuda.max_memory_allocated()
-        return peak - before
+        return max((peak - held for peak, held in zip_longest(devices.peak_memory(), before, fillvalue=0)), default=0)
     live = LiveBytes()
     with live:
         call()

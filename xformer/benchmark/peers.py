@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from xformer.benchmark.subjects import FusedWithDenseBias, FusedWithWrittenOutBias, Shape
+from xformer.core import devices
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -56,7 +57,7 @@ class Peer:
     def takes(self, shape: Shape) -> bool:
         """Whether its package is there, and has this form at this length."""
         fits = self.shortest <= shape.length <= self.longest and shape.length % self.multiple == 0
-        runs = find_spec(self.package) is not None and (torch.cuda.is_available() or not self.needs_cuda)
+        runs = find_spec(self.package) is not None and (devices.available() or not self.needs_cuda)
         return fits and shape.causal in self.causal and runs
 
 

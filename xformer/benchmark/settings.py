@@ -8,7 +8,21 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from xformer.benchmark import entries
-from xformer.benchmark.kinds import AUTOCAST, COUNT, DTYPE, ENTRY, NANOGPT, SECONDS, TRUTH, WORD, Kind, some
+from xformer.benchmark.kinds import (
+    AUTOCAST,
+    COUNT,
+    DTYPE,
+    ENTRIES,
+    ENTRY,
+    GOAL,
+    NAMES,
+    NANOGPT,
+    SECONDS,
+    TRUTH,
+    WORD,
+    Kind,
+    some,
+)
 from xformer.configuration import CONF, nearest
 from xformer.errors import ConfigError
 
@@ -31,8 +45,10 @@ READ: dict[str, dict[str, Kind]] = {
         "whole": some(WORD),
         "vocabulary": COUNT,
         "tokens": COUNT,
-        "models": some(ENTRY),
+        "models": ENTRIES,
         **_MODEL,
+        "compiled": TRUTH,
+        "others": NAMES,
         "nanogpt": NANOGPT,
     },
     "decoding": {
@@ -43,20 +59,23 @@ READ: dict[str, dict[str, Kind]] = {
         "contexts": some(COUNT),
         "batches": some(COUNT),
         "new_tokens": COUNT,
+        "goal": GOAL,
     },
     "overhead": {"rounds": COUNT, "model": some(WORD)},
     "startup": {"rounds": COUNT},
+    "threads": {"rounds": COUNT, "runs": some(WORD), "steps": COUNT, "busy": COUNT},
 }
 """What each question reads of the settings; it is refused any other, which it would ignore."""
 
 
-def settings(question: str, overrides: Sequence[str], *, quick: bool) -> DictConfig:
+def settings(question: str, overrides: Sequence[str], *, quick: bool = False, gpu: bool = False) -> DictConfig:
     """Compose and check what a question reads.
 
     Args:
         question: whose settings are meant.
         overrides: as typed.
         quick: whether to take its quick ones.
+        gpu: whether to take those of a GPU's table.
 
     Raises:
         ConfigError: a key that it does not read, something that is no `key=value`, or a value that cannot be measured.
@@ -64,8 +83,9 @@ def settings(question: str, overrides: Sequence[str], *, quick: bool) -> DictCon
     whole = OmegaConf.load(CONF / "benchmark.yaml")
     assert isinstance(whole, DictConfig)
     config = OmegaConf.masked_copy(whole, list(READ[question]))
-    if quick:
-        config.merge_with(whole.quick[question])
+    for chosen, name in ((quick, "quick"), (gpu, "gpu")):
+        if chosen:
+            config.merge_with(whole[name].get(question, {}))
     for override in overrides:
         _override(config, override, question)
     _check(config, READ[question])

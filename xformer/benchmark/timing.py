@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-import torch
+from xformer.core import devices
 
 AGAIN = "again"
 """The baseline once more, as a control: what its ratio differs from 1 is noise."""
@@ -79,13 +79,8 @@ def interleaved(
 
 
 def _time(step: Callable[[], object]) -> float:
-    _synchronise()
+    devices.synchronize()
     begin = time.perf_counter()
     step()
-    _synchronise()
+    devices.synchronize()
     return time.perf_counter() - begin
-
-
-def _synchronise() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from xformer.benchmark.live_bytes import extra_bytes
 from xformer.build import Plan
 from xformer.configuration import CONF, target
+from xformer.core import devices
 from xformer.data.batch import LanguageModelingBatch
 from xformer.data.facts import Facts
 from xformer.errors import ConfigError
@@ -72,7 +73,7 @@ class Place:
     @property
     def device(self) -> torch.device:
         """CUDA's first, where there is one."""
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return devices.default_device()
 
     def tokens(self, length: int | None = None) -> Int[Tensor, "batch length"]:
         """Random ids, the same every time."""
@@ -106,10 +107,14 @@ class TrainingStep:
         loss: of a batch.
         optimizer: of the parameters.
         place: of the batch.
+        compiled: whether the loss is compiled, once its FLOPs are counted, as what is compiled shows none.
     """
 
-    def __init__(self, model: nn.Module, loss: Loss, optimizer: Optimizer, place: Place) -> None:
+    def __init__(
+        self, model: nn.Module, loss: Loss, optimizer: Optimizer, place: Place, *, compiled: bool = False
+    ) -> None:
         self.model, self.loss, self.optimizer, self.place = model, loss, optimizer, place
+        self.compiled = compiled
         self.batch = place.pairs()
         model.train()
 
@@ -132,6 +137,9 @@ class TrainingStep:
         Only the pass forward and backward is watched; the optimiser needs less.
         """
         flops = flops_of(self.gradients)
+        if self.compiled:
+            self.loss = torch.compile(self.loss)
+            self.gradients()
         extra = extra_bytes(self.gradients)  # apart, as kernels may give way to others while operations are counted
         self.optimizer.step()
         state = (entry for values in self.optimizer.state.values() for entry in values.values())

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 from importlib.util import find_spec
@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from xformer.architecture.size import Size
 from xformer.benchmark.whole import Place
+from xformer.configuration import nearest
 from xformer.errors import ConfigError
 
 
@@ -34,17 +35,29 @@ class Decoder:
     place: Place
 
 
-def installed(decoder: Decoder, nanogpt: str | None) -> Iterator[tuple[str, nn.Module]]:
+def installed(
+    decoder: Decoder, nanogpt: str | None, others: Sequence[str] | None = None
+) -> Iterator[tuple[str, nn.Module]]:
     """The peers whose package is there, each a module from (tokens, labels) to the loss.
 
     Args:
         decoder: of what size.
         nanogpt: nanoGPT's `model.py`, or the directory that it lies in; None where it is to be left out.
+        others: the names of those that are wanted besides; None for all.
+
+    Raises:
+        ConfigError: `others` names what is not known or not installed.
     """
+    known = {name: package for package, name, _ in _BUILDERS}
+    for name in others or ():
+        if name not in known:
+            raise ConfigError(f"others has {name}, which is not known; {nearest(name, known)}")
+        if find_spec(known[name]) is None:
+            raise ConfigError(f"others has {name}, whose package {known[name]} is not installed; leave it out.")
     if nanogpt is not None:
         yield "nanoGPT", _nanogpt(decoder, Path(nanogpt))
     for package, name, build in _BUILDERS:
-        if find_spec(package) is not None:
+        if find_spec(package) is not None and (others is None or name in others):
             with warnings.catch_warnings():  # of their own code about their own code
                 warnings.simplefilter("ignore")
                 model = build(decoder)

@@ -1,22 +1,184 @@
-"""Saves where training was when somebody stopped it."""
+"""A signal asks; training saves between two optimiser steps and stops.
 
+Ctrl-C, SIGTERM and, under SLURM, SIGUSR1, which also puts the job back into the queue. Where no training is under way
+there is nothing to save, and they stop the run at once, as a second Ctrl-C does everywhere.
+"""
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
+import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
+from lightning.pytorch.trainer.states import TrainerFn
+
+from xformer.callbacks.resume import note_rows
+from xformer.checkpoints import FOLDER, LAST
+from xformer.errors import Interrupted, RunError
+from xformer.launch import is_main_process
+
+
+class _Request:
+    """What a signal asked for, in this process."""
+
+    def __init__(self) -> None:
+        self.asked: signal.Signals | None = None
+        self.training = False  # whether there will be a boundary to stop at
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Take a signal; of several the first one counts.
+
+        Raises:
+            Interrupted: nobody will look at the request, or somebody does not want to wait for that.
+        """
+        impatient = self.asked is not None and number == signal.SIGINT
+        again, self.asked = self.asked is not None, self.asked or signal.Signals(number)
+        if impatient or not (self.training or again):
+            raise Interrupted(self.asked)
+
+
+_request = _Request()
+
+
+@contextmanager
+def listening() -> Iterator[None]:
+    """Take the signals that stop a run; what the process ignores (`nohup`, a shell's background job) it ignores still.
+
+    Raises:
+        Interrupted: whatever was under way is over, and its record written; SLURM was asked to start it again.
+        RunError: SLURM refused.
+    """
+    _request.asked, _request.training = None, False
+    numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if SLURMEnvironment.detect() else [])]
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    handlers = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
+    for number in handlers:
+        signal.signal(number, _request)
+    try:
+        yield
+    except Interrupted as stop:
+        if stop.signal == signal.SIGUSR1 and is_main_process():
+            requeue()
+        raise
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 class SaveOnInterrupt(Callback):
-    """Writes `interrupted.ckpt` on Ctrl-C and SIGTERM, for resume=true; Lightning would stop without a trace.
+    """Saves `last.ckpt` when a signal has asked for it (`listening`), and stops; Lightning would stop without a trace.
 
-    Args:
-        directory: where checkpoints go.
+    It is saved after an optimiser step or before the validation that follows it. One that is under way is cut: grace
+    times are short, and it is run whole on resumption. Processes agree, so that all stop at the same step.
+
+    Comes after the callbacks that have a state to save.
     """
 
-    def __init__(self, *, directory: str) -> None:
-        self.directory = Path(directory)
+    def __init__(self) -> None:
+        self._checkpoint: dict[str, Any] | None = None
+        self._asked: signal.Signals | None = None
+        self._group: Any = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Keep Lightning from handling the signals as well: it would save inside of a step."""
+        trainer._signal_connector = _Deaf(trainer)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here on a signal waits."""
+        if trainer.world_size > 1:
+            self._group = torch.distributed.new_group(backend="gloo")  # numbers on the CPU: no waiting for a device
+        _request.training = True
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Take the state between two steps, unless a validation comes before the next."""
+        loop = trainer.fit_loop
+        assert loop._data_fetcher is not None
+        if loop._should_accumulate() or loop.epoch_loop._should_check_val_fx(loop._data_fetcher):
+            return
+        if self._agreed(trainer):
+            self._checkpoint = trainer._checkpoint_connector.dump_checkpoint(False)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Write what was taken: only now the metrics of that step are in the table."""
+        self._stop_with_what_was_taken(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write it, or stop here: the last checkpoint is one of this step or of the last validation."""
+        self._stop_with_what_was_taken(trainer)
+        _request.training = False
+        if self._agreed(trainer):
+            self._stop(trainer)
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Save the state before this validation."""
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and self._agreed(trainer):
+            self._checkpoint = trainer._checkpoint_connector.dump_checkpoint(False)
+            self._stop_with_what_was_taken(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save, unless it is a failure, whose state nobody wants to continue from."""
-        if isinstance(exception, KeyboardInterrupt | SIGTERMException) and trainer.world_size == 1:
-            trainer.save_checkpoint(self.directory / "interrupted.ckpt")
+        """There is nothing to wait for any more."""
+        _request.training = False
+
+    def _stop_with_what_was_taken(self, trainer: Trainer) -> None:
+        checkpoint, self._checkpoint = self._checkpoint, None
+        if checkpoint is None:
+            return
+        if "exact_resume" in checkpoint:
+            note_rows(trainer, checkpoint)
+        trainer.strategy.save_checkpoint(checkpoint, Path(trainer.default_root_dir) / FOLDER / LAST)
+        trainer.strategy.barrier("SaveOnInterrupt")
+        self._stop(trainer)
+
+    def _stop(self, trainer: Trainer) -> None:
+        assert self._asked is not None
+        # A launcher that sees another process fail would kill the first one, which has yet to write the summary.
+        raise Interrupted(self._asked, code=None if trainer.is_global_zero else 0)
+
+    def _agreed(self, trainer: Trainer) -> bool:
+        """Whether a process was asked to stop: the same answer in all of them."""
+        asked = int(_request.asked or 0)
+        if trainer.world_size > 1:
+            number = torch.tensor(asked)
+            torch.distributed.all_reduce(number, op=torch.distributed.ReduceOp.MAX, group=self._group)
+            asked = int(number)
+        if asked:
+            self._asked = _request.asked = signal.Signals(asked)
+        return bool(asked)
+
+
+class _Deaf(_SignalConnector):
+    """Lightning's place for handlers of signals, without any."""
+
+    def register_signal_handlers(self) -> None:
+        """Leave them as they are."""
+
+
+def requeue() -> None:
+    """Put this SLURM job back into the queue.
+
+    Raises:
+        RunError: SLURM did not take it.
+    """
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ.get("SLURM_JOB_ID", "")
+    try:
+        subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        said = getattr(error, "stderr", None) or str(error)
+        raise RunError(
+            f"scontrol requeue {job} failed ({said.strip()}): what is saved goes on with resume=true in another job."
+        ) from error

@@ -7,8 +7,12 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
+from xformer.core import devices
 from xformer.errors import RunError
 from xformer.logging.metrics_csv import MetricsCSV
 
@@ -27,18 +31,25 @@ class ResumableSampler(Protocol):
 class ExactResume(Callback):
     """Saves where the run is in the data, and the random state of every process; puts both back on resumption.
 
-    Exact, to the bit, in the middle of an epoch and at its end, if the training DataLoader takes its batches from a
-    `ResumableSampler`, every DataLoader draws its worker seeds from a generator of its own (else creating an iterator
-    advances the global random state) and the trainer has `use_distributed_sampler=False`. A checkpoint inside an
-    accumulation of gradients resumes with the next batch, and loses the gradients that were pending.
+    Exact, to the bit, if the training DataLoader takes its batches from a `ResumableSampler`, every DataLoader draws
+    its worker seeds from a generator of its own (else creating an iterator advances the global random state) and the
+    trainer has `use_distributed_sampler=False`:
 
-    Also tells the sampler each epoch, which Lightning does only for samplers inside a batch sampler, and the table of
-    metrics from which step on to write.
+    - in the middle of an epoch and at its end;
+    - inside an accumulation, whose gradients are stored, those of each process;
+    - inside a validation, which is then run whole: a validation changes nothing that is stored but the random state,
+      and that is kept as it was before;
+    - after early stopping, which is not forgotten.
+
+    Also tells the sampler each epoch, which Lightning does only for samplers inside a batch sampler, and notes how long
+    the table of metrics was.
     """
 
     def __init__(self) -> None:
         self._position = (0, 0)
-        self._random: list[dict[str, Any]] | None = None
+        self._saved: dict[str, Any] | None = None  # of the checkpoint that is resumed, until training starts
+        self._before_validation: dict[str, Any] | None = None
+        self._last_step = -1
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -46,16 +57,20 @@ class ExactResume(Callback):
         """Note the position in the data."""
         self._position = (trainer.current_epoch, batch_idx + 1)
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let a run whose last validation was cut run it."""
+        if self._saved is not None and self._saved.get("validate"):
+            # Lightning would not enter its loop any more where this was the last step; taken back in the validation.
+            self._last_step = trainer.max_steps
+            trainer.fit_loop.epoch_loop.max_steps += self._last_step != -1
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Move the data and the random state to where the checkpoint was.
+        """Move the data, the gradients and the random state to where the checkpoint was.
 
         Raises:
             RunError: The sampler cannot start inside an epoch, or the number of processes is another.
         """
-        for logger in trainer.loggers:
-            if isinstance(logger, MetricsCSV):
-                logger.start_at(trainer.global_step)
-        if self._random is None:
+        if self._saved is None:
             self._position = (0, 0)
             return
         epoch, consumed = self._position
@@ -73,13 +88,16 @@ class ExactResume(Callback):
         fetcher = trainer.fit_loop._data_fetcher
         assert fetcher is not None
         iter(fetcher)
-        states, self._random = self._random, None
+        states, rank = self._saved["random"], trainer.global_rank
         if len(states) != trainer.world_size:
             raise RunError(
                 f"The checkpoint was saved by {len(states)} processes and cannot be resumed exactly by"
                 f" {trainer.world_size}; use as many, or set callbacks.exact_resume=null."
             )
-        set_random_state(states[trainer.global_rank])
+        for name, gradient in self._saved.get("gradients", [{}] * len(states))[rank].items():
+            parameter = pl_module.get_parameter(name)
+            parameter.grad = gradient.to(parameter.device, copy=True)
+        set_random_state(states[rank])
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tell the sampler the epoch; Lightning leaves this hook out when it resumes inside one."""
@@ -87,14 +105,41 @@ class ExactResume(Callback):
         if sampler is not None:
             sampler.set_epoch(trainer.current_epoch)
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the random state before a validation in training."""
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
+            return
+        self._before_validation = random_state()
+        if self._saved is not None and self._saved.get("validate"):
+            trainer.fit_loop.epoch_loop.max_steps = self._last_step
+            trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset()  # which says that it was cut
+        self._saved = None
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget it: a checkpoint from here on is one after the validation."""
+        self._before_validation = None
+
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Store the position, and the random state of each process in the order of ranks."""
-        states: list[Any] = [random_state()]
+        """Store the position and the rest, the state of each process in the order of ranks."""
+        epoch, batch = self._position
+        own = {"random": self._before_validation or random_state(), "gradients": _pending(trainer, pl_module)}
+        states: list[Any] = [own]
         if trainer.world_size > 1:
             states = [None] * trainer.world_size
-            torch.distributed.all_gather_object(states, random_state())
-        epoch, batch = self._position
-        checkpoint["exact_resume"] = {"epoch": epoch, "batch": batch, "random": states}
+            torch.distributed.all_gather_object(states, own)
+        checkpoint["exact_resume"] = {
+            "epoch": epoch,
+            "batch": batch,
+            "random": [state["random"] for state in states],
+            "gradients": [state["gradients"] for state in states],
+            "stopped": trainer.should_stop and not _out_of_time(trainer),
+            "validate": self._before_validation is not None,
+        }
+        if self._before_validation is not None:
+            _cut_at_its_start(checkpoint)
+        progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+        if progress.completed == progress.processed:  # else the rows of this batch are still to be written
+            note_rows(trainer, checkpoint)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keep the state until training starts.
@@ -102,16 +147,46 @@ class ExactResume(Callback):
         Raises:
             RunError: The checkpoint has no such state.
         """
-        state = checkpoint.get("exact_resume")
-        if state is None:
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        self._saved = checkpoint.get("exact_resume")
+        if self._saved is None:
             raise RunError(
                 "The checkpoint does not say where in the data it was saved; set callbacks.exact_resume=null to resume"
                 " it at the start of an epoch."
             )
-        self._position = (state["epoch"], state["batch"])
-        self._random = state["random"]
+        self._position = (self._saved["epoch"], self._saved["batch"])
+        trainer.should_stop = self._saved.get("stopped", False)
         # Lightning cannot know that this loader does start where it stopped.
         warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch ended")
+
+
+def note_rows(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+    """Let a checkpoint say how many rows the table of metrics has, of those that belong before it."""
+    for logger in trainer.loggers:
+        if isinstance(logger, MetricsCSV):
+            checkpoint["exact_resume"]["rows"] = logger.rows
+
+
+def _pending(trainer: Trainer, pl_module: LightningModule) -> dict[str, Tensor]:
+    """The gradients of an accumulation that has not come to its step."""
+    if not trainer.fit_loop._should_accumulate():
+        return {}
+    parameters = pl_module.named_parameters()
+    return {name: parameter.grad for name, parameter in parameters if parameter.grad is not None}
+
+
+def _out_of_time(trainer: Trainer) -> bool:
+    """Whether training ends because of `trainer.max_time`, which a resumed run may have more of."""
+    timers = (callback for callback in trainer.callbacks if isinstance(callback, Timer))  # type: ignore[attr-defined]
+    return any((timer.time_remaining() or 0) <= 0 for timer in timers)
+
+
+def _cut_at_its_start(checkpoint: dict[str, Any]) -> None:
+    """Let the state of Lightning's loops be that of a validation cut in its first batch, which it then runs whole."""
+    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+    counts = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+    progress.update(total=counts, current={**counts}, is_last_batch=False)
 
 
 def random_state() -> dict[str, Any]:
@@ -119,7 +194,7 @@ def random_state() -> dict[str, Any]:
     _, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002 (what libraries draw from)
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": devices.random_states(),
         "numpy": (torch.from_numpy(np.asarray(keys).astype(np.int64)), int(position), int(has_gauss), float(gauss)),
         "python": random.getstate(),
     }
@@ -128,8 +203,7 @@ def random_state() -> dict[str, Any]:
 def set_random_state(state: dict[str, Any]) -> None:
     """Put back what `random_state` returned."""
     torch.set_rng_state(state["torch"].cpu())
-    for device, cuda in enumerate(state["cuda"][: torch.cuda.device_count()]):
-        torch.cuda.set_rng_state(cuda.cpu(), device)
+    devices.set_random_states(state["cuda"])
     keys, *rest = state["numpy"]
     np.random.set_state(("MT19937", keys.cpu().numpy().astype(np.uint32), *rest))  # noqa: NPY002
     version, internal, gauss = state["python"]

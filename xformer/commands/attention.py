@@ -13,8 +13,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="directory for the files (default: RUN/attention)")
     asked = parser.parse_args()
 
+    from xformer import console
     from xformer.analysis.attention_files import write
     from xformer.analysis.attention_maps import attention_maps
+    from xformer.analysis.attention_page import doubt
     from xformer.analysis.reading import read
     from xformer.denormals import flush_denormals
     from xformer.runs import open_run
@@ -26,3 +28,5 @@ def main() -> None:
     title = f"Attention maps of {asked.run.resolve().name}"
     for path in write(asked.output or asked.run / "attention", title, asked.input, maps, reading.axes):
         print(path)
+    for sentence in filter(None, map(doubt, maps)):
+        console.aside(sentence)

@@ -23,12 +23,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("question", choices=questions)
     parser.add_argument("overrides", nargs="*", help="of conf/benchmark.yaml, such as lengths=[1024,2048]")
-    parser.add_argument("--quick", action="store_true", help="short lengths and few rounds: a minute without --peers")
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--quick", action="store_true", help="short lengths and few rounds: a minute without --peers")
+    chosen.add_argument("--gpu", action="store_true", help="the settings of a GPU's table: bf16, long, with goals")
     parser.add_argument("--peers", action="store_true", help="measure the installed peers too")
     parser.add_argument("--output", type=Path, help="where the results go; default outputs/benchmark/DATE-TIME")
     given = parser.parse_intermixed_args()
     flush_denormals()
-    config = settings(given.question, given.overrides, quick=given.quick)
+    config = settings(given.question, given.overrides, quick=given.quick, gpu=given.gpu)
     directory = given.output or Path("outputs/benchmark") / datetime.now().strftime("%Y-%m-%d-%H-%M-%S")
     for path in (directory, *directory.parents):
         if path.exists() and not path.is_dir():

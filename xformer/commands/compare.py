@@ -46,9 +46,6 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--wandb", metavar="ENTITY/PROJECT[/GROUP]", help="read the runs from Weights & Biases")
     parser.add_argument("--metric", help="default: the monitored metric, on the test part")
     parser.add_argument("--baseline", metavar="KEY=VALUE", help="default: attention=full, else the first group")
-    parser.add_argument(
-        "--interval", choices=["auto", "t", "bootstrap"], default="auto", help="auto: t below 10 seeds, then bootstrap"
-    )
 
 
 def compared(arguments: argparse.Namespace) -> "Comparison":
@@ -65,4 +62,4 @@ def compared(arguments: argparse.Namespace) -> "Comparison":
     if arguments.wandb:
         runs += load_wandb(arguments.wandb)
     metric = arguments.metric or (study.metric if study else None)
-    return compare(runs, metric, arguments.baseline or (study.baseline if study else None), arguments.interval)
+    return compare(runs, metric, arguments.baseline or (study.baseline if study else None))

@@ -10,9 +10,8 @@ BATCH = 32
 def main() -> None:
     """Write for one prompt as it comes, or for each line of a file."""
     options = _options()
-    import torch
-
     from xformer import console
+    from xformer.core import devices
     from xformer.decoding.generation import Settings, Writer
     from xformer.denormals import flush_denormals
     from xformer.run import quieten
@@ -25,7 +24,7 @@ def main() -> None:
     settings = Settings(**taken)
     prompts = [prompt] if file is None else _lines(file)
     opened = open_run(run)
-    opened.task.to("cuda" if torch.cuda.is_available() else "cpu")
+    opened.task.to(devices.default_device())
     writer = Writer(opened, settings, console.aside)
     encoded = writer.encode(prompts)
     if file is None:
@@ -59,12 +58,15 @@ def _options() -> argparse.Namespace:
 
 
 def _lines(file: Path) -> list[str]:
+    from xformer.data.utf8 import decode
     from xformer.errors import DataError
 
     try:
-        lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"--file {file} cannot be read ({error}); give a text file in UTF-8.") from error
+        content = file.read_bytes()
+    except OSError as error:
+        raise DataError(f"--file {file} cannot be read ({error.strerror}); give a text file in UTF-8.") from error
+    text = decode(content, f"--file {file}").replace("\r\n", "\n").replace("\r", "\n")
+    lines = text.removesuffix("\n").split("\n")
     if lines == [""]:
         raise DataError(f"--file {file} is empty; write a prompt in every line.")
     return lines

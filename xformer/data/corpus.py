@@ -11,6 +11,7 @@ from jaxtyping import Bool
 
 from xformer.data.sources import NAMES, load_dataset_splits
 from xformer.data.tables import Columns
+from xformer.data.utf8 import refuse_others, unmarked
 from xformer.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -65,11 +66,13 @@ def _lines(path: Path, name: str) -> Iterator[str]:
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
+                if number == 1:
+                    refuse_others(line, name)
                 try:
-                    text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                    text = line.decode("utf-8")
                 except UnicodeDecodeError as error:
                     raise DataError(f"{name} is not UTF-8 in line {number:,}: convert the file.") from error
-                yield text.removesuffix("\n").removesuffix("\r")
+                yield (unmarked(text) if number == 1 else text).removesuffix("\n").removesuffix("\r")
     except OSError as error:
         raise DataError(
             f"{name} cannot be read ({error.strerror}, seen from {Path.cwd()}): correct the path."
@@ -135,7 +138,7 @@ def _pairs(name: str, rows: Iterable[tuple[Any, ...]]) -> Iterator[Pair]:
         for key, text in zip(KEYS, row, strict=True):
             if not isinstance(text, str):
                 raise DataError(f"{name} has no text in row {number:,} of data.{key}: correct it or drop the row.")
-        yield Pair(*row)
+        yield Pair(*map(unmarked, row))
 
 
 class Part:

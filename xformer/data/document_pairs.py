@@ -129,4 +129,5 @@ class DocumentPairs(TextClassification):
         return (
             f"DocumentPairs ({self.files or self.dataset}): {sizes} pairs of {self.facts.classes} classes, "
             f"{type(self.tokenizer).__name__} of {self.tokenizer.vocabulary:,}, up to {longest} tokens each"
+            f"{self.unread}"
         )

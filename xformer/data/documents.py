@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from xformer.data.pieces import pieces
+from xformer.data.utf8 import refuse_others, unmarked
 from xformer.errors import DataError
 
 CHUNK = 1 << 20
@@ -77,6 +78,8 @@ class Files:
             with path.open("rb") as file:
                 while True:
                     chunk = file.read(CHUNK)
+                    if not read:
+                        refuse_others(chunk, f"{self.key}={path}")
                     pending = len(decoder.getstate()[0])
                     try:
                         yield decoder.decode(chunk, final=not chunk)
@@ -114,14 +117,21 @@ class Stretch:
 
 
 def document(chunks: Iterable[str]) -> Iterator[Piece]:
-    """The pieces of one document that comes in chunks."""
+    """The pieces of one document that comes in chunks, without a byte order mark."""
     before = None
-    for text in pieces(chunks):
+    for text in pieces(_without_mark(chunks)):
         if before is not None:
             yield Piece(before, False)
         before = text
     if before is not None:
         yield Piece(before, True)
+
+
+def _without_mark(chunks: Iterable[str]) -> Iterator[str]:
+    begun = False
+    for chunk in chunks:
+        yield chunk if begun else unmarked(chunk)
+        begun = begun or bool(chunk)
 
 
 def extent(documents: Documents) -> Extent:

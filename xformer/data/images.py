@@ -1,6 +1,8 @@
 """Images with a class each, from folders or a dataset; by default scikit-learn's digits."""
 
+import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -22,7 +24,7 @@ from xformer.data.pictures import Pictures, read
 from xformer.errors import ConfigError, DataError
 
 # Raise it whenever the pixels that come out change: a cache written by another version is then not found.
-VERSION = 1
+VERSION = 2
 _ABOUT = "about.json"
 _CHUNK = 1024
 Part = tuple[Pictures, Int64[np.ndarray, " rows"]]
@@ -62,7 +64,7 @@ class Images(DataModule):
     Args:
         seed: order of the training batches.
         cache: where the decoded images are kept.
-        folder: of image files; every file in a class's folder is taken for one.
+        folder: of image files; every file in a class's folder is taken for one, but for what is hidden or the system's.
         dataset: a local dataset directory, or a name on the hub. With neither, the digits of scikit-learn.
         dataset_config: of the dataset, where it has several.
         image_column: of the dataset.
@@ -145,6 +147,8 @@ class Images(DataModule):
     def _build(self, directory: Path, classes: list[str], splits: dict[str, Part]) -> None:
         image_size, channels = self.form
         shape: tuple[int, ...] | None = None
+        seen: dict[bytes, str] = {}
+        copies: Counter[str] = Counter()
         for name, (pictures, rows) in splits.items():
             with (directory / f"{name}.bin").open("wb") as file:
                 for row in rows.tolist():
@@ -156,10 +160,14 @@ class Images(DataModule):
                             f"{shape[1]} x {shape[2]}: data.image_size={min(shape[1:])} would make them equal."
                         )
                     file.write(values.tobytes())
+                    first = seen.setdefault(hashlib.sha256(values.tobytes()).digest(), name)
+                    copies[name] += first != name
             pictures.labels[rows].tofile(directory / f"{name}.labels")
         assert shape is not None
         mean, std = moments(Flat(directory / "train.bin", np.uint8).array.reshape(-1, *shape))
-        about = {"classes": classes, "shape": shape, "mean": mean, "std": std, "splits": list(splits)}
+        about: dict[str, Any] = {"classes": classes, "shape": shape, "mean": mean, "std": std, "splits": list(splits)}
+        if copies.total():
+            about["copies"] = dict(copies)
         (directory / _ABOUT).write_text(json.dumps(about), encoding="utf-8")
 
     def load(self) -> None:
@@ -178,6 +186,7 @@ class Images(DataModule):
         self.floors = {"majority class": majority(labels["train"], labels["test"])} if "test" in labels else {}
         self.fingerprint = fingerprint(entry)
         self.shape = shape
+        self.copies: dict[str, int] = {name: count for name, count in about.get("copies", {}).items() if count}
 
     def items(self, stored: Stored) -> Split:
         """A split in the form of this module's batches."""
@@ -201,9 +210,11 @@ class Images(DataModule):
         source = self.source[0] or self.source[1] or "scikit-learn's digits"
         sizes = "/".join(f"{len(split):,}" for split in self.splits.values())
         channels, height, width = self.shape
+        copies = self.copies.items()
         return (
             f"{type(self).__name__} ({source}): {sizes} images of {height} x {width} pixels, "
             f"{'grey' if channels == 1 else 'RGB'}, {len(self.classes)} classes"
+            + "".join(f"; {count:,} images of {name} stand in a split before it too" for name, count in copies)
         )
 
 

@@ -12,16 +12,20 @@ from jaxtyping import Int64
 from xformer.data.batch import ClassificationBatch
 from xformer.data.flat import Flat
 from xformer.data.tokenizer import Tokenizer
+from xformer.data.unread import Unread
+from xformer.errors import DataError
 
 SIDECAR = "tokens.json"
+_SHOWN = 40
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Texts with the number of each one's class."""
+    """Texts with the number of each one's class, and what to call each in a message."""
 
     texts: list[str]
     labels: list[int]
+    names: list[str]
 
 
 class LabelledTexts:
@@ -60,19 +64,31 @@ class LabelledTexts:
 
 
 def pack_labelled(directory: Path, splits: dict[str, Labelled], tokenizer: Tokenizer) -> None:
-    """Train the tokenizer on the texts of "train" alone and write every split's tokens, offsets and labels."""
+    """Train the tokenizer on the texts of "train" alone and write every split's tokens, offsets and labels.
+
+    Raises:
+        DataError: a text has no token: nothing could be attended to.
+    """
     tokenizer.train(splits["train"].texts)
+    unread = Unread(tokenizer)
     tokenizer.save(directory)
     dtype = np.dtype(np.uint16 if tokenizer.vocabulary <= 1 << 16 else np.uint32)
     for name, split in splits.items():
         lengths = []
         with (directory / f"{name}.tokens").open("wb") as file:
-            for text in split.texts:
+            for text, where in zip(split.texts, split.names, strict=True):
+                unread.read(name, text)
                 tokens = tokenizer.encode(text)
+                if not len(tokens):
+                    raise DataError(
+                        f"{where} has only text that the tokenizer has no token for, {text[:_SHOWN]!r}: correct the "
+                        "row, or choose another tokenizer."
+                    )
                 lengths.append(len(tokens))
                 tokens.astype(dtype).tofile(file)
         np.cumsum([0, *lengths], dtype=np.int64).tofile(directory / f"{name}.offsets")
         np.array(split.labels, dtype=np.int64).tofile(directory / f"{name}.labels")
+    unread.save(directory)
     (directory / SIDECAR).write_text(json.dumps({"dtype": dtype.name, "splits": list(splits)}), encoding="utf-8")
 
 

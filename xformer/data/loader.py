@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from xformer.core import devices
+
 
 def identity(batch: Any) -> Any:
     """Collate what `__getitems__` has already batched (a function, so that workers can pickle it)."""
@@ -27,7 +29,7 @@ class Loader(DataLoader[Any]):
             batch_sampler=batches,
             num_workers=num_workers,
             collate_fn=identity,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=devices.available(),
             persistent_workers=num_workers > 0,
             generator=torch.Generator().manual_seed(seed),
         )

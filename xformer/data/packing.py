@@ -11,6 +11,7 @@ from xformer.data.batch import IGNORED, LanguageModelingBatch
 from xformer.data.documents import Documents
 from xformer.data.flat import Flat
 from xformer.data.tokenizer import Tokenizer
+from xformer.data.unread import Unread
 
 SIDECAR = "tokens.json"
 
@@ -80,20 +81,21 @@ def pack(directory: Path, splits: Mapping[str, Documents], tokenizer: Tokenizer)
     """Train the tokenizer on "train" alone and write each split as one flat file.
 
     A sidecar says what the numbers are, and how many bytes of text the tokens of each split stand for, the first token
-    aside: the first of a split is never predicted.
+    aside: the first of a split is never predicted. What the tokenizer leaves unread is not among them.
     """
     tokenizer.train(Words(splits["train"]))
     tokenizer.save(directory)
     dtype = np.dtype(np.uint16 if tokenizer.vocabulary <= 1 << 16 else np.uint32)
     end = [] if tokenizer.end_of_text is None else [tokenizer.end_of_text]
-    sizes = {}
+    sizes, unread = {}, Unread(tokenizer)
     for name, documents in splits.items():
         size = 0
         with (directory / f"{name}.bin").open("wb") as file:
             for text, last in documents:
-                size += len(text.encode("utf-8")) - (tokenizer.head(text) if file.tell() == 0 else 0)
+                size += unread.read(name, text) - (tokenizer.head(text) if file.tell() == 0 else 0)
                 np.append(tokenizer.encode(text), end if last else []).astype(dtype).tofile(file)
         sizes[name] = size
+    unread.save(directory)
     sidecar = {"dtype": dtype.name, "vocabulary": tokenizer.vocabulary, "splits": sizes}
     (directory / SIDECAR).write_text(json.dumps(sidecar), encoding="utf-8")
 

@@ -16,10 +16,11 @@ from xformer.data.pairs import Pairs
 from xformer.data.tables import Files, read_tables
 from xformer.data.tokenizer import Tokenizer
 from xformer.data.translations import Translations, pack_pairs
+from xformer.data.unread import remark
 from xformer.errors import ConfigError, DataError
 
 # Raise it whenever the packing changes: a cache written by another version is then not found.
-VERSION = 2
+VERSION = 3
 
 
 class ParallelText(Pairs):
@@ -165,6 +166,7 @@ class ParallelText(Pairs):
             )
         self.splits = {**self.pairs}
         self.floors: dict[str, float] = {}
+        self.unread = remark(entry)
         self.fingerprint = digest(fingerprint(entry), self.max_length)
 
     def encode(self, text: str) -> Int64[np.ndarray, " tokens"]:
@@ -198,5 +200,5 @@ class ParallelText(Pairs):
         source = self._source().partition("=")[2]
         return (
             f"ParallelText ({source}): {sizes} pairs of at most {self.max_length} {kind}; {left_out:,} training pairs "
-            f"left out as longer or empty, {sum(cut):,} others cut"
+            f"left out as longer or empty, {sum(cut):,} others cut{self.unread}"
         )

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _EIGHT_BITS = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"}
 _LISTED = 12
+_SYSTEM = {"__macosx", "__pycache__", "@eadir", "$recycle.bin", "system volume information", "lost+found", "thumbs.db",
+           "ehthumbs.db", "desktop.ini", "icon\r"}  # fmt: skip
+"""Names, in lower case, of what systems leave in folders of images."""
 
 
 class Pictures(ABC):
@@ -142,22 +145,32 @@ def _read_folder(folder: str) -> tuple[list[str], dict[str, Pictures]]:
             parts[split] = own
     if "train" not in parts:
         parts = {"train": root}
-    classes = [path.name for path in _folders(parts["train"])]
+    classes = [path.name for path in _entries(parts["train"]) if path.is_dir()]
     if len(classes) < 2:
         raise DataError(
             f"data.folder={folder} has {len(classes)} class folders in {parts['train']}: put the images of each class "
             "into a folder of its name there, at least two."
         )
-    return classes, {split: _read_classes(part, classes) for split, part in parts.items()}
+    found = {split: _read_classes(part, classes) for split, part in parts.items()}
+    counts = np.bincount(found["train"].labels, minlength=len(classes))
+    if not counts.all():
+        empty = [name for name, count in zip(classes, counts, strict=True) if not count]
+        raise DataError(
+            f"{parts['train'] / empty[0]} holds no image, and a class cannot be learned from none: put some there, or "
+            f"remove the {'folders of ' + _listed(empty) if len(empty) > 1 else 'folder'}."
+        )
+    return classes, dict(found)
 
 
 def _read_classes(part: Path, classes: list[str]) -> Files:
     paths: list[Path] = []
     labels: list[int] = []
-    for own in _folders(part):
+    for own in _entries(part):
+        if not own.is_dir():
+            continue
         if own.name not in classes:
             raise DataError(f"{own} is a label outside of the training images' classes ({_listed(classes)}): move it.")
-        found = sorted(path for path in own.rglob("*") if path.is_file() and not path.name.startswith("."))
+        found = _files(own)
         paths += found
         labels += [classes.index(own.name)] * len(found)
     if not paths:
@@ -165,8 +178,16 @@ def _read_classes(part: Path, classes: list[str]) -> Files:
     return Files(paths, labels)
 
 
-def _folders(part: Path) -> list[Path]:
-    return sorted(path for path in part.iterdir() if path.is_dir() and not path.name.startswith("."))
+def _entries(folder: Path) -> list[Path]:
+    """What a person put into a folder, by name: not what is hidden, and not what the system did."""
+    return sorted(p for p in folder.iterdir() if not p.name.startswith(".") and p.name.lower() not in _SYSTEM)
+
+
+def _files(folder: Path) -> list[Path]:
+    """All files in a folder and those below it, by name."""
+    within = [path for path in _entries(folder) if not (path.is_dir() and path.is_symlink())]  # which may lead back
+    below = [_files(path) if path.is_dir() else [path] * path.is_file() for path in within]
+    return sorted(path for paths in below for path in paths)
 
 
 def _read_dataset(

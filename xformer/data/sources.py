@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from xformer.data.documents import Documents, Files, Piece, Texts, document
 from xformer.data.prose import prose
+from xformer.data.utf8 import unmarked
 from xformer.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def read_dataset(
 def _text_files(path: Path) -> dict[str, list[Path]]:
     """The text files of a directory by the split that their names tell."""
     found: dict[str, list[Path]] = {}
-    for file in sorted(file for file in path.iterdir() if file.suffix in TEXT_FILES):
+    for file in sorted(p for p in path.iterdir() if p.suffix in TEXT_FILES and not p.name.startswith(".")):
         words = file.stem.lower().replace("-", ".").replace("_", ".").split(".")
         for split, names in NAMES.items():
             if not {*names}.isdisjoint(words):
@@ -179,6 +180,7 @@ class Rows:
 
 
 def _line(text: str) -> str:
+    text = unmarked(text)  # which any of a dataset's files may begin with
     return text if text.endswith("\n") else text + "\n"
 
 

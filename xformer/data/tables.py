@@ -1,5 +1,6 @@
 """Tables by split and column: csv, tsv, json and parquet files, or a dataset on disk or on the hub."""
 
+import codecs
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -8,6 +9,7 @@ from typing import Any
 
 from xformer.data.hold_out import deal
 from xformer.data.sources import NAMES, expand, load_dataset_splits
+from xformer.data.utf8 import decode, unmarked
 from xformer.errors import ConfigError, DataError
 
 Files = str | list[str] | dict[str, str]
@@ -136,6 +138,7 @@ def _read(path: Path, columns: Mapping[str, str], column_names: list[str] | None
 def _pick(table: Any, source: str, columns: Mapping[str, str]) -> Columns:
     while any(_is_struct(field.type) for field in table.schema):
         table = table.flatten()
+    table = table.rename_columns([unmarked(name) for name in table.column_names])
     for key, column in columns.items():
         if table.column_names.count(column) != 1:
             problem = "is twice" if column in table.column_names else "is not"
@@ -146,7 +149,11 @@ def _pick(table: Any, source: str, columns: Mapping[str, str]) -> Columns:
             )
     if not table.num_rows:
         raise DataError(f"{source} has no row: give a source with rows.")
-    return {key: table.column(column).to_pylist() for key, column in columns.items()}
+    return {key: [*map(_unmarked, table.column(column).to_pylist())] for key, column in columns.items()}
+
+
+def _unmarked(value: Any) -> Any:
+    return unmarked(value) if isinstance(value, str) else value
 
 
 def _is_struct(kind: Any) -> bool:
@@ -159,7 +166,8 @@ def _separated(path: Path, content: bytes, column_names: list[str] | None, *, de
     import pyarrow as pa
     from pyarrow import csv
 
-    _check_utf8(path, content)
+    decode(content, f"data.files={path}")
+    content = content.removeprefix(codecs.BOM_UTF8)
     ragged: list[Any] = []
 
     def keep(row: Any) -> str:
@@ -209,7 +217,7 @@ def _json(path: Path, content: bytes, column_names: list[str] | None) -> Any:
     """A list of objects, or an object a line; rows need the first one's keys."""
     import pyarrow as pa
 
-    text = _check_utf8(path, content)
+    text = decode(content, f"data.files={path}")
     try:
         rows = json.loads(text) if text.lstrip().startswith("[") else list(_lines(text))
     except (ValueError, RecursionError) as error:
@@ -244,13 +252,6 @@ def _parquet(path: Path, content: bytes, column_names: list[str] | None) -> Any:
         return parquet.read_table(pa.BufferReader(content))
     except (pa.ArrowInvalid, OSError) as error:
         raise _damaged(path, error) from error
-
-
-def _check_utf8(path: Path, content: bytes) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"data.files={path} is not UTF-8 at byte {error.start:,}: convert the file.") from error
 
 
 def _damaged(path: Path, error: Exception) -> DataError:

@@ -21,10 +21,11 @@ from xformer.data.packing import Blocks, Windows, pack, tokens_per_byte, unpack
 from xformer.data.sampler import Draws, EvaluationBatches, Order, share_of
 from xformer.data.sources import read
 from xformer.data.tokenizer import Tokenizer
+from xformer.data.unread import remark
 from xformer.errors import ConfigError, DataError
 
 # Raise it whenever the packing changes: a cache written by another version is then not found.
-VERSION = 2
+VERSION = 3
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -169,6 +170,7 @@ class Text(DataModule):
             test_lengths=list(self.test_blocks),
             tokens_per_byte=tokens_per_byte(entry),
         )
+        self.unread = remark(entry)
         self.floors = {}
         if "test" in flat:
             self.floors["unigram"] = unigram(flat["train"], flat["test"], self.tokenizer.vocabulary)
@@ -219,7 +221,8 @@ class Text(DataModule):
         """Source, sizes of the splits and tokenizer."""
         sizes = "/".join(f"{size:,}" for size in self.tokens.values())
         kind = self.tokenizer.kind
-        return f"Text ({self._source()}): {sizes} {kind} tokens of {self.facts.vocabulary:,}, blocks of {self.block}"
+        blocks = f"{sizes} {kind} tokens of {self.facts.vocabulary:,}, blocks of {self.block}"
+        return f"Text ({self._source()}): {blocks}{self.unread}"
 
     def _source(self) -> str:
         return str(self.files or self.dataset or "Python's own prose")

@@ -22,11 +22,14 @@ from xformer.data.labelled_texts import Labelled, LabelledTexts, pack_labelled, 
 from xformer.data.sampler import Order
 from xformer.data.tables import Columns, Files, hold_out, read_tables
 from xformer.data.tokenizer import Tokenizer
+from xformer.data.unread import remark
 from xformer.errors import ConfigError, DataError
 
 # Raise it whenever the packing changes: a cache written by another version is then not found.
-VERSION = 1
+VERSION = 2
 _LISTED = 12
+_ROW = "row"
+"""The column that says which row of its source a row was."""
 
 
 class TextClassification(DataModule):
@@ -121,7 +124,7 @@ class TextClassification(DataModule):
     def _read(self) -> dict[str, Columns]:
         """The tables, every label as text."""
         if self.files is None and self.dataset is None:
-            return {"train": chapters()}
+            return {"train": _numbered("train", chapters())}
         tables = read_tables(self.files, self.dataset, self.dataset_config, self.columns, self.column_names)
         for split, table in tables.items():
             for column in self.text_keys:
@@ -131,7 +134,7 @@ class TextClassification(DataModule):
             table["label_column"] = [
                 self._label(label, f"row {row} of {split}") for row, label in enumerate(table["label_column"], start=1)
             ]
-        return tables
+        return {split: _numbered(split, table) for split, table in tables.items()}
 
     def _label(self, value: Any, where: str) -> str:
         if (not isinstance(value, str) or not value.strip()) and not isinstance(value, int):
@@ -162,7 +165,8 @@ class TextClassification(DataModule):
                 )
         items = zip(*(table[key] for key in self.text_keys), strict=True)
         labels = [numbers[label] for label in table["label_column"] for _ in self.text_keys]
-        return Labelled([text for item in items for text in item], labels)
+        names = [f"data.{key}={self.columns[key]}, {row}," for row in table[_ROW] for key in self.text_keys]
+        return Labelled([text for item in items for text in item], labels, names)
 
     def load(self) -> None:
         """Map the tokens into memory."""
@@ -182,7 +186,7 @@ class TextClassification(DataModule):
         )
         test = self.parts.get("test")
         self.floors = {} if test is None else {"majority class": majority(train, test.labels)}
-        self.fingerprint = fingerprint(entry)
+        self.unread, self.fingerprint = remark(entry), fingerprint(entry)
 
     def order(self) -> Order:
         """Each text once or, where it is asked for, each class equally often."""
@@ -192,11 +196,14 @@ class TextClassification(DataModule):
         """Ids of a text, without what is beyond `max_length`.
 
         Raises:
-            DataError: the text is empty.
+            DataError: the text is empty, or the tokenizer has no token for it.
         """
         if not text.strip():
             raise DataError("An empty text has no class: give at least one word.")
-        return self.tokenizer.encode(text)[: self.max_length]
+        ids = self.tokenizer.encode(text)[: self.max_length]
+        if not len(ids):
+            raise DataError(f"{text[:40]!r} has no token that the model can read: give at least one word that it can.")
+        return ids
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text, without padding."""
@@ -221,8 +228,12 @@ class TextClassification(DataModule):
         return (
             f"TextClassification ({source}): {sizes} texts of {self.facts.classes} classes, "
             f"{type(self.tokenizer).__name__} of {self.tokenizer.vocabulary:,}, {lengths.min()} to {lengths.max()} "
-            f"tokens, {lengths.mean():.0f} on average"
+            f"tokens, {lengths.mean():.0f} on average{self.unread}"
         )
+
+
+def _numbered(split: str, table: Columns) -> Columns:
+    return table | {_ROW: [f"row {row} of {split}" for row, _ in enumerate(table["label_column"], start=1)]}
 
 
 def _ordered(names: set[str]) -> list[str]:

@@ -45,6 +45,10 @@ class Tokenizer(ABC):
     def head(self, text: str) -> int:
         """Bytes, in UTF-8, of what the first token of a text that is not empty stands for."""
 
+    def unread(self, text: str) -> int:
+        """Bytes, in UTF-8, of what no token of a text stands for, whitespace aside; 0 unless a tokenizer drops any."""
+        return 0
+
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids; `end_of_text` decodes to nothing."""

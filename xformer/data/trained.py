@@ -45,6 +45,10 @@ class Trained(Tokenizer):
         """Bytes of what the first token of a text stands for."""
         return self.tokenizer.head(text)
 
+    def unread(self, text: str) -> int:
+        """Bytes of what no token of a text stands for."""
+        return self.tokenizer.unread(text)
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids."""
         return self.tokenizer.decode(ids)

@@ -14,6 +14,7 @@ from xformer.data.facts import Facts
 from xformer.data.pairs import pad_pairs
 from xformer.data.ragged import Ragged, write
 from xformer.data.tokenizer import Tokenizer
+from xformer.data.unread import Unread
 
 SIDES = ("source", "target")
 
@@ -25,12 +26,19 @@ def pack_pairs(directory: Path, splits: Mapping[str, Corpus], tokenizer: Tokeniz
     """
     tokenizer.train(text for pair in splits["train"] for text in pair)
     tokenizer.save(directory)
+    unread = Unread(tokenizer)
     for split, corpus in splits.items():
         for side in SIDES:
-            rows = (tokenizer.encode(getattr(pair, side)) for pair in corpus)
+            rows = (_encoded(tokenizer, unread, split, getattr(pair, side)) for pair in corpus)
             write(directory / f"{split}.{side}", rows, _width(tokenizer))
         if split != "train":
             write(directory / f"{split}.reference", _bytes(corpus), np.uint8)
+    unread.save(directory)
+
+
+def _encoded(tokenizer: Tokenizer, unread: Unread, split: str, text: str) -> NDArray[Any]:
+    unread.read(split, text)
+    return tokenizer.encode(text)
 
 
 def _bytes(corpus: Corpus) -> Iterator[NDArray[Any]]:

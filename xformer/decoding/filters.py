@@ -19,6 +19,8 @@ Filter = Callable[[Tensor, Prefixes], Tensor]
 
 LOWEST = 1e-3
 """Logits divided by less may overflow; at this temperature sampling is as good as greedy."""
+ROUNDING = 1e-5
+"""How closely float32 logits up to 100 tell a sum of probabilities, as a share of it."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,9 @@ class TopK:
 class TopP:
     """Keeps the fewest most likely tokens whose probabilities add up to p at least (Holtzman et al. 2020, nucleus).
 
+    Of equally likely ones at the border, those with the lower ids. A sum within 1e-5 of p has reached it: the last bit
+    of a float32 logit leaves so much open.
+
     Raises:
         ConfigError: p is not in (0, 1].
     """
@@ -107,7 +112,8 @@ class TopP:
         if self.p == 1:
             return logits  # which rounding would cut off the ends of
         sorted_logits, order = logits.sort(dim=-1, descending=True, stable=True)
-        probabilities = sorted_logits.softmax(-1)
+        reached = sorted_logits.double().softmax(-1).cumsum(-1) >= self.p * (1 - ROUNDING)
         # A token stays while those before it have not reached p; the first always does.
-        gone = (probabilities.cumsum(-1) - probabilities) >= self.p
+        gone = reached.roll(1, dims=-1)
+        gone[:, 0] = False
         return logits.masked_fill(gone.scatter(1, order, gone), float("-inf"))

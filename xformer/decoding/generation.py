@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from xformer.configuration import CONF, groups, target
+from xformer.data.utf8 import unmarked
 from xformer.decoding.beam import beam_search
 from xformer.decoding.choice import Choice, Sampling, most_likely
 from xformer.decoding.filters import Filter, RepetitionPenalty, Temperature, TopK, TopP
@@ -129,7 +130,7 @@ class Writer:
             DataError: naming the first prompt that it cannot read.
         """
         encoded = []
-        for prompt in prompts:
+        for prompt in map(unmarked, prompts):
             shown, longest = _short(prompt), self.task.longest_prompt
             ids = torch.from_numpy(self.data.encode(prompt)).to(self.run.task.device)
             if longest is not None and len(ids) > longest:

@@ -6,16 +6,18 @@ are only ever appended, a name logged once costs one row, and a run that is kill
 """
 
 import csv
+import io
 import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from xformer.errors import DataError
+from xformer.record.storage import naming, replacing
 
 FILE = "metrics.csv"
 
@@ -45,11 +47,16 @@ class MetricsCSV(Logger):
 
     Each call has reached the operating system when it returns, and the disk when the run ends. The names `epoch` and
     `tokens` become columns, not rows.
+
+    Attributes:
+        path: The table.
+        rows: How many it has.
     """
 
     def __init__(self, directory: Path):
         super().__init__()
         self.path = directory / FILE
+        self.rows = 0
         self._epoch = 0
         self._tokens: int | None = None
         self._started = time.monotonic()
@@ -65,18 +72,19 @@ class MetricsCSV(Logger):
         return None
 
     @rank_zero_only
-    def start_at(self, step: int) -> None:
-        """Go on from optimiser step `step`: rows of that step and later are dropped, for they will be logged again.
+    def start_at(self, step: int, rows: int | None = None) -> None:
+        """Go on from optimiser step `step`: what was logged after it is dropped, for it will be logged again.
 
         Args:
             step: Optimiser steps done, 0 for a run from the start.
+            rows: How many rows there were then; None where that is not known, to keep those of the steps before.
         """
-        kept = [row for row in read_metrics(self.path) if row.step < step] if self.path.exists() else []
-        staged = self.path.with_suffix(".tmp")
+        found = read_metrics(self.path) if self.path.exists() else []
+        kept = [row for row in found if row.step < step] if rows is None else found[:rows]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with staged.open("w", newline="", encoding="utf-8") as stream:
-            _write(stream, kept, header=True)
-        os.replace(staged, self.path)
+        with replacing(self.path) as file:
+            file.write(_text(kept, header=True).encode())
+        self.rows = len(kept)
         last = kept[-1] if kept else Observation(0, 0, None, 0.0, "", 0.0)
         self._epoch, self._tokens = last.epoch, last.tokens
         self._started = time.monotonic() - last.seconds
@@ -93,8 +101,9 @@ class MetricsCSV(Logger):
             Observation(step or 0, self._epoch, self._tokens, seconds, name, value) for name, value in values.items()
         ]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", newline="", encoding="utf-8") as stream:
-            _write(stream, rows, header=stream.tell() == 0)
+        with naming(self.path), self.path.open("a", newline="", encoding="utf-8") as stream:
+            stream.write(_text(rows, header=stream.tell() == 0))
+        self.rows += len(rows)
 
     @rank_zero_only
     def log_hyperparams(self, params: Any = None, *args: Any, **kwargs: Any) -> None:
@@ -146,12 +155,14 @@ def series(rows: list[Observation]) -> dict[str, list[tuple[int, float]]]:
     return curves
 
 
-def _write(stream: TextIO, rows: list[Observation], *, header: bool) -> None:
+def _text(rows: list[Observation], *, header: bool) -> str:
+    stream = io.StringIO()
     writer = csv.writer(stream)
     if header:
         writer.writerow(Observation._fields)
     for row in rows:
         writer.writerow([row.step, row.epoch, row.tokens, f"{row.seconds:.3f}", row.metric, row.value])
+    return stream.getvalue()
 
 
 def _observation(step: str, epoch: str, tokens: str, seconds: str, metric: str, value: str) -> Observation:

@@ -3,16 +3,18 @@
 import json
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from xformer.errors import RunError
-from xformer.record.summary import Summary, strict
+from xformer.errors import ConfigError, RunError
+from xformer.record.redact import redact
+from xformer.record.summary import Summary, stored
 
 Mode = Literal["auto", "online", "offline", "disabled"]
 
@@ -22,6 +24,16 @@ RECORD = "xformer"
 _LONGEST_TAG, _LONGEST_NAME = 64, 128  # the service refuses longer ones
 _INIT_SECONDS = 30.0
 _OLD_NAMES = {"dryrun": "offline", "run": "online"}
+
+
+class RunLogger(WandbLogger):
+    """Lightning's logger, with the optimiser step as W&B's own: so a run that was resumed goes on where it was."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log a row; W&B joins those of one step, and leaves out those of a step that it has gone past."""
+        at = {} if step is None else {"trainer/global_step": step}
+        self.experiment.log({**metrics, **at}, step=step)
 
 
 def wandb_logger(
@@ -37,6 +49,8 @@ def wandb_logger(
 ) -> WandbLogger:
     """Start a run and the logger that writes to it; both belong to this job alone and end with `finish`.
 
+    A run that is continued in its directory is continued on W&B: it keeps its id, and its curve goes on.
+
     Every history row of training and validation holds `tokens` beside `trainer/global_step`, so a chart can take
     either as its x-axis; the step is the default. Checkpoints are not uploaded.
 
@@ -51,10 +65,13 @@ def wandb_logger(
         mode: `auto` is online if a key is configured, else offline. The variable WANDB_MODE wins over this option.
 
     Raises:
+        ConfigError: The package is not installed.
         RunError: The key is malformed, or `online` was asked for and the service cannot be reached.
     """
     if getattr(rank_zero_only, "rank", 0) != 0:
         return WandbLogger(name=name, project=project, save_dir=directory)
+    if find_spec("wandb") is None:
+        raise ConfigError("logger=wandb needs the package wandb, which is not installed; logger=csv does without it.")
     import wandb
 
     chosen = effective_mode(mode)
@@ -62,30 +79,56 @@ def wandb_logger(
         "dir": directory,
         # W&B turns 1.0 into 1, and a sweep's parameter `attention` takes the place of the node of that name: the text
         # is what can be run again, and the nodes are there to be looked at and filtered by.
-        "config": {**config, RECORD: {"config": json.dumps(config), "directory": str(directory)}},
-        "name": name[:_LONGEST_NAME],
+        "config": {**config, RECORD: {"config": json.dumps(config), "directory": redact(str(directory))}},
+        "name": redact(name)[:_LONGEST_NAME],
         "project": project,
         "entity": entity,
-        "group": group or choices.get("experiment"),
+        "group": redact(group or choices.get("experiment")),
         "job_type": "train",
-        "tags": tags(choices),
+        "tags": redact(tags(choices)),
+        "id": run_id(directory),
         # Without this, the second job of a sweep would log into the first one's run.
         "reinit": "finish_previous",
         "settings": wandb.Settings(silent=True, console="off", init_timeout=_INIT_SECONDS),
     }
     try:
-        run = wandb.init(mode=chosen, **start)
+        run = _start(chosen, start)
     except wandb.errors.Error as error:
         if chosen != "online" or mode == "online" or "WANDB_MODE" in os.environ:
             raise RunError(
                 f"Weights & Biases did not start ({error}); logger.wandb.mode=offline runs without it."
             ) from error
         print("Weights & Biases cannot be reached: this run is logged offline.", flush=True)
-        run = wandb.init(mode="offline", **start)
+        run = _start("offline", start)
     run.define_metric("trainer/global_step")
     run.define_metric("tokens")
     run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-    return WandbLogger(name=name, project=project, save_dir=directory, experiment=run, log_model=False)
+    return RunLogger(name=name, project=project, save_dir=directory, experiment=run, log_model=False)
+
+
+def _start(mode: Literal["online", "offline", "disabled"], options: dict[str, Any]) -> Any:
+    import wandb
+
+    with _redacted_arguments():  # and offline, where there is nobody to ask, `resume` is but a warning
+        return wandb.init(mode=mode, resume="allow" if mode == "online" and options["id"] else None, **options)
+
+
+def run_id(directory: Path) -> str | None:
+    """The id that a run directory's earlier processes logged under; None where there were none."""
+    files = directory.glob("wandb/*run-*/run-*.wandb")
+    earlier = min(files, key=lambda file: file.parent.name.rpartition("run-")[2], default=None)
+    return earlier.stem.removeprefix("run-") if earlier else None
+
+
+@contextmanager
+def _redacted_arguments() -> Iterator[None]:
+    """The command line without secrets, while W&B takes it down."""
+    typed = sys.argv
+    sys.argv = redact(typed)
+    try:
+        yield
+    finally:
+        sys.argv = typed
 
 
 def effective_mode(mode: Mode) -> Literal["online", "offline", "disabled"]:
@@ -130,9 +173,9 @@ def begin(summary: Summary) -> None:
     """
     if (run := _open()) is not None:
         known = {
-            key: value for key, value in asdict(summary).items() if value not in (None, {}, []) and key != "status"
+            key: value for key, value in stored(summary).items() if value not in (None, {}, []) and key != "status"
         }
-        run.config.update({RECORD: {**run.config.get(RECORD, {}), **strict(known)}}, allow_val_change=True)
+        run.config.update({RECORD: {**run.config.get(RECORD, {}), **known}}, allow_val_change=True)
 
 
 def finish(exit_code: int, summary: Summary | None = None) -> None:
@@ -144,7 +187,7 @@ def finish(exit_code: int, summary: Summary | None = None) -> None:
     """
     if (run := _open()) is not None:
         if summary is not None:
-            run.summary.update({RECORD: strict(asdict(summary))})
+            run.summary.update({RECORD: stored(summary)})
         run.finish(exit_code=exit_code)
 
 

@@ -2,8 +2,9 @@ r"""The entropy of what each head reads: 0 where every query reads one token, lo
 
     H = mean over queries i of  - sum_j w_ij log w_ij        in nats
 
-The weights are exact for every variant, those included that never write them out (`xformer.analysis.attention_maps`).
-Linformer's are no distribution, since F mixes the values with signs: it has no entropy over tokens, and none is logged.
+The weights are measured, those included that a variant never writes out (`xformer.analysis.attention_maps`).
+Linformer's are no distribution, since F mixes the values with signs: it has no entropy over tokens, and none is logged;
+nor is one where weights times values are not the layer's output.
 
 Time O(n^2 + n / d passes of the variant) for each layer and example, memory O(n^2).
 """

@@ -5,8 +5,9 @@ r"""How far each head reads, in tokens.
 
 with p the positions. The first is the mean attention distance of Dosovitskiy et al. 2021 (appendix D.7, figure 11); it
 moves with a little weight far away, which the second leaves out. Both are at most the window of local attention. The
-weights are exact for every variant (`xformer.analysis.attention_maps`); where entries may be negative (Linformer), w is
-their share of the row's absolute sum. Cross-attention has neither number: positions of two sequences have no distance.
+weights are measured (`xformer.analysis.attention_maps`), and neither number is logged where weights times values are
+not the layer's output; where entries may be negative (Linformer), w is their share of the row's absolute sum.
+Cross-attention has neither number: positions of two sequences have no distance.
 
 Time O(n^2 log n + n / d passes of the variant) for each layer and example, memory O(n^2).
 """
@@ -42,7 +43,10 @@ class EffectiveContext(AttentionProbe):
 
     def measure_call(self, call: AttentionCall) -> Mapping[str, Tensor]:
         """The two numbers of each head."""
-        weights, distances = map_of(call).weights.abs(), call.mask.distances().abs()
+        found, distances = map_of(call), call.mask.distances().abs()
+        if not found.exact:
+            return {}
+        weights = found.weights.abs()
         return {
             "attention_distance": attention_distance(weights, distances),
             "effective_context": effective_context(weights, distances, self.share),

@@ -2,9 +2,10 @@
 
 import contextlib
 import sys
+from itertools import zip_longest
 from pathlib import Path
 
-import torch
+from xformer.core import devices
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
@@ -18,17 +19,19 @@ class PeakMemory:
     Where the system cannot reset its high-water mark (anything but Linux), the peak is that of the whole process.
     """
 
+    def __init__(self) -> None:
+        self._held: list[int] = []
+
     def reset(self) -> None:
         """Forget the peak so far."""
-        for device in range(torch.cuda.device_count()):
-            torch.cuda.reset_peak_memory_stats(device)
+        self._held = devices.reset_peak_memory()
         with contextlib.suppress(OSError):
             _CLEAR.write_text(_RESET_HIGH_WATER_MARK, encoding="ascii")
 
     def bytes(self) -> int:
-        """The peak in bytes: of the fullest CUDA device that was used, else of the resident set."""
-        allocated = [torch.cuda.max_memory_allocated(device) for device in range(torch.cuda.device_count())]
-        return max(allocated, default=0) or _resident_peak()
+        """The peak in bytes: of the fullest CUDA device that was used since, else of the resident set."""
+        grown = (peak for peak, held in zip_longest(devices.peak_memory(), self._held, fillvalue=0) if peak > held)
+        return max(grown, default=0) or _resident_peak()
 
 
 def _resident_peak() -> int:

@@ -10,6 +10,8 @@ from typing import TypedDict
 
 import torch
 
+from xformer.core import devices
+
 PACKAGES = {
     "xformer": "xformer-lab",
     "torch": "torch",
@@ -77,14 +79,13 @@ def package_versions() -> dict[str, str]:
 
 def hardware() -> Hardware:
     """The processor, the cores this process may use, the memory and the accelerators."""
-    devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "cpu": _cpu_model(),
         "cores": _usable_cores(),
         "memory_bytes": _memory_bytes(),
         "platform": platform.platform(),
         "torch_threads": torch.get_num_threads(),
-        "cuda": devices,
+        "cuda": devices.names(),
     }
 
 

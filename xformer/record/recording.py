@@ -1,5 +1,7 @@
-"""Keeps a run's summary whatever happens, and writes it at the end."""
+"""A run's own record of itself: a summary from the moment the run has its directory, whatever happens then."""
 
+import logging
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,23 +9,81 @@ from pathlib import Path
 
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from xformer import console
-from xformer.errors import IncompatibleError, XformerError
+from xformer import checkpoints, console
+from xformer.errors import IncompatibleError, Interrupted, XformerError
 from xformer.job import Job
 from xformer.launch import is_main_process
 from xformer.logging.wandb import finish
+from xformer.record.lock import RunLock, is_empty
 from xformer.record.memory import PeakMemory
 from xformer.record.provenance import git_state, hardware, package_versions
+from xformer.record.redact import RedactingFormatter
 from xformer.record.summary import Summary, write_summary
 
-SIGTERM_EXIT = 143
+LOG_FILE = "train.log"
+_LOG_FORMAT = "[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"
+
+
+class Record:
+    """A run's summary, and the right to write it into a directory; processes but the first have no such right.
+
+    Args:
+        job: the run.
+
+    Attributes:
+        summary: to be filled.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.summary = Summary("failed", choices=job.choices, overrides=job.overrides, seed=job.config.get("seed"))
+        self.summary.started_in = str(Path.cwd())
+        self._directory = job.directory
+        self._lock = RunLock(job.directory)
+        self._log: logging.Handler | None = None
+
+    def acquire(self) -> None:
+        """Keep other processes out of the directory; nothing that is there is changed.
+
+        Raises:
+            RunError: another process has it.
+        """
+        if is_main_process():
+            self._lock.acquire()
+
+    def claim(self) -> None:
+        """Make the directory this run's: from here on it says so, and it is written to.
+
+        Raises:
+            RunError: another process has it, or it cannot be written.
+        """
+        if not is_main_process():
+            return
+        self._lock.claim()
+        if self._log is None:
+            self._log = logging.FileHandler(self._directory / LOG_FILE, encoding="utf-8", delay=True)
+            self._log.setFormatter(RedactingFormatter(_LOG_FORMAT))
+            logging.getLogger().addHandler(self._log)
+        self.summary.status = "running"
+        write_summary(self._directory, self.summary)
+
+    def close(self) -> None:
+        """Write how it ended; what was refused before it had the directory is told only where there is nothing else."""
+        if self._log is not None:
+            logging.getLogger().removeHandler(self._log)
+            self._log.close()
+        try:
+            if is_main_process() and (self._lock.claimed or is_empty(self._directory)):
+                write_summary(self._directory, self.summary)
+        finally:
+            self._lock.release()
 
 
 @contextmanager
-def recording(job: Job) -> Iterator[Summary]:
-    """Yield a summary to fill; leaving the block writes it and ends the loggers with the right exit code.
+def recording(job: Job) -> Iterator[Record]:
+    """Yield a record to fill; leaving the block closes it and ends the loggers with the right exit code.
 
-    A combination that is refused ends as `skipped` where `on_incompatible=skip`, and every other error as `failed`.
+    A combination that is refused ends as `skipped` where `on_incompatible=skip`, what a signal stopped as
+    `interrupted`, and every other error as `failed`.
 
     Raises:
         Exception: whatever the block raised, but for a skipped combination.
@@ -31,35 +91,57 @@ def recording(job: Job) -> Iterator[Summary]:
     """
     started, memory, exit_code = time.perf_counter(), PeakMemory(), 1
     memory.reset()
-    summary = Summary(status="failed", choices=job.choices, overrides=job.overrides, seed=job.config.get("seed"))
+    record = Record(job)
+    summary = record.summary
     summary.git, summary.versions = dict(git_state(Path(__file__).parent)), package_versions()
     summary.hardware = dict(hardware())
     try:
-        yield summary
+        yield record
         summary.status, exit_code = "finished", 0
     except IncompatibleError as error:
-        summary.error = str(error)
+        summary.status, summary.error = "failed", str(error)
         if job.config.get("on_incompatible") != "skip":
             _tell(error, job)
             raise
         summary.status, exit_code = "skipped", 0
         console.note(f"Skipped: {error}")
     except XformerError as error:
-        summary.error = str(error)
+        summary.status, summary.error = "failed", str(error)
         _tell(error, job)
         raise
-    except SIGTERMException as error:
-        summary.error = "Stopped by SIGTERM."
-        raise SystemExit(SIGTERM_EXIT) from error
     except BaseException as error:
-        summary.error = f"{type(error).__name__}: {error}"
+        stopped = interruption(error)
+        summary.status = "failed" if stopped is None else "interrupted"
+        summary.error = f"{type(error).__name__}: {error}" if stopped is None else str(stopped)
+        if stopped is not None and is_main_process():
+            console.note(_farewell(stopped, job))
+        if isinstance(error, SIGTERMException):
+            raise stopped from error  # type: ignore[misc]
         raise
     finally:
         summary.peak_memory_bytes = memory.bytes()
         summary.wall_seconds = (summary.wall_seconds or 0.0) + time.perf_counter() - started
-        if is_main_process():
-            write_summary(job.directory, summary)
+        record.close()
         finish(exit_code, summary)
+
+
+def _farewell(stopped: Interrupted, job: Job) -> str:
+    """How it goes on from here."""
+    newest = next(iter(checkpoints.found(job.directory)), None)
+    if newest is None:
+        return f"{stopped} Nothing was saved yet."
+    return f"{stopped} Saved; continue with: python train.py resume={job.directory}"
+
+
+def interruption(error: BaseException | None) -> Interrupted | None:
+    """The signal that an error stands for; Lightning makes of Ctrl-C an exit whose context it is."""
+    if isinstance(error, Interrupted):
+        return error
+    if isinstance(error, SIGTERMException):
+        return Interrupted(signal.SIGTERM)
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted(signal.SIGINT)
+    return interruption(error.__context__) if isinstance(error, SystemExit) else None
 
 
 def _tell(error: XformerError, job: Job) -> None:

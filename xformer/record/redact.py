@@ -1,15 +1,152 @@
-"""The resolved config without what came from the environment: a key in a variable must not reach a logger or a disk."""
+"""What must not reach a disk, a logger or the screen: secrets, by the name of their key or by their value.
 
+A secret is what stands under a key such as `api_key`, `password` or `hf_token`, and the value of an environment
+variable with such a name, wherever it occurs. The first becomes `***`, the second `${oc.env:NAME}`, which is how a
+configuration asks for it.
+"""
+
+import logging
+import os
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
+
+MASK = "***"
+_SHORTEST = 6  # a shorter value would be found in ordinary words
+_WORDS = {
+    "password", "passwd", "passphrase", "secret", "secrets", "credential", "credentials", "apikey", "authorization",
+}  # fmt: skip
+_NO_TOKENS = {  # whose tokens are those of a language
+    "per", "unk", "unknown", "pad", "padding", "mask", "eos", "bos", "cls", "class", "sep", "start", "end", "first",
+    "last", "next", "new", "special",
+}  # fmt: skip
+_PLACES = {"file", "dir", "directory", "path", "name", "sock"}
+_OF_KEYS = {"api", "access", "private", "secret", "auth", "signing", "encryption", "storage", "account"}
+_PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_KEY, _VALUE = r"[+~]{0,2}[\w./@-]{0,200}\w", r"[^\s'\",;)\]}]+(?:,(?![+~]*[\w./@-]+=)[^\s'\",;)\]}]+)*"
+_ASSIGNED = re.compile(rf"(?P<key>{_KEY})(?P<is>=)(?P<value>\"[^\"]*\"|'[^']*'|\$\{{[^}}]*\}}|{_VALUE})")
+# In prose "The secret: nobody knew" is no assignment; a quoted key is one, and so is a key of several words.
+_MAPPED = re.compile(
+    r"(?P<key>(?P<quote>[\"'])[\w.-]+(?P=quote)|\b[A-Za-z]+_\w+)(?P<is>\s*:\s*)"
+    r"(?P<value>\"[^\"]*\"|'[^']*'|\$\{[^}]*\}|[^\s'\",;)\]}]+)"
+)
+_OVERRIDE = re.compile(rf"(?P<key>{_KEY})=(?P<value>.*)", re.DOTALL)
+_LOGIN = re.compile(r"(?P<before>\w://[^/\s:@'\"]*:)(?!\$\{|\*\*\*)[^/\s@'\"]+@")
+_NO_SECRET = re.compile(r"['\"]?(|null|None|\?\?\?|\*\*\*|true|false|True|False|\$\{[^}]*\})['\"]?")
+
+
+def is_secret(name: str) -> bool:
+    """Whether a key or variable of this name holds a secret: `wandb.api_key` does, `tokens_per_batch` does not."""
+    parts = [part.lower() for part in _PARTS.findall(re.split(r"[./]", name)[-1])]
+    if not parts or parts[-1] in _PLACES:
+        return False
+    if _WORDS & {*parts} or (parts[-1] == "token" and not _NO_TOKENS & {*parts}):
+        return True
+    return any(part == "key" and before in _OF_KEYS for before, part in pairwise(parts))
+
+
+def redact(value: Any) -> Any:
+    """The same value without secrets: texts, and mappings and lists with all that they hold.
+
+    A text that is one override is taken as one, `logger.wandb.api_key=all of this`; in a longer one `key=value` and
+    `"key": "value"` are found. Whatever is no text stays as it is, unless its key says that it is secret.
+    """
+    if isinstance(value, str):
+        override = _OVERRIDE.fullmatch(value)
+        if override and is_secret(override["key"]) and not _NO_SECRET.fullmatch(override["value"]):
+            return f"{override['key']}={MASK}"
+        return _redact_text(value)
+    if isinstance(value, Mapping):
+        return {key: MASK if _is_hidden(key, item) else redact(item) for key, item in value.items()}
+    return [redact(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _is_hidden(key: Any, item: Any) -> bool:
+    holds_one = isinstance(item, str | int | float) and not _NO_SECRET.fullmatch(str(item))
+    return holds_one and isinstance(key, str) and is_secret(key)
+
+
+def _redact_text(text: str) -> str:
+    for value, name in _values():
+        if value in text:
+            text = text.replace(value, f"${{oc.env:{name}}}")
+    for found in (_ASSIGNED, _MAPPED):
+        text = found.sub(_masked, text)
+    return _LOGIN.sub(rf"\g<before>{MASK}@", text)
+
+
+def _masked(found: re.Match[str]) -> str:
+    secret = is_secret(found["key"].strip("\"'")) and not _NO_SECRET.fullmatch(found["value"])
+    return f"{found['key']}{found['is']}{MASK}" if secret else found[0]
+
+
+def _values() -> list[tuple[str, str]]:
+    """The values of the environment's secret variables and their names, longer ones first: one may hold another."""
+    found = ((value, name) for name, value in os.environ.items() if len(value) >= _SHORTEST and is_secret(name))
+    return sorted(found, key=lambda pair: -len(pair[0]))
+
+
+class Redacted:
+    """A text stream whose text is redacted as it is written; for the rest it is that stream.
+
+    Args:
+        stream: where the text goes.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """Write what may be read by others."""
+        self.stream.write(redact(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write them one by one."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+def redact_streams() -> None:
+    """Let nothing secret reach the screen from here on: sentences, tracebacks, and what Hydra and Lightning print."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if not isinstance(stream, Redacted):
+            setattr(sys, name, Redacted(stream))
+
+
+class RedactingFormatter(logging.Formatter):
+    """Formats a log record, its traceback included, and redacts it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The text of a record without secrets."""
+        text: str = redact(super().format(record))
+        return text
+
+
+def redact_file(file: Path) -> None:
+    """Redact a yaml file in place, if there is one and it holds a secret."""
+    if not file.is_file():
+        return
+    content = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    redacted = redact(content)
+    if redacted != content:
+        staged = file.with_suffix(".tmp")
+        staged.write_text(OmegaConf.to_yaml(OmegaConf.create(redacted)), encoding="utf-8")
+        os.replace(staged, file)
+
 
 # A text no config contains; it becomes ${oc.env:KEY} only after the last interpolation has been resolved.
 _MARK = re.compile("\x02env:([^\x03]*)\x03")
@@ -31,7 +168,8 @@ def resolved(config: DictConfig) -> dict[str, Any]:
 
     A value that reads `${oc.env:KEY}`, itself, inside a longer text or through other keys, keeps that text where the
     variable's value would stand. What cannot be resolved here keeps its own text: a missing value, `${hydra:...}`
-    outside a Hydra run, a resolver that fails or that consumes a variable (`${length:${oc.env:KEY}}`).
+    outside a Hydra run, a resolver that fails or that consumes a variable (`${length:${oc.env:KEY}}`). A secret that
+    stands there as a literal is masked.
 
     Args:
         config: The root config; it is not changed.
@@ -41,7 +179,7 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     assert isinstance(copy, DictConfig)
     environment = _Environment()
     with _in_place_of_env(environment):
-        plain: dict[str, Any] = _plain(copy, environment)
+        plain: dict[str, Any] = redact(_plain(copy, environment))
     return plain
 
 

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from xformer.errors import DataError
+from xformer.record.redact import redact
 
 FILE = "summary.json"
+NOT_ENDED = "It was killed, or is still running."
 
 
 @dataclass
@@ -29,10 +31,12 @@ class Summary:
     """What `compare` and `reproduce` read of a run; None is what is not known, and NaN and infinities become None.
 
     Attributes:
-        status: How the run ended; `skipped` is a combination refused in a sweep.
+        status: How the run ended; `running` until it did, and for ever where it was killed; `interrupted` by a signal
+            that asked it to stop; `skipped` is a combination refused in a sweep.
         error: One sentence where it did not finish.
         choices: Config group to option.
-        overrides: The command line as typed.
+        overrides: The command line as typed, without secrets.
+        started_in: The working directory, which relative paths in the configuration are meant from.
         seed: The seed of initialisation and data order.
         metrics: Final values by name as logged, `val/loss` or `test/accuracy`.
         monitor: The metric that picked the best checkpoint.
@@ -55,10 +59,11 @@ class Summary:
         matched: The dimension that was adjusted (`match`): from, to, and the difference in percent that remains.
     """
 
-    status: Literal["finished", "failed", "skipped"]
+    status: Literal["running", "finished", "interrupted", "failed", "skipped"]
     error: str | None = None
     choices: dict[str, str] = field(default_factory=dict)
     overrides: list[str] = field(default_factory=list)
+    started_in: str | None = None
     seed: int | None = None
     metrics: dict[str, float | None] = field(default_factory=dict)
     monitor: Monitor | None = None
@@ -94,10 +99,14 @@ def write_summary(directory: Path, summary: Summary) -> Path:
     Returns:
         The file's path.
     """
-    text = json.dumps(strict(asdict(summary)), indent=2, allow_nan=False) + "\n"
+    text = json.dumps(stored(summary), indent=2, allow_nan=False) + "\n"
     directory.mkdir(parents=True, exist_ok=True)
-    path = directory / FILE
-    handle, staged = tempfile.mkstemp(dir=directory, prefix=".summary-", suffix=".json")
+    return write_whole(directory / FILE, text)
+
+
+def write_whole(path: Path, text: str) -> Path:
+    """Write a file so that it is there whole or not at all, whatever happens meanwhile."""
+    handle, staged = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             stream.write(text)
@@ -109,6 +118,12 @@ def write_summary(directory: Path, summary: Summary) -> Path:
         Path(staged).unlink(missing_ok=True)
         raise
     return path
+
+
+def stored(summary: Summary) -> dict[str, Any]:
+    """What is kept of a summary: strict JSON, without secrets."""
+    content: dict[str, Any] = redact(strict(asdict(summary)))
+    return content
 
 
 def strict(value: Any) -> Any:
@@ -134,11 +149,14 @@ def read_summary(directory: Path) -> Summary:
     """
     path = directory / FILE
     try:
-        return of_json(json.loads(path.read_text(encoding="utf-8")))
+        summary = of_json(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise DataError(f"{directory} has no {FILE}: it is not a run directory, or the run was killed.") from None
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
         raise DataError(f"{path} is not a run's summary: {error}.") from error
+    if summary.status == "running":
+        summary.error = NOT_ENDED
+    return summary
 
 
 def _umask() -> int:

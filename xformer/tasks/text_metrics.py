@@ -1,10 +1,13 @@
 """Scores of written text against references, computed by sacrebleu itself (Post 2018) over all processes' texts."""
 
 from abc import abstractmethod
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+
+from xformer.errors import ConfigError
 
 _END = b"\0"
 
@@ -34,8 +37,13 @@ class TextMetric(Metric):
         """Take in a batch.
 
         Raises:
+            ConfigError: sacrebleu is not installed.
             ValueError: there is not one reference for each text.
         """
+        if find_spec("sacrebleu") is None:
+            raise ConfigError(
+                "What task=seq2seq writes is scored by sacrebleu, which is missing: pip install sacrebleu."
+            )
         if len(written) != len(references):
             raise ValueError(f"{len(written)} texts cannot be scored against {len(references)} references.")
         self.written.append(_bytes(written).to(self.device))

@@ -20,6 +20,7 @@ from xformer.benchmark.results import Results, Row
 from xformer.benchmark.subjects import Fused, Mixing, Projected, Shape, step
 from xformer.benchmark.timing import AGAIN, Times, interleaved, turns
 from xformer.configuration import CONF, target
+from xformer.core import devices
 from xformer.errors import RunError
 
 SHOWN = {
@@ -120,7 +121,23 @@ def measured(
         for training in (False, True)
     )
     memory = {name: extra_bytes(step(module, inputs, training=True)) for name, module in subjects.items()}
-    return [_row(name, shape, forward, training, memory) for name in (*subjects, AGAIN)], too_large
+    shares = {name: memory_share(memory[name], module, inputs) for name, module in subjects.items()}
+    return [_row(name, shape, forward, training, memory, shares) for name in (*subjects, AGAIN)], too_large
+
+
+def memory_share(extra: int, module: nn.Module, inputs: tuple[Tensor, ...]) -> float:
+    """Bytes of a step, as a share of those of the inputs, the output, and the gradients of inputs and weights alone.
+
+    Args:
+        extra: bytes beyond inputs and weights.
+        module: whose output is as large as the first input.
+        inputs: of the module.
+    """
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    given, output, weights = (
+        sum(tensor.numel() * tensor.element_size() for tensor in tensors) for tensors in (inputs, inputs[:1], trained)
+    )
+    return (given + extra) / (given + output + given + weights)
 
 
 def measured_turns(subjects: int, config: DictConfig) -> int:
@@ -136,13 +153,16 @@ def _fits(module: nn.Module, inputs: tuple[Tensor, ...]) -> bool:
         for training in (False, True):  # what is compiled is so here, before the clock runs
             step(module, inputs, training=training)()
     except torch.OutOfMemoryError:
-        torch.cuda.empty_cache()
+        devices.empty_cache()
         return False
     return True
 
 
-def _row(name: str, shape: Shape, forward: Times, training: Times, memory: dict[str, int]) -> Row:
-    own, base = memory[training.baseline if name == AGAIN else name], memory[training.baseline]
+def _row(
+    name: str, shape: Shape, forward: Times, training: Times, memory: dict[str, int], shares: dict[str, float]
+) -> Row:
+    key = training.baseline if name == AGAIN else name
+    own, base = memory[key], memory[training.baseline]
     return {
         "length": shape.length,
         "form": shape.form,
@@ -154,6 +174,7 @@ def _row(name: str, shape: Shape, forward: Times, training: Times, memory: dict[
         "training_speed": training.speed(name),
         "memory_bytes": own,
         "memory_ratio": own / base,
+        "memory_share": shares[key],
     }
 
 
@@ -222,7 +243,7 @@ def _tensors(config: DictConfig, shape: Shape, *, projects: bool) -> tuple[Tenso
         if projects
         else (shape.batch, shape.heads, shape.length, shape.head_dim)
     )
-    device, dtype = ("cuda" if torch.cuda.is_available() else "cpu"), getattr(torch, config.dtype)
+    device, dtype = devices.default_device(), getattr(torch, config.dtype)
     return tuple(
         torch.randn(size, generator=generator).to(device, dtype).requires_grad_() for _ in range(1 if projects else 3)
     )

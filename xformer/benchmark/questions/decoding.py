@@ -35,6 +35,8 @@ SHOWN = {
     "variant": ("variant", ""),
     "ms_per_token": ("ms per token", ".2f"),
     "speed": ("speed", ".2f"),
+    "speed_against_peer": (f"against {PEER}", ".2f"),
+    "goal": ("goal", "g"),
     "state_mb": ("state MB", ".2f"),
 }
 
@@ -165,7 +167,8 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
         "state: what is held after the context, with room for the new tokens where it is allocated once.",
         f"{AGAIN}: the first once more; what its speed differs from 1 is noise.",
     ]
-    return Results("decoding", rows, SHOWN, ("batch", "context"), plot, notes)
+    shown = {key: of for key, of in SHOWN.items() if any(row[key] is not None for row in rows)}
+    return Results("decoding", rows, shown, ("batch", "context"), plot, notes, absent="-")
 
 
 def _able(config: DictConfig) -> dict[str, float]:
@@ -219,6 +222,7 @@ def _rows(
             "ms_per_token": 1000 * times.median(name) / config.new_tokens,
             "speed": times.speed(name),
             "speed_against_peer": times.speed(name, against=PEER) if PEER in subjects else None,
+            "goal": config.goal if name in subjects and name != PEER else None,
             "state_bytes": held,
             "state_mb": held / 1e6,
         }

@@ -1,6 +1,7 @@
 """Our variants, each against one other implementation, in one table: `pairs` of `conf/benchmark.yaml`."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,10 @@ SHOWN = {
     "against": ("against", ""),
     "training_ms": ("ms", ",.1f"),
     "training_speed": ("speed", ".2f"),
+    "goal": ("goal", "g"),
     "memory_ratio": ("memory", ".3f"),
+    "memory_share": ("of the least", ".2f"),
+    "memory_goal": ("goal", "g"),
     "noise": ("against itself", ".2f"),
 }
 
@@ -37,6 +41,7 @@ class _Pair:
     own: Mapping[str, Any]
     peer: Peer
     shape: Shape
+    goals: Mapping[str, float | None]
 
     def __str__(self) -> str:
         return f"{self.name} against {self.peer.name} at {self.shape.length}, {self.shape.form}"
@@ -50,7 +55,8 @@ class _Pair:
         if not too_large:
             rows = {row["variant"]: row for row in found}
             again = rows[f"{AGAIN}: {self.peer.name}"]
-            yield {**rows[self.name], "against_ms": again["training_ms"], "noise": again["training_speed"]}
+            theirs = {"against_ms": again["training_ms"], "noise": again["training_speed"]}
+            yield {**rows[self.name], **theirs, **self.goals}
 
 
 def measure(config: DictConfig, *, peers: bool) -> Results:
@@ -65,28 +71,50 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
     """
     torch.set_flush_denormal(True)
     pairs = [
-        _Pair(name, own(entry), other(entry["against"]), _shape(config, entry))
+        _Pair(name, own(entry), other(entry["against"]), _shape(config, entry), _goals(entry))
         for name, entry in labelled(config, "pairs")
     ]
     there = [pair for pair in pairs if pair.peer.takes(pair.shape)]
     rows: list[Row] = []
     too_large: list[_Pair] = []
-    with measuring(len(there) * measured_turns(2, config)) as told:
-        for pair in there:
-            told(str(pair))
-            row = list(pair.row(config, told))
+    left = list(there)
+    with measuring(len(there) * measured_turns(2, config)) as told, suppress(KeyboardInterrupt):  # keep what there is
+        while left:
+            told(str(left[0]))
+            row = list(left[0].row(config, told))
             rows += row
-            too_large += [] if row else [pair]
+            too_large += [] if row else [left[0]]
+            left.pop(0)
     missing = _missing("it is not installed or lacks this form", [pair for pair in pairs if pair not in there])
     missing += _missing("a side does not fit into the device's memory", too_large)
+    missing += _missing("it was stopped before", left)
     if not rows:
         raise ConfigError(f"pairs has nothing that can be measured here. {' '.join(missing)}")
     noise = "against itself: the speed of the other side against itself; what differs from 1 is noise."
-    return Results("pairs", rows, SHOWN, plot=plot, notes=[*NOTES[:2], noise, *missing])
+    least = "of the least: bytes held, inputs included, over those of inputs, output and gradients alone."
+    notes = [*NOTES[:2], least, noise, *missed(rows), *missing]
+    return Results("pairs", rows, SHOWN, plot=plot, notes=notes, absent="-")
+
+
+def missed(rows: Sequence[Row]) -> list[str]:
+    """A sentence that names the goals that were set and not reached; none where none was set."""
+    set_goals = [(row, key) for row in rows for key in ("goal", "memory_goal") if row.get(key) is not None]
+    short = [
+        f"{row['variant']} {row['length']} {row['form']} ({'speed' if key == 'goal' else 'memory'})"
+        for row, key in set_goals
+        if (row["training_speed"] < row[key] if key == "goal" else row["memory_share"] > row[key])
+    ]
+    if not set_goals:
+        return []
+    return [f"Goals: {len(set_goals) - len(short)} of {len(set_goals)} reached. Missed: {'; '.join(short) or 'none'}."]
 
 
 def _missing(why: str, pairs: Sequence[_Pair]) -> list[str]:
     return [f"Not measured, as {why}: {'; '.join(map(str, pairs))}."] if pairs else []
+
+
+def _goals(entry: Mapping[str, Any]) -> dict[str, float | None]:
+    return {key: entry.get(key) for key in ("goal", "memory_goal")}
 
 
 def _shape(config: DictConfig, entry: Mapping[str, Any]) -> Shape:

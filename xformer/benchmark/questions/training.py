@@ -12,9 +12,11 @@ from xformer.benchmark.plots import bars
 from xformer.benchmark.progress import measuring
 from xformer.benchmark.results import Results, Row
 from xformer.benchmark.timing import AGAIN, interleaved, turns
-from xformer.benchmark.whole import Place, TrainingStep, build, composed, variant_overrides
+from xformer.benchmark.whole import Loss, Place, TrainingStep, build, composed, variant_overrides
 from xformer.benchmark.whole_peers import Decoder, installed
 from xformer.configuration import make
+from xformer.core import devices
+from xformer.errors import ConfigError
 
 OURS, MATMUL = "xformer", "matrix product"
 SHOWN = {
@@ -37,13 +39,23 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
     Args:
         config: `conf/benchmark.yaml`.
         peers: whether to measure decoders of other libraries, as far as they are installed.
+
+    Raises:
+        ConfigError: there is nothing to measure, or `others` names what is not there.
     """
     torch.set_flush_denormal(True)
     meter, notes = Meter.of_this_machine(), [f"Models: {' '.join(config.whole)}."]
-    tables = [dict(_models(config))]
+    tables = [dict(_models(config))] if config.models else []
     if peers:
-        notes.append(f"{OURS}: {' '.join(config.model)}; all with the same tokens, loss, optimiser and clipping.")
+        compiled = "compiled, " if config.compiled else ""
+        notes.append(
+            f"{OURS}: {' '.join(config.model)}; {compiled}all with the same tokens, loss, optimiser and clipping."
+        )
         tables.append(dict(_decoders(config)))
+    if not tables:
+        raise ConfigError(
+            "models=[] leaves nothing to measure; name one, such as {attention: full, length: 512}, or --peers."
+        )
     rows: list[Row] = []
     with measuring(sum(turns(len(steps) + 1, rounds=config.rounds) for steps in tables)) as told:
         for steps in tables:
@@ -74,11 +86,12 @@ def _decoders(config: DictConfig) -> Iterator[tuple[str, TrainingStep]]:
     node = composed(list(config.model))
     place = Place(config.characters, node.data.block, node.data.batch_size, getattr(torch, config.dtype))
     task, plan = build(node, place)
-    yield OURS, TrainingStep(task, lambda batch: task.step(batch).loss, plan.optimizer(task, True), place)
-    for name, model in installed(Decoder(make(node.size), place), config.nanogpt):
+    own: Loss = lambda batch: task.step(batch).loss  # noqa: E731
+    yield OURS, TrainingStep(task, own, plan.optimizer(task, True), place, compiled=config.compiled)
+    for name, model in installed(Decoder(make(node.size), place), config.nanogpt, config.others):
         model.to(place.device)
         loss = lambda batch, model=model: model(*batch)  # noqa: E731
-        yield name, TrainingStep(model, loss, plan.optimizer(model, True), place)
+        yield name, TrainingStep(model, loss, plan.optimizer(model, True), place, compiled=config.compiled)
 
 
 def _rows(
@@ -125,7 +138,8 @@ def _rows(
 
 def _matrix_product(dtype: torch.dtype) -> tuple[Callable[[], object], float]:
     """A product large enough to run at the machine's speed, and its FLOPs."""
-    device, n = ("cuda", 8192) if torch.cuda.is_available() else ("cpu", 2048)
+    device = devices.default_device()
+    n = 8192 if device.type == "cuda" else 2048
     left, right = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
     return lambda: left @ right, 2.0 * n**3
 

@@ -1,0 +1,139 @@
+"""What a run loses when other processes keep some cores busy, by how many threads compute and how they wait.
+
+A run is a process of its own, because OpenMP reads how to wait when it is loaded; its speed is what its summary says,
+without start-up, warm-up and validation. Each way has a turn on the machine as it is and one beside processes that do
+nothing but count, so the machine should be quiet otherwise.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from xformer.benchmark.plots import bars
+from xformer.benchmark.progress import measuring
+from xformer.benchmark.results import Results, Row
+from xformer.errors import RunError
+from xformer.record.summary import Summary, read_summary
+from xformer.training.threads import AUTO, cores
+
+_TRAIN = [sys.executable, "-c", "from xformer.cli import main; main()", "train"]
+_FIXED = ["logger=csv", "callbacks.progress=null", "trainer.limit_val_batches=1", "trainer.limit_test_batches=1"]
+_OURS = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "KMP_BLOCKTIME", "GOMP_SPINCOUNT")
+SHOWN = {
+    "run": ("run", ""), "what": ("threads", ""), "threads": ("number", "d"), "quiet": ("tokens/s", ",.0f"),
+    "busy": ("beside others", ",.0f"), "ratio": ("ratio", ".2f"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Way:
+    """A number of threads and how they wait.
+
+    Attributes:
+        threads: the override.
+        environment: what OpenMP reads.
+    """
+
+    threads: str
+    environment: Mapping[str, str]
+
+
+def ways() -> dict[str, Way]:
+    """What is compared: the default, one thread, and a thread for every core that sleeps or spins while it waits."""
+    every = str(cores())
+    return {
+        AUTO: Way(AUTO, {}),
+        "one": Way("1", {}),
+        "one a core": Way(every, {}),
+        "one a core, spinning": Way(every, {"OMP_WAIT_POLICY": "ACTIVE"}),
+    }
+
+
+@contextmanager
+def busy(processes: int) -> Iterator[None]:
+    """Keep so many cores busy."""
+    started = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def train(overrides: Sequence[str], way: Way, directory: Path) -> Summary:
+    """One run, as it is typed.
+
+    Raises:
+        RunError: it failed.
+    """
+    command = [*_TRAIN, *_FIXED, *overrides, f"threads={way.threads}", f"hydra.run.dir='{directory}'"]
+    inherited = {name: value for name, value in os.environ.items() if name not in _OURS}
+    done = subprocess.run(command, env={**inherited, **way.environment}, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RunError(f"`{' '.join(command[2:])}` failed: {' '.join(done.stderr.split())[-300:]}")
+    return read_summary(directory)
+
+
+def measure(config: DictConfig, *, peers: bool) -> Results:
+    """Tokens per second of each run and way, on the machine as it is and beside busy processes.
+
+    Args:
+        config: `conf/benchmark.yaml`; `runs` are overrides of `conf/train.yaml`, `busy` is how many processes count.
+        peers: unused: the other ways are the comparison.
+
+    Raises:
+        RunError: a run failed, or had too few steps to be timed.
+    """
+    compared, rows = ways(), list[Row]()
+    turns = len(config.runs) * config.rounds * len(compared)
+    with tempfile.TemporaryDirectory() as folder, measuring(turns) as told:
+        for number, run in enumerate(config.runs):
+            typed = [*filter(None, run.split(",")), f"trainer.max_steps={config.steps}", f"cache='{folder}/cache'"]
+            train([*typed, "trainer.max_steps=1"], compared["one"], Path(folder, f"data-{number}"))
+            found: dict[str, list[tuple[Summary, Summary]]] = {name: [] for name in compared}
+            for turn in range(config.rounds):
+                for name, way in compared.items():
+                    place = Path(folder, f"{number}-{turn}-{name}")
+                    quiet = train(typed, way, place / "quiet")
+                    with busy(config.busy):
+                        found[name].append((quiet, train(typed, way, place / "busy")))
+                    told()
+            rows += [_row(run, name, pairs) for name, pairs in found.items()]
+    notes = [
+        f"beside others: {config.busy} of {cores()} cores kept busy by another process; ratio: the rounds' median.",
+        "The goal is a ratio of 0.7 with one core busy, for the default.",
+    ]
+    return Results("threads", rows, SHOWN, plot=plot, notes=notes)
+
+
+def _row(run: str, name: str, pairs: Sequence[tuple[Summary, Summary]]) -> Row:
+    speeds = [(_speed(quiet), _speed(beside)) for quiet, beside in pairs]
+    return {
+        "run": run or "default",
+        "what": name,
+        "threads": pairs[0][0].hardware["torch_threads"],
+        "quiet": statistics.median(quiet for quiet, _ in speeds),
+        "busy": statistics.median(beside for _, beside in speeds),
+        "ratio": statistics.median(beside / quiet for quiet, beside in speeds),
+    }
+
+
+def _speed(summary: Summary) -> float:
+    if summary.tokens_per_second is None:
+        raise RunError("steps: a run was too short to be timed; give it more.")
+    return summary.tokens_per_second
+
+
+def plot(rows: Sequence[Row], path: Path) -> None:
+    """What is left of the speed, by run and way."""
+    named = [{**row, "name": f"{row['run']}: {row['what']}"} for row in rows]
+    bars(named, path, name="name", value="ratio", label="of the quiet machine's tokens/s")

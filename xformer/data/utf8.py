@@ -1,0 +1,44 @@
+"""Text from bytes: UTF-8, with or without a byte order mark at its beginning."""
+
+import codecs
+
+from xformer.errors import DataError
+
+MARK = "\N{ZERO WIDTH NO-BREAK SPACE}"
+_OTHERS = {
+    "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),  # first, as its mark begins with that of UTF-16
+    "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+}
+_LOOKED_AT = 1000
+
+
+def unmarked(text: str) -> str:
+    """A text without the byte order mark that some editors begin a file with: it is no character of the text."""
+    return text.removeprefix(MARK)
+
+
+def decode(content: bytes, name: str) -> str:
+    """The text of a whole file.
+
+    Raises:
+        DataError: it is not UTF-8, naming the file as `name` does.
+    """
+    refuse_others(content, name)
+    try:
+        return unmarked(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name} is not UTF-8 at byte {error.start:,}: convert the file.") from error
+
+
+def refuse_others(begin: bytes, name: str) -> None:
+    """Refuse UTF-16 and UTF-32, by their marks or by the zeros between the letters, which UTF-8 would read as text.
+
+    Raises:
+        DataError: the bytes, which a file begins with, are of one of these.
+    """
+    kind = next((kind for kind, marks in _OTHERS.items() if begin.startswith(marks)), None)
+    head = begin[:_LOOKED_AT]
+    if kind is None and len(head) > 3 and head.count(0) > len(head) / 4:
+        kind = "UTF-32" if head.count(0) > len(head) * 0.6 else "UTF-16"
+    if kind:
+        raise DataError(f"{name} is {kind}, not UTF-8: convert the file, as with iconv -f {kind} -t UTF-8.")

@@ -1,0 +1,93 @@
+"""How many threads compute a run, and how they wait for one another.
+
+The number of threads decides in which order sums are taken, and so the last bits of every result. It therefore depends
+on what stays the same on one machine, the model's width and the cores that the process may use, and not on what else
+happens to run there; a resumed run takes the number that it began with.
+
+Threads that find nothing to do must not spin: on a core that another process wants too, the others wait for the one
+that spins. OpenMP reads how to wait when torch is loaded, so this module is imported before torch and does not import
+it at its top.
+"""
+
+import os
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from xformer.errors import ConfigError
+
+AUTO = "auto"
+_WIDTH_PER_THREAD = 64  # narrower matrices cost more to share out than to compute
+_PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}  # the second is what Intel's and LLVM's OpenMP read
+_LIMIT = "OMP_NUM_THREADS"
+_allowed = os.environ.get(_LIMIT, "")
+
+
+def wait_passively() -> None:
+    """Let waiting threads sleep, unless the environment says otherwise; to be called before torch is imported."""
+    for variable, value in _PASSIVE.items():
+        os.environ.setdefault(variable, value)
+
+
+def cores() -> int:
+    """The cores that this process may use, by its affinity and its control group."""
+    from joblib import cpu_count
+
+    return int(cpu_count())
+
+
+def number(config: DictConfig, *, at_once: int = 1, earlier: Path | None = None) -> int:
+    """How many threads a run computes with.
+
+    Args:
+        config: `threads` is a number, or `auto`: one for every 64 of the model's width, but no more than this process's
+            share of the cores, or than OMP_NUM_THREADS says.
+        at_once: how many runs share the machine, as the jobs of a sweep may.
+        earlier: the configuration that the run began with, where it is resumed; `auto` then means that number.
+
+    Raises:
+        ConfigError: the number is not positive.
+    """
+    asked = config.get("threads", AUTO)
+    if asked != AUTO:
+        if asked < 1:
+            raise ConfigError(f"threads={asked} must be at least 1, or auto.")
+        return int(asked)
+    if earlier is not None and (began := _of_file(earlier)) is not None:
+        return began
+    share = cores() // (at_once * _processes(config.trainer))
+    limit = int(_allowed) if _allowed.isdigit() else share
+    return max(1, min(int(config.size.d_model) // _WIDTH_PER_THREAD, share, limit))
+
+
+def use(threads: int) -> None:
+    """Compute with so many threads from here on, in the processes that this one starts, too."""
+    import torch
+
+    os.environ[_LIMIT] = str(threads)  # else Lightning gives each of its processes an equal part of all cores
+    torch.set_num_threads(threads)
+
+
+def _of_file(file: Path) -> int | None:
+    try:
+        found = OmegaConf.select(OmegaConf.load(file), "threads")
+    except (OSError, OmegaConfBaseException, YAMLError, ValueError):
+        return None
+    return found if isinstance(found, int) else None
+
+
+def _processes(trainer: DictConfig) -> int:
+    """How many processes of one run share this machine."""
+    launched = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE") or ""
+    if launched.isdigit():
+        return int(launched)
+    devices = trainer.devices
+    if str(devices).isdigit():
+        return int(devices)
+    if OmegaConf.is_list(devices):
+        return len(devices)
+    import torch
+
+    return max(1, torch.cuda.device_count())  # auto and -1: one for each
