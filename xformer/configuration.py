@@ -11,6 +11,7 @@ import inspect
 import re
 import secrets
 import shlex
+import traceback
 import typing
 from collections.abc import Callable, Iterable
 from importlib import import_module
@@ -68,20 +69,22 @@ def groups() -> dict[str, list[str]]:
 
 
 @functools.cache
-def _slot_defaults() -> dict[str, tuple[str, str]]:
-    entries = [entry for entry in OmegaConf.load(CONF / "train.yaml").defaults if isinstance(entry, DictConfig)]
-    found = [(str(key), str(entry._get_node(key))) for entry in entries for key in entry]
-    return {key.partition("@")[2]: (key.partition("@")[0], default) for key, default in found if "@" in key}
+def defaults() -> dict[str, tuple[str, str | None]]:
+    """What `train.yaml` chooses: each key of a configuration that holds an option, its group, and the option."""
+    entries: Any = OmegaConf.to_container(OmegaConf.load(CONF / "train.yaml").defaults, resolve=False)
+    chosen = [item for entry in entries if isinstance(entry, dict) for item in entry.items()]
+    found = [(str(key).partition("@"), option) for key, option in chosen]
+    return {slot or group: (group, option) for (group, _, slot), option in found if group in groups()}
 
 
 def slots() -> dict[str, str]:
     """The keys of a configuration that hold one more choice from a group (decoder_attention), and that group."""
-    return {key: group for key, (group, _) in _slot_defaults().items()}
+    return {key: group for key, (group, _) in defaults().items() if key != group}
 
 
 def slot_default(key: str, choices: dict[str, str]) -> str:
     """What a slot holds unless it is chosen: an option, or whatever another group's choice is."""
-    default = _slot_defaults()[key][1]
+    default = str(defaults()[key][1])
     return choices[default[2:-1]] if default.startswith("${") else default
 
 
@@ -252,10 +255,20 @@ def explain(error: Exception) -> str:
         return f"{group}={option} is not an option; {nearest(option, error.options)}"
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override, str(error).splitlines()[0])
-    found = re.search(r"Could not override '([^']+)'", str(error))
-    if found:
+    told = " ".join(str(error).split())
+    if found := re.search(r"Could not override '([^']+)'", told):
         return f"{found[1]} is not a key of the configuration; {_near_key(found[1])}"
-    return " ".join(str(error).split())
+    if found := re.search(r"Ambiguous value for argument '(.+?)' 1\. ", told):
+        return f"{found[1]} names several values: python train.py -m {found[1]} runs each of them."
+    if found := re.search(r"(.+?) full_key: (\S+)", told):
+        return f"{found[2]}: {found[1].rstrip('.')}."
+    return told
+
+
+def is_of_hydra(error: BaseException) -> bool:
+    """Whether Hydra or OmegaConf raised an error while they read what was typed, and not our own code."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and not {"hydra", "omegaconf"}.isdisjoint(Path(frames[-1].filename).parts)
 
 
 def _unreadable(override: str, reason: str) -> str:
@@ -267,13 +280,25 @@ def _unreadable(override: str, reason: str) -> str:
 
 
 def _near_key(name: str) -> str:
+    """The way out of a key that is none: its siblings, or where a key of this name stands."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train")
     parent, _, key = name.rpartition(".")
     siblings = OmegaConf.select(config, parent) if parent else None
     if isinstance(siblings, DictConfig):
         return nearest(key, (str(sibling) for sibling in siblings if not str(sibling).startswith("_")))
+    places = [place for place in _keys() if place.rpartition(".")[2] == key]
+    if places:
+        return f"did you mean {' or '.join(places[:3])}?"
     return nearest(name, {*groups(), *(str(top) for top in config)})
+
+
+def _keys() -> list[str]:
+    """The keys of all options, such as `attention.rank`, and the groups, which are keys themselves."""
+    found = [file for group in groups() for file in sorted((CONF / group).glob("*.yaml")) if group != "experiment"]
+    nodes: list[tuple[str, Any]] = [(file.parent.name, OmegaConf.load(file)) for file in found]
+    below = [f"{group}.{key}" for group, node in nodes for key in map(str, node) if not key.startswith("_")]
+    return [*groups(), *dict.fromkeys(below)]
 
 
 def make(node: DictConfig) -> Any:

@@ -21,6 +21,9 @@ _REASONS = {
     errno.EROFS: "the file system is read-only",
     errno.EACCES: "this user has no permission",
     errno.EPERM: "this user has no permission",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ENOTDIR: "a part of the path is a file",
+    errno.EEXIST: "it is a file",
 }
 _OF_RUST = re.compile(r"\(os error (\d+)\)")  # how tokenizers and safetensors say it
 _OF_NUMPY = re.compile(r"\d+ requested and \d+ written")
