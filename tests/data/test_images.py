@@ -237,7 +237,7 @@ def test_a_source_without_images_or_classes_is_named(
     assert "holds no image" in refused(ready, folder=str(tmp_path / "hollow"))
     path = saved(tmp_path / "set", train=[0, 1] * 5)
     train = DatasetDict.load_from_disk(str(path))["train"]
-    monkeypatch.setattr(pictures, "load_dataset_splits", lambda *_: {"train": train, "test": train.select([])})
+    monkeypatch.setattr(pictures, "load_dataset_splits", lambda *_, **__: {"train": train, "test": train.select([])})
     assert "The test split of" in refused(ready, dataset=str(path), image_column="img")
     monkeypatch.undo()
     assert "data.image_column=image is not in" in refused(ready, dataset=str(path))

@@ -225,6 +225,28 @@ def test_a_run_directory_is_enough_to_read_typed_text(ready, build, directory, t
         restored.encode(" ")
 
 
+def test_a_rare_label_that_is_held_out_names_the_seed_that_held_it_out(build, tmp_path):
+    rows = [f"film {number},{'rare' if number == 0 else 'common' if number % 2 else 'usual'}" for number in range(40)]
+    (tmp_path / "rare.csv").write_text("text,label\n" + "\n".join(rows))
+
+    def prepare(seed):
+        build("text_classification", files=str(tmp_path / "rare.csv"), split_seed=seed, tokenizer="byte").prepare_data()
+
+    outcomes = []
+    for seed in range(40):
+        try:
+            prepare(seed)
+            outcomes.append("")
+        except DataError as error:
+            outcomes.append(str(error))
+    refused = [seed for seed, told in enumerate(outcomes) if told]
+    assert 0 < len(refused) < 40  # what the sentence offers does work
+    for seed in refused:
+        assert f"data.split_seed={seed} holds out for " in outcomes[seed]
+        assert "the label rare" in outcomes[seed]
+        assert "another data.split_seed" in outcomes[seed]
+
+
 @pytest.mark.parametrize(
     ("split", "line", "message"),
     [

@@ -1,4 +1,5 @@
 import json
+import re
 import string
 
 import numpy as np
@@ -270,3 +271,19 @@ def test_a_file_that_is_no_tokenizer_is_named(tmp_path, content):
         with pytest.raises(DataError, match=rf"tokenizer\.path=.*t\.json {message}") as caught:
             use()
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [BPE, Unigram, WordPiece])
+def test_a_cell_without_a_space_is_learned_in_pieces_and_other_texts_as_they_are(
+    kind: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library's time grows with the square of a word's length: 39 s for one of 300,000 letters."""
+    seen: list[str] = []
+    learn = kind.learn
+    monkeypatch.setattr(kind, "learn", lambda self, texts: learn(self, [seen.append(text) or text for text in texts]))
+    ordinary = ["a few words\n", "x" * 4096 + " " + "y" * 4096, "", " " * 4096]
+    long = ["before " + "x" * 10_000 + " after", "\n" * 9_000 + "end"]
+    kind(vocabulary_size=300).train([*ordinary, *long])
+    assert seen[: len(ordinary)] == ordinary
+    assert "".join(seen[len(ordinary) :]) == "".join(long)
+    assert all(len(run) <= 4096 for text in seen for run in re.findall(r"\S+|\s+", text))

@@ -64,6 +64,7 @@ class DocumentPairs(TextClassification):
 
     yields: ClassVar[type] = PairClassificationBatch
     text_keys: ClassVar[tuple[str, ...]] = ("first_column", "second_column")
+    offline: ClassVar[str] = "data.files of your own"
 
     def __init__(
         self,

@@ -1,8 +1,9 @@
 """What the tokenizers of the `tokenizers` library share."""
 
 import os
+import re
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -13,6 +14,10 @@ from xformer.data.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import tokenizers
+
+_LONGEST_RUN = 4096
+_MANY_SPACES = re.compile(rf"\s{{{_LONGEST_RUN + 1}}}")
+_RUNS = re.compile(r"\S+|\s+")
 
 
 class LibraryTokenizer(Tokenizer):
@@ -36,7 +41,7 @@ class LibraryTokenizer(Tokenizer):
 
     def train(self, texts: Iterable[str]) -> None:
         """Learn the model; the same texts give the same one."""
-        self._model = self.learn(texts)
+        self._model = self.learn(_Short(texts))
         _settle()
 
     def encode(self, text: str) -> Int64[np.ndarray, " tokens"]:
@@ -113,6 +118,29 @@ def parsed(text: str) -> "tokenizers.Tokenizer":
         return Model.from_str(text)
     except Exception as error:  # the library raises nothing narrower
         raise ValueError(str(error)) from error
+
+
+class _Short:
+    """Texts in pieces without a longer run of letters or of spaces than `_LONGEST_RUN`; nearly always themselves.
+
+    The library takes such a run for one word, and learns merges in time that grows with the square of its length.
+
+    Args:
+        texts: as often as these are.
+    """
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self.texts = texts
+
+    def __iter__(self) -> Iterator[str]:
+        for text in self.texts:
+            begin = 0
+            if max(map(len, text.split()), default=0) > _LONGEST_RUN or _MANY_SPACES.search(text):
+                for run in _RUNS.finditer(text):
+                    for end in range(run.start() + _LONGEST_RUN, run.end(), _LONGEST_RUN):
+                        yield text[begin:end]
+                        begin = end
+            yield text[begin:]
 
 
 def _settle() -> None:

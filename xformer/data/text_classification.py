@@ -67,6 +67,8 @@ class TextClassification(DataModule):
     pads: ClassVar[bool] = True
     text_keys: ClassVar[tuple[str, ...]] = ("text_column",)
     """The keys of the columns with text; an item's texts are kept one after the other."""
+    offline: ClassVar[str] = "data=text_classification, which reads the prose that Python ships"
+    """Data of this kind that need no network."""
 
     def __init__(
         self,
@@ -113,7 +115,9 @@ class TextClassification(DataModule):
         self._prepared = self._prepare()
 
     def _prepare(self) -> tuple[Path, list[str]]:
-        tables = hold_out(self._read(), self.fractions, self.split_seed)
+        read = self._read()
+        self._held_out = {*self.fractions} - {*read}
+        tables = hold_out(read, self.fractions, self.split_seed)
         classes = _ordered(set(tables["train"]["label_column"]))
         splits = {name: self._labelled(name, tables.get(name), classes) for name in ("train", "val", "test")}
         found = {name: split for name, split in splits.items() if split is not None}
@@ -125,7 +129,9 @@ class TextClassification(DataModule):
         """The tables, every label as text."""
         if self.files is None and self.dataset is None:
             return {"train": _numbered("train", chapters())}
-        tables = read_tables(self.files, self.dataset, self.dataset_config, self.columns, self.column_names)
+        tables = read_tables(
+            self.files, self.dataset, self.dataset_config, self.columns, self.column_names, offline=self.offline
+        )
         for split, table in tables.items():
             for column in self.text_keys:
                 for row, text in enumerate(table[column], start=1):
@@ -160,6 +166,12 @@ class TextClassification(DataModule):
         for label in table["label_column"]:
             if label not in numbers:
                 there = ", ".join([*classes[:_LISTED], *(["..."] if len(classes) > _LISTED else [])])
+                if split in self._held_out:
+                    raise DataError(
+                        f"data.split_seed={self.split_seed} holds out for {split} every row with the label {label} "
+                        f"(the training rows have {there}): another data.split_seed would keep some, or leave so rare "
+                        "a label out."
+                    )
                 raise self._wrong(
                     "label_column", f"has the label {label} in {split}, which no training row has (those have {there})"
                 )
