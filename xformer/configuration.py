@@ -265,6 +265,15 @@ def explain(error: Exception) -> str:
     return told
 
 
+def unchosen(overrides: Iterable[str]) -> str | None:
+    """The sentence for a group that is given no option, `data=null`; None where there is none."""
+    for override in overrides:
+        group, equals, value = override.partition("=")
+        if equals and group in groups() and value.strip().lower() in ("null", "none", "true", "false", ""):
+            return f"{override} is not an option; {nearest(value, groups()[group])}"
+    return None
+
+
 def is_of_hydra(error: BaseException) -> bool:
     """Whether Hydra or OmegaConf raised an error while they read what was typed, and not our own code."""
     frames = traceback.extract_tb(error.__traceback__)

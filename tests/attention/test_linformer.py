@@ -225,3 +225,11 @@ def test_no_tensor_is_quadratic(projection: Any, biased: bool) -> None:
         return recorder.numel
 
     assert largest(1024) <= 2.1 * largest(512)
+
+
+@pytest.mark.parametrize(("rank", "told"), [(65, True), (64, False)])
+def test_a_rank_above_the_length_is_said_aloud(rank: int, told: bool, caplog: pytest.LogCaptureFixture) -> None:
+    for layer in range(2):
+        context = AttentionContext(2, 4, 64, 64, causal=False, layer=layer)
+        Linformer(context, rank=rank, sharing="headwise", projection="learned")
+    assert [f"attention.rank={rank} is more than the 64 keys" in text for text in caplog.messages] == [True] * told

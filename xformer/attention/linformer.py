@@ -24,6 +24,7 @@ Deviations: B; the convolution's kernel is one for all features of a head, so th
 Not supported: causality, rotation, biases of the content, incremental decoding, longer sequences; `reasons` says why.
 """
 
+import logging
 from typing import Annotated, ClassVar, Literal, cast
 
 import torch
@@ -38,6 +39,8 @@ from xformer.attention.capability import Capability
 from xformer.attention.linformer_bias import projected_bias
 from xformer.attention.mask import Mask
 from xformer.position.bias import RelativeBias, TableBias
+
+logger = logging.getLogger(__name__)
 
 Sharing = Literal["none", "headwise", "key_value", "layerwise"]
 Projection = Literal["learned", "convolution", "mean"]
@@ -77,6 +80,12 @@ class Linformer(Attention):
     ) -> None:
         super().__init__(context)
         self.sharing, self.projection = sharing, projection
+        if rank > context.max_key and context.layer == 0:
+            logger.warning(
+                "attention.rank=%d is more than the %d keys, so that nothing is compressed: full attention costs less.",
+                rank,
+                context.max_key,
+            )
         window = -(-context.max_key // rank)
         window_of = torch.arange(context.max_key) // window
         windows = torch.arange(int(window_of[-1]) + 1)[:, None] == window_of  # rank x position
