@@ -4,13 +4,14 @@ import functools
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -76,11 +77,13 @@ SETTINGS = ["seed", "compile", "resume", "init_from", "skip_finished", "study", 
             "monitor.name", "monitor.mode", "threads"]  # fmt: skip
 
 
-@st.composite
-def changes(draw: st.DrawFn, values: st.SearchStrategy[Any]) -> tuple[Job, str, Any]:
-    """A configuration in which one key holds something."""
-    job, keys = _base(*draw(st.sampled_from(OPTIONS)))
-    return job, draw(st.sampled_from([*keys, *keys, *keys, *SETTINGS])), draw(values)
+CHOICES = st.sampled_from(OPTIONS), st.integers(0, 999)
+"""An option, and the number of a key."""
+
+
+def _key(keys: tuple[str, ...], number: int) -> str:
+    """Three times of four one of the option's own."""
+    return keys[number % len(keys)] if number % 4 else SETTINGS[number % len(SETTINGS)]
 
 
 def _changed(job: Job, directory: Path, key: str, value: Any) -> Job:
@@ -97,10 +100,12 @@ def _is_a_sentence(text: str) -> None:
     assert len(text) < 1000
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
-@given(changes(VALUES | HUGE))
-def test_a_value_is_accepted_or_refused_in_a_sentence(change: tuple[Job, str, Any]) -> None:
-    job, key, value = change
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(*CHOICES, VALUES | HUGE)
+def test_a_value_is_accepted_or_refused_in_a_sentence(option: tuple[str, str], number: int, value: Any) -> None:
+    job, keys = _base(*option)
+    key = _key(keys, number)
+    note(f"{key}={value!r:.100}")
     try:
         _plan(_changed(job, Path("nowhere"), key, value))
     except XformerError as error:
@@ -111,11 +116,13 @@ def test_a_value_is_accepted_or_refused_in_a_sentence(change: tuple[Job, str, An
 
 @pytest.mark.slow
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
-@given(change=changes(VALUES))
-def test_what_is_accepted_trains(change: tuple[Job, str, Any], tmp_path_factory: pytest.TempPathFactory) -> None:
+@given(*CHOICES, VALUES)
+def test_what_is_accepted_trains(option: tuple[str, str], number: int, value: Any) -> None:
     """Two steps: a run that looks finished has measured what it monitors."""
-    job, key, value = change
-    directory = tmp_path_factory.mktemp("run")
+    job, keys = _base(*option)
+    key = _key(keys, number)
+    note(f"{key}={value!r:.100}")
+    directory = Path(mkdtemp())
     small: dict[str, Any] = {
         "trainer.max_steps": 2, "trainer.val_check_interval": 2, "trainer.max_time": "00:00:00:20",
         "data.train_size": 64, "data.val_size": 8, "data.test_size": 8, "data.batch_size": 2, "cache": str(directory),
