@@ -51,7 +51,14 @@ def test_a_stopped_cell_goes_on_and_ends_as_if_it_had_not_been_stopped(compose_j
     assert curves[0] == curves[1]
 
 
-@pytest.mark.parametrize("lost", ["nothing", "the test and its rows", "the step after the checkpoint"])
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "nothing",
+        pytest.param("the test and its rows", marks=pytest.mark.slow),
+        pytest.param("the step after the checkpoint", marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_that_was_killed_in_its_final_test_ends_as_if_it_had_not_been(
     lost: str, compose_job: ComposeJob, tmp_path: Path
 ) -> None:
@@ -165,13 +172,17 @@ def test_a_study_says_what_it_asks_and_can_be_continued(name: str, compose_job: 
     assert OmegaConf.to_container(hydra.sweep, resolve=False)["subdir"] == "${cell:${hydra.job.override_dirname}}"
 
 
+def _finished(summary: Path) -> bool:
+    return read_summary(summary.parent).status == "finished"
+
+
 @pytest.mark.slow
 def test_a_sweep_that_is_killed_and_started_again_ends_with_every_cell_once(tmp_path: Path, cache: Path) -> None:
     overrides = ["experiment=listops_attentions", "attention=full,linformer", "seed=0,1", *SMALL, *SMALL_LISTOPS]
     words = [sys.executable, str(ROOT / "train.py"), *overrides, f"hydra.sweep.dir={tmp_path}", f"cache={cache}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     first = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
-    while not (done := list(tmp_path.rglob(FILE))) and first.poll() is None:
+    while not (done := [file for file in tmp_path.rglob(FILE) if _finished(file)]) and first.poll() is None:
         time.sleep(0.05)
     first.kill()
     first.wait()

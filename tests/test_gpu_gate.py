@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from tests.conftest import ComposeJob
 from xformer import compatibility
@@ -112,11 +113,12 @@ def test_it_takes_at_most_nine_minutes(tmp_path: Path) -> None:
 
 
 def test_every_test_marked_gpu_is_run(tmp_path: Path) -> None:
-    marked = {str(f.relative_to(ROOT)) for f in (ROOT / "tests").rglob("test_*.py") if "mark.gpu" in f.read_text()}
+    mark = "pytest." + "mark.gpu"
+    marked = {str(f.relative_to(ROOT)) for f in (ROOT / "tests").rglob("test_*.py") if mark in f.read_text()}
     shares = [job for name, job in jobs(tmp_path, "tests").items() if name.startswith("tests")]
     assert len(shares) == gate.PROCESSES
     assert "tests/attention/test_block_sparse_flex.py" in marked
-    assert all(marked <= set(job.command) for job in shares)
+    assert all(marked == {word for word in job.command if word.startswith("tests/")} for job in shares)
     assert len({job.command[job.command.index("--share") + 1] for job in shares}) == gate.PROCESSES
 
 
@@ -124,7 +126,7 @@ def test_every_attention_is_trained_both_ways_and_its_command_can_be_run(
     tmp_path: Path, compose_job: ComposeJob
 ) -> None:
     found = jobs(tmp_path, "trainings")
-    assert set(found) == {"default run"} | {
+    assert set(found) == {"default run", "default run, compiled", "default run, CUDA graphs"} | {
         f"{attention}, {form}" for attention in groups()["attention"] for form in ("causal", "bidirectional")
     }
     refused = set()
@@ -139,7 +141,9 @@ def test_every_attention_is_trained_both_ways_and_its_command_can_be_run(
         Plan.of(composed.config)
         assert composed.config.trainer.accelerator == "gpu"
         assert composed.config.on_incompatible == "skip"
-        assert composed.config.trainer.precision == ("32-true" if name == "default run" else "bf16-mixed")
+        parsed = OverridesParser.create().parse_overrides(job.command[2:])
+        assert not any(override.is_sweep_override() for override in parsed)  # also of where it is run
+        assert composed.config.trainer.precision == ("32-true" if name.startswith("default run") else "bf16-mixed")
     assert refused == {"linformer, causal"}
 
 
@@ -156,6 +160,17 @@ def test_every_table_is_of_settings_that_can_be_measured(tmp_path: Path) -> None
 def test_a_table_is_measured_alone(tmp_path: Path) -> None:
     alone = [part for part in gate.parts(tmp_path, DEFAULT, None, None) if part.name.startswith("alone")]
     assert [len(part.jobs) for part in alone] == [1, 1, 1, 1]
+
+
+def test_what_is_timed_is_trained_alone(tmp_path: Path, compose_job: ComposeJob) -> None:
+    parts = list(gate.parts(tmp_path, ["speed"], None, None))
+    assert [len(part.jobs) for part in parts] == [1] * 6
+    modes = set()
+    for job in (part.jobs[0] for part in parts):
+        job = compose_job(*(word for word in job.command[2:] if not word.startswith(("hydra.", "cache="))))
+        validate(job.config)
+        modes.add((job.choices.get("experiment"), job.config.compile))
+    assert modes == {(which, how) for which in (None, "shakespeare_gpu") for how in (False, True, "reduce-overhead")}
 
 
 def test_shakespeare_is_the_experiment(tmp_path: Path, compose_job: ComposeJob) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from xformer import rerun
@@ -26,6 +27,7 @@ from xformer.record.redact import resolved
 from xformer.record.summary import FILE
 from xformer.run import run
 from xformer.runs import open_run
+from xformer.training.sweep import Announce
 
 ROOT = Path(__file__).parents[1]
 LISTOPS = [*SMALL, *SMALL_LISTOPS]
@@ -34,12 +36,14 @@ LONGER = ["resume=true", "trainer.max_steps=10"]
 
 
 def tree(directory: Path) -> dict[str, tuple[str, int]]:
-    """Every file: its name, what is in it, and when it was written."""
+    """Every file and folder: its name, what is in it, and when it was written."""
     return {
-        str(path.relative_to(directory)): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
-        for path in directory.rglob("*")
-        if path.is_file()
-    } | {f"{path.relative_to(directory)}/": ("", 0) for path in directory.rglob("*") if path.is_dir()}
+        str(path.relative_to(directory)): (
+            hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder",
+            path.stat().st_mtime_ns,
+        )
+        for path in (directory, *directory.rglob("*"))
+    }
 
 
 def _edit(file: Path, **changes: Any) -> None:
@@ -119,9 +123,7 @@ ANYWAY = r"no readable checkpoint"  # is what is said first where there is none
 
 
 @pytest.mark.parametrize("kind", REFUSALS)
-@pytest.mark.parametrize(
-    "state", [pytest.param(s, marks=[] if s in ("finished", "killed") else pytest.mark.slow) for s in STATES]
-)
+@pytest.mark.parametrize("state", [pytest.param(s, marks=[] if s == "finished" else pytest.mark.slow) for s in STATES])
 def test_a_refusal_changes_no_byte(
     kind: str, state: str, earlier: Callable[[str], Path], compose_job: ComposeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,7 +214,7 @@ def test_a_first_refusal_is_recorded_and_the_mended_command_takes_its_place(
 ) -> None:
     with pytest.raises(ConfigError):
         run(compose_job(*LISTOPS, "size.heads=5"))
-    assert (read_run(tmp_path / "run").summary.status, [*tree(tmp_path / "run")]) == ("failed", [FILE])
+    assert (read_run(tmp_path / "run").summary.status, sorted(tree(tmp_path / "run"))) == ("failed", [".", FILE])
     before = tree(tmp_path / "run")
     with pytest.raises(IncompatibleError):
         run(compose_job(*LISTOPS, "architecture=decoder", "attention=linformer"))
@@ -265,6 +267,16 @@ def test_the_directory_to_resume_is_checked_before_anything_is_made(
     assert tree(directory)
 
 
+def test_a_sweep_is_not_put_into_a_run(earlier: Callable[[str], Path], capsys: pytest.CaptureFixture[str]) -> None:
+    directory = earlier("finished")
+    before = tree(directory)
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(directory)}}})
+    with pytest.raises(SystemExit, match="1"):
+        Announce().on_multirun_start(config)
+    assert "is the directory of a run: give a sweep one of its own." in " ".join(capsys.readouterr().err.split())
+    assert tree(directory) == before
+
+
 def test_who_is_refused_by_the_command_line_leaves_the_tree_as_it_was(
     earlier: Callable[[str], Path], tmp_path: Path, cache: Path
 ) -> None:
@@ -289,4 +301,18 @@ def test_who_is_refused_by_the_command_line_leaves_the_tree_as_it_was(
     after.pop(LOCK)
     assert (refused.returncode, after) == (1, before)
     assert f"is in use by process {holder.pid}" in " ".join(refused.stderr.split())
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["notes.txt", "notes.txt/run"])
+def test_a_file_is_no_directory_of_a_run(name: str, tmp_path: Path, cache: Path) -> None:
+    (tmp_path / "notes.txt").write_text("theirs")
+    before = tree(tmp_path)
+    words = [sys.executable, str(ROOT / "train.py"), *LISTOPS, f"cache={cache}", f"hydra.run.dir={name}"]
+    refused = subprocess.run(
+        words, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert (refused.returncode, tree(tmp_path)) == (1, before)
+    assert "notes.txt" in refused.stderr
     assert "Traceback" not in refused.stderr

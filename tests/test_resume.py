@@ -1,24 +1,30 @@
 """What a run is resumed with: its own configuration, and what else may be."""
 
+import copy
+import functools
 import math
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
 
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from tests.test_refusals import tree
 from xformer import continuation
 from xformer.analysis.load import read_run
-from xformer.build import CONFIG_FILE
+from xformer.build import write_config
+from xformer.compatibility import unused
 from xformer.continuation import MAY_CHANGE, MAY_GROW, expand
-from xformer.errors import RunError
+from xformer.errors import ConfigError, RunError
+from xformer.job import Job
 from xformer.logging.metrics_csv import read_metrics
+from xformer.record.redact import resolved
 from xformer.record.summary import Summary, write_summary
 from xformer.run import run
 
@@ -28,7 +34,7 @@ _WATCHED = (  # as the README puts it: loggers, and what only watches, stores or
     "logger", "callbacks.progress", "callbacks.throughput", "callbacks.last_checkpoint", "callbacks.save_on_interrupt",
     "callbacks.checkpoint.dirpath", "data.num_workers", "trainer.enable_progress_bar", "trainer.enable_model_summary",
     "trainer.log_every_n_steps", "trainer.profiler", "cache", "resume", "skip_finished", "on_incompatible", "study",
-    "experiment", "debug", "init_from",
+    "experiment", "debug", "threads", "callbacks.checkpoint.enable_version_counter",
 )  # fmt: skip
 
 
@@ -43,50 +49,57 @@ def test_the_readme_lists_what_may_be_otherwise() -> None:
     assert _documented() == [*MAY_GROW, *MAY_CHANGE]
 
 
-def test_every_key_of_a_configuration_is_compared_but_what_is_listed(compose_job: ComposeJob) -> None:
+def test_every_key_of_a_configuration_is_compared_but_what_is_listed(
+    compose_job: ComposeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each is made another in turn, in what the run left, and the run is resumed."""
     job = compose_job(*FAST, "attention=linformer", "resume=true")
-    run(compose_job(*FAST, "attention=linformer"))
-    file = job.directory / CONFIG_FILE
-    written = file.read_text()
-    config = OmegaConf.to_container(OmegaConf.load(file))
-    assert isinstance(config, dict)
+    job.forget(unused(job.config))
+    written = resolved(job.config)
+    write_summary(job.directory, Summary("finished", choices=job.choices))
+    write_config(job)
+    monkeypatch.setattr(continuation, "resolved", lambda config: copy.deepcopy(written))
+    free, refused, every = [*_documented(), *_WATCHED], {}, list(_keys(written))
+    for path in every:
+        changed, key = copy.deepcopy(written), ".".join(path)
+        node = functools.reduce(dict.__getitem__, path[:-1], changed)
+        node[path[-1]] = 1 if key in MAY_GROW else "another"
+        monkeypatch.setattr(continuation, "_written", lambda _, changed=changed: changed)
+        if (said := _refusal(job)) is not None:
+            refused[key] = said
+    listed = {key for key in map(".".join, every) if any(f"{key}.".startswith(f"{name}.") for name in free)}
+    # A part that stands twice, as size in architecture.size, is compared where it differs from the other.
+    assert {".".join(path) for path in every} - listed == {*refused}
+    assert all(f"{key} was " in said or "more)" in said for key, said in refused.items())
+    assert len(refused) > 60
+    assert {"seed", "optimizer.lr", "attention.rank", "data.train_size", "trainer.precision"} <= {*refused}
 
-    def keys(node: dict, path: str = "") -> list[str]:
-        inner = [k for name, value in node.items() if isinstance(value, dict) for k in keys(value, f"{path}{name}.")]
-        return [*inner, *(f"{path}{name}" for name, value in node.items() if not isinstance(value, dict))]
 
-    free, refused = [*_documented(), *_WATCHED], {}
-    for key in keys(config):
-        changed = OmegaConf.create(written)
-        OmegaConf.update(changed, key, 1 if key in MAY_GROW else "another")
-        file.write_text(OmegaConf.to_yaml(changed))
-        if key.endswith("_partial_"):
-            continue
-        try:
-            continuation.finished(job)
-        except RunError as error:
-            refused[key] = str(error)
-        listed = any(key == name or key.startswith(f"{name}.") for name in free)
-        # A part that stands twice, as size does in architecture.size, is compared once.
-        repeated = key.startswith("architecture.") and key.count(".") > 1
-        assert repeated or (key not in refused) == listed, key
-    assert all(re.search(rf"\b{key} was |attention was ", said) for key, said in refused.items())
-    assert {"seed", "optimizer.lr", "attention.rank", "data.train_size", "trainer.precision", "monitor.name"} <= {
-        *refused
-    }
-    assert len(refused) > 40
+def _refusal(job: Job) -> str | None:
+    try:
+        continuation.finished(job)
+    except RunError as error:
+        return str(error)
+    return None
+
+
+def _keys(node: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    for name, value in node.items():
+        if isinstance(value, dict):
+            yield from ((name, *rest) for rest in _keys(value))
+        elif name not in ("_partial_", "_convert_", "_recursive_"):
+            yield (name,)
 
 
 @pytest.mark.parametrize(("old", "new", "allowed"), [(5, 10, True), (5, 3, False), (5, -1, True), (-1, 5, False)])
 def test_a_run_may_become_longer_and_not_shorter(old: int, new: int, allowed: bool) -> None:
-    assert continuation._may("trainer.max_steps", old, new) is allowed
+    assert continuation._may_change("trainer.max_steps", old, new) is allowed
 
 
 def test_a_schedule_that_more_steps_bend_is_told(compose_job: ComposeJob, capsys: pytest.CaptureFixture[str]) -> None:
-    run(compose_job(*FAST, "schedule.warmup_steps=1", "schedule.final_ratio=0"))
+    run(compose_job(*FAST, "schedule.warmup_steps=1", "schedule.final_ratio=0.0"))
     capsys.readouterr()
-    longer = ["schedule.warmup_steps=1", "schedule.final_ratio=0", "resume=true", "trainer.max_steps=10"]
+    longer = ["schedule.warmup_steps=1", "schedule.final_ratio=0.0", "resume=true", "trainer.max_steps=10"]
     run(compose_job(*FAST, *longer))
     then, now = ((1 + math.cos(math.pi * min(1, (5 - 1) / (total - 1)))) / 2 for total in (5, 10))
     told = " ".join(capsys.readouterr().out.split())
@@ -130,6 +143,16 @@ def test_a_directory_stands_for_its_own_overrides(tmp_path: Path, monkeypatch: p
     assert expand(typed) == ["--verbose", *kept, "hydra.mode=RUN", "trainer.max_steps=9", "logger=csv"]
     assert expand(["resume=true", "seed=1"]) == ["resume=true", "seed=1"]
     assert expand(["resume=False"]) == ["resume=False"]
+
+
+def test_a_secret_that_was_not_kept_is_asked_for(tmp_path: Path) -> None:
+    directory = _left(tmp_path / "run", "logger=wandb", "+logger.wandb.api_key=***", "seed=1")
+    with pytest.raises(ConfigError, match=r"logger\.wandb\.api_key is a secret, .*: type it once more\.$"):
+        expand([f"resume={directory}"])
+    typed = "+logger.wandb.api_key=mine"
+    assert expand([f"resume={directory}", typed]) == [
+        "logger=wandb", "seed=1", "resume=true", f"hydra.run.dir='{directory}'", "hydra.mode=RUN", typed
+    ]  # fmt: skip
 
 
 def test_relative_paths_are_meant_from_where_the_run_was_started(

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from hydra.errors import InstantiationException
@@ -29,7 +30,7 @@ from xformer.logging.metrics_csv import MetricsCSV
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
 from xformer.record.redact import resolved
-from xformer.record.summary import write_whole
+from xformer.record.storage import write_whole
 from xformer.tasks.base import Task
 
 CONFIG_FILE = "config.yaml"
@@ -56,6 +57,8 @@ class Plan:
         architecture, optimizer, schedule, task = (
             make(config[group]) for group in ("architecture", "optimizer", "schedule", "task")
         )
+        # Called twice in every step, where Hydra would check each time anew what a partial of its own may call.
+        schedule = partial(schedule.func, *schedule.args, **schedule.keywords)
         data = make(config.data)(config.seed, Path(config.cache))
         return cls(data, architecture, optimizer, schedule, task, config.seed)
 

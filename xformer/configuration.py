@@ -48,7 +48,7 @@ class Monitor(TypedDict):
 _SETTINGS: dict[str, Any] = {
     "seed": Annotated[int, Interval(ge=0, lt=2**32)],
     "threads": Annotated[int, Ge(1)] | Literal["auto"],
-    "compile": bool,
+    "compile": bool | Literal["reduce-overhead"],
     "resume": bool,
     "init_from": str | None,
     "skip_finished": bool,

@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_dir
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.architecture import tiny
+from tests.conftest import ComposeJob
 from xformer import compatibility
 from xformer.architecture.decoder import Decoder
 from xformer.attention.block_sparse_slots import Slots
@@ -55,13 +56,31 @@ def test_a_step_of_training_does_not_wait(
         composed([f"task={task}", "size=tiny", f"attention={attention}", f"position={position}"]), place
     )
     model.to("meta")
-    step = TrainingStep(model, lambda batch: model.step(batch).loss, plan.optimizer(model, True), place)
+    step = TrainingStep(model, lambda batch: model.step(model.prepare(batch)).loss, plan.optimizer(model, True), place)
     step.batch = LanguageModelingBatch(step.batch.tokens.to("meta"), step.batch.labels.to("meta"))
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)  # meta is not known to autocast
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
     step.gradients()  # what is made once
     with Unanswering():
         step.gradients()
+
+
+@pytest.mark.parametrize("stage", ["val", "test"])
+@pytest.mark.parametrize("task", ["classification", "language_modeling", "seq2seq", "image_classification"])
+def test_a_batch_of_evaluation_does_not_wait(
+    task: str, stage: str, compose_job: ComposeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loss, metrics and the weight of the batch in their means stay on the device until all are logged."""
+    plan = Plan.of(compose_job("debug=fast", f"task={task}", "size=tiny").config)
+    data = plan.load_data()
+    model = plan.build_task().eval().to("meta")
+    batch = data.transfer_batch_to_device(next(iter(data.val_dataloader())), torch.device("meta"), 0)
+    logged: list[dict[str, Any]] = []
+    monkeypatch.setattr(model, "log", lambda name, value, **options: logged.append(options))
+    monkeypatch.setattr(model, "log_dict", lambda metrics, **options: logged.append(options))
+    with Unanswering():
+        model._evaluate(batch, stage, getattr(model, f"{stage}_metrics"))
+    assert all(isinstance(options["batch_size"], torch.Tensor) for options in logged)
 
 
 FACTS = Facts(
@@ -109,7 +128,7 @@ def test_the_gradients_of_every_task_do_not_wait(
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
 
     def gradients() -> None:
-        torch.autograd.backward(model.step(batch).loss)
+        torch.autograd.backward(model.step(model.prepare(batch)).loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
 
     gradients()  # what is made once

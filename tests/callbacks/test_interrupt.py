@@ -1,5 +1,6 @@
 """A run that a signal stops saves where it was, exactly, and does not claim success."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -96,6 +97,38 @@ def test_what_a_signal_saves_goes_on_exactly(hook: str, index: int, tmp_path: Pa
     assert first.validations + resumed.validations == whole.validations
     batches = len(whole.seen) - len(resumed.seen)
     assert all(torch.equal(a, b) for a, b in zip(resumed.seen, whole.seen[batches:], strict=True))
+
+
+class StrikesAll(Callback):
+    """Signals the processes that load data first, as a terminal or SLURM might, and then its own."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        self.number = number
+
+    def on_before_backward(self, trainer: Trainer, pl_module: Any, loss: torch.Tensor) -> None:
+        if trainer.global_step == 1 and trainer.fit_loop.epoch_loop.batch_idx == 2:
+            workers = multiprocessing.active_children()
+            assert workers
+            for process in [*workers, multiprocessing.current_process()]:
+                assert process.pid is not None
+                os.kill(process.pid, self.number)
+                time.sleep(0.2)
+            assert all(worker.is_alive() for worker in workers)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_processes_that_load_data_go_on_until_the_state_is_saved(
+    number: signal.Signals, tmp_path: Path, scontrol: Callable[[str], Path]
+) -> None:
+    scontrol("true")
+    seed_everything(0, verbose=False)
+    run = trainer(
+        tmp_path, ExactResume(), SaveOnInterrupt(), StrikesAll(number), **{**OPTIONS, "val_check_interval": 6}
+    )
+    with pytest.raises(Interrupted) as caught, listening():
+        run.fit(Observed(), **loaders(workers=1))
+    assert caught.value.signal == number
+    assert read(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 2
 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:

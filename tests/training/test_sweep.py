@@ -160,7 +160,8 @@ def test_a_sweep_on_the_screen(tmp_path: Path, cache: Path) -> None:
     assert re.findall(r"cell (\d) of 4", shown) == ["1", "2", "3"]
     assert len(re.findall(r"cell [23] of 4, \d+ \w+ left", shown)) == 2
     assert shown.count("Results") == 0
-    assert len(re.findall(r"^result +val/accuracy [\d.]+  test/accuracy [\d.]+  \d+ s$", shown, re.MULTILINE)) == 3
+    told = r"^result +attention=\w+  position=\w+  val/accuracy [\d.]+  test/accuracy [\d.]+  \d+ s$"
+    assert len(re.findall(told, shown, re.MULTILINE)) == 3
     assert "Sweep: 4 cells, 3 finished, 1 failed" in shown
     assert shown.rstrip().splitlines()[-1] == f"next       xformer compare {directory}"
     assert "linformer does not go with" in " ".join(done.stderr.split())

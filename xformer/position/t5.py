@@ -71,6 +71,7 @@ class T5(Position):
     """
 
     needs: ClassVar[Capability] = Capability.BIAS
+    vectors: ClassVar[tuple[str, ...]] = ("weight",)
 
     def __init__(
         self, context: PositionContext, *, buckets: Annotated[int, Ge(1)], max_distance: Annotated[int, Ge(1)]

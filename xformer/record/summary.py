@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any, Literal
 
 from xformer.errors import DataError
 from xformer.record.redact import redact
+from xformer.record.storage import write_whole
 
 FILE = "summary.json"
 NOT_ENDED = "It was killed, or is still running."
@@ -101,23 +100,8 @@ def write_summary(directory: Path, summary: Summary) -> Path:
     """
     text = json.dumps(stored(summary), indent=2, allow_nan=False) + "\n"
     directory.mkdir(parents=True, exist_ok=True)
-    return write_whole(directory / FILE, text)
-
-
-def write_whole(path: Path, text: str) -> Path:
-    """Write a file so that it is there whole or not at all, whatever happens meanwhile."""
-    handle, staged = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(staged, 0o666 & ~_umask())
-        os.replace(staged, path)
-    except BaseException:
-        Path(staged).unlink(missing_ok=True)
-        raise
-    return path
+    write_whole(directory / FILE, text)
+    return directory / FILE
 
 
 def stored(summary: Summary) -> dict[str, Any]:
@@ -157,9 +141,3 @@ def read_summary(directory: Path) -> Summary:
     if summary.status == "running":
         summary.error = NOT_ENDED
     return summary
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
