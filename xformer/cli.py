@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from xformer import commands
-from xformer.configuration import CONF, explain, nearest
+from xformer.configuration import CONF, explain, is_of_hydra, nearest, unchosen
 from xformer.errors import XformerError
 from xformer.record.redact import redact_streams
 from xformer.training import sweep
@@ -100,6 +100,11 @@ def _friendly(command: Callable[[], object]) -> None:
     except (XformerError, HydraException, OmegaConfBaseException) as error:
         if not getattr(error, "told", False):
             _tell(explain(error))
+        sys.exit(1)
+    except (ValueError, TypeError, AssertionError) as error:
+        if not is_of_hydra(error):
+            raise
+        _tell(unchosen(sys.argv[1:]) or f"{' '.join(sys.argv[1:])} cannot be composed: {explain(error).rstrip('.')}.")
         sys.exit(1)
     except OSError as error:  # outside of a run: of Hydra's own files, a summary, what a command writes
         from xformer.record.storage import explained

@@ -10,9 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 from xformer.architecture.base import Architecture
 from xformer.attention.base import Attention
 from xformer.attention.capability import Capability
-from xformer.configuration import CONF, groups, slot_default, slots, target, typed
+from xformer.configuration import CONF, defaults, groups, slot_default, slots, target, typed
 from xformer.data.base import DataModule
-from xformer.errors import IncompatibleError
+from xformer.errors import ConfigError, IncompatibleError
 from xformer.position.base import Position
 from xformer.tasks.base import Task
 
@@ -34,8 +34,10 @@ def check(config: DictConfig, choices: dict[str, str]) -> None:
         choices: the option chosen in each group and slot, to name in the message.
 
     Raises:
+        ConfigError: a group has no option, or several where it takes one.
         IncompatibleError: naming the pair, the reason and the options that would work.
     """
+    _refuse_unchosen(config, choices)
     task = cast(type[Task], target(config.task))
     data = cast(type[DataModule], target(config.data))
     architecture = cast(type[Architecture], target(config.architecture))
@@ -57,6 +59,20 @@ def check(config: DictConfig, choices: dict[str, str]) -> None:
         if slot.position is not None:
             needs[slot.position] = cast(type[Position], target(config[slot.position])).needs
         _check_attention(key, cast(type[Attention], target(config[key])), needs, choices)
+
+
+def _refuse_unchosen(config: DictConfig, choices: dict[str, str]) -> None:
+    """Every group that has an option by default keeps one; of callbacks and loggers there may be several."""
+    for key, (group, default) in defaults().items():
+        if default is None:
+            continue
+        if not isinstance(config.get(key), DictConfig):
+            raise ConfigError(f"{key} has no option; choose one, such as {typed(key)}={slot_default(key, choices)}.")
+        if "_target_" in config[key] and key not in choices:
+            raise ConfigError(
+                f"{typed(key)} takes one option and not several; a run of each is python train.py -m "
+                f"{typed(key)}={','.join(groups()[group][:2])}, for example."
+            )
 
 
 def unused(config: DictConfig) -> list[str]:
@@ -88,8 +104,7 @@ _TAKERS = {"tokenizer": "data", "loss": "task"}
 
 def _refuse_untaken(config: DictConfig, choices: dict[str, str]) -> None:
     for group, by in _TAKERS.items():
-        default = next(entry[group] for entry in OmegaConf.load(CONF / "train.yaml").defaults if group in entry)
-        if group not in config[by] and choices.get(group, default) != default:
+        if group not in config[by] and choices.get(group, defaults()[group][1]) != defaults()[group][1]:
             takers = [f"{by}={option}" for option, node in nodes(by) if group in node]
             raise IncompatibleError(
                 f"{group}={choices[group]} does not go with {by}={choices[by]}, which has no {group}; what would work: "

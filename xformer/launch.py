@@ -3,7 +3,9 @@
 import os
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.accelerators import AcceleratorRegistry, CPUAccelerator
 from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig
 
 from xformer.errors import RunError
 from xformer.job import Job
@@ -29,6 +31,44 @@ def check_sweep(job: Job) -> None:
         raise RunError(
             f"trainer.strategy={strategy} in a sweep would start the whole sweep again in every process; use "
             "hydra/launcher=slurm, or trainer.strategy=ddp_spawn, or one command per run."
+        )
+
+
+def check_machine(trainer: DictConfig) -> None:
+    """An accelerator that this machine lacks.
+
+    Args:
+        trainer: its settings.
+
+    Raises:
+        RunError: naming those that it has.
+    """
+    wanted = trainer.accelerator
+    there = [name for name, found in AcceleratorRegistry.items() if found["accelerator"].is_available()]
+    known = ["auto", *there, *(["gpu"] if {"cuda", "mps"} & {*there} else [])]
+    if wanted not in known and wanted in (*AcceleratorRegistry, "gpu"):
+        raise RunError(
+            f"trainer.accelerator={wanted} is not available on this machine; what would work: "
+            f"{', '.join(f'trainer.accelerator={name}' for name in known)}."
+        )
+
+
+def check_devices(trainer: Trainer) -> None:
+    """More processes on this machine than it has cores, or other machines that nothing was launched on.
+
+    Raises:
+        RunError: the run would wait for them without end.
+    """
+    cores = max(2, os.cpu_count() or 1)
+    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:
+        raise RunError(
+            f"trainer.devices={trainer.num_devices} would start as many processes, and this machine has {cores} cores; "
+            f"use trainer.devices={cores} at most."
+        )
+    if trainer.num_nodes > 1 and _launched() is None and not {"NODE_RANK", "GROUP_RANK"} & {*os.environ}:
+        raise RunError(
+            f"trainer.num_nodes={trainer.num_nodes} would wait for other machines, and nothing was launched on them; "
+            "use srun or torchrun, or trainer.num_nodes=1."
         )
 
 

@@ -8,9 +8,10 @@ nearest to the reference's. What is trained is, to the bit, the run that has thi
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge
 from omegaconf import DictConfig, OmegaConf
 
 from xformer.build import Plan
@@ -37,7 +38,7 @@ class Match:
     measure: Measure
     to: dict[str, str]
     by: str
-    was: int | None
+    was: Annotated[int, Ge(1)] | None
 
     @property
     def reference(self) -> str:

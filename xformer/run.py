@@ -67,7 +67,7 @@ def run(job: Job) -> float | None:
         if job.config.init_from is not None:
             _inherit(summary, task, Path(job.config.init_from))
         _measure(summary, task, data)
-        trainer = build.build_trainer(job)
+        trainer = build.build_trainer(job, task)
         launch.check_world_size(trainer)
         if start is not None:
             continuation.refuse_other_data_or_processes(job, start, data, trainer)
@@ -82,7 +82,8 @@ def run(job: Job) -> float | None:
         if launch.is_main_process():
             console.header(job, trainer, data.describe(), summary)
         compilation.compile_step(task, data, job.config.compile, trainer.strategy.root_device)
-        trainer.fit(task, data, ckpt_path=None if start is None else start.checkpoint)
+        with build.refusals("trainer", job.config.trainer):
+            trainer.fit(task, data, ckpt_path=None if start is None else start.checkpoint)
         _evaluate(trainer, task, data, summary, job)
         epilogue = None if job.sweep else task.epilogue(data)
     if summary.status == "finished" and launch.is_main_process():
@@ -99,6 +100,7 @@ def _plan(job: Job) -> build.Plan:
     launch.check_sweep(job)
     if job.config.init_from is not None:
         finished(Path(job.config.init_from))
+    build.check_trainer(job)
     return build.Plan.of(job.config)
 
 

@@ -10,17 +10,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from tests.architecture.tiny import D_MODEL, LENGTH, OPTIONS, encoder_decoder, randomised, stack, tokens
+from tests.architecture.tiny import D_MODEL, LENGTH, encoder_decoder, randomised, stack, tokens
 from tests.contracts.variants import ATTENTIONS, attention_class, position_class
 from xformer.architecture.decoder import Decoder
-from xformer.architecture.design import Design
 from xformer.architecture.encoder import Encoder
-from xformer.architecture.size import Size
 from xformer.architecture.stack import Stack
 from xformer.attention.capability import Capability
 from xformer.attention.linformer import Linformer
 from xformer.configuration import groups
-from xformer.errors import ConfigError, DataError
+from xformer.errors import DataError
 
 DECODING = [
     (attention, position)
@@ -153,18 +151,6 @@ def test_rms_norm_is_the_papers_formula() -> None:
     expected = x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight
     assert_close(model.tower.norm(x), expected)
     assert not any(name.endswith("norm.bias") for name, _ in model.named_parameters())
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "words"),
-    [
-        ("dropout", 1.0, "architecture.dropout=1.0 must be at least 0 and below 1."),
-        ("stochastic_depth", -0.1, "architecture.stochastic_depth=-0.1 must be at least 0 and below 1."),
-    ],
-)
-def test_a_rate_that_is_none_is_refused(name: str, value: float, words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
-        Design(size=Size(d_model=8, layers=1, heads=1, feed_forward=8), **{**OPTIONS, name: value})
 
 
 def test_a_sequence_that_is_too_long_names_the_part() -> None:

@@ -13,7 +13,6 @@ from xformer.attention import additive
 from xformer.attention.additive import Additive
 from xformer.attention.base import AttentionContext
 from xformer.attention.mask import Mask
-from xformer.errors import ConfigError
 from xformer.position.alibi import LinearBias
 from xformer.position.bias import RelativeBias
 
@@ -133,8 +132,3 @@ def test_scores_start_with_variance_about_1() -> None:
     with torch.no_grad():
         scores = attention.scores(query @ attention.from_query, key @ attention.from_key)
     assert 0.2 < float(scores.var()) < 1.2
-
-
-def test_a_hidden_layer_without_units_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"attention\.hidden=0"):
-        Additive(AttentionContext(HEADS, DIM, 8, 8, False), hidden=0)

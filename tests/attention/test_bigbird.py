@@ -109,11 +109,7 @@ def test_random_blocks_are_drawn_evenly() -> None:
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
-        ({"block": 0}, "attention.block=0 .* 1 or more"),
         ({"window_blocks": 2}, "attention.window_blocks=2 .* odd"),
-        ({"window_blocks": -1}, "attention.window_blocks=-1 .* odd"),
-        ({"global_blocks": -1}, "attention.global_blocks=-1 .* 0 or more"),
-        ({"random_blocks": -2}, "attention.random_blocks=-2 .* 0 or more"),
     ],
     ids=str,
 )

@@ -12,7 +12,6 @@ from torch.utils._pytree import tree_leaves
 from xformer.attention.base import AttentionContext
 from xformer.attention.linformer import Linformer
 from xformer.attention.mask import Mask
-from xformer.errors import ConfigError
 from xformer.position.alibi import LinearBias
 from xformer.position.bias import TableBias
 
@@ -228,6 +227,9 @@ def test_no_tensor_is_quadratic(projection: Any, biased: bool) -> None:
     assert largest(1024) <= 2.1 * largest(512)
 
 
-def test_a_rank_below_1_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"attention\.rank=0"):
-        build(rank=0)
+@pytest.mark.parametrize(("rank", "told"), [(65, True), (64, False)])
+def test_a_rank_above_the_length_is_said_aloud(rank: int, told: bool, caplog: pytest.LogCaptureFixture) -> None:
+    for layer in range(2):
+        context = AttentionContext(2, 4, 64, 64, causal=False, layer=layer)
+        Linformer(context, rank=rank, sharing="headwise", projection="learned")
+    assert [f"attention.rank={rank} is more than the 64 keys" in text for text in caplog.messages] == [True] * told

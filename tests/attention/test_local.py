@@ -9,7 +9,6 @@ from xformer.attention.base import AttentionContext
 from xformer.attention.full import Full
 from xformer.attention.local import Local
 from xformer.attention.mask import Mask
-from xformer.errors import ConfigError
 
 
 def build(window: int, causal: bool, max_length: int = 64) -> Local:
@@ -47,11 +46,6 @@ def test_the_state_is_a_ring_that_does_not_grow() -> None:
         sizes.add(state.bytes)
     entry = 2 * 3 * 4 * 4 + 8  # keys and values of three heads of four floats, and a position
     assert sizes == {2 * (5 + 1 + 1) * entry}
-
-
-def test_a_negative_window_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"attention.window=-1 .* 0 or more"):
-        build(-1, causal=True)
 
 
 @pytest.mark.parametrize("causal", [False, True])

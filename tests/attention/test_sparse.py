@@ -72,9 +72,7 @@ def test_the_default_stride_is_the_square_root_of_the_length(max_length: int, st
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
-        ({"stride": 0}, "attention.stride=0 .* 1 or more"),
         ({"pattern": "fixed", "summary": 5}, "attention.summary=5 .* 1 to 4"),
-        ({"pattern": "fixed", "summary": 0}, "attention.summary=0 .* 1 to 4"),
         ({"heads": "split", "context_heads": 1}, "attention.heads=split .* choose heads=merged"),
     ],
     ids=str,

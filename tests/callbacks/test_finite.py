@@ -81,8 +81,3 @@ def test_on_an_accelerator_losses_are_read_now_and_then_and_the_step_is_exact() 
     batch_end(9, 1.0)
     with pytest.raises(RunError, match="nan at step 8"):
         batch_end(10, 1.0)
-
-
-def test_every_must_be_positive() -> None:
-    with pytest.raises(ValueError, match="at least 1"):
-        FiniteLoss(every=0)

@@ -122,8 +122,3 @@ def test_a_resumed_run_counts_on(tmp_path: Path) -> None:
     run = trainer(tmp_path, callback, max_epochs=3)
     run.fit(Tiny(), **loaders(), ckpt_path=tmp_path / "c" / "step=10.ckpt", weights_only=True)
     assert callback.tokens_seen == 15 * PER_BATCH
-
-
-def test_warmup_must_not_be_negative() -> None:
-    with pytest.raises(ValueError, match="at least 0"):
-        Throughput(warmup=-1)

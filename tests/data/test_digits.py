@@ -49,15 +49,10 @@ def test_the_floor_is_the_majority_class(ready):
     assert module.floors == {"majority class": np.mean(module.splits["test"].labels == guess)}
 
 
-@pytest.mark.parametrize("fractions", [(-0.1, 0.2), (0.2, -0.1), (0.5, 0.5)])
+@pytest.mark.parametrize("fractions", [(0.5, 0.5), (0.2, 0.9)])
 def test_fractions_that_leave_nothing_are_refused(build, fractions):
     with pytest.raises(ConfigError, match=r"data\.val_fraction=.*data\.test_fraction="):
         build("digits", val_fraction=fractions[0], test_fraction=fractions[1])
-
-
-def test_a_negative_seed_is_refused(build):
-    with pytest.raises(ConfigError, match=r"data\.split_seed=-1 admits no data: use at least 0"):
-        build("digits", split_seed=-1)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.0001])

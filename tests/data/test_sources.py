@@ -210,3 +210,18 @@ def test_a_stream_that_breaks_off_is_said_so(tmp_path):
 
     with pytest.raises(DataError, match=r"data\.dataset=far breaks off \(no route to host\): start again\."):
         list(sources.Rows(Broken(), "far", "text", False))
+
+
+@pytest.mark.parametrize(
+    ("option", "offered"),
+    [
+        ("cifar10", "data=images, or data=digits"),
+        ("cifar10_pixels", "data=digits"),
+        ("imdb", "data=text_classification, which reads"),
+        ("wikitext2", "data.dataset=null, which reads"),
+        ("multi30k", "data=transduction, which is generated here"),
+    ],
+)
+def test_without_a_network_data_of_the_same_kind_are_offered(option, offered, no_network, build):
+    with pytest.raises(DataError, match=f"the hub cannot be reached .* or use .*{offered}"):
+        build(option).prepare_data()

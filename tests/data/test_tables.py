@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -120,7 +121,7 @@ def test_a_view_of_a_dataset_keeps_its_rows(monkeypatch):
     from xformer.data import tables
 
     part = Dataset.from_dict({"text": ["a", "b", "c"], "label": [0, 1, 0]}).select([2, 0])
-    monkeypatch.setattr(tables, "load_dataset_splits", lambda name, config: {"train": part})
+    monkeypatch.setattr(tables, "load_dataset_splits", lambda name, config, **_: {"train": part})
     assert read_tables(None, "any", None, COLUMNS)["train"]["text_column"] == ["c", "a"]
 
 
@@ -154,8 +155,8 @@ BAD = {
     "latin.tsv": ("text\tlabel\nGröße\t0\n".encode("latin-1"), r"is not UTF-8 at byte 13: convert the file"),
     "latin.jsonl": ('{"text": "Größe", "label": 0}'.encode("latin-1"), r"is not UTF-8 at byte 12: convert the file"),
     "book.xls": (b"text,label\n", r"has no known extension: use one of \.csv, \.tsv, \.json, \.jsonl, \.parquet"),
-    "more.csv": (b"text,label\na,0\nb,1,2\n", r"is ragged: row 3 has 3 columns, and 2 are expected"),
-    "less.tsv": (b"text\tlabel\na\t0\nb\n", r"is ragged: row 3 has 1 columns, and 2 are expected"),
+    "more.csv": (b"text,label\na,0\nb,1,2\n", r"is ragged: row 2 has 3 columns, and 2 are expected"),
+    "less.tsv": (b"text\tlabel\na\t0\nb\n", r"is ragged: row 2 has 1 columns, and 2 are expected"),
     "less.json": (b'[{"text": "a", "label": 0}, {"text": "b"}]', r"is ragged: row 2 has no label"),
     "list.json": (b'[{"text": "a", "label": 0}, 3]', r"has a row 2 that is no object"),
     "broken.json": (b'[{"text": "a"', r"cannot be read as json \(.*\): correct the file"),
@@ -230,3 +231,20 @@ def test_what_the_source_lacks_is_held_out_of_its_training_rows(tmp_path):
     assert parts == hold_out(found, {"val": 0.1, "test": 0.2}, seed=0) != hold_out(found, {"val": 0.1}, seed=1)
     own = hold_out({**found, "val": {key: values[:1] for key, values in found["train"].items()}}, {"val": 0.5}, seed=0)
     assert (len(own["val"]["text_column"]), len(own["train"]["text_column"])) == (1, 100)
+
+
+def test_the_case_of_an_extension_does_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "train.CSV").write_text("text,label\na,0\n")
+    for files in (str(tmp_path / "train.CSV"), str(tmp_path)):
+        assert read(files)["train"]["text_column"] == ["a"]
+
+
+@pytest.mark.parametrize(("first", "names"), [("text,label\n", None), ("", ["text", "label"])])
+def test_a_row_has_the_same_number_whatever_is_wrong_with_it(
+    first: str, names: list[str] | None, tmp_path: Path, build: Any
+) -> None:
+    """Rows are counted from 1, and a first line that names the columns is none."""
+    for name, row in (("ragged", "a,b,c"), ("empty", " ,0"), ("unlabelled", "a, ")):
+        (tmp_path / f"{name}.csv").write_text(f"{first}a,0\nb,1\n{row}\nc,0\n")
+        with pytest.raises(DataError, match="row 3 "):
+            build("text_classification", files=str(tmp_path / f"{name}.csv"), column_names=names).prepare_data()

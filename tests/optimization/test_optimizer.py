@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-import pytest
 import torch
 from omegaconf import OmegaConf
 from torch import nn
@@ -18,7 +17,6 @@ from xformer.architecture.stack import Stack
 from xformer.attention.full import Full
 from xformer.configuration import CONF, target
 from xformer.data.facts import ImageFacts
-from xformer.errors import ConfigError
 from xformer.layers.embedding import Embedding
 from xformer.layers.feed_forward import Activation
 from xformer.layers.norm import NormLayer
@@ -60,11 +58,6 @@ def test_adam_leaves_frozen_parameters_out() -> None:
     optimizer = adam(Net(), False, lr=0.1, betas=[0.9, 0.98], eps=1e-9)
     assert sum(len(group["params"]) for group in optimizer.param_groups) == 4
     assert optimizer.defaults["eps"] == 1e-9
-
-
-def test_betas_are_two() -> None:
-    with pytest.raises(ConfigError, match=r"optimizer\.betas=\[0\.9\]"):
-        adam(Net(), False, lr=0.1, betas=[0.9], eps=1e-9)
 
 
 SIZE = Size(d_model=15, layers=2, heads=5, feed_forward=22)

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from xformer.errors import ConfigError
 from xformer.position.base import PositionContext
 from xformer.position.relative import Relative
 
@@ -60,8 +59,3 @@ def test_small_weights_add_up_in_bfloat16():
 
     mixed = bias.values(weights, torch.full((1, 1, 1000), -50))
     assert_close(mixed[0, :, 0], bias.values_table[:, 0], rtol=0.02, atol=1e-3)
-
-
-def test_refuses_to_clip_everything():
-    with pytest.raises(ConfigError, match=r"position\.clip=0"):
-        relative(False, clip=0)

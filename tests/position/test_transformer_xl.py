@@ -9,7 +9,6 @@ from torch.testing import assert_close
 from xformer.attention.base import AttentionContext
 from xformer.attention.full import Full
 from xformer.attention.mask import Mask
-from xformer.errors import ConfigError
 from xformer.layers.multi_head import MultiHeadAttention
 from xformer.position.base import PositionContext
 from xformer.position.transformer_xl import TransformerXL
@@ -119,8 +118,3 @@ def test_far_distances_are_as_exact_as_float32_angles_are():
 
     single = scheme.bias(0).scores(query, distances)
     assert_close(single.double(), scheme.double().bias(0).scores(query.double(), distances), rtol=0, atol=2e-3)
-
-
-def test_refuses_a_base_without_wavelengths():
-    with pytest.raises(ConfigError, match=r"position\.base=1"):
-        TransformerXL(PositionContext(8, 2, 4, 1, 16, True), base=1.0)

@@ -9,10 +9,8 @@ from tests.analysis.service import offline_file, records
 from tests.conftest import SMALL, ComposeJob
 from tests.probes.conftest import LISTOPS, TEXT, TRANSDUCTION
 from xformer.data.batch import ClassificationBatch, ImageBatch, Seq2SeqBatch
-from xformer.errors import ConfigError
 from xformer.logging.metrics_csv import read_metrics, series
 from xformer.probes.base import singles
-from xformer.probes.gradient_norm import GradientNorm
 from xformer.record.summary import read_summary
 from xformer.run import run
 
@@ -74,8 +72,3 @@ def test_examples_lose_their_padding() -> None:
     assert (pair.source_padding_mask, pair.target_padding_mask, pair.references) == (None, None, ["x"])
     (image,) = singles(ImageBatch(torch.rand(2, 1, 4, 4), torch.tensor([1, 2])), 1)
     assert image.images.shape == (1, 1, 4, 4)
-
-
-def test_no_examples_are_refused() -> None:
-    with pytest.raises(ConfigError, match="use at least 1"):
-        GradientNorm(examples=0)

@@ -6,7 +6,6 @@ from torch.testing import assert_close
 
 from tests.contracts.variants import ATTENTIONS
 from tests.probes.conftest import LISTOPS, TEXT, TRANSDUCTION, Prepared
-from xformer.errors import ConfigError
 from xformer.probes.effective_context import EffectiveContext, attention_distance, effective_context
 
 PROBE = EffectiveContext(examples=2, share=0.9)
@@ -57,8 +56,3 @@ def test_every_variant_has_one(name: str, prepared: Prepared) -> None:
 def test_sequences_of_two_kinds_have_no_distance(prepared: Prepared) -> None:
     found = PROBE.measure(*prepared(*TRANSDUCTION))
     assert {name.split("/")[1] for name in found} == {"encoder", "decoder"}
-
-
-def test_a_share_that_is_none_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"callbacks\.effective_context\.share=0.0"):
-        EffectiveContext(examples=2, share=0.0)

@@ -79,22 +79,6 @@ def test_too_few_weights_are_refused_by_name(built: Any) -> None:
         built("task.class_weights=[1.0]")
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        SMALL_LISTOPS,
-        ["task=image_classification", "data=images"],
-        ["task=seq2seq", "data.train_size=60", "data.val_size=20", "data.test_size=20"],
-    ],
-)
-@pytest.mark.parametrize("smoothing", ["-0.2", "1.0", "1.5", "nan"])
-def test_a_smoothing_that_is_no_share_is_refused(smoothing: str, options: list[str], compose_job: ComposeJob) -> None:
-    plan = Plan.of(compose_job(*SMALL, *options, f"task.label_smoothing={smoothing}").config)
-    plan.load_data()
-    with pytest.raises(ConfigError, match=rf"task\.label_smoothing={smoothing} is no share: use at least 0 and less"):
-        plan.build_task()
-
-
 @pytest.mark.parametrize("value", ["even", "1.0"])
 def test_weights_of_the_wrong_type_are_refused_before_data_is_loaded(value: str, compose_job: ComposeJob) -> None:
     with pytest.raises(ConfigError, match=r"task\.class_weights=.* has the wrong type"):

@@ -67,11 +67,6 @@ def test_focal_lets_a_sure_answer_count_less():
     assert ratio(Focal(gamma=2.0)) < 0.1 * ratio(CrossEntropy())
 
 
-def test_a_negative_gamma_is_refused():
-    with pytest.raises(ConfigError, match=r"loss\.gamma=-1\.0 would make sure answers count more"):
-        Focal(gamma=-1.0)
-
-
 def facts(counts: list[int] | None, classes: int = 3) -> Facts:
     return Facts(vocabulary=5, length=4, classes=classes, class_counts=counts)
 
@@ -89,8 +84,6 @@ def test_balanced_weights_are_scikit_learns():
     ("weights", "counts", "message"),
     [
         ([1.0, 2.0], None, r"task\.class_weights=\[1\.0, 2\.0\] has 2 weights, and the data have 3 classes"),
-        ([1.0, -2.0, 1.0], None, r"must hold positive weights alone"),
-        ([1.0, 0.0, 2.5], None, r"must hold positive weights alone"),
         ("balanced", None, r"task\.class_weights=balanced needs data that count their classes"),
         ("balanced", [3, 0, 1], r"task\.class_weights=balanced has no weight for class 1"),
     ],

@@ -7,7 +7,6 @@ from torch import nn
 
 from xformer.architecture.size import Size
 from xformer.attention.base import AttentionContext, AttentionFactory
-from xformer.errors import ConfigError
 from xformer.layers.block import Block
 from xformer.layers.feed_forward import Activation, feed_forward
 from xformer.layers.multi_head import CrossAttention, MultiHeadAttention
@@ -20,11 +19,7 @@ Kind = TypeVar("Kind", bound=MultiHeadAttention)
 
 @dataclass(frozen=True, kw_only=True)
 class Design:
-    """The options that every architecture has; its own documentation explains them.
-
-    Raises:
-        ConfigError: a rate outside of [0, 1).
-    """
+    """The options that every architecture has; its own documentation explains them."""
 
     size: Size
     norm: NormPlacement
@@ -35,11 +30,6 @@ class Design:
     share_layers: bool
     key_value_heads: int | None
     gradient_checkpointing: bool
-
-    def __post_init__(self) -> None:
-        for name in ("dropout", "stochastic_depth"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"architecture.{name}={getattr(self, name)} must be at least 0 and below 1.")
 
     def block(
         self,

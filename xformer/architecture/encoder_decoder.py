@@ -11,9 +11,10 @@ only asks for hidden states, such as classification, can compare it with the oth
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Ge, Interval
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -79,10 +80,10 @@ class EncoderDecoder(Architecture):
         norm: NormPlacement,
         norm_layer: NormLayer,
         activation: Activation,
-        dropout: float,
-        stochastic_depth: float,
+        dropout: Annotated[float, Interval(ge=0, lt=1)],
+        stochastic_depth: Annotated[float, Interval(ge=0, lt=1)],
         share_layers: bool,
-        key_value_heads: int | None,
+        key_value_heads: Annotated[int, Ge(1)] | None,
         gradient_checkpointing: bool,
     ) -> None:
         super().__init__()

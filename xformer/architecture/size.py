@@ -1,6 +1,9 @@
 """The dimensions of a model, in one place."""
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge
 
 from xformer.errors import ConfigError
 
@@ -10,18 +13,15 @@ class Size:
     """Width, depth, heads and feed-forward width.
 
     Raises:
-        ConfigError: a dimension is not positive, or `d_model` is not divisible by `heads`.
+        ConfigError: `d_model` is not divisible by `heads`.
     """
 
-    d_model: int
-    layers: int
-    heads: int
-    feed_forward: int
+    d_model: Annotated[int, Ge(1)]
+    layers: Annotated[int, Ge(1)]
+    heads: Annotated[int, Ge(1)]
+    feed_forward: Annotated[int, Ge(1)]
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value < 1:
-                raise ConfigError(f"size.{name}={value} must be at least 1.")
         if self.d_model % self.heads:
             below = self.d_model - self.d_model % self.heads
             near = " or ".join(str(d) for d in (below, below + self.heads) if d)

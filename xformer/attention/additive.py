@@ -15,9 +15,10 @@ Not supported: rotation; `reasons` says why.
 """
 
 from functools import partial
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Ge
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -27,7 +28,6 @@ from xformer.attention.capability import Capability
 from xformer.attention.dense import Dense, attend
 from xformer.attention.mask import Mask
 from xformer.attention.precision import in_float32
-from xformer.errors import ConfigError
 from xformer.position.bias import RelativeBias
 
 HIDDEN_NUMBERS = 2**21
@@ -40,9 +40,6 @@ class Additive(Dense):
     Args:
         context: the layer's dimensions and role.
         hidden: units of the hidden layer, per head.
-
-    Raises:
-        ConfigError: there are no hidden units.
     """
 
     provides: ClassVar[Capability] = ~Capability.ROTARY
@@ -53,10 +50,8 @@ class Additive(Dense):
         ),
     }
 
-    def __init__(self, context: AttentionContext, *, hidden: int) -> None:
+    def __init__(self, context: AttentionContext, *, hidden: Annotated[int, Ge(1)]) -> None:
         super().__init__(context)
-        if hidden < 1:
-            raise ConfigError(f"attention.hidden={hidden} must be at least 1; a head's dimension is a good choice.")
         self.from_query, self.from_key = (
             nn.Parameter(torch.empty(context.heads, context.head_dim, hidden)) for _ in range(2)
         )

@@ -30,9 +30,10 @@ Not supported: cross-attention. The window compares positions, and those of two 
 """
 
 from functools import lru_cache
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Ge
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -56,23 +57,24 @@ class BigBird(BlockSparseAttention):
         random_blocks: further blocks that are read, drawn per head and block.
 
     Raises:
-        ConfigError: a value that is not possible.
+        ConfigError: the window's blocks have no middle.
     """
 
     provides: ClassVar[Capability] = ~Capability.CROSS
     draws: Int[Tensor, "h blocks random"]
 
     def __init__(
-        self, context: AttentionContext, *, block: int, global_blocks: int, window_blocks: int, random_blocks: int
+        self,
+        context: AttentionContext,
+        *,
+        block: Annotated[int, Ge(1)],
+        global_blocks: Annotated[int, Ge(0)],
+        window_blocks: Annotated[int, Ge(1)],
+        random_blocks: Annotated[int, Ge(0)],
     ) -> None:
         super().__init__(context)
-        if block < 1:
-            raise ConfigError(f"attention.block={block} is too small; give 1 or more, such as 64.")
-        if window_blocks < 1 or window_blocks % 2 == 0:
+        if window_blocks % 2 == 0:
             raise ConfigError(f"attention.window_blocks={window_blocks} has no middle; give an odd number, such as 3.")
-        for key, count in (("global_blocks", global_blocks), ("random_blocks", random_blocks)):
-            if count < 0:
-                raise ConfigError(f"attention.{key}={count} is negative; give 0 or more.")
         self.block, self.global_blocks, self.random_blocks = block, global_blocks, random_blocks
         self.side = window_blocks // 2
         self.blocks = max(1, -(-context.max_key // block))

@@ -24,9 +24,11 @@ Deviations: B; the convolution's kernel is one for all features of a head, so th
 Not supported: causality, rotation, biases of the content, incremental decoding, longer sequences; `reasons` says why.
 """
 
-from typing import ClassVar, Literal, cast
+import logging
+from typing import Annotated, ClassVar, Literal, cast
 
 import torch
+from annotated_types import Ge
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -36,8 +38,9 @@ from xformer.attention.capability import Capability
 from xformer.attention.linformer_bias import projected_bias
 from xformer.attention.mask import Mask
 from xformer.attention.precision import as_they_are, wide
-from xformer.errors import ConfigError
 from xformer.position.bias import RelativeBias, TableBias
+
+logger = logging.getLogger(__name__)
 
 Sharing = Literal["none", "headwise", "key_value", "layerwise"]
 Projection = Literal["learned", "convolution", "mean"]
@@ -51,9 +54,6 @@ class Linformer(Attention):
         rank: the projected length, k in the paper; windows may be fewer, where they do not come out even.
         sharing: who has a projection of its own.
         projection: what kind of mixture.
-
-    Raises:
-        ConfigError: the rank is not positive.
     """
 
     provides: ClassVar[Capability] = Capability.CROSS | Capability.PADDING | Capability.BIAS
@@ -75,11 +75,17 @@ class Linformer(Attention):
 
     windows: Tensor
 
-    def __init__(self, context: AttentionContext, *, rank: int, sharing: Sharing, projection: Projection) -> None:
+    def __init__(
+        self, context: AttentionContext, *, rank: Annotated[int, Ge(1)], sharing: Sharing, projection: Projection
+    ) -> None:
         super().__init__(context)
-        if rank < 1:
-            raise ConfigError(f"attention.rank={rank} must be at least 1; the paper uses 128 or 256.")
         self.sharing, self.projection = sharing, projection
+        if rank > context.max_key and context.layer == 0:
+            logger.warning(
+                "attention.rank=%d is more than the %d keys, so that nothing is compressed: full attention costs less.",
+                rank,
+                context.max_key,
+            )
         window = -(-context.max_key // rank)
         window_of = torch.arange(context.max_key) // window
         windows = torch.arange(int(window_of[-1]) + 1)[:, None] == window_of  # rank x position

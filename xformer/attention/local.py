@@ -17,9 +17,10 @@ Not supported: cross-attention. The window of a query is around its own position
 not correspond to position i of another.
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Ge
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -29,7 +30,6 @@ from xformer.attention.block_sparse_attention import BlockSparseAttention
 from xformer.attention.block_sparse_state import PositionState
 from xformer.attention.capability import Capability
 from xformer.attention.pattern import Rule, near
-from xformer.errors import ConfigError
 from xformer.position.bias import RelativeBias
 
 
@@ -39,17 +39,12 @@ class Local(BlockSparseAttention):
     Args:
         context: the layer's dimensions and role.
         window: how many neighbours on each side; on the left only, where attention is causal.
-
-    Raises:
-        ConfigError: the window is negative.
     """
 
     provides: ClassVar[Capability] = ~Capability.CROSS
 
-    def __init__(self, context: AttentionContext, *, window: int) -> None:
+    def __init__(self, context: AttentionContext, *, window: Annotated[int, Ge(0)]) -> None:
         super().__init__(context)
-        if window < 0:
-            raise ConfigError(f"attention.window={window} is negative; give the neighbours on each side, 0 or more.")
         self.window = window
 
     def mix(self, tokens: Tokens, *, causal: bool, bias: RelativeBias | None) -> Float[Tensor, "b h n d"]:

@@ -27,9 +27,10 @@ Rotary positions are a function of the distance as far as the estimate is: exact
 Not supported: a bias that depends on the query's content; `reasons` says why.
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Ge
 from jaxtyping import Float
 from torch import Tensor
 
@@ -43,7 +44,6 @@ from xformer.attention.performer_state import PerformerState, Tokens
 from xformer.attention.performer_sweep import sweep
 from xformer.attention.precision import as_they_are, wide
 from xformer.attention.state import State
-from xformer.errors import ConfigError
 from xformer.position.bias import RelativeBias, TableBias
 
 
@@ -55,9 +55,6 @@ class Performer(Attention):
         features: random features per head, m in the paper.
         kernel: `exp` estimates softmax; `relu` is a kernel of its own.
         redraw_interval: training steps between new random features; None keeps the first ones.
-
-    Raises:
-        ConfigError: a number that is not positive.
     """
 
     provides: ClassVar[Capability] = ~Capability.CONTENT_BIAS
@@ -69,15 +66,14 @@ class Performer(Attention):
     }
 
     def __init__(
-        self, context: AttentionContext, *, features: int, kernel: Kernel, redraw_interval: int | None
+        self,
+        context: AttentionContext,
+        *,
+        features: Annotated[int, Ge(1)],
+        kernel: Kernel,
+        redraw_interval: Annotated[int, Ge(1)] | None,
     ) -> None:
         super().__init__(context)
-        if features < 1:
-            raise ConfigError(f"attention.features={features} must be at least 1; the authors use 256.")
-        if redraw_interval is not None and redraw_interval < 1:
-            raise ConfigError(
-                f"attention.redraw_interval={redraw_interval} must be at least 1, or null to keep the first features."
-            )
         self.redraw_interval = redraw_interval
         self.log_features = RandomFeatures(features, context.head_dim, kernel)
 

@@ -31,9 +31,10 @@ Not supported: cross-attention. Both patterns compare positions, and those of tw
 from collections.abc import Callable
 from dataclasses import replace
 from math import isqrt
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from annotated_types import Ge
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
@@ -79,7 +80,7 @@ class Sparse(BlockSparseAttention):
         heads: `merged` (each head reads both) or `split` (each half of the heads reads one).
 
     Raises:
-        ConfigError: a value that is not possible.
+        ConfigError: the summary exceeds the stride, or one head is to be split.
     """
 
     provides: ClassVar[Capability] = ~Capability.CROSS
@@ -89,17 +90,13 @@ class Sparse(BlockSparseAttention):
         context: AttentionContext,
         *,
         pattern: Literal["strided", "fixed"],
-        stride: int | None,
-        summary: int,
+        stride: Annotated[int, Ge(1)] | None,
+        summary: Annotated[int, Ge(1)],
         heads: Literal["merged", "split"],
     ) -> None:
         super().__init__(context)
-        _one_of("pattern", pattern, "strided", "fixed")
-        _one_of("heads", heads, "merged", "split")
-        if stride is not None and stride < 1:
-            raise ConfigError(f"attention.stride={stride} is too small; give 1 or more, or null for the square root.")
         self.stride = stride if stride is not None else isqrt(max(context.max_key, 1) - 1) + 1
-        if pattern == "fixed" and not 1 <= summary <= self.stride:
+        if pattern == "fixed" and summary > self.stride:
             raise ConfigError(
                 f"attention.summary={summary} does not fit a stride of {self.stride}; give 1 to {self.stride}."
             )
@@ -275,8 +272,3 @@ def _fixed(stride: int, causal: bool) -> tuple[Counts, Counts]:
         return key // stride < query // stride if causal else key // stride != query // stride
 
     return near, far
-
-
-def _one_of(key: str, value: str, *options: str) -> None:
-    if value not in options:
-        raise ConfigError(f"attention.{key}={value} is not an option; choose {' or '.join(options)}.")

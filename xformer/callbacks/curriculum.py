@@ -1,10 +1,12 @@
 """Training that starts with the short items."""
 
+from typing import Annotated
+
+from annotated_types import Ge, Interval
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from xformer.data.base import DataModule
 from xformer.data.curriculum import Pace
-from xformer.errors import ConfigError
 
 
 class Curriculum(Callback):
@@ -16,18 +18,9 @@ class Curriculum(Callback):
     Args:
         steps: optimiser steps after which all items are trained on.
         initial: the share of the items at the first step.
-
-    Raises:
-        ConfigError: no steps, or a share that is none.
     """
 
-    def __init__(self, *, steps: int, initial: float) -> None:
-        if steps < 1:
-            raise ConfigError(f"callbacks.curriculum.steps={steps} is no time to grow in: use at least 1.")
-        if not 0 < initial <= 1:
-            raise ConfigError(
-                f"callbacks.curriculum.initial={initial} is no share of the items: use more than 0 and at most 1."
-            )
+    def __init__(self, *, steps: Annotated[int, Ge(1)], initial: Annotated[float, Interval(gt=0, le=1)]) -> None:
         self.steps, self.initial = steps, initial
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

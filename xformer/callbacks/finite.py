@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
@@ -20,9 +21,7 @@ class FiniteLoss(Callback):
     checked too, because a finite loss with infinite gradients spoils them one step before a loss shows it.
     """
 
-    def __init__(self, *, every: int):
-        if every < 1:
-            raise ValueError(f"every must be at least 1 batch, got {every}")
+    def __init__(self, *, every: Annotated[int, Ge(1)]):
         self.every = every
         self._pending: list[tuple[int, Tensor]] = []
 

@@ -4,8 +4,9 @@ import math
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
@@ -16,7 +17,7 @@ from torch import Tensor
 _NAMES = {"tokens_per_second": "tokens/s"}
 
 
-def progress(*, seconds: float) -> ProgressBar:
+def progress(*, seconds: Annotated[float, Ge(0)]) -> ProgressBar:
     """A bar where standard output is a terminal, else plain lines.
 
     Args:

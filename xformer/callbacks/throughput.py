@@ -2,9 +2,10 @@
 
 import functools
 import time
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
@@ -26,9 +27,7 @@ class Throughput(Callback):
         earlier_seconds: What earlier processes took of this run, each up to the checkpoint that it was continued from.
     """
 
-    def __init__(self, *, warmup: int):
-        if warmup < 0:
-            raise ValueError(f"warmup must be at least 0 batches, got {warmup}")
+    def __init__(self, *, warmup: Annotated[int, Ge(0)]):
         self.warmup = warmup
         self.tokens_seen = 0
         self.earlier_seconds = 0.0

@@ -22,6 +22,8 @@ Corpus = Iterable["Pair"]
 KEYS = ("source_column", "target_column")
 _ROWS = 1000
 
+OFFLINE = "data=transduction, which is generated here, or files of your own"
+
 
 class Pair(NamedTuple):
     """A text and its translation."""
@@ -179,7 +181,7 @@ def of_dataset(dataset: str, config: str | None, columns: Mapping[str, str]) -> 
     """
     return {
         split: Rows(f"data.dataset={dataset}", part, columns)
-        for split, part in load_dataset_splits(dataset, config).items()
+        for split, part in load_dataset_splits(dataset, config, offline=OFFLINE).items()
     }
 
 

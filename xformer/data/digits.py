@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
+from annotated_types import Ge, Interval
 from jaxtyping import Int64
 
 from xformer.data.base import DataModule
@@ -13,7 +14,6 @@ from xformer.data.batch import ClassificationBatch
 from xformer.data.cache import digest
 from xformer.data.facts import Facts
 from xformer.data.floors import majority
-from xformer.data.generated import at_least
 from xformer.data.hold_out import check_fractions, deal_images
 
 
@@ -60,15 +60,14 @@ class Digits(DataModule):
         seed: int,
         cache: Path,
         *,
-        val_fraction: float,
-        test_fraction: float,
-        split_seed: int,
-        batch_size: int,
-        num_workers: int,
+        val_fraction: Annotated[float, Interval(ge=0, lt=1)],
+        test_fraction: Annotated[float, Interval(ge=0, lt=1)],
+        split_seed: Annotated[int, Ge(0)],
+        batch_size: Annotated[int, Ge(1)],
+        num_workers: Annotated[int, Interval(ge=0, le=1024)],
     ) -> None:
         super().__init__(seed, cache, batch_size=batch_size, num_workers=num_workers)
-        at_least(0, split_seed=split_seed)
-        check_fractions(val_fraction, test_fraction)
+        check_fractions(val_fraction=val_fraction, test_fraction=test_fraction)
         self.fractions = {"test": test_fraction, "val": val_fraction}
         self.split_seed = split_seed
 

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from annotated_types import Ge, Interval
 
 from xformer.data.batch import PairClassificationBatch
 from xformer.data.labelled_texts import LabelledTexts
@@ -62,6 +64,7 @@ class DocumentPairs(TextClassification):
 
     yields: ClassVar[type] = PairClassificationBatch
     text_keys: ClassVar[tuple[str, ...]] = ("first_column", "second_column")
+    offline: ClassVar[str] = "data.files of your own"
 
     def __init__(
         self,
@@ -76,12 +79,12 @@ class DocumentPairs(TextClassification):
         second_column: str,
         label_column: str,
         tokenizer: Tokenizer,
-        max_length: int,
-        validation_fraction: float,
-        test_fraction: float,
-        split_seed: int,
-        batch_size: int,
-        num_workers: int,
+        max_length: Annotated[int, Ge(1)],
+        validation_fraction: Annotated[float, Interval(ge=0, lt=1)],
+        test_fraction: Annotated[float, Interval(ge=0, lt=1)],
+        split_seed: Annotated[int, Ge(0)],
+        batch_size: Annotated[int, Ge(1)],
+        num_workers: Annotated[int, Interval(ge=0, le=1024)],
     ) -> None:
         super().__init__(
             seed,

@@ -11,7 +11,7 @@ from jaxtyping import Int64
 from xformer.data.base import DataModule
 from xformer.data.cache import digest
 from xformer.data.sampler import Fresh, Order
-from xformer.errors import ConfigError, DataError
+from xformer.errors import DataError
 
 Row = TypeVar("Row")
 
@@ -61,9 +61,6 @@ class Generated(DataModule):
         generation_seed: decides the sequences.
         batch_size: sequences per step over all devices.
         num_workers: processes that fetch ahead.
-
-    Raises:
-        ConfigError: a size below 1, or a negative seed.
     """
 
     def __init__(
@@ -80,8 +77,6 @@ class Generated(DataModule):
         num_workers: int,
     ) -> None:
         super().__init__(seed, cache, batch_size=batch_size, num_workers=num_workers)
-        at_least(1, train_size=train_size, val_size=val_size, test_size=test_size)
-        at_least(0, generation_seed=generation_seed)
         self.sizes = {"train": train_size, "val": val_size, "test": test_size}
         self.fresh, self.generation_seed = fresh, generation_seed
 
@@ -125,18 +120,3 @@ class Generated(DataModule):
         """The sizes of the splits, for a person."""
         sizes = "/".join(f"{size:,}" for size in self.sizes.values())
         return f"{sizes} sequences" + (", new ones in every epoch," if self.fresh else "")
-
-
-def at_least(least: int, **values: int) -> None:
-    """Refuse values below a bound.
-
-    Args:
-        least: the bound.
-        values: by the key of the data's configuration.
-
-    Raises:
-        ConfigError: naming the first that is too small.
-    """
-    for key, value in values.items():
-        if value < least:
-            raise ConfigError(f"data.{key}={value} admits no data: use at least {least}.")

@@ -8,17 +8,15 @@ from jaxtyping import Int64
 from xformer.errors import ConfigError
 
 
-def check_fractions(val_fraction: float, test_fraction: float) -> None:
-    """Refuse fractions that cannot be taken out of the training items.
+def check_fractions(**fractions: float) -> None:
+    """Refuse fractions that leave nothing to train on.
 
     Raises:
-        ConfigError: naming both.
+        ConfigError: naming all.
     """
-    if min(val_fraction, test_fraction) < 0 or val_fraction + test_fraction >= 1:
-        raise ConfigError(
-            f"data.val_fraction={val_fraction} and data.test_fraction={test_fraction} must not be negative and must "
-            "leave something to train on."
-        )
+    if sum(fractions.values()) >= 1:
+        asked = " and ".join(f"data.{key}={fraction}" for key, fraction in fractions.items())
+        raise ConfigError(f"{asked} must leave something to train on: together they must be below 1.")
 
 
 def deal(total: int, fractions: Mapping[str, float], seed: int) -> dict[str, Int64[np.ndarray, " rows"]]:

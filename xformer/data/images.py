@@ -5,10 +5,11 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from annotated_types import Ge, Gt, Interval
 from jaxtyping import Int64, UInt8
 from PIL import Image, ImageOps
 
@@ -18,7 +19,6 @@ from xformer.data.cache import cached, digest, fingerprint
 from xformer.data.facts import Facts, ImageFacts
 from xformer.data.flat import Flat
 from xformer.data.floors import majority
-from xformer.data.generated import at_least
 from xformer.data.hold_out import check_fractions, deal_images
 from xformer.data.pictures import Pictures, read
 from xformer.errors import ConfigError, DataError
@@ -98,23 +98,20 @@ class Images(DataModule):
         dataset_config: str | None,
         image_column: str,
         label_column: str,
-        image_size: int | None,
+        image_size: Annotated[int, Ge(1)] | None,
         channels: Literal[1, 3],
         mean: list[float] | None,
-        std: list[float] | None,
-        val_fraction: float,
-        test_fraction: float,
-        split_seed: int,
-        batch_size: int,
-        num_workers: int,
+        std: list[Annotated[float, Gt(0)]] | None,
+        val_fraction: Annotated[float, Interval(ge=0, lt=1)],
+        test_fraction: Annotated[float, Interval(ge=0, lt=1)],
+        split_seed: Annotated[int, Ge(0)],
+        batch_size: Annotated[int, Ge(1)],
+        num_workers: Annotated[int, Interval(ge=0, le=1024)],
     ) -> None:
         super().__init__(seed, cache, batch_size=batch_size, num_workers=num_workers)
         if folder is not None and dataset is not None:
             raise ConfigError(f"data.folder={folder} and data.dataset={dataset} exclude each other: set one to null.")
-        at_least(0, split_seed=split_seed)
-        check_fractions(val_fraction, test_fraction)
-        if image_size is not None and image_size < 1:
-            raise ConfigError(f"data.image_size={image_size} must be at least 1.")
+        check_fractions(val_fraction=val_fraction, test_fraction=test_fraction)
         _check_normalisation(mean, std, channels)
         self.source = (folder, dataset, dataset_config, image_column, label_column)
         self.form = (image_size, channels)
@@ -245,10 +242,9 @@ def moments(stored: UInt8[np.ndarray, "images channels height width"]) -> tuple[
 def _check_normalisation(mean: Any, std: Any, channels: int) -> None:
     if (mean is None) != (std is None):
         raise ConfigError(f"data.mean={mean} and data.std={std} go together: give both, or neither.")
-    if mean is not None and (len(mean) != channels or len(std) != channels or min(std) <= 0):
+    if mean is not None and (len(mean) != channels or len(std) != channels):
         raise ConfigError(
-            f"data.mean={mean} and data.std={std} must each have a number for every one of data.channels={channels}, "
-            "those of std positive."
+            f"data.mean={mean} and data.std={std} must each have a number for every one of data.channels={channels}."
         )
 
 

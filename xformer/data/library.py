@@ -1,18 +1,23 @@
 """What the tokenizers of the `tokenizers` library share."""
 
 import os
+import re
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from annotated_types import Ge
 from jaxtyping import Int64
 
 from xformer.data.tokenizer import Tokenizer
-from xformer.errors import ConfigError
 
 if TYPE_CHECKING:
     import tokenizers
+
+_LONGEST_RUN = 4096
+_MANY_SPACES = re.compile(rf"\s{{{_LONGEST_RUN + 1}}}")
+_RUNS = re.compile(r"\S+|\s+")
 
 
 class LibraryTokenizer(Tokenizer):
@@ -36,7 +41,7 @@ class LibraryTokenizer(Tokenizer):
 
     def train(self, texts: Iterable[str]) -> None:
         """Learn the model; the same texts give the same one."""
-        self._model = self.learn(texts)
+        self._model = self.learn(_Short(texts))
         _settle()
 
     def encode(self, text: str) -> Int64[np.ndarray, " tokens"]:
@@ -75,12 +80,7 @@ class ByteLevel(LibraryTokenizer):
         ConfigError: the 256 bytes and the end of text do not fit.
     """
 
-    def __init__(self, *, vocabulary_size: int) -> None:
-        if vocabulary_size < 257:
-            raise ConfigError(
-                f"tokenizer.vocabulary_size={vocabulary_size} does not hold the 256 bytes and the end of text: "
-                "use at least 257, or tokenizer=byte."
-            )
+    def __init__(self, *, vocabulary_size: Annotated[int, Ge(257)]) -> None:
         self.vocabulary_size = vocabulary_size
         self._model = self.empty()
 
@@ -118,6 +118,29 @@ def parsed(text: str) -> "tokenizers.Tokenizer":
         return Model.from_str(text)
     except Exception as error:  # the library raises nothing narrower
         raise ValueError(str(error)) from error
+
+
+class _Short:
+    """Texts in pieces without a longer run of letters or of spaces than `_LONGEST_RUN`; nearly always themselves.
+
+    The library takes such a run for one word, and learns merges in time that grows with the square of its length.
+
+    Args:
+        texts: as often as these are.
+    """
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self.texts = texts
+
+    def __iter__(self) -> Iterator[str]:
+        for text in self.texts:
+            begin = 0
+            if max(map(len, text.split()), default=0) > _LONGEST_RUN or _MANY_SPACES.search(text):
+                for run in _RUNS.finditer(text):
+                    for end in range(run.start() + _LONGEST_RUN, run.end(), _LONGEST_RUN):
+                        yield text[begin:end]
+                        begin = end
+            yield text[begin:]
 
 
 def _settle() -> None:

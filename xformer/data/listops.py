@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
+from annotated_types import Ge, Interval
 from jaxtyping import Int64, UInt8
 
 from xformer.data import trees
@@ -97,31 +98,24 @@ class ListOps(DataModule):
         seed: int,
         cache: Path,
         *,
-        train_size: int,
-        val_size: int,
-        test_size: int,
-        max_depth: int,
-        max_args: int,
-        min_length: int,
-        max_length: int,
-        generation_seed: int,
-        batch_size: int,
-        tokens_per_batch: int | None = None,
-        num_workers: int,
+        train_size: Annotated[int, Ge(1)],
+        val_size: Annotated[int, Ge(1)],
+        test_size: Annotated[int, Ge(1)],
+        max_depth: Annotated[int, Ge(2)],
+        max_args: Annotated[int, Ge(2)],
+        min_length: Annotated[int, Ge(1)],
+        max_length: Annotated[int, Ge(1)],
+        generation_seed: Annotated[int, Ge(0)],
+        batch_size: Annotated[int, Ge(1)],
+        tokens_per_batch: Annotated[int, Ge(1)] | None = None,
+        num_workers: Annotated[int, Interval(ge=0, le=1024)],
     ) -> None:
         super().__init__(seed, cache, batch_size=batch_size, num_workers=num_workers, tokens_per_batch=tokens_per_batch)
-        for key, value, least in (
-            ("train_size", train_size, 1),
-            ("val_size", val_size, 1),
-            ("test_size", test_size, 1),
-            ("max_depth", max_depth, 2),
-            ("max_args", max_args, 2),
-            ("min_length", min_length, 1),
-            ("max_length", max_length, min_length + 2),
-            ("generation_seed", generation_seed, 0),
-        ):
-            if value < least:
-                raise ConfigError(f"data.{key}={value} admits no tree: use at least {least}.")
+        if max_length < min_length + 2:
+            raise ConfigError(
+                f"data.max_length={max_length} admits no tree that is longer than data.min_length={min_length}: use at "
+                f"least {min_length + 2}."
+            )
         self.sizes = {"train": train_size, "val": val_size, "test": test_size}
         self.shape = (max_depth, max_args, min_length, max_length)
         self.generation_seed = generation_seed

@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
+from annotated_types import Ge, Interval
 from jaxtyping import Int64
 
 from xformer.data.cache import cached, digest, fingerprint
 from xformer.data.corpus import Aligned, Corpus, Part, Table, aligned, of_dataset, survey
 from xformer.data.facts import Facts
-from xformer.data.generated import at_least
-from xformer.data.hold_out import deal
+from xformer.data.hold_out import check_fractions, deal
 from xformer.data.pairs import Pairs
 from xformer.data.tables import Files, read_tables
 from xformer.data.tokenizer import Tokenizer
@@ -72,13 +72,13 @@ class ParallelText(Pairs):
         target_column: str,
         column_names: list[str] | None,
         tokenizer: Tokenizer,
-        max_length: int,
-        validation_fraction: float,
-        test_fraction: float,
-        split_seed: int,
-        batch_size: int,
-        tokens_per_batch: int | None,
-        num_workers: int,
+        max_length: Annotated[int, Ge(2)],
+        validation_fraction: Annotated[float, Interval(ge=0, lt=1)],
+        test_fraction: Annotated[float, Interval(ge=0, lt=1)],
+        split_seed: Annotated[int, Ge(0)],
+        batch_size: Annotated[int, Ge(1)],
+        tokens_per_batch: Annotated[int, Ge(1)] | None,
+        num_workers: Annotated[int, Interval(ge=0, le=1024)],
     ) -> None:
         super().__init__(seed, cache, batch_size=batch_size, num_workers=num_workers, tokens_per_batch=tokens_per_batch)
         given = [source_files is not None or target_files is not None, files is not None, dataset is not None]
@@ -87,14 +87,7 @@ class ParallelText(Pairs):
                 "data=parallel_text reads one source: give data.source_files and data.target_files, or data.files, or "
                 "data.dataset, and leave the others null."
             )
-        at_least(0, split_seed=split_seed)
-        if max_length < 2:
-            raise ConfigError(f"data.max_length={max_length} leaves no room for a token and the end: use at least 2.")
-        if validation_fraction < 0 or test_fraction < 0 or validation_fraction + test_fraction >= 1:
-            raise ConfigError(
-                f"data.validation_fraction={validation_fraction} and data.test_fraction={test_fraction} must not be "
-                "negative and must leave something to train on."
-            )
+        check_fractions(validation_fraction=validation_fraction, test_fraction=test_fraction)
         self.aligned, self.files, self.dataset = (source_files, target_files), files, dataset
         self.dataset_config, self.column_names = dataset_config, column_names
         self.columns = {"source_column": source_column, "target_column": target_column}

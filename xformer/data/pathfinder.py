@@ -10,9 +10,10 @@ room.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
+from annotated_types import Ge, Gt, Interval
 from jaxtyping import Float
 
 from xformer.data.base import DataModule
@@ -24,7 +25,6 @@ from xformer.data.flat import Flat
 from xformer.data.floors import by_feature, majority
 from xformer.data.images import Stored
 from xformer.data.pixels import PixelRows
-from xformer.errors import ConfigError
 
 # Raise it whenever the generator changes: a cache written by another version is then not found.
 VERSION = 1
@@ -70,32 +70,27 @@ class Pathfinder(DataModule):
         seed: int,
         cache: Path,
         *,
-        train_size: int,
-        val_size: int,
-        test_size: int,
-        image_size: int,
-        contour_length: int,
-        distractor_length: int,
-        distractors: int,
-        paddle_length: float,
-        paddle_thickness: float,
-        paddle_margin: float,
-        continuity: float,
-        seed_distance: float,
-        marker_radius: float,
-        padding: float,
-        contrast: float,
-        generation_seed: int,
-        batch_size: int,
-        num_workers: int,
+        train_size: Annotated[int, Ge(2)],
+        val_size: Annotated[int, Ge(2)],
+        test_size: Annotated[int, Ge(2)],
+        image_size: Annotated[int, Ge(1)],
+        contour_length: Annotated[int, Ge(1)],
+        distractor_length: Annotated[int, Ge(1)],
+        distractors: Annotated[int, Ge(0)],
+        paddle_length: Annotated[float, Gt(0)],
+        paddle_thickness: Annotated[float, Gt(0)],
+        paddle_margin: Annotated[float, Gt(0)],
+        continuity: Annotated[float, Ge(1)],
+        seed_distance: Annotated[float, Gt(0)],
+        marker_radius: Annotated[float, Gt(0)],
+        padding: Annotated[float, Ge(0)],
+        contrast: Annotated[float, Gt(0)],
+        generation_seed: Annotated[int, Ge(0)],
+        batch_size: Annotated[int, Ge(1)],
+        num_workers: Annotated[int, Interval(ge=0, le=1024)],
     ) -> None:
         super().__init__(seed, cache, batch_size=batch_size, num_workers=num_workers)
         self.sizes = {"train": train_size, "val": val_size, "test": test_size}
-        for name, size in self.sizes.items():
-            if size < 2:
-                raise ConfigError(f"data.{name}_size={size} admits no image of each label: use at least 2.")
-        if generation_seed < 0:
-            raise ConfigError(f"data.generation_seed={generation_seed} must be at least 0.")
         self.style = Style(
             image_size=image_size,
             contour_length=contour_length,

@@ -23,6 +23,8 @@ _SYSTEM = {"__macosx", "__pycache__", "@eadir", "$recycle.bin", "system volume i
            "ehthumbs.db", "desktop.ini", "icon\r"}  # fmt: skip
 """Names, in lower case, of what systems leave in folders of images."""
 
+OFFLINE = "the handwritten digits of scikit-learn: data=images, or data=digits for one token per pixel"
+
 
 class Pictures(ABC):
     """Labelled images that are decoded when they are asked for.
@@ -196,7 +198,7 @@ def _read_dataset(
     from datasets import ClassLabel
     from datasets import Image as Feature
 
-    splits = load_dataset_splits(name, config)
+    splits = load_dataset_splits(name, config, offline=OFFLINE)
     for key, column in (("image_column", image_column), ("label_column", label_column)):
         for split in splits.values():
             if column not in split.column_names:

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
+from annotated_types import Ge, Interval
 
 from xformer.data.base import Split
 from xformer.data.batch import ClassificationBatch
@@ -67,12 +68,12 @@ class Pixels(Images):
         dataset_config: str | None,
         image_column: str,
         label_column: str,
-        image_size: int | None,
-        val_fraction: float,
-        test_fraction: float,
-        split_seed: int,
-        batch_size: int,
-        num_workers: int,
+        image_size: Annotated[int, Ge(1)] | None,
+        val_fraction: Annotated[float, Interval(ge=0, lt=1)],
+        test_fraction: Annotated[float, Interval(ge=0, lt=1)],
+        split_seed: Annotated[int, Ge(0)],
+        batch_size: Annotated[int, Ge(1)],
+        num_workers: Annotated[int, Interval(ge=0, le=1024)],
     ) -> None:
         super().__init__(
             seed,

@@ -5,15 +5,16 @@ is its value; nothing else is asked. The gap before a query follows a power law,
 """
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
+from annotated_types import Ge, Gt, Interval
 from jaxtyping import Float64, Int64
 
 from xformer.data.batch import IGNORED, LanguageModelingBatch
 from xformer.data.facts import Facts
-from xformer.data.generated import Generated, Items, at_least
+from xformer.data.generated import Generated, Items
 from xformer.errors import ConfigError
 
 Tokens = Int64[np.ndarray, " length"]
@@ -99,18 +100,18 @@ class Recall(Generated):
         seed: int,
         cache: Path,
         *,
-        vocabulary: int,
-        length: int,
-        pairs: int,
-        power_a: float,
+        vocabulary: Annotated[int, Ge(1)],
+        length: Annotated[int, Ge(1)],
+        pairs: Annotated[int, Ge(1)],
+        power_a: Annotated[float, Gt(0)],
         random_non_queries: bool,
-        train_size: int,
-        val_size: int,
-        test_size: int,
+        train_size: Annotated[int, Ge(1)],
+        val_size: Annotated[int, Ge(1)],
+        test_size: Annotated[int, Ge(1)],
         fresh: bool,
-        generation_seed: int,
-        batch_size: int,
-        num_workers: int,
+        generation_seed: Annotated[int, Ge(0)],
+        batch_size: Annotated[int, Ge(1)],
+        num_workers: Annotated[int, Interval(ge=0, le=1024)],
     ) -> None:
         super().__init__(
             seed,
@@ -123,7 +124,6 @@ class Recall(Generated):
             batch_size=batch_size,
             num_workers=num_workers,
         )
-        at_least(1, pairs=pairs)
         if length % 2:
             raise ConfigError(f"data.length={length} is odd, and keys stand at every second place: use {length + 1}.")
         if length < 4 * pairs:
@@ -136,8 +136,6 @@ class Recall(Generated):
                 f"data.vocabulary={vocabulary} has too few keys and values for data.pairs={pairs}: use at least "
                 f"{2 * pairs + 2}."
             )
-        if power_a <= 0:
-            raise ConfigError(f"data.power_a={power_a} is no power law's: use more than 0, such as 0.01.")
         self.vocabulary, self.length, self.pairs, self.power_a = vocabulary, length, pairs, power_a
         self.random_non_queries = random_non_queries
 

@@ -6,15 +6,17 @@ positions would find it with no attention at all.
 """
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
+from annotated_types import Ge, Interval
 from jaxtyping import Int64
 
 from xformer.data.batch import ClassificationBatch
 from xformer.data.facts import Facts
-from xformer.data.generated import Generated, Items, at_least
+from xformer.data.generated import Generated, Items
+from xformer.errors import ConfigError
 
 
 class Marked(Items[tuple[Int64[np.ndarray, " length"], int]]):
@@ -76,16 +78,16 @@ class Retrieval(Generated):
         seed: int,
         cache: Path,
         *,
-        values: int,
-        length: int,
-        min_distance: int,
-        train_size: int,
-        val_size: int,
-        test_size: int,
+        values: Annotated[int, Ge(2)],
+        length: Annotated[int, Ge(1)],
+        min_distance: Annotated[int, Ge(0)],
+        train_size: Annotated[int, Ge(1)],
+        val_size: Annotated[int, Ge(1)],
+        test_size: Annotated[int, Ge(1)],
         fresh: bool,
-        generation_seed: int,
-        batch_size: int,
-        num_workers: int,
+        generation_seed: Annotated[int, Ge(0)],
+        batch_size: Annotated[int, Ge(1)],
+        num_workers: Annotated[int, Interval(ge=0, le=1024)],
     ) -> None:
         super().__init__(
             seed,
@@ -98,9 +100,11 @@ class Retrieval(Generated):
             batch_size=batch_size,
             num_workers=num_workers,
         )
-        at_least(2, values=values)
-        at_least(0, min_distance=min_distance)
-        at_least(min_distance + 1, length=length)
+        if length <= min_distance:
+            raise ConfigError(
+                f"data.length={length} has no place for a marked token after data.min_distance={min_distance} others: "
+                f"use at least {min_distance + 1}."
+            )
         self.values, self.length, self.min_distance = values, length, min_distance
 
     def items(self, size: int, key: tuple[int, ...]) -> Marked:

@@ -102,14 +102,14 @@ def read_dataset(
     texts = _text_files(path) if path.is_dir() else {}
     if "train" in texts:
         return {split: Files(paths, "data.dataset") for split, paths in texts.items()}
-    splits = load_dataset_splits(name, config, streaming=streaming)
+    splits = load_dataset_splits(name, config, offline=OFFLINE, streaming=streaming)
     return {split: Rows(part, name, column, joined) for split, part in splits.items()}
 
 
 def _text_files(path: Path) -> dict[str, list[Path]]:
     """The text files of a directory by the split that their names tell."""
     found: dict[str, list[Path]] = {}
-    for file in sorted(p for p in path.iterdir() if p.suffix in TEXT_FILES and not p.name.startswith(".")):
+    for file in sorted(p for p in path.iterdir() if p.suffix.lower() in TEXT_FILES and not p.name.startswith(".")):
         words = file.stem.lower().replace("-", ".").replace("_", ".").split(".")
         for split, names in NAMES.items():
             if not {*names}.isdisjoint(words):
@@ -117,14 +117,20 @@ def _text_files(path: Path) -> dict[str, list[Path]]:
     return found
 
 
-def load_dataset_splits(name: str, config: str | None, *, streaming: bool = False) -> dict[str, Any]:
+def load_dataset_splits(name: str, config: str | None, *, offline: str, streaming: bool = False) -> dict[str, Any]:
     """A dataset's splits as "train", "val" and "test": a local directory if there is one, else the hub.
+
+    Args:
+        name: of the directory, or on the hub.
+        config: of the dataset, where it has several.
+        offline: data of this kind that need no network, to offer where there is none.
+        streaming: whether it is read over the network, time and again, instead of being downloaded.
 
     Raises:
         DataError: If it is neither here nor reachable, or has no training split.
     """
     path = Path(name).expanduser()
-    loaded = _load_local(path, config, streaming) if path.exists() else _load(name, config, streaming)
+    loaded = _load_local(path, config, streaming) if path.exists() else _load(name, config, offline, streaming)
     found: dict[str, Any] = {}
     for split, names in NAMES.items():
         own = next((own for own in names if own in loaded), None)
@@ -197,7 +203,7 @@ def _load_local(path: Path, config: str | None, streaming: bool) -> "DatasetDict
     return loaded if isinstance(loaded, DatasetDict | IterableDatasetDict) else DatasetDict(train=loaded)
 
 
-def _load(name: str, config: str | None, streaming: bool) -> "DatasetDict | IterableDatasetDict":
+def _load(name: str, config: str | None, offline: str, streaming: bool) -> "DatasetDict | IterableDatasetDict":
     from datasets import load_dataset
 
     variable = os.environ.get("HF_HUB_OFFLINE", "unset")
@@ -215,7 +221,7 @@ def _load(name: str, config: str | None, streaming: bool) -> "DatasetDict | Iter
         raise DataError(
             f"data.dataset={name} with data.dataset_config={config} is no directory here, is not in the local cache "
             f"and the hub cannot be reached (HF_HUB_OFFLINE={variable}): fetch it where "
-            f"there is a network and point HF_HOME to that cache, or use {OFFLINE}."
+            f"there is a network and point HF_HOME to that cache, or use {offline}."
         ) from error
 
 

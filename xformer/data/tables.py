@@ -25,6 +25,8 @@ def read_tables(
     dataset_config: str | None,
     columns: Mapping[str, str],
     column_names: list[str] | None = None,
+    *,
+    offline: str = "data.files of your own",
 ) -> dict[str, Columns]:
     """Read columns by split, under "train" alone where the source has no splits.
 
@@ -39,6 +41,7 @@ def read_tables(
         dataset_config: Of the dataset, where it has several.
         columns: What is wanted: a key of the data's configuration (`text_column`) and the column it names.
         column_names: All columns of a csv or tsv file whose first line does not name them.
+        offline: Data of this kind that need no network, to offer where there is none.
 
     Returns:
         For each split, the values of each column under its key of `columns`.
@@ -55,7 +58,7 @@ def read_tables(
             split: _joined([_read(path, columns, column_names) for path in paths])
             for split, paths in _by_split(files).items()
         }
-    found = load_dataset_splits(str(dataset), dataset_config)
+    found = load_dataset_splits(str(dataset), dataset_config, offline=offline)
     return {
         split: _pick(part.with_format("arrow")[:], f"data.dataset={dataset}", columns) for split, part in found.items()
     }
@@ -108,7 +111,9 @@ def _by_split(files: Files) -> dict[str, list[Path]]:
 def _in_directory(directory: Path) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for split, names in NAMES.items():
-        paths = sorted(p for p in directory.iterdir() if p.stem in names and p.suffix in _READERS and p.is_file())
+        paths = sorted(
+            p for p in directory.iterdir() if p.stem in names and p.suffix.lower() in _READERS and p.is_file()
+        )
         if len(paths) > 1:
             listed = ", ".join(path.name for path in paths)
             raise DataError(f"data.files={directory} has several files for {split} ({listed}): name one of them.")
@@ -123,7 +128,7 @@ def _in_directory(directory: Path) -> dict[str, list[Path]]:
 
 
 def _read(path: Path, columns: Mapping[str, str], column_names: list[str] | None) -> Columns:
-    reader = _READERS.get(path.suffix)
+    reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise DataError(f"data.files={path} has no known extension: use one of {', '.join(_READERS)}.")
     try:
@@ -185,9 +190,9 @@ def _separated(path: Path, content: bytes, column_names: list[str] | None, *, de
         table = csv.read_csv(io.BytesIO(content), read, parse, convert)
     except pa.ArrowInvalid as error:
         if ragged:
-            row = ragged[0]
+            row, named = ragged[0], column_names is None  # its first line, which is no row
             raise DataError(
-                f"data.files={path} is ragged: row {row.number} has {row.actual_columns} columns, and "
+                f"data.files={path} is ragged: row {row.number - named} has {row.actual_columns} columns, and "
                 f"{row.expected_columns} are expected; correct the row."
             ) from error
         raise _damaged(path, error) from error

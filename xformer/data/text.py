@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
+from annotated_types import Ge, Interval
 from jaxtyping import Int64
 
 from xformer.data.base import DataModule
@@ -14,6 +15,7 @@ from xformer.data.documents import Documents, Extent, cut, extent
 from xformer.data.facts import Facts
 from xformer.data.flat import Flat
 from xformer.data.floors import unigram
+from xformer.data.hold_out import check_fractions
 from xformer.data.loader import Loader
 from xformer.data.packing import Blocks, Windows, pack, tokens_per_byte, unpack
 from xformer.data.sampler import Draws, EvaluationBatches, Order, share_of
@@ -78,28 +80,22 @@ class Text(DataModule):
         joined: bool,
         streaming: bool,
         tokenizer: Tokenizer,
-        block: int,
-        stride: int | None,
-        test_blocks: list[int],
-        validation_fraction: float,
-        test_fraction: float,
-        batch_size: int,
-        num_workers: int,
+        block: Annotated[int, Ge(1)],
+        stride: Annotated[int, Ge(1)] | None,
+        test_blocks: list[Annotated[int, Ge(1)]],
+        validation_fraction: Annotated[float, Interval(ge=0, lt=1)],
+        test_fraction: Annotated[float, Interval(ge=0, lt=1)],
+        batch_size: Annotated[int, Ge(1)],
+        num_workers: Annotated[int, Interval(ge=0, le=1024)],
     ) -> None:
         super().__init__(seed, cache, batch_size=batch_size, num_workers=num_workers)
         if files is not None and dataset is not None:
             raise ConfigError(f"data.files={files} and data.dataset={dataset} exclude each other: set one to null.")
-        if block < 1:
-            raise ConfigError(f"data.block={block} must be at least 1.")
-        if min(validation_fraction, test_fraction) < 0 or validation_fraction + test_fraction >= 1:
-            raise ConfigError(
-                f"data.validation_fraction={validation_fraction} and data.test_fraction={test_fraction} must not be "
-                "negative and must leave something to train on."
-            )
+        check_fractions(validation_fraction=validation_fraction, test_fraction=test_fraction)
         for length in (block, *test_blocks):
-            if stride is not None and not 1 <= stride <= length:
+            if stride is not None and stride > length:
                 raise ConfigError(
-                    f"data.stride={stride} must be at least 1 and at most {length}, the tokens of an evaluated block: "
+                    f"data.stride={stride} must be at most {length}, the tokens of an evaluated block: "
                     "tokens between two windows would count nowhere."
                 )
         if len(set(test_blocks)) < len(test_blocks):

@@ -4,9 +4,10 @@ import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from annotated_types import Ge, Interval
 from jaxtyping import Int64
 
 from xformer.data.balanced import Balanced
@@ -16,7 +17,7 @@ from xformer.data.cache import cached, digest, fingerprint
 from xformer.data.chapters import chapters
 from xformer.data.facts import Facts
 from xformer.data.floors import majority
-from xformer.data.generated import at_least
+from xformer.data.hold_out import check_fractions
 from xformer.data.labelled_texts import Labelled, LabelledTexts, pack_labelled, unpack_labelled
 from xformer.data.sampler import Order
 from xformer.data.tables import Columns, Files, hold_out, read_tables
@@ -66,6 +67,8 @@ class TextClassification(DataModule):
     pads: ClassVar[bool] = True
     text_keys: ClassVar[tuple[str, ...]] = ("text_column",)
     """The keys of the columns with text; an item's texts are kept one after the other."""
+    offline: ClassVar[str] = "data=text_classification, which reads the prose that Python ships"
+    """Data of this kind that need no network."""
 
     def __init__(
         self,
@@ -79,14 +82,14 @@ class TextClassification(DataModule):
         text_column: str,
         label_column: str,
         tokenizer: Tokenizer,
-        max_length: int,
-        validation_fraction: float,
-        test_fraction: float,
-        split_seed: int,
+        max_length: Annotated[int, Ge(1)],
+        validation_fraction: Annotated[float, Interval(ge=0, lt=1)],
+        test_fraction: Annotated[float, Interval(ge=0, lt=1)],
+        split_seed: Annotated[int, Ge(0)],
         balanced: bool,
-        batch_size: int,
-        tokens_per_batch: int | None,
-        num_workers: int,
+        batch_size: Annotated[int, Ge(1)],
+        tokens_per_batch: Annotated[int, Ge(1)] | None,
+        num_workers: Annotated[int, Interval(ge=0, le=1024)],
     ) -> None:
         super().__init__(seed, cache, batch_size=batch_size, num_workers=num_workers, tokens_per_batch=tokens_per_batch)
         if files is not None and dataset is not None:
@@ -96,14 +99,7 @@ class TextClassification(DataModule):
                 f"data.balanced=true and data.tokens_per_batch={tokens_per_batch} exclude each other: one chooses the "
                 "texts of a batch by class, the other by length."
             )
-        at_least(0, split_seed=split_seed)
-        if max_length < 1:
-            raise ConfigError(f"data.max_length={max_length} must be at least 1.")
-        if min(validation_fraction, test_fraction) < 0 or validation_fraction + test_fraction >= 1:
-            raise ConfigError(
-                f"data.validation_fraction={validation_fraction} and data.test_fraction={test_fraction} must not be "
-                "negative and must leave something to train on."
-            )
+        check_fractions(validation_fraction=validation_fraction, test_fraction=test_fraction)
         self.files, self.dataset, self.dataset_config, self.column_names = files, dataset, dataset_config, column_names
         self.columns = {"text_column": text_column, "label_column": label_column}
         self.tokenizer, self.max_length, self.split_seed, self.balanced = tokenizer, max_length, split_seed, balanced
@@ -119,7 +115,9 @@ class TextClassification(DataModule):
         self._prepared = self._prepare()
 
     def _prepare(self) -> tuple[Path, list[str]]:
-        tables = hold_out(self._read(), self.fractions, self.split_seed)
+        read = self._read()
+        self._held_out = {*self.fractions} - {*read}
+        tables = hold_out(read, self.fractions, self.split_seed)
         classes = _ordered(set(tables["train"]["label_column"]))
         splits = {name: self._labelled(name, tables.get(name), classes) for name in ("train", "val", "test")}
         found = {name: split for name, split in splits.items() if split is not None}
@@ -131,7 +129,9 @@ class TextClassification(DataModule):
         """The tables, every label as text."""
         if self.files is None and self.dataset is None:
             return {"train": _numbered("train", chapters())}
-        tables = read_tables(self.files, self.dataset, self.dataset_config, self.columns, self.column_names)
+        tables = read_tables(
+            self.files, self.dataset, self.dataset_config, self.columns, self.column_names, offline=self.offline
+        )
         for split, table in tables.items():
             for column in self.text_keys:
                 for row, text in enumerate(table[column], start=1):
@@ -166,6 +166,12 @@ class TextClassification(DataModule):
         for label in table["label_column"]:
             if label not in numbers:
                 there = ", ".join([*classes[:_LISTED], *(["..."] if len(classes) > _LISTED else [])])
+                if split in self._held_out:
+                    raise DataError(
+                        f"data.split_seed={self.split_seed} holds out for {split} every row with the label {label} "
+                        f"(the training rows have {there}): another data.split_seed would keep some, or leave so rare "
+                        "a label out."
+                    )
                 raise self._wrong(
                     "label_column", f"has the label {label} in {split}, which no training row has (those have {there})"
                 )

@@ -5,15 +5,16 @@ A source is its symbols and the end token; the target is the same symbols in the
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+from annotated_types import Ge, Interval
 from jaxtyping import Int64
 
 from xformer.data.batch import Seq2SeqBatch
 from xformer.data.cache import digest
 from xformer.data.facts import Facts
-from xformer.data.generated import Items, at_least
+from xformer.data.generated import Items
 from xformer.data.pairs import Pairs, pad_pairs
 from xformer.data.sampler import Fresh, Order
 from xformer.errors import ConfigError, DataError
@@ -116,29 +117,24 @@ class Transduction(Pairs):
         cache: Path,
         *,
         kind: Kind,
-        symbols: int,
-        min_length: int,
-        max_length: int,
-        test_lengths: list[int],
-        train_size: int,
-        val_size: int,
-        test_size: int,
+        symbols: Annotated[int, Ge(2)],
+        min_length: Annotated[int, Ge(1)],
+        max_length: Annotated[int, Ge(1)],
+        test_lengths: list[Annotated[int, Ge(1)]],
+        train_size: Annotated[int, Ge(1)],
+        val_size: Annotated[int, Ge(1)],
+        test_size: Annotated[int, Ge(1)],
         fresh: bool,
-        generation_seed: int,
-        batch_size: int,
-        tokens_per_batch: int | None = None,
-        num_workers: int,
+        generation_seed: Annotated[int, Ge(0)],
+        batch_size: Annotated[int, Ge(1)],
+        tokens_per_batch: Annotated[int, Ge(1)] | None = None,
+        num_workers: Annotated[int, Interval(ge=0, le=1024)],
     ) -> None:
         super().__init__(seed, cache, batch_size=batch_size, num_workers=num_workers, tokens_per_batch=tokens_per_batch)
-        at_least(2, symbols=symbols)
-        at_least(1, min_length=min_length)
-        at_least(min_length, max_length=max_length)
-        for length in test_lengths:
-            at_least(1, test_lengths=length)
+        if max_length < min_length:
+            raise ConfigError(f"data.max_length={max_length} must be at least data.min_length={min_length}.")
         if len(set(test_lengths)) < len(test_lengths):
             raise ConfigError(f"data.test_lengths={test_lengths} names a length twice: leave one out.")
-        at_least(1, train_size=train_size, val_size=val_size, test_size=test_size)
-        at_least(0, generation_seed=generation_seed)
         self.kind, self.symbols, self.fresh, self.generation_seed = kind, symbols, fresh, generation_seed
         self.test_lengths = test_lengths
         further = {f"test@{length}": (length, length) for length in test_lengths}

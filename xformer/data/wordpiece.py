@@ -8,10 +8,11 @@ and a word with a character that training never saw is unknown as a whole.
 import string
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from annotated_types import Ge
 
 from xformer.data.library import LibraryTokenizer
-from xformer.errors import ConfigError
 
 if TYPE_CHECKING:
     import tokenizers
@@ -30,12 +31,7 @@ class WordPiece(LibraryTokenizer):
         ConfigError: there is room for less than one character.
     """
 
-    def __init__(self, *, vocabulary_size: int) -> None:
-        if vocabulary_size < 4:
-            raise ConfigError(
-                f"tokenizer.vocabulary_size={vocabulary_size} holds no character twice, as the beginning of a word and "
-                "within one, beside the unknown piece and the end of text: use at least 4."
-            )
+    def __init__(self, *, vocabulary_size: Annotated[int, Ge(4)]) -> None:
         self.vocabulary_size = vocabulary_size
         self._model = _around({UNKNOWN: 0})
 

@@ -1,17 +1,27 @@
 """Optimisers as functions of a model, called by the task with what it trains and whether kernels may be fused."""
 
 from collections.abc import Callable
+from typing import Annotated
 
+from annotated_types import Ge, Interval, Len
 from torch import nn
 from torch.optim import Adam, AdamW, Optimizer
 
-from xformer.errors import ConfigError
-
 OptimizerFactory = Callable[[nn.Module, bool], Optimizer]
 """What `conf/optimizer/*.yaml` instantiates to: (model, fused) -> optimiser."""
+Betas = Annotated[list[Annotated[float, Interval(ge=0, lt=1)]], Len(2, 2)]
+"""The shares of the running means of the gradient and of its square that a step keeps."""
 
 
-def adamw(model: nn.Module, fused: bool, *, lr: float, betas: list[float], eps: float, weight_decay: float) -> AdamW:
+def adamw(
+    model: nn.Module,
+    fused: bool,
+    *,
+    lr: Annotated[float, Ge(0)],
+    betas: Betas,
+    eps: Annotated[float, Ge(0)],
+    weight_decay: Annotated[float, Ge(0)],
+) -> AdamW:
     """AdamW (Loshchilov & Hutter 2019) that decays matrices alone, not biases, norms or other vectors.
 
     Heads may have a matrix, vector or number each: that they are stored together makes no matrix of vectors.
@@ -22,7 +32,7 @@ def adamw(model: nn.Module, fused: bool, *, lr: float, betas: list[float], eps: 
         {"params": [p for p in parameters if p in matrices], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p not in matrices], "weight_decay": 0.0},
     ]
-    return AdamW(groups, lr=lr, betas=_pair(betas), eps=eps, fused=fused)
+    return AdamW(groups, lr=lr, betas=(betas[0], betas[1]), eps=eps, fused=fused)
 
 
 def _matrices(model: nn.Module) -> set[nn.Parameter]:
@@ -35,12 +45,10 @@ def _matrices(model: nn.Module) -> set[nn.Parameter]:
     }
 
 
-def adam(model: nn.Module, fused: bool, *, lr: float, betas: list[float], eps: float) -> Adam:
+def adam(
+    model: nn.Module, fused: bool, *, lr: Annotated[float, Ge(0)], betas: Betas, eps: Annotated[float, Ge(0)]
+) -> Adam:
     """Adam (Kingma & Ba 2015)."""
-    return Adam((p for p in model.parameters() if p.requires_grad), lr=lr, betas=_pair(betas), eps=eps, fused=fused)
-
-
-def _pair(betas: list[float]) -> tuple[float, float]:
-    if len(betas) != 2:
-        raise ConfigError(f"optimizer.betas={betas} must be two numbers, such as [0.9, 0.98].")
-    return betas[0], betas[1]
+    return Adam(
+        (p for p in model.parameters() if p.requires_grad), lr=lr, betas=(betas[0], betas[1]), eps=eps, fused=fused
+    )

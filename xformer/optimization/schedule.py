@@ -5,28 +5,35 @@ All warm up linearly over `warmup_steps` optimiser steps, then differ. `total` i
 
 import math
 from collections.abc import Callable
+from typing import Annotated
+
+from annotated_types import Ge, Interval
 
 Schedule = Callable[[int, int], float]
 """What `conf/schedule/*.yaml` instantiates to: (step, total) -> factor."""
 
 
-def constant(step: int, total: int, *, warmup_steps: int) -> float:
+def constant(step: int, total: int, *, warmup_steps: Annotated[int, Ge(0)]) -> float:
     """1 after the warmup."""
     return _warmup(step, warmup_steps)
 
 
-def warmup_linear(step: int, total: int, *, warmup_steps: int, final_ratio: float) -> float:
+def warmup_linear(
+    step: int, total: int, *, warmup_steps: Annotated[int, Ge(0)], final_ratio: Annotated[float, Interval(ge=0, le=1)]
+) -> float:
     """From 1 down to `final_ratio` in a straight line (BERT)."""
     return _warmup(step, warmup_steps) * _descend(1 - _progress(step, total, warmup_steps), final_ratio)
 
 
-def warmup_cosine(step: int, total: int, *, warmup_steps: int, final_ratio: float) -> float:
+def warmup_cosine(
+    step: int, total: int, *, warmup_steps: Annotated[int, Ge(0)], final_ratio: Annotated[float, Interval(ge=0, le=1)]
+) -> float:
     """From 1 down to `final_ratio` along half a cosine (Loshchilov & Hutter 2017, equation 5, without restarts)."""
     cosine = (1 + math.cos(math.pi * _progress(step, total, warmup_steps))) / 2
     return _warmup(step, warmup_steps) * _descend(cosine, final_ratio)
 
 
-def inverse_sqrt(step: int, total: int, *, warmup_steps: int) -> float:
+def inverse_sqrt(step: int, total: int, *, warmup_steps: Annotated[int, Ge(0)]) -> float:
     """sqrt(warmup_steps / step) after the warmup: Vaswani et al. 2017, equation 3, over its peak.
 
     The paper's own rate is this with a peak of (d_model * warmup_steps) ** -0.5: 7e-4 at 512 and 4000.

@@ -14,14 +14,14 @@ Cost: the scores of a query with all 2c + 1 vectors, O(q c d), then a gather; fo
 Not supported: attention that has no explicit scores and weights.
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Ge
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from xformer.attention.capability import Capability
-from xformer.errors import ConfigError
 from xformer.position.base import Position, PositionContext
 from xformer.position.bias import RelativeBias
 
@@ -71,17 +71,12 @@ class Relative(Position):
         context: the stack's dimensions.
         clip: the distance beyond which all are alike, k in the paper; there 16 for the base model.
         share_heads: whether the heads of a layer share their tables; the paper's base model has a table per head.
-
-    Raises:
-        ConfigError: the clip is below 1.
     """
 
     needs: ClassVar[Capability] = Capability.CONTENT_BIAS
 
-    def __init__(self, context: PositionContext, *, clip: int, share_heads: bool) -> None:
+    def __init__(self, context: PositionContext, *, clip: Annotated[int, Ge(1)], share_heads: bool) -> None:
         super().__init__(context)
-        if clip < 1:
-            raise ConfigError(f"position.clip={clip} tells no distances apart; use 1 or more, such as 16.")
         self.clip = clip
         shape = (1 if share_heads else context.heads, clip + 1 if context.causal else 2 * clip + 1, context.head_dim)
         self.keys = nn.ParameterList(torch.empty(shape) for _ in range(context.layers))

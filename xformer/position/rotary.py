@@ -15,16 +15,17 @@ rotates only the first features of each head (GPT-NeoX's `rotary_pct`).
 Not supported: attention that mixes positions before the scores, such as Linformer's; a mixture has no position.
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Gt, Interval
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from xformer.attention.capability import Capability
 from xformer.errors import ConfigError
 from xformer.position.base import Position, PositionContext
-from xformer.position.waves import angles, check_base
+from xformer.position.waves import angles
 
 
 class Rotary(Position):
@@ -36,17 +37,22 @@ class Rotary(Position):
         fraction: how much of each head's features is rotated; 1 in the paper.
 
     Raises:
-        ConfigError: the base is 1 or less, or the rotated features do not pair up.
+        ConfigError: the rotated features do not pair up.
     """
 
     needs: ClassVar[Capability] = Capability.ROTARY
 
-    def __init__(self, context: PositionContext, *, base: float, fraction: float) -> None:
+    def __init__(
+        self,
+        context: PositionContext,
+        *,
+        base: Annotated[float, Gt(1)],
+        fraction: Annotated[float, Interval(gt=0, le=1)],
+    ) -> None:
         super().__init__(context)
-        check_base(base)
         self.base = base
         self.features = int(context.head_dim * fraction)
-        if not 0 < fraction <= 1 or self.features < 2 or self.features % 2:
+        if self.features < 2 or self.features % 2:
             raise ConfigError(
                 f"position.fraction={fraction} of the {context.head_dim} features of a head leaves {self.features} "
                 "to rotate in pairs; choose a fraction in (0, 1], size.d_model and size.heads that give an even number."

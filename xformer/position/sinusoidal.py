@@ -7,12 +7,15 @@ Vaswani et al. 2017, section 3.5:
 Computed from the positions on the fly, so any length is defined. An odd `d_model` ends on a sine.
 """
 
+from typing import Annotated
+
 import torch
+from annotated_types import Gt
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from xformer.position.base import Position, PositionContext
-from xformer.position.waves import angles, check_base
+from xformer.position.waves import angles
 
 
 class Sinusoidal(Position):
@@ -21,14 +24,10 @@ class Sinusoidal(Position):
     Args:
         context: the stack's dimensions.
         base: the longest wavelength is `2 pi base` tokens; 10000 in the paper.
-
-    Raises:
-        ConfigError: the base is 1 or less.
     """
 
-    def __init__(self, context: PositionContext, *, base: float) -> None:
+    def __init__(self, context: PositionContext, *, base: Annotated[float, Gt(1)]) -> None:
         super().__init__(context)
-        check_base(base)
         self.base = base
 
     def embed(

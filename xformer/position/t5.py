@@ -17,9 +17,10 @@ with every other position scheme; the two start alike and differ by the step siz
 Not supported: attention without scores to add to, nor cross-attention, where T5 has no bias either.
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Ge
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import embedding
@@ -72,7 +73,9 @@ class T5(Position):
     needs: ClassVar[Capability] = Capability.BIAS
     vectors: ClassVar[tuple[str, ...]] = ("weight",)
 
-    def __init__(self, context: PositionContext, *, buckets: int, max_distance: int) -> None:
+    def __init__(
+        self, context: PositionContext, *, buckets: Annotated[int, Ge(1)], max_distance: Annotated[int, Ge(1)]
+    ) -> None:
         super().__init__(context)
         self.max_distance = max_distance
         divisor = 2 if context.causal else 4

@@ -26,9 +26,10 @@ which is a matter of the architecture.
 """
 
 import math
-from typing import ClassVar, cast
+from typing import Annotated, ClassVar, cast
 
 import torch
+from annotated_types import Gt
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import pad
@@ -38,7 +39,7 @@ from xformer.attention.precision import wide
 from xformer.layers.linear import Linear
 from xformer.position.base import Position, PositionContext
 from xformer.position.bias import RelativeBias
-from xformer.position.waves import angles, check_base
+from xformer.position.waves import angles
 
 
 class WaveBias(RelativeBias):
@@ -118,17 +119,13 @@ class TransformerXL(Position):
     Args:
         context: the stack's dimensions.
         base: of the sinusoid; 10000 in the paper.
-
-    Raises:
-        ConfigError: the base is 1 or less.
     """
 
     needs: ClassVar[Capability] = Capability.CONTENT_BIAS
     vectors: ClassVar[tuple[str, ...]] = ("u", "v")
 
-    def __init__(self, context: PositionContext, *, base: float) -> None:
+    def __init__(self, context: PositionContext, *, base: Annotated[float, Gt(1)]) -> None:
         super().__init__(context)
-        check_base(base)
         self.base = base
         waves = context.d_model + context.d_model % 2  # as many sines as cosines
         inner = context.heads * context.head_dim

@@ -4,8 +4,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from xformer.errors import ConfigError
-
 
 def angles(
     positions: Int[Tensor, "*shape"], features: int, base: float, dtype: torch.dtype
@@ -18,13 +16,3 @@ def angles(
     precise = torch.promote_types(dtype, torch.float32)
     exponents = torch.arange(0, features, 2, device=positions.device, dtype=precise) / features
     return positions[..., None] * base**-exponents
-
-
-def check_base(base: float) -> None:
-    """Refuse wavelengths that do not grow.
-
-    Raises:
-        ConfigError: the base is 1 or less.
-    """
-    if base <= 1:
-        raise ConfigError(f"position.base={base} makes no growing wavelengths; use a number above 1, such as 10000.")

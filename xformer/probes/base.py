@@ -3,15 +3,15 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from xformer.analysis.attention_calls import AttentionCall, attention_calls
 from xformer.data.batch import PADDED_WITH, Batch
-from xformer.errors import ConfigError
 from xformer.record.flops import untouched
 from xformer.tasks.base import Task
 
@@ -25,14 +25,9 @@ class Probe(Callback, ABC):
 
     Args:
         examples: how many, of every process.
-
-    Raises:
-        ConfigError: there are none.
     """
 
-    def __init__(self, *, examples: int) -> None:
-        if examples < 1:
-            raise ConfigError(f"examples={examples} gives a probe nothing to measure: use at least 1.")
+    def __init__(self, *, examples: Annotated[int, Ge(1)]) -> None:
         self.examples = examples
         self._kept: list[Batch] = []
 

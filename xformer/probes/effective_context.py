@@ -13,13 +13,14 @@ Time O(n^2 log n + n / d passes of the variant) for each layer and example, memo
 """
 
 from collections.abc import Mapping
+from typing import Annotated
 
+from annotated_types import Ge, Interval
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from xformer.analysis.attention_calls import AttentionCall
 from xformer.analysis.attention_maps import map_of
-from xformer.errors import ConfigError
 from xformer.probes.base import AttentionProbe
 from xformer.tasks.base import Task
 
@@ -30,17 +31,10 @@ class EffectiveContext(AttentionProbe):
     Args:
         examples: sequences that are measured.
         share: of a query's weight that the context holds.
-
-    Raises:
-        ConfigError: no examples, or a share that is none.
     """
 
-    def __init__(self, *, examples: int, share: float) -> None:
+    def __init__(self, *, examples: Annotated[int, Ge(1)], share: Annotated[float, Interval(gt=0, le=1)]) -> None:
         super().__init__(examples=examples)
-        if not 0 < share <= 1:
-            raise ConfigError(
-                f"callbacks.effective_context.share={share} is no share of the weight: use more than 0 and at most 1."
-            )
         self.share = share
 
     def takes(self, task: Task, slot: str) -> bool:

@@ -4,9 +4,10 @@ Everything is drawn from torch's global generator, which a checkpoint stores, so
 is imported only where something is to be augmented.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge, Interval
 from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Beta
@@ -29,10 +30,12 @@ class RandAugment:
         without: operations to leave out, such as invert.
 
     Raises:
-        ConfigError: there is no such operation, or there are not so many, or the magnitude is out of range.
+        ConfigError: there is no such operation, or there are not so many.
     """
 
-    def __init__(self, *, operations: int, magnitude: int, without: list[str]) -> None:
+    def __init__(
+        self, *, operations: Annotated[int, Ge(0)], magnitude: Annotated[int, Interval(ge=1, le=29)], without: list[str]
+    ) -> None:
         self._augment: Any = None
         if operations == 0:
             return
@@ -46,10 +49,8 @@ class RandAugment:
                 f"task.rand_augment.without={without} names no operation {unknown[0]}; valid: {', '.join(names)}."
             )
         policy = [policy for policy in default_policy if policy[0][0] not in without]
-        if not 1 <= operations <= len(policy):
+        if operations > len(policy):
             raise ConfigError(f"task.rand_augment.operations={operations} must be from 0 to {len(policy)}, the policy.")
-        if not 1 <= magnitude <= 29:
-            raise ConfigError(f"task.rand_augment.magnitude={magnitude} must be from 1 to 29.")
         self._augment = Kornias(n=operations, m=magnitude, policy=policy)
 
     @torch.no_grad()
@@ -72,14 +73,9 @@ class Mixup:
 
     Args:
         alpha: strength; 0 for none.
-
-    Raises:
-        ConfigError: alpha is negative.
     """
 
-    def __init__(self, *, alpha: float) -> None:
-        if alpha < 0:
-            raise ConfigError(f"task.mixup.alpha={alpha} must be at least 0.")
+    def __init__(self, *, alpha: Annotated[float, Ge(0)]) -> None:
         self._mix: Any = None
         if alpha > 0:
             from kornia.augmentation import RandomMixUpV2

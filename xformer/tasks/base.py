@@ -16,7 +16,6 @@ from xformer.callbacks.throughput import count_tokens
 from xformer.data.base import DataModule
 from xformer.data.batch import IGNORED, Batch
 from xformer.data.facts import Facts
-from xformer.errors import ConfigError
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
 
@@ -27,16 +26,6 @@ class Outcome(NamedTuple):
     loss: Float[Tensor, ""]
     logits: Float[Tensor, "*batch classes"]
     labels: Int[Tensor, "*batch"]
-
-
-def check_smoothing(label_smoothing: float) -> None:
-    """Refuse a share of the target that cannot be given away.
-
-    Raises:
-        ConfigError: it is negative, or nothing would be left.
-    """
-    if not 0 <= label_smoothing < 1:
-        raise ConfigError(f"task.label_smoothing={label_smoothing} is no share: use at least 0 and less than 1.")
 
 
 class Task(LightningModule, ABC):

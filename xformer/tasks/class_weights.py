@@ -1,16 +1,18 @@
 """What each class counts in a loss."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Gt
 from jaxtyping import Float
 from torch import Tensor
 
 from xformer.data.facts import Facts
 from xformer.errors import ConfigError
 
-ClassWeights = Literal["balanced"] | Sequence[float]
+ClassWeights = Literal["balanced"] | Sequence[Annotated[float, Gt(0)]]
+"""`balanced`, or one for each class; a batch of a class that weighs nothing would have no mean."""
 
 
 def resolve(weights: ClassWeights | None, facts: Facts) -> Float[Tensor, " classes"] | None:
@@ -36,8 +38,6 @@ def resolve(weights: ClassWeights | None, facts: Facts) -> Float[Tensor, " class
             f"task.class_weights={list(weights)} has {len(weights)} weights, and the data have {classes} classes: give "
             "one for each."
         )
-    if min(weights) <= 0:
-        raise ConfigError(f"task.class_weights={list(weights)} must hold positive weights alone: correct it.")
     return torch.tensor(weights, dtype=torch.float64)
 
 

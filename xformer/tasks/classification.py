@@ -1,7 +1,8 @@
 """Sequence classification."""
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+from annotated_types import Interval
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torchmetrics import MetricCollection
@@ -16,7 +17,7 @@ from xformer.layers.linear import Linear
 from xformer.layers.pooling import ClassTokenPooling, MeanPooling, PoolingName
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
-from xformer.tasks.base import Outcome, Task, check_smoothing
+from xformer.tasks.base import Outcome, Task
 from xformer.tasks.class_weights import ClassWeights, resolve
 from xformer.tasks.losses import Loss, cross_entropy
 from xformer.tasks.metrics import classification_metrics
@@ -55,10 +56,9 @@ class Classification(Task):
         pooling: PoolingName,
         loss: Loss,
         class_weights: ClassWeights | None,
-        label_smoothing: float,
+        label_smoothing: Annotated[float, Interval(ge=0, lt=1)],
     ) -> None:
         super().__init__(facts, optimizer, schedule)
-        check_smoothing(label_smoothing)
         assert facts.classes is not None
         self.pooling = ClassTokenPooling(facts.vocabulary) if pooling == "class" else MeanPooling()
         extra = self.pooling.extra_tokens

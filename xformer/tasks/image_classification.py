@@ -1,8 +1,9 @@
 """Image classification by a Vision Transformer (Dosovitskiy et al. 2021)."""
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Ge, Interval
 from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import MetricCollection
@@ -17,7 +18,7 @@ from xformer.layers.pooling import PoolingName
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
 from xformer.tasks.augmentation import Mixup, RandAugment
-from xformer.tasks.base import Outcome, Task, check_smoothing
+from xformer.tasks.base import Outcome, Task
 from xformer.tasks.losses import cross_entropy
 from xformer.tasks.metrics import classification_metrics
 
@@ -52,14 +53,13 @@ class ImageClassification(Task):
         optimizer: OptimizerFactory,
         schedule: Schedule,
         *,
-        patch_size: int,
+        patch_size: Annotated[int, Ge(1)],
         pooling: PoolingName,
-        label_smoothing: float,
+        label_smoothing: Annotated[float, Interval(ge=0, lt=1)],
         rand_augment: RandAugment,
         mixup: Mixup,
     ) -> None:
         super().__init__(facts, optimizer, schedule)
-        check_smoothing(label_smoothing)
         assert facts.image is not None
         assert facts.classes is not None
         image, class_token = facts.image, pooling == "class"

@@ -5,7 +5,9 @@ They are of float32 logits at least, whatever the model computes in: in 16 bits 
 """
 
 from abc import ABC, abstractmethod
+from typing import Annotated
 
+from annotated_types import Ge
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
@@ -13,7 +15,6 @@ from torch.nn.functional import one_hot
 
 from xformer.attention.precision import wide
 from xformer.data.batch import IGNORED
-from xformer.errors import ConfigError
 
 
 def cross_entropy(
@@ -86,14 +87,9 @@ class Focal(Loss):
 
     Args:
         gamma: how much less a sure answer counts; 0 is cross-entropy.
-
-    Raises:
-        ConfigError: gamma is negative.
     """
 
-    def __init__(self, *, gamma: float) -> None:
-        if gamma < 0:
-            raise ConfigError(f"loss.gamma={gamma} would make sure answers count more: use 0 or more.")
+    def __init__(self, *, gamma: Annotated[float, Ge(0)]) -> None:
         self.gamma = gamma
 
     def __call__(

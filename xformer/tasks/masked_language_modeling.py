@@ -1,7 +1,8 @@
 """Masked language modelling: restore what was hidden (Devlin et al. 2019, section 3.1)."""
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+from annotated_types import Ge, Interval
 from jaxtyping import Float, Int
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
@@ -39,7 +40,7 @@ class MaskedLanguageModeling(TokenPrediction):
         seed: of the masks in training.
 
     Raises:
-        ConfigError: the shares leave the range from 0 to 1, together or alone.
+        ConfigError: the shares of hidden and random tokens exceed 1 together.
         IncompatibleError: the architecture is causal.
     """
 
@@ -56,16 +57,16 @@ class MaskedLanguageModeling(TokenPrediction):
         schedule: Schedule,
         *,
         tied_embeddings: bool,
-        label_smoothing: float,
-        rate: float,
-        hidden: float,
-        random: float,
-        seed: int,
+        label_smoothing: Annotated[float, Interval(ge=0, lt=1)],
+        rate: Annotated[float, Interval(gt=0, le=1)],
+        hidden: Annotated[float, Interval(ge=0, le=1)],
+        random: Annotated[float, Interval(ge=0, le=1)],
+        seed: Annotated[int, Ge(0)],
     ) -> None:
-        shares = {"rate": rate, "hidden": hidden, "random": random, "hidden + task.random": hidden + random}
-        for key, share in shares.items():
-            if not (0 <= share <= 1 and (key != "rate" or share > 0)):
-                raise ConfigError(f"task.{key}={share} is no share of the tokens: it must lie between 0 and 1.")
+        if hidden + random > 1:
+            raise ConfigError(
+                f"task.hidden={hidden} and task.random={random} are shares of the same tokens: together at most 1."
+            )
         super().__init__(
             facts,
             architecture,

@@ -7,9 +7,10 @@ With u and v what is read of the two,
 as in the arena's code and in Nystromformer's. One model reads both; no attention crosses from one to the other.
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Interval
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -52,7 +53,7 @@ class PairClassification(Classification):
         pooling: PoolingName,
         loss: Loss,
         class_weights: ClassWeights | None,
-        label_smoothing: float,
+        label_smoothing: Annotated[float, Interval(ge=0, lt=1)],
     ) -> None:
         super().__init__(
             facts,

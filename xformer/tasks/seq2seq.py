@@ -1,8 +1,9 @@
 """Writing one sequence while reading another."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
+from annotated_types import Ge, Interval
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
@@ -56,8 +57,8 @@ class Seq2Seq(TokenPrediction, Generative):
         schedule: Schedule,
         *,
         tied_embeddings: bool,
-        label_smoothing: float,
-        decode_batches: int | None,
+        label_smoothing: Annotated[float, Interval(ge=0, lt=1)],
+        decode_batches: Annotated[int, Ge(0)] | None,
     ) -> None:
         super().__init__(
             facts, architecture, optimizer, schedule, tied_embeddings=tied_embeddings, label_smoothing=label_smoothing

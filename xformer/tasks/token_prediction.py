@@ -1,7 +1,8 @@
 """What tasks share that predict tokens: embedding, output layer, loss."""
 
-from typing import ClassVar, cast
+from typing import Annotated, ClassVar, cast
 
+from annotated_types import Interval
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import ModuleList
@@ -18,7 +19,7 @@ from xformer.layers.embedding import Embedding
 from xformer.layers.linear import Linear
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
-from xformer.tasks.base import Task, check_smoothing
+from xformer.tasks.base import Task
 from xformer.tasks.losses import cross_entropy
 
 
@@ -34,7 +35,6 @@ class TokenPrediction(Task):
         label_smoothing: share of the target given to all tokens, in training alone.
 
     Raises:
-        ConfigError: a label smoothing that is no share.
         IncompatibleError: the data are to be tested at lengths that the model cannot read.
     """
 
@@ -49,10 +49,9 @@ class TokenPrediction(Task):
         schedule: Schedule,
         *,
         tied_embeddings: bool,
-        label_smoothing: float,
+        label_smoothing: Annotated[float, Interval(ge=0, lt=1)],
     ) -> None:
         super().__init__(facts, optimizer, schedule)
-        check_smoothing(label_smoothing)
         self.vocabulary = facts.vocabulary
         rows = facts.vocabulary + self.extra_tokens
         self.model = architecture(lambda d_model: Embedding(rows, d_model), facts.length)

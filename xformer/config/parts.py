@@ -1,0 +1,58 @@
+"""What the option of each group is: a part of the run, or a factory that waits for what only the run knows."""
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import Logger
+
+from xformer.architecture.base import ArchitectureFactory
+from xformer.architecture.size import Size
+from xformer.attention.base import AttentionFactory
+from xformer.data.base import DataModule
+from xformer.data.tokenizer import Tokenizer
+from xformer.matching import Match
+from xformer.optimization.optimizer import OptimizerFactory
+from xformer.optimization.schedule import Schedule
+from xformer.position.base import PositionFactory
+from xformer.tasks.base import Task
+from xformer.tasks.losses import Loss
+
+Factory: Any = typing.get_origin(Callable[..., Any])
+PARTS: Mapping[str, Any] = {
+    "architecture": ArchitectureFactory,
+    "attention": AttentionFactory,
+    "callbacks": dict[str, Callback],
+    "data": Callable[[int, Path], DataModule],
+    "logger": dict[str, Callable[..., Logger]],
+    "loss": Loss,
+    "match": Match,
+    "optimizer": OptimizerFactory,
+    "position": PositionFactory,
+    "schedule": Schedule,
+    "size": Size,
+    "task": Callable[..., Task],
+    "tokenizer": Tokenizer,
+    "trainer": Callable[..., Trainer],
+}
+"""The type of each group's node; of callbacks and loggers there may be several."""
+
+
+def is_part(hint: Any) -> bool:
+    """Whether an annotation asks for an object that a node with a `_target_` makes, and not for a plain value."""
+    return waits(hint) or (inspect.isclass(hint) and hint.__module__ != "builtins" and not typing.get_args(hint))
+
+
+def waits(hint: Any) -> bool:
+    """Whether it asks for a factory, which `_partial_: true` makes."""
+    return typing.get_origin(hint) is Factory
+
+
+def makes(found: Callable[..., Any], hint: Any) -> bool:
+    """Whether what a target makes is of the type that an annotation asks for."""
+    wanted = typing.get_args(hint)[-1] if waits(hint) else hint
+    made = found if inspect.isclass(found) else typing.get_type_hints(found).get("return")
+    return not (inspect.isclass(wanted) and inspect.isclass(made)) or issubclass(made, wanted)
