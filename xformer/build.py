@@ -15,7 +15,7 @@ from xformer.callbacks.train_metrics import TrainMetrics
 from xformer.checkpoints import FOLDER, CheckpointFiles
 from xformer.configuration import make
 from xformer.data.base import DataModule
-from xformer.job import Job
+from xformer.job import CONFIG_FILE, Job
 from xformer.layers.initialise import initialise
 from xformer.logging.metrics_csv import MetricsCSV
 from xformer.optimization.optimizer import OptimizerFactory
@@ -23,8 +23,6 @@ from xformer.optimization.schedule import Schedule
 from xformer.record.redact import resolved
 from xformer.record.summary import write_whole
 from xformer.tasks.base import Task
-
-CONFIG_FILE = "config.yaml"
 
 
 @dataclass(frozen=True)

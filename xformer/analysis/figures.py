@@ -99,11 +99,11 @@ def svg(figure: "Figure", name: str) -> str:
     return re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
 
 
-def write(comparison: Comparison, folder: Path) -> list[Path]:
-    """Every figure as SVG and PNG (300 dpi)."""
+def write(drawn: Mapping[str, "Figure"], folder: Path) -> list[Path]:
+    """Every figure of `figures` as SVG and PNG (300 dpi)."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, figure in figures(comparison).items():
+    for name, figure in drawn.items():
         (folder / f"{name}.svg").write_text('<?xml version="1.0" encoding="utf-8"?>\n' + svg(figure, name))
         figure.savefig(folder / f"{name}.png", dpi=300)
         written += [folder / f"{name}.svg", folder / f"{name}.png"]

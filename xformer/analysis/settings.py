@@ -35,14 +35,21 @@ def of_config(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str
     }
     flat = _flat({**config, **own})
     if flat.get("match.was") is not None:
-        flat |= {str(flat["match.by"]): flat["match.was"], "match.was": None}
+        flat |= {str(flat.get("match.by")): flat["match.was"], "match.was": None}
     return relevant({**choices, **flat})
 
 
 def of_overrides(choices: Mapping[str, str], overrides: Iterable[str]) -> dict[str, Value]:
     """What is known of a run that was refused before its configuration was written."""
     typed = (override.lstrip("+~").split("=", 1) for override in overrides if "=" in override)
-    return relevant({key.partition("@")[2] or key: _plain(yaml.safe_load(text)) for key, text in typed} | {**choices})
+    return relevant({key.partition("@")[2] or key: _typed(text) for key, text in typed} | {**choices})
+
+
+def _typed(value: str) -> Value:
+    try:
+        return _plain(yaml.safe_load(value))
+    except (yaml.YAMLError, ValueError):
+        return value
 
 
 def started_from(settings: Mapping[str, Value], inherited: Mapping[str, Any] | None) -> dict[str, Value]:
@@ -56,7 +63,7 @@ def started_from(settings: Mapping[str, Value], inherited: Mapping[str, Any] | N
     """
     if settings.get("init_from") is None:
         return dict(settings)
-    return {**settings, "init_from": (inherited or {}).get("source") or "another run"}
+    return {**settings, "init_from": _plain((inherited or {}).get("source") or "another run")}
 
 
 def short(settings: Mapping[str, Value]) -> str:
