@@ -147,7 +147,8 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise DataError(f"{path} is not what a run leaves there ({type(error).__name__}: {error}).") from error
+        reason = " ".join([type(error).__name__, *str(error).splitlines()[:1]])
+        raise DataError(f"{path} is not what a run leaves there ({reason}).") from error
 
 
 def _yaml(path: Path) -> Any:

@@ -9,7 +9,7 @@ def mixed(runs: Sequence[Run]) -> list[str]:
     """A sentence for each way in which the runs do not come from one state of code, data and machine."""
     summaries = [run.summary for run in runs]
     found = []
-    commits = _distinct(s.git.get("commit") and str(s.git["commit"]) for s in summaries)
+    commits = _distinct(str(s.git["commit"]) for s in summaries if s.git.get("commit") is not None)
     if len(commits) > 1:
         found.append(f"the runs come from {len(commits)} commits: {', '.join(commit[:10] for commit in commits)}.")
     dirty = sum(bool(s.git.get("dirty")) for s in summaries)

@@ -109,7 +109,7 @@ def _typed() -> Any:
     return TypeAdapter(Summary)
 
 
-def _integer(digits: str) -> int | float:
+def integer(digits: str) -> int | float:
     """A number without a point; as a float where it is none that a counter could reach."""
     return int(digits) if len(digits) < _LONGEST_INTEGER else float(digits)
 
@@ -170,7 +170,7 @@ def read_summary(directory: Path) -> Summary:
     """
     path = directory / FILE
     try:
-        return of_json(json.loads(path.read_text(encoding="utf-8"), parse_int=_integer))
+        return of_json(json.loads(path.read_text(encoding="utf-8"), parse_int=integer))
     except FileNotFoundError:
         raise DataError(f"{directory} has no {FILE}: it is not a run directory, or the run was killed.") from None
     except (OSError, ValueError, RecursionError) as error:
