@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
-from xformer.analysis.load import load_runs
+from xformer.analysis.load import load_runs, read_run
 from xformer.analysis.study import Study, studies
 from xformer.callbacks.throughput import Throughput
 from xformer.configuration import CONF, cell
@@ -51,13 +51,54 @@ def test_a_stopped_cell_goes_on_and_ends_as_if_it_had_not_been_stopped(compose_j
     assert curves[0] == curves[1]
 
 
-def test_a_finished_run_that_is_resumed_loses_nothing_of_its_summary(compose_job: ComposeJob) -> None:
-    job = compose_job(*SMALL, *SMALL_LISTOPS)
-    run(job)
-    before = read_summary(job.directory)
-    run(compose_job(*SMALL, *SMALL_LISTOPS, "resume=true"))
-    after = read_summary(job.directory)
-    assert (after.metrics, after.monitor, after.tokens_seen) == (before.metrics, before.monitor, before.tokens_seen)
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "nothing",
+        pytest.param("the test and its rows", marks=pytest.mark.slow),
+        pytest.param("the step after the checkpoint", marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_that_was_killed_in_its_final_test_ends_as_if_it_had_not_been(
+    lost: str, compose_job: ComposeJob, tmp_path: Path
+) -> None:
+    words = [*SMALL, *SMALL_LISTOPS, "trainer.log_every_n_steps=2"]  # the last step is not one that is logged
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run(compose_job(*words, directory=whole))
+    code = _KILLED[lost]
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        *words,
+        f"hydra.run.dir={killed}",
+        f"cache={compose_job(*words).config.cache}",
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert ended.returncode == -9, ended.stderr
+    assert read_run(killed).summary.status == "running"
+    run(compose_job(*words, "resume=true", directory=killed))
+    there, here = read_summary(whole), read_summary(killed)
+    assert (here.status, here.metrics, here.monitor) == ("finished", there.metrics, there.monitor)
+    assert (here.tokens_seen, here.data_fingerprint) == (there.tokens_seen, there.data_fingerprint)
+    assert _rows(killed) == _rows(whole)
+
+
+_KILL = "from xformer.cli import train; import os; kill = lambda *a, **k: os.kill(os.getpid(), 9); "
+_KILLED = {
+    "nothing": _KILL + "import lightning.pytorch as l; l.Trainer.test = kill; train()",
+    "the test and its rows": _KILL + "from xformer.tasks.base import Task; Task.epilogue = kill; train()",
+    "the step after the checkpoint": _KILL
+    + "from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop as Loop; end = Loop.on_advance_end; "
+    + "Loop.on_advance_end = lambda loop, f: (end(loop, f), loop.trainer.global_step == 5 and kill()); train()",
+}
+
+
+def _rows(directory: Path) -> list[list[str]]:
+    """The lines of the table but for the seconds and what is a speed."""
+    lines = [line.split(",") for line in (directory / "metrics.csv").read_text().splitlines()]
+    return [[*line[:3], *line[4:]] for line in lines if "tokens_per_second" not in line]
 
 
 def test_a_resumed_run_took_the_time_of_both_parts(compose_job: ComposeJob, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,13 +172,17 @@ def test_a_study_says_what_it_asks_and_can_be_continued(name: str, compose_job: 
     assert OmegaConf.to_container(hydra.sweep, resolve=False)["subdir"] == "${cell:${hydra.job.override_dirname}}"
 
 
+def _finished(summary: Path) -> bool:
+    return read_summary(summary.parent).status == "finished"
+
+
 @pytest.mark.slow
 def test_a_sweep_that_is_killed_and_started_again_ends_with_every_cell_once(tmp_path: Path, cache: Path) -> None:
     overrides = ["experiment=listops_attentions", "attention=full,linformer", "seed=0,1", *SMALL, *SMALL_LISTOPS]
     words = [sys.executable, str(ROOT / "train.py"), *overrides, f"hydra.sweep.dir={tmp_path}", f"cache={cache}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     first = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
-    while not (done := list(tmp_path.rglob(FILE))) and first.poll() is None:
+    while not (done := [file for file in tmp_path.rglob(FILE) if _finished(file)]) and first.poll() is None:
         time.sleep(0.05)
     first.kill()
     first.wait()

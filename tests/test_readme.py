@@ -1,4 +1,4 @@
-"""Everything that README says one can type is run, and what it shows is what is there."""
+"""Everything that README and the pages of docs/ say one can type is run, and what they show is what is there."""
 
 import itertools
 import os
@@ -19,15 +19,17 @@ from packaging.requirements import Requirement
 
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from xformer import cli, compatibility
-from xformer.benchmark.settings import READ
+from xformer.benchmark.settings import READ, settings
 from xformer.build import Plan
 from xformer.configuration import groups, validate
+from xformer.continuation import expand
 from xformer.errors import IncompatibleError
 from xformer.record.summary import Monitor, Summary, read_summary
 from xformer.run import run
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
+PAGES = {file: file.read_text() for file in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 SETUP = re.compile(
     r"python3 -m venv (?P<venv>\S+) && (?P=venv)/bin/pip install -c (?P<constraints>\S+) "
@@ -37,7 +39,8 @@ SETUP = re.compile(
 
 def commands() -> list[str]:
     """Every line of every block of shell."""
-    blocks = re.findall(r"^```(?:bash|console|sh)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+    pages = "\n".join(PAGES.values())
+    blocks = re.findall(r"^```(?:bash|console|sh)\n(.*?)^```", pages, re.MULTILINE | re.DOTALL)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
     return [line.removeprefix("$ ") for line in lines if line.strip() and not line.startswith("#")]
 
@@ -116,8 +119,7 @@ def fast(overrides: list[str]) -> list[str]:
     small = [override for override in SMALL if override.partition("=")[0] not in typed]
     if any(key.startswith("logger.wandb") for key in typed):
         small = ["logger=wandb" if override == "logger=csv" else override for override in small]
-    steps = 10 if "resume=true" in overrides else 5
-    small += [f"trainer.max_steps={steps}", "trainer.val_check_interval=5"]
+    small += ["trainer.max_steps=5", "trainer.val_check_interval=5"]
     data = next((o.partition("=")[2] for o in overrides if o.startswith("data=")), None)
     generated = data in {"listops", "listops_lra"} or (data is None and not typed & {"task", "experiment"})
     return [*overrides, *small, *(SMALL_LISTOPS if generated else [])]
@@ -195,7 +197,7 @@ def test_every_command_is_of_a_kind_that_is_tested_here() -> None:
 @pytest.mark.parametrize("line", [*TRAIN, *LAUNCH])
 def test_every_cell_of_a_command_can_be_run_as_typed(line: str, compose_job: ComposeJob) -> None:
     command, refused = Command.of(line), 0
-    cells = command.cells()
+    cells = [cell for cell in command.cells() if not cell[:1] or not cell[0].startswith("resume=")]
     for cell in cells:
         config, choices = (job := compose_job(*cell)).config, job.choices
         validate(config)
@@ -204,7 +206,7 @@ def test_every_cell_of_a_command_can_be_run_as_typed(line: str, compose_job: Com
             compatibility.check(config, choices)
         except IncompatibleError:
             refused += 1
-    allowed = range(1, len(cells)) if "on_incompatible=skip" in cells[0] else range(1)
+    allowed = range(1, len(cells)) if cells and "on_incompatible=skip" in cells[0] else range(1)
     assert refused in allowed, f"{refused} of {len(cells)} cells are refused"
 
 
@@ -228,9 +230,13 @@ def test_a_command_runs(line: str, compose_job: ComposeJob, files: Path, monkeyp
     if {"trainer=ddp", "compile=true"} & {*cell}:  # no process group, no compiling of shape checks in this process
         _subprocess([*fast(cell), f"hydra.run.dir={directory}"])
     else:
-        if "resume=true" in cell:
-            run(compose_job(*fast([o for o in cell if o != "resume=true"]), directory=directory))
-        run(compose_job(*fast(cell), directory=directory))
+        if cell and cell[0].startswith("resume="):
+            directory = Path(cell[0].partition("=")[2])
+            _train(str(directory), compose_job)
+            longer = ["trainer.max_steps=10"] if cell[1:] else []
+            run(compose_job(*(o for o in expand(cell) if not o.startswith("hydra.")), *longer, directory=directory))
+        else:
+            run(compose_job(*fast(cell), directory=directory))
     assert read_summary(directory).status == "finished"
 
 
@@ -309,9 +315,32 @@ def _labels(text: str) -> list[str]:
 
 
 def test_links_lead_somewhere() -> None:
-    for file in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
-        for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / file).read_text()):
-            assert link.startswith("https://") or (ROOT / link).exists(), f"{file}: {link}"
+    for file in (*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"):
+        for link in re.findall(r"\]\(([^)#]+)\)", file.read_text()):
+            assert link.startswith("https://") or (file.parent / link).exists(), f"{file}: {link}"
+
+
+GPU = PAGES[ROOT / "docs" / "performance.md"].partition("\n## GPU\n")[2].partition("\n## ")[0]
+
+
+def test_the_table_of_a_gpu_has_a_command_for_every_row() -> None:
+    """And no figure for what nothing has measured."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in GPU.splitlines() if line.startswith("| ")]
+    heading, *rows = rows
+    assert heading == ["what", "measured by", "goal", "figure"]
+    assert len(rows) > 10
+    last = ""
+    for what, how, goal, figure in rows:
+        command = last if how == "the same" else how.partition("`")[2].partition("`")[0]
+        last = command
+        program, *words = shlex.split(command)
+        if program == "xformer":
+            assert words[0] == "benchmark"
+            settings(words[1], [word for word in words[2:] if not word.startswith("-")], gpu="--gpu" in words)
+        else:
+            assert os.access(ROOT / program, os.X_OK), what
+        assert goal
+        assert figure
 
 
 def test_the_citation_is_valid() -> None:

@@ -93,6 +93,11 @@ BROKEN: dict[str, tuple[Any, type[Exception], str]] = {
         DataError,
         r"holds a run that failed \(loss is nan\)",
     ),
+    "killed": (
+        lambda run: _edit(run / "summary.json", status="running"),
+        DataError,
+        r"holds a run that has not ended \(It was killed, or is still running\)",
+    ),
     "no checkpoint": (_without_checkpoints, DataError, "has no readable checkpoint"),
     "no config": (lambda run: (run / "config.yaml").unlink(), DataError, r"config\.yaml cannot be read"),
     "damaged config": (

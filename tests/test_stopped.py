@@ -42,7 +42,7 @@ def stopped(directory: Path, cache: Path, overrides: list[str], how: signal.Sign
     [
         (NAN, None, 1, "loss"),
         (ENDLESS, signal.SIGTERM, 143, "Stopped by SIGTERM"),
-        (ENDLESS, signal.SIGKILL, -9, "No summary: the run was killed"),
+        (ENDLESS, signal.SIGKILL, -9, "It was killed, or is still running."),
     ],
     ids=["failed", "SIGTERM", "SIGKILL"],
 )
@@ -53,7 +53,8 @@ def test_an_offline_file_tells_how_a_run_ended(
     directory = tmp_path / "run"
     assert stopped(directory, cache, overrides, how) == code
     here = read_run(directory)
-    assert here.summary.status == "failed"
+    ended = {None: "failed", signal.SIGTERM: "interrupted", signal.SIGKILL: "running"}
+    assert here.summary.status == ended[how]
     assert said in (here.summary.error or "")
     found = records(offline_file(directory))
     (start,) = [record["run"] for record in found if record["type"] == "run"]
@@ -65,7 +66,7 @@ def test_an_offline_file_tells_how_a_run_ended(
     remote = of_file("me", offline_file(directory))
     there = _run("me/xformer", remote)
     assert remote.state == ("crashed" if how is signal.SIGKILL else "failed")
-    assert there.summary.status == "failed"
+    assert there.summary.status == ("failed" if how is signal.SIGKILL else ended[how])
     assert (there.settings, there.seed) == (here.settings, 1)
     if how is signal.SIGKILL:  # the directory has less: it has no summary, and W&B was told how the run began
         assert "seed=1" in there.summary.overrides

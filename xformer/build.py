@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from lightning.fabric.plugins.io import TorchCheckpointIO
@@ -21,7 +22,7 @@ from xformer.logging.metrics_csv import MetricsCSV
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
 from xformer.record.redact import resolved
-from xformer.record.summary import write_whole
+from xformer.record.storage import write_whole
 from xformer.tasks.base import Task
 
 
@@ -46,6 +47,8 @@ class Plan:
         architecture, optimizer, schedule, task = (
             make(config[group]) for group in ("architecture", "optimizer", "schedule", "task")
         )
+        # Called twice in every step, where Hydra would check each time anew what a partial of its own may call.
+        schedule = partial(schedule.func, *schedule.args, **schedule.keywords)
         data = make(config.data)(config.seed, Path(config.cache))
         return cls(data, architecture, optimizer, schedule, task, config.seed)
 

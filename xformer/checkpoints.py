@@ -41,7 +41,7 @@ class CheckpointFiles(CheckpointIO):
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         """Read a checkpoint into main memory, whatever the arguments say: no file can run code."""
-        return read(Path(path))
+        return read(Path(path), mmap=False)  # an optimiser would keep what is mapped for the whole run
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove a checkpoint."""
@@ -62,15 +62,19 @@ def write(path: Path, content: dict[str, Any]) -> None:
         sealed.finish()
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, tensors on the CPU, read from the disk as they are used.
+def read(path: Path, *, mmap: bool = True) -> dict[str, Any]:
+    """The content of a checkpoint, tensors on the CPU.
+
+    Args:
+        path: the file.
+        mmap: whether tensors are read from the disk as they are used.
 
     Raises:
         RunError: the file is damaged, or there is none.
     """
     try:
         if (damage := _damage(path)) is None:
-            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
             return _placed(content, Path(), path.parent)
     except Exception as error:  # whatever a damaged archive makes of its reader
         damage = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -44,27 +44,23 @@ def train_as_configured(config: DictConfig) -> float | None:
 
 def train() -> None:
     """Train one model, or a sweep with -m; resume=DIR continues what is there."""
-    try:
-        _friendly(_train)
-    finally:
-        _conclude()
+    _friendly(train_as_typed)
 
 
-def _train() -> None:
+def train_as_typed() -> None:
+    """What the command line asks for; a sweep ends, however it ends, with one table over its cells."""
     if any(word.startswith("resume=") for word in sys.argv):
         from xformer.continuation import expand
 
         sys.argv[1:] = expand(sys.argv[1:])
-    train_as_configured()
+    try:
+        train_as_configured()
+    finally:
+        over = sweep.conclude()
+        if over is not None and (files := over.summaries()):
+            from xformer import console
 
-
-def _conclude() -> None:
-    """End a sweep, however it ended, with one table over its cells."""
-    over = sweep.conclude()
-    if over is not None and (files := over.summaries()):
-        from xformer import console
-
-        console.cells(over, files)
+            console.cells(over, files)
 
 
 def rerun() -> None:
@@ -108,7 +104,7 @@ def _friendly(command: Callable[[], object]) -> None:
     except OSError as error:  # outside of a run: of Hydra's own files, a summary, what a command writes
         from xformer.record.storage import explained
 
-        if (sentence := explained(error, {"hydra.run.dir or hydra.sweep.dir": Path.cwd()})) is None:
+        if (sentence := explained(error, {"place (hydra.run.dir, hydra.sweep.dir, --output)": Path("/")})) is None:
             raise
         _tell(sentence)
         sys.exit(1)

@@ -39,7 +39,7 @@ _INSTANTIATE = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 _SETTINGS: dict[str, Any] = {
     "seed": int,
     "threads": int | Literal["auto"],
-    "compile": bool,
+    "compile": bool | Literal["reduce-overhead"],
     "resume": bool,
     "init_from": str | None,
     "skip_finished": bool,

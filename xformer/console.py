@@ -89,7 +89,8 @@ def cells(under_way: sweep.Sweep, files: Sequence[Path]) -> None:
 def _ended(found: Sequence[tuple[Path, Summary]]) -> str:
     """`12 cells, 11 finished, 1 failed`."""
     ends = [summary.status for _, summary in found]
-    return ", ".join([f"{len(ends)} cells", *(f"{ends.count(end)} {end}" for end in dict.fromkeys(ends))])
+    many = "cell" if len(ends) == 1 else "cells"
+    return ", ".join([f"{len(ends)} {many}", *(f"{ends.count(end)} {end}" for end in dict.fromkeys(ends))])
 
 
 def results(job: Job, summary: Summary, epilogue: str | None) -> None:
@@ -126,7 +127,7 @@ def results(job: Job, summary: Summary, epilogue: str | None) -> None:
 def _result(job: Job, summary: Summary) -> str:
     wanted = (job.config.monitor.name, job.config.monitor.name.replace("val/", "test/"))
     found = [f"{name} {value:.4f}" for name in wanted if (value := summary.metrics.get(name)) is not None]
-    return "  ".join([f"[dim]{'result':<9}[/]", *found, f"{summary.wall_seconds:.0f} s"])
+    return "  ".join([f"[dim]{'result':<9}[/]", *map(escape, job.varied), *found, f"{summary.wall_seconds:.0f} s"])
 
 
 def next_command(job: Job) -> str:
@@ -180,7 +181,8 @@ def _threads(job: Job) -> str:
 def _duration(seconds: float) -> str:
     """`40 seconds`, `14 minutes`, `3.5 hours`."""
     if seconds < 90:
-        return f"{max(1, round(seconds))} seconds"
+        whole = max(1, round(seconds))
+        return f"{whole} second{'s' if whole > 1 else ''}"
     return f"{round(seconds / 60)} minutes" if seconds < 90 * 60 else f"{seconds / 3600:.1f} hours"
 
 

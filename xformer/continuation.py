@@ -25,14 +25,14 @@ from xformer.logging.metrics_csv import MetricsCSV
 from xformer.optimization.schedule import Schedule
 from xformer.record.lock import is_empty
 from xformer.record.metrics_table import FILE as METRICS_FILE
-from xformer.record.redact import resolved
+from xformer.record.redact import MASK, resolved
 from xformer.record.summary import FILE, Summary, read_summary
 
 log = logging.getLogger(__name__)
 MAY_GROW = ("trainer.max_steps", "trainer.max_epochs")
 MAY_CHANGE = (
     "trainer.devices", "trainer.num_nodes", "trainer.accelerator", "trainer.strategy", "trainer.max_time",
-    "callbacks.exact_resume",
+    "callbacks.exact_resume", "compile",
 )  # fmt: skip
 """What a resumed run may have otherwise, beside what is no part of a run's settings (`xformer.analysis.settings`): how
 it is started, watched and stored."""
@@ -91,6 +91,9 @@ def expand(words: Sequence[str]) -> list[str]:
         for override in summary.overrides
         if key_of(override) not in typed | {"resume"} and not key_of(override).startswith(unheard)
     ]
+    hidden = [key_of(override) for override in own if MASK in override]
+    if hidden:
+        raise ConfigError(f"resume={name}: {hidden[0]} is a secret, which a run does not keep: type it once more.")
     _enter(summary.started_in)
     quoted = str(directory).replace("'", "\\'")
     place = words.index(asked[-1]) - sum(word in asked for word in words[: words.index(asked[-1])])
@@ -124,7 +127,7 @@ def finished(job: Job) -> Summary | None:
     if not (job.directory / FILE).exists():
         return None
     summary = read_summary(job.directory)
-    return summary if summary.status == "finished" and not _grown(job) else None
+    return summary if summary.status == "finished" and not _is_longer(job) else None
 
 
 def start(job: Job) -> Start | None:
@@ -153,7 +156,7 @@ def start(job: Job) -> Start | None:
     return None
 
 
-def refuse_others(job: Job, start: Start, data: DataModule, trainer: Trainer) -> None:
+def refuse_other_data_or_processes(job: Job, start: Start, data: DataModule, trainer: Trainer) -> None:
     """Other data or another number of processes than the run has had; known once both are built.
 
     Raises:
@@ -173,14 +176,14 @@ def refuse_others(job: Job, start: Start, data: DataModule, trainer: Trainer) ->
         )
 
 
-def cut(loggers: Sequence[Logger], start: Start | None) -> None:
+def truncate_metrics(loggers: Sequence[Logger], start: Start | None) -> None:
     """Take out of the table what was logged after the checkpoint, also where nothing is left to train."""
     for logger in loggers:
         if isinstance(logger, MetricsCSV):
             logger.start_at(0) if start is None else logger.start_at(start.step, start.rows)
 
 
-def bent(job: Job, start: Start, schedule: Schedule) -> str | None:
+def changed_schedule(job: Job, start: Start, schedule: Schedule) -> str | None:
     """What a longer run does to a schedule that is already under way, in a sentence; None where it does nothing."""
     was, now = (_value(config, "trainer.max_steps") for config in (_written(job), resolved(job.config)))
     if was in _UNLIMITED or now in _UNLIMITED:
@@ -243,7 +246,7 @@ def _refuse_another(job: Job) -> None:
         if key not in then or key not in now or then[key] != now[key]
     }
     if job.config.resume:
-        changed = {key: pair for key, pair in changed.items() if not _may(key, *pair)}
+        changed = {key: pair for key, pair in changed.items() if not _may_change(key, *pair)}
     if not changed:
         return
     named = _named(changed, job)
@@ -274,13 +277,13 @@ def _named(changed: Mapping[str, tuple[Any, Any]], job: Job) -> list[str]:
     return list(found)
 
 
-def _may(key: str, before: Any, after: Any) -> bool:
+def _may_change(key: str, before: Any, after: Any) -> bool:
     if any(key == other or key.startswith(f"{other}.") for other in MAY_CHANGE):
         return True
     return key in MAY_GROW and _limit(after) > _limit(before)
 
 
-def _grown(job: Job) -> bool:
+def _is_longer(job: Job) -> bool:
     """Whether a resumed run is asked to be longer than it was."""
     old, new = _written(job), resolved(job.config)
     return bool(job.config.resume) and any(_limit(_value(new, key)) > _limit(_value(old, key)) for key in MAY_GROW)

@@ -1,6 +1,7 @@
 """One run: validate, build, fit, test, summarise."""
 
 import logging
+import tempfile
 import warnings
 from dataclasses import asdict
 from pathlib import Path
@@ -27,7 +28,7 @@ from xformer.record.storage import explaining
 from xformer.record.summary import Monitor, Summary
 from xformer.runs import finished
 from xformer.tasks.base import Task
-from xformer.training import sweep, threads
+from xformer.training import compilation, sweep, threads
 
 
 def run(job: Job) -> float | None:
@@ -44,14 +45,15 @@ def run(job: Job) -> float | None:
     flush_denormals()
     quieten()
     epilogue = None
-    places = {"hydra.run.dir": job.directory, "cache": Path(job.config.cache)}
-    with listening(), recording(job) as record, explaining(places):
+    places = {"hydra.run.dir": job.directory, "cache": Path(job.config.cache), "TMPDIR": Path(tempfile.gettempdir())}
+    # Twice: what the run writes, and then its record of that.
+    with listening(), explaining(places), recording(job) as record, explaining(places):
         summary = record.summary
         plan = _plan(job)
         record.acquire()
         done = continuation.finished(job)
         if done is not None:
-            console.note(f"Already finished, and left as it is: {job.name} in {job.directory}")
+            console.note(f"Already finished, and left as it is: {job.directory}")
             return done.monitor.best if done.monitor else None
         start = continuation.start(job)
         if is_empty(job.directory):
@@ -68,19 +70,18 @@ def run(job: Job) -> float | None:
         trainer = build.build_trainer(job)
         launch.check_world_size(trainer)
         if start is not None:
-            continuation.refuse_others(job, start, data, trainer)
-            _tell(continuation.bent(job, start, plan.schedule))
+            continuation.refuse_other_data_or_processes(job, start, data, trainer)
+            _tell(continuation.changed_schedule(job, start, plan.schedule))
         trainer.loggers = build.build_loggers(job)
         record.claim()
-        continuation.cut(trainer.loggers, start)
+        continuation.truncate_metrics(trainer.loggers, start)
         if launch.is_main_process():
             build.write_config(job)
             data.save(job.directory)
         begin(summary)
         if launch.is_main_process():
             console.header(job, trainer, data.describe(), summary)
-        if job.config.compile:
-            task.model.compile()
+        compilation.compile_step(task, data, job.config.compile, trainer.strategy.root_device)
         trainer.fit(task, data, ckpt_path=None if start is None else start.checkpoint)
         _evaluate(trainer, task, data, summary, job)
         epilogue = None if job.sweep else task.epilogue(data)
@@ -93,6 +94,7 @@ def _plan(job: Job) -> build.Plan:
     """Refuse everything that can be refused from the configuration alone; what to build."""
     validate(job.config)
     compatibility.check(job.config, job.choices)
+    compilation.check(job.config)
     job.forget(compatibility.unused(job.config))
     launch.check_sweep(job)
     if job.config.init_from is not None:

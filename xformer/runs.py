@@ -23,6 +23,12 @@ from xformer.tasks.base import Task
 
 _TRAINING_ALONE = ("callbacks", "logger")
 """Groups that decide nothing of a trained model, and may name variables that only the training machine has."""
+_ENDED = {
+    "failed": "failed",
+    "interrupted": "was interrupted",
+    "running": "has not ended",
+    "skipped": "was skipped",
+}
 _TOKEN_TABLE = "model.embedding.weight"
 
 
@@ -79,10 +85,8 @@ def finished(directory: Path) -> Summary:
         raise DataError(f"{directory} is no directory: give that of a run, such as outputs/DATE/TIME.")
     summary = read_summary(directory)
     if summary.status != "finished":
-        raise DataError(
-            f"{directory} holds a run that {summary.status} ({(summary.error or 'no reason known').rstrip('.')}): give "
-            "one that finished."
-        )
+        why = (summary.error or "no reason known").rstrip(".")
+        raise DataError(f"{directory} holds a run that {_ENDED[summary.status]} ({why}): give one that finished.")
     return summary
 
 

@@ -101,19 +101,23 @@ def test_a_run_that_did_not_finish_is_told_with_its_reason(sweep: Path, make_run
     make_run(None, seed=3)
     make_run(None, seed=7, status="skipped", error="Its data is not there.")  # no seed of attention=full is lost
     killed = make_run(None, seed=9)
-    (killed / "summary.json").unlink()
+    (killed / "summary.json").unlink()  # as an earlier version left it
+    make_run(None, seed=10, status="running")
+    make_run(None, seed=11, status="interrupted", error="Stopped by Ctrl-C.")
     refused = make_run(None, seed=0, attention="performer", status="skipped", error="It cannot.")
     (refused / "config.yaml").unlink()
     found = compare(load_runs([sweep]))
     assert sorted(found.left_out.values()) == [
-        "failed: No summary: the run was killed, or is still running.",
         "failed: The loss became NaN.",
+        "interrupted: Stopped by Ctrl-C.",
         "it has no finite test/accuracy.",
+        "running: It was killed, or is still running.",
+        "running: It was killed, or is still running.",
         "skipped: It cannot.",
         "skipped: Its data is not there.",
     ]
     assert {row.name: row.lost for row in found.rows} == {
-        "attention=full": 2, "attention=linformer": 0, "attention=local": 1,
+        "attention=full": 4, "attention=linformer": 0, "attention=local": 1,
     }  # fmt: skip
     for text in (FORMATS[kind](found) for kind in ("table", "markdown", "latex", "json")):
         assert "The loss became NaN." in " ".join(text.split())

@@ -196,8 +196,8 @@ def test_cells_that_failed_are_recorded_with_their_reason(sweep: Path, make_run:
     record(study, load_runs([sweep]), tmp_path / "study")
     told = (tmp_path / "study" / "README.md").read_text()
     ended = {(run.summary.status, run.summary.error) for run in read_table(tmp_path / "study")}
-    killed = "No summary: the run was killed, or is still running."
-    expected = {("failed", "The loss became NaN."), ("skipped", "It cannot."), ("failed", killed)}
+    killed = "It was killed, or is still running."
+    expected = {("failed", "The loss became NaN."), ("skipped", "It cannot."), ("running", killed)}
     assert ended == {("finished", None), *expected}
     assert all(f"{status}: {error}" in told for status, error in expected)
     assert str(failed) in told

@@ -34,7 +34,7 @@ DECODER = Decoder(Size(d_model=32, layers=2, heads=2, feed_forward=128), PLACE)
 
 def tiny_step() -> TrainingStep:
     task, plan = build(composed(TINY.strip("[]").split(",")), PLACE)
-    return TrainingStep(task, lambda batch: task.step(batch).loss, plan.optimizer(task, True), PLACE)
+    return TrainingStep(task, lambda batch: task.step(task.prepare(batch)).loss, plan.optimizer(task, True), PLACE)
 
 
 def test_a_small_measurement_is_whole_and_is_kept(tmp_path: Path) -> None:

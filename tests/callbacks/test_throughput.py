@@ -1,5 +1,6 @@
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
@@ -8,7 +9,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from tests.callbacks.tiny import Batch, Tiny, loaders, trainer
+from tests.core.fake_cuda import FakeCuda
+from xformer.callbacks import throughput
 from xformer.callbacks.throughput import Throughput, count_tokens
+from xformer.core import devices
 from xformer.data.batch import ClassificationBatch
 from xformer.errors import RunError
 from xformer.logging.metrics_csv import MetricsCSV
@@ -74,6 +78,34 @@ def test_speed_leaves_out_warm_up_and_validation(tmp_path: Path) -> None:
     trainer(tmp_path, callback, val_check_interval=1, max_epochs=1, num_sanity_val_steps=0).fit(Slow(), **loaders())
     assert callback.tokens_per_second is not None
     assert PER_BATCH / 0.04 < callback.tokens_per_second <= PER_BATCH / 0.02
+
+
+class Behind(FakeCuda):
+    """A device whose work takes a time that passes when somebody waits for it."""
+
+    clock, given = 0.0, 0.0
+
+    def synchronize(self, device: torch.device | int | None = None) -> None:
+        self.clock, self.given = self.clock + self.given, 0.0
+
+
+def test_speed_is_that_of_the_device_and_not_of_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of two seconds that the host only asks for, and validations of a hundred."""
+    device = Behind(initialised=True)
+
+    class Asking(Tiny):
+        def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+            device.given += 2.0 if self.global_step else 50.0
+            return super().training_step(batch, batch_idx)
+
+        def validation_step(self, batch: Batch, batch_idx: int) -> None:
+            device.given += 100.0
+
+    monkeypatch.setattr(devices, "cuda", device)
+    monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=lambda: device.clock))
+    callback = Throughput(warmup=1)
+    trainer(tmp_path, callback, val_check_interval=2, max_epochs=1, num_sanity_val_steps=0).fit(Asking(), **loaders())
+    assert callback.tokens_per_second == PER_BATCH / 2.0
 
 
 def test_nothing_was_timed_in_the_warm_up(tmp_path: Path) -> None:

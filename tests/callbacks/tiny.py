@@ -9,6 +9,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
+from xformer.data.loader import outlive_signals
+
 
 class Batch(NamedTuple):
     tokens: Tensor
@@ -61,7 +63,7 @@ def collate(rows: list[tuple[Tensor]]) -> Batch:
 def loaders(*, batches: int = 5, workers: int = 0) -> dict[str, DataLoader[Any]]:
     train = TensorDataset(torch.arange(batches * 4 * 4).view(-1, 4) % 7)
     held_out = TensorDataset(torch.arange(32).view(8, 4) % 5)
-    common: dict[str, Any] = {"collate_fn": collate, "num_workers": workers}
+    common: dict[str, Any] = {"collate_fn": collate, "num_workers": workers, "worker_init_fn": outlive_signals}
     return {
         "train_dataloaders": DataLoader(
             train, batch_sampler=Shuffled(len(train), 4), generator=torch.Generator(), **common

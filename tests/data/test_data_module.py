@@ -2,6 +2,7 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -80,6 +81,42 @@ def test_starting_workers_leaves_the_global_generator_alone(ready):
     torch.testing.assert_close(torch.get_rng_state(), before)
 
 
+def on(device: str) -> SimpleNamespace:
+    return SimpleNamespace(root_device=torch.device(device))
+
+
+@pytest.mark.parametrize(("device", "pinned"), [("cpu", False), ("mps", False), ("cuda", True)])
+def test_memory_is_pinned_where_training_is_on_cuda_and_nowhere_else(ready, device, pinned):
+    """Whatever else the machine has: pages that cannot be moved are of use to CUDA alone."""
+    module = ready("digits", **SMALL["digits"])
+    module.trainer = SimpleNamespace(world_size=1, global_rank=0, overfit_batches=0, strategy=on(device))
+    assert module.train_dataloader().pin_memory is pinned
+    assert module.val_dataloader().pin_memory is pinned
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_batch_is_moved_whole_and_not_waited_for(name, ready, monkeypatch):
+    module = ready(name, **SMALL[name])
+    batch = next(iter(module.val_dataloader()))
+    waited = []
+    to = torch.Tensor.to
+
+    def spy(tensor, device, *, non_blocking=False):
+        waited.append(not non_blocking)
+        return to(tensor, device)
+
+    monkeypatch.setattr(torch.Tensor, "to", spy)
+    moved = module.transfer_batch_to_device(batch, torch.device("meta"), 0)
+    assert type(moved) is type(batch)
+    assert not any(waited)
+    for before, after in zip(batch, moved, strict=True):
+        if isinstance(before, torch.Tensor):
+            assert after.device.type == "meta"
+            assert after.shape == before.shape
+        else:
+            assert after is before
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_the_batch_size_is_global(ready, name):
     module = ready(name, **SMALL[name])
@@ -88,7 +125,7 @@ def test_the_batch_size_is_global(ready, name):
     for rank in range(2):
 
         class Place:
-            world_size, global_rank, overfit_batches = 2, rank, 0
+            world_size, global_rank, overfit_batches, strategy = 2, rank, 0, on("cpu")
 
         module.trainer = Place()
         shares.append([batch.labels for batch in module.train_dataloader()])
@@ -102,7 +139,7 @@ def test_an_indivisible_batch_size_is_refused(ready):
     module = ready("digits", batch_size=33)
 
     class Place:
-        world_size, global_rank, overfit_batches = 2, 0, 0
+        world_size, global_rank, overfit_batches, strategy = 2, 0, 0, on("cpu")
 
     module.trainer = Place()
     with pytest.raises(ConfigError, match=r"data\.batch_size=33 .* multiple of the 2 in use"):

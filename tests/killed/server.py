@@ -240,8 +240,12 @@ def unequal_parts(expected: Any, found: Any, path: str = "") -> Iterator[str]:
 
 def scenarios(seeds: int, kinds: list[str]) -> list[tuple[str, signal.Signals, int]]:
     """Every seed with every signal, each in one kind of run, so that every kind meets every signal and place."""
-    planned = [(signals, seed) for seed in range(seeds) for signals in SIGNALS]
-    return [(kinds[(seed + 3 * SIGNALS.index(number)) % len(kinds)], number, seed) for number, seed in planned]
+
+    def kind(seed: int, column: int) -> str:
+        lap, place = divmod(seed, 5)
+        return kinds[(4 * (lap % 2) + (column + lap // 2 + place) % 4) % len(kinds)]
+
+    return [(kind(seed, column), number, seed) for seed in range(seeds) for column, number in enumerate(SIGNALS)]
 
 
 def main() -> None:

@@ -46,7 +46,10 @@ class Passages(Callback):
     def at(self, place: str) -> None:
         index, self.counts[place] = self.counts[place], self.counts[place] + 1
         if self.moment and (place, index) == (self.moment.place, self.moment.index):
-            os.kill(os.getpid(), self.moment.number)
+            if self.moment.number == signal.SIGKILL:
+                os.kill(os.getpid(), signal.SIGKILL)
+            else:  # a terminal and SLURM signal the processes that load data as well
+                os.killpg(os.getpgrp(), self.moment.number)
 
     def watch_writing(self) -> None:
         """Count in what writes checkpoints, however it does that: `torch.save`, and a renaming."""

@@ -167,3 +167,12 @@ def test_what_is_on_the_command_line_is_redacted(tmp_path: Path, monkeypatch: py
 
 def test_finish_without_a_run_is_harmless() -> None:
     finish(0)
+
+
+def test_the_system_s_metrics_are_logged(tmp_path: Path) -> None:
+    """The load, memory and power of processors and GPUs, which W&B samples beside the run unless it is told not to."""
+    logger = wandb_logger(tmp_path, {}, {}, "run", project="p", entity=None, group=None, mode="offline")
+    settings = logger.experiment.settings
+    finish(0)
+    assert settings.x_disable_stats is False
+    assert settings.x_disable_machine_info is False

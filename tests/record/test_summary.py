@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from xformer.errors import DataError
-from xformer.record import summary
 from xformer.record.summary import Monitor, Summary, read_summary, write_summary
 
 
@@ -49,7 +48,7 @@ def test_a_failed_write_leaves_the_old_summary(tmp_path: Path, monkeypatch: pyte
     def full_disk(*arguments: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(summary.os, "fsync", full_disk)
+    monkeypatch.setattr("os.fsync", full_disk)
     with pytest.raises(OSError, match="No space"):
         write_summary(tmp_path, Summary(status="failed"))
     assert read_summary(tmp_path) == full()

@@ -80,9 +80,9 @@ def test_balanced_weights_are_scikit_learns():
     counts = [10, 3, 700]
     labels = [label for label, count in enumerate(counts) for _ in range(count)]
     expected = compute_class_weight("balanced", classes=np.arange(3), y=np.array(labels))
-    assert_close(resolve("balanced", facts(counts)), torch.tensor(expected, dtype=torch.float))
+    assert_close(resolve("balanced", facts(counts)), torch.tensor(expected))
     assert resolve(None, facts(counts)) is None
-    assert_close(resolve([1.0, 0.5, 2.5], facts(None)), torch.tensor([1.0, 0.5, 2.5]))
+    assert_close(resolve([1.0, 0.5, 2.5], facts(None)), torch.tensor([1.0, 0.5, 2.5], dtype=torch.float64))
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def test_in_evaluation_a_sequence_has_its_own_masks_wherever_it_stands() -> None
 def test_the_loss_is_of_the_chosen_tokens_and_the_labels_do_not_matter(built: Any) -> None:
     task, batch = built("architecture.dropout=0.0")
     task.eval()
-    outcome = task.step(batch)
+    outcome = task.step(task.prepare(batch))
     chosen = outcome.labels != IGNORED
     assert chosen.sum(1).tolist() == [2] * 6
     assert torch.equal(outcome.labels[chosen], batch.tokens[chosen])
@@ -99,7 +99,7 @@ def test_the_loss_is_of_the_chosen_tokens_and_the_labels_do_not_matter(built: An
     assert_close(outcome.loss, -scores[chosen].gather(1, outcome.labels[chosen][:, None]).mean())
     assert outcome.logits.shape[-1] == task.vocabulary == task.model.embedding.num_embeddings - 1
     blank = batch._replace(labels=torch.full_like(batch.labels, IGNORED))
-    assert torch.equal(task.step(blank).loss, outcome.loss)
+    assert torch.equal(task.step(task.prepare(blank)).loss, outcome.loss)
 
 
 def test_masks_change_with_batch_epoch_and_seed_and_not_with_the_global_generator(built: Any) -> None:
@@ -108,7 +108,7 @@ def test_masks_change_with_batch_epoch_and_seed_and_not_with_the_global_generato
         task.train()
         task._batch = at
         torch.manual_seed(seed + sum(at))
-        found: list[list[int]] = task.step(batch).labels.tolist()
+        found: list[list[int]] = task.step(task.prepare(batch)).labels.tolist()
         return found
 
     first = labels((0, 3), 0)
@@ -116,13 +116,13 @@ def test_masks_change_with_batch_epoch_and_seed_and_not_with_the_global_generato
     assert all(labels(at, seed) != first for at, seed in (((0, 4), 0), ((1, 3), 0), ((0, 3), 1)))
     task, batch = built("seed=5")
     other, _ = built("seed=6")
-    assert torch.equal(task.eval().step(batch).labels, other.eval().step(batch).labels)
+    assert torch.equal(task.eval().prepare(batch).labels, other.eval().prepare(batch).labels)
 
 
 def test_processes_hide_what_one_would_hide_in_their_share(built: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     task, batch = built()
     task.train()
-    whole = task.step(batch).labels
+    whole = task.step(task.prepare(batch)).labels
 
     class Two:
         world_size = 2
@@ -133,7 +133,7 @@ def test_processes_hide_what_one_would_hide_in_their_share(built: Any, monkeypat
     task._trainer = Two
     for rank in range(2):
         Two.global_rank = rank
-        shares.append(task.step(LanguageModelingBatch(*(part[3 * rank :][:3] for part in batch))).labels)
+        shares.append(task.prepare(LanguageModelingBatch(*(part[3 * rank :][:3] for part in batch))).labels)
     assert torch.equal(torch.cat(shares), whole)
 
 

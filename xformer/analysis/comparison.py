@@ -112,9 +112,12 @@ def _usable(runs: Sequence[Run], metric: Metric) -> tuple[list[Run], dict[str, s
     return list(used.values()), left_out
 
 
+_BROKEN_OFF = ("failed", "interrupted", "running")
+
+
 def _row(group: Group, differ: Difference, metric: Metric, lost: Sequence[Run]) -> Row:
     values = {run.seed: float(run.value(metric.name) or 0.0) for run in group.runs}
-    own = [run for run in lost if run.summary.status == "failed" or _is_without_value(run, metric)]
+    own = [run for run in lost if run.summary.status in _BROKEN_OFF or _is_without_value(run, metric)]
     own = [run for run in own if run.seed not in values]  # the others were run again, and gave one
     gone = sum(all(_same(run, group, key) for key in differ.named) for run in own) if differ.named else len(own)
     seeds = list(values.values())

@@ -16,7 +16,7 @@ from xformer.job import CONFIG_FILE, choices
 from xformer.record.metrics_table import FILE as METRICS_FILE
 from xformer.record.metrics_table import read_metrics
 from xformer.record.summary import FILE as SUMMARY_FILE
-from xformer.record.summary import Summary, read_summary
+from xformer.record.summary import NOT_ENDED, Summary, read_summary
 
 _HYDRA = Path(".hydra") / "hydra.yaml"
 _MARKS = (SUMMARY_FILE, CONFIG_FILE)
@@ -33,7 +33,7 @@ class Run:
     Attributes:
         name: where it was read from.
         settings: what decides its result but for the seed (`xformer.analysis.settings`).
-        summary: how it ended; `failed` where a run left none.
+        summary: how it ended; `running` where a run left none that says so.
         directory: the run directory; None for a row of a committed table or a run read from W&B.
         whole: whether `settings` is all of the configuration, and not only what was typed and chosen.
     """
@@ -101,7 +101,7 @@ def run_directories(path: Path) -> list[Path]:
 
 
 def read_run(directory: Path) -> Run:
-    """Read a run directory; one without a summary was killed, or still runs.
+    """Read a run directory; one of an earlier version has no summary if it was killed.
 
     Raises:
         DataError: a file in it is damaged.
@@ -123,8 +123,8 @@ def read_run(directory: Path) -> Run:
 
 
 def _killed(started: Any, config: Any) -> Summary:
-    """What is known of a run that left no summary, from what Hydra wrote before it began."""
-    summary = Summary("failed", error="No summary: the run was killed, or is still running.")
+    """What is known of an earlier version's run that left no summary, from what Hydra wrote before it began."""
+    summary = Summary("running", error=NOT_ENDED)
     if started is not None:
         chosen = choices(started["hydra"]["runtime"]["choices"])
         # A run leaves out the slots that its architecture has not; before it began, nobody knows which.

@@ -42,14 +42,7 @@ def of_config(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str
 def of_overrides(choices: Mapping[str, str], overrides: Iterable[str]) -> dict[str, Value]:
     """What is known of a run that was refused before its configuration was written."""
     typed = (override.lstrip("+~").split("=", 1) for override in overrides if "=" in override)
-    return relevant({key.partition("@")[2] or key: _typed(text) for key, text in typed} | {**choices})
-
-
-def _typed(value: str) -> Value:
-    try:
-        return _plain(yaml.safe_load(value))
-    except (yaml.YAMLError, ValueError):
-        return value
+    return relevant({key.partition("@")[2] or key: _read(text) for key, text in typed} | {**choices})
 
 
 def started_from(settings: Mapping[str, Value], inherited: Mapping[str, Any] | None) -> dict[str, Value]:
@@ -115,6 +108,13 @@ def _flat(node: Mapping[str, Any], path: str = "") -> dict[str, Value]:
         elif key not in _INSTANTIATE:
             found[name] = _plain(value)
     return found
+
+
+def _read(text: str) -> Value:
+    try:
+        return _plain(yaml.safe_load(text))
+    except (yaml.YAMLError, ValueError):  # `*.txt` would be an alias, 2020-13-01 a date
+        return text
 
 
 def _plain(value: Any) -> Value:

@@ -148,9 +148,10 @@ class EncoderDecoder(Architecture):
         """
         x = self.embedding(inputs)
         refuse_longer(x.shape[1], self.max_length, self.decoder.attentions[1])
+        hidden = self.tower(x, padding_mask, positions)  # which knows that it counts, where nobody gave positions
         if positions is None:
             positions = torch.arange(x.shape[1], device=x.device)[None]
-        return Memory(self.tower(x, padding_mask, positions), positions, padding_mask)
+        return Memory(hidden, positions, padding_mask)
 
     def decode(
         self,

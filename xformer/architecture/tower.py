@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from xformer.architecture.design import Design
 from xformer.attention.base import Attention, AttentionContext, AttentionFactory
 from xformer.attention.capability import Capability
-from xformer.attention.mask import Mask
+from xformer.attention.mask import Mask, finite
 from xformer.attention.state import State
 from xformer.errors import DataError
 from xformer.layers.block import Block
@@ -94,6 +94,8 @@ class Tower(nn.Module):
             mask = Mask.counting(start, x.shape[1], causal=self.causal, key_padding=padding_mask, device=x.device)
         else:
             mask = Mask(positions, positions, self.causal, padding_mask)
+        if padding_mask is not None:
+            x = finite(x, ~padding_mask[..., None])
         x = self.dropout(self.position.embed(x, mask.query_positions))
         blocks = list(self.blocks)  # to index the modules themselves is slow, and decoding comes by often
         for layer in range(self.layers):

@@ -26,6 +26,7 @@ from xformer.attention.base import AttentionContext
 from xformer.attention.capability import Capability
 from xformer.attention.dense import Dense, attend
 from xformer.attention.mask import Mask
+from xformer.attention.precision import in_float32
 from xformer.errors import ConfigError
 from xformer.position.bias import RelativeBias
 
@@ -68,6 +69,7 @@ class Additive(Dense):
             nn.init.normal_(projection, std=(2 * projection.shape[1]) ** -0.5)
         nn.init.normal_(self.weight, std=self.weight.shape[1] ** -0.5)
 
+    @in_float32
     def forward(
         self,
         query: Float[Tensor, "b h q d"],
@@ -78,7 +80,7 @@ class Additive(Dense):
         bias: RelativeBias | None = None,
     ) -> Float[Tensor, "b h q d"]:
         """softmax(w . tanh(W_q q + W_k k) + B) V, over the allowed keys."""
-        scores = self.scores(query @ self.from_query, key @ self.from_key)
+        scores = self.scores(query @ self.from_query.to(query.dtype), key @ self.from_key.to(key.dtype))
         return attend(scores, value, query=query, mask=mask, bias=bias)
 
     def scores(
@@ -94,4 +96,4 @@ class Additive(Dense):
         parts = torch.split(query, queries, dim=2)
         recomputed = partial(checkpoint, some, use_reentrant=False, preserve_rng_state=False)
         scored = recomputed if torch.is_grad_enabled() else some
-        return torch.cat([scored(part, key, self.weight) for part in parts], dim=2)
+        return torch.cat([scored(part, key, self.weight.to(key.dtype)) for part in parts], dim=2)

@@ -34,16 +34,20 @@ class Mixed(NamedTuple):
 
 
 def attend(tokens: Tokens, pattern: Pattern | Window, bias: RelativeBias | None) -> Mixed:
-    """softmax(Q K^T / sqrt(d) + B) V over the keys that the pattern allows; zeros where there are none."""
+    """softmax(Q K^T / sqrt(d) + B) V over the keys that the pattern allows; zeros where there are none.
+
+    Args:
+        tokens: in float32 at least, as scores and sums are of their type.
+        pattern: which pairs count.
+        bias: what is added to their scores.
+    """
     query, key, value = tokens.query, tokens.key, tokens.value
     layout = lay_out(tokens, pattern)
     if bias is not None and not isinstance(bias, TableBias):
         return _attend_by_content(query, key, value, bias, layout)
     table = None
     if bias is not None:
-        table = bias.table(torch.arange(1 - tokens.span, tokens.span, device=query.device))
-    if torch.is_autocast_enabled(query.device.type):
-        query, key, value = (x.to(torch.get_autocast_dtype(x.device.type)) for x in (query, key, value))
+        table = bias.table(torch.arange(1 - tokens.span, tokens.span, device=query.device)).to(query.dtype)
     return Mixed(*attend_by_steps(query, key, value, table, layout, SCORES_AT_A_TIME))
 
 
@@ -51,7 +55,7 @@ def merge(*parts: Mixed) -> Float[Tensor, "b h q d"]:
     """One softmax over the disjoint keys of several parts; a bias's value term is linear in the weights and follows."""
     log_sums = torch.stack([part.log_sum for part in parts])
     nothing = log_sums.isneginf().all(dim=0)
-    shares = log_sums.masked_fill(nothing, 0.0).softmax(dim=0).to(parts[0].values.dtype)
+    shares = log_sums.masked_fill(nothing, 0.0).softmax(dim=0)
     mixed = torch.zeros_like(parts[0].values)
     for share, part in zip(shares, parts, strict=True):
         mixed = torch.addcmul(mixed, share[..., None], part.values)
@@ -77,8 +81,7 @@ def _attend_by_content(query: Tensor, key: Tensor, value: Tensor, bias: Relative
         part, (keys, values) = query[:, :, group.blocks], (layout.read(x, group, slice(None)) for x in laid)
         distances = group.distances[None].clamp(-layout.last, layout.last).expand(-1, -1, len(blocks), -1, -1)
         scores = part @ keys.mT * query.shape[-1] ** -0.5 + bias_scores(bias, part, distances)
-        weights, log_sum = softmax(scores.to(torch.promote_types(scores.dtype, torch.float32)), group.allowed)
-        weights = weights.to(value.dtype)
+        weights, log_sum = softmax(scores, group.allowed)
         mixed, term = weights @ values, bias_values(bias, weights, distances)
         parts.append((mixed if term is None else mixed + term, log_sum))
     return Mixed(*(torch.cat(x, dim=2).flatten(2, 3)[:, :, :length] for x in zip(*parts, strict=True)))

@@ -1,6 +1,7 @@
 """What local, sparse and BigBird attention share: everything but the pattern."""
 
 from abc import abstractmethod
+from dataclasses import replace
 from functools import partial
 from typing import ClassVar, cast
 
@@ -17,6 +18,7 @@ from xformer.attention.block_sparse_state import PositionState
 from xformer.attention.capability import Capability
 from xformer.attention.mask import Mask
 from xformer.attention.pattern import Rule
+from xformer.attention.precision import as_they_are, in_float32, wide
 from xformer.attention.state import State
 from xformer.position.bias import RelativeBias, TableBias
 
@@ -76,7 +78,10 @@ class BlockSparseAttention(Attention):
             rule = partial(self.rule, causal=causal)
             mixed: Tensor = block_sparse_flex.attend(tokens, rule, cast(TableBias | None, bias))
             return mixed
-        return self.mix(tokens, causal=causal, bias=bias)
+        query, key, value = (wide(x) for x in (tokens.query, tokens.key, tokens.value))
+        with as_they_are(query.device):
+            precise = replace(tokens, query=query, key=key, value=value)
+            return self.mix(precise, causal=causal, bias=bias).to(tokens.value.dtype)
 
     def init_state(self, max_length: int) -> PositionState:
         """Room for the keys and values of `max_length` tokens."""
@@ -111,14 +116,20 @@ class BlockSparseAttention(Attention):
     def _read(self, query: Tensor, positions: Tensor, state: PositionState, bias: RelativeBias | None) -> Tensor:
         positions = positions.expand(len(query))
         wanted = self.recall(positions, state.size)
-        read = state.read(wanted)
-        scores = query @ read.key.mT * query.shape[-1] ** -0.5  # b h 1 k
+        key, value, there = state.read(wanted)
         # What is not there may be at any distance; it is given one that exists.
-        distances = (wanted - positions[:, None, None]).masked_fill(~read.there, 0)[:, :, None]  # b #h 1 k
+        distances = (wanted - positions[:, None, None]).masked_fill(~there, 0)[:, :, None]  # b #h 1 k
+        return self._mix_read(query, key, value, there=there[:, :, None], distances=distances, bias=bias)
+
+    @in_float32
+    def _mix_read(
+        self, query: Tensor, key: Tensor, value: Tensor, *, there: Tensor, distances: Tensor, bias: RelativeBias | None
+    ) -> Tensor:
+        """softmax(Q K^T / sqrt(d) + B) V, over the keys that are there."""
+        scores = query @ key.mT * query.shape[-1] ** -0.5  # b h 1 k
         if bias is not None:
             scores = scores + bias_scores(bias, query, distances)
-        scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-        weights = softmax(scores, read.there[:, :, None])[0].to(read.value.dtype)
-        mixed = weights @ read.value
+        weights, _ = softmax(scores, there)
+        mixed = weights @ value
         term = None if bias is None else bias_values(bias, weights, distances)
         return mixed if term is None else mixed + term

@@ -83,15 +83,13 @@ def attend_to_all(
     mask: Mask,
     bias: TableBias,
 ) -> Float[Tensor, "b h n d"]:
-    """softmax(Q K^T / sqrt(d) + B) V over all allowed keys; zeros where there are none."""
-    if mask.key_padding is not None:  # of which nothing, not even NaN, may reach a sum
-        padding = ~mask.key_padding[:, None, :, None]
-        query, key, value = (x.masked_fill(padding, 0.0) for x in (query, key, value))
+    """softmax(Q K^T / sqrt(d) + B) V over all allowed keys, blank at padding; zeros where there are none."""
     length = query.shape[2]
     positions = torch.arange(length, device=query.device)
     tokens = Tokens(query, key, value, positions, positions, mask.key_padding, length)
     rule = _NOT_AFTER if mask.causal else _ALL
-    return attend(tokens, lambda length: rule, bias)
+    mixed: Tensor = attend(tokens, lambda length: rule, bias)
+    return mixed
 
 
 _ALL = Rule("all", lambda head, query, key: key >= 0)

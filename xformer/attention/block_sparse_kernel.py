@@ -34,7 +34,7 @@ def attend_by_steps(
     """softmax(Q K^T / sqrt(d) + B) V over what the layout reads, and the logarithm of the softmax's denominator.
 
     Args:
-        query: the scaled products' left side.
+        query: the scaled products' left side; in float32 at least, as all the others are.
         key: their right side.
         value: what is mixed.
         table: the bias at the distances 1 - span to span - 1.
@@ -95,7 +95,6 @@ class _Scores:
     def __init__(self, query: Tensor, table: Tensor | None, layout: Layout) -> None:
         self.query, self.table, self.layout = query, table, layout
         self.scale = query.shape[-1] ** -0.5
-        self.dtype = torch.promote_types(query.dtype, torch.float32)
         self._group: Group | None = None
 
     def read(self, laid: Tensor, step: _Step) -> Tensor:
@@ -106,9 +105,7 @@ class _Scores:
         """(Q K^T / sqrt(d) + B) log2(e), and -inf where a pair does not count: t q s."""
         query, added = step.take(self.query), self._added(step)
         added = added.expand(*self._shape(step), *added.shape[3:]).flatten(0, 2)
-        if query.dtype == self.dtype:
-            return torch.baddbmm(added, query, keys.mT, alpha=self.scale * LOG2_E)
-        return torch.bmm(query, keys.mT).to(self.dtype).mul_(self.scale * LOG2_E).add_(added)
+        return torch.baddbmm(added, query, keys.mT, alpha=self.scale * LOG2_E)
 
     def add_to_table(self, d_table: Tensor, step: _Step, d_scores: Tensor) -> None:
         """The transpose of looking the bias up."""
@@ -116,12 +113,12 @@ class _Scores:
         summed = d_scores.view(*self._shape(step), *d_scores.shape[1:]).sum(dim=0)
         summed = summed.sum_to_size(len(summed), *places.shape[1:]).flatten(1)
         part = d_table[step.heads]
-        part.scatter_add_(1, places.expand(len(part), -1, -1, -1).flatten(1), summed.to(part.dtype))
+        part.scatter_add_(1, places.expand(len(part), -1, -1, -1).flatten(1), summed)
 
     def _added(self, step: _Step) -> Tensor:
         """What products are added to: #b #h #m #q s."""
         if step.group is not self._group:  # heads and rows of a group share it
-            zero = torch.zeros((), dtype=self.dtype, device=self.query.device)
+            zero = self.query.new_zeros(())
             self._group, self._mask = step.group, zero.where(step.group.allowed, float("-inf"))
         mask = self._mask if len(self._mask) == 1 else self._mask[step.batch]
         mask = mask if mask.shape[1] == 1 else mask[:, step.heads]
@@ -152,22 +149,20 @@ class _Attend(torch.autograd.Function):
         blocks, keys, values = cut(query, 2, layout.query_block), layout.lay(key), layout.lay(value)
         mixed = torch.empty_like(blocks)
         scores_of = _Scores(blocks, table, layout)
-        log_sum = blocks.new_empty(blocks.shape[:-1], dtype=scores_of.dtype)
+        log_sum = blocks.new_empty(blocks.shape[:-1])
         share, kept = torch.empty_like(log_sum) if keep else None, []  # weights / sum, and weights, where they are kept
-        with torch.autocast(query.device.type, enabled=False):
-            for step in _steps(blocks, layout, room):
-                scores = scores_of(step, scores_of.read(keys, step))
-                # Of a row where nothing counts, the maximum is -inf and the sum is 0.
-                largest = scores.amax(dim=-1, keepdim=True).clamp_(min=torch.finfo(scores.dtype).min)
-                weights = scores.sub_(largest).exp2_()
-                total = weights.sum(dim=-1, keepdim=True)
-                step.put(log_sum, largest.add_(total.log2()).squeeze(-1))
-                weights = weights.to(value.dtype)
-                product = torch.bmm(weights, scores_of.read(values, step))
-                step.put(mixed, product.div_(total.clamp_(min=1.0)))
-                if share is not None:
-                    step.put(share, total.reciprocal_().squeeze(-1))
-                    kept.append(weights)
+        for step in _steps(blocks, layout, room):
+            scores = scores_of(step, scores_of.read(keys, step))
+            # Of a row where nothing counts, the maximum is -inf and the sum is 0.
+            largest = scores.amax(dim=-1, keepdim=True).clamp_(min=torch.finfo(scores.dtype).min)
+            weights = scores.sub_(largest).exp2_()
+            total = weights.sum(dim=-1, keepdim=True)
+            step.put(log_sum, largest.add_(total.log2()).squeeze(-1))
+            product = torch.bmm(weights, scores_of.read(values, step))
+            step.put(mixed, product.div_(total.clamp_(min=1.0)))
+            if share is not None:
+                step.put(share, total.reciprocal_().squeeze(-1))
+                kept.append(weights)
         mixed, log_sum = (x.flatten(2, 3)[:, :, : query.shape[2]] for x in (mixed, log_sum))
         log_sum.div_(LOG2_E)
         # Where `lay` copied, what it was given is not needed any more.
@@ -189,18 +184,16 @@ class _Attend(torch.autograd.Function):
         for number, step in enumerate(_steps(blocks, layout, ctx.room)):
             d_o, its_keys = step.take(d_out), scores_of.read(keys, step)
             # With P the weights, dS = P (dP - sum(P dP) + d log_sum), and sum(P dP) = sum(dO O).
-            shift = (d_o * step.take(out)).sum(dim=-1, keepdim=True, dtype=log_sum.dtype).sub_(step.take(d_log_sum))
+            shift = (d_o * step.take(out)).sum(dim=-1, keepdim=True).sub_(step.take(d_log_sum))
             if share is not None:  # Kept weights are to be multiplied by it; dV and dS are linear in dO and the shift.
                 its_share = step.take(share)[..., None]
-                d_o, shift = d_o * its_share.to(d_o.dtype), shift.mul_(its_share)
+                d_o, shift = d_o * its_share, shift.mul_(its_share)
             weights = kept[number] if kept else scores_of(step, its_keys).sub_(step.take(log_sum)).exp2_()
-            step.add(d_values, torch.bmm(weights.to(d_o.dtype).mT, d_o), layout)
-            d_scores = torch.bmm(d_o, scores_of.read(values, step).mT).to(scores_of.dtype)
-            d_scores = d_scores.sub_(shift).mul_(weights)
+            step.add(d_values, torch.bmm(weights.mT, d_o), layout)
+            d_scores = torch.bmm(d_o, scores_of.read(values, step).mT).sub_(shift).mul_(weights)
             if d_table is not None:
                 scores_of.add_to_table(d_table, step, d_scores)
-            d_products = d_scores.to(query.dtype)
-            step.put(d_query, torch.bmm(d_products, its_keys).mul_(scores_of.scale))
-            step.add(d_keys, torch.bmm(d_products.mT, step.take(blocks).mul(scores_of.scale)), layout)
+            step.put(d_query, torch.bmm(d_scores, its_keys).mul_(scores_of.scale))
+            step.add(d_keys, torch.bmm(d_scores.mT, step.take(blocks).mul(scores_of.scale)), layout)
         d_query = d_query.flatten(2, 3)[:, :, :length]
         return d_query, layout.take_up(d_keys), layout.take_up(d_values), d_table, None, None, None

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
+from xformer.attention.backend import fused
 from xformer.attention.mask import Mask
 from xformer.position.bias import TableBias, all_distances
 
@@ -51,8 +51,7 @@ def mix_by_distance(
     distances, keys = all_distances(mask), key.shape[2]
     table = bias.table(distances).to(_precise(query)).contiguous()
     if mask.key_padding is None and not mask.causal and not table.requires_grad:
-        windows = table.to(query.dtype).unfold(-1, keys, 1)[None]
-        return scaled_dot_product_attention(query.flip(-2), key, value, attn_mask=windows).flip(-2)
+        return fused(query.flip(-2), key, value, table.unfold(-1, keys, 1)[None]).flip(-2)
     first_reads, real = keys, mask.key_padding
     if mask.causal:
         table = table.masked_fill(distances > 0, float("-inf"))

@@ -121,7 +121,7 @@ def half_norm(x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch 1"]:
 
 
 def orthogonal(features: int, dim: int, generator: torch.Generator) -> Float[Tensor, "features dim"]:
-    """Normal rows, those of each block of `dim` orthogonal."""
+    """Normal rows, those of each block of `dim` orthogonal, in float64."""
     blocks = -(-features // dim)
     normal = torch.randn(blocks, dim, dim, generator=generator, dtype=torch.float64)
     directions, triangular = torch.linalg.qr(normal)
@@ -130,4 +130,4 @@ def orthogonal(features: int, dim: int, generator: torch.Generator) -> Float[Ten
     norms = torch.randn(features, dim, generator=generator, dtype=torch.float64).norm(dim=-1, keepdim=True)
     # Q^T's rows are a block: orthogonal columns of Q.
     rows: Tensor = directions.mT.flatten(0, 1)[:features] * norms
-    return rows.float()
+    return rows

@@ -16,14 +16,14 @@ from typing import ClassVar, cast
 
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from xformer.attention import block_sparse_flex
-from xformer.attention.backend import tell_backend
+from xformer.attention.backend import fused
 from xformer.attention.capability import Capability
 from xformer.attention.dense import Dense, attend
 from xformer.attention.distance_bias import mix_by_distance
 from xformer.attention.mask import Mask
+from xformer.attention.precision import in_float32
 from xformer.position.bias import RelativeBias, TableBias, dense_scores
 
 
@@ -43,11 +43,9 @@ class Full(Dense):
     ) -> Float[Tensor, "b h q d"]:
         """softmax(Q K^T / sqrt(d) + B) V, over the allowed keys."""
         if bias is None and mask.key_padding is None and (mask.aligned or not mask.causal):
-            tell_backend(query, key, value, None, causal=mask.causal)
-            return scaled_dot_product_attention(query, key, value, is_causal=mask.causal)
+            return fused(query, key, value, causal=mask.causal)
         if bias is not None and bias.adds_values:  # which takes the weights, and the fused kernel keeps them
-            scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
-            return attend(scores, value, query=query, mask=mask, bias=bias)
+            return self._written_out(query, key, value, mask=mask, bias=bias)
         if block_sparse_flex.applies_to_all(query, mask, bias):
             mixed: Tensor = block_sparse_flex.attend_to_all(query, key, value, mask=mask, bias=cast(TableBias, bias))
             return mixed
@@ -60,8 +58,12 @@ class Full(Dense):
             readable = readable | empty
         added = readable
         if bias is not None:
-            added = dense_scores(bias, query, mask).to(query.dtype)
+            added = dense_scores(bias, query, mask)
             added = added if readable is None else added.masked_fill(~readable, float("-inf"))
-        tell_backend(query, key, value, added, causal=False)
-        mixed = scaled_dot_product_attention(query, key, value, attn_mask=added)
+        mixed = fused(query, key, value, added)
         return mixed if empty is None else mixed.masked_fill(empty, 0.0)
+
+    @in_float32
+    def _written_out(self, query: Tensor, key: Tensor, value: Tensor, *, mask: Mask, bias: RelativeBias) -> Tensor:
+        scores = query @ key.mT * query.shape[-1] ** -0.5
+        return attend(scores, value, query=query, mask=mask, bias=bias)

@@ -29,13 +29,13 @@ from typing import ClassVar, Literal, cast
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
-from xformer.attention.backend import tell_backend
+from xformer.attention.backend import fused
 from xformer.attention.base import Attention, AttentionContext
 from xformer.attention.capability import Capability
 from xformer.attention.linformer_bias import projected_bias
 from xformer.attention.mask import Mask
+from xformer.attention.precision import as_they_are, wide
 from xformer.errors import ConfigError
 from xformer.position.bias import RelativeBias, TableBias
 
@@ -119,9 +119,15 @@ class Linformer(Attention):
         bias: RelativeBias | None = None,
     ) -> Float[Tensor, "b h q d"]:
         """softmax(Q (E K)^T / sqrt(d) + B E^T) (F V)."""
-        if mask.key_padding is not None:
-            padding = ~mask.key_padding[:, None, :, None]
-            key, value = key.masked_fill(padding, 0.0), value.masked_fill(padding, 0.0)
+        query, key, value = mask.blank(query, key, value)
+        with as_they_are(query.device):
+            short_key, short_value, added = self._shorten(wide(key), wide(value), mask, bias)
+            return fused(query, short_key, short_value, added)
+
+    def _shorten(
+        self, key: Tensor, value: Tensor, mask: Mask, bias: RelativeBias | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """E K, F V and B E^T, with -inf where a mixture has no token."""
         short_key, short_value = (
             _project(self._matrix(weight, x), mask.key_positions, x)
             for weight, x in ((self.project_key, key), (self.project_value, value))
@@ -131,7 +137,6 @@ class Linformer(Attention):
         if bias is not None:
             visible = self._matrix(self.project_key, key) * present[:, None, None]
             added = projected_bias(cast(TableBias, bias), visible, mask.query_positions, self.context.max_query)
-            added = added.to(query.dtype)
         if self.projection != "learned":
             tokens = (present[:, None] & self.windows).sum(-1)[:, None, :, None]  # b 1 r 1
             if self.projection == "mean":
@@ -140,9 +145,8 @@ class Linformer(Attention):
                 added = None if added is None else added / each.mT
             # A row without any token may read them all: their values are zero.
             empty = ((tokens == 0) & (tokens > 0).any(dim=2, keepdim=True)).mT
-            added = (query.new_zeros(()) if added is None else added).masked_fill(empty, float("-inf"))
-        tell_backend(query, short_key, short_value, added, causal=False)
-        return scaled_dot_product_attention(query, short_key, short_value, attn_mask=added)
+            added = (key.new_zeros(()) if added is None else added).masked_fill(empty, float("-inf"))
+        return short_key, short_value, added
 
     def _present(self, mask: Mask) -> Bool[Tensor, "#b max_key"]:
         """Which positions hold a real token."""
@@ -158,9 +162,9 @@ class Linformer(Attention):
         if weight is None:
             raise RuntimeError("sharing=layerwise: the stack has to call share_with on every layer but the first")
         if self.projection == "learned":
-            return weight.unsqueeze(0)
+            return weight.to(x.dtype).unsqueeze(0)
         within = torch.arange(self.context.max_key, device=weight.device) % weight.shape[-1]
-        return (weight[..., within] * self.windows).unsqueeze(0)
+        return (weight.to(x.dtype)[..., within] * self.windows).unsqueeze(0)
 
 
 _TWO = ("none", "headwise")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -63,6 +63,26 @@ class Mask:
         not_after = (self.key_positions[:, None, :] <= self.query_positions[:, :, None]).unsqueeze(1)
         return not_after if real is None else not_after & real
 
+    def blank(
+        self, query: Float[Tensor, "b h q d"], key: Float[Tensor, "b h k d"], value: Float[Tensor, "b h k d"]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The same with zeros at padding, so that nothing that it holds, not even NaN, reaches a sum or a gradient.
+
+        A weight of zero is not enough: zero times NaN is NaN. Of queries only what is not finite becomes zero, as what
+        a padded query mixes is its own.
+        """
+        if self.key_padding is None:
+            return query, key, value
+        padding = ~self.key_padding[:, None, :, None]
+        if self.aligned:
+            query = finite(query, padding)
+        return query, key.masked_fill(padding, 0.0), value.masked_fill(padding, 0.0)
+
     def distances(self) -> Int[Tensor, "#batch query key"]:
         """Key position - query position, for all pairs."""
         return self.key_positions[:, None, :] - self.query_positions[:, :, None]
+
+
+def finite(x: Float[Tensor, "*shape d"], padding: Bool[Tensor, "*#shape 1"]) -> Float[Tensor, "*shape d"]:
+    """The same with zeros where padding is NaN or infinite: its gradient would be, even if nothing is made of it."""
+    return x.masked_fill(padding & ~x.isfinite(), 0.0)

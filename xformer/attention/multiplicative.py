@@ -21,13 +21,13 @@ from typing import ClassVar, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
-from xformer.attention.backend import tell_backend
+from xformer.attention.backend import fused
 from xformer.attention.base import AttentionContext
 from xformer.attention.capability import Capability
 from xformer.attention.dense import Dense, attend
 from xformer.attention.mask import Mask
+from xformer.attention.precision import as_they_are, in_float32, wide
 from xformer.position.bias import RelativeBias
 
 
@@ -69,8 +69,17 @@ class Multiplicative(Dense):
         bias: RelativeBias | None = None,
     ) -> Float[Tensor, "b h q d"]:
         """softmax(score(Q, K) + B) V, over the allowed keys."""
-        left = query if self.weight is None else query @ self.weight  # q^T W
         if bias is None and mask.key_padding is None and (mask.aligned or not mask.causal):
-            tell_backend(left, key, value, None, causal=mask.causal)
-            return scaled_dot_product_attention(left, key, value, is_causal=mask.causal, scale=self.scale)
-        return attend(self.scale * left @ key.mT, value, query=query, mask=mask, bias=bias)
+            with as_they_are(query.device):
+                return fused(self._left(query), key, value, causal=mask.causal, scale=self.scale)
+        return self._written_out(query, key, value, mask=mask, bias=bias)
+
+    def _left(self, query: Float[Tensor, "b h q d"]) -> Float[Tensor, "b h q d"]:
+        """q^T W, which is not rounded to 16 bits."""
+        return query if self.weight is None else wide(query) @ wide(self.weight)
+
+    @in_float32
+    def _written_out(
+        self, query: Tensor, key: Tensor, value: Tensor, *, mask: Mask, bias: RelativeBias | None
+    ) -> Tensor:
+        return attend(self.scale * self._left(query) @ key.mT, value, query=query, mask=mask, bias=bias)

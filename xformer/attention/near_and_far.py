@@ -43,11 +43,15 @@ from xformer.position.bias import TableBias
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # its loops over groups would be unrolled, for minutes
 def attend(tokens: Tokens, pattern: NearAndFar, bias: TableBias | None) -> Float[Tensor, "b h n d"]:
-    """softmax(Q K^T / sqrt(d) + B) V over the keys that either half of the pattern allows."""
+    """softmax(Q K^T / sqrt(d) + B) V over the keys that either half of the pattern allows.
+
+    Args:
+        tokens: in float32 at least, as scores and sums are of their type.
+        pattern: which pairs count.
+        bias: what is added to their scores.
+    """
     batch, heads, span, _ = tokens.query.shape
     query, key, value = tokens.query, tokens.key, tokens.value
-    if torch.is_autocast_enabled(query.device.type):
-        query, key, value = (x.to(torch.get_autocast_dtype(x.device.type)) for x in (query, key, value))
     fill, real = -span % (pattern.row * pattern.rows), tokens.real
     if real is None and fill and not pattern.causal:
         real = torch.ones(1, span, dtype=torch.bool, device=key.device)
@@ -56,7 +60,7 @@ def attend(tokens: Tokens, pattern: NearAndFar, bias: TableBias | None) -> Float
     if fill:
         query, key, value = (pad(x, (0, 0, 0, fill)) for x in (query, key, value))
     query, key, value = (x.flatten(0, 1) for x in (query, key, value))
-    table = None if bias is None else bias.table(torch.arange(1 - span, span, device=query.device))
+    table = None if bias is None else bias.table(torch.arange(1 - span, span, device=query.device)).to(query.dtype)
     keep = torch.is_grad_enabled()
     mixed: Tensor = _Attend.apply(query, key, value, table, real, pattern, heads, keep)  # type: ignore[no-untyped-call]
     return mixed.view(batch, heads, -1, mixed.shape[-1])[:, :, :span]
@@ -82,12 +86,11 @@ class _Attend(torch.autograd.Function):
         keep: bool,
     ) -> Tensor:
         mixed = torch.empty_like(query, memory_format=torch.contiguous_format)
-        with torch.autocast(query.device.type, enabled=False):
-            scores = Scores(pattern, heads, query, table, real)
-            largest, total = (mixed.new_empty((*mixed.shape[:2], 1), dtype=scores.dtype) for _ in range(2))
-            kept = _Kept(room=KEPT_PER_NUMBER * mixed.numel() if keep and any(ctx.needs_input_grad) else 0)
-            for kernel, group in _kernels(pattern, scores, query, backward=False):
-                kernel.mix(group, _Inputs(query, key, value).of(group), _Mixed(mixed, largest, total).of(group), kept)
+        scores = Scores(pattern, heads, query, table, real)
+        largest, total = (mixed.new_empty(*mixed.shape[:2], 1) for _ in range(2))
+        kept = _Kept(room=KEPT_PER_NUMBER * mixed.numel() if keep and any(ctx.needs_input_grad) else 0)
+        for kernel, group in _kernels(pattern, scores, query, backward=False):
+            kernel.mix(group, _Inputs(query, key, value).of(group), _Mixed(mixed, largest, total).of(group), kept)
         ctx.save_for_backward(query, key, value, table, real, mixed, largest, total, *kept.weights)
         ctx.pattern, ctx.heads = pattern, heads
         return mixed
@@ -172,8 +175,7 @@ class _Kernel:
         self.portions = [Portion(pattern, scores, some, memory, self.keys, self.values) for some in rows[::-1]]
         if backward:
             self.d_mixed, self.d_share = Queries(pattern, like), torch.empty_like(like)
-            total = torch.empty_like(like, dtype=scores.dtype)
-            self.d_keys, self.d_values = Keys(pattern, total), Keys(pattern, total)
+            self.d_keys, self.d_values = Keys(pattern, like), Keys(pattern, like)
 
     def mix(self, group: slice, inputs: _Inputs, out: _Mixed, kept: _Kept) -> None:
         """O = W V / s."""
@@ -200,7 +202,7 @@ class _Kernel:
         self.d_keys.clear()
         self.d_values.clear()
         self.d_mixed.put(torch.div(d_mixed, mixed.total, out=self.d_share))
-        shift = (self.d_share * mixed.values).sum(dim=-1, keepdim=True, dtype=mixed.total.dtype) * scale
+        shift = (self.d_share * mixed.values).sum(dim=-1, keepdim=True) * scale
         for portion in self.portions:
             queries, d_share = self.queries.of(portion.rows), self.d_mixed.of(portion.rows)
             found = next(kept, None)

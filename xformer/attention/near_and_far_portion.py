@@ -39,18 +39,15 @@ class Portion:
         self._near = self.heads, queries // pattern.block, pattern.block, pattern.width
         self._far = self.heads, pattern.columns, queries // pattern.columns, self.keys.far.tiles.shape[2]
         self._size = (self.heads * queries * (pattern.width + self._far[-1]),)
-        self.weights = memory("weights", self._size, scores.dtype)
+        self.weights = memory("weights", self._size, self.dtype)
         self._products: dict[tuple[str, tuple[int, ...]], Tiles] = {}
         largest = max(x.tiles[0].numel() for x in self.keys)
         memory("products", (self.heads, max(largest, queries * keys.near.shape[2])), self.dtype)
 
-    def halves(self, scores: Tensor, name: str = "weights") -> Halves:
+    def halves(self, scores: Tensor) -> Halves:
         """The tiles of both halves."""
         near, far = scores[: -prod(self._far)].view(self._near), scores[-prod(self._far) :].view(self._far)
-        if scores.dtype == self.dtype:
-            return Halves(Tiles(near), Tiles(far))
-        copies = (self.memory(f"{name} {half}", x.shape, self.dtype) for half, x in (("near", near), ("far", far)))
-        return Halves(*(Tiles(x, copy).fresh() for x, copy in zip((near, far), copies, strict=True)))
+        return Halves(Tiles(near), Tiles(far))
 
     def score(self, out: Halves, group: slice, queries: Halves) -> None:
         """S log2(e)."""
@@ -69,18 +66,16 @@ class Portion:
         """W = 2^(S log2(e) - m), in place."""
         for half, shift in zip(scores, self._of_queries(largest), strict=True):
             half.tiles.sub_(shift).exp2_()
-            half.fresh()
 
     def differentiate(self, weights: Halves, group: slice, d_out: Halves, shift: Tensor) -> Halves:
         """W (dR V^T - sum(dR O)), of scaled values."""
         self.values.near.fresh()
-        d_scores = self.halves(self.memory("d_scores", self._size, self.scores.dtype), "d_scores")
+        d_scores = self.halves(self.memory("d_scores", self._size, self.dtype))
         for d_half, half, out, values, of_half in zip(
             d_scores, weights, d_out, self.values, self._of_queries(shift), strict=True
         ):
             product = d_half.multiply(out.matrices, values.turned)
             torch.sub(product, of_half, out=d_half.tiles).mul_(half.tiles)
-            d_half.fresh()
         self.scores.differentiate(d_scores.near.tiles, d_scores.far.tiles, group, self.rows)
         return d_scores
 

@@ -39,7 +39,7 @@ class Scores:
         real: Bool[Tensor, "bh n"] | None,
     ) -> None:
         self.pattern, self.heads, self.table, self.real = pattern, heads, table, real
-        self.device, self.dtype = query.device, torch.promote_types(query.dtype, torch.float32)
+        self.device, self.dtype = query.device, query.dtype
         length, self._scale = query.shape[1], query.shape[2] ** -0.5 * LOG2_E
         self.rows = length // pattern.row
         self.positions = torch.arange(length, device=self.device)
@@ -81,7 +81,7 @@ class Scores:
     def trace(self) -> None:
         """Keep the gradient of the table from now on."""
         assert self.table is not None
-        self._d_table = torch.zeros(self.table.shape, device=self.device, dtype=self.dtype)
+        self._d_table = self.table.new_zeros(self.table.shape)
 
     def differentiate(self, d_near: Tensor, d_far: Tensor, group: slice, rows: Rows) -> None:
         """Take in the gradients of products, g t q k."""
@@ -97,7 +97,7 @@ class Scores:
     @property
     def d_table(self) -> Tensor | None:
         """The table's gradient, where it was kept."""
-        return None if self._d_table is None or self.table is None else self._d_table.to(self.table.dtype)
+        return self._d_table
 
     def _far_bias(self, group: slice, rows: Rows) -> Tensor:
         positions = self.pattern.far_positions(self.positions, rows)
@@ -114,7 +114,7 @@ class Scores:
         bias = torch.zeros(1, 1, 1, device=self.device, dtype=self.dtype)
         if self.table is not None:
             table = self.table if heads is None else self.table[heads]
-            bias = table[:, self._places(query, key)].to(self.dtype) * LOG2_E
+            bias = table[:, self._places(query, key)] * LOG2_E
         return bias.where(counts(query[:, None], key), float("-inf"))  # #h q k
 
     def _places(self, query: Tensor, key: Tensor) -> Tensor:

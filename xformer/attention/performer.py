@@ -41,6 +41,7 @@ from xformer.attention.performer_bidirectional import bidirectional
 from xformer.attention.performer_causal import causal
 from xformer.attention.performer_state import PerformerState, Tokens
 from xformer.attention.performer_sweep import sweep
+from xformer.attention.precision import as_they_are, wide
 from xformer.attention.state import State
 from xformer.errors import ConfigError
 from xformer.position.bias import RelativeBias, TableBias
@@ -100,7 +101,7 @@ class Performer(Attention):
     ) -> Float[Tensor, "b h q d"]:
         """phi(Q) (phi(K)^T V) / phi(Q) (phi(K)^T 1), over the allowed keys."""
         assert bias is None or isinstance(bias, TableBias)
-        with torch.autocast(query.device.type, enabled=False):
+        with as_they_are(query.device):
             real = mask.key_padding
             tensors = _widened(query, key, value, mask)
             if bias is None and not mask.causal:
@@ -134,10 +135,10 @@ class Performer(Attention):
         self._check(mask, bias)
         assert bias is None or isinstance(bias, TableBias)
         causal = Mask(mask.query_positions, mask.query_positions, causal=True)
-        with torch.autocast(query.device.type, enabled=False):
-            wide, new_key, new_value = _widened(query, key, value, mask)
+        with as_they_are(query.device):
+            new_query, new_key, new_value = _widened(query, key, value, mask)
             tokens = state.with_recent(_counted(new_key, new_value, mask))
-            mixed, state.sums, reach = sweep(self.log_features, wide, tokens, causal, bias, state.sums)
+            mixed, state.sums, reach = sweep(self.log_features, new_query, tokens, causal, bias, state.sums)
         state.keep(tokens.part(slice(max(0, tokens.key.shape[2] - reach), None)))
         state.length += key.shape[2]
         return mixed.to(query.dtype)
@@ -145,12 +146,7 @@ class Performer(Attention):
 
 def _widened(query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> tuple[Tensor, Tensor, Tensor]:
     """In float32 at least, with nothing where there is padding."""
-    wide = torch.promote_types(query.dtype, torch.float32)
-    query, key, value = query.to(wide), key.to(wide), value.to(wide)
-    if mask.key_padding is not None:
-        padding = ~mask.key_padding[:, None, :, None]
-        key, value = key.masked_fill(padding, 0.0), value.masked_fill(padding, 0.0)
-    return query, key, value
+    return mask.blank(wide(query), wide(key), wide(value))
 
 
 def _counted(key: Tensor, value: Tensor, mask: Mask) -> Tokens:

@@ -62,6 +62,7 @@ GOAL = Kind(
     "a number above 0, or null", lambda value: value is None or (type(value) in (int, float) and 0 < value < math.inf)
 )
 TRUTH = Kind("true or false", lambda value: type(value) is bool)
+COMPILE = Kind("false, true or reduce-overhead", lambda value: type(value) is bool or value == "reduce-overhead")
 NAMES = Kind("a list of names, or null", _is_names)
 WORD = Kind("a word, such as task=language_modeling", lambda value: isinstance(value, str))
 DTYPE = one_of("float32", "bfloat16", "float16", "float64")

@@ -10,6 +10,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from xformer.benchmark import entries
 from xformer.benchmark.kinds import (
     AUTOCAST,
+    COMPILE,
     COUNT,
     DTYPE,
     ENTRIES,
@@ -63,6 +64,7 @@ READ: dict[str, dict[str, Kind]] = {
     },
     "overhead": {"rounds": COUNT, "model": some(WORD)},
     "startup": {"rounds": COUNT},
+    "step": {"train": some(WORD), "compile": some(COMPILE), "steps": COUNT},
     "threads": {"rounds": COUNT, "runs": some(WORD), "steps": COUNT, "busy": COUNT},
 }
 """What each question reads of the settings; it is refused any other, which it would ignore."""

@@ -32,6 +32,7 @@ class _Request:
     def __init__(self) -> None:
         self.asked: signal.Signals | None = None
         self.training = False  # whether there will be a boundary to stop at
+        self.process = os.getpid()
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Take a signal; of several the first one counts.
@@ -39,6 +40,8 @@ class _Request:
         Raises:
             Interrupted: nobody will look at the request, or somebody does not want to wait for that.
         """
+        if os.getpid() != self.process:  # one that was forked from it, and stops when it does
+            return
         impatient = self.asked is not None and number == signal.SIGINT
         again, self.asked = self.asked is not None, self.asked or signal.Signals(number)
         if impatient or not (self.training or again):
@@ -56,7 +59,7 @@ def listening() -> Iterator[None]:
         Interrupted: whatever was under way is over, and its record written; SLURM was asked to start it again.
         RunError: SLURM refused.
     """
-    _request.asked, _request.training = None, False
+    _request.asked, _request.training, _request.process = None, False, os.getpid()
     numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if SLURMEnvironment.detect() else [])]
     if threading.current_thread() is not threading.main_thread():
         numbers = []

@@ -190,7 +190,7 @@ def tell_resumed(trainer: Trainer) -> None:
         print(f"resumed from step {trainer.global_step:,}" + (f" of {total:,}" if total else ""), flush=True)
 
 
-def _count(batches: float) -> str:
+def _count(batches: float | int) -> str:
     return f"{batches:,}" if math.isfinite(batches) else "?"
 
 

@@ -1,5 +1,6 @@
 """How many tokens a run has seen, and how fast."""
 
+import functools
 import time
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from xformer.core import devices
 from xformer.errors import RunError
 
 
@@ -45,7 +47,7 @@ class Throughput(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Start the clock if it stands and the warm-up is over."""
         if self._clock is None and self._batches >= self.warmup:
-            self._clock = time.perf_counter()
+            self._clock = _now()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -107,12 +109,17 @@ class Throughput(Callback):
             self.tokens_seen += tokens
         if self._clock is None or not tokens:
             return 0, 0.0
-        # Taking the number waited for the device, so the clock is right here even though kernels run behind.
-        now = time.perf_counter()
+        now = _now()
         seconds, self._clock = now - self._clock, now
         self._timed_tokens += tokens
         self._timed_seconds += seconds
         return tokens, seconds
+
+
+def _now() -> float:
+    """The time once the device has done all it was given: kernels run behind the host."""
+    devices.synchronize()
+    return time.perf_counter()
 
 
 def count_tokens(batch: Any) -> Tensor:
@@ -138,7 +145,7 @@ def count_tokens(batch: Any) -> Tensor:
             f"A batch of type {type(batch).__name__} has no field `tokens` to count; callbacks.throughput=null trains"
             " without counting."
         )
-    return torch.stack(counts).sum()
+    return functools.reduce(torch.add, counts)
 
 
 def _over_processes(count: Tensor) -> int:

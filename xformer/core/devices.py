@@ -18,6 +18,11 @@ def available() -> bool:
     return cuda.is_available()
 
 
+def count() -> int:
+    """How many CUDA devices this process sees."""
+    return cuda.device_count()
+
+
 def used() -> bool:
     """Whether this process has initialised CUDA."""
     return bool(cuda.is_initialized())  # type: ignore[no-untyped-call]
@@ -30,7 +35,7 @@ def default_device() -> torch.device:
 
 def names() -> list[str]:
     """What each CUDA device is called, such as "NVIDIA H200"."""
-    return [cuda.get_device_name(index) for index in range(cuda.device_count())]
+    return [cuda.get_device_name(index) for index in range(count())]
 
 
 def name(device: torch.device) -> str | None:
@@ -52,7 +57,7 @@ def reset_peak_memory() -> list[int]:
     """Forget the peaks of `peak_memory`; the bytes that tensors hold now, by device, none where CUDA was not used."""
     if not used():  # there is no peak to forget, and torch would raise
         return []
-    devices = range(cuda.device_count())
+    devices = range(count())
     for device in devices:
         cuda.reset_peak_memory_stats(device)
     return [cuda.memory_allocated(device) for device in devices]
@@ -62,7 +67,7 @@ def peak_memory() -> list[int]:
     """The most bytes that tensors held at once, by device; none where CUDA was not used."""
     if not used():
         return []
-    return [cuda.max_memory_allocated(device) for device in range(cuda.device_count())]
+    return [cuda.max_memory_allocated(device) for device in range(count())]
 
 
 def empty_cache() -> None:
@@ -77,7 +82,7 @@ def random_states() -> list[Tensor]:
 
 def set_random_states(states: list[Tensor]) -> None:
     """Put back what `random_states` returned, on as many devices as there are."""
-    for device, state in enumerate(states[: cuda.device_count()]):
+    for device, state in enumerate(states[: count()]):
         cuda.set_rng_state(state.cpu(), device)
 
 

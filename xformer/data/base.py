@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from jaxtyping import Int64
 from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import Sampler
 
 from xformer.data.buckets import TokenBatches, TokenEvaluationBatches
 from xformer.data.curriculum import CurriculumBatches, Pace
@@ -109,6 +112,10 @@ class DataModule(LightningDataModule, ABC):
         if not hasattr(self, "splits"):
             self.load()
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """A batch on the device, which is not waited for where the batch is in pinned memory."""
+        return type(batch)(*(x.to(device, non_blocking=True) if isinstance(x, Tensor) else x for x in batch))
+
     def order(self) -> Order:
         """What a training epoch visits: by default each item once."""
         return Permutation(len(self.splits["train"]))
@@ -129,7 +136,11 @@ class DataModule(LightningDataModule, ABC):
             lengths = self._lengths("train")
             batches = TokenBatches(lengths, self.tokens_per_batch, self.seed, rank=rank, world=world, frozen=frozen)
         paced = batches if self.pace is None else self._paced(batches, self.pace)
-        return Loader(self.splits["train"], paced, seed=self.seed, num_workers=self.num_workers)
+        return self._loader(self.splits["train"], paced)
+
+    def _loader(self, items: Split, batches: Sampler[list[int]]) -> Loader:
+        cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return Loader(items, batches, seed=self.seed, num_workers=self.num_workers, pin_memory=cuda)
 
     def _paced(self, batches: EpochBatches, pace: Pace) -> CurriculumBatches:
         limit = 1.0 if self.trainer is None else self.trainer.limit_train_batches
@@ -162,7 +173,7 @@ class DataModule(LightningDataModule, ABC):
             batches = EvaluationBatches(len(items), self.batch_size, rank=rank, world=world)
         else:
             batches = TokenEvaluationBatches(self._lengths(split), self.tokens_per_batch, rank=rank, world=world)
-        return Loader(items, batches, seed=self.seed, num_workers=self.num_workers)
+        return self._loader(items, batches)
 
     def _lengths(self, split: str) -> Int64[np.ndarray, " items"]:
         lengths = getattr(self.splits[split], "lengths", None)

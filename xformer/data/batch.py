@@ -81,3 +81,13 @@ class ImageBatch(NamedTuple):
 
 
 Batch = ClassificationBatch | PairClassificationBatch | LanguageModelingBatch | Seq2SeqBatch | ImageBatch
+
+PADDED_WITH = {
+    "tokens": "padding_mask",
+    "first_tokens": "first_padding_mask",
+    "second_tokens": "second_padding_mask",
+    "source_tokens": "source_padding_mask",
+    "target_tokens": "target_padding_mask",
+    "labels": "target_padding_mask",
+}
+"""The fields of a batch that are padded, and the field that says where."""

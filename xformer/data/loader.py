@@ -1,16 +1,29 @@
 """A DataLoader over items that come batched."""
 
+import signal
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from xformer.core import devices
+_GRACE_SECONDS = 20.0
 
 
 def identity(batch: Any) -> Any:
     """Collate what `__getitems__` has already batched (a function, so that workers can pickle it)."""
     return batch
+
+
+def outlive_signals(worker: int) -> None:
+    """Let a process that fetches data go on when a terminal or a job signals all processes of a run.
+
+    The main process needs the batches up to its next optimiser step, saves there, and stops the others. SIGTERM may
+    also be that: it ends the process, after some time.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGUSR1"):  # not on Windows
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda number, frame: signal.setitimer(signal.ITIMER_REAL, _GRACE_SECONDS))
 
 
 class Loader(DataLoader[Any]):
@@ -21,15 +34,19 @@ class Loader(DataLoader[Any]):
         batches: The order.
         seed: Of the generator that seeds workers, so that starting them leaves the global generator alone.
         num_workers: Processes that fetch ahead.
+        pin_memory: Whether batches are put where a CUDA device can fetch them while the host goes on.
     """
 
-    def __init__(self, dataset: Any, batches: Sampler[list[int]], *, seed: int, num_workers: int) -> None:
+    def __init__(
+        self, dataset: Any, batches: Sampler[list[int]], *, seed: int, num_workers: int, pin_memory: bool = False
+    ) -> None:
         super().__init__(
             dataset,
             batch_sampler=batches,
             num_workers=num_workers,
             collate_fn=identity,
-            pin_memory=devices.available(),
+            worker_init_fn=outlive_signals,
+            pin_memory=pin_memory,
             persistent_workers=num_workers > 0,
             generator=torch.Generator().manual_seed(seed),
         )

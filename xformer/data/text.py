@@ -197,7 +197,7 @@ class Text(DataModule):
         rank, world = self._place()
         size = world * max(1, share_of(self.batch_size, world) * self.block // windows.block)
         batches = EvaluationBatches(len(windows), size, rank=rank, world=world)
-        return Loader(windows, batches, seed=self.seed, num_workers=self.num_workers)
+        return self._loader(windows, batches)
 
     def order(self) -> Order:
         """Random windows, as many as there are whole blocks."""

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from xformer.attention.precision import wide
 from xformer.decoding.choice import Choice
 from xformer.decoding.filters import Filter
 from xformer.decoding.prefixes import Prefixes
@@ -28,7 +29,7 @@ def stream(
     """
     ended: Tensor | None = None
     for _ in range(prefixes.max_new):
-        logits = prefixes.logits()
+        logits = wide(prefixes.logits())
         for change in filters:
             logits = change(logits, prefixes)
         tokens = choose(logits)

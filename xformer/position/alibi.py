@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from xformer.attention.capability import Capability
+from xformer.attention.precision import wide
 from xformer.position.base import Position, PositionContext
 from xformer.position.bias import TableBias
 
@@ -51,12 +52,12 @@ class ALiBi(Position):
         super().__init__(context)
         below = 1 << (context.heads.bit_length() - 1)
         # Slope = 2^(-4 e / below): even e are the slopes of `below` heads, odd e lie between them, where twice as many
-        # heads have theirs. Whole numbers survive the cast of a model to bfloat16, the slopes themselves would not.
+        # heads have theirs. Whole numbers survive the cast of a model to 16 bits, the slopes themselves would not.
         exponents = [*range(2, 2 * below + 1, 2), *range(1, 2 * below, 2)][: context.heads]
-        self.register_buffer("exponents", torch.tensor(exponents), persistent=False)
+        self.register_buffer("exponents", torch.tensor(exponents, dtype=torch.float32), persistent=False)
         self.below = below
 
     def bias(self, layer: int) -> LinearBias:
         """The same for every layer."""
         assert isinstance(self.exponents, Tensor)
-        return LinearBias(2.0 ** (-4.0 / self.below * self.exponents))
+        return LinearBias(2.0 ** (-4.0 / self.below * wide(self.exponents)))

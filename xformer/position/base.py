@@ -35,6 +35,8 @@ class Position(nn.Module):
     """What the attention must provide."""
     extrapolates: ClassVar[bool] = True
     """Whether positions beyond `max_length` are defined."""
+    vectors: ClassVar[tuple[str, ...]] = ()
+    """Parameters that are a vector or a number for each head, by name, and so no matrices that an optimiser decays."""
 
     def __init__(self, context: PositionContext) -> None:
         super().__init__()

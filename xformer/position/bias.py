@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from xformer.attention.mask import Mask
+from xformer.attention.precision import as_they_are, wide
 
 
 class RelativeBias(ABC):
@@ -84,14 +85,16 @@ class TableBias(RelativeBias):
 
 
 def dense_scores(bias: RelativeBias, query: Float[Tensor, "b h q d"], mask: Mask) -> Float[Tensor, "#b h q k"]:
-    """The bias of all pairs of a query and a key.
+    """The bias of all pairs of a query and a key, in float32 at least.
 
     Where positions count up by one and all rows share them, as they do but for padding on the left, there are only
     q + k - 1 distances.
     """
-    if mask.starts is None:
-        return bias.scores(query, mask.distances())
-    return bias.windows(query, all_distances(mask), mask.key_positions.shape[1])
+    query = wide(query)
+    with as_they_are(query.device):
+        if mask.starts is None:
+            return wide(bias.scores(query, mask.distances()))
+        return wide(bias.windows(query, all_distances(mask), mask.key_positions.shape[1]))
 
 
 def all_distances(mask: Mask) -> Int[Tensor, " distances"]:

@@ -9,7 +9,7 @@ The tables aK and aV belong to a layer, and to a head unless `share_heads`. A ca
 to 0 and has tables for no others. Any length is defined, since distances are clipped.
 
 Cost: the scores of a query with all 2c + 1 vectors, O(q c d), then a gather; for the values the weights are summed into
-2c + 1 bins, in float32, and the bins multiply aV. No queries x keys x features tensor exists.
+2c + 1 bins, and the bins multiply aV. No queries x keys x features tensor exists.
 
 Not supported: attention that has no explicit scores and weights.
 """
@@ -44,7 +44,7 @@ class ClippedBias(RelativeBias):
         self, query: Float[Tensor, "b h *block q d"], distances: Int[Tensor, "#b *block q k"]
     ) -> Float[Tensor, "#b h *block q k"]:
         """The product q . aK[clip(distance)] / sqrt(d)."""
-        keys = self.keys.expand(query.shape[1], -1, -1)
+        keys = self.keys.to(query.dtype).expand(query.shape[1], -1, -1)
         logits = torch.einsum("bh...d,hcd->bh...c", query, keys) * query.shape[-1] ** -0.5
         return torch.gather(logits, -1, self._index(distances, logits))
 
@@ -52,11 +52,10 @@ class ClippedBias(RelativeBias):
         self, weights: Float[Tensor, "b h *block q k"], distances: Int[Tensor, "#b *block q k"]
     ) -> Float[Tensor, "b h *block q d"]:
         """The sum of w aV[clip(distance)] over the keys."""
-        values = self.values_table.expand(weights.shape[1], -1, -1)
-        precise = torch.promote_types(weights.dtype, torch.float32)
-        bins = weights.new_zeros(*weights.shape[:-1], values.shape[1], dtype=precise)
-        bins = bins.scatter_add(-1, self._index(distances, weights), weights.to(precise))
-        return torch.einsum("bh...c,hcd->bh...d", bins.to(values.dtype), values)
+        values = self.values_table.to(weights.dtype).expand(weights.shape[1], -1, -1)
+        bins = weights.new_zeros(*weights.shape[:-1], values.shape[1])
+        bins = bins.scatter_add(-1, self._index(distances, weights), weights)
+        return torch.einsum("bh...c,hcd->bh...d", bins, values)
 
     def _index(self, distances: Tensor, like: Tensor) -> Tensor:
         """The row of each distance, for all the batch and the heads of `like`, without a copy."""

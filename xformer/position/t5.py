@@ -70,6 +70,7 @@ class T5(Position):
     """
 
     needs: ClassVar[Capability] = Capability.BIAS
+    vectors: ClassVar[tuple[str, ...]] = ("weight",)
 
     def __init__(self, context: PositionContext, *, buckets: int, max_distance: int) -> None:
         super().__init__(context)

@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from xformer.attention.capability import Capability
+from xformer.attention.precision import wide
 from xformer.layers.linear import Linear
 from xformer.position.base import Position, PositionContext
 from xformer.position.bias import RelativeBias
@@ -56,8 +57,8 @@ class WaveBias(RelativeBias):
         self.weight, self.u, self.v, self.base = weight, u, v, base
 
     def shift(self, query: Float[Tensor, "b h q d"]) -> Float[Tensor, "b h q d"]:
-        """Q + u."""
-        return query + self.u[:, None].to(query.dtype)
+        """Q + u, which is not rounded to 16 bits."""
+        return wide(query) + wide(self.u)[:, None]
 
     def scores(
         self, query: Float[Tensor, "b h *block q d"], distances: Int[Tensor, "#b *block q k"]
@@ -92,12 +93,13 @@ class WaveBias(RelativeBias):
 
     def _by_distance(self, query: Tensor, distances: Tensor) -> Tensor:
         """Evaluate each distance once, for all queries."""
-        keys = torch.einsum("hdw,cw->hcd", self.weight, torch.cat(self._waves(-distances, query.dtype), dim=-1))
+        weight = self.weight.to(query.dtype)
+        keys = torch.einsum("hdw,cw->hcd", weight, torch.cat(self._waves(-distances, query.dtype), dim=-1))
         return torch.einsum("bh...d,hcd->bh...c", query, keys)
 
     def _by_position(self, query: Tensor, query_offsets: Tensor, key_offsets: Tensor) -> Tensor:
         """Evaluate the sinusoid of offsets that add up to i - j."""
-        sines, cosines = torch.einsum("bh...d,hdw->bh...w", query, self.weight).chunk(2, dim=-1)
+        sines, cosines = torch.einsum("bh...d,hdw->bh...w", query, self.weight.to(query.dtype)).chunk(2, dim=-1)
         sin, cos = (wave.unsqueeze(1) for wave in self._waves(query_offsets, query.dtype))  # b 1 *block q w
         turned = (sines * cos - cosines * sin, sines * sin + cosines * cos)
         keys = torch.cat(self._waves(key_offsets, query.dtype), dim=-1)  # b *block k w
@@ -122,6 +124,7 @@ class TransformerXL(Position):
     """
 
     needs: ClassVar[Capability] = Capability.CONTENT_BIAS
+    vectors: ClassVar[tuple[str, ...]] = ("u", "v")
 
     def __init__(self, context: PositionContext, *, base: float) -> None:
         super().__init__(context)

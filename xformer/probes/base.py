@@ -10,20 +10,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from xformer.analysis.attention_calls import AttentionCall, attention_calls
-from xformer.data.batch import Batch
+from xformer.data.batch import PADDED_WITH, Batch
 from xformer.errors import ConfigError
 from xformer.record.flops import untouched
 from xformer.tasks.base import Task
-
-_PADDED_WITH = {
-    "tokens": "padding_mask",
-    "first_tokens": "first_padding_mask",
-    "second_tokens": "second_padding_mask",
-    "source_tokens": "source_padding_mask",
-    "target_tokens": "target_padding_mask",
-    "labels": "target_padding_mask",
-}
-"""The fields of a batch that are padded, and the field that says where."""
 
 
 class Probe(Callback, ABC):
@@ -87,7 +77,7 @@ class AttentionProbe(Probe):
         """Numbers by `measure/slot/layer` or `measure/slot/layer/head`."""
         found: dict[str, list[Tensor]] = {}
         for example in examples:
-            for call in attention_calls(task.model, lambda example=example: task.step(example)):  # type: ignore[misc]
+            for call in attention_calls(task.model, lambda example=example: task.step(task.prepare(example))):  # type: ignore[misc]
                 if not self.takes(task, call.slot):
                     continue
                 for name, values in self.measure_call(call).items():
@@ -107,7 +97,7 @@ def _single(batch: Batch, row: int) -> Batch:
     kind: Any = type(batch)
     fields: dict[str, Any] = batch._asdict()
     cut: dict[str, Any] = {name: None if value is None else value[row : row + 1] for name, value in fields.items()}
-    for name, mask in _PADDED_WITH.items():
+    for name, mask in PADDED_WITH.items():
         if name in fields and fields.get(mask) is not None:
             cut[name] = cut[name][:, fields[mask][row]]
     single: Batch = kind(**{name: None if name.endswith("padding_mask") else value for name, value in cut.items()})
@@ -120,13 +110,11 @@ def _by_head(path: str, values: Tensor) -> dict[str, Tensor]:
 
 @contextmanager
 def _unnoticed(task: Task) -> Iterator[None]:
-    """Evaluation mode, without autocast or compiled code, and everything as it was afterwards."""
-    training, compiled = task.training, task.model._compiled_call_impl
-    task.model._compiled_call_impl = None  # compiled code may skip the hooks that probes watch with
+    """Evaluation mode, without autocast, and everything as it was afterwards."""
+    training = task.training
     try:
         with untouched(task), torch.autocast(task.device.type, enabled=False):
             task.eval()
             yield
     finally:
-        task.model._compiled_call_impl = compiled
         task.train(training)

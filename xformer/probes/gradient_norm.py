@@ -34,7 +34,7 @@ class GradientNorm(Probe):
         with torch.inference_mode(False), torch.enable_grad():
             sums: list[Tensor] = [torch.zeros_like(parameter) for parameter in named.values()]
             for example in examples:
-                loss = task.step(_usable(example)).loss
+                loss = task.step(task.prepare(_usable(example))).loss
                 found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
                 sums = [a if b is None else a + b / len(examples) for a, b in zip(sums, found, strict=True)]
         squares = {name: vector_norm(total).square() for name, total in zip(named, sums, strict=True)}

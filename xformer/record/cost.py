@@ -16,4 +16,4 @@ def flops(task: Task, facts: Facts) -> float:
     A run's own batches differ: padding costs and is no token, and attention costs less per token in a shorter sequence.
     """
     example = task.example(facts)
-    return flops_per_token(task, lambda: task.step(example).loss, tokens=int(task.count_tokens(example)))
+    return flops_per_token(task, lambda: task.step(task.prepare(example)).loss, tokens=int(task.count_tokens(example)))

@@ -5,7 +5,6 @@ import errno
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,9 @@ _REASONS = {
     errno.EROFS: "the file system is read-only",
     errno.EACCES: "this user has no permission",
     errno.EPERM: "this user has no permission",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ENOTDIR: "a part of the path is a file",
+    errno.EEXIST: "it is a file",
 }
 _OF_RUST = re.compile(r"\(os error (\d+)\)")  # how tokenizers and safetensors say it
 _OF_NUMPY = re.compile(r"\d+ requested and \d+ written")
@@ -51,13 +53,24 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     _sync_directory(path.parent)
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a text in one step, replacing an older one.
+
+    Raises:
+        OSError: it cannot be written; it names the path.
+    """
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
     """Let an error of the system name the file: a write to a full disk does not know which it was."""
     try:
         yield
     except OSError as error:
-        error.filename = error.filename or str(path)
+        if error.errno is not None:  # else it has a text of its own, which a name would take the place of
+            error.filename = str(path)  # also where it was staged elsewhere
         raise
 
 
@@ -66,7 +79,8 @@ def explaining(places: Mapping[str, Path]) -> Iterator[None]:
     """Turn an error of the disk into a sentence.
 
     Args:
-        places: what decides where things are written (`hydra.run.dir`), and where that is.
+        places: what decides where things are written (`hydra.run.dir`), and where that is; the first that fits is
+            named.
 
     Raises:
         StorageError: a disk is full, or not writable.
@@ -84,13 +98,12 @@ def explained(error: BaseException, places: Mapping[str, Path]) -> str | None:
     number = _number(error)
     if number not in _REASONS:
         return None
-    places = {**places, "TMPDIR": Path(tempfile.gettempdir())}
     file = getattr(error, "filename", None)
     if file is not None:
         where, deciding = str(file), [name for name, place in places.items() if _inside(Path(str(file)), place)][:1]
     else:
         deciding = [name for name, place in places.items() if number not in _FULL or _is_full(place)] or [*places]
-        where = " or ".join(str(places[name]) for name in deciding)
+        where = " or ".join(str(places[name]) for name in deciding) or "A file"
     remedy = "free some space, or " if number in _FULL else ""
     option = " or ".join(deciding) or "place"
     kept = "What was saved before is intact."

@@ -3,8 +3,6 @@
 import functools
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,8 +12,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from xformer.errors import DataError
 from xformer.record.redact import redact
+from xformer.record.storage import write_whole
 
 FILE = "summary.json"
+NOT_ENDED = "It was killed, or is still running."
 _SHOWN, _LONGEST_INTEGER = 40, 19
 
 
@@ -122,23 +122,8 @@ def write_summary(directory: Path, summary: Summary) -> Path:
     """
     text = json.dumps(stored(summary), indent=2, allow_nan=False) + "\n"
     directory.mkdir(parents=True, exist_ok=True)
-    return write_whole(directory / FILE, text)
-
-
-def write_whole(path: Path, text: str) -> Path:
-    """Write a file so that it is there whole or not at all, whatever happens meanwhile."""
-    handle, staged = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(staged, 0o666 & ~_umask())
-        os.replace(staged, path)
-    except BaseException:
-        Path(staged).unlink(missing_ok=True)
-        raise
-    return path
+    write_whole(directory / FILE, text)
+    return directory / FILE
 
 
 def stored(summary: Summary) -> dict[str, Any]:
@@ -170,14 +155,11 @@ def read_summary(directory: Path) -> Summary:
     """
     path = directory / FILE
     try:
-        return of_json(json.loads(path.read_text(encoding="utf-8"), parse_int=integer))
+        summary = of_json(json.loads(path.read_text(encoding="utf-8"), parse_int=integer))
     except FileNotFoundError:
         raise DataError(f"{directory} has no {FILE}: it is not a run directory, or the run was killed.") from None
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is not a run's summary: {error}.") from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    if summary.status == "running":
+        summary.error = NOT_ENDED
+    return summary

@@ -1,6 +1,7 @@
 """What every task shares: optimiser, schedule, metrics and logging. A task writes `step`."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 from jaxtyping import Float, Int
@@ -55,6 +56,8 @@ class Task(LightningModule, ABC):
     """Whether the architecture must write one sequence while it reads another."""
 
     model: Architecture
+    compiled_step: Callable[[Any], Outcome] | None = None
+    """What `step` was compiled to, for training alone: evaluation and decoding have other shapes."""
 
     def __init__(self, facts: Facts, optimizer: OptimizerFactory, schedule: Schedule) -> None:
         super().__init__()
@@ -65,7 +68,11 @@ class Task(LightningModule, ABC):
 
     @abstractmethod
     def step(self, batch: Any) -> Outcome:
-        """The loss of a batch."""
+        """The loss of a prepared batch: tensors to tensors, so that training can compile it."""
+
+    def prepare(self, batch: Any) -> Any:
+        """What `step` reads in place of a batch of the data, such as a masked or an augmented one."""
+        return batch
 
     def example(self, facts: Facts) -> Batch:
         """The smallest batch, of the longest sequence, to measure a model with."""
@@ -81,16 +88,18 @@ class Task(LightningModule, ABC):
     def build_metrics(self, facts: Facts, prefix: str) -> MetricCollection:
         """The metrics of one stage; they are updated with logits and labels."""
 
+    def on_train_start(self) -> None:
+        """Find the modules that prepare for a batch."""
+        self._before_batch = [found for module in self.modules() if (found := getattr(module, "before_batch", None))]
+
     def on_train_batch_start(self, batch: Batch, index: int) -> None:
         """Let the modules that want it prepare for a step: Performer redraws here, alike on all ranks."""
-        for module in self.modules():
-            before_batch = getattr(module, "before_batch", None)
-            if before_batch is not None:
-                before_batch(self.trainer.global_step)
+        for before_batch in self._before_batch:
+            before_batch(self.trainer.global_step)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """One optimiser step's loss; logged, with the metrics, at every `trainer.log_every_n_steps`."""
-        outcome = self.step(batch)
+        outcome = (self.compiled_step or self.step)(self.prepare(batch))
         if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             shown = {"train/loss": outcome.loss, **self.train_metrics(outcome.logits.detach(), outcome.labels)}
             self.log_dict(shown, prog_bar=True, sync_dist=True)
@@ -123,9 +132,10 @@ class Task(LightningModule, ABC):
         return None
 
     def _evaluate(self, batch: Batch, stage: str, metrics: MetricCollection, suffix: str = "") -> None:
-        outcome = self.step(batch)
+        outcome = self.step(self.prepare(batch))
         metrics.update(outcome.logits, outcome.labels)
-        weight, shown = int((outcome.labels != IGNORED).sum()), stage == "val"
+        # Still on the device: to read it would be to wait for every batch.
+        weight, shown = (outcome.labels != IGNORED).sum(), stage == "val"
         shared: dict[str, Any] = {"batch_size": weight, "prog_bar": shown, "add_dataloader_idx": False}
         self.log(f"{stage}/loss{suffix}", outcome.loss, sync_dist=True, **shared)
         self.log_dict(metrics, **shared)

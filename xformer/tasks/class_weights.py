@@ -14,7 +14,7 @@ ClassWeights = Literal["balanced"] | Sequence[float]
 
 
 def resolve(weights: ClassWeights | None, facts: Facts) -> Float[Tensor, " classes"] | None:
-    """The weight of each class.
+    """The weight of each class, in float64.
 
     Args:
         weights: one for each class in the order of their numbers; or `balanced`: n / (classes * n_c), so that all
@@ -38,7 +38,7 @@ def resolve(weights: ClassWeights | None, facts: Facts) -> Float[Tensor, " class
         )
     if min(weights) <= 0:
         raise ConfigError(f"task.class_weights={list(weights)} must hold positive weights alone: correct it.")
-    return torch.tensor(weights, dtype=torch.float)
+    return torch.tensor(weights, dtype=torch.float64)
 
 
 def _balanced(counts: Sequence[int] | None, classes: int) -> Float[Tensor, " classes"]:
@@ -49,5 +49,5 @@ def _balanced(counts: Sequence[int] | None, classes: int) -> Float[Tensor, " cla
             f"task.class_weights=balanced has no weight for class {list(counts).index(0)}, which has no training "
             "label: give a list of weights."
         )
-    tensor = torch.tensor(counts, dtype=torch.float)
+    tensor = torch.tensor(counts, dtype=torch.float64)
     return tensor.sum() / (classes * tensor)

@@ -4,11 +4,10 @@ from typing import ClassVar
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy
-from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+from torchmetrics import MetricCollection
 
 from xformer.architecture.base import ArchitectureFactory
+from xformer.attention.precision import wide
 from xformer.data.batch import Batch, ClassificationBatch
 from xformer.data.facts import Facts
 from xformer.errors import ConfigError
@@ -19,7 +18,8 @@ from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
 from xformer.tasks.base import Outcome, Task, check_smoothing
 from xformer.tasks.class_weights import ClassWeights, resolve
-from xformer.tasks.losses import Loss
+from xformer.tasks.losses import Loss, cross_entropy
+from xformer.tasks.metrics import classification_metrics
 
 
 class Classification(Task):
@@ -70,17 +70,12 @@ class Classification(Task):
             )
         self.head = Linear(self.model.size.d_model, facts.classes)
         self.loss, self.label_smoothing = loss, label_smoothing
-        self.class_weights: Tensor | None
-        self.register_buffer("class_weights", resolve(class_weights, facts), persistent=False)
+        self.class_weights = resolve(class_weights, facts)  # no buffer, which a cast of the model would round
 
     def build_metrics(self, facts: Facts, prefix: str) -> MetricCollection:
         """Accuracy, and the mean of the classes' F1 scores."""
         assert facts.classes is not None
-        metrics: dict[str, Metric | MetricCollection] = {
-            "accuracy": MulticlassAccuracy(facts.classes, average="micro"),
-            "macro_f1": MulticlassF1Score(facts.classes, average="macro"),
-        }
-        return MetricCollection(metrics, prefix=prefix)
+        return classification_metrics(facts.classes, prefix)
 
     def forward(
         self, tokens: Int[Tensor, "batch length"], padding_mask: Bool[Tensor, "batch length"] | None
@@ -104,6 +99,8 @@ class Classification(Task):
         """The loss of these logits."""
         if self.training:
             smoothing = self.label_smoothing
+            if self.class_weights is not None and self.class_weights.device != logits.device:  # once
+                self.class_weights = self.class_weights.to(wide(logits))
             loss = self.loss(logits, labels, weights=self.class_weights, label_smoothing=smoothing)
         else:
             loss = cross_entropy(logits, labels)

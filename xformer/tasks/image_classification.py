@@ -5,9 +5,7 @@ from typing import ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import cross_entropy
-from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+from torchmetrics import MetricCollection
 
 from xformer.architecture.base import ArchitectureFactory
 from xformer.data.batch import Batch, ImageBatch
@@ -20,6 +18,8 @@ from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
 from xformer.tasks.augmentation import Mixup, RandAugment
 from xformer.tasks.base import Outcome, Task, check_smoothing
+from xformer.tasks.losses import cross_entropy
+from xformer.tasks.metrics import classification_metrics
 
 
 class ImageClassification(Task):
@@ -80,11 +80,7 @@ class ImageClassification(Task):
     def build_metrics(self, facts: Facts, prefix: str) -> MetricCollection:
         """Accuracy, and the mean over the classes of their F1."""
         assert facts.classes is not None
-        metrics: dict[str, Metric | MetricCollection] = {
-            "accuracy": MulticlassAccuracy(facts.classes, average="micro"),
-            "macro_f1": MulticlassF1Score(facts.classes, average="macro"),
-        }
-        return MetricCollection(metrics, prefix=prefix)
+        return classification_metrics(facts.classes, prefix)
 
     def example(self, facts: Facts) -> ImageBatch:
         """One image, to measure the model with."""
@@ -97,13 +93,10 @@ class ImageClassification(Task):
         assert isinstance(batch, ImageBatch)
         return torch.full((), len(batch.images) * self.tokens_per_image, device=batch.images.device)
 
-    def training_step(self, batch: Batch, index: int) -> Tensor:
-        """One optimiser step's loss, on augmented images."""
-        return super().training_step(self.augmented(batch), index)
-
-    def augmented(self, batch: Batch) -> ImageBatch:
-        """What is trained on in place of a batch."""
-        assert isinstance(batch, ImageBatch)
+    def prepare(self, batch: ImageBatch) -> ImageBatch:
+        """Augmented images to train on; in evaluation the images as they are."""
+        if not self.training:
+            return batch
         return self.mixup(batch._replace(images=self.rand_augment(batch.images)), self.classes)
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:

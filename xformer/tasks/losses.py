@@ -1,15 +1,45 @@
 """Losses of classification: what a label costs under the model's logits.
 
 All take class weights and label smoothing, and average as torch's `cross_entropy` does: over the weights of the labels.
+They are of float32 logits at least, whatever the model computes in: in 16 bits a loss has two or three digits.
 """
 
 from abc import ABC, abstractmethod
 
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy, one_hot
+from torch.nn import functional
+from torch.nn.functional import one_hot
 
+from xformer.attention.precision import wide
+from xformer.data.batch import IGNORED
 from xformer.errors import ConfigError
+
+
+def cross_entropy(
+    logits: Float[Tensor, "batch classes"],
+    labels: Int[Tensor, " batch"] | Float[Tensor, "batch classes"],
+    weights: Float[Tensor, " classes"] | None = None,
+    *,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+) -> Float[Tensor, ""]:
+    """Torch's, in nats, of float32 logits at least.
+
+    Args:
+        logits: of the classes.
+        labels: the right ones, of which `IGNORED` ones do not count, or a distribution for each.
+        weights: what each class counts; None where all count alike.
+        label_smoothing: share of the target given to all classes.
+        reduction: `mean`, over the labels' weights, or `sum`.
+    """
+    precise = wide(logits)
+    weights = None if weights is None else weights.to(precise.dtype)
+    if labels.is_floating_point():
+        labels = labels.to(precise.dtype)
+    return functional.cross_entropy(
+        precise, labels, weights, ignore_index=IGNORED, reduction=reduction, label_smoothing=label_smoothing
+    )
 
 
 class Loss(ABC):
@@ -76,9 +106,9 @@ class Focal(Loss):
     ) -> Float[Tensor, ""]:
         """The mean over the labels' weights."""
         classes = logits.shape[-1]
-        target = one_hot(labels, classes) * (1 - label_smoothing) + label_smoothing / classes
-        weights = logits.new_ones(classes) if weights is None else weights
-        log = logits.log_softmax(-1)
+        log = wide(logits).log_softmax(-1)
+        target = one_hot(labels, classes).to(log.dtype) * (1 - label_smoothing) + label_smoothing / classes
+        weights = log.new_ones(classes) if weights is None else weights.to(log.dtype)
         # 1 - p from the logarithm: exact where p is close to 1, and its power has a finite gradient there.
         doubt = (-log.expm1()).clamp(min=1e-12)
         costs = -(target * weights * doubt**self.gamma * log).sum(-1)

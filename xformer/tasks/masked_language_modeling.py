@@ -98,8 +98,8 @@ class MaskedLanguageModeling(TokenPrediction):
         """The logits of the token that belongs at every position."""
         return self.logits(self.model(tokens))
 
-    def step(self, batch: LanguageModelingBatch) -> Outcome:
-        """Cross-entropy in nats per chosen token; the batch's own labels are not used."""
+    def prepare(self, batch: LanguageModelingBatch) -> LanguageModelingBatch:
+        """Tokens of which some are hidden, and these as labels; the batch's own labels are not used."""
         tokens, labels = mask(
             batch.tokens,
             self._draws(batch.tokens),
@@ -108,8 +108,12 @@ class MaskedLanguageModeling(TokenPrediction):
             hidden=self.hidden,
             random=self.random,
         )
-        logits = self(tokens)
-        return Outcome(self.loss(logits, labels), logits, labels)
+        return LanguageModelingBatch(tokens, labels)
+
+    def step(self, batch: LanguageModelingBatch) -> Outcome:
+        """Cross-entropy in nats per chosen token."""
+        logits = self(batch.tokens)
+        return Outcome(self.loss(logits, batch.labels), logits, batch.labels)
 
     def _draws(self, tokens: Int[Tensor, "batch length"]) -> Draws:
         if not self.training:

@@ -1,17 +1,31 @@
 """Metrics over sequences of labels, of which some stand for none."""
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy
-from torchmetrics import Metric
+from torch.nn import Module
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from xformer.data.batch import IGNORED
+from xformer.tasks.losses import cross_entropy
 
 
-class TokenAccuracy(Metric):
+class Sums(Metric):
+    """Sums over all batches that no cast of the model rounds: in 16 bits a sum soon grows no more.
+
+    Torchmetrics leaves its states alone where a model is cast by `half` or `bfloat16`, but not by `to`, as Lightning
+    does for `trainer.precision=bf16-true`.
+    """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> Module:
+        return super()._apply(lambda state: state.to(fn(state).device), exclude_state)
+
+
+class TokenAccuracy(Sums):
     """The share of labels that are the most likely token; `IGNORED` ones do not count."""
 
     higher_is_better = True
@@ -32,7 +46,7 @@ class TokenAccuracy(Metric):
 
     def compute(self) -> Tensor:
         """The share."""
-        return self.right / self.total
+        return self.right.float() / self.total  # as a quotient of whole numbers is of torch's default type
 
 
 class SequenceAccuracy(TokenAccuracy):
@@ -47,7 +61,7 @@ class SequenceAccuracy(TokenAccuracy):
         self.total += len(labels)
 
 
-class Perplexity(Metric):
+class Perplexity(Sums):
     """The exponential of the mean loss over all labels that it was ever given; `IGNORED` ones do not count."""
 
     higher_is_better = False
@@ -57,13 +71,12 @@ class Perplexity(Metric):
 
     def __init__(self) -> None:
         super().__init__()
-        self.add_state("nats", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("nats", torch.zeros((), dtype=torch.float32), dist_reduce_fx="sum")
         self.add_state("total", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, logits: Float[Tensor, "batch length vocabulary"], labels: Int[Tensor, "batch length"]) -> None:
         """Take in a batch."""
-        flat = logits.flatten(0, 1).float(), labels.flatten()
-        self.nats += cross_entropy(*flat, ignore_index=IGNORED, reduction="sum")
+        self.nats = self.nats + cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
         self.total += (labels != IGNORED).sum()
 
     def compute(self) -> Tensor:
@@ -88,3 +101,36 @@ class BitsPerByte(Perplexity):
     def compute(self) -> Tensor:
         """The bits."""
         return self.nats / self.total / math.log(2) * self.tokens_per_byte
+
+
+class MacroF1(MulticlassF1Score):
+    """The mean of the classes' F1 scores, of the classes that were predicted or are labels, counted on the device.
+
+    torchmetrics counts by `bincount`, for which a GPU has to be waited for at every batch.
+
+    Args:
+        classes: how many.
+    """
+
+    tp: Tensor
+    fp: Tensor
+    fn: Tensor
+    tn: Tensor
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes, average="macro", validate_args=False)
+
+    def update(self, logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"]) -> None:
+        """Take in a batch."""
+        classes = torch.arange(logits.shape[-1], device=logits.device)
+        predicted, actual = logits.argmax(-1)[:, None] == classes, labels[:, None] == classes  # batch classes
+        self.tp = self.tp + (predicted & actual).sum(0)
+        self.fp = self.fp + (predicted & ~actual).sum(0)
+        self.fn = self.fn + (~predicted & actual).sum(0)
+        self.tn = self.tn + (~predicted & ~actual).sum(0)
+
+
+def classification_metrics(classes: int, prefix: str) -> MetricCollection:
+    """Accuracy, and the mean of the classes' F1 scores."""
+    accuracy = MulticlassAccuracy(classes, average="micro", validate_args=False)  # to check them is to wait
+    return MetricCollection({"accuracy": accuracy, "macro_f1": MacroF1(classes)}, prefix=prefix, compute_groups=False)

@@ -51,7 +51,8 @@ class TextMetric(Metric):
 
     def compute(self) -> Tensor:
         """The score, from 0 to 100."""
-        return torch.tensor(self.score(_texts(self.written), _texts(self.references)), device=self.device)
+        score = self.score(_texts(self.written), _texts(self.references))
+        return torch.tensor(score, dtype=torch.float32, device=self.device)
 
 
 class BLEU(TextMetric):

@@ -5,13 +5,13 @@ from typing import ClassVar, cast
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import ModuleList
-from torch.nn.functional import cross_entropy, linear
+from torch.nn.functional import linear
 from torchmetrics import MetricCollection
 
 from xformer.architecture.base import ArchitectureFactory
 from xformer.architecture.stack import Stack
 from xformer.data.base import DataModule
-from xformer.data.batch import IGNORED, Batch
+from xformer.data.batch import Batch
 from xformer.data.facts import Facts
 from xformer.errors import IncompatibleError
 from xformer.layers.embedding import Embedding
@@ -19,6 +19,7 @@ from xformer.layers.linear import Linear
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
 from xformer.tasks.base import Task, check_smoothing
+from xformer.tasks.losses import cross_entropy
 
 
 class TokenPrediction(Task):
@@ -102,5 +103,4 @@ class TokenPrediction(Task):
     ) -> Float[Tensor, ""]:
         """Cross-entropy in nats per label that is not `IGNORED`."""
         smoothing = self.label_smoothing if self.training else 0.0
-        flat = logits.flatten(0, 1), labels.flatten()
-        return cross_entropy(*flat, ignore_index=IGNORED, label_smoothing=smoothing)
+        return cross_entropy(logits.flatten(0, 1), labels.flatten(), label_smoothing=smoothing)

@@ -75,8 +75,17 @@ class Announce(Callback):
     """Tells the cells of a sweep about it, and keeps secrets out of what Hydra writes of them."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
-        """Leave the sweep in the environment, where every launcher's processes find it."""
+        """Leave the sweep in the environment, where every launcher's processes find it.
+
+        Raises:
+            SystemExit: its directory is that of a run; Hydra makes a warning of any other error, and goes on.
+        """
         hydra = config.hydra
+        if (Path(hydra.sweep.dir) / FILE).exists():
+            from xformer import console
+
+            console.error(f"hydra.sweep.dir={hydra.sweep.dir} is the directory of a run: give a sweep one of its own.")
+            raise SystemExit(1)
         params = OmegaConf.to_container(hydra.sweeper.get("params") or OmegaConf.create({}), resolve=False)
         typed = OmegaConf.to_container(hydra.overrides.task, resolve=False)
         assert isinstance(params, dict)

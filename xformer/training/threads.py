@@ -88,6 +88,6 @@ def _processes(trainer: DictConfig) -> int:
         return int(devices)
     if OmegaConf.is_list(devices):
         return len(devices)
-    import torch
+    from xformer.core.devices import count
 
-    return max(1, torch.cuda.device_count())  # auto and -1: one for each
+    return max(1, count())  # auto and -1: one for each

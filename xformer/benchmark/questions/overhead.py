@@ -107,7 +107,7 @@ def bare(task: Task, plan: Plan, batches: Iterable[Any]) -> Iterator[None]:
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: plan.schedule(step, STEPS))
     task.train()
     for batch in batches:
-        loss = task.step(batch).loss
+        loss = task.step(task.prepare(batch)).loss
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(task.parameters(), 1.0)

@@ -77,7 +77,7 @@ def _models(config: DictConfig) -> Iterator[tuple[str, TrainingStep]]:
         length = entry["length"]
         place = Place(config.vocabulary, length, max(1, config.tokens // length), getattr(torch, config.dtype))
         task, plan = build(composed([*config.whole, *variant_overrides(entry)]), place)
-        loss = lambda batch, task=task: task.step(batch).loss  # noqa: E731
+        loss = lambda batch, task=task: task.step(task.prepare(batch)).loss  # noqa: E731
         yield f"{name} {length}", TrainingStep(task, loss, plan.optimizer(task, True), place)
 
 
@@ -86,7 +86,7 @@ def _decoders(config: DictConfig) -> Iterator[tuple[str, TrainingStep]]:
     node = composed(list(config.model))
     place = Place(config.characters, node.data.block, node.data.batch_size, getattr(torch, config.dtype))
     task, plan = build(node, place)
-    own: Loss = lambda batch: task.step(batch).loss  # noqa: E731
+    own: Loss = lambda batch: task.step(task.prepare(batch)).loss  # noqa: E731
     yield OURS, TrainingStep(task, own, plan.optimizer(task, True), place, compiled=config.compiled)
     for name, model in installed(Decoder(make(node.size), place), config.nanogpt, config.others):
         model.to(place.device)

@@ -1,0 +1,254 @@
+"""Where the time of a training step goes, uncompiled and compiled, and how soon the first one is done.
+
+A run is trained as `train.py` would train it, under the Trainer with the loggers and callbacks that work in every step,
+but for checkpoints and validation. After a warm-up its steps are timed without a look inside. Then the host is watched
+for as many steps: every part of the Trainer's loop, without the parts within it. Last, torch's profiler counts
+operators, the device's kernels and the time in which the host waits for the device.
+
+On a processor the host does the work itself, so that its parts are where the time goes. On a GPU it only launches: what
+it takes is the least that a step takes, the kernels' time is the other bound, and what it waits is lost to neither.
+"""
+
+import re
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.profilers import Profiler
+from omegaconf import DictConfig
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
+from torch.profiler import ProfilerActivity, profile
+
+from xformer.benchmark.plots import bars
+from xformer.benchmark.progress import measuring
+from xformer.benchmark.results import Results, Row
+from xformer.build import Plan
+from xformer.callbacks.finite import FiniteLoss
+from xformer.callbacks.resume import ExactResume
+from xformer.callbacks.throughput import Throughput
+from xformer.configuration import CONF, make
+from xformer.core import devices
+from xformer.errors import ConfigError
+from xformer.logging.metrics_csv import MetricsCSV
+from xformer.run import quieten
+from xformer.tasks.base import Task
+from xformer.training import compilation
+
+WARMUP = 30
+STEP, OTHER = "the whole step", "the Trainer's own"
+PARTS = {
+    "fetching the batch": r"train_dataloader_next$",
+    "to the device": r"batch_to_device$|transfer_batch_to_device$",
+    "forward and loss": r"training_step$",
+    "backward": r"\.backward$",
+    "clearing gradients": r"zero_grad$",
+    "clipping": r"configure_gradient_clipping$",
+    "optimiser": r"optimizer_step$",
+    "schedule": r"lr_scheduler_step$",
+    "callbacks": r"^\[Callback\]",
+}
+"""What the Trainer's loop does, by the names that it gives to the parts; the rest is its own."""
+KERNELS, WAITS, OPERATORS = "kernels on the device", "waits for the device", "operators called"
+WAITING = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy")
+SHOWN = {
+    "what": ("what", ""),
+    "ms": ("ms a step", ",.3f"),
+    "share": ("of the step", ".0%"),
+    "calls": ("calls a step", ",.1f"),
+    "processor_ms": ("processor ms", ",.3f"),
+    "tokens_per_second": ("tokens/s", ",.0f"),
+    "first_step_seconds": ("first step after s", ",.1f"),
+}
+
+
+class Parts(Profiler):
+    """Adds up the seconds of each part of the Trainer's loop, without those of the parts that it holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.watching = False
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.calls: Counter[str] = Counter()
+        self._open: list[tuple[str, float]] = []
+        self._names: dict[str, str] = {}
+
+    def start(self, action_name: str) -> None:
+        """A part begins, inside of those that have not ended."""
+        if self.watching:
+            self._turn()
+            self._open.append((self._part(action_name), time.perf_counter()))
+
+    def stop(self, action_name: str) -> None:
+        """The part that began last ends."""
+        if self.watching and self._open:
+            self._turn()
+            self.calls[self._open.pop()[0]] += 1
+            if self._open:
+                self._open[-1] = self._open[-1][0], time.perf_counter()
+
+    def _turn(self) -> None:
+        if self._open:
+            part, since = self._open[-1]
+            self.seconds[part] += time.perf_counter() - since
+
+    def _part(self, action: str) -> str:
+        if action not in self._names:
+            self._names[action] = next((part for part, name in PARTS.items() if re.search(name, action)), OTHER)
+        return self._names[action]
+
+
+class Watch(Callback):
+    """Times the steps of a run, then looks into as many, then into as many again with torch's profiler.
+
+    Args:
+        parts: the Trainer's profiler.
+        steps: how many of each.
+        told: called after each step.
+    """
+
+    def __init__(self, parts: Parts, steps: int, told: Callable[[], object]) -> None:
+        self.parts, self.steps, self.told = parts, steps, told
+        self.tokens: list[torch.Tensor] = []
+        self._made = time.perf_counter()
+        self.first_step, self.wall, self.processor = 0.0, 0.0, 0.0
+        self.profiler = profile(
+            activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if devices.available() else [])],
+            acc_events=True,
+        )
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move on from one to the next after so many steps."""
+        assert isinstance(pl_module, Task)
+        done, timed = batch_idx + 1, WARMUP + self.steps
+        if WARMUP < done <= timed:
+            self.tokens.append(pl_module.count_tokens(batch))
+        if done == 1:
+            self._wait()
+            self.first_step = time.perf_counter() - self._made
+        elif done == WARMUP:
+            self._wait()
+            self.wall, self.processor = -time.perf_counter(), -time.process_time()
+        elif done == timed:
+            self._wait()
+            self.wall += time.perf_counter()
+            self.processor += time.process_time()
+            self.parts.watching = True
+        elif done == timed + self.steps:
+            self.parts.watching = False
+            self._wait()
+            self.profiler.start()
+        elif done == timed + 2 * self.steps:
+            self._wait()
+            self.profiler.stop()
+        self.told()
+
+    def _wait(self) -> None:
+        devices.synchronize()
+
+    def rows(self) -> Iterator[Row]:
+        """The step as a whole, the host's parts, and what the profiler counted."""
+        step = 1000 * self.wall / self.steps
+        yield {
+            "what": STEP,
+            "ms": step,
+            "share": 1.0,
+            "calls": 1.0,
+            "processor_ms": 1000 * self.processor / self.steps,
+            "tokens_per_second": int(torch.stack(self.tokens).sum()) / self.wall,
+            "first_step_seconds": self.first_step,
+        }
+        whole = sum(self.parts.seconds.values())
+        for part in (*PARTS, OTHER):
+            own, calls = self.parts.seconds[part], self.parts.calls[part]
+            ms = 1000 * own / self.steps
+            yield {"what": f"host: {part}", "ms": ms, "share": own / whole, "calls": calls / self.steps}
+        events: Sequence[Any] = self.profiler.events()  # type: ignore[no-untyped-call]
+        for what, (seconds, count) in _counted(events).items():
+            took = None if seconds is None else 1000 * seconds / self.steps
+            yield {
+                "what": what,
+                "ms": took,
+                "share": None if took is None else took / step,
+                "calls": count / self.steps,
+            }
+
+
+def _counted(events: Sequence[Any]) -> dict[str, tuple[float | None, int]]:
+    """Seconds, where they can be added up, and calls."""
+    on_device = [event for event in events if event.device_type != DeviceType.CPU]
+    kernels = [event for event in on_device if not event.is_user_annotation]
+    waits = [event for event in events if event.name.startswith(WAITING) and "Async" not in event.name]
+    operators = sum(event.name.startswith("aten::") for event in events)
+    found: dict[str, tuple[float | None, int]] = {OPERATORS: (None, operators)}
+    if devices.available():
+        found[KERNELS] = sum(event.device_time_total for event in kernels) / 1e6, len(kernels)
+        found[WAITS] = sum(event.cpu_time_total for event in waits) / 1e6, len(waits)
+    return found
+
+
+def trained(node: DictConfig, steps: int, told: Callable[[], object]) -> Watch:
+    """What was seen of a run with this configuration.
+
+    Raises:
+        ConfigError: an epoch has too few batches.
+    """
+    compilation.check(node)
+    needed = WARMUP + 3 * steps
+    plan = Plan.of(node)
+    data, parts = plan.load_data(), Parts()
+    if len(data.train_dataloader()) < needed:
+        raise ConfigError(f"steps={steps} needs {needed} batches in an epoch of the data; take fewer or more data.")
+    watch = Watch(parts, steps, told)
+    node.trainer.max_steps, node.trainer.limit_val_batches, node.trainer.enable_checkpointing = needed, 0, False
+    node.trainer.enable_progress_bar, node.trainer.profiler = False, None
+    with tempfile.TemporaryDirectory() as folder:
+        trainer: Trainer = make(node.trainer)(
+            callbacks=[Throughput(warmup=1), ExactResume(), FiniteLoss(every=50), watch],
+            logger=MetricsCSV(Path(folder)),
+            default_root_dir=folder,
+        )
+        trainer.profiler = parts  # type: ignore[attr-defined]
+        task = plan.build_task()
+        torch._dynamo.reset()
+        compilation.compile_step(task, data, node.compile, trainer.strategy.root_device)
+        trainer.fit(task, data)
+    return watch
+
+
+def measure(config: DictConfig, *, peers: bool) -> Results:
+    """The steps of one run, with each way to compile.
+
+    Args:
+        config: `conf/benchmark.yaml`; `train` are overrides of `conf/train.yaml`.
+        peers: unused: the uncompiled run is the peer.
+
+    Raises:
+        ConfigError: a setting of the run that cannot be trained, or too few batches in an epoch.
+    """
+    quieten()
+    rows: list[Row] = []
+    with measuring(len(config.compile) * (WARMUP + 3 * config.steps)) as told:
+        for mode in config.compile:
+            with initialize_config_dir(str(CONF), version_base="1.3"):
+                node = compose("train", overrides=[*config.train, f"compile={str(mode).lower()}"])
+            rows += [{"compile": str(mode).lower(), **row} for row in trained(node, config.steps, told).rows()]
+    notes = [
+        f"Run: {' '.join(config.train)}; {config.steps} steps each for the first line, the host's and the others.",
+        "first step after: of building callbacks, compiling and everything else up to the end of the first step.",
+        "host: without the parts inside of a part; its share is of all that the host did, watching included.",
+    ]
+    return Results("step", rows, SHOWN, ("compile",), plot, notes, absent="")
+
+
+def plot(rows: Sequence[Row], path: Path) -> None:
+    """Milliseconds of every part, a panel for each way to compile."""
+    shown = [row for row in rows if row["ms"] is not None and row["what"] != STEP]
+    bars(shown, path, name="what", value="ms", panel="compile", label="ms a step")

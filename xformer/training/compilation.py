@@ -1,0 +1,165 @@
+"""The compiled training step: forward pass and loss as one graph, for few shapes of batches.
+
+`Task.step` is compiled whole, and torch derives the backward pass from it. What talks to the Trainer stays outside
+(logging, metrics, masking, augmentation), and so do validation, test and decoding, whose shapes would be compiled for a
+few batches each. Weights keep their names, so that checkpoints of compiled and of eager runs are the same.
+
+Padded batches have as many lengths as there are batches. torch is told so before it compiles, and makes one graph for
+all of them instead of one for the first and another for the rest. With CUDA graphs (`reduce-overhead`), which replay a
+recording of one shape, batches are filled up to one of `LENGTHS` lengths, and each is recorded once.
+
+A recording writes its results where it wrote the last ones. So the loss is copied, the logits are read before the next
+step, and gradients are given up before a new one begins. Clipping and the optimiser are outside of the recording: they
+are a dozen fused kernels, whatever the size of the model, and read the learning rate as a number.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import torch
+from omegaconf import DictConfig
+from torch.nn.functional import pad
+
+from xformer.data.base import DataModule
+from xformer.data.batch import IGNORED, PADDED_WITH
+from xformer.errors import ConfigError
+from xformer.tasks.base import Outcome, Task
+
+Compile = bool | Literal["reduce-overhead"]
+"""What `compile` in conf/train.yaml may be."""
+GRAPHS: Literal["reduce-overhead"] = "reduce-overhead"
+LENGTHS = 8
+"""Lengths that batches are filled up to for CUDA graphs; an eighth of the longest is the most that is added."""
+
+
+def check(config: DictConfig) -> None:
+    """Refuse what CUDA graphs cannot do, before data is loaded.
+
+    Raises:
+        ConfigError: gradients are held from one batch to the next, or the number of sequences changes.
+    """
+    if config.compile != GRAPHS:
+        return
+    accumulated = config.trainer.accumulate_grad_batches
+    if accumulated != 1:
+        raise ConfigError(
+            f"trainer.accumulate_grad_batches={accumulated} does not go with compile={GRAPHS}: a replayed CUDA graph "
+            "overwrites the gradients that are held; compile=true would work."
+        )
+    if config.data.get("tokens_per_batch") is not None:
+        raise ConfigError(
+            f"data.tokens_per_batch={config.data.tokens_per_batch} does not go with compile={GRAPHS}: a CUDA graph is "
+            "recorded for one number of sequences; compile=true, or data.batch_size, would work."
+        )
+
+
+def compile_step(task: Task, data: DataModule, mode: Compile, device: torch.device) -> None:
+    """Let the task train with a compiled step.
+
+    Args:
+        task: whose `compiled_step` is set; left alone where `mode` is false.
+        data: loaded; what the batches are like.
+        mode: whether to compile, and whether to record CUDA graphs too.
+        device: that is trained on.
+
+    Raises:
+        ConfigError: CUDA graphs without CUDA, or a processor without a C++ compiler.
+    """
+    if not mode:
+        return
+    if mode == GRAPHS and device.type != "cuda":
+        raise ConfigError(
+            f"compile={GRAPHS} records CUDA graphs, and this run trains on {device.type}: compile=true, or trainer=gpu "
+            "where there is one, would work."
+        )
+    options: dict[str, Any] = {"triton.cudagraphs": mode == GRAPHS}
+    if device.type == "cpu":
+        if not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))):
+            raise ConfigError("compile=true needs a C++ compiler on a processor, such as g++, and none is installed.")
+        options["fallback_random"] = True  # the numbers that dropout draws uncompiled; the compiler's are slower here
+    step = torch.compile(task.step, options=options)
+    if mode == GRAPHS:
+        task.compiled_step = Recorded(step, task, data.facts.padding or 0)
+    else:
+        task.compiled_step = Varying(step, with_sequences=data.tokens_per_batch is not None)
+
+
+class Varying:
+    """A step that is compiled once for batches of any length.
+
+    Args:
+        step: compiled.
+        with_sequences: whether the number of sequences varies too.
+    """
+
+    def __init__(self, step: Callable[[Any], Outcome], *, with_sequences: bool) -> None:
+        self.step, self.with_sequences = step, with_sequences
+
+    def __call__(self, batch: Any) -> Outcome:
+        """The outcome of a prepared batch."""
+        if self.with_sequences:
+            for tensor in batch:
+                if isinstance(tensor, torch.Tensor):
+                    torch._dynamo.maybe_mark_dynamic(tensor, 0)
+        for name in padded(batch):
+            torch._dynamo.maybe_mark_dynamic(getattr(batch, name), 1)
+        return self.step(batch)
+
+
+class Recorded(Varying):
+    """A step that is replayed from CUDA graphs, one for each of a few lengths.
+
+    Args:
+        step: compiled with CUDA graphs.
+        task: whose gradients a replay overwrites.
+        padding: the token to fill up with.
+    """
+
+    def __init__(self, step: Callable[[Any], Outcome], task: Task, padding: int) -> None:
+        super().__init__(step, with_sequences=False)
+        self.task, self.padding = task, padding
+        longest = task.model.max_length
+        self.limits = dict.fromkeys(PADDED_WITH.values(), longest)
+        self.limits["target_padding_mask"] = getattr(task.model, "max_target", longest)
+
+    def __call__(self, batch: Any) -> Outcome:
+        """The outcome of a prepared batch; its logits last until the next step."""
+        self.task.zero_grad()
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        outcome = super().__call__(fill(batch, self.limits, self.padding))
+        return outcome._replace(loss=outcome.loss.clone())
+
+
+def fill(batch: Any, limits: Mapping[str, int], padding: int) -> Any:
+    """A batch with padding up to one of `LENGTHS` lengths, or as it is where nothing is padded.
+
+    All sequences of a batch that has several, such as source and target, are filled up by the same rule together, so
+    that their lengths do not multiply.
+
+    Args:
+        batch: one of `xformer.data.batch`.
+        limits: the longest sequence, by the name of its mask.
+        padding: a token.
+    """
+    fields = padded(batch)
+    if not fields:
+        return batch
+    widths = {name: getattr(batch, name).shape[1] for name in fields.values()}
+    portion = -(-max(limits[name] for name in widths) // (8 * LENGTHS)) * 8  # kernels like rows that are aligned to 8
+    portions = max(-(-width // portion) for width in widths.values())
+    room = {name: max(0, min(portions * portion, limits[name]) - width) for name, width in widths.items()}
+    values = {"labels": IGNORED, **dict.fromkeys(widths, False)}
+    filled = {
+        name: pad(getattr(batch, name), (0, room[mask]), value=values.get(name, padding))
+        for name, mask in fields.items()
+    }
+    return batch._replace(**filled)
+
+
+def padded(batch: Any) -> dict[str, str]:
+    """The fields of a batch whose second dimension is padded, each with the name of its mask; masks are among them."""
+    present = {name for name in batch._fields if getattr(batch, name) is not None}
+    found = {name: mask for name, mask in PADDED_WITH.items() if name in present and mask in present}
+    return found | {mask: mask for mask in found.values()}
