@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from tests.conftest import SMALL, SMALL_LISTOPS
 from xformer import cli
 from xformer.configuration import groups
-from xformer.logging.metrics_csv import read_metrics, series
+from xformer.record.metrics_table import read_metrics, series
 from xformer.record.summary import read_summary
 
 ROOT = Path(__file__).parents[1]

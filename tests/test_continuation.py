@@ -16,11 +16,11 @@ from omegaconf import OmegaConf
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from xformer.analysis.load import load_runs, read_run
 from xformer.analysis.study import Study, studies
-from xformer.build import CONFIG_FILE
 from xformer.callbacks.throughput import Throughput
 from xformer.configuration import CONF, cell
 from xformer.errors import RunError
-from xformer.logging.metrics_csv import read_metrics, series
+from xformer.job import CONFIG_FILE
+from xformer.record.metrics_table import read_metrics, series
 from xformer.record.summary import FILE, read_summary
 from xformer.run import run
 

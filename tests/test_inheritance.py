@@ -9,10 +9,11 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
-from xformer.build import CONFIG_FILE, Plan
+from xformer.build import Plan
 from xformer.checkpoints import readable
 from xformer.errors import ConfigError, DataError
 from xformer.inheritance import inherit
+from xformer.job import CONFIG_FILE
 from xformer.record.summary import read_summary
 from xformer.run import run
 from xformer.runs import open_run

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from xformer import rerun
 from xformer.analysis.load import read_run
-from xformer.build import CONFIG_FILE
+from xformer.job import CONFIG_FILE
 from xformer.checkpoints import FOLDER
 from xformer.continuation import expand
 from xformer.errors import ConfigError, DataError, IncompatibleError, RunError, XformerError

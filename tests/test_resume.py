@@ -23,7 +23,7 @@ from xformer.compatibility import unused
 from xformer.continuation import MAY_CHANGE, MAY_GROW, expand
 from xformer.errors import ConfigError, RunError
 from xformer.job import Job
-from xformer.logging.metrics_csv import read_metrics
+from xformer.record.metrics_table import read_metrics
 from xformer.record.redact import resolved
 from xformer.record.summary import Summary, write_summary
 from xformer.run import run

@@ -19,8 +19,8 @@ from xformer.configuration import groups
 from xformer.data.batch import ClassificationBatch
 from xformer.errors import IncompatibleError, RunError
 from xformer.launch import check_sweep
-from xformer.logging.metrics_csv import read_metrics
 from xformer.logging.wandb import RECORD
+from xformer.record.metrics_table import read_metrics
 from xformer.record.summary import read_summary
 from xformer.run import run
 from xformer.tasks.classification import Classification

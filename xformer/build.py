@@ -24,7 +24,7 @@ from xformer.config.values import shown
 from xformer.configuration import make, nearest
 from xformer.data.base import DataModule
 from xformer.errors import ConfigError
-from xformer.job import Job
+from xformer.job import CONFIG_FILE, Job
 from xformer.layers.initialise import initialise
 from xformer.logging.metrics_csv import MetricsCSV
 from xformer.optimization.optimizer import OptimizerFactory
@@ -32,8 +32,6 @@ from xformer.optimization.schedule import Schedule
 from xformer.record.redact import resolved
 from xformer.record.storage import write_whole
 from xformer.tasks.base import Task
-
-CONFIG_FILE = "config.yaml"
 
 
 @dataclass(frozen=True)

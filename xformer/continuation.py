@@ -17,15 +17,14 @@ from omegaconf import OmegaConf
 from xformer import checkpoints, compatibility
 from xformer.analysis.load import read_run
 from xformer.analysis.settings import key_of, of_config, relevant, text
-from xformer.build import CONFIG_FILE
 from xformer.data.base import DataModule
 from xformer.errors import ConfigError, DataError, RunError
-from xformer.job import Job
+from xformer.job import CONFIG_FILE, Job
 from xformer.launch import is_main_process
-from xformer.logging.metrics_csv import FILE as METRICS_FILE
 from xformer.logging.metrics_csv import MetricsCSV
 from xformer.optimization.schedule import Schedule
 from xformer.record.lock import is_empty
+from xformer.record.metrics_table import FILE as METRICS_FILE
 from xformer.record.redact import MASK, resolved
 from xformer.record.summary import FILE, Summary, read_summary
 

@@ -13,6 +13,9 @@ from xformer.errors import ConfigError
 from xformer.record.redact import redact
 from xformer.training import sweep
 
+CONFIG_FILE = "config.yaml"
+"""The run's resolved configuration, in its directory."""
+
 
 @dataclass(frozen=True)
 class Job:

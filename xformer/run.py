@@ -18,7 +18,7 @@ from xformer.configuration import validate
 from xformer.data.base import DataModule
 from xformer.denormals import flush_denormals
 from xformer.inheritance import inherit
-from xformer.job import Job
+from xformer.job import CONFIG_FILE, Job
 from xformer.logging.wandb import begin
 from xformer.matching import match
 from xformer.record import cost
@@ -110,7 +110,7 @@ def _share(job: Job, summary: Summary, *, resumed: bool) -> None:
     found = threads.number(
         job.config,
         at_once=under_way.at_once if under_way else 1,
-        earlier=job.directory / build.CONFIG_FILE if resumed else None,
+        earlier=job.directory / CONFIG_FILE if resumed else None,
     )
     job.config.threads = found
     threads.use(found)

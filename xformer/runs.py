@@ -12,11 +12,12 @@ from torch import Tensor
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from xformer import checkpoints
-from xformer.build import CONFIG_FILE, Plan
+from xformer.build import Plan
 from xformer.configuration import CONF, validate
 from xformer.data.base import DataModule
 from xformer.data.tokenizer import Tokenised
 from xformer.errors import ConfigError, DataError
+from xformer.job import CONFIG_FILE
 from xformer.record.summary import Summary, read_summary
 from xformer.tasks.base import Task
 

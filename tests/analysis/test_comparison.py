@@ -220,6 +220,8 @@ def test_budgets_within_five_per_cent_are_equal(make_run: MakeRun, tmp_path: Pat
     [
         ("test/acuracy", None, ["--metric test/acuracy", "did you mean test/accuracy?"]),
         (None, "attention=fool", ["--baseline attention=fool is no group", "attention=full"]),
+        (None, "full", ["--baseline full is no KEY=VALUE; did you mean attention=full?"]),
+        (None, "fool", ["--baseline fool is no KEY=VALUE; the groups: attention=full; "]),
         (None, "optimizer.lr=0.001", ["every group has that", "differ in attention"]),
         (None, "optimizer.lr=0.2", ["do not differ in optimizer.lr", "attention"]),
     ],

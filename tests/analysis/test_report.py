@@ -14,7 +14,7 @@ import pytest
 
 from tests.analysis.conftest import MakeRun
 from xformer.analysis.committed import read_table, write_table
-from xformer.analysis.comparison import compare
+from xformer.analysis.comparison import Comparison, compare
 from xformer.analysis.figures import figures, pareto, write
 from xformer.analysis.formats import csv_text
 from xformer.analysis.load import load_runs
@@ -25,7 +25,11 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 @pytest.fixture
 def html(sweep: Path) -> str:
-    return page(compare(load_runs([sweep])), "Three <attentions>")
+    return page_of(compare(load_runs([sweep])), "Three <attentions>")
+
+
+def page_of(found: Comparison, title: str = "x") -> str:
+    return page(found, title, figures(found))
 
 
 def test_its_numbers_are_those_of_the_csv(html: str, sweep: Path) -> None:
@@ -46,7 +50,7 @@ def test_a_page_names_no_address_to_fetch_from(html: str) -> None:
 
 def test_a_table_without_curves_says_what_would_give_them(html: str, sweep: Path, tmp_path: Path) -> None:
     write_table(tmp_path / "study", load_runs([sweep]))
-    assert "No learning curves" in page(compare(read_table(tmp_path / "study")), "x")
+    assert "No learning curves" in page_of(compare(read_table(tmp_path / "study")))
     assert "No learning curves" not in html
 
 
@@ -54,12 +58,12 @@ def test_what_training_flops_are_is_said_where_they_stand(html: str, make_run: M
     assert "FLOPs per token at the longest sequence times real tokens" in html
     make_run(0.5, seed=0, flops_per_token=None, attention="sparse")
     (run,) = (run for run in load_runs([tmp_path / "sweep"]) if run.settings["attention"] == "sparse")
-    assert "longest sequence" not in page(compare([run]), "x")
+    assert "longest sequence" not in page_of(compare([run]))
 
 
 def test_a_run_that_failed_stands_on_the_page(sweep: Path, make_run: MakeRun) -> None:
     make_run(None, seed=3, status="failed", error="The loss became <NaN>.")
-    assert "The loss became &lt;NaN&gt;." in page(compare(load_runs([sweep])), "x")
+    assert "The loss became &lt;NaN&gt;." in page_of(compare(load_runs([sweep])))
 
 
 def test_figures_are_drawn_from_what_the_runs_hold(sweep: Path, make_run: MakeRun, tmp_path: Path) -> None:
@@ -70,7 +74,7 @@ def test_figures_are_drawn_from_what_the_runs_hold(sweep: Path, make_run: MakeRu
     means = [sum(found.rows[0].values.values()) / 3 * step / 3 for step in (1, 2, 3)]
     assert list(line.get_xdata()) == [1, 2, 3]
     assert list(line.get_ydata()) == pytest.approx(means)
-    names = {path.name for path in write(found, tmp_path / "figures")}
+    names = {path.name for path in write(figures(found), tmp_path / "figures")}
     assert names == {"curves.svg", "curves.png", "cost.svg", "cost.png"}
 
 

@@ -13,7 +13,8 @@ from xformer.callbacks.resume import ExactResume
 from xformer.data.loader import Loader
 from xformer.data.sampler import Permutation, TrainingBatches
 from xformer.errors import RunError
-from xformer.logging.metrics_csv import MetricsCSV, read_metrics
+from xformer.logging.metrics_csv import MetricsCSV
+from xformer.record.metrics_table import read_metrics
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The '.*_dataloader' does not have many workers",

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from tests.commands.conftest import Command, Trained
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from xformer.analysis.reading import labels, read
-from xformer.build import CONFIG_FILE
+from xformer.job import CONFIG_FILE
 from xformer.run import run
 from xformer.runs import open_run
 

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from xformer.errors import DataError
-from xformer.logging.metrics_csv import MetricsCSV, read_metrics, series
+from xformer.logging.metrics_csv import MetricsCSV
+from xformer.record.metrics_table import read_metrics, series
 
 
 def test_one_observation_a_row(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from tests.analysis.service import offline_file, records
 from tests.conftest import SMALL, ComposeJob
 from tests.probes.conftest import LISTOPS, TEXT, TRANSDUCTION
 from xformer.data.batch import ClassificationBatch, ImageBatch, Seq2SeqBatch
-from xformer.logging.metrics_csv import read_metrics, series
 from xformer.probes.base import singles
+from xformer.record.metrics_table import read_metrics, series
 from xformer.record.summary import read_summary
 from xformer.run import run
 

@@ -17,7 +17,7 @@ from xformer.data.base import DataModule
 from xformer.data.batch import IGNORED
 from xformer.data.bpe import BPE
 from xformer.errors import IncompatibleError
-from xformer.logging.metrics_csv import read_metrics
+from xformer.record.metrics_table import read_metrics
 from xformer.record.summary import read_summary
 from xformer.run import run
 from xformer.tasks.language_modeling import LanguageModeling

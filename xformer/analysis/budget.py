@@ -93,5 +93,6 @@ def si(number: float) -> str:
 
 
 def _mean(values: Sequence[float | int | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if known and len(known) == len(values) else None
+    known = [float(value) for value in values if value is not None]
+    mean = sum(known) / len(known) if known and len(known) == len(values) else math.inf
+    return mean if math.isfinite(mean) else None

@@ -19,13 +19,16 @@ from xformer.analysis.load import Run
 from xformer.analysis.settings import Value, relevant, replayed
 from xformer.configuration import cell
 from xformer.errors import DataError
-from xformer.record.summary import Monitor, Summary
+from xformer.record.summary import integer, of_json
 
 RUNS = "runs.csv"
 SHARED = "shared.yml"  # not .yaml: Hydra would offer it as an experiment
 _PLAIN = (
     "status", "error", "seed", "floor_of", "parameters", "flops_per_token", "tokens_seen", "tokens_per_second",
     "peak_memory_bytes", "wall_seconds", "data_fingerprint",
+)  # fmt: skip
+_DAMAGED = (
+    OSError, LookupError, TypeError, AttributeError, ValueError, yaml.YAMLError, csv.Error, OmegaConfBaseException,
 )  # fmt: skip
 _ENVIRONMENT = ("git", "versions", "hardware")
 
@@ -67,7 +70,7 @@ def read_table(folder: Path) -> list[Run]:
         shared: Any = OmegaConf.to_container(OmegaConf.load(folder / SHARED))
         with (folder / RUNS).open(newline="", encoding="utf-8") as stream:
             return [_run(folder, row, shared) for row in csv.DictReader(stream)]
-    except (OSError, LookupError, TypeError, ValueError, yaml.YAMLError, csv.Error, OmegaConfBaseException) as error:
+    except _DAMAGED as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{folder} does not hold a table of runs ({RUNS} and {SHARED}): {reason}.") from error
 
@@ -106,16 +109,19 @@ def _run(folder: Path, row: Mapping[str, str], shared: Mapping[str, Any]) -> Run
     own = _below("config.", values)
     whole = bool(values["whole"])
     settings = {**(shared["settings"] if whole else {}), **own}
-    monitor = Monitor(**shared["monitor"], best=values.get("best"), step=values.get("best_step"))
-    summary = Summary(
+    for key, value in settings.items():
+        if not isinstance(value, str | int | float | bool | None):
+            raise ValueError(f"{key} is {str(value)[:40]!r}, and no single value")
+    best = {"best": values.get("best"), "step": values.get("best_step")}
+    summary = of_json({
         **{key: values[key] for key in _PLAIN if key in values},
-        choices={key: str(settings[key]) for key in shared["choices"] if key in settings},
-        overrides=shlex.split(row["overrides"]),
-        metrics=_below("metrics.", values),
-        floors=_below("floors.", values),
-        monitor=monitor if "best" in values else None,
+        "choices": {key: str(settings[key]) for key in shared["choices"] if key in settings},
+        "overrides": shlex.split(row["overrides"]),
+        "metrics": _below("metrics.", values),
+        "floors": _below("floors.", values),
+        "monitor": shared["monitor"] | best if "best" in values else None,
         **shared["environments"][values["environment"]],
-    )
+    })  # fmt: skip
     return Run(f"{folder.name}/{row['run']}", relevant(settings), summary, whole=whole)
 
 
@@ -130,6 +136,6 @@ def _text(value: Any) -> str:
 
 def _value(text: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, parse_int=integer)
     except json.JSONDecodeError:
         return text

@@ -149,15 +149,24 @@ def _baseline(typed: str | None, rows: Sequence[Row], named: Sequence[str]) -> d
             return {"attention": "full"}
         return {key: first.get(key) for key in named[:1]}
     words = typed.replace(",", " ").split()
+    for word in words:
+        if "=" not in word:
+            meant = [f"{key}={word}" for key in named if any(row.group.get(key) == word for row in rows)]
+            offered = f"did you mean {' or '.join(meant)}?" if meant else f"the groups: {_names(rows)}."
+            raise ConfigError(f"--baseline {typed} is no KEY=VALUE; {offered}")
     wanted = dict(word.partition("=")[::2] for word in words)
     unknown = [key for key in wanted if key not in named]
     if unknown and any(row.group.get(unknown[0]) != wanted[unknown[0]] for row in rows):
         raise ConfigError(f"--baseline {typed}: the groups do not differ in {unknown[0]}, but in {', '.join(named)}.")
     if not any(all(row.group.get(key) == value for key, value in wanted.items()) for row in rows):
-        raise ConfigError(f"--baseline {typed} is no group; there are: {'; '.join(row.name for row in rows)}.")
+        raise ConfigError(f"--baseline {typed} is no group; there are: {_names(rows)}.")
     if len(rows) > 1 and len(unknown) == len(wanted):
         raise ConfigError(f"--baseline {typed}: every group has that; the groups differ in {', '.join(named)}.")
     return {key: value for key, value in wanted.items() if key not in unknown}
+
+
+def _names(rows: Sequence[Row]) -> str:
+    return "; ".join(row.name for row in rows)
 
 
 def _judged(rows: Sequence[Row], wanted: Mapping[str, str], named: Sequence[str], metric: Metric) -> list[Row]:

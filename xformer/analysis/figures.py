@@ -2,7 +2,9 @@
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +24,15 @@ _LINE = 0.22  # inches of a line of the legend
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "font.size": 10, "font.family": "sans-serif", "axes.spines.top": False,
     "axes.spines.right": False, "axes.grid": True, "grid.color": "#e5e5e5", "legend.frameon": False,
+    "text.parse_math": False,
 }  # fmt: skip
 Points = Sequence[tuple[float, Sequence[float]]]
 
 
 def figures(comparison: Comparison) -> dict[str, "Figure"]:
     """Each figure that the runs have numbers for, by its name: `curves`, `cost`, `length`."""
-    made = {"curves": curves(comparison), "cost": cost(comparison), "length": by_length(comparison)}
+    with _style():
+        made = {"curves": curves(comparison), "cost": cost(comparison), "length": by_length(comparison)}
     return {name: figure for name, figure in made.items() if figure is not None}
 
 
@@ -89,25 +93,34 @@ def pareto(comparison: Comparison, name: str) -> list[Row]:
 
 def svg(figure: "Figure", name: str) -> str:
     """A figure to stand in a page: text stays text, and nothing is fetched."""
-    import matplotlib as mpl
-
     stream = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
+    with _style({"svg.hashsalt": name}):
         figure.savefig(stream, format="svg", metadata=nothing)
     text = stream.getvalue()
     return re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
 
 
-def write(comparison: Comparison, folder: Path) -> list[Path]:
-    """Every figure as SVG and PNG (300 dpi)."""
+def write(drawn: Mapping[str, "Figure"], folder: Path) -> list[Path]:
+    """Every figure of `figures` as SVG and PNG (300 dpi)."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, figure in figures(comparison).items():
+    for name, figure in drawn.items():
         (folder / f"{name}.svg").write_text('<?xml version="1.0" encoding="utf-8"?>\n' + svg(figure, name))
-        figure.savefig(folder / f"{name}.png", dpi=300)
+        with _style():
+            figure.savefig(folder / f"{name}.png", dpi=300)
         written += [folder / f"{name}.svg", folder / f"{name}.png"]
     return written
+
+
+@contextmanager
+def _style(further: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """How figures look, and no mathematics in names; a character that no font has is a box and no warning."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(_STYLE | dict(further or {})), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        yield
 
 
 def _curve(runs: Sequence[Run], metric: str | None) -> Points:
@@ -151,12 +164,10 @@ def _reach(mean: float, found: Interval | None) -> tuple[float, float]:
 
 
 def _empty() -> tuple["Figure", Any]:
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(5.6, 4.0), layout="constrained")
-        return figure, figure.subplots()
+    figure = Figure(figsize=(5.6, 4.0), layout="constrained")
+    return figure, figure.subplots()
 
 
 def _few_ticks() -> Any:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from xformer.analysis.comparison import Comparison
 from xformer.analysis.table import cells, findings, headers, notes, records, warned
+from xformer.record.summary import strict
 
 _COLOURS = {"better": "green", "worse": "red"}
 
@@ -28,7 +29,9 @@ def terminal(comparison: Comparison, width: int | None = None) -> str:
         for column in columns:
             text = column < split or titles[column] == "verdict"
             least = min(widths[column], console.width // 2)
-            table.add_column(titles[column], justify="left" if text else "right", overflow="fold", min_width=least)
+            table.add_column(
+                escape(titles[column]), justify="left" if text else "right", overflow="fold", min_width=least
+            )
         for row, shown in zip(comparison.rows, rows, strict=True):
             table.add_row(*(escape(shown[column]) for column in columns), style=_COLOURS.get(row.verdict))
         console.print(table)
@@ -102,7 +105,7 @@ def json_text(comparison: Comparison) -> str:
         "metric": asdict(comparison.metric), "baseline": comparison.baseline, "differ": asdict(comparison.differ),
         "groups": groups, "warnings": list(comparison.warnings), "left_out": dict(comparison.left_out),
     }  # fmt: skip
-    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+    return json.dumps(strict(content), indent=2, allow_nan=False) + "\n"
 
 
 FORMATS: dict[str, Callable[[Comparison], str]] = {

@@ -9,7 +9,7 @@ def mixed(runs: Sequence[Run]) -> list[str]:
     """A sentence for each way in which the runs do not come from one state of code, data and machine."""
     summaries = [run.summary for run in runs]
     found = []
-    commits = _distinct(s.git.get("commit") for s in summaries)
+    commits = _distinct(str(s.git["commit"]) for s in summaries if s.git.get("commit") is not None)
     if len(commits) > 1:
         found.append(f"the runs come from {len(commits)} commits: {', '.join(commit[:10] for commit in commits)}.")
     dirty = sum(bool(s.git.get("dirty")) for s in summaries)
@@ -30,7 +30,8 @@ def machine(run: Run) -> str | None:
     found = run.summary.hardware
     if not found:
         return None
-    device = ", ".join(found.get("cuda") or []) or found.get("cpu")
+    cards = found.get("cuda")
+    device = ", ".join(map(str, cards)) if isinstance(cards, list) and cards else found.get("cpu")
     return f"{device}, {found.get('cores')} cores, {found.get('torch_threads')} threads"
 
 

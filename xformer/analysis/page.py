@@ -1,10 +1,15 @@
 """A comparison as one HTML page that needs nothing else: no network, no script of anyone's."""
 
+from collections.abc import Mapping
 from html import escape
+from typing import TYPE_CHECKING
 
 from xformer.analysis.comparison import Comparison, Row
-from xformer.analysis.figures import figures, svg
+from xformer.analysis.figures import svg
 from xformer.analysis.table import cells, findings, headers, notes, records, three_digits, warned
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _CAPTIONS = {
     "curves": "Learning curves: the monitored metric on the validation part. Mean over seeds, 95 % interval shaded.",
@@ -62,11 +67,10 @@ for (const button of document.querySelectorAll("thead button")) button.addEventL
 """
 
 
-def page(comparison: Comparison, title: str) -> str:
-    """The whole page: findings, table, warnings, figures, what differs and what is held equal."""
+def page(comparison: Comparison, title: str, drawn: Mapping[str, "Figure"]) -> str:
+    """The whole page: findings, table, warnings, the figures of `figures`, what differs and what is held equal."""
     said = findings(comparison) or [f"{row.name}: {row.mean:.4f} {comparison.metric.name}" for row in comparison.rows]
     warnings = warned(comparison)
-    drawn = {name: svg(figure, name) for name, figure in figures(comparison).items()}
     parts = [
         f"<h1>{escape(title)}</h1>",
         _list(said),
@@ -74,7 +78,9 @@ def page(comparison: Comparison, title: str) -> str:
         _scrolled("Comparison", _table(comparison)),
         '<div class="notes">' + _list(notes(comparison)) + "</div>",
         f'<section class="warnings" aria-label="Warnings">{_list(warnings)}</section>' if warnings else "",
-        '<div class="figures">' + "".join(_figure(name, picture) for name, picture in drawn.items()) + "</div>",
+        '<div class="figures">'
+        + "".join(_figure(name, svg(figure, name)) for name, figure in drawn.items())
+        + "</div>",
         "" if "curves" in drawn else f'<p class="notes">{escape(_NO_CURVES)}</p>',
         "<h2>What differs</h2>",
         '<div class="scroll" role="region" aria-label="Settings" tabindex="0">'

@@ -7,7 +7,7 @@ from pathlib import Path
 from xformer import console
 from xformer.analysis.committed import RUNS, SHARED, row_name, write_table
 from xformer.analysis.comparison import compare
-from xformer.analysis.figures import write
+from xformer.analysis.figures import figures, write
 from xformer.analysis.formats import markdown
 from xformer.analysis.load import Run
 from xformer.analysis.study import Study
@@ -34,17 +34,21 @@ def record(study: Study, runs: Sequence[Run], folder: Path | None = None) -> lis
     folder = folder or study.folder
     comparison = compare(runs, study.metric, study.baseline)
     readme = folder / "README.md"
-    text = readme.read_text(encoding="utf-8") if readme.exists() else _frame(study)
+    try:
+        text = readme.read_text(encoding="utf-8") if readme.exists() else _frame(study)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{readme} cannot be read ({error}): correct it, or move it away.") from error
     if not _BLOCK.search(text):
         raise DataError(f"{readme} has no place for the findings: write the lines {_BEGIN} and {_END} into it.")
+    pictures = figures(comparison)
     write_table(folder, runs)
     for sentence in repeated:
         console.note(sentence)
-    drawn = write(comparison, folder)
-    pictures = "\n".join(f"![{path.stem}]({path.name})" for path in drawn if path.suffix == ".svg")
+    drawn = write(pictures, folder)
+    shown = "\n".join(f"![{path.stem}]({path.name})" for path in drawn if path.suffix == ".svg")
     said = "\n".join(f"- {sentence}" for sentence in findings(comparison))
     table = "\n".join(line for line in markdown(comparison).splitlines() if line not in said.splitlines())
-    block = f"{_BEGIN}\n{said}\n\n{table}\n\n{pictures}\n{_END}"
+    block = f"{_BEGIN}\n{said}\n\n{table}\n\n{shown}\n{_END}"
     readme.write_text(_BLOCK.sub(lambda _: block, text), encoding="utf-8")
     return [folder / RUNS, folder / SHARED, readme, *drawn]
 

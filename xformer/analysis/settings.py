@@ -35,7 +35,7 @@ def of_config(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str
     }
     flat = _flat({**config, **own})
     if flat.get("match.was") is not None:
-        flat |= {str(flat["match.by"]): flat["match.was"], "match.was": None}
+        flat |= {str(flat.get("match.by")): flat["match.was"], "match.was": None}
     return relevant({**choices, **flat})
 
 
@@ -56,7 +56,7 @@ def started_from(settings: Mapping[str, Value], inherited: Mapping[str, Any] | N
     """
     if settings.get("init_from") is None:
         return dict(settings)
-    return {**settings, "init_from": (inherited or {}).get("source") or "another run"}
+    return {**settings, "init_from": _plain((inherited or {}).get("source") or "another run")}
 
 
 def short(settings: Mapping[str, Value]) -> str:
@@ -113,7 +113,7 @@ def _flat(node: Mapping[str, Any], path: str = "") -> dict[str, Value]:
 def _read(text: str) -> Value:
     try:
         return _plain(yaml.safe_load(text))
-    except yaml.YAMLError:  # `*.txt` would be an alias
+    except (yaml.YAMLError, ValueError):  # `*.txt` would be an alias, 2020-13-01 a date
         return text
 
 

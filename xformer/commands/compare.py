@@ -56,10 +56,11 @@ def compared(arguments: argparse.Namespace) -> "Comparison":
     """
     from xformer.analysis.comparison import compare
     from xformer.analysis.study import select
-    from xformer.analysis.wandb_runs import load_wandb
 
     runs, study = select(arguments.runs) if arguments.runs or not arguments.wandb else ([], None)
     if arguments.wandb:
+        from xformer.analysis.wandb_runs import load_wandb  # which loads torch and lightning
+
         runs += load_wandb(arguments.wandb)
     metric = arguments.metric or (study.metric if study else None)
     return compare(runs, metric, arguments.baseline or (study.baseline if study else None))

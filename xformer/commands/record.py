@@ -9,7 +9,6 @@ def main() -> None:
     from xformer.analysis.load import load_runs
     from xformer.analysis.record import record
     from xformer.analysis.study import Study
-    from xformer.logging.wandb_artifact import log_study
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("study")
@@ -22,6 +21,8 @@ def main() -> None:
     for path in files:
         print(path)
     if arguments.wandb:
+        from xformer.logging.wandb_artifact import log_study  # which loads torch and lightning
+
         entity, _, project = arguments.wandb.rpartition("/")
         where = {"project": project, "entity": entity or None, "directory": directory}
         print(f"{log_study(study.name, files, question=study.question, **where)}: artifact study-{study.name}")

@@ -18,10 +18,11 @@ def main() -> None:
     parser.add_argument("--title", default="Comparison")
     arguments = parser.parse_args()
     comparison = compared(arguments)
-    save(page(comparison, arguments.title), arguments.output)
+    drawn = figures.figures(comparison)
+    save(page(comparison, arguments.title, drawn), arguments.output)
     print(arguments.output)
     try:
-        for path in figures.write(comparison, arguments.figures) if arguments.figures else []:
+        for path in figures.write(drawn, arguments.figures) if arguments.figures else []:
             print(path)
     except OSError as error:
         raise ConfigError(f"--figures {arguments.figures} cannot be written: {error.strerror}.") from error

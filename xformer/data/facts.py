@@ -1,7 +1,10 @@
 """What a task has to know of its data, and a run directory keeps of them."""
 
+import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +57,18 @@ class Facts:
     image: ImageFacts | None = None
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Facts":
-        """The facts that `as_dict` told."""
-        image = values.get("image")
-        return cls(**{**values, "image": None if image is None else ImageFacts(**image)})
+    def from_dict(cls, values: Any) -> "Facts":
+        """The facts that `as_dict` told.
+
+        Raises:
+            ValueError: a value is missing or not of its type; in one line.
+        """
+        try:
+            facts: Facts = TypeAdapter(cls).validate_json(json.dumps(values), strict=True)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        return facts
 
     def as_dict(self) -> dict[str, Any]:
         """The facts as JSON can hold them."""

@@ -11,35 +11,13 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from xformer.errors import DataError
+from xformer.record.metrics_table import FILE, Observation, read_metrics
 from xformer.record.storage import naming, replacing
-
-FILE = "metrics.csv"
-
-
-class Observation(NamedTuple):
-    """One row of the table.
-
-    Attributes:
-        step: Optimiser steps done before the step that logged, as Lightning counts them: 0 is the first.
-        epoch: Epochs completed before.
-        tokens: Real tokens trained on, as last logged under `tokens`; None before that.
-        seconds: Seconds of training, over all resumptions.
-        metric: The name as logged.
-        value: The value; may be NaN or infinite.
-    """
-
-    step: int
-    epoch: int
-    tokens: int | None
-    seconds: float
-    metric: str
-    value: float
 
 
 class MetricsCSV(Logger):
@@ -117,44 +95,6 @@ class MetricsCSV(Logger):
                 os.fsync(stream.fileno())
 
 
-def read_metrics(path: Path) -> list[Observation]:
-    """Read a table, each observation once: what was logged again for the same step replaces the earlier row.
-
-    A last line cut off by a crash is left out.
-
-    Args:
-        path: The table, or the run directory that holds it.
-
-    Raises:
-        DataError: There is no such table, or it is not one.
-    """
-    path = path / FILE if path.is_dir() else path
-    rows: dict[tuple[int, str], Observation] = {}
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise DataError(f"There is no table of metrics at {path}.") from None
-    lines = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
-    if not lines or tuple(lines[0]) != Observation._fields:
-        raise DataError(f"{path} is not a table of metrics: its first line must be {','.join(Observation._fields)}.")
-    for number, line in enumerate(lines[1:], start=2):
-        try:
-            row = _observation(*line)
-        except (TypeError, ValueError) as error:
-            raise DataError(f"{path}, line {number} is not an observation: {error}.") from error
-        rows.pop((row.step, row.metric), None)
-        rows[row.step, row.metric] = row
-    return list(rows.values())
-
-
-def series(rows: list[Observation]) -> dict[str, list[tuple[int, float]]]:
-    """The rows by metric, as (step, value) in the order logged."""
-    curves: dict[str, list[tuple[int, float]]] = {}
-    for row in rows:
-        curves.setdefault(row.metric, []).append((row.step, row.value))
-    return curves
-
-
 def _text(rows: list[Observation], *, header: bool) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream)
@@ -163,7 +103,3 @@ def _text(rows: list[Observation], *, header: bool) -> str:
     for row in rows:
         writer.writerow([row.step, row.epoch, row.tokens, f"{row.seconds:.3f}", row.metric, row.value])
     return stream.getvalue()
-
-
-def _observation(step: str, epoch: str, tokens: str, seconds: str, metric: str, value: str) -> Observation:
-    return Observation(int(step), int(epoch), int(tokens) if tokens else None, float(seconds), metric, float(value))

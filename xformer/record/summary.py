@@ -1,11 +1,14 @@
 """The summary of a run: one strict JSON file, written whole or not at all."""
 
+import functools
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from xformer.errors import DataError
 from xformer.record.redact import redact
@@ -13,6 +16,7 @@ from xformer.record.storage import write_whole
 
 FILE = "summary.json"
 NOT_ENDED = "It was killed, or is still running."
+_SHOWN, _LONGEST_INTEGER = 40, 19
 
 
 @dataclass
@@ -83,13 +87,31 @@ class Summary:
     matched: dict[str, Any] | None = None
 
 
-def of_json(content: Mapping[str, Any]) -> Summary:
-    """A summary from the mapping that its file holds; keys this version does not know are left out."""
-    known = {name.name for name in fields(Summary)}
-    values = {key: value for key, value in content.items() if key in known}
-    if values.get("monitor") is not None:
-        values["monitor"] = Monitor(**values["monitor"])
-    return Summary(**values)
+def of_json(content: Any) -> Summary:
+    """A summary from the mapping that its file holds; keys this version does not know are left out.
+
+    Raises:
+        ValueError: a value is not of its type, or one is missing; in one line.
+    """
+    try:
+        summary: Summary = _typed().validate_json(json.dumps(strict(content)), strict=True)
+        return summary
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "it"
+        said = f"{first['msg'][0].lower()}{first['msg'][1:]}"
+        raise ValueError(f"{place} is {str(first['input'])[:_SHOWN]!r}: {' '.join(said.split())}") from error
+
+
+@functools.cache
+def _typed() -> Any:
+    """The types of a summary's values, as its attributes declare them."""
+    return TypeAdapter(Summary)
+
+
+def integer(digits: str) -> int | float:
+    """A number without a point; as a float where it is none that a counter could reach."""
+    return int(digits) if len(digits) < _LONGEST_INTEGER else float(digits)
 
 
 def write_summary(directory: Path, summary: Summary) -> Path:
@@ -133,10 +155,10 @@ def read_summary(directory: Path) -> Summary:
     """
     path = directory / FILE
     try:
-        summary = of_json(json.loads(path.read_text(encoding="utf-8")))
+        summary = of_json(json.loads(path.read_text(encoding="utf-8"), parse_int=integer))
     except FileNotFoundError:
         raise DataError(f"{directory} has no {FILE}: it is not a run directory, or the run was killed.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is not a run's summary: {error}.") from error
     if summary.status == "running":
         summary.error = NOT_ENDED
