@@ -18,10 +18,10 @@ from omegaconf import OmegaConf
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from xformer import rerun
 from xformer.analysis.load import read_run
-from xformer.job import CONFIG_FILE
 from xformer.checkpoints import FOLDER
 from xformer.continuation import expand
 from xformer.errors import ConfigError, DataError, IncompatibleError, RunError, XformerError
+from xformer.job import CONFIG_FILE
 from xformer.record.lock import FILE as LOCK
 from xformer.record.redact import resolved
 from xformer.record.summary import FILE
