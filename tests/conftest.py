@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from xformer.core import devices
 from xformer.job import Job, choices
 
 torch.set_num_threads(1)  # the models are so small that threads only wait for one another
+# A shell ignores Ctrl-C for what it starts in the background, and all that is started from there would.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SMALL = [
     "debug=fast",

@@ -12,11 +12,12 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from tests.conftest import SMALL, SMALL_LISTOPS
+from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from xformer import cli
 from xformer.configuration import groups
 from xformer.record.metrics_table import read_metrics, series
 from xformer.record.summary import read_summary
+from xformer.run import run
 
 ROOT = Path(__file__).parents[1]
 FAST = [*SMALL, *SMALL_LISTOPS]
@@ -41,9 +42,9 @@ def train(tmp_path: Path, cache: Path):
 def in_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, cache: Path):
     """The same without a process of its own, for what stops before training: (exit code, standard error)."""
 
-    def call(*overrides: str) -> tuple[int, str]:
-        where = f"hydra.run.dir={tmp_path / 'run'}"
-        monkeypatch.setattr(sys, "argv", ["train.py", *overrides, where, f"cache={cache}"])
+    def call(*overrides: str, directory: Path = tmp_path / "run") -> tuple[int, str]:
+        where = f"hydra.run.dir={directory}"
+        monkeypatch.setattr(sys, "argv", ["train.py", where, f"cache={cache}", *overrides])
         monkeypatch.setenv("COLUMNS", "80")
         for name in ("HYDRA_FULL_ERROR", "XFORMER_WRAPPED"):  # set by the command for its own children
             monkeypatch.setenv(name, "")
@@ -71,6 +72,22 @@ def in_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
         (["threads=0"], ["threads=0 must be at least 1, or auto"]),
         (["size.d_model=130"], ["size.d_model=130 is not divisible by size.heads=4", "128 or 132"]),
         (["task=language_modeling", "data.files=/no/such/file.txt"], ["data.files=/no/such/file.txt"]),
+        (["max_steps=10"], ["max_steps is not a key", "did you mean trainer.max_steps?"]),
+        (["model.attention=full"], ["model.attention is not a key", "did you mean attention"]),
+        (["attention=full,linformer"], ["names several values", "-m attention=full,linformer"]),
+        (["attention=[full,local]"], ["attention takes one option and not several", "-m attention="]),
+        (["data=null"], ["data=null is not an option", "listops"]),
+        (["~optimizer"], ["optimizer has no option", "optimizer=adamw"]),
+        (["size.d_model=${nope}"], ["size.d_model cannot be resolved", "nope"]),
+        (["cache=${nope}"], ["cache", "nope"]),
+        (["cache=null"], ["cache=null has the wrong type"]),
+        (["optimizer.lr=nan"], ["optimizer.lr=nan must be a finite number"]),
+        (["monitor.name=val/nothing"], ["monitor.name=val/nothing", "val/loss"]),
+        (["trainer.accelerator=quantum"], ["trainer.accelerator=quantum", "cpu"]),
+        (["trainer.devices=999", "trainer.accelerator=cpu"], ["trainer.devices=999", "cores"]),
+        (["trainer.barebones=true"], ["trainer.barebones=true", "trainer.barebones=false"]),
+        (["data.files=" + "n" * 300, "task=language_modeling"], ["cannot be used: the name is too long"]),
+        (["init_from=" + "n" * 300], ["cannot be used: the name is too long"]),
         (["experiment=shakespear"], ["experiment=shakespear is not an option", "did you mean shakespeare?"]),
     ],
     ids=lambda value: " ".join(value) if "=" in value[0] else "",
@@ -82,6 +99,34 @@ def test_a_mistake_is_one_sentence_and_a_bad_exit_code(in_process, overrides: li
     assert shown.startswith("error: ")
     for word in words:
         assert word in shown
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("file", "it is a file"),
+        ("file/below", "a part of the path is a file"),
+        ("n" * 300, "the name is too long"),
+    ],
+)
+def test_a_run_directory_that_cannot_be_is_refused_in_a_sentence(
+    in_process, place: str, words: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("somebody's")
+    code, shown = in_process(*FAST, directory=tmp_path / place)
+    assert code == 1
+    assert len(shown.strip().splitlines()) == 1
+    assert words in shown
+    assert (tmp_path / "file").read_text() == "somebody's"
+
+
+def test_without_checkpoints_a_run_is_measured_all_the_same(compose_job: ComposeJob, tmp_path: Path) -> None:
+    run(compose_job(*FAST, "trainer.enable_checkpointing=false", directory=tmp_path))
+    summary = read_summary(tmp_path)
+    assert summary.status == "finished"
+    assert summary.monitor is not None
+    assert summary.monitor.best is not None
+    assert not (tmp_path / "checkpoints").exists()
 
 
 @pytest.mark.slow

@@ -68,7 +68,7 @@ def _refuse_unchosen(config: DictConfig, choices: dict[str, str]) -> None:
             continue
         if not isinstance(config.get(key), DictConfig):
             raise ConfigError(f"{key} has no option; choose one, such as {typed(key)}={slot_default(key, choices)}.")
-        if "_target_" in config[key] and key not in choices:
+        if "_target_" in config[key] and key not in choices and key not in unused(config):
             raise ConfigError(
                 f"{typed(key)} takes one option and not several; a run of each is python train.py -m "
                 f"{typed(key)}={','.join(groups()[group][:2])}, for example."

@@ -51,7 +51,6 @@ def asked(directory: Path) -> Job:
     own = {
         "cache": OmegaConf.load(CONF / "train.yaml").cache,
         "threads": "auto",
-        "logger": None,
         "resume": False,
         "skip_finished": True,
     }
@@ -59,6 +58,7 @@ def asked(directory: Path) -> Job:
     merged = OmegaConf.merge(content["config"], own, OmegaConf.from_dotlist(content["overrides"]))
     config = OmegaConf.create(OmegaConf.to_container(merged, resolve=True))
     assert isinstance(config, DictConfig)
+    config.logger = {}  # which merging could not empty
     refuse_foreign(config, str(directory / ASKED))
     OmegaConf.set_struct(config, True)
     own_directory = (directory / "run").resolve()

@@ -9,6 +9,7 @@ from pathlib import Path
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
+from omegaconf import OmegaConf
 
 from xformer import build, checkpoints, compatibility, console, continuation, launch
 from xformer.callbacks.interrupt import listening
@@ -45,7 +46,7 @@ def run(job: Job) -> float | None:
     flush_denormals()
     quieten()
     epilogue = None
-    places = {"hydra.run.dir": job.directory, "cache": Path(job.config.cache), "TMPDIR": Path(tempfile.gettempdir())}
+    places = _places(job)
     # Twice: what the run writes, and then its record of that.
     with listening(), explaining(places), recording(job) as record, explaining(places):
         summary = record.summary
@@ -89,6 +90,12 @@ def run(job: Job) -> float | None:
     if summary.status == "finished" and launch.is_main_process():
         console.results(job, summary, epilogue)
     return summary.monitor.best if summary.monitor else None
+
+
+def _places(job: Job) -> dict[str, Path]:
+    """What decides where a run writes, and where that is; the configuration is not checked yet."""
+    cache = OmegaConf.select(job.config, "cache", throw_on_resolution_failure=False)
+    return {"hydra.run.dir": job.directory, "cache": Path(str(cache)), "TMPDIR": Path(tempfile.gettempdir())}
 
 
 def _plan(job: Job) -> build.Plan:

@@ -8,7 +8,7 @@ bits. What relates two values is the constructor's own business.
 import inspect
 import math
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union
 
@@ -74,7 +74,7 @@ def _problem(value: Any, hint: Any) -> str | None:
         if None in problems.values():
             return None
         of_its_kind = [problem for branch, problem in problems.items() if problem and _is(value, branch)]
-        return f"{of_its_kind[0]}{', or null' * (NoneType in arguments)}" if of_its_kind else _wrong(value, hint)
+        return "".join([of_its_kind[0], *_named(arguments)]) if of_its_kind else _wrong(value, hint)
     if not _is(value, hint):
         return _wrong(value, hint)
     if isinstance(value, float) and not math.isfinite(value):
@@ -82,6 +82,13 @@ def _problem(value: Any, hint: Any) -> str | None:
     if isinstance(value, int) and abs(value) > _LARGEST:
         return f"must be at most {_LARGEST}" if value > 0 else f"must be at least -{_LARGEST}"
     return _problem_inside(value, origin, arguments, hint)
+
+
+def _named(branches: Iterable[Any]) -> Iterator[str]:
+    """What is valid by its name, beside a range: `, or auto`."""
+    for branch in branches:
+        names = typing.get_args(branch) if typing.get_origin(branch) is Literal else ["null"] * (branch is NoneType)
+        yield from (f", or {name}" for name in names)
 
 
 def _problem_inside(value: Any, origin: Any, arguments: tuple[Any, ...], hint: Any) -> str | None:

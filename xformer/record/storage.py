@@ -24,6 +24,7 @@ _REASONS = {
     errno.ENOTDIR: "a part of the path is a file",
     errno.EEXIST: "it is a file",
 }
+_OF_PATHS = {errno.ENAMETOOLONG, errno.ENOTDIR}  # which reading meets as well
 _OF_RUST = re.compile(r"\(os error (\d+)\)")  # how tokenizers and safetensors say it
 _OF_NUMPY = re.compile(r"\d+ requested and \d+ written")
 _BYTES_OF_A_FULL_DISK = 2**20
@@ -107,7 +108,8 @@ def explained(error: BaseException, places: Mapping[str, Path]) -> str | None:
     remedy = "free some space, or " if number in _FULL else ""
     option = " or ".join(deciding) or "place"
     kept = "What was saved before is intact."
-    return f"{where} cannot be written: {_REASONS[number]}; {remedy}give another {option}. {kept}"
+    done = "used" if number in _OF_PATHS else "written"
+    return f"{where} cannot be {done}: {_REASONS[number]}; {remedy}give another {option}. {kept}"
 
 
 def _number(error: BaseException) -> int | None:

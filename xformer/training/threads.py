@@ -16,8 +16,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from xformer.errors import ConfigError
-
 AUTO = "auto"
 _WIDTH_PER_THREAD = 64  # narrower matrices cost more to share out than to compute
 _PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}  # the second is what Intel's and LLVM's OpenMP read
@@ -46,14 +44,9 @@ def number(config: DictConfig, *, at_once: int = 1, earlier: Path | None = None)
             share of the cores, or than OMP_NUM_THREADS says.
         at_once: how many runs share the machine, as the jobs of a sweep may.
         earlier: the configuration that the run began with, where it is resumed; `auto` then means that number.
-
-    Raises:
-        ConfigError: the number is not positive.
     """
     asked = config.get("threads", AUTO)
     if asked != AUTO:
-        if asked < 1:
-            raise ConfigError(f"threads={asked} must be at least 1, or auto.")
         return int(asked)
     if earlier is not None and (began := _of_file(earlier)) is not None:
         return began
