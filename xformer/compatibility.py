@@ -64,11 +64,11 @@ def check(config: DictConfig, choices: dict[str, str]) -> None:
 def _refuse_unchosen(config: DictConfig, choices: dict[str, str]) -> None:
     """Every group that has an option by default keeps one; of callbacks and loggers there may be several."""
     for key, (group, default) in defaults().items():
-        if default is None:
+        if default is None or (key in slots() and key in unused(config)):
             continue
         if not isinstance(config.get(key), DictConfig):
             raise ConfigError(f"{key} has no option; choose one, such as {typed(key)}={slot_default(key, choices)}.")
-        if "_target_" in config[key] and key not in choices and key not in unused(config):
+        if "_target_" in config[key] and key not in choices:
             raise ConfigError(
                 f"{typed(key)} takes one option and not several; a run of each is python train.py -m "
                 f"{typed(key)}={','.join(groups()[group][:2])}, for example."

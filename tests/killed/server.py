@@ -27,6 +27,7 @@ from xformer import build
 from xformer.configuration import CONF
 from xformer.job import Job, choices
 from xformer.run import run
+from xformer.tasks.base import Task
 
 SMALL = [
     "logger=csv", "trainer.accelerator=cpu", "callbacks.progress=null", "skip_finished=true",
@@ -75,8 +76,8 @@ def train(kind: str, directory: Path, cache: Path, strike: Moment | None, counts
     passages = Passages(strike)
     built = build.build_trainer
 
-    def watched(made: Job) -> Any:
-        trainer = built(made)
+    def watched(made: Job, task: Task) -> Any:
+        trainer = built(made, task)
         trainer.callbacks.insert(len(trainer.callbacks) * (strike is not None and strike.index % 2), passages)
         passages.watch_writing()
         return trainer
