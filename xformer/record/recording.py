@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from omegaconf import OmegaConf
 
 from xformer import checkpoints, console
 from xformer.errors import IncompatibleError, Interrupted, XformerError
@@ -35,7 +36,9 @@ class Record:
     """
 
     def __init__(self, job: Job) -> None:
-        self.summary = Summary("failed", choices=job.choices, overrides=job.overrides, seed=job.config.get("seed"))
+        seed = OmegaConf.select(job.config, "seed", throw_on_resolution_failure=False)  # which nobody has checked yet
+        seed = seed if type(seed) is int else None
+        self.summary = Summary("failed", choices=job.choices, overrides=job.overrides, seed=seed)
         self.summary.started_in = str(Path.cwd())
         self._directory = job.directory
         self._lock = RunLock(job.directory)
