@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
-TREES = ["xformer", "conf", "experiments", "tests/contracts"]
-FILES = ["train.py", "pyproject.toml", "tests/conftest.py", "tests/test_configuration.py"]
+TREES = ["xformer", "conf", "experiments", "tests"]
+FILES = ["train.py", "pyproject.toml"]
 ROW = "ATTENTION_ROWS: dict[str, dict[str, Any]] = {\n"
 CHECKS = {"ruff check", "ruff format --check", "codespell", "mypy"}
 
@@ -58,7 +58,6 @@ def call(project: Path, command: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 def test_the_steps_are_enough_for_the_contracts(project: Path) -> None:
     contracts, _ = step(4)[1].splitlines()
