@@ -13,9 +13,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 
-from xformer.configuration import CONF
+from xformer.config.validate import CONF
 from xformer.core import devices
-from xformer.job import Job, choices
+from xformer.runs.job import Job, choices
 
 torch.set_num_threads(1)  # the models are so small that threads only wait for one another
 # A shell ignores Ctrl-C for what it starts in the background, and all that is started from there would.

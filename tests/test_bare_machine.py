@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import SMALL, SMALL_LISTOPS
-from xformer.record.summary import read_summary
+from xformer.runs.summary import read_summary
 
 ROOT = Path(__file__).parents[1]
 ABSENT = ("wandb", "sacrebleu", "hypothesis", "tensorboard", "submitit", "optuna", "hydra_plugins", "joblib_launcher")

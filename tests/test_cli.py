@@ -14,10 +14,10 @@ from omegaconf import OmegaConf
 
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from xformer import cli
-from xformer.configuration import groups
-from xformer.record.metrics_table import read_metrics, series
-from xformer.record.summary import read_summary
-from xformer.run import run
+from xformer.config.validate import groups
+from xformer.runs.metrics_table import read_metrics, series
+from xformer.runs.summary import read_summary
+from xformer.training.run import run
 
 ROOT = Path(__file__).parents[1]
 FAST = [*SMALL, *SMALL_LISTOPS]

@@ -19,12 +19,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from tests.conftest import SMALL
-from xformer.compatibility import classes
-from xformer.configuration import CONF, explain, groups
+from xformer.config.compatibility import classes
+from xformer.config.validate import CONF, explain, groups
 from xformer.errors import XformerError
-from xformer.job import Job, choices
-from xformer.record.summary import read_summary
-from xformer.run import _plan, run
+from xformer.runs.job import Job, choices
+from xformer.runs.summary import read_summary
+from xformer.training.run import _plan, run
 
 WHOLE = {"experiment", "debug"}  # whose files are no part of a configuration but several
 SAMPLES: list[Any] = [

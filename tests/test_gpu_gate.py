@@ -15,12 +15,12 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from tests.conftest import ComposeJob
-from xformer import compatibility
 from xformer.benchmark.settings import settings
-from xformer.build import Plan
-from xformer.configuration import groups, validate
+from xformer.config import compatibility
+from xformer.config.validate import groups, validate
 from xformer.core import devices
 from xformer.errors import IncompatibleError
+from xformer.training.build import Plan
 
 ROOT = Path(__file__).parents[1]
 

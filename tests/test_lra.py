@@ -9,12 +9,12 @@ import pytest
 from omegaconf import OmegaConf
 
 from tests.conftest import SMALL, ComposeJob
-from xformer import compatibility
-from xformer.analysis.study import EXPERIMENTS, studies
-from xformer.build import Plan
-from xformer.configuration import validate
-from xformer.record.summary import read_summary
-from xformer.run import run
+from xformer.config import compatibility
+from xformer.config.validate import validate
+from xformer.runs.summary import read_summary
+from xformer.studies.study import EXPERIMENTS, studies
+from xformer.training.build import Plan
+from xformer.training.run import run
 
 # Steps, warmup and batch of Nystromformer's code; sequence length of the arena.
 SETTINGS = {

@@ -6,10 +6,10 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from tests.conftest import ComposeJob
-from xformer import compatibility
-from xformer.analysis.study import EXPERIMENTS, studies
-from xformer.build import Plan
-from xformer.configuration import CONF, validate
+from xformer.config import compatibility
+from xformer.config.validate import CONF, validate
+from xformer.studies.study import EXPERIMENTS, studies
+from xformer.training.build import Plan
 
 PAPER = sorted(file.stem for file in (EXPERIMENTS / "paper").glob("*.yaml"))
 

@@ -18,14 +18,15 @@ from hydra.core.override_parser.types import Glob, IntervalSweep
 from packaging.requirements import Requirement
 
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
-from xformer import cli, compatibility
+from xformer import cli
 from xformer.benchmark.settings import READ, settings
-from xformer.build import Plan
-from xformer.configuration import groups, validate
-from xformer.continuation import expand
+from xformer.config import compatibility
+from xformer.config.validate import groups, validate
 from xformer.errors import IncompatibleError
-from xformer.record.summary import Monitor, Summary, read_summary
-from xformer.run import run
+from xformer.runs.summary import Monitor, Summary, read_summary
+from xformer.training.build import Plan
+from xformer.training.resume import expand
+from xformer.training.run import run
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()

@@ -16,18 +16,18 @@ import torch
 from omegaconf import OmegaConf
 
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
-from xformer import rerun
-from xformer.analysis.load import read_run
-from xformer.checkpoints import FOLDER
-from xformer.continuation import expand
+from xformer.config.redact import resolved
 from xformer.errors import ConfigError, DataError, IncompatibleError, RunError, XformerError
-from xformer.job import CONFIG_FILE
-from xformer.record.lock import FILE as LOCK
-from xformer.record.redact import resolved
-from xformer.record.summary import FILE
-from xformer.run import run
-from xformer.runs import open_run
-from xformer.training.sweep import Announce
+from xformer.runs.checkpoints import FOLDER
+from xformer.runs.finished import open_run
+from xformer.runs.job import CONFIG_FILE
+from xformer.runs.load import read_run
+from xformer.runs.lock import FILE as LOCK
+from xformer.runs.summary import FILE
+from xformer.runs.sweep import Announce
+from xformer.training import rerun
+from xformer.training.resume import expand
+from xformer.training.run import run
 
 ROOT = Path(__file__).parents[1]
 LISTOPS = [*SMALL, *SMALL_LISTOPS]

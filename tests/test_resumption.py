@@ -16,17 +16,17 @@ import pytest
 
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from tests.test_refusals import tree
-from xformer import continuation
-from xformer.analysis.load import read_run
-from xformer.build import write_config
-from xformer.compatibility import unused
-from xformer.continuation import MAY_CHANGE, MAY_GROW, expand
+from xformer.config.compatibility import unused
+from xformer.config.redact import resolved
 from xformer.errors import ConfigError, RunError
-from xformer.job import Job
-from xformer.record.metrics_table import read_metrics
-from xformer.record.redact import resolved
-from xformer.record.summary import Summary, write_summary
-from xformer.run import run
+from xformer.runs.job import Job
+from xformer.runs.load import read_run
+from xformer.runs.metrics_table import read_metrics
+from xformer.runs.summary import Summary, write_summary
+from xformer.training import resume as continuation
+from xformer.training.build import write_config
+from xformer.training.resume import MAY_CHANGE, MAY_GROW, expand
+from xformer.training.run import run
 
 ROOT = Path(__file__).parents[1]
 FAST = [*SMALL, *SMALL_LISTOPS]

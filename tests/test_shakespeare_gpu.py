@@ -5,11 +5,11 @@ import math
 import pytest
 
 from tests.conftest import SMALL, ComposeJob
-from xformer.build import Plan
 from xformer.data.facts import Facts
-from xformer.record.cost import parameters
-from xformer.record.summary import read_summary
-from xformer.run import run
+from xformer.runs.summary import read_summary
+from xformer.training.build import Plan
+from xformer.training.cost import parameters
+from xformer.training.run import run
 
 LR, LAST_LR, WARMUP, STEPS = 1e-3, 1e-4, 100, 5000
 

@@ -11,8 +11,8 @@ import pytest
 
 from tests.analysis.service import of_file, offline_file, records
 from tests.conftest import SMALL, SMALL_LISTOPS
-from xformer.analysis.load import read_run
-from xformer.analysis.wandb_runs import _run
+from xformer.runs.load import read_run
+from xformer.studies.wandb_runs import _run
 
 ROOT = Path(__file__).parents[1]
 FAST = [*SMALL, *SMALL_LISTOPS, "experiment=listops_attentions", "hydra.mode=RUN", "logger=wandb", "seed=1"]

@@ -13,11 +13,11 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_com
 
 from tests.analysis.service import of_file, offline_file
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
-from xformer import compatibility
-from xformer.analysis.load import read_run
-from xformer.analysis.wandb_runs import _run
-from xformer.build import Plan
-from xformer.configuration import validate
+from xformer.config import compatibility
+from xformer.config.validate import validate
+from xformer.runs.load import read_run
+from xformer.studies.wandb_runs import _run
+from xformer.training.build import Plan
 
 ROOT = Path(__file__).parents[1]
 SWEEP = yaml.safe_load((ROOT / "launch" / "wandb_sweep.yaml").read_text())

@@ -13,11 +13,11 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from xformer import commands
-from xformer.configuration import CONF, explain, is_of_hydra, nearest, unchosen
+from xformer.config.redact import redact_streams
+from xformer.config.validate import CONF, explain, is_of_hydra, nearest, unchosen
+from xformer.core.threads import wait_passively
 from xformer.errors import XformerError
-from xformer.record.redact import redact_streams
-from xformer.training import sweep
-from xformer.training.threads import wait_passively
+from xformer.runs import sweep
 
 wait_passively()  # before anything loads torch, which reads it then
 
@@ -27,8 +27,8 @@ _TRACEBACK, _WRAPPED = "HYDRA_FULL_ERROR", "XFORMER_WRAPPED"
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def train_as_configured(config: DictConfig) -> float | None:
     """What Hydra calls with each composed configuration; returns the monitored metric, for a sweeper that searches."""
-    from xformer.job import Job
-    from xformer.run import run
+    from xformer.runs.job import Job
+    from xformer.training.run import run
 
     redact_streams()  # here too, for a launcher's own processes
     job = Job.from_hydra(config)
@@ -50,7 +50,7 @@ def train() -> None:
 def train_as_typed() -> None:
     """What the command line asks for; a sweep ends, however it ends, with one table over its cells."""
     if any(word.startswith("resume=") for word in sys.argv):
-        from xformer.continuation import expand
+        from xformer.training.resume import expand
 
         sys.argv[1:] = expand(sys.argv[1:])
     try:
@@ -58,14 +58,14 @@ def train_as_typed() -> None:
     finally:
         over = sweep.conclude()
         if over is not None and (files := over.summaries()):
-            from xformer import console
+            from xformer.training import console
 
             console.cells(over, files)
 
 
 def rerun() -> None:
     """Train what a directory's `asked.json` says, for `xformer reproduce --wandb`."""
-    from xformer.rerun import main as run_again
+    from xformer.training.rerun import main as run_again
 
     _friendly(run_again)
 
@@ -107,7 +107,7 @@ def _friendly(command: Callable[[], object]) -> None:
         _tell(unchosen(sys.argv[1:]) or f"{' '.join(sys.argv[1:])} cannot be composed: {explain(error).rstrip('.')}.")
         sys.exit(1)
     except OSError as error:  # outside of a run: of Hydra's own files, a summary, what a command writes
-        from xformer.record.storage import explained
+        from xformer.runs.storage import explained
 
         if (sentence := explained(error, {"place (hydra.run.dir, hydra.sweep.dir, --output)": Path("/")})) is None:
             raise
@@ -116,6 +116,6 @@ def _friendly(command: Callable[[], object]) -> None:
 
 
 def _tell(sentence: str) -> None:
-    from xformer import console  # which loads torch
+    from xformer.training import console
 
     console.error(sentence)

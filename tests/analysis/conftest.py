@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from xformer.logging.metrics_csv import MetricsCSV
-from xformer.record.summary import Monitor, Summary, write_summary
+from xformer.loggers.metrics_csv import MetricsCSV
+from xformer.runs.summary import Monitor, Summary, write_summary
 
 MakeRun = Callable[..., Path]
 CURVE = (1, 2, 3)

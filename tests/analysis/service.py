@@ -11,8 +11,8 @@ import wandb
 import yaml
 from wandb.apis import public
 
-from xformer.logging.wandb import RECORD, tags
-from xformer.record.metrics_table import read_metrics
+from xformer.loggers.wandb import RECORD, tags
+from xformer.runs.metrics_table import read_metrics
 
 
 class Remote(public.Run):

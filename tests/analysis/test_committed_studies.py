@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from tests.analysis.conftest import MakeRun
-from xformer.analysis.committed import RUNS, read_table
-from xformer.analysis.comparison import Row, compare
-from xformer.analysis.grouping import group_runs
-from xformer.analysis.load import Run, load_runs
-from xformer.analysis.study import Study, studies
+from xformer.runs.load import Run, load_runs
+from xformer.studies.committed import RUNS, read_table
+from xformer.studies.comparison import Row, compare
+from xformer.studies.grouping import group_runs
+from xformer.studies.study import Study, studies
 
 COMMITTED = [name for name in studies() if (Study.of(name).folder / RUNS).exists()]
 AGAIN = "other_seeds"

@@ -7,14 +7,14 @@ import pytest
 
 from tests.analysis.conftest import MakeRun
 from tests.damage import damaged, sentence_of
-from xformer.analysis import record as recording
-from xformer.analysis.committed import read_table, write_table
-from xformer.analysis.comparison import Comparison, compare
-from xformer.analysis.figures import figures
-from xformer.analysis.formats import FORMATS
-from xformer.analysis.load import load_runs
-from xformer.analysis.page import page
-from xformer.analysis.study import Study
+from xformer.runs.load import load_runs
+from xformer.studies import record as recording
+from xformer.studies.committed import read_table, write_table
+from xformer.studies.comparison import Comparison, compare
+from xformer.studies.figures import figures
+from xformer.studies.formats import FORMATS
+from xformer.studies.page import page
+from xformer.studies.study import Study
 
 MANY = [100, pytest.param(1000, marks=pytest.mark.slow)]
 SOME = [15, pytest.param(100, marks=pytest.mark.slow)]

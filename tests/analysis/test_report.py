@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from tests.analysis.conftest import MakeRun
-from xformer.analysis.committed import read_table, write_table
-from xformer.analysis.comparison import Comparison, compare
-from xformer.analysis.figures import figures, pareto, write
-from xformer.analysis.formats import csv_text
-from xformer.analysis.load import load_runs
-from xformer.analysis.page import page
+from xformer.runs.load import load_runs
+from xformer.studies.committed import read_table, write_table
+from xformer.studies.comparison import Comparison, compare
+from xformer.studies.figures import figures, pareto, write
+from xformer.studies.formats import csv_text
+from xformer.studies.page import page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 

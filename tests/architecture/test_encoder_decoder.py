@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from tests.architecture.tiny import LENGTH, VOCABULARY, encoder_decoder, real, tokens
 from tests.contracts.variants import ATTENTIONS, attention_class
-from xformer.attention.capability import Capability
+from xformer.core.capability import Capability
 from xformer.errors import DataError
 
 DECODERS = [a for a in ATTENTIONS if Capability.CAUSAL | Capability.INCREMENTAL in attention_class(a).provides]

@@ -11,17 +11,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.architecture import tiny
 from tests.conftest import ComposeJob
-from xformer import compatibility
 from xformer.architecture.decoder import Decoder
 from xformer.attention.block_sparse_slots import Slots
 from xformer.benchmark.whole import Place, TrainingStep, build, composed
-from xformer.build import Plan
-from xformer.configuration import CONF, groups
+from xformer.config import compatibility
+from xformer.config.validate import CONF, groups
 from xformer.core import devices
 from xformer.data.batch import LanguageModelingBatch
 from xformer.data.facts import Facts, ImageFacts
 from xformer.errors import IncompatibleError
-from xformer.job import choices
+from xformer.runs.job import choices
+from xformer.training.build import Plan
 
 CAUSAL = ("full", "local", "sparse", "bigbird", "performer", "additive", "multiplicative")
 BOTH_WAYS = (*CAUSAL, "linformer")

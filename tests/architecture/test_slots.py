@@ -3,8 +3,8 @@
 import pytest
 
 from tests.conftest import ComposeJob
-from xformer.compatibility import check, classes
-from xformer.configuration import CONF, slots, validate
+from xformer.config.compatibility import check, classes
+from xformer.config.validate import CONF, slots, validate
 from xformer.errors import ConfigError, IncompatibleError
 
 PAIR = "architecture=encoder_decoder"

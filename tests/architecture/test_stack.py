@@ -15,9 +15,9 @@ from tests.contracts.variants import ATTENTIONS, attention_class, position_class
 from xformer.architecture.decoder import Decoder
 from xformer.architecture.encoder import Encoder
 from xformer.architecture.stack import Stack
-from xformer.attention.capability import Capability
 from xformer.attention.linformer import Linformer
-from xformer.configuration import groups
+from xformer.config.validate import groups
+from xformer.core.capability import Capability
 from xformer.errors import DataError
 
 DECODING = [

@@ -10,7 +10,7 @@ from xformer.architecture.encoder_decoder import EncoderDecoder
 from xformer.architecture.size import Size
 from xformer.architecture.stack import Stack
 from xformer.architecture.tower import Tower
-from xformer.layers.embedding import Embedding
+from xformer.core.embedding import Embedding
 from xformer.layers.initialise import initialise
 from xformer.layers.multi_head import MultiHeadAttention
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from xformer.attention.base import Attention, AttentionContext
 from xformer.attention.bigbird import BigBird
 from xformer.attention.local import Local
-from xformer.attention.mask import Mask
 from xformer.attention.sparse import Sparse
-from xformer.position.bias import RelativeBias, TableBias
+from xformer.core.bias import RelativeBias, TableBias
+from xformer.core.mask import Mask
 
 HEADS, HEAD_DIM, MAX_LENGTH = 3, 4, 40
 

@@ -12,9 +12,9 @@ from torch.utils._pytree import tree_leaves
 from xformer.attention import additive
 from xformer.attention.additive import Additive
 from xformer.attention.base import AttentionContext
-from xformer.attention.mask import Mask
+from xformer.core.bias import RelativeBias
+from xformer.core.mask import Mask
 from xformer.position.alibi import LinearBias
-from xformer.position.bias import RelativeBias
 
 HEADS, DIM, HIDDEN = 2, 4, 5
 

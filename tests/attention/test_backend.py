@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.contracts.variants import ATTENTIONS, HEAD_DIM, HEADS, attention_class, build_attention, build_position
 from xformer.attention import backend
 from xformer.attention.backend import aligned, chosen, fused
-from xformer.attention.capability import Capability
-from xformer.attention.mask import Mask
+from xformer.core.capability import Capability
+from xformer.core.mask import Mask
 
 META = torch.device("meta")
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]

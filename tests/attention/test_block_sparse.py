@@ -21,8 +21,8 @@ from tests.attention.block_sparse_oracle import (
 )
 from xformer.attention import block_sparse, block_sparse_kernel, near_and_far, near_and_far_scores
 from xformer.attention.base import AttentionContext
-from xformer.attention.capability import Capability
-from xformer.attention.mask import Mask
+from xformer.core.capability import Capability
+from xformer.core.mask import Mask
 from xformer.errors import IncompatibleError
 
 all_variants = pytest.mark.parametrize("variant", VARIANTS.values(), ids=list(VARIANTS))

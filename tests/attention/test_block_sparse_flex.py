@@ -14,7 +14,7 @@ from tests.attention.block_sparse_oracle import VARIANTS, Content, Table, dense,
 from xformer.attention import block_sparse_flex
 from xformer.attention.bigbird import BigBird
 from xformer.attention.block_sparse_flex import BLOCK, applies, block_mask, whole_length
-from xformer.attention.mask import Mask
+from xformer.core.mask import Mask
 from xformer.position.alibi import LinearBias
 
 all_variants = pytest.mark.parametrize("variant", VARIANTS.values(), ids=list(VARIANTS))

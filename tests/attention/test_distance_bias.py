@@ -9,8 +9,8 @@ from torch.testing import assert_close
 
 from xformer.attention import distance_bias
 from xformer.attention.distance_bias import mix_by_distance
-from xformer.attention.mask import Mask
-from xformer.position.bias import TableBias
+from xformer.core.bias import TableBias
+from xformer.core.mask import Mask
 
 BATCH, HEADS, HEAD_DIM, LONGEST = 3, 2, 4, 40
 

@@ -6,11 +6,11 @@ from torch.testing import assert_close
 
 from xformer.attention.base import AttentionContext
 from xformer.attention.full import Full
-from xformer.attention.mask import Mask
+from xformer.core.bias import dense_scores
+from xformer.core.mask import Mask
 from xformer.layers.multi_head import MultiHeadAttention
 from xformer.position.alibi import ALiBi
 from xformer.position.base import Position, PositionContext
-from xformer.position.bias import dense_scores
 from xformer.position.relative import Relative
 from xformer.position.rotary import Rotary
 from xformer.position.t5 import T5

@@ -13,7 +13,7 @@ from xformer.attention import block_sparse_flex
 from xformer.attention.base import AttentionContext
 from xformer.attention.block_sparse_flex import SHORTEST, applies_to_all
 from xformer.attention.full import Full
-from xformer.attention.mask import Mask
+from xformer.core.mask import Mask
 from xformer.layers.initialise import initialise
 from xformer.position.alibi import ALiBi
 from xformer.position.base import PositionContext

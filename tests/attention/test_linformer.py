@@ -11,9 +11,9 @@ from torch.utils._pytree import tree_leaves
 
 from xformer.attention.base import AttentionContext
 from xformer.attention.linformer import Linformer
-from xformer.attention.mask import Mask
+from xformer.core.bias import TableBias
+from xformer.core.mask import Mask
 from xformer.position.alibi import LinearBias
-from xformer.position.bias import TableBias
 
 HEADS, DIM, LONGEST, RANK = 2, 4, 23, 5
 PROJECTIONS: list[Any] = ["learned", "convolution", "mean"]

@@ -8,7 +8,7 @@ from tests.attention.block_sparse_oracle import Table, own_mask, qkv
 from xformer.attention.base import AttentionContext
 from xformer.attention.full import Full
 from xformer.attention.local import Local
-from xformer.attention.mask import Mask
+from xformer.core.mask import Mask
 
 
 def build(window: int, causal: bool, max_length: int = 64) -> Local:

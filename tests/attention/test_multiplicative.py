@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from xformer.attention.base import AttentionContext
-from xformer.attention.mask import Mask
 from xformer.attention.multiplicative import Multiplicative
+from xformer.core.bias import RelativeBias
+from xformer.core.mask import Mask
 from xformer.position.alibi import LinearBias
-from xformer.position.bias import RelativeBias
 
 HEADS, DIM = 2, 4
 FORMS: list[Any] = ["dot", "general", "scaled"]

@@ -15,10 +15,10 @@ from torch.utils._pytree import tree_leaves
 from xformer.attention import performer_bidirectional, performer_causal, performer_sweep
 from xformer.attention.base import AttentionContext
 from xformer.attention.features import RELU_FLOOR, RandomFeatures, orthogonal
-from xformer.attention.mask import Mask
 from xformer.attention.performer import Performer
+from xformer.core.bias import TableBias
+from xformer.core.mask import Mask
 from xformer.position.alibi import LinearBias
-from xformer.position.bias import TableBias
 
 HEADS, DIM = 2, 8
 CHUNK, FEATURES = 16, 24

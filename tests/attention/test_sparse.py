@@ -11,10 +11,10 @@ from tests.attention.block_sparse_oracle import own_mask, qkv
 from xformer.attention import near_and_far, near_and_far_scores, sparse
 from xformer.attention.base import AttentionContext
 from xformer.attention.full import Full
-from xformer.attention.mask import Mask
 from xformer.attention.sparse import Sparse
+from xformer.core.bias import TableBias
+from xformer.core.mask import Mask
 from xformer.errors import ConfigError
-from xformer.position.bias import TableBias
 
 
 def build(causal: bool = False, max_length: int = 64, heads: int = 3, **keywords: Any) -> Sparse:

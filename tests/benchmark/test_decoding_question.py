@@ -10,7 +10,7 @@ from xformer.benchmark.settings import settings
 from xformer.benchmark.timing import AGAIN
 from xformer.benchmark.whole import Place, build, composed
 from xformer.benchmark.whole_peers import Decoder
-from xformer.configuration import make
+from xformer.config.validate import make
 from xformer.errors import ConfigError
 
 MODEL = ["task=language_modeling", "data.block=16", "size=tiny", "architecture.dropout=0.0"]

@@ -8,7 +8,7 @@ from tests.conftest import SMALL, SMALL_LISTOPS
 from xformer.benchmark.questions import threads
 from xformer.benchmark.settings import settings
 from xformer.errors import RunError
-from xformer.record.summary import Summary
+from xformer.runs.summary import Summary
 
 
 def test_each_way_has_its_turns_quiet_and_beside_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from tests.callbacks.tiny import trainer
 from xformer.callbacks.curriculum import Curriculum
 from xformer.callbacks.resume import ExactResume
 from xformer.data.batch import Seq2SeqBatch
-from xformer.data.transduction import Transduction
+from xformer.data.datasets.transduction import Transduction
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The '.*_dataloader' does not have many workers",

@@ -19,9 +19,9 @@ from tests.callbacks.tiny import Batch, Tiny, loaders, trainer
 from tests.conftest import SMALL, SMALL_LISTOPS
 from xformer.callbacks.interrupt import SaveOnInterrupt, listening, requeue
 from xformer.callbacks.resume import ExactResume
-from xformer.checkpoints import read
 from xformer.errors import Interrupted, RunError
-from xformer.record.summary import read_summary
+from xformer.runs.checkpoints import read
+from xformer.runs.summary import read_summary
 
 ROOT = Path(__file__).parents[2]
 OPTIONS: dict[str, Any] = {

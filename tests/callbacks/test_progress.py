@@ -12,7 +12,7 @@ from rich.text import Text
 from tests.callbacks.tiny import Tiny, loaders, trainer
 from xformer.callbacks.progress import Bar, ProgressLines, line, progress, texts
 from xformer.callbacks.throughput import Throughput
-from xformer.logging.metrics_csv import MetricsCSV
+from xformer.loggers.metrics_csv import MetricsCSV
 
 pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 

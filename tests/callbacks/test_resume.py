@@ -10,11 +10,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from tests.callbacks.tiny import Batch, Tiny, collate, loaders, trainer
 from xformer.callbacks.resume import ExactResume
-from xformer.data.loader import Loader
-from xformer.data.sampler import Permutation, TrainingBatches
+from xformer.data.sampling.loader import Loader
+from xformer.data.sampling.sampler import Permutation, TrainingBatches
 from xformer.errors import RunError
-from xformer.logging.metrics_csv import MetricsCSV
-from xformer.record.metrics_table import read_metrics
+from xformer.loggers.metrics_csv import MetricsCSV
+from xformer.runs.metrics_table import read_metrics
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The '.*_dataloader' does not have many workers",

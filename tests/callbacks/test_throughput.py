@@ -15,8 +15,8 @@ from xformer.callbacks.throughput import Throughput, count_tokens
 from xformer.core import devices
 from xformer.data.batch import ClassificationBatch
 from xformer.errors import RunError
-from xformer.logging.metrics_csv import MetricsCSV
-from xformer.record.metrics_table import read_metrics
+from xformer.loggers.metrics_csv import MetricsCSV
+from xformer.runs.metrics_table import read_metrics
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The '.*_dataloader' does not have many workers", "ignore:Be aware that when using"

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
-from xformer.data.loader import outlive_signals
+from xformer.data.sampling.loader import outlive_signals
 
 
 class Batch(NamedTuple):

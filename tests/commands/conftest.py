@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import SMALL, ComposeJob
 from xformer import cli
-from xformer.run import run
+from xformer.training.run import run
 
 PIECES = ["tokenizer=bpe", "tokenizer.vocabulary_size=300"]
 RUNS = {

@@ -9,10 +9,10 @@ from omegaconf import OmegaConf
 
 from tests.commands.conftest import Command, Trained
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
-from xformer.analysis.reading import labels, read
-from xformer.job import CONFIG_FILE
-from xformer.run import run
-from xformer.runs import open_run
+from xformer.inspection.reading import labels, read
+from xformer.runs.finished import open_run
+from xformer.runs.job import CONFIG_FILE
+from xformer.training.run import run
 
 Draw = Callable[..., dict[str, np.ndarray]]
 Refusal = Callable[..., str]

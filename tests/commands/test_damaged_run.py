@@ -7,8 +7,8 @@ import pytest
 
 from tests.commands.conftest import Trained
 from tests.damage import damaged, sentence_of
-from xformer.evaluation import evaluate
-from xformer.runs import open_run
+from xformer.runs.finished import open_run
+from xformer.training.evaluate import evaluate
 
 READ = ("summary.json", "config.yaml", "data.json", "tokenizer.json", "metrics.csv")
 

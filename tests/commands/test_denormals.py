@@ -8,8 +8,8 @@ from torch import Tensor
 
 from tests.commands.conftest import Command
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
-from xformer.denormals import flush_denormals
-from xformer.run import run
+from xformer.core.denormals import flush_denormals
+from xformer.training.run import run
 
 SMALLEST = torch.finfo(torch.float32).tiny
 

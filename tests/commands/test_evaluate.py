@@ -9,11 +9,11 @@ from torch.nn.functional import cross_entropy
 
 from tests.commands.conftest import Command, Trained
 from tests.conftest import SMALL, ComposeJob
-from xformer.data.bpe import BPE
 from xformer.data.cache import hash_of
-from xformer.record.summary import read_summary
-from xformer.run import run
-from xformer.runs import open_run
+from xformer.runs.finished import open_run
+from xformer.runs.summary import read_summary
+from xformer.tokenizers.bpe import BPE
+from xformer.training.run import run
 
 
 def files_of(directory: Path) -> dict[str, str]:
@@ -81,7 +81,7 @@ def test_other_text_at_another_length_with_the_run_s_own_tokenizer(
         ("prose", ["--data", "blok=64"], ["data.blok is not a parameter", "did you mean block?"]),
         ("prose", ["--data", "block=long"], ["data.block=long has the wrong type"]),
         ("prose", ["--data", "block"], ["--data block is no key=value"]),
-        ("prose", ["--data", "_target_=xformer.data.digits.Digits"], ["would be other data altogether"]),
+        ("prose", ["--data", "_target_=xformer.data.datasets.digits.Digits"], ["would be other data altogether"]),
         ("prose", ["--data", "files=/no/such/file.txt"], ["data.files=/no/such/file.txt"]),
         (
             "prose",

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from tests.commands.conftest import Command, Trained
-from xformer.attention.capability import Capability
 from xformer.attention.full import Full
-from xformer.data.character import Character
-from xformer.decoding.generation import Settings, Writer
+from xformer.core.capability import Capability
 from xformer.errors import ConfigError
-from xformer.runs import open_run
+from xformer.runs.finished import open_run
+from xformer.runs.writer import Settings, Writer
+from xformer.tokenizers.character import Character
 
 
 def test_a_prompt_is_gone_on_from_with_the_most_likely_tokens(trained: Trained, xformer: Command) -> None:

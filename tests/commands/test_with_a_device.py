@@ -14,11 +14,11 @@ from lightning.pytorch import Trainer
 from tests.commands.conftest import Command, Trained
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from tests.core.fake_cuda import H200, FakeCuda
-from xformer import console
 from xformer.core import devices
-from xformer.data.loader import Loader
-from xformer.record.summary import Summary, read_summary
-from xformer.run import run
+from xformer.data.sampling.loader import Loader
+from xformer.runs.summary import Summary, read_summary
+from xformer.training import console
+from xformer.training.run import run
 
 # The loader pins memory where there is a device, and torch sees that there is none.
 pytestmark = pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true")

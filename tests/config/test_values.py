@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
+from xformer.config.validate import CONF, _parameters, target
 from xformer.config.values import check, described
-from xformer.configuration import CONF, _parameters, target
 from xformer.errors import ConfigError
 
 

@@ -20,10 +20,10 @@ from tests.contracts.variants import (
     self_mask,
 )
 from xformer.attention.base import AttentionContext
-from xformer.attention.capability import Capability
-from xformer.attention.mask import Mask
+from xformer.core.bias import RelativeBias, TableBias
+from xformer.core.capability import Capability
+from xformer.core.mask import Mask
 from xformer.errors import IncompatibleError
-from xformer.position.bias import RelativeBias, TableBias
 
 LENGTHS = [1, 2, 3, 4, 5, 13, MAX_LENGTH]
 CAPABILITIES = [c for c in Capability if c is not Capability.NONE]

@@ -1,7 +1,7 @@
 """Every attention with every position scheme in every single stack: what the declarations allow works exactly.
 
 What they forbid is refused by the model itself here; that the configuration is refused too, before anything is built,
-is in tests/test_compatibility.py.
+is in tests/config/test_compatibility.py.
 """
 
 import copy
@@ -28,9 +28,9 @@ from xformer.architecture.decoder import Decoder
 from xformer.architecture.encoder import Encoder
 from xformer.architecture.size import Size
 from xformer.architecture.stack import Stack
-from xformer.attention.capability import Capability
+from xformer.core.capability import Capability
+from xformer.core.embedding import Embedding
 from xformer.errors import DataError, IncompatibleError
-from xformer.layers.embedding import Embedding
 from xformer.layers.initialise import initialise
 
 Combination = tuple[str, str, type[Stack]]

@@ -16,14 +16,14 @@ from torch.testing import assert_close
 from tests.contracts.variants import HEAD_DIM, HEADS, build_position, position_class, qkv
 from xformer.attention.base import Attention, AttentionContext
 from xformer.attention.bigbird import BigBird
-from xformer.attention.capability import Capability
 from xformer.attention.full import Full
 from xformer.attention.linformer import Linformer
 from xformer.attention.local import Local
-from xformer.attention.mask import Mask
 from xformer.attention.multiplicative import Multiplicative
 from xformer.attention.performer import Performer
 from xformer.attention.sparse import Sparse
+from xformer.core.capability import Capability
+from xformer.core.mask import Mask
 
 LENGTH = 37
 LENGTHS = [LENGTH, 20, 1]

@@ -19,8 +19,8 @@ from tests.contracts.variants import (
 )
 from xformer.attention import block_sparse, near_and_far_scores
 from xformer.attention.base import AttentionContext
-from xformer.attention.capability import Capability
 from xformer.benchmark.live_bytes import LiveBytes
+from xformer.core.capability import Capability
 from xformer.layers.initialise import initialise
 from xformer.position.base import PositionContext
 

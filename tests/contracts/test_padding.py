@@ -22,8 +22,8 @@ from tests.contracts.variants import (
     qkv,
 )
 from xformer.architecture.stack import Stack
-from xformer.attention.capability import Capability
-from xformer.attention.mask import Mask
+from xformer.core.capability import Capability
+from xformer.core.mask import Mask
 
 LENGTH, LENGTHS = 13, torch.tensor([[13], [7], [1], [0]])
 NOTHING, ANYTHING = torch.zeros(4), torch.tensor([math.nan, math.inf, -math.inf, 7.0])

@@ -20,8 +20,8 @@ from tests.contracts.variants import ATTENTIONS, POSITIONS, attention_class, att
 from xformer.attention.backend import chosen
 from xformer.attention.base import Attention, AttentionContext
 from xformer.attention.block_sparse_attention import BlockSparseAttention
-from xformer.attention.capability import Capability
-from xformer.attention.mask import Mask
+from xformer.core.capability import Capability
+from xformer.core.mask import Mask
 from xformer.layers.initialise import initialise
 from xformer.position.base import Position, PositionContext
 

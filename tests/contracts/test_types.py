@@ -18,8 +18,8 @@ from torch.utils._pytree import tree_leaves
 from tests.contracts.test_combinations import ALLOWED, Combination, create, sampled, tokens
 from tests.contracts.variants import attention_class
 from xformer.architecture.stack import Stack
-from xformer.attention.capability import Capability
-from xformer.configuration import CONF, groups
+from xformer.config.validate import CONF, groups
+from xformer.core.capability import Capability
 from xformer.data.facts import Facts
 from xformer.position.alibi import ALiBi
 from xformer.position.base import PositionContext

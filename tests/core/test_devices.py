@@ -16,8 +16,8 @@ from xformer.benchmark.live_bytes import extra_bytes
 from xformer.benchmark.timing import interleaved
 from xformer.callbacks.resume import random_state, set_random_state
 from xformer.core import devices
-from xformer.record.memory import PeakMemory
-from xformer.record.provenance import hardware
+from xformer.runs.provenance import hardware
+from xformer.training.memory import PeakMemory
 
 ROOT = Path(__file__).parents[2]
 ALONE = ROOT / "xformer/core/devices.py"

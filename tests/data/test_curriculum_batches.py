@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xformer.data.buckets import TokenBatches
-from xformer.data.curriculum import CurriculumBatches, Pace
-from xformer.data.sampler import Fresh, Permutation, TrainingBatches
+from xformer.data.sampling.buckets import TokenBatches
+from xformer.data.sampling.curriculum import CurriculumBatches, Pace
+from xformer.data.sampling.sampler import Fresh, Permutation, TrainingBatches
 from xformer.errors import ConfigError
 
 SIZE = 60

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xformer.data.file import File
-from xformer.data.trained import Trained
 from xformer.errors import DataError
+from xformer.tokenizers.file import File
+from xformer.tokenizers.trained import Trained
 
 LATIN = "abcdefghijklmnopqrstuvwxyz ."
 STRANGE = "äж€😀\u200b"
@@ -38,7 +38,7 @@ def test_what_comes_back_and_what_is_unread_are_the_text(latin: Path, text: str)
 
 
 def test_a_tokenizer_of_bytes_leaves_nothing_unread(tmp_path: Path) -> None:
-    from xformer.data.bpe import BPE
+    from xformer.tokenizers.bpe import BPE
 
     own = BPE(vocabulary_size=300)
     own.train(["the cat sat " * 50])

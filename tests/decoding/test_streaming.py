@@ -2,8 +2,8 @@
 
 import pytest
 
-from xformer.data.byte import Byte
-from xformer.decoding.text import unfold
+from xformer.generation.text import unfold
+from xformer.tokenizers.byte import Byte
 
 
 @pytest.mark.parametrize("text", ["", "plain", "Käse für 5 €", "日本 🙂🙂!", "🙂"])

@@ -12,10 +12,10 @@ from tests.contracts.variants import ATTENTIONS, attention_class
 from xformer.architecture.decoder import Decoder
 from xformer.architecture.encoder_decoder import EncoderDecoder
 from xformer.architecture.stack import Stack
-from xformer.attention.capability import Capability
-from xformer.decoding.continuing import Continuing
-from xformer.decoding.prefixes import Prefixes, pad_left, pad_right
-from xformer.decoding.transducing import Transducing
+from xformer.core.capability import Capability
+from xformer.generation.continuing import Continuing
+from xformer.generation.prefixes import Prefixes, pad_left, pad_right
+from xformer.generation.transducing import Transducing
 
 VOCABULARY, LENGTH = tiny.VOCABULARY, tiny.LENGTH
 END, BEGIN = 0, 1

@@ -23,11 +23,11 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf, open_dict
 
 from tests.killed.strike import Moment, Passages, moment, scontrol
-from xformer import build
-from xformer.configuration import CONF
-from xformer.job import Job, choices
-from xformer.run import run
+from xformer.config.validate import CONF
+from xformer.runs.job import Job, choices
 from xformer.tasks.base import Task
+from xformer.training import build
+from xformer.training.run import run
 
 SMALL = [
     "logger=csv", "trainer.accelerator=cpu", "callbacks.progress=null", "skip_finished=true",

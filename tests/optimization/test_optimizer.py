@@ -15,9 +15,9 @@ from xformer.architecture.encoder import Encoder
 from xformer.architecture.size import Size
 from xformer.architecture.stack import Stack
 from xformer.attention.full import Full
-from xformer.configuration import CONF, target
+from xformer.config.validate import CONF, target
+from xformer.core.embedding import Embedding
 from xformer.data.facts import ImageFacts
-from xformer.layers.embedding import Embedding
 from xformer.layers.feed_forward import Activation
 from xformer.layers.norm import NormLayer
 from xformer.layers.patches import PatchEmbedding

@@ -17,13 +17,13 @@ from tests.parity.test_llama_bloom import LLAMA, like_llama
 from tests.parity.test_t5_model import T5_CONFIG, like_t5
 from tests.parity.weights import SIZE, build, randomise
 from xformer.architecture.decoder import Decoder
-from xformer.decoding.beam import beam_search
-from xformer.decoding.choice import most_likely
-from xformer.decoding.continuing import Continuing
-from xformer.decoding.filters import RepetitionPenalty
-from xformer.decoding.prefixes import Prefixes, pad_left, pad_right
-from xformer.decoding.transducing import Transducing
-from xformer.decoding.writing import write
+from xformer.generation.beam import beam_search
+from xformer.generation.choice import most_likely
+from xformer.generation.continuing import Continuing
+from xformer.generation.logits_processors import RepetitionPenalty
+from xformer.generation.prefixes import Prefixes, pad_left, pad_right
+from xformer.generation.transducing import Transducing
+from xformer.generation.writing import write
 
 END, NEW, PROMPTS = 1, 12, 6
 Start = Callable[[], Prefixes]

@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from xformer.attention.base import AttentionContext
 from xformer.attention.full import Full
-from xformer.attention.mask import Mask
+from xformer.core.mask import Mask
 from xformer.layers.initialise import initialise
 from xformer.layers.multi_head import MultiHeadAttention
 from xformer.position.alibi import ALiBi

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from xformer.attention.base import AttentionContext
 from xformer.attention.full import Full
-from xformer.attention.mask import Mask
+from xformer.core.mask import Mask
 from xformer.layers.multi_head import MultiHeadAttention
 from xformer.position.base import PositionContext
 from xformer.position.transformer_xl import TransformerXL

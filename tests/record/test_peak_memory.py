@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from xformer.record.memory import PeakMemory
+from xformer.training.memory import PeakMemory
 
 MEGABYTE = 2**20
 
@@ -24,7 +24,7 @@ def test_peak_memory_rises_with_use_and_forgets_on_reset() -> None:
 def test_peak_memory_without_proc_is_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     from pathlib import Path
 
-    from xformer.record import memory
+    from xformer.training import memory
 
     monkeypatch.setattr(memory, "_STATUS", Path("/nowhere/status"))
     monkeypatch.setattr(memory, "_CLEAR", Path("/nowhere/clear_refs"))

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-from xformer.configuration import CONF, cell
-from xformer.record.redact import MASK, Redacted, RedactingFormatter, is_secret, redact, redact_file, resolved
-from xformer.record.summary import Summary, stored
+from xformer.config.redact import MASK, Redacted, RedactingFormatter, is_secret, redact, redact_file, resolved
+from xformer.config.validate import CONF, cell
+from xformer.runs.summary import Summary, stored
 
 SECRET_KEYS = [
     "api_key", "logger.wandb.api_key", "password", "db.password", "HF_TOKEN", "hub_token", "token", "client_secret",

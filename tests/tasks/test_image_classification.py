@@ -9,16 +9,16 @@ from torch.nn.functional import conv2d, cross_entropy, log_softmax, one_hot
 from torch.testing import assert_close
 
 from tests.conftest import SMALL, ComposeJob
-from xformer.build import Plan
-from xformer.configuration import groups, validate
+from xformer.config.validate import groups, validate
 from xformer.data.batch import ImageBatch
 from xformer.data.facts import ImageFacts
 from xformer.errors import ConfigError
 from xformer.layers.patches import PatchEmbedding
-from xformer.record.summary import read_summary
-from xformer.run import run
+from xformer.runs.summary import read_summary
 from xformer.tasks.augmentation import Mixup, RandAugment
 from xformer.tasks.image_classification import ImageClassification
+from xformer.training.build import Plan
+from xformer.training.run import run
 
 TINY = [*SMALL, "task=image_classification"]
 AUGMENTED = [*TINY, "task.rand_augment.operations=2", "task.mixup.alpha=0.5"]

@@ -12,16 +12,16 @@ from torch.nn.functional import log_softmax
 from torch.testing import assert_close
 
 from tests.conftest import SMALL, ComposeJob
-from xformer.build import Plan
 from xformer.data.base import DataModule
 from xformer.data.batch import IGNORED
-from xformer.data.bpe import BPE
 from xformer.errors import IncompatibleError
-from xformer.record.metrics_table import read_metrics
-from xformer.record.summary import read_summary
-from xformer.run import run
+from xformer.runs.metrics_table import read_metrics
+from xformer.runs.summary import read_summary
 from xformer.tasks.language_modeling import LanguageModeling
 from xformer.tasks.metrics import BitsPerByte, Perplexity
+from xformer.tokenizers.bpe import BPE
+from xformer.training.build import Plan
+from xformer.training.run import run
 
 PROSE = "".join(f"Line {number}: the quick brown fox jümps over the lazy dog.\n" for number in range(40))
 QUIET = pytest.mark.filterwarnings(

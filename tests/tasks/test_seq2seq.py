@@ -9,15 +9,15 @@ from torch.nn.functional import log_softmax
 from torch.testing import assert_close
 
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
-from xformer.build import Plan
-from xformer.compatibility import check
-from xformer.configuration import groups
+from xformer.config.compatibility import check
+from xformer.config.validate import groups
 from xformer.data.batch import IGNORED, Seq2SeqBatch
-from xformer.decoding.greedy import greedy
-from xformer.record.summary import read_summary
-from xformer.run import run
+from xformer.generation.greedy import greedy
+from xformer.runs.summary import read_summary
 from xformer.tasks.metrics import SequenceAccuracy, TokenAccuracy
 from xformer.tasks.seq2seq import Seq2Seq
+from xformer.training.build import Plan
+from xformer.training.run import run
 
 SMALL_PAIRS = ["data.train_size=100", "data.val_size=40", "data.test_size=40", "data.symbols=5"]
 TINY = [*SMALL, "task=seq2seq", *SMALL_PAIRS]

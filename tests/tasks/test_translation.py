@@ -11,11 +11,11 @@ from lightning.pytorch import Trainer
 from torch.testing import assert_close
 
 from tests.conftest import SMALL, ComposeJob
-from xformer.build import Plan
-from xformer.decoding.greedy import greedy
-from xformer.record.summary import read_summary
-from xformer.run import run
+from xformer.generation.greedy import greedy
+from xformer.runs.summary import read_summary
 from xformer.tasks.seq2seq import Seq2Seq
+from xformer.training.build import Plan
+from xformer.training.run import run
 
 GERMAN = ["null", "eins", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun"]
 ENGLISH = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]

@@ -15,10 +15,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 from torch._dynamo.utils import counters
 
-from xformer.configuration import CONF
-from xformer.job import Job, choices
-from xformer.run import run
+from xformer.config.validate import CONF
+from xformer.runs.job import Job, choices
 from xformer.tasks.base import Task
+from xformer.training.run import run
 
 training = False
 """Whether a training step is under way."""

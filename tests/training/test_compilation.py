@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from tests.conftest import ComposeJob
-from xformer.build import Plan
-from xformer.configuration import groups, validate
+from xformer.config.validate import groups, validate
 from xformer.data.batch import IGNORED, ClassificationBatch, LanguageModelingBatch, Seq2SeqBatch
 from xformer.errors import ConfigError
-from xformer.run import run
-from xformer.runs import open_run
+from xformer.runs.finished import open_run
 from xformer.tasks.base import Outcome, Task
 from xformer.training import compilation
+from xformer.training.build import Plan
 from xformer.training.compilation import LENGTHS, Recorded, fill
+from xformer.training.run import run
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["debug=fast", "size=tiny", "logger=csv", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false"]

@@ -7,8 +7,8 @@ import pytest
 from torch.testing import assert_close
 
 from tests.conftest import ComposeJob
-from xformer.run import run
-from xformer.runs import open_run
+from xformer.runs.finished import open_run
+from xformer.training.run import run
 
 SETTING = [
     "debug=fast",

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from xformer.architecture.slot import Slot
 from xformer.architecture.stack import Stack
-from xformer.attention.capability import Capability
+from xformer.core.capability import Capability
 
 
 class Decoder(Stack):

@@ -24,8 +24,8 @@ from xformer.architecture.size import Size
 from xformer.architecture.slot import Slot
 from xformer.architecture.tower import Tower, refuse_longer
 from xformer.attention.base import AttentionFactory
-from xformer.attention.capability import Capability
-from xformer.attention.state import State
+from xformer.core.capability import Capability
+from xformer.core.state import State
 from xformer.layers.feed_forward import Activation
 from xformer.layers.memory import Memory
 from xformer.layers.norm import NormLayer

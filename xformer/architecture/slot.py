@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from xformer.attention.capability import Capability
+from xformer.core.capability import Capability
 
 
 @dataclass(frozen=True)

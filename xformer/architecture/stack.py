@@ -13,7 +13,7 @@ from xformer.architecture.size import Size
 from xformer.architecture.slot import Slot
 from xformer.architecture.tower import Tower
 from xformer.attention.base import AttentionFactory
-from xformer.attention.state import State
+from xformer.core.state import State
 from xformer.layers.feed_forward import Activation
 from xformer.layers.norm import NormLayer
 from xformer.layers.residual import NormPlacement

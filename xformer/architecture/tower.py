@@ -9,9 +9,9 @@ from torch.utils.checkpoint import checkpoint
 
 from xformer.architecture.design import Design
 from xformer.attention.base import Attention, AttentionContext, AttentionFactory
-from xformer.attention.capability import Capability
-from xformer.attention.mask import Mask, finite
-from xformer.attention.state import State
+from xformer.core.capability import Capability
+from xformer.core.mask import Mask, finite
+from xformer.core.state import State
 from xformer.errors import DataError
 from xformer.layers.block import Block
 from xformer.layers.memory import Memory

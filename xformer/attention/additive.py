@@ -24,11 +24,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from xformer.attention.base import AttentionContext
-from xformer.attention.capability import Capability
 from xformer.attention.dense import Dense, attend
-from xformer.attention.mask import Mask
-from xformer.attention.precision import in_float32
-from xformer.position.bias import RelativeBias
+from xformer.core.bias import RelativeBias
+from xformer.core.capability import Capability
+from xformer.core.mask import Mask
+from xformer.core.precision import in_float32
 
 HIDDEN_NUMBERS = 2**21
 """The hidden layer's size at any time; more only where one query needs more."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from xformer.attention.precision import as_they_are, autocasts, halves
+from xformer.core.precision import as_they_are, autocasts, halves
 
 log = logging.getLogger(__name__)
 

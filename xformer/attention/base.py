@@ -11,11 +11,11 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from xformer.attention.capability import Capability
-from xformer.attention.mask import Mask
-from xformer.attention.state import State
+from xformer.core.bias import RelativeBias, TableBias
+from xformer.core.capability import Capability
+from xformer.core.mask import Mask
+from xformer.core.state import State
 from xformer.errors import IncompatibleError
-from xformer.position.bias import RelativeBias, TableBias
 
 
 @dataclass(frozen=True)

@@ -40,10 +40,10 @@ from torch import Tensor
 from xformer.attention.base import AttentionContext
 from xformer.attention.block_sparse import Tokens, attend
 from xformer.attention.block_sparse_attention import BlockSparseAttention
-from xformer.attention.capability import Capability
 from xformer.attention.pattern import Pattern, Rule, blocks_of
+from xformer.core.bias import RelativeBias
+from xformer.core.capability import Capability
 from xformer.errors import ConfigError
-from xformer.position.bias import RelativeBias
 
 
 class BigBird(BlockSparseAttention):

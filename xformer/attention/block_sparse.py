@@ -20,7 +20,7 @@ from xformer.attention.block_sparse_kernel import attend_by_steps
 from xformer.attention.block_sparse_layout import Layout, lay_out
 from xformer.attention.block_sparse_layout import Tokens as Tokens
 from xformer.attention.pattern import Pattern, Window, cut
-from xformer.position.bias import RelativeBias, TableBias
+from xformer.core.bias import RelativeBias, TableBias
 
 SCORES_AT_A_TIME = 1 << 19
 """Small enough to stay near the processor, large enough for its matrix products."""

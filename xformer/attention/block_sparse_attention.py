@@ -15,12 +15,12 @@ from xformer.attention.block_sparse import Tokens, softmax
 from xformer.attention.block_sparse_bias import bias_scores, bias_values
 from xformer.attention.block_sparse_slots import Slots
 from xformer.attention.block_sparse_state import PositionState
-from xformer.attention.capability import Capability
-from xformer.attention.mask import Mask
 from xformer.attention.pattern import Rule
-from xformer.attention.precision import as_they_are, in_float32, wide
-from xformer.attention.state import State
-from xformer.position.bias import RelativeBias, TableBias
+from xformer.core.bias import RelativeBias, TableBias
+from xformer.core.capability import Capability
+from xformer.core.mask import Mask
+from xformer.core.precision import as_they_are, in_float32, wide
+from xformer.core.state import State
 
 
 class BlockSparseAttention(Attention):

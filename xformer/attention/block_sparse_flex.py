@@ -33,9 +33,9 @@ from torch.utils._triton import has_triton
 
 from xformer.attention.backend import tell
 from xformer.attention.block_sparse_layout import Tokens
-from xformer.attention.mask import Mask
 from xformer.attention.pattern import Rule
-from xformer.position.bias import RelativeBias, TableBias
+from xformer.core.bias import RelativeBias, TableBias
+from xformer.core.mask import Mask
 
 BLOCK = 128
 """Queries and keys of a block: the kernel's own size."""

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from xformer.attention.state import State
+from xformer.core.state import State
 
 
 class Read(NamedTuple):

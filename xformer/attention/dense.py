@@ -4,9 +4,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from xformer.attention.base import Attention
-from xformer.attention.mask import Mask
-from xformer.attention.state import KeyValueState, State
-from xformer.position.bias import RelativeBias, dense_scores
+from xformer.core.bias import RelativeBias, dense_scores
+from xformer.core.mask import Mask
+from xformer.core.state import KeyValueState, State
 
 
 def attend(

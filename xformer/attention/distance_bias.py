@@ -24,8 +24,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from xformer.attention.backend import fused
-from xformer.attention.mask import Mask
-from xformer.position.bias import TableBias, all_distances
+from xformer.core.bias import TableBias, all_distances
+from xformer.core.mask import Mask
 
 ROWS = 128
 """Queries of a block."""

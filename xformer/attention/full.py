@@ -19,12 +19,12 @@ from torch import Tensor
 
 from xformer.attention import block_sparse_flex
 from xformer.attention.backend import fused
-from xformer.attention.capability import Capability
 from xformer.attention.dense import Dense, attend
 from xformer.attention.distance_bias import mix_by_distance
-from xformer.attention.mask import Mask
-from xformer.attention.precision import in_float32
-from xformer.position.bias import RelativeBias, TableBias, dense_scores
+from xformer.core.bias import RelativeBias, TableBias, dense_scores
+from xformer.core.capability import Capability
+from xformer.core.mask import Mask
+from xformer.core.precision import in_float32
 
 
 class Full(Dense):

@@ -34,11 +34,11 @@ from torch import Tensor, nn
 
 from xformer.attention.backend import fused
 from xformer.attention.base import Attention, AttentionContext
-from xformer.attention.capability import Capability
 from xformer.attention.linformer_bias import projected_bias
-from xformer.attention.mask import Mask
-from xformer.attention.precision import as_they_are, wide
-from xformer.position.bias import RelativeBias, TableBias
+from xformer.core.bias import RelativeBias, TableBias
+from xformer.core.capability import Capability
+from xformer.core.mask import Mask
+from xformer.core.precision import as_they_are, wide
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from xformer.position.bias import TableBias
+from xformer.core.bias import TableBias
 
 
 def projected_bias(

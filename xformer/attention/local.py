@@ -28,9 +28,9 @@ from xformer.attention.base import AttentionContext
 from xformer.attention.block_sparse import Tokens, attend
 from xformer.attention.block_sparse_attention import BlockSparseAttention
 from xformer.attention.block_sparse_state import PositionState
-from xformer.attention.capability import Capability
 from xformer.attention.pattern import Rule, near
-from xformer.position.bias import RelativeBias
+from xformer.core.bias import RelativeBias
+from xformer.core.capability import Capability
 
 
 class Local(BlockSparseAttention):

@@ -24,11 +24,11 @@ from torch import Tensor, nn
 
 from xformer.attention.backend import fused
 from xformer.attention.base import AttentionContext
-from xformer.attention.capability import Capability
 from xformer.attention.dense import Dense, attend
-from xformer.attention.mask import Mask
-from xformer.attention.precision import as_they_are, in_float32, wide
-from xformer.position.bias import RelativeBias
+from xformer.core.bias import RelativeBias
+from xformer.core.capability import Capability
+from xformer.core.mask import Mask
+from xformer.core.precision import as_they_are, in_float32, wide
 
 
 class Multiplicative(Dense):

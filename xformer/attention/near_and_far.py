@@ -38,7 +38,7 @@ from xformer.attention.block_sparse import Tokens
 from xformer.attention.near_and_far_portion import Portion
 from xformer.attention.near_and_far_scores import Scores
 from xformer.attention.near_and_far_tiles import Keys, Memory, NearAndFar, Queries, Rows
-from xformer.position.bias import TableBias
+from xformer.core.bias import TableBias
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # its loops over groups would be unrolled, for minutes

@@ -35,16 +35,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from xformer.attention.base import Attention, AttentionContext
-from xformer.attention.capability import Capability
 from xformer.attention.features import Kernel, RandomFeatures
-from xformer.attention.mask import Mask
 from xformer.attention.performer_bidirectional import bidirectional
 from xformer.attention.performer_causal import causal
 from xformer.attention.performer_state import PerformerState, Tokens
 from xformer.attention.performer_sweep import sweep
-from xformer.attention.precision import as_they_are, wide
-from xformer.attention.state import State
-from xformer.position.bias import RelativeBias, TableBias
+from xformer.core.bias import RelativeBias, TableBias
+from xformer.core.capability import Capability
+from xformer.core.mask import Mask
+from xformer.core.precision import as_they_are, wide
+from xformer.core.state import State
 
 
 class Performer(Attention):

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from xformer.attention.performer_sums import Sums
-from xformer.attention.state import State
+from xformer.core.state import State
 
 
 class Tokens(NamedTuple):

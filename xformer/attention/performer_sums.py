@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from xformer.position.bias import TableBias
+from xformer.core.bias import TableBias
 
 NOTHING = 1e-30
 """Weights below it are lost to float32's range, and their gradients would overflow."""

@@ -13,10 +13,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from xformer.attention.mask import Mask
 from xformer.attention.performer_state import Tokens
 from xformer.attention.performer_sums import Far, Keys, Sums, add, far_field, read, scaled_keys
-from xformer.position.bias import TableBias
+from xformer.core.bias import TableBias
+from xformer.core.mask import Mask
 
 Features = Callable[[Tensor], Tensor]
 Result = TypeVar("Result")

@@ -44,7 +44,6 @@ from xformer.attention.base import AttentionContext
 from xformer.attention.block_sparse import Mixed, Tokens, attend, merge
 from xformer.attention.block_sparse_attention import BlockSparseAttention
 from xformer.attention.block_sparse_bias import on_heads
-from xformer.attention.capability import Capability
 from xformer.attention.near_and_far_tiles import Counts, NearAndFar
 from xformer.attention.pattern import (
     LARGEST_BLOCK,
@@ -57,8 +56,9 @@ from xformer.attention.pattern import (
     everything,
     near,
 )
+from xformer.core.bias import RelativeBias, TableBias
+from xformer.core.capability import Capability
 from xformer.errors import ConfigError
-from xformer.position.bias import RelativeBias, TableBias
 
 Pairs = Callable[[Tensor, Tensor], Tensor]
 """Whether queries at some positions read keys at others."""

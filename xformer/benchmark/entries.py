@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from xformer.benchmark.against import other, refuse_unequal
 from xformer.benchmark.kinds import COUNT, GOAL, TRUTH, WORD, Kind
-from xformer.configuration import CONF, groups, nearest, validate
+from xformer.config.validate import CONF, groups, nearest, validate
 from xformer.errors import ConfigError
 
 Entry = Mapping[str, Any]

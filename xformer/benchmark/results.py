@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from xformer.record.provenance import hardware, package_versions
+from xformer.runs.provenance import hardware, package_versions
 
 COMPARED = ("transformers", "x-transformers", "local-attention", "linformer", "performer-pytorch", "zeus")
 """Packages that ours is measured against or with, besides those that every run records."""

@@ -6,7 +6,7 @@ from annotated_types import Ge, Interval
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from xformer.data.base import DataModule
-from xformer.data.curriculum import Pace
+from xformer.data.sampling.curriculum import Pace
 
 
 class Curriculum(Callback):

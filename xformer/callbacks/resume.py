@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from xformer.core import devices
 from xformer.errors import RunError
-from xformer.logging.metrics_csv import MetricsCSV
+from xformer.loggers.metrics_csv import MetricsCSV
 
 
 @runtime_checkable

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from xformer.analysis.comparison import Comparison
+    from xformer.studies.comparison import Comparison
 
 
 def main() -> None:
     """Print the comparison, or write it to a file."""
-    from xformer.analysis.formats import FORMATS
+    from xformer.studies.formats import FORMATS
 
     parser = argparse.ArgumentParser(description=__doc__)
     add_selection(parser)
@@ -54,12 +54,12 @@ def compared(arguments: argparse.Namespace) -> "Comparison":
     Raises:
         XformerError: the runs cannot be read or compared.
     """
-    from xformer.analysis.comparison import compare
-    from xformer.analysis.study import select
+    from xformer.studies.comparison import compare
+    from xformer.studies.study import select
 
     runs, study = select(arguments.runs) if arguments.runs or not arguments.wandb else ([], None)
     if arguments.wandb:
-        from xformer.analysis.wandb_runs import load_wandb  # which loads torch and lightning
+        from xformer.studies.wandb_runs import load_wandb  # which loads torch and lightning
 
         runs += load_wandb(arguments.wandb)
     metric = arguments.metric or (study.metric if study else None)

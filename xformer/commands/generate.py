@@ -10,12 +10,12 @@ BATCH = 32
 def main() -> None:
     """Write for one prompt as it comes, or for each line of a file."""
     options = _options()
-    from xformer import console
     from xformer.core import devices
-    from xformer.decoding.generation import Settings, Writer
-    from xformer.denormals import flush_denormals
-    from xformer.run import quieten
-    from xformer.runs import open_run
+    from xformer.core.denormals import flush_denormals
+    from xformer.runs.finished import open_run
+    from xformer.runs.writer import Settings, Writer
+    from xformer.training import console
+    from xformer.training.run import quieten
 
     flush_denormals()
     quieten()
@@ -58,8 +58,8 @@ def _options() -> argparse.Namespace:
 
 
 def _lines(file: Path) -> list[str]:
-    from xformer.data.utf8 import decode
     from xformer.errors import DataError
+    from xformer.tokenizers.utf8 import decode
 
     try:
         content = file.read_bytes()

@@ -6,9 +6,9 @@ from pathlib import Path
 
 def main() -> None:
     """Write `experiments/STUDY/` from the study's runs."""
-    from xformer.analysis.load import load_runs
-    from xformer.analysis.record import record
-    from xformer.analysis.study import Study
+    from xformer.runs.load import load_runs
+    from xformer.studies.record import record
+    from xformer.studies.study import Study
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("study")
@@ -21,7 +21,7 @@ def main() -> None:
     for path in files:
         print(path)
     if arguments.wandb:
-        from xformer.logging.wandb_artifact import log_study  # which loads torch and lightning
+        from xformer.loggers.wandb_artifact import log_study  # which loads torch and lightning
 
         entity, _, project = arguments.wandb.rpartition("/")
         where = {"project": project, "entity": entity or None, "directory": directory}

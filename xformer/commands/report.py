@@ -6,10 +6,10 @@ from pathlib import Path
 
 def main() -> None:
     """Write the page, and the figures where they are asked for."""
-    from xformer.analysis import figures
-    from xformer.analysis.page import page
     from xformer.commands.compare import add_selection, compared, save
     from xformer.errors import ConfigError
+    from xformer.studies import figures
+    from xformer.studies.page import page
 
     parser = argparse.ArgumentParser(description=__doc__)
     add_selection(parser)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from xformer.analysis.load import Run
-    from xformer.analysis.wandb_runs import LoggedRun
+    from xformer.runs.load import Run
+    from xformer.studies.wandb_runs import LoggedRun
 
 _HOLDS = (
     "99 % of two seeds of the cell, at least a tenth and at most all of what the seeds of all cells show; identical "
@@ -37,11 +37,11 @@ def main() -> None:
 
 
 def _study(arguments: argparse.Namespace, name: str) -> list[str]:
-    from xformer.analysis.again import cell_again
-    from xformer.analysis.metric import Metric
-    from xformer.analysis.reproduce import tolerance
-    from xformer.analysis.study import Study
     from xformer.errors import ConfigError
+    from xformer.studies.again import cell_again
+    from xformer.studies.metric import Metric
+    from xformer.studies.reproduce import tolerance
+    from xformer.studies.study import Study
 
     study = Study.of(name)
     committed = study.committed()
@@ -65,11 +65,11 @@ def _study(arguments: argparse.Namespace, name: str) -> list[str]:
 
 
 def _logged(arguments: argparse.Namespace) -> list[str]:
-    from xformer.analysis.again import logged_again
-    from xformer.analysis.metric import Metric
-    from xformer.analysis.reproduce import moved
-    from xformer.analysis.wandb_runs import load_wandb_run
     from xformer.errors import DataError
+    from xformer.studies.again import logged_again
+    from xformer.studies.metric import Metric
+    from xformer.studies.reproduce import moved
+    from xformer.studies.wandb_runs import load_wandb_run
 
     run = load_wandb_run(arguments.wandb)
     if run.summary.status != "finished":
@@ -86,9 +86,9 @@ def _logged(arguments: argparse.Namespace) -> list[str]:
 
 def _spread(run: "LoggedRun", metric: str) -> float:
     """How far the run may be from its logged value: by the seeds of its group; 0 where these say nothing."""
-    from xformer.analysis.reproduce import tolerance
-    from xformer.analysis.wandb_runs import load_wandb
     from xformer.errors import DataError
+    from xformer.studies.reproduce import tolerance
+    from xformer.studies.wandb_runs import load_wandb
 
     try:
         others: Sequence[Run] = load_wandb(run.group) if run.group else [run]
@@ -98,8 +98,8 @@ def _spread(run: "LoggedRun", metric: str) -> float:
 
 
 def _judged(run: "Run", again: "Callable[[Run], tuple[Run, bool]]", metric: str, allowed: float) -> str:
-    from xformer.analysis.reproduce import Verdict, judge
     from xformer.errors import RunError
+    from xformer.studies.reproduce import Verdict, judge
 
     try:
         repeated, earlier = again(run)
@@ -119,7 +119,7 @@ def _where(arguments: argparse.Namespace, name: str) -> Path:
 
 
 def _is_wanted(run: "Run", cells: str | None, seeds: str | None) -> bool:
-    from xformer.analysis.settings import text
+    from xformer.config.identity import text
 
     wanted = [word.partition("=") for word in (cells or "").split(",") if word]
     settings = all(key in run.settings and text(run.settings[key]) == value for key, _, value in wanted)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 def main() -> None:
     """Tell of each offline run what became of it."""
-    from xformer.analysis.study import Study, studies
-    from xformer.analysis.sync import Online, sync
+    from xformer.studies.study import Study, studies
+    from xformer.studies.sync import Online, sync
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(

@@ -13,13 +13,13 @@ from xformer.architecture.base import ArchitectureFactory
 from xformer.architecture.size import Size
 from xformer.attention.base import AttentionFactory
 from xformer.data.base import DataModule
-from xformer.data.tokenizer import Tokenizer
-from xformer.matching import Match
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
 from xformer.position.base import PositionFactory
 from xformer.tasks.base import Task
 from xformer.tasks.losses import Loss
+from xformer.tokenizers.base import Tokenizer
+from xformer.training.matching import Match
 
 Factory: Any = typing.get_origin(Callable[..., Any])
 PARTS: Mapping[str, Any] = {

@@ -13,11 +13,11 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from xformer.data.buckets import TokenBatches, TokenEvaluationBatches
-from xformer.data.curriculum import CurriculumBatches, Pace
 from xformer.data.facts import Facts
-from xformer.data.loader import Loader
-from xformer.data.sampler import EpochBatches, EvaluationBatches, Fresh, Order, Permutation, TrainingBatches
+from xformer.data.sampling.buckets import TokenBatches, TokenEvaluationBatches
+from xformer.data.sampling.curriculum import CurriculumBatches, Pace
+from xformer.data.sampling.loader import Loader
+from xformer.data.sampling.sampler import EpochBatches, EvaluationBatches, Fresh, Order, Permutation, TrainingBatches
 from xformer.errors import ConfigError, DataError
 
 FACTS_FILE = "data.json"

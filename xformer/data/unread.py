@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from xformer.data.tokenizer import Tokenizer
+from xformer.tokenizers.base import Tokenizer
 
 FILE = "unread.json"
 

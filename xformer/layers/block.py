@@ -4,8 +4,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from xformer.attention.base import Attention
-from xformer.attention.mask import Mask
-from xformer.attention.state import State
+from xformer.core.mask import Mask
+from xformer.core.state import State
 from xformer.layers.memory import CrossState, Memory
 from xformer.layers.multi_head import CrossAttention, MultiHeadAttention
 from xformer.layers.residual import PreNorm

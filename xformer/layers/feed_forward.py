@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xformer.layers.linear import Linear
+from xformer.core.linear import Linear
 
 Activation = Literal["gelu", "relu", "swiglu"]
 

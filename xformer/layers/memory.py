@@ -8,7 +8,7 @@ from typing import NamedTuple
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from xformer.attention.state import State
+from xformer.core.state import State
 
 
 class Memory(NamedTuple):

@@ -7,10 +7,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from xformer.attention.base import AttentionContext, AttentionFactory
-from xformer.attention.mask import Mask
-from xformer.attention.state import State
+from xformer.core.linear import Linear
+from xformer.core.mask import Mask
+from xformer.core.state import State
 from xformer.errors import ConfigError
-from xformer.layers.linear import Linear
 from xformer.layers.memory import KeysValues, Memory
 from xformer.position.base import Position
 

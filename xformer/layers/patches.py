@@ -4,9 +4,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from xformer.core.embedding import Embedding
+from xformer.core.linear import Linear
 from xformer.data.facts import ImageFacts
-from xformer.layers.embedding import Embedding
-from xformer.layers.linear import Linear
 
 
 class PatchEmbedding(nn.Module):

@@ -20,10 +20,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from xformer.attention.capability import Capability
-from xformer.attention.precision import wide
+from xformer.core.bias import TableBias
+from xformer.core.capability import Capability
+from xformer.core.precision import wide
 from xformer.position.base import Position, PositionContext
-from xformer.position.bias import TableBias
 
 
 class LinearBias(TableBias):

@@ -12,8 +12,8 @@ from typing import ClassVar
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from xformer.attention.capability import Capability
-from xformer.position.bias import RelativeBias
+from xformer.core.bias import RelativeBias
+from xformer.core.capability import Capability
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import ClassVar
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from xformer.layers.embedding import Embedding
+from xformer.core.embedding import Embedding
 from xformer.position.base import Position, PositionContext
 
 

@@ -21,9 +21,9 @@ from annotated_types import Ge
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from xformer.attention.capability import Capability
+from xformer.core.bias import RelativeBias
+from xformer.core.capability import Capability
 from xformer.position.base import Position, PositionContext
-from xformer.position.bias import RelativeBias
 
 
 class ClippedBias(RelativeBias):

@@ -22,7 +22,7 @@ from annotated_types import Gt, Interval
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from xformer.attention.capability import Capability
+from xformer.core.capability import Capability
 from xformer.errors import ConfigError
 from xformer.position.base import Position, PositionContext
 from xformer.position.waves import angles

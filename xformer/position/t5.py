@@ -25,10 +25,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from xformer.attention.capability import Capability
+from xformer.core.bias import TableBias
+from xformer.core.capability import Capability
 from xformer.errors import ConfigError
 from xformer.position.base import Position, PositionContext
-from xformer.position.bias import TableBias
 
 
 class BucketBias(TableBias):

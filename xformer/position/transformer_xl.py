@@ -34,11 +34,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from xformer.attention.capability import Capability
-from xformer.attention.precision import wide
-from xformer.layers.linear import Linear
+from xformer.core.bias import RelativeBias
+from xformer.core.capability import Capability
+from xformer.core.linear import Linear
+from xformer.core.precision import wide
 from xformer.position.base import Position, PositionContext
-from xformer.position.bias import RelativeBias
 from xformer.position.waves import angles
 
 

@@ -8,12 +8,12 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from xformer.architecture.base import ArchitectureFactory
-from xformer.attention.precision import wide
+from xformer.core.embedding import Embedding
+from xformer.core.linear import Linear
+from xformer.core.precision import wide
 from xformer.data.batch import Batch, ClassificationBatch
 from xformer.data.facts import Facts
 from xformer.errors import ConfigError
-from xformer.layers.embedding import Embedding
-from xformer.layers.linear import Linear
 from xformer.layers.pooling import ClassTokenPooling, MeanPooling, PoolingName
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule

@@ -8,7 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from xformer.data.facts import Facts
-from xformer.decoding.prefixes import Prefixes
+from xformer.generation.prefixes import Prefixes
 
 
 class Generative(ABC):

@@ -9,10 +9,10 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from xformer.architecture.base import ArchitectureFactory
+from xformer.core.linear import Linear
 from xformer.data.batch import Batch, ImageBatch
 from xformer.data.facts import Facts, ImageFacts
 from xformer.errors import ConfigError
-from xformer.layers.linear import Linear
 from xformer.layers.patches import PatchEmbedding
 from xformer.layers.pooling import PoolingName
 from xformer.optimization.optimizer import OptimizerFactory

@@ -11,12 +11,12 @@ from xformer.architecture.stack import Stack
 from xformer.data.base import DataModule
 from xformer.data.batch import IGNORED, Batch, LanguageModelingBatch
 from xformer.data.facts import Facts
-from xformer.decoding.choice import Sampling
-from xformer.decoding.continuing import Continuing
-from xformer.decoding.filters import Temperature
-from xformer.decoding.prefixes import pad_left
-from xformer.decoding.writing import write
 from xformer.errors import DataError
+from xformer.generation.choice import Sampling
+from xformer.generation.continuing import Continuing
+from xformer.generation.logits_processors import Temperature
+from xformer.generation.prefixes import pad_left
+from xformer.generation.writing import write
 from xformer.tasks.base import Outcome
 from xformer.tasks.generative import Generative
 from xformer.tasks.metrics import BitsPerByte, Perplexity, TokenAccuracy

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.functional import one_hot
 
-from xformer.attention.precision import wide
+from xformer.core.precision import wide
 from xformer.data.batch import IGNORED
 
 

@@ -15,9 +15,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from xformer.architecture.base import ArchitectureFactory
+from xformer.core.linear import Linear
 from xformer.data.batch import Batch, PairClassificationBatch
 from xformer.data.facts import Facts
-from xformer.layers.linear import Linear
 from xformer.layers.pooling import PoolingName
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule

@@ -13,9 +13,9 @@ from xformer.architecture.encoder_decoder import EncoderDecoder
 from xformer.data.base import DataModule
 from xformer.data.batch import Batch, Seq2SeqBatch
 from xformer.data.facts import Facts
-from xformer.decoding.greedy import greedy
-from xformer.decoding.prefixes import pad_right
-from xformer.decoding.transducing import Transducing
+from xformer.generation.greedy import greedy
+from xformer.generation.prefixes import pad_right
+from xformer.generation.transducing import Transducing
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
 from xformer.tasks.base import Outcome

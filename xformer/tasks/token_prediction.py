@@ -11,12 +11,12 @@ from torchmetrics import MetricCollection
 
 from xformer.architecture.base import ArchitectureFactory
 from xformer.architecture.stack import Stack
+from xformer.core.embedding import Embedding
+from xformer.core.linear import Linear
 from xformer.data.base import DataModule
 from xformer.data.batch import Batch
 from xformer.data.facts import Facts
 from xformer.errors import IncompatibleError
-from xformer.layers.embedding import Embedding
-from xformer.layers.linear import Linear
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
 from xformer.tasks.base import Task

@@ -9,7 +9,6 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from xformer.attention.base import Attention
-from xformer.attention.capability import Capability
 from xformer.benchmark.against import TORCH
 from xformer.benchmark.entries import label, labelled, own
 from xformer.benchmark.live_bytes import extra_bytes
@@ -19,8 +18,9 @@ from xformer.benchmark.progress import measuring
 from xformer.benchmark.results import Results, Row
 from xformer.benchmark.subjects import Fused, Mixing, Projected, Shape, step
 from xformer.benchmark.timing import AGAIN, Times, interleaved, turns
-from xformer.configuration import CONF, target
+from xformer.config.validate import CONF, target
 from xformer.core import devices
+from xformer.core.capability import Capability
 from xformer.errors import RunError
 
 SHOWN = {

@@ -23,11 +23,11 @@ from xformer.benchmark.results import Results, Row
 from xformer.benchmark.timing import AGAIN, interleaved, turns
 from xformer.benchmark.whole import Place, build, composed, variant_overrides
 from xformer.benchmark.whole_peers import Decoder, gpt2
-from xformer.configuration import make
-from xformer.decoding.choice import most_likely
-from xformer.decoding.continuing import Continuing
-from xformer.decoding.writing import write
+from xformer.config.validate import make
 from xformer.errors import ConfigError, IncompatibleError
+from xformer.generation.choice import most_likely
+from xformer.generation.continuing import Continuing
+from xformer.generation.writing import write
 from xformer.tasks.token_prediction import TokenPrediction
 
 PEER = "GPT-2 (transformers)"

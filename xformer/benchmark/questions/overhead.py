@@ -27,17 +27,17 @@ from xformer.benchmark.plots import bars
 from xformer.benchmark.progress import measuring
 from xformer.benchmark.results import Results, Row
 from xformer.benchmark.timing import AGAIN, Times
-from xformer.build import Plan
 from xformer.callbacks.finite import FiniteLoss
 from xformer.callbacks.resume import ExactResume
 from xformer.callbacks.throughput import Throughput
-from xformer.configuration import CONF
+from xformer.config.validate import CONF
 from xformer.data.base import DataModule
 from xformer.errors import ConfigError
-from xformer.logging.metrics_csv import MetricsCSV
-from xformer.logging.wandb import finish, wandb_logger
-from xformer.run import quieten
+from xformer.loggers.metrics_csv import MetricsCSV
+from xformer.loggers.wandb import finish, wandb_logger
 from xformer.tasks.base import Task
+from xformer.training.build import Plan
+from xformer.training.run import quieten
 
 BARE, TRAINER, LOADING = "bare loop", "Trainer", "data loading alone"
 STEPS, WARMUP = 20, 3

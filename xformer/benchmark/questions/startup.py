@@ -17,7 +17,7 @@ from xformer.errors import RunError
 
 BASELINE = "import torch, lightning"
 _COMPOSE = (
-    "from hydra import compose, initialize_config_dir; from xformer.configuration import CONF\n"
+    "from hydra import compose, initialize_config_dir; from xformer.config.validate import CONF\n"
     "with initialize_config_dir(str(CONF), version_base='1.3'): compose('train')"
 )
 _COMMAND = [sys.executable, "-c", "from xformer.cli import main; main()"]

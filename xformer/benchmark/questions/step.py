@@ -28,16 +28,16 @@ from torch.profiler import ProfilerActivity, profile
 from xformer.benchmark.plots import bars
 from xformer.benchmark.progress import measuring
 from xformer.benchmark.results import Results, Row
-from xformer.build import Plan
 from xformer.callbacks.finite import FiniteLoss
 from xformer.callbacks.resume import ExactResume
 from xformer.callbacks.throughput import Throughput
-from xformer.configuration import CONF, make
+from xformer.config.validate import CONF, make
 from xformer.core import devices
-from xformer.logging.metrics_csv import MetricsCSV
-from xformer.run import quieten
+from xformer.loggers.metrics_csv import MetricsCSV
 from xformer.tasks.base import Task
 from xformer.training import compilation
+from xformer.training.build import Plan
+from xformer.training.run import quieten
 
 WARMUP = 30
 STEP, OTHER = "the whole step", "the Trainer's own"

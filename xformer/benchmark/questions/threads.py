@@ -20,9 +20,9 @@ from omegaconf import DictConfig
 from xformer.benchmark.plots import bars
 from xformer.benchmark.progress import measuring
 from xformer.benchmark.results import Results, Row
+from xformer.core.threads import AUTO, cores
 from xformer.errors import RunError
-from xformer.record.summary import Summary, read_summary
-from xformer.training.threads import AUTO, cores
+from xformer.runs.summary import Summary, read_summary
 
 _TRAIN = [sys.executable, "-c", "from xformer.cli import main; main()", "train"]
 _FIXED = ["logger=csv", "callbacks.progress=null", "trainer.limit_val_batches=1", "trainer.limit_test_batches=1"]

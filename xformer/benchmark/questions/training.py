@@ -14,7 +14,7 @@ from xformer.benchmark.results import Results, Row
 from xformer.benchmark.timing import AGAIN, interleaved, turns
 from xformer.benchmark.whole import Loss, Place, TrainingStep, build, composed, variant_overrides
 from xformer.benchmark.whole_peers import Decoder, installed
-from xformer.configuration import make
+from xformer.config.validate import make
 from xformer.core import devices
 from xformer.errors import ConfigError
 

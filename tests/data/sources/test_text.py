@@ -1,0 +1,227 @@
+import time
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from xformer.data.sources import text as sources
+from xformer.data.sources.documents import Documents
+from xformer.errors import ConfigError, DataError
+
+# Importing these emits deprecations that are not ours.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+def texts(documents: Documents) -> list[str]:
+    found = [""]
+    for text, last in documents:
+        found[-1] += text
+        found += [""] if last else []
+    assert found.pop() == ""
+    return found
+
+
+def read(*source, **options):
+    return {split: texts(documents) for split, documents in sources.read(*source, **options).items()}
+
+
+def read_files(files):
+    return read(files, None, None, "text")
+
+
+def save(path: Path, **splits: list[str]) -> str:
+    from datasets import Dataset, DatasetDict
+
+    DatasetDict({name: Dataset.from_dict({"text": texts}) for name, texts in splits.items()}).save_to_disk(str(path))
+    return str(path)
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Fail at once as a machine without a network does, and count the attempts."""
+    import huggingface_hub
+
+    asked = []
+
+    def fail(self, name, **options):
+        asked.append((name, options))
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", fail)
+    return asked
+
+
+def test_a_pattern_reads_its_files_by_name(tmp_path):
+    for name in ("b", "a"):
+        (tmp_path / f"{name}.txt").write_text(name)
+    (tmp_path / "sub.txt").mkdir()
+    assert read_files(str(tmp_path / "*.txt")) == {"train": ["a", "b"]}
+
+
+def test_a_path_with_brackets_is_a_path(tmp_path):
+    (tmp_path / "a[1].txt").write_text("a")
+    assert read_files(str(tmp_path / "a[1].txt")) == {"train": ["a"]}
+
+
+@pytest.mark.parametrize("error", ["missing", "empty", "pattern", "encoding", "directory", "none", "second"])
+def test_files_that_cannot_be_read_are_named(tmp_path, error):
+    (tmp_path / "good.txt").write_text("good")
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "latin.txt").write_bytes("Größe".encode("latin-1"))
+    files, message = {
+        "missing": ("missing.txt", r"data\.files=.*missing\.txt does not exist: correct the path"),
+        "empty": ("empty.txt", r"data\.files=.*empty\.txt is empty: give a file with text"),
+        "pattern": ("*.md", r"data\.files=.*\*\.md matches no file .*: correct the pattern"),
+        "encoding": ("latin.txt", r"data\.files=.*latin\.txt is not UTF-8 at byte 2: convert the file"),
+        "directory": ("", r"data\.files=.* is a directory: add a pattern"),
+        "none": ([], r"data\.files=\[\] names no file"),
+        "second": (["good.txt", "missing.txt"], r"data\.files=.*missing\.txt does not exist"),
+    }[error]
+    full = [str(tmp_path / name) for name in files] if isinstance(files, list) else str(tmp_path / files)
+    with pytest.raises(DataError, match=message) as caught:
+        read_files(full)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_and_dataset_exclude_each_other():
+    with pytest.raises(ConfigError, match=r"data\.files=a and data\.dataset=b exclude each other"):
+        read("a", "b", None, "text")
+
+
+def test_a_saved_dataset_is_read_by_split_without_asking_the_hub(tmp_path, no_network):
+    path = save(tmp_path / "saved", train=["one", "", "two"], validation=["three"], other=["four"])
+    assert read(None, path, None, "text") == {"train": ["one", "two"], "val": ["three"]}
+    assert no_network == []
+
+
+def test_a_single_saved_split_is_the_training_text(tmp_path):
+    from datasets import Dataset
+
+    Dataset.from_dict({"text": ["one"]}).save_to_disk(str(tmp_path / "saved"))
+    assert read(None, str(tmp_path / "saved"), None, "text") == {"train": ["one"]}
+
+
+def test_a_datasets_own_splits_are_used_and_the_rest_is_cut(ready, tmp_path):
+    path = save(tmp_path / "saved", train=["ab" * 200], validation=["b" * 50])
+    module = ready("text", dataset=path, block=8)
+    text = {name: module.tokenizer.decode(split.tokens.array.tolist()) for name, split in module.splits.items()}
+    assert text == {"train": "ab" * 180, "val": "b" * 50, "test": "ab" * 20}
+
+
+def test_a_wrong_column_is_named_with_the_right_ones(tmp_path):
+    path = save(tmp_path / "saved", train=["one"])
+    with pytest.raises(DataError, match=r"data\.column=body is not in data\.dataset=.*: its columns are text\."):
+        read(None, path, None, "body")
+
+
+def test_a_column_without_text_is_refused(tmp_path):
+    from datasets import Dataset
+
+    Dataset.from_dict({"text": [1, 2]}).save_to_disk(str(tmp_path / "saved"))
+    with pytest.raises(DataError, match=r"data\.column=text of data\.dataset=.* holds no text"):
+        read(None, str(tmp_path / "saved"), None, "text")
+
+
+def test_a_dataset_without_training_split_is_refused(tmp_path):
+    path = save(tmp_path / "saved", test=["one"])
+    with pytest.raises(DataError, match="has no split train, only test"):
+        read(None, path, None, "text")
+
+
+def test_a_directory_that_is_no_dataset_is_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"data\.dataset=.*empty cannot be read as a dataset"):
+        read(None, str(tmp_path / "empty"), None, "text")
+
+
+def test_without_a_network_a_hub_name_fails_at_once_and_says_what_runs(no_network):
+    import datasets.config
+    import huggingface_hub.constants
+
+    before = datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE
+    start = time.monotonic()
+    with pytest.raises(DataError) as caught:
+        read(None, "nobody/no-such-dataset", "raw", "text")
+    assert time.monotonic() - start < 5
+    message = str(caught.value)
+    for part in ("data.dataset=nobody/no-such-dataset", "data.dataset_config=raw", "HF_HUB_OFFLINE", "HF_HOME"):
+        assert part in message
+    assert "data.dataset=null" in message
+    assert "\n" not in message
+    assert [name for name, _ in no_network] == ["nobody/no-such-dataset"]
+    assert no_network[0][1]["timeout"] <= 10
+    after = datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE
+    assert after == before
+
+
+def test_a_name_the_hub_refuses_is_said_to_be_wrong(monkeypatch):
+    import datasets
+    import huggingface_hub
+
+    def fail(name, config, **options):
+        raise FileNotFoundError("Dataset 'nobody/x' doesn't exist on the Hub")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda self, name, **options: None)
+    monkeypatch.setattr(datasets, "load_dataset", fail)
+    with pytest.raises(DataError, match=r"data\.dataset=nobody/x .*doesn't exist on the Hub.*correct the name"):
+        read(None, "nobody/x", None, "text")
+
+
+def test_rows_can_be_the_lines_of_one_document(tmp_path):
+    path = save(tmp_path / "saved", train=[" = One = \n", "", " It is . \n"], validation=["x"])
+    assert read(None, path, None, "text", joined=True) == {"train": [" = One = \n\n It is . \n"], "val": ["x\n"]}
+
+
+def test_a_directory_of_text_files_has_a_document_for_each_split(tmp_path):
+    for split, text in (("train", " a\n"), ("valid", " b\n"), ("test", " c\n")):
+        (tmp_path / f"wiki.{split}.raw").write_text(text)
+        (tmp_path / f"._wiki.{split}.raw").write_bytes(b"\0\5\x16\7")  # as macOS leaves beside them
+    expected = {"train": [" a\n"], "val": [" b\n"], "test": [" c\n"]}
+    assert read(None, str(tmp_path), "wikitext-2-raw-v1", "text", joined=True) == expected
+    (tmp_path / "wiki.valid.raw").write_bytes(b"ab\xff")
+    with pytest.raises(DataError, match=r"data\.dataset=.*wiki\.valid\.raw is not UTF-8 at byte 2: convert the file"):
+        read(None, str(tmp_path), None, "text")
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_directory_of_tables_is_read_whole_or_as_a_stream(tmp_path, streaming, monkeypatch):
+    for split in ("train", "test"):
+        rows = "".join(f'{{"text": "{split} {number}"}}\n' for number in range(5))
+        (tmp_path / f"{split}.jsonl").write_text(rows)
+    monkeypatch.setattr(sources, "ROWS", 2)
+    # The configuration is the hub's: a directory that has none is read without.
+    found = read(None, str(tmp_path), "wikitext-2-raw-v1", "text", streaming=streaming)
+    assert found == {split: [f"{split} {number}" for number in range(5)] for split in ("train", "test")}
+    with pytest.raises(DataError, match=r"data\.column=body is not in .*: its columns are text\."):
+        read(None, str(tmp_path), None, "body", streaming=streaming)
+
+
+def test_a_stream_that_breaks_off_is_said_so(tmp_path):
+    class Broken:
+        column_names: ClassVar = ["text"]
+
+        def select_columns(self, names):
+            return self
+
+        def iter(self, size):
+            yield {"text": ["one"]}
+            raise ConnectionError("no route to host")
+
+    with pytest.raises(DataError, match=r"data\.dataset=far breaks off \(no route to host\): start again\."):
+        list(sources.Rows(Broken(), "far", "text", False))
+
+
+@pytest.mark.parametrize(
+    ("option", "offered"),
+    [
+        ("cifar10", "data=images, or data=digits"),
+        ("cifar10_pixels", "data=digits"),
+        ("imdb", "data=text_classification, which reads"),
+        ("wikitext2", "data.dataset=null, which reads"),
+        ("multi30k", "data=transduction, which is generated here"),
+    ],
+)
+def test_without_a_network_data_of_the_same_kind_are_offered(option, offered, no_network, build):
+    with pytest.raises(DataError, match=f"the hub cannot be reached .* or use .*{offered}"):
+        build(option).prepare_data()

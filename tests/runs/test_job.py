@@ -1,0 +1,36 @@
+"""What a study gives to its options."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from xformer.errors import ConfigError
+from xformer.runs.job import Job
+
+
+def given(compose_job: Callable[..., Job], *overrides: str, **settings: dict[str, Any]) -> Job:
+    job = compose_job(*overrides)
+    job.config.study = {"question": "q", "settings": {f"attention={option}": s for option, s in settings.items()}}
+    job.give()
+    return job
+
+
+def test_an_option_is_given_its_settings_where_it_is_chosen(compose_job: Callable[..., Job]) -> None:
+    assert given(compose_job, "attention=local", local={"window": 8}).config.attention.window == 8
+    assert "window" not in given(compose_job, "attention=full", local={"window": 8}).config.attention
+
+
+def test_what_was_typed_wins(compose_job: Callable[..., Job]) -> None:
+    job = given(compose_job, "attention=local", "attention.window=4", local={"window": 8})
+    assert job.config.attention.window == 4
+
+
+def test_a_key_that_the_option_has_not_is_refused(compose_job: Callable[..., Job]) -> None:
+    with pytest.raises(ConfigError, match=r"attention=local\.windw is not a key of .*did you mean window\?"):
+        given(compose_job, "attention=local", local={"windw": 8})
+
+
+def test_a_committed_study_gives_what_its_file_says(compose_job: Callable[..., Job]) -> None:
+    assert compose_job("experiment=recall_pairs", "attention=local").config.attention.window == 8
+    assert compose_job("experiment=recall_pairs", "attention=performer").config.attention.features == 64

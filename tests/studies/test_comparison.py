@@ -1,0 +1,245 @@
+"""What a table says of runs whose numbers are known."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from scipy import stats
+
+from tests.analysis.conftest import MakeRun
+from xformer.errors import ConfigError, DataError
+from xformer.runs.load import load_runs
+from xformer.studies.comparison import compare
+from xformer.studies.formats import FORMATS, terminal
+from xformer.studies.table import cells, headers, notes
+
+
+def test_verdicts_are_those_of_a_paired_test_by_hand(sweep: Path) -> None:
+    found = {row.name: row for row in compare(load_runs([sweep])).rows}
+    assert {name: row.verdict for name, row in found.items()} == {
+        "attention=full": "baseline",
+        "attention=linformer": "worse",
+        "attention=local": "no difference shown",
+    }
+    full, low = ([found[f"attention={a}"].values[s] for s in range(3)] for a in ("full", "linformer"))
+    reference = stats.ttest_rel(low, full)
+    row = found["attention=linformer"]
+    assert row.difference
+    assert row.difference.p == pytest.approx(reference.pvalue)
+    assert row.p == pytest.approx(2 * reference.pvalue)
+    assert row.mean == pytest.approx(sum(low) / 3)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "steps", "tested", "word", "reach"),
+    [
+        (3, [0.125] * 3, ["sign-flip"], "no difference shown", "in every seed"),
+        (6, [0.125] * 6, ["sign-flip"], "better", "[+0.1250, +0.1250]"),
+        (3, [0.1, 0.125, 0.15], ["paired t test"], "better", "[+0."),
+    ],
+)
+def test_the_note_names_the_test_that_was_used(
+    seeds: int, steps: list[float], tested: list[str], word: str, reach: str, make_run: MakeRun, tmp_path: Path
+) -> None:
+    for seed, step in zip(range(seeds), steps, strict=True):
+        make_run(0.25 + seed / 32, seed=seed)
+        make_run(0.25 + seed / 32 + step, seed=seed, attention="local")
+    found = compare(load_runs([tmp_path / "sweep"]))
+    assert [row.verdict for row in found.rows] == ["baseline", word]
+    (note,) = (note for note in notes(found) if "tested by" in note)
+    assert [test for test in ("paired t test", "sign-flip") if test in note] == tested
+    assert reach in cells(found, found.rows[1])[headers(found).index("difference to attention=full")]
+
+
+def test_a_loss_that_is_higher_is_worse(sweep: Path) -> None:
+    found = compare(load_runs([sweep]), "test/loss")
+    assert found.metric.mode == "min"
+    assert [row.verdict for row in found.rows][1] == "worse"
+
+
+def test_a_baseline_is_the_group_that_is_equal_in_all_else(make_run: MakeRun, tmp_path: Path) -> None:
+    for seed in range(3):
+        for pairs, best in ((4, 0.9), (8, 0.5)):
+            other = {"config": {"data": {"pairs": pairs}}}
+            make_run(best + 0.01 * seed + 0.001 * (pairs == 8 and seed == 1), seed=seed, **other)
+            make_run(
+                best - 0.2 + 0.0101 * seed + 0.0011 * (pairs == 8 and seed == 1), seed=seed, attention="local", **other
+            )
+    found = compare(load_runs([tmp_path / "sweep"]))
+    assert found.differ.named == ("attention", "data.pairs")
+    assert [(row.name, row.verdict) for row in found.rows] == [
+        ("attention=full data.pairs=4", "baseline"),
+        ("attention=local data.pairs=4", "worse"),
+        ("attention=full data.pairs=8", "baseline"),
+        ("attention=local data.pairs=8", "worse"),
+    ]
+    other = compare(load_runs([tmp_path / "sweep"]), baseline="data.pairs=8")
+    assert [row.verdict for row in other.rows] == ["better", "better", "baseline", "baseline"]
+
+
+def test_two_settings_that_differ_only_by_seed_are_never_compared(make_run: MakeRun, tmp_path: Path) -> None:
+    for seed in range(6):
+        make_run(0.9 if seed < 3 else 0.1 + 0.001 * seed, seed=seed)
+    rows = compare(load_runs([tmp_path / "sweep"])).rows
+    assert [(row.verdict, len(row.values)) for row in rows] == [("baseline", 6)]
+
+
+def test_seeds_that_are_not_common_give_no_verdict(make_run: MakeRun, tmp_path: Path) -> None:
+    for seed in range(2):
+        make_run(0.9, seed=seed)
+        make_run(0.1, seed=seed + 1, attention="local")
+    found = compare(load_runs([tmp_path / "sweep"]))
+    assert found.rows[1].verdict == "no verdict: 1 common seeds"
+    assert any("same seeds" in warning for warning in found.warnings)
+    assert any("fewer than 3 seeds" in warning for warning in found.warnings)
+
+
+def test_a_run_that_did_not_finish_is_told_with_its_reason(sweep: Path, make_run: MakeRun) -> None:
+    make_run(None, seed=3, attention="local", status="failed", error="The loss became NaN.")
+    make_run(None, seed=3)
+    make_run(None, seed=7, status="skipped", error="Its data is not there.")  # no seed of attention=full is lost
+    killed = make_run(None, seed=9)
+    (killed / "summary.json").unlink()  # as an earlier version left it
+    make_run(None, seed=10, status="running")
+    make_run(None, seed=11, status="interrupted", error="Stopped by Ctrl-C.")
+    refused = make_run(None, seed=0, attention="performer", status="skipped", error="It cannot.")
+    (refused / "config.yaml").unlink()
+    found = compare(load_runs([sweep]))
+    assert sorted(found.left_out.values()) == [
+        "failed: The loss became NaN.",
+        "interrupted: Stopped by Ctrl-C.",
+        "it has no finite test/accuracy.",
+        "running: It was killed, or is still running.",
+        "running: It was killed, or is still running.",
+        "skipped: It cannot.",
+        "skipped: Its data is not there.",
+    ]
+    assert {row.name: row.lost for row in found.rows} == {
+        "attention=full": 4, "attention=linformer": 0, "attention=local": 1,
+    }  # fmt: skip
+    for text in (FORMATS[kind](found) for kind in ("table", "markdown", "latex", "json")):
+        assert "The loss became NaN." in " ".join(text.split())
+
+
+def test_a_run_whose_seed_was_run_again_is_not_lost(sweep: Path, make_run: MakeRun) -> None:
+    make_run(None, seed=1, attention="local", status="failed", error="The disk was full.")
+    found = compare(load_runs([sweep]))
+    assert [row.lost for row in found.rows] == [0, 0, 0]
+    assert list(found.left_out.values()) == ["failed: The disk was full."]
+    assert not any("gave no value" in warning for warning in found.warnings)
+
+
+def test_a_shared_setting_beside_one_that_differs_is_a_baseline(sweep: Path) -> None:
+    found = compare(load_runs([sweep]), baseline="attention=local optimizer.lr=0.001")
+    assert found.baseline == "attention=local"
+    only = [run for run in load_runs([sweep]) if run.settings["attention"] == "full"]
+    assert [row.verdict for row in compare(only, baseline="optimizer.lr=0.001").rows] == ["baseline"]
+
+
+@pytest.mark.parametrize(("kind", "start"), [("latex", "% "), ("markdown", "- ")])
+def test_a_reason_of_many_lines_is_told_on_one(kind: str, start: str, sweep: Path, make_run: MakeRun) -> None:
+    make_run(None, seed=3, status="failed", error="RuntimeError: shapes\n  (3, 4)\ndiffer")
+    line = next(line for line in FORMATS[kind](compare(load_runs([sweep]))).splitlines() if "RuntimeError" in line)
+    assert line.startswith(start)
+    assert line.endswith("shapes (3, 4) differ")
+
+
+def test_floors_are_told_of_the_metric_that_they_are_of(sweep: Path, make_run: MakeRun) -> None:
+    told = notes(compare(load_runs([sweep]), "test/loss"))
+    assert "Trivial baselines: chance 0.1." in told
+    make_run(0.5, seed=4, floor_of="test/accuracy")
+    make_run(0.5, seed=5, floor_of="test/loss", floors={"unigrams": 2.5, "broken": None})
+    told = notes(compare(load_runs([sweep]), "test/loss"))
+    assert "Trivial baselines in test/accuracy: chance 0.1." in told
+    assert "Trivial baselines in test/loss: unigrams 2.5." in told
+
+
+@pytest.mark.parametrize("names", [{}, {"config": {"data": {"pairs": 1_000_000}, "optimizer": {"lr": 0.123456}}}])
+def test_a_table_breaks_no_word_in_80_columns(names: dict, sweep: Path, make_run: MakeRun) -> None:
+    for seed in range(3 * bool(names)):
+        make_run(0.7, seed=seed, attention="local", **names)
+    found = compare(load_runs([sweep]))
+    lines = terminal(found, width=80).splitlines()
+    assert max(map(len, lines)) <= 80
+    inside = [[cell.strip() for cell in re.split("[│┃]", line)] for line in lines if line[0] in "│┃"]
+    shown = {cell for line in inside for cell in line}
+    for row in found.rows:
+        assert {cell.strip() for cell in cells(found, row)} <= shown
+    words = {word for line in inside for cell in line for word in cell.split()}
+    assert {word for title in headers(found) for word in title.split()} <= words
+    wide = terminal(found, width=300).splitlines()
+    assert sum(line.startswith("┏") for line in wide) == 1
+
+
+def test_no_value_at_all_is_an_error(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run(None, seed=0, status="failed", error="Broken.")
+    with pytest.raises(DataError, match=r"Broken\."):
+        compare(load_runs([tmp_path / "sweep"]))
+
+
+def test_a_cell_that_was_run_twice_counts_once(sweep: Path, make_run: MakeRun) -> None:
+    again = make_run(0.8, seed=0)
+    found = compare(load_runs([sweep]))
+    assert len(found.rows[0].values) == 3
+    assert list(found.left_out.values()) == [f"run again, with the same result, as {again}."]
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"git": {"commit": "d" * 40, "dirty": False}}, "2 commits"),
+        ({"git": {"commit": "c" * 40, "dirty": True}}, "not committed"),
+        ({"versions": {"torch": "2.14"}}, "torch is not of one version: 2.13, 2.14"),
+        ({"hardware": {"cpu": "Other", "cores": 2, "torch_threads": 1}}, "different machines"),
+        ({"data_fingerprint": "g"}, "fingerprints f, g"),
+        ({"tokens_seen": 600}, "20 % in tokens"),
+        ({"config": {"optimizer": {"lr": 0.1}}}, "also these differ: optimizer.lr"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_not_one_is_warned_of(other: dict, words: str, make_run: MakeRun, tmp_path: Path) -> None:
+    for seed in range(3):
+        make_run(0.5, seed=seed)
+        make_run(0.5, seed=seed, attention="local", **other)
+    runs = load_runs([tmp_path / "sweep"])
+    assert [words in " ".join(compare(runs).warnings)] == [True]
+    assert not compare([replace(run) for run in runs[::2]]).warnings
+
+
+def test_budgets_within_five_per_cent_are_equal(make_run: MakeRun, tmp_path: Path) -> None:
+    for seed in range(3):
+        make_run(0.5, seed=seed)
+        make_run(0.5, seed=seed, attention="local", parameters=1049, wall_seconds=9.6)
+    assert not compare(load_runs([tmp_path / "sweep"])).warnings
+
+
+@pytest.mark.parametrize(
+    ("metric", "baseline", "words"),
+    [
+        ("test/acuracy", None, ["--metric test/acuracy", "did you mean test/accuracy?"]),
+        (None, "attention=fool", ["--baseline attention=fool is no group", "attention=full"]),
+        (None, "full", ["--baseline full is no KEY=VALUE; did you mean attention=full?"]),
+        (None, "fool", ["--baseline fool is no KEY=VALUE; the groups: attention=full; "]),
+        (None, "optimizer.lr=0.001", ["every group has that", "differ in attention"]),
+        (None, "optimizer.lr=0.2", ["do not differ in optimizer.lr", "attention"]),
+    ],
+)
+def test_a_mistake_is_a_sentence(metric: str | None, baseline: str | None, words: list[str], sweep: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compare(load_runs([sweep]), metric, baseline)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_all_formats_tell_the_same_numbers(sweep: Path) -> None:
+    found = compare(load_runs([sweep]))
+    content = json.loads(FORMATS["json"](found))
+    lines = FORMATS["csv"](found).splitlines()
+    for row, group, line in zip(found.rows, content["groups"], lines[1:], strict=True):
+        assert group["mean"] == row.mean
+        assert dict(zip(lines[0].split(","), line.split(","), strict=True))["mean"] == repr(row.mean)
+        for kind in ("markdown", "latex", "table"):
+            assert f"{row.mean:.4f}" in FORMATS[kind](found)
+    assert r"\toprule" in FORMATS["latex"](found)

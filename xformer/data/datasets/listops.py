@@ -1,0 +1,218 @@
+"""ListOps: the value of a nested expression over digits (Nangia & Bowman, 2018; Long Range Arena, Tay et al., 2020)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import numpy as np
+import torch
+from annotated_types import Ge, Interval
+from jaxtyping import Int64, UInt8
+
+from xformer.data.base import DataModule
+from xformer.data.batch import ClassificationBatch
+from xformer.data.cache import cached, digest, fingerprint
+from xformer.data.datasets import trees
+from xformer.data.facts import Facts
+from xformer.data.flat import Flat
+from xformer.data.floors import by_feature, majority
+from xformer.errors import ConfigError, DataError
+
+# Raise it whenever the generator changes: a cache written by another version is then not found.
+VERSION = 1
+ROOTS = 4096
+PATIENCE = 50
+
+
+class Trees:
+    """A run of the trees in a cache.
+
+    Args:
+        tokens: All trees' tokens.
+        offsets: Where each tree of this split starts, and where the last one ends.
+        labels: Their values.
+    """
+
+    def __init__(
+        self, tokens: Flat, offsets: Int64[np.ndarray, " trees_and_one"], labels: UInt8[np.ndarray, " trees"]
+    ) -> None:
+        self.tokens, self.offsets, self.labels = tokens, offsets, labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def lengths(self) -> Int64[np.ndarray, " trees"]:
+        """Tokens of each tree."""
+        return np.diff(self.offsets)
+
+    @property
+    def roots(self) -> UInt8[np.ndarray, " trees"]:
+        """Each tree's first token, its root operator."""
+        return np.asarray(self.tokens.array[self.offsets[:-1]])
+
+    def tree(self, index: int) -> UInt8[np.ndarray, " length"]:
+        """Tokens of one tree."""
+        return np.asarray(self.tokens.array[self.offsets[index] : self.offsets[index + 1]])
+
+    def __getitems__(self, indices: Sequence[int]) -> ClassificationBatch:
+        rows = [self.tree(index) for index in indices]
+        tokens = np.full((len(rows), max(map(len, rows))), trees.PADDING, dtype=np.int64)
+        for row, values in zip(tokens, rows, strict=True):
+            row[: len(values)] = values
+        labels = self.labels[np.asarray(indices)].astype(np.int64)
+        return ClassificationBatch(
+            torch.from_numpy(tokens), torch.from_numpy(tokens != trees.PADDING), torch.from_numpy(labels)
+        )
+
+
+class ListOps(DataModule):
+    """Nested MIN, MAX, MED and SM (sum modulo 10) over digits; the label is the value. No tree occurs twice.
+
+    The trees depend on `generation_seed` alone, so that every run's `seed` meets the same ones.
+
+    Args:
+        seed: Order of the training batches.
+        cache: Where the generated trees are kept.
+        train_size: Number of training trees.
+        val_size: Number of validation trees.
+        test_size: Number of test trees.
+        max_depth: Levels of a tree; the root is one.
+        max_args: Most arguments of an operator; the fewest are 2.
+        min_length: Every tree has more tokens than this.
+        max_length: Every tree has fewer tokens than this.
+        generation_seed: Decides the trees.
+        batch_size: Sequences per step over all devices.
+        tokens_per_batch: Most tokens per step over all devices, in place of `batch_size`.
+        num_workers: Processes that fetch ahead.
+
+    Raises:
+        ConfigError: If the bounds admit no tree; in `prepare_data`, if they admit too few different ones.
+    """
+
+    yields: ClassVar[type] = ClassificationBatch
+    pads: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        seed: int,
+        cache: Path,
+        *,
+        train_size: Annotated[int, Ge(1)],
+        val_size: Annotated[int, Ge(1)],
+        test_size: Annotated[int, Ge(1)],
+        max_depth: Annotated[int, Ge(2)],
+        max_args: Annotated[int, Ge(2)],
+        min_length: Annotated[int, Ge(1)],
+        max_length: Annotated[int, Ge(1)],
+        generation_seed: Annotated[int, Ge(0)],
+        batch_size: Annotated[int, Ge(1)],
+        tokens_per_batch: Annotated[int, Ge(1)] | None = None,
+        num_workers: Annotated[int, Interval(ge=0, le=1024)],
+    ) -> None:
+        super().__init__(seed, cache, batch_size=batch_size, num_workers=num_workers, tokens_per_batch=tokens_per_batch)
+        if max_length < min_length + 2:
+            raise ConfigError(
+                f"data.max_length={max_length} admits no tree that is longer than data.min_length={min_length}: use at "
+                f"least {min_length + 2}."
+            )
+        self.sizes = {"train": train_size, "val": val_size, "test": test_size}
+        self.shape = (max_depth, max_args, min_length, max_length)
+        self.generation_seed = generation_seed
+
+    def prepare_data(self) -> None:
+        """Generate the trees unless they are cached.
+
+        Raises:
+            ConfigError: If the bounds admit too few different trees.
+        """
+        self._prepare()
+
+    def _prepare(self) -> Path:
+        name = f"listops-{digest(VERSION, self.sizes, self.shape, self.generation_seed)}"
+        return cached(self.cache, name, self._build)
+
+    def _build(self, directory: Path) -> None:
+        generator = np.random.default_rng(self.generation_seed)
+        found = self._generate(generator, sum(self.sizes.values()))
+        texts, labels = zip(*found.items(), strict=True)
+        # A tree likely to repeat is likely to come early; shuffled, the splits are alike.
+        order = generator.permutation(len(texts))
+        with (directory / "tokens.bin").open("wb") as file:
+            file.writelines(texts[index] for index in order)
+        np.array([len(texts[index]) for index in order], dtype=np.int64).tofile(directory / "lengths.bin")
+        np.array(labels, dtype=np.uint8)[order].tofile(directory / "labels.bin")
+
+    def _generate(self, generator: np.random.Generator, count: int) -> dict[bytes, int]:
+        """Draw `count` different trees: their tokens, and what each is worth."""
+        found: dict[bytes, int] = {}
+        idle = 0
+        while len(found) < count:
+            before = len(found)
+            tokens, lengths, values = trees.expressions(generator, ROOTS, *self.shape)
+            ends = np.cumsum(lengths)
+            for first, last, value in zip((ends - lengths).tolist(), ends.tolist(), values.tolist(), strict=True):
+                found[tokens[first:last].tobytes()] = value
+                if len(found) == count:
+                    break
+            idle = idle + 1 if len(found) == before else 0
+            if idle == PATIENCE:
+                raise ConfigError(
+                    f"data.max_length={self.shape[3]} and the other bounds admit only about {len(found)} different "
+                    f"trees, but data.train_size, val_size and test_size ask for {count}: widen them or ask for fewer."
+                )
+        return found
+
+    def load(self) -> None:
+        """Map the trees into memory and measure the floors."""
+        entry = self._prepare()
+        lengths = np.fromfile(entry / "lengths.bin", dtype=np.int64)
+        labels = np.fromfile(entry / "labels.bin", dtype=np.uint8)
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        tokens = Flat(entry / "tokens.bin", np.uint8)
+        parts: dict[str, Trees] = {}
+        first = 0
+        for name, size in self.sizes.items():
+            parts[name] = Trees(tokens, offsets[first : first + size + 1], labels[first : first + size])
+            first += size
+        train, test = parts["train"], parts["test"]
+        self.splits = {**parts}
+        # The bound and not the longest that happened to be drawn: another generation_seed means the same model.
+        self.facts = Facts(
+            vocabulary=len(trees.SYMBOLS),
+            length=self.shape[3] - 1,
+            classes=10,
+            class_counts=np.bincount(train.labels, minlength=10).tolist(),
+            padding=trees.PADDING,
+        )
+        self.fingerprint = fingerprint(entry)
+        self.floors = {
+            "majority class": majority(train.labels, test.labels),
+            "root operator": by_feature(train.roots, train.labels, test.roots, test.labels),
+        }
+        self.mean_length = float(lengths.mean())
+
+    def encode(self, text: str) -> Int64[np.ndarray, " tokens"]:
+        """Ids of an expression such as `[MAX 2 [MIN 4 7 ] 0 ]`.
+
+        Raises:
+            DataError: something else is in the text.
+        """
+        words = text.replace("]", " ] ").split()
+        wrong = [word for word in words if word not in trees.SYMBOLS[1:]]
+        if wrong or not words:
+            raise DataError(
+                f"{text!r} is no ListOps expression: write digits, ] and {', '.join(trees.SYMBOLS[11:15])} with blanks "
+                "between."
+            )
+        return np.array([trees.SYMBOLS.index(word) for word in words])
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The expression, without padding."""
+        return " ".join(trees.SYMBOLS[token] for token in tokens if token != trees.PADDING)
+
+    def describe(self) -> str:
+        """Sizes of the splits and range of the lengths."""
+        sizes = "/".join(f"{size:,}" for size in self.sizes.values())
+        lengths = f"{self.shape[2] + 1} to {self.facts.length}"
+        return f"ListOps: {sizes} trees, length {lengths}, {self.mean_length:.0f} on average"

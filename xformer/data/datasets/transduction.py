@@ -1,0 +1,251 @@
+"""Sequences of random symbols to copy, to reverse or to sort: does a model move content to the right place?
+
+A source is its symbols and the end token; the target is the same symbols in their new order, then the end token.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+from annotated_types import Ge, Interval
+from jaxtyping import Int64
+
+from xformer.data.batch import Seq2SeqBatch
+from xformer.data.cache import digest
+from xformer.data.datasets.generated import Items
+from xformer.data.facts import Facts
+from xformer.data.pairs import Pairs, pad_pairs
+from xformer.data.sampling.sampler import Fresh, Order
+from xformer.errors import ConfigError, DataError
+
+Kind = Literal["copy", "reverse", "sort"]
+Symbols = Int64[np.ndarray, "..."]
+PADDING, BEGIN, END = range(3)
+_SPECIAL = 3
+_PATIENCE = 20
+
+
+class Sequences:
+    """Sources with what is to be written for each.
+
+    Args:
+        sources: token ids of the symbols.
+        targets: the same symbols in their new order.
+    """
+
+    def __init__(self, sources: list[Symbols], targets: list[Symbols]) -> None:
+        self.sources, self.targets = sources, targets
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    @property
+    def lengths(self) -> Int64[np.ndarray, " sequences"]:
+        """Tokens of each source."""
+        return np.array([len(source) + 1 for source in self.sources])
+
+    def __getitems__(self, indices: Sequence[int]) -> Seq2SeqBatch:
+        sources, targets = [self.sources[index] for index in indices], [self.targets[index] for index in indices]
+        return pad_pairs(sources, targets, padding=PADDING, begin=BEGIN, end=END)
+
+
+class FreshSequences(Items[Symbols]):
+    """Sources of given lengths whose symbols are drawn when they are asked for.
+
+    Args:
+        like: sequences that have these lengths.
+        held_out: sources that must not be drawn.
+        kind: what is to be written.
+        symbols: how many different symbols there are.
+        generation_seed: decides the symbols.
+    """
+
+    def __init__(
+        self, like: Sequences, held_out: list[Symbols], *, kind: Kind, symbols: int, generation_seed: int
+    ) -> None:
+        super().__init__(len(like), (generation_seed,))
+        self.lengths, self.kind, self.symbols = like.lengths, kind, symbols
+        self.held_out = {source.tobytes() for source in held_out}
+
+    def row(self, shape: int, generator: np.random.Generator) -> Symbols:
+        """A source; there is one that is not held out, because `like` has one of this length."""
+        while True:
+            source: Symbols = generator.integers(_SPECIAL, _SPECIAL + self.symbols, self.lengths[shape] - 1)
+            if source.tobytes() not in self.held_out:
+                return source
+
+    def batch(self, rows: list[Symbols]) -> Seq2SeqBatch:
+        """The sources with what is to be written."""
+        targets = [_rearranged(source, self.kind) for source in rows]
+        return pad_pairs(rows, targets, padding=PADDING, begin=BEGIN, end=END)
+
+
+class Transduction(Pairs):
+    """Random symbol sequences, all different, whose lengths are uniform as far as there are enough short ones.
+
+    The sources depend on `generation_seed`, the bounds and the sizes alone: every run's `seed` and every `kind` meet
+    the same ones, and no test source occurs in training. `fresh` ones also depend on `seed` and epoch, like the order.
+
+    Args:
+        seed: order of the training batches.
+        cache: unused: generating takes less than a second.
+        kind: what to write.
+        symbols: how many different symbols there are.
+        min_length: the fewest symbols of a sequence.
+        max_length: the most.
+        test_lengths: further lengths to test at, in symbols: 24 gives `test/sequence_accuracy@24`. The model is built
+            for the longest.
+        train_size: training sequences in an epoch.
+        val_size: number of validation sequences.
+        test_size: number of test sequences of each further length, and of those as long as in training.
+        fresh: whether every epoch has new training sequences, of the same lengths.
+        generation_seed: decides the sequences.
+        batch_size: sequences per step over all devices.
+        tokens_per_batch: most tokens per step over all devices, in place of `batch_size`.
+        num_workers: processes that fetch ahead.
+
+    Raises:
+        ConfigError: a bound admits no sequence; in `load`, the bounds admit too few different ones.
+    """
+
+    pads: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        seed: int,
+        cache: Path,
+        *,
+        kind: Kind,
+        symbols: Annotated[int, Ge(2)],
+        min_length: Annotated[int, Ge(1)],
+        max_length: Annotated[int, Ge(1)],
+        test_lengths: list[Annotated[int, Ge(1)]],
+        train_size: Annotated[int, Ge(1)],
+        val_size: Annotated[int, Ge(1)],
+        test_size: Annotated[int, Ge(1)],
+        fresh: bool,
+        generation_seed: Annotated[int, Ge(0)],
+        batch_size: Annotated[int, Ge(1)],
+        tokens_per_batch: Annotated[int, Ge(1)] | None = None,
+        num_workers: Annotated[int, Interval(ge=0, le=1024)],
+    ) -> None:
+        super().__init__(seed, cache, batch_size=batch_size, num_workers=num_workers, tokens_per_batch=tokens_per_batch)
+        if max_length < min_length:
+            raise ConfigError(f"data.max_length={max_length} must be at least data.min_length={min_length}.")
+        if len(set(test_lengths)) < len(test_lengths):
+            raise ConfigError(f"data.test_lengths={test_lengths} names a length twice: leave one out.")
+        self.kind, self.symbols, self.fresh, self.generation_seed = kind, symbols, fresh, generation_seed
+        self.test_lengths = test_lengths
+        further = {f"test@{length}": (length, length) for length in test_lengths}
+        self.sizes = {"train": train_size, "val": val_size, "test": test_size} | dict.fromkeys(further, test_size)
+        self.bounds = dict.fromkeys(("train", "val", "test"), (min_length, max_length)) | further
+
+    def load(self) -> None:
+        """Generate the sequences.
+
+        Raises:
+            ConfigError: the bounds admit too few different ones.
+        """
+        sources = self._generate()
+        parts = {
+            name: Sequences(rows, [_rearranged(source, self.kind) for source in rows]) for name, rows in sources.items()
+        }
+        self.splits = {**parts}
+        if self.fresh:
+            self.splits["train"] = FreshSequences(
+                parts["train"],
+                [source for name in sources if name != "train" for source in sources[name]],
+                kind=self.kind,
+                symbols=self.symbols,
+                generation_seed=self.generation_seed,
+            )
+        longest = max(bounds[1] for bounds in self.bounds.values())
+        self.facts = Facts(
+            vocabulary=self.symbols + _SPECIAL,
+            length=longest + 1,
+            padding=PADDING,
+            begin=BEGIN,
+            end=END,
+            test_lengths=list(self.test_lengths),
+        )
+        self.floors: dict[str, float] = {}
+        # The hash has the splits in one row, as long as they were drawn together.
+        rows = [source.tolist() for name in self.sizes for source in sources[name]]
+        self.fingerprint = digest(self.kind, self.sizes, rows, *(["fresh"] if self.fresh else []))
+
+    def order(self) -> Order:
+        """Each sequence once, or each length once with new symbols."""
+        return Fresh(self.sizes["train"]) if self.fresh else super().order()
+
+    def _generate(self) -> dict[str, list[Symbols]]:
+        generator = np.random.default_rng(self.generation_seed)
+        found: dict[bytes, Symbols] = {}
+        parts: dict[str, list[Symbols]] = {}
+        # Splits of the same lengths are drawn together, so that they are alike.
+        for bounds in dict.fromkeys(self.bounds.values()):
+            names = [name for name in self.sizes if self.bounds[name] == bounds]
+            rows = self._draw(generator, bounds, [self.sizes[name] for name in names], found)
+            parts.update(zip(names, rows, strict=True))
+        return parts
+
+    def _draw(
+        self, generator: np.random.Generator, bounds: tuple[int, int], sizes: list[int], found: dict[bytes, Symbols]
+    ) -> list[list[Symbols]]:
+        shortest, longest = bounds
+        known, count, idle = len(found), sum(sizes), 0
+        while len(found) < known + count:
+            before = len(found)
+            lengths = generator.integers(shortest, longest, count, endpoint=True)
+            symbols = generator.integers(_SPECIAL, _SPECIAL + self.symbols, (count, longest))
+            for row, length in zip(symbols, lengths, strict=True):
+                found.setdefault(row[:length].tobytes(), row[:length])
+            idle = idle + 1 if len(found) == before else 0
+            if idle == _PATIENCE:
+                raise ConfigError(
+                    f"data.max_length={longest} and data.symbols={self.symbols} admit only about "
+                    f"{len(found) - known} different sequences, but data.train_size, val_size and test_size ask for "
+                    f"{count}: widen them or ask for fewer."
+                )
+        rows = list(found.values())[known:]
+        # A sequence likely to repeat is likely to come early; shuffled, the splits are alike.
+        chosen = [rows[index] for index in generator.permutation(len(rows))[:count]]
+        ends = np.cumsum(sizes).tolist()
+        return [chosen[end - size : end] for end, size in zip(ends, sizes, strict=True)]
+
+    def encode(self, text: str) -> Int64[np.ndarray, " tokens"]:
+        """Ids of symbols' numbers, from 0, with blanks between them, and the end token.
+
+        Raises:
+            DataError: something else is in the text.
+        """
+        words = text.split()
+        wrong = [word for word in words if not (word.isdecimal() and int(word) < self.symbols)]
+        if wrong or not words:
+            raise DataError(
+                f"{text!r} is no sequence of symbols: give numbers from 0 to {self.symbols - 1} with blanks between."
+            )
+        return np.array([*(int(word) + _SPECIAL for word in words), END])
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The symbols' numbers, from 0."""
+        text = list(tokens)
+        text = text[: text.index(END)] if END in text else text
+        return " ".join(str(token - _SPECIAL) for token in text if token >= _SPECIAL)
+
+    def describe(self) -> str:
+        """Sizes of the splits and range of the lengths."""
+        sizes = "/".join(f"{self.sizes[name]:,}" for name in ("train", "val", "test"))
+        shortest, longest = self.bounds["train"]
+        tested = f", tested also at {', '.join(map(str, self.test_lengths))}" if self.test_lengths else ""
+        renewed = ", new ones in every epoch" if self.fresh else ""
+        return (
+            f"Transduction: {self.kind} {sizes} sequences of {shortest} to {longest} of {self.symbols} symbols"
+            f"{tested}{renewed}"
+        )
+
+
+def _rearranged(source: Symbols, kind: Kind) -> Symbols:
+    if kind == "sort":
+        return np.sort(source)
+    return source[::-1] if kind == "reverse" else source

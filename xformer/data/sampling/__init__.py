@@ -1,0 +1,1 @@
+"""In which order items are seen, and in which batches."""

@@ -1,0 +1,113 @@
+"""From documents to flat files of tokens: tokenise piece by piece, concatenate, map into memory, cut into windows."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from xformer.data.batch import IGNORED, LanguageModelingBatch
+from xformer.data.flat import Flat
+from xformer.data.sources.documents import Documents
+from xformer.data.unread import Unread
+from xformer.tokenizers.base import Tokenizer
+
+SIDECAR = "tokens.json"
+
+
+class Blocks:
+    """Windows of a flat file at every offset, to train on.
+
+    Args:
+        tokens: The file.
+        block: Tokens of a window; the labels are one further.
+    """
+
+    def __init__(self, tokens: Flat, block: int) -> None:
+        self.tokens, self.block = tokens, block
+
+    def __len__(self) -> int:
+        return max(0, len(self.tokens) - self.block)
+
+    def __getitems__(self, indices: Sequence[int]) -> LanguageModelingBatch:
+        array, span = self.tokens.array, self.block + 1
+        rows = np.stack([array[index : index + span] for index in indices])
+        both = torch.from_numpy(rows.astype(np.int64))
+        return LanguageModelingBatch(both[:, :-1].contiguous(), both[:, 1:].contiguous())
+
+
+class Windows(Blocks):
+    """Windows of a flat file in which every token but the first is a label exactly once, to evaluate on.
+
+    Each begins `stride` tokens after the one before, and the last ends with the file. A window's labels that one before
+    has counted are `IGNORED`: what counts has at least `block - stride` tokens before it, the first window aside.
+
+    Args:
+        tokens: The file, longer than a block.
+        block: Tokens of a window.
+        stride: Labels that a window adds; the block, for windows that do not overlap.
+    """
+
+    def __init__(self, tokens: Flat, block: int, stride: int) -> None:
+        super().__init__(tokens, block)
+        self.stride = stride
+
+    def __len__(self) -> int:
+        return 1 + max(0, -(-(len(self.tokens) - 1 - self.block) // self.stride))
+
+    def __getitems__(self, indices: Sequence[int]) -> LanguageModelingBatch:
+        last = len(self.tokens) - 1 - self.block
+        batch = super().__getitems__([min(index * self.stride, last) for index in indices])
+        labels = batch.labels.clone()  # which in a batch of one are a view of what the tokens are a view of
+        for row, index in zip(labels, indices, strict=True):
+            if index:
+                counted = (index - 1) * self.stride + self.block
+                row[: counted - min(index * self.stride, last)] = IGNORED
+        return LanguageModelingBatch(batch.tokens, labels)
+
+
+class Words:
+    """The texts of documents, without where each ends; one can iterate any time."""
+
+    def __init__(self, documents: Documents) -> None:
+        self.documents = documents
+
+    def __iter__(self) -> Iterator[str]:
+        return (text for text, _ in self.documents)
+
+
+def pack(directory: Path, splits: Mapping[str, Documents], tokenizer: Tokenizer) -> None:
+    """Train the tokenizer on "train" alone and write each split as one flat file.
+
+    A sidecar says what the numbers are, and how many bytes of text the tokens of each split stand for, the first token
+    aside: the first of a split is never predicted. What the tokenizer leaves unread is not among them.
+    """
+    tokenizer.train(Words(splits["train"]))
+    tokenizer.save(directory)
+    dtype = np.dtype(np.uint16 if tokenizer.vocabulary <= 1 << 16 else np.uint32)
+    end = [] if tokenizer.end_of_text is None else [tokenizer.end_of_text]
+    sizes, unread = {}, Unread(tokenizer)
+    for name, documents in splits.items():
+        size = 0
+        with (directory / f"{name}.bin").open("wb") as file:
+            for text, last in documents:
+                size += unread.read(name, text) - (tokenizer.head(text) if file.tell() == 0 else 0)
+                np.append(tokenizer.encode(text), end if last else []).astype(dtype).tofile(file)
+        sizes[name] = size
+    unread.save(directory)
+    sidecar = {"dtype": dtype.name, "vocabulary": tokenizer.vocabulary, "splits": sizes}
+    (directory / SIDECAR).write_text(json.dumps(sidecar), encoding="utf-8")
+
+
+def unpack(directory: Path) -> dict[str, Flat]:
+    """The flat files that `pack` wrote, by split."""
+    sidecar = json.loads((directory / SIDECAR).read_text(encoding="utf-8"))
+    return {name: Flat(directory / f"{name}.bin", sidecar["dtype"]) for name in sidecar["splits"]}
+
+
+def tokens_per_byte(directory: Path) -> dict[str, float]:
+    """How many labels a split has for each byte of text that they stand for (Gao et al. 2020, section 3.1)."""
+    sidecar = json.loads((directory / SIDECAR).read_text(encoding="utf-8"))
+    flat = unpack(directory)
+    return {name: (len(flat[name]) - 1) / max(1, size) for name, size in sidecar["splits"].items()}

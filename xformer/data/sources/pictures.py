@@ -1,0 +1,254 @@
+"""Where images come from: folders, a dataset on disk or on the hub, or the digits that scikit-learn ships."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Int64
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from xformer.data.sources.text import NAMES, load_dataset_splits
+from xformer.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_EIGHT_BITS = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"}
+_LISTED = 12
+_SYSTEM = {"__macosx", "__pycache__", "@eadir", "$recycle.bin", "system volume information", "lost+found", "thumbs.db",
+           "ehthumbs.db", "desktop.ini", "icon\r"}  # fmt: skip
+"""Names, in lower case, of what systems leave in folders of images."""
+
+OFFLINE = "the handwritten digits of scikit-learn: data=images, or data=digits for one token per pixel"
+
+
+class Pictures(ABC):
+    """Labelled images that are decoded when they are asked for.
+
+    Args:
+        labels: of each image, its class's number.
+        identity: changes with everything that the images depend on.
+    """
+
+    def __init__(self, labels: Int64[np.ndarray, " images"], identity: str) -> None:
+        self.labels, self.identity = labels, identity
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def image(self, index: int) -> Image.Image:
+        """Decode one image.
+
+        Raises:
+            DataError: it does not decode.
+        """
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """What to call an image in a message."""
+
+
+class Files(Pictures):
+    """Image files; they are the same as long as their names, sizes and times are."""
+
+    def __init__(self, paths: list[Path], labels: list[int]) -> None:
+        about = [(str(path.resolve()), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in paths]
+        super().__init__(np.array(labels, dtype=np.int64), hashlib.sha256(repr((about, labels)).encode()).hexdigest())
+        self.paths = paths
+
+    def image(self, index: int) -> Image.Image:
+        """Decode one file."""
+        return _decode(self.paths[index], self.name(index))
+
+    def name(self, index: int) -> str:
+        """The path."""
+        return str(self.paths[index])
+
+
+class Rows(Pictures):
+    """A column of a dataset that holds images."""
+
+    def __init__(self, split: "Dataset", column: str, labels: list[int], where: str) -> None:
+        from datasets import Image as Feature
+
+        super().__init__(np.array(labels, dtype=np.int64), f"{split._fingerprint} {column} {labels}")
+        self.encoded = split.select_columns([column]).cast_column(column, Feature(decode=False))
+        self.column, self.where = column, where
+
+    def image(self, index: int) -> Image.Image:
+        """Decode one row."""
+        stored: dict[str, Any] = self.encoded[index][self.column] or {}
+        if stored.get("bytes") is not None:
+            return _decode(BytesIO(stored["bytes"]), self.name(index))
+        return _decode(Path(stored.get("path") or ""), self.name(index))
+
+    def name(self, index: int) -> str:
+        """The number of the row."""
+        return f"Row {index} of {self.where}"
+
+
+class Digits(Pictures):
+    """scikit-learn's 1,797 grey 8 x 8 images, whose 17 levels are spread over the 256 of a byte."""
+
+    def __init__(self) -> None:
+        from sklearn.datasets import load_digits
+
+        levels, digits = load_digits(return_X_y=True)
+        self.pixels = np.round(levels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
+        super().__init__(digits.astype(np.int64), hashlib.sha256(self.pixels.tobytes()).hexdigest())
+
+    def image(self, index: int) -> Image.Image:
+        """One digit."""
+        return Image.fromarray(self.pixels[index])
+
+    def name(self, index: int) -> str:
+        """The number of the digit."""
+        return f"digit {index}"
+
+
+def read(
+    folder: str | None, dataset: str | None, config: str | None, image_column: str, label_column: str
+) -> tuple[list[str], dict[str, Pictures]]:
+    """Find images by split, where the source has splits, and under "train" alone where it has not.
+
+    Args:
+        folder: with a folder for each class in it, or with folders for the splits that have these.
+        dataset: a local directory, or a name on the hub.
+        config: of the dataset, where it has several.
+        image_column: of the dataset.
+        label_column: of the dataset.
+
+    Returns:
+        The names of the classes, and the images.
+
+    Raises:
+        DataError: there is nothing to read, or a label is outside of the training images' classes.
+    """
+    if folder is not None:
+        return _read_folder(folder)
+    if dataset is not None:
+        return _read_dataset(dataset, config, image_column, label_column)
+    return [str(digit) for digit in range(10)], {"train": Digits()}
+
+
+def _read_folder(folder: str) -> tuple[list[str], dict[str, Pictures]]:
+    root = Path(folder).expanduser()
+    if not root.is_dir():
+        raise DataError(f"data.folder={folder} is no directory (seen from {Path.cwd()}): correct the path.")
+    parts: dict[str, Path] = {}
+    for split, names in NAMES.items():
+        own = next((root / name for name in names if (root / name).is_dir()), None)
+        if own is not None:
+            parts[split] = own
+    if "train" not in parts:
+        parts = {"train": root}
+    classes = [path.name for path in _entries(parts["train"]) if path.is_dir()]
+    if len(classes) < 2:
+        raise DataError(
+            f"data.folder={folder} has {len(classes)} class folders in {parts['train']}: put the images of each class "
+            "into a folder of its name there, at least two."
+        )
+    found = {split: _read_classes(part, classes) for split, part in parts.items()}
+    counts = np.bincount(found["train"].labels, minlength=len(classes))
+    if not counts.all():
+        empty = [name for name, count in zip(classes, counts, strict=True) if not count]
+        raise DataError(
+            f"{parts['train'] / empty[0]} holds no image, and a class cannot be learned from none: put some there, or "
+            f"remove the {'folders of ' + _listed(empty) if len(empty) > 1 else 'folder'}."
+        )
+    return classes, dict(found)
+
+
+def _read_classes(part: Path, classes: list[str]) -> Files:
+    paths: list[Path] = []
+    labels: list[int] = []
+    for own in _entries(part):
+        if not own.is_dir():
+            continue
+        if own.name not in classes:
+            raise DataError(f"{own} is a label outside of the training images' classes ({_listed(classes)}): move it.")
+        found = _files(own)
+        paths += found
+        labels += [classes.index(own.name)] * len(found)
+    if not paths:
+        raise DataError(f"{part} holds no image: put some into the folders of the classes ({_listed(classes)}).")
+    return Files(paths, labels)
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What a person put into a folder, by name: not what is hidden, and not what the system did."""
+    return sorted(p for p in folder.iterdir() if not p.name.startswith(".") and p.name.lower() not in _SYSTEM)
+
+
+def _files(folder: Path) -> list[Path]:
+    """All files in a folder and those below it, by name."""
+    within = [path for path in _entries(folder) if not (path.is_dir() and path.is_symlink())]  # which may lead back
+    below = [_files(path) if path.is_dir() else [path] * path.is_file() for path in within]
+    return sorted(path for paths in below for path in paths)
+
+
+def _read_dataset(
+    name: str, config: str | None, image_column: str, label_column: str
+) -> tuple[list[str], dict[str, Pictures]]:
+    from datasets import ClassLabel
+    from datasets import Image as Feature
+
+    splits = load_dataset_splits(name, config, offline=OFFLINE)
+    for key, column in (("image_column", image_column), ("label_column", label_column)):
+        for split in splits.values():
+            if column not in split.column_names:
+                listed = ", ".join(split.column_names)
+                raise DataError(f"data.{key}={column} is not in data.dataset={name}: its columns are {listed}.")
+    features = splits["train"].features
+    if not isinstance(features[image_column], Feature):
+        raise DataError(f"data.image_column={image_column} of data.dataset={name} holds no images: choose another.")
+    label = features[label_column]
+    values = {split: part[label_column][:] for split, part in splits.items()}
+    known: list[Any] = list(range(label.num_classes)) if isinstance(label, ClassLabel) else _distinct(values["train"])
+    classes = list(label.names) if isinstance(label, ClassLabel) else [str(value) for value in known]
+    found: dict[str, Pictures] = {}
+    for split, part in splits.items():
+        where = f"the {split} split of data.dataset={name}"
+        if not len(part):
+            raise DataError(f"{where[0].upper()}{where[1:]} is empty: choose another dataset.")
+        found[split] = Rows(part, image_column, _numbers(values[split], known, f"{where}, {label_column},"), where)
+    return classes, found
+
+
+def _distinct(values: Sequence[Any]) -> list[Any]:
+    return sorted({value for value in values if value is not None})
+
+
+def _numbers(values: Sequence[Any], known: list[Any], where: str) -> list[int]:
+    numbers = {value: number for number, value in enumerate(known)}
+    for row, value in enumerate(values):
+        if value not in numbers:
+            raise DataError(
+                f"Row {row} of {where} has the label {value}, which is outside of the classes "
+                f"({_listed([str(each) for each in known])}): correct or leave out such rows."
+            )
+    return [numbers[value] for value in values]
+
+
+def _listed(classes: list[str]) -> str:
+    return ", ".join(classes[:_LISTED]) + (", ..." if len(classes) > _LISTED else "")
+
+
+def _decode(source: Path | BytesIO, name: str) -> Image.Image:
+    try:
+        with Image.open(source) as opened:
+            # What a camera stored sideways is turned, as every viewer does.
+            image = ImageOps.exif_transpose(opened)
+            image.load()
+    except Exception as error:
+        # Pillow's formats raise errors of many types.
+        reason = "no known format" if isinstance(error, UnidentifiedImageError) else str(error).rstrip(".")
+        raise DataError(f"{name} does not decode as an image ({reason}): replace or remove it.") from error
+    if image.mode not in _EIGHT_BITS:
+        raise DataError(f"{name} has pixels of mode {image.mode}, not of 8 bits: convert it.")
+    return image

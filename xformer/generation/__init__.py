@@ -1,0 +1,1 @@
+"""Decoding from a trained model: greedy, sampling and beam search over one interface."""

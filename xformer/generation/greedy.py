@@ -1,0 +1,36 @@
+"""Greedy decoding from an encoder-decoder, in one call."""
+
+from collections.abc import Callable
+
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from xformer.architecture.encoder_decoder import EncoderDecoder
+from xformer.generation.choice import most_likely
+from xformer.generation.transducing import Transducing
+from xformer.generation.writing import write
+
+
+def greedy(
+    model: EncoderDecoder,
+    logits: Callable[[Tensor], Tensor],
+    source: Int[Tensor, "batch source"],
+    padding_mask: Bool[Tensor, "batch source"] | None,
+    *,
+    begin: int,
+    end: int,
+    max_new: int,
+) -> Int[Tensor, "batch new"]:
+    """Write the target of each source, in evaluation mode; after its end token, a row repeats it.
+
+    Args:
+        model: reads the sources.
+        logits: hidden states (batch 1 d_model) to logits (batch 1 vocabulary).
+        source: token ids.
+        padding_mask: True at real tokens of the source.
+        begin: the token that a target begins with; it is not returned.
+        end: the token that a target ends with.
+        max_new: how many tokens to write at most.
+    """
+    prefixes = Transducing(model, logits, source, padding_mask, begin=begin, max_new=max_new)
+    return write(prefixes, most_likely, end=end)

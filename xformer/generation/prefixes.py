@@ -1,0 +1,89 @@
+"""The seam between models and ways of decoding: sequences that are being written, and each one's next token."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from xformer.core.state import State
+
+
+class Prefixes(ABC):
+    """Sequences that are being written, a row each, in buffers allocated once.
+
+    Args:
+        tokens: what the rows begin with, padded on the left.
+        real: True where there is a token; None where nothing is padded.
+        max_new: how many tokens a row can get.
+
+    Attributes:
+        max_new: the same; less where the model cannot write as many.
+        incremental: whether the model goes on from a state; otherwise it reads everything again for every token.
+    """
+
+    incremental: bool
+    states: Sequence[State] | None
+    """One per layer; None where there are none, or no longer."""
+
+    def __init__(
+        self, tokens: Int[Tensor, "rows begin"], real: Bool[Tensor, "rows begin"] | None, max_new: int
+    ) -> None:
+        rows, self.begin = tokens.shape
+        self.max_new, self.length = max_new, self.begin
+        self._tokens = torch.cat((tokens, tokens.new_zeros(rows, max_new)), dim=1)
+        self._real = None if real is None else torch.cat((real, real.new_ones(rows, max_new)), dim=1)
+
+    @abstractmethod
+    def logits(self) -> Float[Tensor, "rows vocabulary"]:
+        """Of every row's next token; to be called once after each `append` and `reorder`."""
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a person should know of how these rows are written, a sentence each."""
+        if self.incremental:
+            return []
+        return ["This attention has no decoding state: everything is computed again for every token."]
+
+    @property
+    def tokens(self) -> Int[Tensor, "rows length"]:
+        """Every row so far, padded on the left."""
+        return self._tokens[:, : self.length]
+
+    @property
+    def real(self) -> Bool[Tensor, "rows length"] | None:
+        """True where `tokens` has a token; None where nothing is padded."""
+        return None if self._real is None else self._real[:, : self.length]
+
+    @property
+    def written(self) -> Int[Tensor, "rows new"]:
+        """What was appended."""
+        return self._tokens[:, self.begin : self.length]
+
+    def append(self, tokens: Int[Tensor, " rows"]) -> None:
+        """Add a token to every row."""
+        self._tokens[:, self.length] = tokens
+        self.length += 1
+
+    def reorder(self, indices: Int[Tensor, " rows_after"]) -> None:
+        """Let row i become what row `indices[i]` was; there may be more rows than before, or fewer."""
+        self._tokens = self._tokens.index_select(0, indices)
+        self._real = None if self._real is None else self._real.index_select(0, indices)
+        for state in self.states or ():
+            state.reorder(indices)
+
+
+def pad_left(rows: Sequence[Int[Tensor, "..."]]) -> tuple[Int[Tensor, "rows n"], Bool[Tensor, "rows n"] | None]:
+    """The rows below each other, ending together, and where they are; None where they are equally long."""
+    flipped, real = pad_right([row.flip(0) for row in rows])
+    return flipped.flip(1), None if real is None else real.flip(1)
+
+
+def pad_right(rows: Sequence[Int[Tensor, "..."]]) -> tuple[Int[Tensor, "rows n"], Bool[Tensor, "rows n"] | None]:
+    """The rows below each other, beginning together, and where they are; None where they are equally long."""
+    padded = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+    lengths = torch.tensor([len(row) for row in rows], device=padded.device)
+    if bool((lengths == padded.shape[1]).all()):
+        return padded, None
+    return padded, torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]

@@ -1,0 +1,98 @@
+"""Attention maps as pictures: one per layer, one panel per head."""
+
+import io
+import warnings
+from collections.abc import Sequence
+from math import ceil, sqrt
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes as Panel
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import FuncNorm
+from matplotlib.figure import Figure
+
+from xformer.inspection.attention_maps import AttentionMap
+from xformer.inspection.reading import Axis
+
+PANEL, LARGEST_CELL, LABEL = 5.2, 0.3, 0.13
+"""Inches: the longer side of a large panel, a cell of a small one, and what a label takes, so that 40 fit."""
+LONGEST_LABEL = 12
+"""Characters; longer ones are cut."""
+_STYLE: Any = {"text.parse_math": False, "font.size": 8, "axes.titlesize": 9, "savefig.dpi": 110}
+
+
+class Scale:
+    """The colours of all layers and heads of a slot, so that equal colours are equal weights.
+
+    Colours go with the root of a weight: what is spread over 40 keys stays visible beside a weight of 1. Negative
+    weights are red.
+
+    Args:
+        maps: of the slot.
+    """
+
+    def __init__(self, maps: Sequence[AttentionMap]) -> None:
+        top = max(float(each.weights.abs().max()) for each in maps) or 1.0
+        signed = any(bool((each.weights < 0).any()) for each in maps)
+        roots = (lambda x: np.sign(x) * np.sqrt(np.abs(x)), lambda x: np.sign(x) * np.square(x))
+        self.norm = FuncNorm(roots, vmin=-top if signed else 0.0, vmax=top)
+        self.colours = "RdBu" if signed else "Blues"
+        quarters = top * np.linspace(0, 1, 5) ** 2
+        self.ticks = [*(-quarters[:0:-1] if signed else []), *quarters]
+
+
+def draw(attention: AttentionMap, queries: Axis, keys: Axis, scale: Scale) -> bytes:
+    """A layer's heads as a PNG; of a batch, the first sequence."""
+    weights, entropy = attention.weights[0].numpy(), attention.entropy
+    columns = ceil(sqrt(len(weights)))
+    rows = ceil(len(weights) / columns)
+    cell = min(LARGEST_CELL, PANEL / max(weights.shape[1:]))
+    with rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands for it
+        figure = Figure(_size(rows, columns, cell, queries.tokens, keys.tokens), layout="constrained")
+        panels = figure.subplots(rows, columns, squeeze=False).flatten()
+        for head, panel in enumerate(panels[: len(weights)]):
+            panel.imshow(weights[head], norm=scale.norm, cmap=scale.colours, aspect="equal")
+            panel.set_title(f"head {head}" + ("" if entropy is None else f"   entropy {entropy[head]:.2f}"))
+            _label(panel, cell, queries.tokens, keys.tokens)
+        for panel in panels[len(weights) :]:
+            panel.set_axis_off()
+        title = f"{attention.slot} ({attention.variant}), layer {attention.layer}"
+        figure.suptitle(title if attention.exact else f"{title}: not what the layer does, see the page")
+        figure.supxlabel(f"{keys.name} (keys)", fontsize=8)
+        figure.supylabel(f"{queries.name} (queries)", fontsize=8)
+        shades = ScalarMappable(scale.norm, scale.colours)
+        figure.colorbar(
+            shades, ax=list(panels), aspect=30, label="weight (colours by its root)", format="%.3g", ticks=scale.ticks
+        )
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", metadata={"Software": None})
+    return picture.getvalue()
+
+
+def _label(panel: Panel, cell: float, queries: Sequence[str], keys: Sequence[str]) -> None:
+    """Name all tokens, or, where there is no room for that, every so many of them and their index."""
+    step = ceil(LABEL / cell)
+
+    def names(tokens: Sequence[str]) -> list[str]:
+        chosen = [_cut(token) for token in tokens[::step]]
+        return chosen if step == 1 else [f"{token} {index * step}" for index, token in enumerate(chosen)]
+
+    turned = 90 if max(map(len, names(keys))) > 2 else 0
+    panel.set_xticks(range(0, len(keys), step), names(keys), rotation=turned)
+    panel.set_yticks(range(0, len(queries), step), names(queries))
+    panel.tick_params(labelsize=7, length=2, pad=1.5)
+
+
+def _cut(token: str) -> str:
+    return token if len(token) <= LONGEST_LABEL else token[: LONGEST_LABEL - 1] + "…"
+
+
+def _size(rows: int, columns: int, cell: float, queries: Sequence[str], keys: Sequence[str]) -> tuple[float, float]:
+    """Inches of a figure whose panels have room for their labels."""
+    left, below = (0.07 * max(len(_cut(token)) for token in axis) + 0.25 for axis in (queries, keys))
+    width = max(cell * len(keys), 1.2) + left
+    height = max(cell * len(queries), 0.3) + below + 0.2
+    return columns * width + 1.2, max(rows * height + 0.7, 2.2)

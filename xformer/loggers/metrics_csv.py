@@ -1,0 +1,105 @@
+"""The metrics of a run as a tidy table: one observation a row.
+
+Lightning's CSVLogger keeps one wide row per call, mostly empty because training and validation log different names,
+holds the rows in memory and rewrites the file whenever a new name turns up. This table has six fixed columns, so rows
+are only ever appended, a name logged once costs one row, and a run that is killed has lost nothing.
+"""
+
+import csv
+import io
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from xformer.runs.metrics_table import FILE, Observation, read_metrics
+from xformer.runs.storage import naming, replacing
+
+
+class MetricsCSV(Logger):
+    """Appends every logged metric to `metrics.csv` in the run directory, on the first process only.
+
+    Each call has reached the operating system when it returns, and the disk when the run ends. The names `epoch` and
+    `tokens` become columns, not rows.
+
+    Attributes:
+        path: The table.
+        rows: How many it has.
+    """
+
+    def __init__(self, directory: Path):
+        super().__init__()
+        self.path = directory / FILE
+        self.rows = 0
+        self._epoch = 0
+        self._tokens: int | None = None
+        self._started = time.monotonic()
+
+    @property
+    def name(self) -> str:
+        """The kind of logger."""
+        return "csv"
+
+    @property
+    def version(self) -> None:
+        """None: a run directory holds one table, and a progress bar has no version to show."""
+        return None
+
+    @rank_zero_only
+    def start_at(self, step: int, rows: int | None = None) -> None:
+        """Go on from optimiser step `step`: what was logged after it is dropped, for it will be logged again.
+
+        Args:
+            step: Optimiser steps done, 0 for a run from the start.
+            rows: How many rows there were then; None where that is not known, to keep those of the steps before.
+        """
+        found = read_metrics(self.path) if self.path.exists() else []
+        kept = [row for row in found if row.step < step] if rows is None else found[:rows]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(self.path) as file:
+            file.write(_text(kept, header=True).encode())
+        self.rows = len(kept)
+        last = kept[-1] if kept else Observation(0, 0, None, 0.0, "", 0.0)
+        self._epoch, self._tokens = last.epoch, last.tokens
+        self._started = time.monotonic() - last.seconds
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Append one row per metric, under Lightning's step."""
+        values = {name: float(value) for name, value in metrics.items()}
+        self._epoch = int(values.pop("epoch", self._epoch))
+        if "tokens" in values:
+            self._tokens = int(values.pop("tokens"))
+        seconds = time.monotonic() - self._started
+        rows = [
+            Observation(step or 0, self._epoch, self._tokens, seconds, name, value) for name, value in values.items()
+        ]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with naming(self.path), self.path.open("a", newline="", encoding="utf-8") as stream:
+            stream.write(_text(rows, header=stream.tell() == 0))
+        self.rows += len(rows)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any = None, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the run directory holds the config itself."""
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Put the table on the disk."""
+        if self.path.exists():
+            with self.path.open("a", encoding="utf-8") as stream:
+                os.fsync(stream.fileno())
+
+
+def _text(rows: list[Observation], *, header: bool) -> str:
+    stream = io.StringIO()
+    writer = csv.writer(stream)
+    if header:
+        writer.writerow(Observation._fields)
+    for row in rows:
+        writer.writerow([row.step, row.epoch, row.tokens, f"{row.seconds:.3f}", row.metric, row.value])
+    return stream.getvalue()

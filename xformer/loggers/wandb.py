@@ -1,0 +1,198 @@
+"""Weights & Biases: offline unless a key is configured, never a prompt, one run per job."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from xformer.config.redact import redact
+from xformer.errors import ConfigError, RunError
+from xformer.runs.summary import Summary, stored
+
+Mode = Literal["auto", "online", "offline", "disabled"]
+
+RECORD = "xformer"
+"""Under this key a run's config has what it takes to run it again, and its summary what `summary.json` holds."""
+
+_LONGEST_TAG, _LONGEST_NAME = 64, 128  # the service refuses longer ones
+_INIT_SECONDS = 30.0
+_OLD_NAMES = {"dryrun": "offline", "run": "online"}
+
+
+class RunLogger(WandbLogger):
+    """Lightning's logger, with the optimiser step as W&B's own: so a run that was resumed goes on where it was."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log a row; W&B joins those of one step, and leaves out those of a step that it has gone past."""
+        at = {} if step is None else {"trainer/global_step": step}
+        self.experiment.log({**metrics, **at}, step=step)
+
+
+def wandb_logger(
+    directory: Path,
+    config: dict[str, Any],
+    choices: Mapping[str, str],
+    name: str,
+    *,
+    project: str,
+    entity: str | None,
+    group: str | None,
+    mode: Mode,
+) -> WandbLogger:
+    """Start a run and the logger that writes to it; both belong to this job alone and end with `finish`.
+
+    A run that is continued in its directory is continued on W&B: it keeps its id, and its curve goes on.
+
+    Every history row of training and validation holds `tokens` beside `trainer/global_step`, so a chart can take
+    either as its x-axis; the step is the default. Checkpoints are not uploaded.
+
+    Args:
+        directory: The run directory; an offline run is written below it, for `wandb sync`.
+        config: The resolved config with secrets taken out (`xformer.config.redact.resolved`).
+        choices: Config group to option; each becomes a tag.
+        name: The run's name.
+        project: The project.
+        entity: The team or user; None for the account's default.
+        group: Runs to show together; None for the name of the experiment or study, where there is one.
+        mode: `auto` is online if a key is configured, else offline. The variable WANDB_MODE wins over this option.
+
+    Raises:
+        ConfigError: The package is not installed.
+        RunError: The key is malformed, or `online` was asked for and the service cannot be reached.
+    """
+    if getattr(rank_zero_only, "rank", 0) != 0:
+        return WandbLogger(name=name, project=project, save_dir=directory)
+    if find_spec("wandb") is None:
+        raise ConfigError("logger=wandb needs the package wandb, which is not installed; logger=csv does without it.")
+    import wandb
+
+    chosen = effective_mode(mode)
+    start: dict[str, Any] = {
+        "dir": directory,
+        # W&B turns 1.0 into 1, and a sweep's parameter `attention` takes the place of the node of that name: the text
+        # is what can be run again, and the nodes are there to be looked at and filtered by.
+        "config": {**config, RECORD: {"config": json.dumps(config), "directory": redact(str(directory))}},
+        "name": redact(name)[:_LONGEST_NAME],
+        "project": project,
+        "entity": entity,
+        "group": redact(group or choices.get("experiment")),
+        "job_type": "train",
+        "tags": redact(tags(choices)),
+        "id": run_id(directory),
+        # Without this, the second job of a sweep would log into the first one's run.
+        "reinit": "finish_previous",
+        "settings": wandb.Settings(silent=True, console="off", init_timeout=_INIT_SECONDS),
+    }
+    try:
+        run = _start(chosen, start)
+    except wandb.errors.Error as error:
+        if chosen != "online" or mode == "online" or "WANDB_MODE" in os.environ:
+            raise RunError(
+                f"Weights & Biases did not start ({error}); logger.wandb.mode=offline runs without it."
+            ) from error
+        print("Weights & Biases cannot be reached: this run is logged offline.", flush=True)
+        run = _start("offline", start)
+    run.define_metric("trainer/global_step")
+    run.define_metric("tokens")
+    run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+    return RunLogger(name=name, project=project, save_dir=directory, experiment=run, log_model=False)
+
+
+def _start(mode: Literal["online", "offline", "disabled"], options: dict[str, Any]) -> Any:
+    import wandb
+
+    with _redacted_arguments():  # and offline, where there is nobody to ask, `resume` is but a warning
+        return wandb.init(mode=mode, resume="allow" if mode == "online" and options["id"] else None, **options)
+
+
+def run_id(directory: Path) -> str | None:
+    """The id that a run directory's earlier processes logged under; None where there were none."""
+    files = directory.glob("wandb/*run-*/run-*.wandb")
+    earlier = min(files, key=lambda file: file.parent.name.rpartition("run-")[2], default=None)
+    return earlier.stem.removeprefix("run-") if earlier else None
+
+
+@contextmanager
+def _redacted_arguments() -> Iterator[None]:
+    """The command line without secrets, while W&B takes it down."""
+    typed = sys.argv
+    sys.argv = redact(typed)
+    try:
+        yield
+    finally:
+        sys.argv = typed
+
+
+def effective_mode(mode: Mode) -> Literal["online", "offline", "disabled"]:
+    """The mode a run would start in: WANDB_MODE if set, else what was asked for, `auto` by whether there is a key.
+
+    Raises:
+        RunError: WANDB_MODE is not a mode, or the key is malformed.
+    """
+    asked = os.environ.get("WANDB_MODE") or mode
+    asked = _OLD_NAMES.get(asked, asked)
+    if asked == "auto":
+        return "online" if has_key() else "offline"
+    if asked not in ("online", "offline", "disabled"):
+        raise RunError(f"WANDB_MODE={asked} is not a mode; use online, offline or disabled.")
+    return asked  # type: ignore[return-value]
+
+
+def has_key() -> bool:
+    """Whether the environment, netrc or W&B's settings hold a key; asks neither the user nor the network."""
+    import wandb
+    from wandb.sdk.lib import wbauth
+
+    host = wandb.setup().settings.base_url
+    try:
+        found = wbauth.authenticate_session(host=host, source="xformer", prompt=False, update_session=False)
+    except wandb.errors.AuthenticationError as error:
+        raise RunError(
+            f"The Weights & Biases key is not valid ({error}); mend it, or set logger.wandb.mode=offline."
+        ) from error
+    return found is not None
+
+
+def tags(choices: Mapping[str, str]) -> list[str]:
+    """One tag per choice, `attention=linformer`, cut to the length the service takes."""
+    return [f"{group}={option}"[:_LONGEST_TAG] for group, option in choices.items()]
+
+
+def begin(summary: Summary) -> None:
+    """Log what is known of this job's run when it begins: overrides, choices, commit, versions, machine, data, cost.
+
+    With the configuration it is enough to run a run again that was killed, and so left no summary.
+    """
+    if (run := _open()) is not None:
+        known = {
+            key: value for key, value in stored(summary).items() if value not in (None, {}, []) and key != "status"
+        }
+        run.config.update({RECORD: {**run.config.get(RECORD, {}), **known}}, allow_val_change=True)
+
+
+def finish(exit_code: int, summary: Summary | None = None) -> None:
+    """End this job's run, if one is open, so that the next job starts its own; call it in a `finally`.
+
+    Args:
+        exit_code: 0 for a run that finished; anything else shows as failed.
+        summary: What `summary.json` holds, for whoever has the service and not the run directory.
+    """
+    if (run := _open()) is not None:
+        if summary is not None:
+            run.summary.update({RECORD: stored(summary)})
+        run.finish(exit_code=exit_code)
+
+
+def _open() -> Any:
+    """This job's run; None where there is none, or where this process is not the one that logs."""
+    # Looked up, not imported: a run without this logger should not pay for the import.
+    wandb = sys.modules.get("wandb")
+    return None if wandb is None else wandb.run

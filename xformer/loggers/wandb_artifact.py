@@ -1,0 +1,46 @@
+"""What came of a study, as an artifact of Weights & Biases: one name, and a version for each change."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from xformer.errors import RunError
+from xformer.loggers.wandb import effective_mode
+
+
+def log_study(
+    name: str, files: Sequence[Path], *, project: str, entity: str | None, directory: Path, question: str
+) -> str:
+    """Log a study's table, figures and findings, in a run of its own in the study's group.
+
+    Args:
+        name: The study's, and the group's.
+        files: What is logged, by their names.
+        project: The project.
+        entity: The team or user; None for the account's default.
+        directory: Where an offline run is written below, for `xformer sync`.
+        question: What the study asks.
+
+    Returns:
+        How it was logged: `online`, `offline` or `disabled`, by whether there is a key, and by WANDB_MODE.
+
+    Raises:
+        RunError: The service cannot be reached.
+    """
+    import wandb
+
+    mode = effective_mode("auto")
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        with wandb.init(
+            dir=directory, project=project, entity=entity, group=name, job_type="record", name=f"{name}: findings",
+            mode=mode, reinit="finish_previous", settings=wandb.Settings(silent=True, console="off"),
+        ) as run:  # fmt: skip
+            artifact = wandb.Artifact(f"study-{name}", type="study", description=question)
+            for file in files:
+                artifact.add_file(str(file), name=file.name)
+            run.log_artifact(artifact)
+    except wandb.errors.Error as error:
+        raise RunError(
+            f"Weights & Biases did not take the findings ({error}); with WANDB_MODE=offline they wait for xformer sync."
+        ) from error
+    return mode

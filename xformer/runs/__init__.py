@@ -1,0 +1,1 @@
+"""One run directory: what stands in it, how it is written, and opened again."""

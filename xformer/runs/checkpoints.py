@@ -1,0 +1,203 @@
+"""The checkpoint files of a run: written whole or not at all, verified when read, and which of them to continue from.
+
+A file is what `torch.save` writes, a zip archive, with the SHA-256 of everything before it as the archive's comment:
+`torch.load` and `unzip` read it as any other. A file without that comment is one of an earlier version, whose content
+is checked against the archive's own CRC-32.
+"""
+
+import hashlib
+import logging
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, cast
+
+import torch
+from lightning.fabric.plugins.io import CheckpointIO
+
+from xformer.errors import RunError
+from xformer.runs.storage import replacing
+
+log = logging.getLogger(__name__)
+FOLDER = "checkpoints"
+LAST = "last.ckpt"
+"""Where to resume, in `FOLDER`."""
+
+_COMMENT = re.compile(rb"sha256:[0-9a-f]{64}")
+_COMMENT_LENGTH = len(b"sha256:") + 64
+_END_WITHOUT_COMMENT = re.compile(rb"PK\x05\x06.{16}\0\0", re.DOTALL)
+_END_LENGTH = 22
+
+
+class CheckpointFiles(CheckpointIO):
+    """Lightning's way to the files: what it saves, loads and removes, through this module."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint."""
+        write(Path(path), checkpoint)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a checkpoint into main memory, whatever the arguments say: no file can run code."""
+        return read(Path(path), mmap=False)  # an optimiser would keep what is mapped for the whole run
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove a checkpoint."""
+        Path(path).unlink(missing_ok=True)
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """Put a checkpoint in the place of an older one of that name, which stays until the new one is on the disk.
+
+    Raises:
+        OSError: the disk is full, or not writable.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = _placed(content, path.parent, Path())
+    with replacing(path) as file:
+        sealed = _Sealed(file)
+        torch.save(content, cast(IO[bytes], sealed))
+        sealed.finish()
+
+
+def read(path: Path, *, mmap: bool = True) -> dict[str, Any]:
+    """The content of a checkpoint, tensors on the CPU.
+
+    Args:
+        path: the file.
+        mmap: whether tensors are read from the disk as they are used.
+
+    Raises:
+        RunError: the file is damaged, or there is none.
+    """
+    try:
+        if (damage := _damage(path)) is None:
+            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+            return _placed(content, Path(), path.parent)
+    except Exception as error:  # whatever a damaged archive makes of its reader
+        damage = str(error).splitlines()[0] if str(error) else type(error).__name__
+    raise RunError(f"{path} cannot be read ({damage}): give another checkpoint, or train the run again.")
+
+
+def found(directory: Path) -> list[Path]:
+    """Every checkpoint of a run directory, those of SLURM's requeue in earlier versions included, newest first."""
+    files = [*(directory / FOLDER).glob("*.ckpt"), *directory.glob("hpc_ckpt_*.ckpt")]
+    return sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True)
+
+
+def readable(directory: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The checkpoints that can be read, newest first, with their content; the log tells of a damaged one."""
+    for file in found(directory):
+        try:
+            content = read(file)
+        except RunError as error:
+            log.warning("%s The next older one is tried.", str(error).partition(":")[0] + ".")
+            continue
+        yield file, content
+
+
+def refuse_to_overwrite(directory: Path) -> None:
+    """Keep a run that is already there.
+
+    Raises:
+        RunError: the directory holds checkpoints.
+    """
+    if found(directory):
+        raise RunError(
+            f"hydra.run.dir={directory} holds the checkpoints of an earlier run; resume=true continues it, and another "
+            "hydra.run.dir leaves it alone."
+        )
+
+
+def _placed(content: dict[str, Any], old: Path, new: Path) -> dict[str, Any]:
+    """A checkpoint whose callbacks know the files in the directory `old` as files in `new`.
+
+    ModelCheckpoint's state alone has paths; in a file they are relative to the file, so that a run can be moved. Those
+    of an earlier version are absolute, and whatever their directory is called now, its last part has stayed.
+    """
+    callbacks = dict(content.get("callbacks", {}))
+    for key, state in callbacks.items():
+        if not isinstance(state, dict) or "best_model_path" not in state:
+            continue
+        stored = Path(state["dirpath"])
+        if stored == old or (old == Path() and stored.name == new.name):
+            callbacks[key] = _moved(state, stored, new)
+    return {**content, "callbacks": callbacks} if callbacks else content
+
+
+def _moved(state: dict[str, Any], old: Path, new: Path) -> dict[str, Any]:
+    def moved(path: str) -> str:
+        inside = path and Path(path).is_relative_to(old)
+        return str(new / Path(path).relative_to(old)) if inside else path
+
+    return {
+        **state,
+        **{key: moved(state[key]) for key in ("best_model_path", "kth_best_model_path", "last_model_path")},
+        "best_k_models": {moved(path): value for path, value in state["best_k_models"].items()},
+        "dirpath": str(new),
+    }
+
+
+class _Sealed:
+    """Writes an archive as it comes, and at its end the checksum of all that was written.
+
+    The archive's last two bytes are the length of its comment, so the last piece is kept back.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._last, self._hash = file, b"", hashlib.sha256()
+        self._error: OSError | None = None
+
+    def write(self, piece: Any) -> int:
+        """Write the piece before, and keep this one; torch would make another error of one that is raised here."""
+        self._put(self._last)
+        self._last = bytes(piece)
+        return len(self._last)
+
+    def flush(self) -> None:
+        """Nothing: what is kept back waits for the end."""
+
+    def finish(self) -> None:
+        """Write the last piece and the comment.
+
+        Raises:
+            OSError: the first that there was.
+        """
+        self._put(self._last[:-2] + _COMMENT_LENGTH.to_bytes(2, "little"))
+        self._put(b"sha256:" + self._hash.hexdigest().encode())
+        if self._error is not None:
+            raise self._error
+
+    def _put(self, piece: bytes) -> None:
+        try:
+            if self._error is None:
+                self._file.write(piece)
+        except OSError as error:
+            self._error = error
+        self._hash.update(piece)
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with a file, as far as its checksum tells; None where nothing is."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(max(0, size - _COMMENT_LENGTH))
+        end = file.read()
+        if _COMMENT.fullmatch(end):
+            file.seek(0)
+            hashed = _hash(file, size - _COMMENT_LENGTH)
+            return None if end == b"sha256:" + hashed.encode() else "its checksum does not match"
+    if not _END_WITHOUT_COMMENT.fullmatch(end[-_END_LENGTH:]):
+        return "it is not whole"
+    with zipfile.ZipFile(path) as archive:
+        return None if archive.testzip() is None else "its checksum does not match"
+
+
+def _hash(file: IO[bytes], size: int) -> str:
+    hashed = hashlib.sha256()
+    while size > 0 and (piece := file.read(min(size, 2**20))):
+        hashed.update(piece)
+        size -= len(piece)
+    return hashed.hexdigest()

@@ -1,0 +1,165 @@
+"""The summary of a run: one strict JSON file, written whole or not at all."""
+
+import functools
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from xformer.config.redact import redact
+from xformer.errors import DataError
+from xformer.runs.storage import write_whole
+
+FILE = "summary.json"
+NOT_ENDED = "It was killed, or is still running."
+_SHOWN, _LONGEST_INTEGER = 40, 19
+
+
+@dataclass
+class Monitor:
+    """The metric that picks the best checkpoint, its best value and the optimiser step of that value."""
+
+    name: str
+    mode: Literal["min", "max"]
+    best: float | None = None
+    step: int | None = None
+
+
+@dataclass
+class Summary:
+    """What `compare` and `reproduce` read of a run; None is what is not known, and NaN and infinities become None.
+
+    Attributes:
+        status: How the run ended; `running` until it did, and for ever where it was killed; `interrupted` by a signal
+            that asked it to stop; `skipped` is a combination refused in a sweep.
+        error: One sentence where it did not finish.
+        choices: Config group to option.
+        overrides: The command line as typed, without secrets.
+        started_in: The working directory, which relative paths in the configuration are meant from.
+        seed: The seed of initialisation and data order.
+        metrics: Final values by name as logged, `val/loss` or `test/accuracy`.
+        monitor: The metric that picked the best checkpoint.
+        floors: By name (chance, the unigram loss), the value of what knows nothing.
+        floor_of: The metric that the floors are of.
+        parameters: Trainable parameters.
+        flops_per_token: FLOPs of one training step per token, forward and backward.
+        tokens_seen: Real tokens trained on, padding excluded, over all processes.
+        tokens_per_second: Steady training speed over all processes.
+        peak_memory_bytes: Peak memory of this run, in bytes.
+        wall_seconds: From the start of the run to its end, in seconds, without the time between a stop and the
+            checkpoint before it, or until it went on.
+        git: Commit and whether the tree was dirty.
+        versions: Package versions.
+        hardware: The machine.
+        data_fingerprint: Hash of the data as read.
+        attention: Attention slot to option.
+        inherited: Weights taken from another run (`init_from`): which run, its configuration in a word, how many,
+            and what was not taken.
+        matched: The dimension that was adjusted (`match`): from, to, and the difference in percent that remains.
+    """
+
+    status: Literal["running", "finished", "interrupted", "failed", "skipped"]
+    error: str | None = None
+    choices: dict[str, str] = field(default_factory=dict)
+    overrides: list[str] = field(default_factory=list)
+    started_in: str | None = None
+    seed: int | None = None
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    monitor: Monitor | None = None
+    floors: dict[str, float | None] = field(default_factory=dict)
+    floor_of: str | None = None
+    parameters: int | None = None
+    flops_per_token: float | None = None
+    tokens_seen: int | None = None
+    tokens_per_second: float | None = None
+    peak_memory_bytes: int | None = None
+    wall_seconds: float | None = None
+    git: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    hardware: dict[str, Any] = field(default_factory=dict)
+    data_fingerprint: str | None = None
+    attention: dict[str, str] = field(default_factory=dict)
+    inherited: dict[str, Any] | None = None
+    matched: dict[str, Any] | None = None
+
+
+def of_json(content: Any) -> Summary:
+    """A summary from the mapping that its file holds; keys this version does not know are left out.
+
+    Raises:
+        ValueError: a value is not of its type, or one is missing; in one line.
+    """
+    try:
+        summary: Summary = _typed().validate_json(json.dumps(strict(content)), strict=True)
+        return summary
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "it"
+        said = f"{first['msg'][0].lower()}{first['msg'][1:]}"
+        raise ValueError(f"{place} is {str(first['input'])[:_SHOWN]!r}: {' '.join(said.split())}") from error
+
+
+@functools.cache
+def _typed() -> Any:
+    """The types of a summary's values, as its attributes declare them."""
+    return TypeAdapter(Summary)
+
+
+def integer(digits: str) -> int | float:
+    """A number without a point; as a float where it is none that a counter could reach."""
+    return int(digits) if len(digits) < _LONGEST_INTEGER else float(digits)
+
+
+def write_summary(directory: Path, summary: Summary) -> Path:
+    """Write `summary.json` into a run directory, replacing an older one in one step.
+
+    Returns:
+        The file's path.
+    """
+    text = json.dumps(stored(summary), indent=2, allow_nan=False) + "\n"
+    directory.mkdir(parents=True, exist_ok=True)
+    write_whole(directory / FILE, text)
+    return directory / FILE
+
+
+def stored(summary: Summary) -> dict[str, Any]:
+    """What is kept of a summary: strict JSON, without secrets."""
+    content: dict[str, Any] = redact(strict(asdict(summary)))
+    return content
+
+
+def strict(value: Any) -> Any:
+    """A value as strict JSON can hold it: numbers and texts, and None for what is not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): strict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [strict(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "item"):  # a scalar tensor or a NumPy number
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def read_summary(directory: Path) -> Summary:
+    """Read a run directory's summary; keys this version does not know are left out.
+
+    Raises:
+        DataError: There is no summary, or it is not one.
+    """
+    path = directory / FILE
+    try:
+        summary = of_json(json.loads(path.read_text(encoding="utf-8"), parse_int=integer))
+    except FileNotFoundError:
+        raise DataError(f"{directory} has no {FILE}: it is not a run directory, or the run was killed.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not a run's summary: {error}.") from error
+    if summary.status == "running":
+        summary.error = NOT_ENDED
+    return summary

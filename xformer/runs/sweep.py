@@ -1,0 +1,124 @@
+"""What the cells of a sweep know of it: how many there are, what varies, and how long the rest will take."""
+
+import json
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from xformer.config.redact import redact_file
+from xformer.core.threads import cores
+from xformer.runs.summary import FILE, read_summary
+
+_VARIABLE = "XFORMER_SWEEP"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep that is under way.
+
+    Attributes:
+        directory: which holds the directories of its cells.
+        cells: how many there are.
+        varies: the keys that are not the same in all of them, as the command line spells them.
+        at_once: how many run on this machine at the same time.
+        began: when it did, in seconds since the epoch.
+    """
+
+    directory: str
+    cells: int
+    varies: tuple[str, ...]
+    at_once: int
+    began: float
+
+    def summaries(self) -> list[Path]:
+        """The summaries in its directory, of cells from earlier too, in the order of the cells."""
+        return sorted(Path(self.directory).rglob(FILE), key=_natural)
+
+    def seconds_left(self, number: int) -> float | None:
+        """How long the cells from `number` on will take, the first being 0; None where none has ended yet."""
+        recent = [file.parent for file in self.summaries() if file.stat().st_mtime >= self.began]
+        done = sum(read_summary(directory).status != "running" for directory in recent)
+        return (time.time() - self.began) / done * (self.cells - number) if done else None
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Sorts 2 before 10."""
+    return [(int(part) if part.isdigit() else -1, part) for part in path.parts]
+
+
+def current() -> Sweep | None:
+    """The sweep that this process belongs to; its launcher's processes inherit the variable."""
+    told = os.environ.get(_VARIABLE)
+    if told is None:
+        return None
+    content = json.loads(told)
+    return Sweep(**{**content, "varies": tuple(content["varies"])})
+
+
+def conclude() -> Sweep | None:
+    """Forget the sweep, which is over; what it was."""
+    sweep = current()
+    os.environ.pop(_VARIABLE, None)
+    return sweep
+
+
+class Announce(Callback):
+    """Tells the cells of a sweep about it, and keeps secrets out of what Hydra writes of them."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
+        """Leave the sweep in the environment, where every launcher's processes find it.
+
+        Raises:
+            SystemExit: its directory is that of a run; Hydra makes a warning of any other error, and goes on.
+        """
+        hydra = config.hydra
+        if (Path(hydra.sweep.dir) / FILE).exists():
+            from xformer.training import console
+
+            console.error(f"hydra.sweep.dir={hydra.sweep.dir} is the directory of a run: give a sweep one of its own.")
+            raise SystemExit(1)
+        params = OmegaConf.to_container(hydra.sweeper.get("params") or OmegaConf.create({}), resolve=False)
+        typed = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+        assert isinstance(params, dict)
+        assert isinstance(typed, list)
+        fixed = [f"{key!s}={value}" for key, value in params.items()]
+        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+        try:
+            overrides = parser.parse_overrides([*fixed, *typed])
+            last = {override.get_key_element(): override for override in overrides}  # which is the one that counts
+            varying = {key: override for key, override in last.items() if override.is_sweep_override()}
+            cells = hydra.sweeper.get("n_trials") or _product(varying.values())
+        except HydraException:
+            return  # the sweeper says so itself
+        sweep = Sweep(
+            str(Path(hydra.sweep.dir).absolute()), cells, tuple(varying), _at_once(hydra.launcher, cells), time.time()
+        )
+        os.environ[_VARIABLE] = json.dumps(asdict(sweep))
+
+    def on_job_start(self, config: DictConfig, **kwargs: object) -> None:
+        """Redact what Hydra has written of the sweep, before anything else is done."""
+        if (sweep := current()) is not None:
+            redact_file(Path(sweep.directory) / "multirun.yaml")
+
+
+def _product(varying: Iterable[Override]) -> int:
+    cells = 1
+    for override in varying:
+        cells *= sum(1 for _ in override.sweep_string_iterator())
+    return cells
+
+
+def _at_once(launcher: DictConfig, cells: int) -> int:
+    if launcher.get("n_jobs") is not None:
+        jobs = int(launcher.n_jobs)  # joblib's, where -1 is one for every core
+        return min(cells, jobs if jobs > 0 else max(1, cores() + 1 + jobs))
+    return cells if str(launcher.get("_target_")).endswith("LocalLauncher") else 1  # submitit starts them all

@@ -1,0 +1,1 @@
+"""Many runs: grids and seeds, comparison, statistics, reports and committed studies."""

@@ -1,0 +1,69 @@
+"""Runs made again: each in a process and a directory of its own."""
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from xformer.errors import ConfigError, DataError, RunError
+from xformer.runs.load import Run, read_run, run_directories
+from xformer.runs.summary import FILE
+from xformer.studies.wandb_runs import LoggedRun
+from xformer.training.rerun import write_asked
+
+_TRAIN = "from xformer.cli import train; train()"
+_RERUN = "from xformer.cli import rerun; rerun()"
+
+
+def cell_again(run: Run, where: Path, overrides: Sequence[str]) -> tuple[Run, bool]:
+    """Train a cell of a study from its overrides; also whether it was not, because an earlier one finished it there.
+
+    Raises:
+        RunError: nothing was trained, and what lies there is not this run's.
+        ConfigError: nothing can be written there.
+    """
+    directory = where / Path(run.name).name
+    words = [*run.summary.overrides, *overrides, f"hydra.sweep.dir='{directory}'", "hydra.sweep.subdir=run"]
+    return _launched(directory, _TRAIN, ["-m", *words])
+
+
+def logged_again(run: LoggedRun, where: Path, overrides: Sequence[str]) -> tuple[Run, bool]:
+    """Train a logged run from its resolved configuration; also whether an earlier one finished it there.
+
+    Raises:
+        RunError: nothing was trained, and what lies there is not this run's.
+        ConfigError: nothing can be written there.
+    """
+    choices, typed = run.summary.choices, [*run.summary.overrides, *overrides]
+    with _writable(where):
+        write_asked(where, run.config, choices, typed, run.source, overrides)
+    return _launched(where, _RERUN, [str(where)])
+
+
+def _launched(directory: Path, code: str, words: Sequence[str]) -> tuple[Run, bool]:
+    before = _written(directory)
+    with _writable(directory), (directory / "screen.log").open("w") as screen:
+        launched = subprocess.run([sys.executable, "-c", code, *words], stdout=screen, stderr=screen, check=False)
+    earlier = before is not None and _written(directory) == before
+    if earlier and launched.returncode != 0:
+        raise RunError(f"{directory.name} did not start or was killed; {directory / 'screen.log'} says why.")
+    try:
+        return read_run(run_directories(directory)[0]), earlier
+    except DataError:
+        raise RunError(f"{directory.name} did not start; {directory / 'screen.log'} says why.") from None
+
+
+@contextmanager
+def _writable(directory: Path) -> Iterator[None]:
+    """Make a directory, to write into."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise ConfigError(f"{directory} cannot be written: {error.strerror}; give another with --directory.") from error
+
+
+def _written(directory: Path) -> int | None:
+    """When the summary of the run below was written, in nanoseconds; None where there is none."""
+    return max((file.stat().st_mtime_ns for file in directory.glob(f"*/{FILE}")), default=None)

@@ -1,0 +1,194 @@
+"""Groups against a baseline: a mean with an interval, a paired difference, a verdict, a budget."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from xformer.errors import ConfigError, DataError
+from xformer.runs.load import Run
+from xformer.studies.budget import Budget, spent, unequal
+from xformer.studies.grouping import Difference, Group, differences, group_runs, name
+from xformer.studies.metric import Metric
+from xformer.studies.mixture import mixed
+from xformer.studies.statistics import Interval, Paired, holm, holm_alpha, interval, paired, verdict
+
+
+@dataclass(frozen=True)
+class Row:
+    """A group in the table.
+
+    Attributes:
+        name: the settings that tell it from the others.
+        values: seed -> value of the metric.
+        lost: runs of this configuration that began and gave no value, where no other of that seed did.
+        difference: against the baseline over common seeds; None for the baseline, or where there are fewer than 2.
+        reach: the interval of the difference, at the level at which its p value is tested; it holds zero if and only if
+            no difference is shown. None where there is no difference, or where its test has no interval.
+        p: corrected over the table.
+        verdict: `better`, `worse`, `no difference shown`, `baseline`, or why there is none.
+    """
+
+    name: str
+    group: Group
+    values: Mapping[int | None, float]
+    lost: int
+    mean: float
+    interval: Interval | None
+    budget: Budget
+    difference: Paired | None = None
+    reach: Interval | None = None
+    p: float | None = None
+    verdict: str = "baseline"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The whole of what the runs say of one metric."""
+
+    metric: Metric
+    baseline: str
+    differ: Difference
+    rows: Sequence[Row]
+    left_out: Mapping[str, str]
+    warnings: Sequence[str] = field(default_factory=list)
+
+
+def compare(runs: Sequence[Run], metric: str | None = None, baseline: str | None = None) -> Comparison:
+    """Compare groups of runs.
+
+    Args:
+        runs: all of them, failed ones too.
+        metric: the metric; None for the monitored one on the test part.
+        baseline: `attention=full`, or several settings; each group is compared with the group that has these and is
+            equal in everything else that is named. None for `attention=full` where attention differs, else the first.
+
+    Raises:
+        DataError: no run has a value.
+        ConfigError: no group is the baseline, or all of them, or the metric is not known.
+    """
+    chosen = Metric.of(runs, metric)
+    used, left_out = _usable(runs, chosen)
+    if not used:
+        raise DataError(f"No run has a value of {chosen.name}: " + "; ".join(f"{k}: {v}" for k, v in left_out.items()))
+    groups = group_runs(used)
+    differ = differences(groups)
+    lost = [run for run in runs if run.name in left_out]
+    rows = [_row(group, differ, chosen, lost) for group in groups]
+    wanted = _baseline(baseline, rows, differ.named)
+    rows = _judged(rows, wanted, differ.named, chosen)
+    warnings: list[str] = []
+    if differ.also:
+        warnings.append(f"not only {', '.join(differ.named)} but also these differ: {', '.join(differ.also)}.")
+    lengths = {len(row.values) for row in rows}
+    if len(lengths) > 1 or any(set(row.values) != set(rows[0].values) for row in rows):
+        warnings.append("the groups do not have the same seeds; differences are over common seeds only.")
+    if min(lengths) < 3:
+        warnings.append("fewer than 3 seeds in a group: an interval is wide or missing, a difference hard to show.")
+    for row in rows:
+        if row.lost:
+            warnings.append(
+                f"{row.name}: {row.lost} of {row.lost + len(row.values)} runs gave no value; the mean is of the others."
+            )
+    warnings += unequal({row.name: row.budget for row in rows}) + mixed(used)
+    label = " ".join(f"{key}={value}" for key, value in wanted.items())
+    return Comparison(chosen, label, differ, rows, left_out, warnings)
+
+
+def _usable(runs: Sequence[Run], metric: Metric) -> tuple[list[Run], dict[str, str]]:
+    """Runs with a value, and the others with the reason."""
+    left_out: dict[str, str] = {}
+    used: dict[tuple[object, ...], Run] = {}
+    for run in runs:
+        value = run.value(metric.name)
+        if run.summary.status != "finished":
+            left_out[run.name] = f"{run.summary.status}: {run.summary.error or 'no reason was recorded.'}"
+        elif value is None:
+            left_out[run.name] = f"it has no finite {metric.name}."
+        else:
+            key = (run.seed, *sorted((k, str(v)) for k, v in run.settings.items()))
+            if key in used:
+                same = "the same" if used[key].value(metric.name) == value else "another"
+                left_out[used[key].name] = f"run again, with {same} result, as {run.name}."
+            used[key] = run
+    return list(used.values()), left_out
+
+
+_BROKEN_OFF = ("failed", "interrupted", "running")
+
+
+def _row(group: Group, differ: Difference, metric: Metric, lost: Sequence[Run]) -> Row:
+    values = {run.seed: float(run.value(metric.name) or 0.0) for run in group.runs}
+    own = [run for run in lost if run.summary.status in _BROKEN_OFF or _is_without_value(run, metric)]
+    own = [run for run in own if run.seed not in values]  # the others were run again, and gave one
+    gone = sum(all(_same(run, group, key) for key in differ.named) for run in own) if differ.named else len(own)
+    seeds = list(values.values())
+    return Row(
+        name(group, differ.named),
+        group,
+        values,
+        gone,
+        sum(seeds) / len(seeds),
+        interval(seeds),
+        spent(group.runs),
+    )
+
+
+def _is_without_value(run: Run, metric: Metric) -> bool:
+    """Whether it finished and nothing came of it; a combination that was refused was never one of a group."""
+    return run.summary.status == "finished" and run.value(metric.name) is None
+
+
+def _same(run: Run, group: Group, key: str) -> bool:
+    return key in run.settings and Group(run.settings, [run]).get(key) == group.get(key)
+
+
+def _baseline(typed: str | None, rows: Sequence[Row], named: Sequence[str]) -> dict[str, str]:
+    """The settings that make a group the baseline of those that are equal in all else."""
+    if typed is None:
+        first = rows[0].group
+        if "attention" in named and any(row.group.get("attention") == "full" for row in rows):
+            return {"attention": "full"}
+        return {key: first.get(key) for key in named[:1]}
+    words = typed.replace(",", " ").split()
+    for word in words:
+        if "=" not in word:
+            meant = [f"{key}={word}" for key in named if any(row.group.get(key) == word for row in rows)]
+            offered = f"did you mean {' or '.join(meant)}?" if meant else f"the groups: {_names(rows)}."
+            raise ConfigError(f"--baseline {typed} is no KEY=VALUE; {offered}")
+    wanted = dict(word.partition("=")[::2] for word in words)
+    unknown = [key for key in wanted if key not in named]
+    if unknown and any(row.group.get(unknown[0]) != wanted[unknown[0]] for row in rows):
+        raise ConfigError(f"--baseline {typed}: the groups do not differ in {unknown[0]}, but in {', '.join(named)}.")
+    if not any(all(row.group.get(key) == value for key, value in wanted.items()) for row in rows):
+        raise ConfigError(f"--baseline {typed} is no group; there are: {_names(rows)}.")
+    if len(rows) > 1 and len(unknown) == len(wanted):
+        raise ConfigError(f"--baseline {typed}: every group has that; the groups differ in {', '.join(named)}.")
+    return {key: value for key, value in wanted.items() if key not in unknown}
+
+
+def _names(rows: Sequence[Row]) -> str:
+    return "; ".join(row.name for row in rows)
+
+
+def _judged(rows: Sequence[Row], wanted: Mapping[str, str], named: Sequence[str], metric: Metric) -> list[Row]:
+    by_settings = {tuple(row.group.get(key) for key in named): row for row in rows}
+    found: list[Row] = []
+    for row in rows:
+        other = by_settings.get(tuple(wanted.get(key, row.group.get(key)) for key in named))
+        if other is row:
+            found.append(row)
+        elif other is None:
+            found.append(replace(row, verdict="no baseline with the same other settings"))
+        else:
+            seeds = [seed for seed in row.values if seed in other.values]
+            difference = paired([row.values[s] for s in seeds], [other.values[s] for s in seeds])
+            words = "no difference shown" if difference else f"no verdict: {len(seeds)} common seeds"
+            found.append(replace(row, difference=difference, verdict=words))
+    tested = [row for row in found if row.difference]
+    corrected = iter(holm([row.difference.p for row in tested if row.difference]))
+    return [_with_verdict(row, next(corrected), len(tested), metric) if row.difference else row for row in found]
+
+
+def _with_verdict(row: Row, p: float, tests: int, metric: Metric) -> Row:
+    assert row.difference
+    reach = row.difference.interval(holm_alpha(row.difference.p, p, tests))
+    return replace(row, reach=reach, p=p, verdict=verdict(row.difference.mean, p, metric.mode))

@@ -1,0 +1,193 @@
+"""Figures of a comparison: learning curves, quality against cost, the metric by length."""
+
+import io
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xformer.runs.load import Run
+from xformer.studies.budget import quantity
+from xformer.studies.comparison import Comparison, Row
+from xformer.studies.statistics import Interval, interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, told apart by the colour-blind; markers tell them apart in grey.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS = "osD^vPX"
+_LINES = ("-", "--", ":", "-.")
+_LINE = 0.22  # inches of a line of the legend
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none", "font.size": 10, "font.family": "sans-serif", "axes.spines.top": False,
+    "axes.spines.right": False, "axes.grid": True, "grid.color": "#e5e5e5", "legend.frameon": False,
+    "text.parse_math": False,
+}  # fmt: skip
+Points = Sequence[tuple[float, Sequence[float]]]
+
+
+def figures(comparison: Comparison) -> dict[str, "Figure"]:
+    """Each figure that the runs have numbers for, by its name: `curves`, `cost`, `length`."""
+    with _style():
+        made = {"curves": curves(comparison), "cost": cost(comparison), "length": by_length(comparison)}
+    return {name: figure for name, figure in made.items() if figure is not None}
+
+
+def curves(comparison: Comparison) -> "Figure | None":
+    """The monitored metric over the optimiser steps, with 95 % intervals; None where no run has a curve here."""
+    runs = [run for row in comparison.rows for run in row.group.runs]
+    watched = next((run.summary.monitor.name for run in runs if run.summary.monitor), None)
+    lines = {row.name: _curve(row.group.runs, watched) for row in comparison.rows if watched}
+    return _lines(lines, "optimiser step", str(watched))
+
+
+def by_length(comparison: Comparison) -> "Figure | None":
+    """The metric over the length it was measured at, from metrics such as `test/loss@512`; None where there is none.
+
+    `test/loss` itself stands at the length of the blocks of text that were trained on. Other data has no such length:
+    its items are of many.
+    """
+    stem = comparison.metric.name.partition("@")[0]
+    lines = {row.name: _lengths(row.group.runs, stem) for row in comparison.rows}
+    figure = _lines(lines, "length", stem)
+    if figure:
+        figure.axes[0].set_xscale("log", base=2)
+        figure.axes[0].xaxis.set_major_formatter("{x:.0f}")
+    return figure
+
+
+def cost(comparison: Comparison) -> "Figure | None":
+    """Quality against training FLOPs, time where these are not known, with the Pareto front; None without either."""
+    name = next((n for n in ("flops", "seconds") if all(getattr(row.budget, n) for row in comparison.rows)), None)
+    if name is None:
+        return None
+    figure, axes = _empty()
+    for index, row in enumerate(comparison.rows):
+        x, reach = getattr(row.budget, name), _reach(row.mean, row.interval)
+        look = _look(index) | {"linestyle": "none", "capsize": 3}
+        axes.errorbar([x], [row.mean], yerr=[[r] for r in reach], label=row.name, **look)
+    front = pareto(comparison, name)
+    axes.plot(
+        [getattr(row.budget, name) for row in front], [row.mean for row in front],
+        color="#999999", linestyle="--", linewidth=1, zorder=0, label="Pareto front",
+    )  # fmt: skip
+    axes.xaxis.set_major_formatter(lambda value, _: quantity(name, value))
+    axes.xaxis.set_major_locator(_few_ticks())
+    _finish(figure, axes, {"flops": "training FLOPs", "seconds": "time"}[name], comparison.metric.name)
+    return figure
+
+
+def pareto(comparison: Comparison, name: str) -> list[Row]:
+    """The groups that no other group beats in quality at the same cost or less, by cost: an attribute of `Budget`."""
+    sign = 1 if comparison.metric.mode == "max" else -1
+    ordered = sorted(comparison.rows, key=lambda row: (getattr(row.budget, name), -sign * row.mean))
+    front: list[Row] = []
+    for row in ordered:
+        if not front or sign * row.mean > sign * front[-1].mean:
+            front.append(row)
+    return front
+
+
+def svg(figure: "Figure", name: str) -> str:
+    """A figure to stand in a page: text stays text, and nothing is fetched."""
+    stream = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with _style({"svg.hashsalt": name}):
+        figure.savefig(stream, format="svg", metadata=nothing)
+    text = stream.getvalue()
+    return re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+
+
+def write(drawn: Mapping[str, "Figure"], folder: Path) -> list[Path]:
+    """Every figure of `figures` as SVG and PNG (300 dpi)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, figure in drawn.items():
+        (folder / f"{name}.svg").write_text('<?xml version="1.0" encoding="utf-8"?>\n' + svg(figure, name))
+        with _style():
+            figure.savefig(folder / f"{name}.png", dpi=300)
+        written += [folder / f"{name}.svg", folder / f"{name}.png"]
+    return written
+
+
+@contextmanager
+def _style(further: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """How figures look, and no mathematics in names; a character that no font has is a box and no warning."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(_STYLE | dict(further or {})), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        yield
+
+
+def _curve(runs: Sequence[Run], metric: str | None) -> Points:
+    lines = [line for run in runs if (line := run.curve(metric or ""))]
+    common = sorted(set.intersection(*map(set, lines))) if lines else []
+    return [(float(step), [line[step] for line in lines]) for step in common]
+
+
+def _lengths(runs: Sequence[Run], stem: str) -> Points:
+    found: dict[int, list[float]] = {}
+    for run in runs:
+        at = {name.removeprefix(f"{stem}@"): value for name, value in run.summary.metrics.items() if "@" in name}
+        further = {int(length): value for length, value in at.items() if length.isdigit()}
+        block = run.settings.get("data.block")
+        trained = {block: run.value(stem)} if further and isinstance(block, int) else {}
+        for length, value in {**trained, **further}.items():
+            if value is not None:
+                found.setdefault(length, []).append(value)
+    return [(float(length), found[length]) for length in sorted(found)]
+
+
+def _lines(lines: Mapping[str, Points], x: str, y: str) -> "Figure | None":
+    if not any(lines.values()):
+        return None
+    figure, axes = _empty()
+    for index, (name, points) in enumerate(lines.items()):
+        where, means = [step for step, _ in points], [sum(values) / len(values) for _, values in points]
+        look = _look(index)
+        axes.plot(where, means, label=name, markersize=4, **look)
+        reach = [_reach(mean, interval(values)) for mean, (_, values) in zip(means, points, strict=True)]
+        low = [mean - below for mean, (below, _) in zip(means, reach, strict=True)]
+        high = [mean + above for mean, (_, above) in zip(means, reach, strict=True)]
+        axes.fill_between(where, low, high, color=look["color"], alpha=0.12, linewidth=0)
+    _finish(figure, axes, x, y)
+    return figure
+
+
+def _reach(mean: float, found: Interval | None) -> tuple[float, float]:
+    """How far the interval goes below and above the mean."""
+    return (max(0.0, mean - found.low), max(0.0, found.high - mean)) if found else (0.0, 0.0)  # never -1e-17
+
+
+def _empty() -> tuple["Figure", Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.6, 4.0), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _few_ticks() -> Any:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(4)
+
+
+def _finish(figure: "Figure", axes: Any, x: str, y: str) -> None:
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    handles, labels = axes.get_legend_handles_labels()
+    longest = max(map(len, labels))
+    columns = max(1, min(3, 60 // (longest + 4)))
+    figure.set_figheight(figure.get_figheight() + _LINE * max(0, -(-len(labels) // columns) - 2))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+
+
+def _look(index: int) -> dict[str, Any]:
+    """Of one group among many: each colour and marker comes again with another line."""
+    kinds = len(_COLOURS)
+    line = _LINES[index // kinds % len(_LINES)]
+    return {"color": _COLOURS[index % kinds], "marker": _MARKERS[index % kinds], "linestyle": line}

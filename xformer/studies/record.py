@@ -1,0 +1,77 @@
+"""The folder beside a study's file: `runs.csv`, `shared.yml`, the figures, and a README with the findings."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from xformer.errors import DataError
+from xformer.runs.load import Run
+from xformer.runs.summary import FILE as SUMMARY
+from xformer.studies.committed import RUNS, SHARED, row_name, write_table
+from xformer.studies.comparison import compare
+from xformer.studies.figures import figures, write
+from xformer.studies.formats import markdown
+from xformer.studies.study import Study
+from xformer.studies.table import findings
+from xformer.training import console
+
+_BEGIN, _END = "<!-- findings -->", "<!-- /findings -->"
+_BLOCK = re.compile(f"{_BEGIN}.*{_END}", re.DOTALL)
+
+
+def record(study: Study, runs: Sequence[Run], folder: Path | None = None) -> list[Path]:
+    """Write the folder; what a person wrote around the findings of its README stays.
+
+    Returns:
+        The files written.
+
+    Raises:
+        XformerError: a run is not the study's, the runs cannot be compared, or the README has no place for the
+            findings; nothing is written.
+    """
+    study.refuse_others(runs)
+    runs, repeated = once(runs)
+    folder = folder or study.folder
+    comparison = compare(runs, study.metric, study.baseline)
+    readme = folder / "README.md"
+    try:
+        text = readme.read_text(encoding="utf-8") if readme.exists() else _frame(study)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{readme} cannot be read ({error}): correct it, or move it away.") from error
+    if not _BLOCK.search(text):
+        raise DataError(f"{readme} has no place for the findings: write the lines {_BEGIN} and {_END} into it.")
+    pictures = figures(comparison)
+    write_table(folder, runs)
+    for sentence in repeated:
+        console.note(sentence)
+    drawn = write(pictures, folder)
+    shown = "\n".join(f"![{path.stem}]({path.name})" for path in drawn if path.suffix == ".svg")
+    said = "\n".join(f"- {sentence}" for sentence in findings(comparison))
+    table = "\n".join(line for line in markdown(comparison).splitlines() if line not in said.splitlines())
+    block = f"{_BEGIN}\n{said}\n\n{table}\n\n{shown}\n{_END}"
+    readme.write_text(_BLOCK.sub(lambda _: block, text), encoding="utf-8")
+    return [folder / RUNS, folder / SHARED, readme, *drawn]
+
+
+def once(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+    """Each cell once, by its latest run that finished where one did; and a sentence for each other run."""
+    ordered = sorted(runs, key=lambda run: (run.summary.status == "finished", _ended(run)))
+    kept = {row_name(run): run for run in ordered}
+    pairs = [(run, kept[row_name(run)]) for run in runs]
+    said = [f"{run.name} is left out: {other.name} is the same cell." for run, other in pairs if run is not other]
+    return [run for run, other in pairs if run is other], said
+
+
+def _ended(run: Run) -> int:
+    """When its summary was written; 0 where there is none."""
+    file = run.directory / SUMMARY if run.directory else None
+    return file.stat().st_mtime_ns if file and file.exists() else 0
+
+
+def _frame(study: Study) -> str:
+    commands = [study.command, f"xformer compare {study.name}", f"xformer reproduce {study.name}"]
+    shell = "\n".join(commands)
+    return (
+        f"# {study.name}\n\n{study.question}\n\n{_BEGIN}{_END}\n\n"
+        f"Expected time: {study.expected}. Run it, compare, check it against this table:\n\n```bash\n{shell}\n```\n"
+    )

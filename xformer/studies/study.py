@@ -1,0 +1,164 @@
+"""A study: one committed file, and beside it a folder with what came of it."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from xformer.config.identity import key_of, replayed
+from xformer.config.validate import CONF, nearest
+from xformer.errors import ConfigError, DataError
+from xformer.runs.load import Run, load_runs, run_directories
+from xformer.studies.committed import RUNS, read_table
+
+EXPERIMENTS = CONF / "experiment"
+_KEYS = {"question", "baseline", "metric", "expected", "settings"}
+_FREE = {"experiment", "seed", "on_incompatible"}
+_ASKS = re.compile(r"^study:", re.MULTILINE)
+_APART = "Move it away, or give the directory of the study's own runs with --runs."
+
+
+@dataclass(frozen=True)
+class Study:
+    """A file of `experiments/` that is a sweep.
+
+    Attributes:
+        name: the file's name, as in `experiment=NAME`.
+        question: what it asks, in a sentence.
+        baseline: what each group is compared with; None for the default of `compare`.
+        metric: what is compared; None for the monitored metric.
+        expected: how long it takes, and where.
+        directory: where its runs go, `hydra.sweep.dir`.
+        grid: the keys that differ between its runs, `hydra.sweeper.params`.
+    """
+
+    name: str
+    question: str
+    baseline: str | None
+    metric: str | None
+    expected: str
+    directory: Path
+    grid: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """The folder of results, beside the file."""
+        return EXPERIMENTS.resolve() / self.name
+
+    @property
+    def command(self) -> str:
+        """What runs it whole."""
+        return f"python train.py -m experiment={self.name}"
+
+    @classmethod
+    def of(cls, name: str) -> "Study":
+        """Read a study's file.
+
+        Raises:
+            ConfigError: there is none of that name, or it lacks what makes it a study.
+        """
+        if name not in studies():
+            raise ConfigError(f"{name} is not a study; {nearest(name, studies())}")
+        node: Any = OmegaConf.to_container(_composed(name), resolve=False)
+        said, hydra = node["study"], node.get("hydra", {})
+        for key in said:
+            if key not in _KEYS:
+                raise ConfigError(f"study.{key} in experiments/{name}.yaml is not known; {nearest(key, _KEYS)}")
+        missing = {"question", "expected"} - {*said}
+        where = hydra.get("sweep", {}).get("dir")
+        if missing or not where:
+            lacking = [f"study.{key}" for key in sorted(missing)] or ["hydra.sweep.dir"]
+            raise ConfigError(f"experiments/{name}.yaml lacks {', '.join(lacking)}.")
+        grid = tuple(hydra.get("sweeper", {}).get("params", {}))
+        return cls(
+            name, said["question"], said.get("baseline"), said.get("metric"), said["expected"], Path(where), grid
+        )
+
+    def refuse_others(self, runs: Sequence[Run]) -> None:
+        """Let nothing pass for a run of this study that is none.
+
+        Raises:
+            DataError: a run is of another experiment, or sets what the study's file holds fixed.
+        """
+        for run in runs:
+            chosen = run.summary.choices.get("experiment")
+            if chosen != self.name:
+                raise DataError(f"{run.name} is no run of {self.name}: it has experiment={chosen or 'null'}. {_APART}")
+            typed = [key_of(override) for override in replayed(run.summary.overrides)]
+            foreign = [key for key in typed if key not in {*self.grid, *_FREE}]
+            if foreign:
+                raise DataError(
+                    f"{run.name} is no run of {self.name}: it sets {', '.join(foreign)}, which is not in the grid of "
+                    f"experiments/{self.name}.yaml. {_APART}"
+                )
+
+    def runs(self) -> list[Run]:
+        """Its runs here, where it was run in this directory, else the committed table.
+
+        Raises:
+            DataError: there are neither.
+        """
+        if self.directory.is_dir():
+            return load_runs([self.directory])
+        return self.committed()
+
+    def committed(self) -> list[Run]:
+        """The committed table.
+
+        Raises:
+            DataError: there is none.
+        """
+        if not (self.folder / RUNS).exists():
+            raise DataError(f"{self.name} has no runs in {self.directory} and no {RUNS} beside it; run {self.command}.")
+        return read_table(self.folder)
+
+
+def studies() -> list[str]:
+    """The names of all studies: the experiments that say what they ask, those in a folder as FOLDER/NAME."""
+    files = [file for file in sorted(EXPERIMENTS.rglob("*.yaml")) if _ASKS.search(file.read_text(encoding="utf-8"))]
+    return [file.relative_to(EXPERIMENTS).with_suffix("").as_posix() for file in files]
+
+
+def _composed(name: str) -> Any:
+    """A study's own file over those of `experiments/` that its defaults name, as Hydra puts it there."""
+    own: Any = OmegaConf.load(EXPERIMENTS / f"{name}.yaml")
+    within = "/experiment/"
+    bases = [base.removeprefix(within) for base in own.get("defaults", []) if str(base).startswith(within)]
+    return OmegaConf.merge(*map(_composed, bases), own)
+
+
+def select(names: Sequence[str]) -> tuple[list[Run], Study | None]:
+    """The runs that a command line names, and the study where it names one.
+
+    Raises:
+        DataError: a name is no run, no directory of runs and no study.
+    """
+    if not names:
+        raise DataError(f"No runs are given: name run directories, directories of sweeps or a study: {_known()}.")
+    found = [Study.of(name) for name in names if name in studies() and not _holds_runs(Path(name))]
+    runs: list[Run] = []
+    for name in names:
+        path = Path(name)
+        if study := next((study for study in found if study.name == name), None):
+            runs += study.runs()
+        elif (path / RUNS).exists():
+            runs += read_table(path)
+        elif path.exists() or set("*?[") & set(name):
+            runs += load_runs([name])
+        else:
+            raise DataError(f"{name} is no directory and no study; studies: {_known()}.")
+    return runs, found[0] if len(found) == 1 else None
+
+
+def _holds_runs(path: Path) -> bool:
+    try:
+        return path.is_dir() and bool(run_directories(path))
+    except DataError:
+        return False
+
+
+def _known() -> str:
+    return ", ".join(studies()) or "none yet"

@@ -1,0 +1,153 @@
+"""A comparison as a table of texts, and as plain records with every digit."""
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from xformer.studies.budget import FLOPS_ARE, Budget, quantity
+from xformer.studies.comparison import Comparison, Row
+
+
+def headers(comparison: Comparison) -> list[str]:
+    """The columns: what is compared, quality, then budget."""
+    keys = list(comparison.differ.named) or ["configuration"]
+    against = f"difference to {comparison.baseline}" if comparison.baseline else "difference"
+    return [
+        *keys, "seeds", comparison.metric.name, "95 % interval", against, "p (Holm)", "verdict",
+        "parameters", "training FLOPs", "tokens", "time", "peak memory",
+    ]  # fmt: skip
+
+
+def cells(comparison: Comparison, row: Row) -> list[str]:
+    """A row of texts below `headers`."""
+    digits = decimals(comparison)
+    known = f"[{row.interval.low:.{digits}f}, {row.interval.high:.{digits}f}]" if row.interval else "one seed"
+    keys = [row.group.get(key) for key in comparison.differ.named] or ["all runs"]
+    return [
+        *keys,
+        str(len(row.values)),
+        f"{row.mean:.{digits}f}",
+        known,
+        f"{row.difference.mean:+.{digits}f} {_reach(row, digits)}" if row.difference else "-",
+        "-" if row.p is None else "< 0.001" if row.p < 0.001 else f"{row.p:.3f}",
+        row.verdict,
+        *(quantity(name, value) for name, value in asdict(row.budget).items()),
+    ]
+
+
+def decimals(comparison: Comparison) -> int:
+    """As many as four significant digits of the largest mean need, and two at least."""
+    largest = max(abs(row.mean) for row in comparison.rows)
+    return max(2, 4 - max(0, math.floor(math.log10(largest)) if largest > 0 else 0))
+
+
+def three_digits(value: float) -> str:
+    """Three significant digits, and never fewer than a whole number has: `0.0813`, `12.4`, `1,234`."""
+    return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """What has to be read with the table, a sentence each."""
+    better = "more is better" if comparison.metric.mode == "max" else "less is better"
+    found = [f"{comparison.metric.name}: {better}; mean over seeds.", *_tests(comparison)]
+    if any(row.budget.flops is not None for row in comparison.rows):
+        found.append(FLOPS_ARE)
+    summaries = [run.summary for row in comparison.rows for run in row.group.runs]
+    for metric in dict.fromkeys(summary.floor_of for summary in summaries):
+        of_it = [summary.floors for summary in summaries if summary.floor_of == metric]
+        floors = dict.fromkeys(floor for named in of_it for floor in named.items() if floor[1] is not None)
+        if 0 < len(floors) <= 4:
+            known = ", ".join(f"{name} {three_digits(value)}" for name, value in floors if value is not None)
+            found.append(f"Trivial baselines{f' in {metric}' if metric else ''}: {known}.")
+    return found
+
+
+def _tests(comparison: Comparison) -> list[str]:
+    """How sure the means and the differences are, by the methods that were used."""
+    found = []
+    if any(row.interval for row in comparison.rows):
+        found.append(
+            "95 % intervals are Student's t: they hold the mean in 95 of 100 cases where values are normal, 88 to 93 "
+            "where they are as skewed as exponential ones (3 to 30 seeds)."
+        )
+    used = {row.difference.test for row in comparison.rows if row.difference}
+    if not used:
+        return found
+    count = sum(row.difference is not None for row in comparison.rows)
+    equal = "the sign-flip test where all seeds have the same difference, which shows nothing below 6 seeds"
+    tests = {"t": "the paired t test", "signs": equal}
+    said = " and ".join(tests[test] for test in ("t", "signs") if test in used)
+    corrected = f", corrected for {count} comparisons (Holm)" if count > 1 else ""
+    found.append(
+        f"Differences are paired on equal seeds and tested by {said}{corrected}; better or worse at p <= 0.05."
+    )
+    found.append(
+        "The interval of a difference is at the level of its test, 95 % or more with several comparisons, and holds 0 "
+        "where no difference is shown."
+    )
+    return found
+
+
+def findings(comparison: Comparison) -> list[str]:
+    """A sentence per verdict."""
+    digits, sentences = decimals(comparison), []
+    metric = comparison.metric.name
+    for row in comparison.rows:
+        if row.difference is None:
+            continue
+        level = f"{100 * row.reach.level:.3g} % " if row.reach else ""
+        how = f"{row.difference.mean:+.{digits}f} {metric}, {level}{_reach(row, digits)}, {row.difference.pairs} seeds"
+        link = "from" if row.verdict.startswith("no") else "than"
+        sentences.append(f"{row.name}: {row.verdict} {link} {comparison.baseline} ({how}).")
+    return sentences
+
+
+def warned(comparison: Comparison) -> list[str]:
+    """Warnings, then runs that are not in the table, each with its reason."""
+    return [
+        *(f"warning: {sentence}" for sentence in comparison.warnings),
+        *(f"not in the table: {run}: {' '.join(reason.split())}" for run, reason in comparison.left_out.items()),
+    ]
+
+
+def records(comparison: Comparison) -> list[dict[str, Any]]:
+    """A dictionary per group, numbers in full."""
+    found = []
+    for row in comparison.rows:
+        keys = {key: row.group.get(key) for key in comparison.differ.named} or {"configuration": "all runs"}
+        between, apart, reach = row.interval, row.difference, row.reach
+        numbers = {
+            "metric": comparison.metric.name,
+            "seeds": len(row.values),
+            "mean": row.mean,
+            "low": between.low if between else None,
+            "high": between.high if between else None,
+            "difference": apart.mean if apart else None,
+            "difference_low": reach.low if reach else None,
+            "difference_high": reach.high if reach else None,
+            "difference_level": reach.level if reach else None,
+            "test": apart.test if apart else None,
+            "pairs": apart.pairs if apart else None,
+            "p_holm": row.p,
+            "verdict": row.verdict,
+            "lost_runs": row.lost,
+        }
+        found.append(keys | numbers | _budget(row.budget))
+    return found
+
+
+def _budget(budget: Budget) -> dict[str, float | None]:
+    return {
+        "parameters": budget.parameters,
+        "training_flops": budget.flops,
+        "tokens": budget.tokens,
+        "wall_seconds": budget.seconds,
+        "peak_memory_bytes": budget.memory,
+    }
+
+
+def _reach(row: Row, digits: int) -> str:
+    """The interval of a row's difference."""
+    if row.reach is None:
+        return "in every seed"
+    return f"[{row.reach.low:+.{digits}f}, {row.reach.high:+.{digits}f}]"

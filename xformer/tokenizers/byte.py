@@ -1,0 +1,49 @@
+"""UTF-8 bytes as tokens: nothing to learn, nothing unknown."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from xformer.tokenizers.base import Tokenizer
+
+
+class Byte(Tokenizer):
+    """Ids 0 to 255 are bytes, 256 ends a text."""
+
+    @property
+    def vocabulary(self) -> int:
+        """The bytes and the end of text."""
+        return 257
+
+    @property
+    def end_of_text(self) -> int:
+        """The id after the bytes."""
+        return 256
+
+    def train(self, texts: Iterable[str]) -> None:
+        """Learn nothing."""
+
+    def encode(self, text: str) -> Int64[np.ndarray, " tokens"]:
+        """Bytes of the text in UTF-8."""
+        return np.frombuffer(text.encode("utf-8"), dtype=np.uint8).astype(np.int64)
+
+    def head(self, text: str) -> int:
+        """One byte."""
+        return 1
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of the bytes; what is not UTF-8 becomes the replacement character."""
+        return bytes(index for index in ids if index < 256).decode("utf-8", errors="replace")
+
+    def settings(self) -> dict[str, Any]:
+        """No settings."""
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        """No state."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Restore nothing."""

@@ -1,0 +1,62 @@
+"""Characters as tokens: those of the training text, and one id for all others."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from xformer.tokenizers.base import Tokenizer
+
+UNKNOWN = "\N{REPLACEMENT CHARACTER}"
+
+
+class Character(Tokenizer):
+    """The training text's characters in code point order, then the unknown one."""
+
+    def __init__(self) -> None:
+        self._points = np.empty(0, dtype=np.int64)
+
+    @property
+    def vocabulary(self) -> int:
+        """The characters and the unknown one."""
+        return len(self._points) + 1
+
+    @property
+    def end_of_text(self) -> None:
+        """None: a text is its characters."""
+        return None
+
+    def train(self, texts: Iterable[str]) -> None:
+        """Collect the characters."""
+        characters: set[str] = set()
+        for text in texts:
+            characters.update(text)
+        self._points = np.array(sorted(map(ord, characters)), dtype=np.int64)
+
+    def encode(self, text: str) -> Int64[np.ndarray, " tokens"]:
+        """One id per character."""
+        points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32).astype(np.int64)
+        ids = np.searchsorted(self._points, points)
+        known = np.append(self._points, -1)[ids] == points
+        return np.where(known, ids, len(self._points))
+
+    def head(self, text: str) -> int:
+        """The bytes of the first character."""
+        return len(text[0].encode("utf-8"))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of the ids; the unknown one becomes the replacement character."""
+        return "".join(chr(self._points[index]) if index < len(self._points) else UNKNOWN for index in ids)
+
+    def settings(self) -> dict[str, Any]:
+        """No settings."""
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        """The characters' code points."""
+        return {"points": self._points.tolist()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over the characters."""
+        self._points = np.array(state["points"], dtype=np.int64)

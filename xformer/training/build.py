@@ -1,0 +1,177 @@
+"""From a valid configuration to data, model and Trainer."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from hydra.errors import InstantiationException
+from lightning.fabric.plugins.io import TorchCheckpointIO
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
+from torchmetrics import MetricCollection
+
+from xformer.architecture.base import ArchitectureFactory
+from xformer.callbacks.train_metrics import TrainMetrics
+from xformer.config.redact import resolved
+from xformer.config.validate import make, nearest
+from xformer.config.values import shown
+from xformer.data.base import DataModule
+from xformer.errors import ConfigError
+from xformer.layers.initialise import initialise
+from xformer.loggers.metrics_csv import MetricsCSV
+from xformer.optimization.optimizer import OptimizerFactory
+from xformer.optimization.schedule import Schedule
+from xformer.runs.checkpoints import FOLDER, CheckpointFiles
+from xformer.runs.job import CONFIG_FILE, Job
+from xformer.runs.storage import write_whole
+from xformer.tasks.base import Task
+from xformer.training import launch
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a configuration says, as factories that wait for the data."""
+
+    data: DataModule
+    architecture: ArchitectureFactory
+    optimizer: OptimizerFactory
+    schedule: Schedule
+    task: Callable[..., Task]
+    seed: int
+
+    @classmethod
+    def of(cls, config: DictConfig) -> "Plan":
+        """Instantiate every part; nothing is loaded yet, and a bad value is refused here.
+
+        Raises:
+            ConfigError: a value that its class refuses.
+        """
+        architecture, optimizer, schedule, task = (
+            make(config[group]) for group in ("architecture", "optimizer", "schedule", "task")
+        )
+        # Called twice in every step, where Hydra would check each time anew what a partial of its own may call.
+        schedule = partial(schedule.func, *schedule.args, **schedule.keywords)
+        data = make(config.data)(config.seed, Path(config.cache))
+        return cls(data, architecture, optimizer, schedule, task, config.seed)
+
+    def load_data(self) -> DataModule:
+        """The data module, prepared and loaded, so that it can tell its vocabulary."""
+        self.data.prepare_data()
+        self.data.setup("fit")
+        return self.data
+
+    def build_task(self) -> Task:
+        """The task with its model, initialised from the seed."""
+        task = self.task(self.data.facts, self.architecture, self.optimizer, self.schedule)
+        initialise(task, self.seed)
+        return task
+
+
+def build_loggers(job: Job) -> list[Logger]:
+    """The CSV, always, and the chosen ones; the resolved configuration goes to all."""
+    config = resolved(job.config)
+    chosen = [make(node) for node in (job.config.logger or {}).values() if node is not None]
+    return [MetricsCSV(job.directory), *(logger(job.directory, config, job.choices, job.name) for logger in chosen)]
+
+
+def write_config(job: Job) -> None:
+    """Leave the resolved configuration in the run directory."""
+    write_whole(job.directory / CONFIG_FILE, OmegaConf.to_yaml(resolved(job.config)))
+
+
+def check_trainer(job: Job) -> None:
+    """Refuse, before data is loaded, what the Trainer and its callbacks refuse, and devices that are not there.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    node = job.config.trainer
+    launch.check_machine(node)
+    if node.max_steps == -1 and node.max_epochs in (None, -1):
+        raise ConfigError("trainer.max_steps=-1 and trainer.max_epochs=-1 would never end: set one of them.")
+    if node.barebones:
+        raise ConfigError("trainer.barebones=true leaves nothing of a run to compare: give trainer.barebones=false.")
+    launch.check_devices(_trainer(job))
+
+
+def build_trainer(job: Job, task: Task) -> Trainer:
+    """The Trainer with the chosen callbacks, and without loggers, which may write as soon as they are built.
+
+    Raises:
+        ConfigError: something is to be monitored that the task does not measure.
+    """
+    trainer = _trainer(job)
+    _check_monitors(trainer.callbacks, task)  # type: ignore[attr-defined]
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+            callback.dirpath = str(job.directory / FOLDER)
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # not where trainer.plugins brings another
+        trainer.strategy.checkpoint_io = CheckpointFiles()
+    return trainer
+
+
+def _trainer(job: Job) -> Trainer:
+    callbacks = _callbacks(job.config)
+    with refusals("trainer", job.config.trainer):
+        trainer: Trainer = make(job.config.trainer)(
+            callbacks=[*callbacks, TrainMetrics()], logger=False, default_root_dir=str(job.directory)
+        )
+    return trainer
+
+
+def _callbacks(config: DictConfig) -> list[Callback]:
+    callbacks: list[Callback] = []
+    for key, node in config.callbacks.items():
+        if node is not None:
+            with refusals(f"callbacks.{key}", node):
+                callbacks.append(make(node))
+    unwanted = {"enable_progress_bar": ProgressBar, "enable_checkpointing": Checkpoint}
+    kinds = tuple(kind for key, kind in unwanted.items() if not config.trainer[key])
+    return [callback for callback in callbacks if not isinstance(callback, kinds)]
+
+
+_REFUSALS = (MisconfigurationException, ValueError, TypeError, ImportError, MemoryError)
+
+
+@contextmanager
+def refusals(path: str, node: DictConfig) -> Iterator[None]:
+    """Turn what Lightning refuses into a sentence that names the key.
+
+    It names the parameter that Lightning's message does, or whose value it repeats.
+
+    Args:
+        path: of the node in the configuration.
+        node: what Lightning is given.
+
+    Raises:
+        ConfigError: instead of Lightning's errors.
+    """
+    try:
+        yield
+    except (InstantiationException, *_REFUSALS) as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) else error
+        if not isinstance(cause, _REFUSALS):
+            raise
+        message = " ".join(str(cause).split()).rstrip(".") or type(cause).__name__
+        values = {str(key): value for key, value in node.items() if not str(key).startswith("_")}
+        named = [key for key in values if re.search(rf"\b{key}\b", message)]
+        named += [key for key, value in values.items() if re.search(rf"\b{re.escape(str(value))}\b", message)]
+        where = f"{path}.{named[0]}={shown(values[named[0]])}" if named else path
+        raise ConfigError(f"{where} is refused by Lightning: {message}.") from error
+
+
+def _check_monitors(callbacks: Iterable[Callback], task: Task) -> None:
+    known = {f"{stage}/loss" for stage in ("train", "val")} | {"tokens", "tokens_per_second"}
+    for metrics in task.children():
+        if isinstance(metrics, MetricCollection) and metrics.prefix in ("train/", "val/"):
+            known |= {str(name) for name in metrics}
+    for callback in callbacks:
+        name = getattr(callback, "monitor", None)
+        if name is not None and name not in known and not name.startswith("probe/"):
+            raise ConfigError(f"monitor.name={name} is nothing that this task measures; {nearest(name, known)}")

@@ -1,0 +1,119 @@
+"""The metrics of a finished run on its own data, or on others."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lightning.pytorch import Trainer
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from xformer.config.validate import validate
+from xformer.data.base import DataModule
+from xformer.errors import ConfigError, DataError
+from xformer.runs.finished import Run
+from xformer.tokenizers.base import Tokenised
+from xformer.tokenizers.trained import Trained
+from xformer.training.build import Plan
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured, and on what.
+
+    Attributes:
+        run: the run directory.
+        checkpoint: the file the weights come from.
+        data: the overrides of the run's data, as typed.
+        description: the data in a line.
+        data_fingerprint: hash of the data as read.
+        metrics: values by name, `val/loss` or `test/accuracy`; None where one is not finite.
+    """
+
+    run: str
+    checkpoint: str
+    data: list[str]
+    description: str
+    data_fingerprint: str
+    metrics: dict[str, float | None]
+
+    def save(self, file: Path) -> None:
+        """Write JSON.
+
+        Raises:
+            DataError: the file cannot be written.
+        """
+        try:
+            file.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise DataError(f"--output {file} cannot be written: {error.strerror}.") from error
+
+
+def evaluate(run: Run, overrides: Sequence[str] = (), split: str | None = None) -> Evaluation:
+    """Evaluate the run's model with the run's tokenizer; nothing is trained, and the run is left as it is.
+
+    Args:
+        run: the model.
+        overrides: `key=value`, of the run's data.
+        split: "val" or "test"; None for all there are.
+
+    Raises:
+        ConfigError: an override that is none of the data's.
+        DataError: the data cannot be read, do not suit the model, or lack the split.
+    """
+    data = _data(run, overrides)
+    splits = [name for name in ("val", "test") if name in data.splits] if split is None else [split]
+    if not set(splits) <= set(data.splits):
+        raise DataError(f"These data have no {split} split; what they have: {', '.join(data.splits)}.")
+    trainer = Trainer(
+        accelerator="auto",
+        devices=1,
+        precision=run.config.trainer.precision,
+        use_distributed_sampler=False,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    metrics: dict[str, float | None] = {}
+    for name in splits:
+        (trainer.validate if name == "val" else trainer.test)(run.task, data, verbose=False)
+        values = {key: value.item() for key, value in trainer.callback_metrics.items() if key.startswith(f"{name}/")}
+        metrics |= {key: value if math.isfinite(value) else None for key, value in values.items()}
+    where = str(run.directory), str(run.checkpoint)
+    return Evaluation(*where, list(overrides), data.describe(), data.fingerprint, metrics)
+
+
+def _data(run: Run, overrides: Sequence[str]) -> DataModule:
+    """The data, prepared and loaded, that the model can read."""
+    data = Plan.of(_overridden(run.config, overrides)).data
+    if isinstance(run.data, Tokenised) and isinstance(data, Tokenised):
+        data.tokenizer = Trained(run.data.tokenizer)
+    data.prepare_data()
+    data.setup("validate")
+    for key in ("vocabulary", "classes", "class_names"):
+        trained, found = getattr(run.data.facts, key), getattr(data.facts, key)
+        if trained != found:
+            raise DataError(
+                f"The data's {key} is {found} and the model's {trained}: give data of the kind that it was trained on."
+            )
+    return data
+
+
+def _overridden(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    changed = config.copy()
+    for override in overrides:
+        key, equals, _ = override.partition("=")
+        if not (key and equals):
+            raise ConfigError(f"--data {override} is no key=value, such as block=512.")
+        if key.startswith("_"):
+            raise ConfigError(f"--data {override} would be other data altogether; override their own keys.")
+        try:
+            changed.data = OmegaConf.merge(changed.data, OmegaConf.from_dotlist([override]))
+        except (OmegaConfBaseException, YAMLError) as error:
+            raise ConfigError(f"--data {override} cannot be read: {str(error).splitlines()[0]}.") from error
+    validate(changed)
+    return changed

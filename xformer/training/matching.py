@@ -1,0 +1,170 @@
+"""Variants of equal size: one dimension is adjusted until a model costs what a reference costs.
+
+The reference of `match=parameters` and `match=flops` is the same configuration but for `match.to`. The dimension
+`match.by` takes the whole number whose parameters, or FLOPs per token of a training step on the longest sequence, come
+nearest to the reference's. What is trained is, to the bit, the run that has this number set by hand.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Ge
+from omegaconf import DictConfig, OmegaConf
+
+from xformer.config.compatibility import nodes
+from xformer.config.validate import groups, make, nearest, slots, typed
+from xformer.errors import ConfigError
+from xformer.training import cost
+from xformer.training.build import Plan
+
+Measure = Literal["parameters", "flops"]
+_NAMES = {"parameters": "parameters", "flops": "FLOPs per token"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Match:
+    """What is to be equal, to what, and by which dimension.
+
+    Attributes:
+        measure: trainable `parameters`, or `flops` per token of a training step.
+        to: what the reference has otherwise: the option of a group or slot.
+        by: the key of the dimension that is adjusted.
+        was: the dimension as it was asked for; None before it is adjusted.
+    """
+
+    measure: Measure
+    to: dict[str, str]
+    by: str
+    was: Annotated[int, Ge(1)] | None
+
+    @property
+    def reference(self) -> str:
+        """The reference as the command line spells it."""
+        return " ".join(f"{typed(key)}={option}" for key, option in self.to.items())
+
+
+@dataclass(frozen=True)
+class Matched:
+    """What matching did.
+
+    Attributes:
+        measure: what is equal.
+        to: the reference's choices.
+        by: the key of the dimension.
+        was: the dimension as asked for.
+        now: the dimension as it is.
+        reference: the reference's parameters, or FLOPs per token.
+        reached: this model's.
+        difference: what remains, in percent of the reference.
+    """
+
+    measure: str
+    to: str
+    by: str
+    was: int
+    now: int
+    reference: float
+    reached: float
+    difference: float
+
+    def __str__(self) -> str:
+        return (
+            f"Matched to {self.to}: {self.by} {self.was} -> {self.now} gives {self.reached:,.0f} "
+            f"{_NAMES[self.measure]}, against {self.reference:,.0f} ({self.difference:+.2f} %)."
+        )
+
+
+def match(config: DictConfig, plan: Plan) -> tuple[Plan, Matched]:
+    """Adjust the dimension, in the configuration too, and plan anew.
+
+    Args:
+        config: the run's, with a `match`. The dimension is set in it, and `match.was` to what it was.
+        plan: made of it, its data loaded.
+
+    Raises:
+        ConfigError: the reference or the dimension is none, or the dimension cannot make the two equal.
+    """
+    asked: Match = make(config.match)
+    was = _dimension(config, asked.by) if asked.was is None else asked.was
+    step = config.size.heads if asked.by == "size.d_model" else 1  # of the features, each head has as many
+
+    def resized(value: int) -> DictConfig:
+        return _changed(config, asked.by, value)
+
+    @cache
+    def cost_of(value: int) -> float:
+        return _cost(resized(value), plan, asked.measure)
+
+    reference = _cost(_with(resized(was), asked.to), plan, asked.measure)
+    if cost_of(was) == cost_of(was + step):
+        raise ConfigError(
+            f"match.by={asked.by} does not change the {_NAMES[asked.measure]}: use another, such as size.feed_forward."
+        )
+    if cost_of(step) > reference:
+        raise ConfigError(
+            f"match={asked.measure} is out of reach: with {asked.reference} there are {reference:,.0f} "
+            f"{_NAMES[asked.measure]}, and this model has {cost_of(step):,.0f} even with {asked.by}={step}; use "
+            "another match.by, or a model that costs less."
+        )
+    below = _last_below(cost_of, reference, was, step)
+    now = min((below, below + step), key=lambda value: abs(cost_of(value) - reference))
+    reached = cost_of(now)
+    difference = 100 * (reached / reference - 1)
+    OmegaConf.update(config, asked.by, now)
+    config.match.was = was
+    matched = Matched(asked.measure, asked.reference, asked.by, was, now, reference, reached, difference)
+    return _planned(config, plan), matched
+
+
+def _last_below(cost_of: Callable[[int], float], most: float, start: int, step: int) -> int:
+    """The largest multiple of `step` that costs no more than this; `step` itself does not, and cost grows."""
+    low, high = step, max(start, 2 * step)
+    while cost_of(high) <= most:
+        low, high = high, 2 * high
+    halve = False
+    while high - low > step:
+        # What grows in a straight line is found at once; halving every other time bounds the search otherwise.
+        share = 0.5 if halve else (most - cost_of(low)) / (cost_of(high) - cost_of(low))
+        middle = low + step * max(1, min(int(share * (high - low)) // step, (high - low) // step - 1))
+        low, high = (middle, high) if cost_of(middle) <= most else (low, middle)
+        halve = not halve
+    return low
+
+
+def _dimension(config: DictConfig, key: str) -> int:
+    value = OmegaConf.select(config, key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"match.by={key} is no dimension of this run: use one, such as size.feed_forward.")
+    return value
+
+
+def _with(config: DictConfig, choices: Mapping[str, str]) -> DictConfig:
+    """The configuration with other options of groups or slots."""
+    for key, option in choices.items():
+        group = slots().get(key, key)
+        if group not in groups() or key not in config:
+            raise ConfigError(f"match.to.{key}={option}: {key} is no choice of this run; {nearest(key, groups())}")
+        options = dict(nodes(group))
+        if option not in options:
+            raise ConfigError(f"match.to.{key}={option} is not an option; {nearest(option, options)}")
+        config = _changed(config, key, options[option])
+    return config
+
+
+def _changed(config: DictConfig, key: str, value: object) -> DictConfig:
+    other = config.copy()
+    OmegaConf.update(other, key, value, merge=False)
+    return other
+
+
+def _cost(config: DictConfig, plan: Plan, measure: Measure) -> float:
+    with torch.random.fork_rng(devices=[]):
+        task = _planned(config, plan).build_task()
+        return float(cost.parameters(task) if measure == "parameters" else cost.flops(task, plan.data.facts))
+
+
+def _planned(config: DictConfig, loaded: Plan) -> Plan:
+    return replace(Plan.of(config), data=loaded.data)

@@ -1,0 +1,155 @@
+"""A run's own record of itself: a summary from the moment the run has its directory, whatever happens then."""
+
+import logging
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from omegaconf import OmegaConf
+
+from xformer.config.redact import RedactingFormatter
+from xformer.errors import IncompatibleError, Interrupted, XformerError
+from xformer.loggers.wandb import finish
+from xformer.runs import checkpoints
+from xformer.runs.job import Job
+from xformer.runs.lock import RunLock, is_empty
+from xformer.runs.provenance import git_state, hardware, package_versions
+from xformer.runs.summary import Summary, write_summary
+from xformer.training import console
+from xformer.training.launch import is_main_process
+from xformer.training.memory import PeakMemory
+
+LOG_FILE = "train.log"
+_LOG_FORMAT = "[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"
+
+
+class Record:
+    """A run's summary, and the right to write it into a directory; processes but the first have no such right.
+
+    Args:
+        job: the run.
+
+    Attributes:
+        summary: to be filled.
+    """
+
+    def __init__(self, job: Job) -> None:
+        seed = OmegaConf.select(job.config, "seed", throw_on_resolution_failure=False)  # which nobody has checked yet
+        seed = seed if type(seed) is int else None
+        self.summary = Summary("failed", choices=job.choices, overrides=job.overrides, seed=seed)
+        self.summary.started_in = str(Path.cwd())
+        self._directory = job.directory
+        self._lock = RunLock(job.directory)
+        self._log: logging.Handler | None = None
+
+    def acquire(self) -> None:
+        """Keep other processes out of the directory; nothing that is there is changed.
+
+        Raises:
+            RunError: another process has it.
+        """
+        if is_main_process():
+            self._lock.acquire()
+
+    def claim(self) -> None:
+        """Make the directory this run's: from here on it says so, and it is written to.
+
+        Raises:
+            RunError: another process has it, or it cannot be written.
+        """
+        if not is_main_process():
+            return
+        self._lock.claim()
+        if self._log is None:
+            self._log = logging.FileHandler(self._directory / LOG_FILE, encoding="utf-8", delay=True)
+            self._log.setFormatter(RedactingFormatter(_LOG_FORMAT))
+            logging.getLogger().addHandler(self._log)
+        self.summary.status = "running"
+        write_summary(self._directory, self.summary)
+
+    def close(self) -> None:
+        """Write how it ended; what was refused before it had the directory is told only where there is nothing else."""
+        if self._log is not None:
+            logging.getLogger().removeHandler(self._log)
+            self._log.close()
+        try:
+            if is_main_process() and (self._lock.claimed or is_empty(self._directory)):
+                write_summary(self._directory, self.summary)
+        finally:
+            self._lock.release()
+
+
+@contextmanager
+def recording(job: Job) -> Iterator[Record]:
+    """Yield a record to fill; leaving the block closes it and ends the loggers with the right exit code.
+
+    A combination that is refused ends as `skipped` where `on_incompatible=skip`, what a signal stopped as
+    `interrupted`, and every other error as `failed`.
+
+    Raises:
+        Exception: whatever the block raised, but for a skipped combination.
+        SystemExit: 143 after a SIGTERM, which Lightning would turn into success.
+    """
+    started, memory, exit_code = time.perf_counter(), PeakMemory(), 1
+    memory.reset()
+    record = Record(job)
+    summary = record.summary
+    summary.git, summary.versions = dict(git_state(Path(__file__).parent)), package_versions()
+    summary.hardware = dict(hardware())
+    try:
+        yield record
+        summary.status, exit_code = "finished", 0
+    except IncompatibleError as error:
+        summary.status, summary.error = "failed", str(error)
+        if job.config.get("on_incompatible") != "skip":
+            _tell(error, job)
+            raise
+        summary.status, exit_code = "skipped", 0
+        console.note(f"Skipped: {error}")
+    except XformerError as error:
+        summary.status, summary.error = "failed", str(error)
+        _tell(error, job)
+        raise
+    except BaseException as error:
+        stopped = interruption(error)
+        summary.status = "failed" if stopped is None else "interrupted"
+        summary.error = f"{type(error).__name__}: {error}" if stopped is None else str(stopped)
+        if stopped is not None and is_main_process():
+            console.note(_farewell(stopped, job))
+        if isinstance(error, SIGTERMException):
+            raise stopped from error  # type: ignore[misc]
+        raise
+    finally:
+        summary.peak_memory_bytes = memory.bytes()
+        summary.wall_seconds = (summary.wall_seconds or 0.0) + time.perf_counter() - started
+        record.close()
+        finish(exit_code, summary)
+
+
+def _farewell(stopped: Interrupted, job: Job) -> str:
+    """How it goes on from here."""
+    newest = next(iter(checkpoints.found(job.directory)), None)
+    if newest is None:
+        return f"{stopped} Nothing was saved yet."
+    return f"{stopped} Saved; continue with: python train.py resume={job.directory}"
+
+
+def interruption(error: BaseException | None) -> Interrupted | None:
+    """The signal that an error stands for; Lightning makes of Ctrl-C an exit whose context it is."""
+    if isinstance(error, Interrupted):
+        return error
+    if isinstance(error, SIGTERMException):
+        return Interrupted(signal.SIGTERM)
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted(signal.SIGINT)
+    return interruption(error.__context__) if isinstance(error, SystemExit) else None
+
+
+def _tell(error: XformerError, job: Job) -> None:
+    """In a sweep, say at once which job failed; Hydra would show the first failure alone, after the last job."""
+    if job.sweep:
+        console.error(f"{job.name}: {error}")
+        error.told = True

@@ -1,0 +1,210 @@
+"""One run: validate, build, fit, test, summarise."""
+
+import logging
+import tempfile
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+
+from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import Logger
+from omegaconf import OmegaConf
+
+from xformer.callbacks.interrupt import listening
+from xformer.callbacks.throughput import Throughput
+from xformer.callbacks.train_metrics import TrainMetrics
+from xformer.config import compatibility
+from xformer.config.validate import validate
+from xformer.core import threads
+from xformer.core.denormals import flush_denormals
+from xformer.data.base import DataModule
+from xformer.loggers.wandb import begin
+from xformer.runs import checkpoints, sweep
+from xformer.runs.finished import finished
+from xformer.runs.job import CONFIG_FILE, Job
+from xformer.runs.lock import is_empty
+from xformer.runs.storage import explaining
+from xformer.runs.summary import Monitor, Summary
+from xformer.tasks.base import Task
+from xformer.training import build, compilation, console, cost, launch
+from xformer.training import resume as continuation
+from xformer.training.matching import match
+from xformer.training.recording import recording
+from xformer.training.warm_start import inherit
+
+
+def run(job: Job) -> float | None:
+    """Run a job and leave its summary behind, however it ends.
+
+    Nothing is written into a directory that holds anything before all that can be refused has been.
+
+    Returns:
+        The best value of the monitored metric, for a sweeper that searches; None where the run was skipped.
+
+    Raises:
+        XformerError: what the user can mend.
+    """
+    flush_denormals()
+    quieten()
+    epilogue = None
+    places = _places(job)
+    # Twice: what the run writes, and then its record of that.
+    with listening(), explaining(places), recording(job) as record, explaining(places):
+        summary = record.summary
+        plan = _plan(job)
+        record.acquire()
+        done = continuation.finished(job)
+        if done is not None:
+            console.note(f"Already finished, and left as it is: {job.directory}")
+            return done.monitor.best if done.monitor else None
+        start = continuation.start(job)
+        if is_empty(job.directory):
+            record.claim()
+        _share(job, summary, resumed=start is not None)
+        seed_everything(job.config.seed, verbose=False)
+        data = plan.load_data()
+        if job.config.get("match") is not None:
+            plan = _match(summary, job, plan)
+        task = plan.build_task()
+        if job.config.init_from is not None:
+            _inherit(summary, task, Path(job.config.init_from))
+        _measure(summary, task, data)
+        trainer = build.build_trainer(job, task)
+        launch.check_world_size(trainer)
+        if start is not None:
+            continuation.refuse_other_data_or_processes(job, start, data, trainer)
+            _tell(continuation.changed_schedule(job, start, plan.schedule))
+        trainer.loggers = build.build_loggers(job)
+        record.claim()
+        continuation.truncate_metrics(trainer.loggers, start)
+        if launch.is_main_process():
+            build.write_config(job)
+            data.save(job.directory)
+        begin(summary)
+        if launch.is_main_process():
+            console.header(job, trainer, data.describe(), summary)
+        compilation.compile_step(task, data, job.config.compile, trainer.strategy.root_device)
+        with build.refusals("trainer", job.config.trainer):
+            trainer.fit(task, data, ckpt_path=None if start is None else start.checkpoint)
+        _evaluate(trainer, task, data, summary, job)
+        epilogue = None if job.sweep else task.epilogue(data)
+    if summary.status == "finished" and launch.is_main_process():
+        console.results(job, summary, epilogue)
+    return summary.monitor.best if summary.monitor else None
+
+
+def _places(job: Job) -> dict[str, Path]:
+    """What decides where a run writes, and where that is; the configuration is not checked yet."""
+    cache = OmegaConf.select(job.config, "cache", throw_on_resolution_failure=False)
+    return {"hydra.run.dir": job.directory, "cache": Path(str(cache)), "TMPDIR": Path(tempfile.gettempdir())}
+
+
+def _plan(job: Job) -> build.Plan:
+    """Refuse everything that can be refused from the configuration alone; what to build."""
+    validate(job.config)
+    compatibility.check(job.config, job.choices)
+    compilation.check(job.config)
+    job.forget(compatibility.unused(job.config))
+    launch.check_sweep(job)
+    if job.config.init_from is not None:
+        finished(Path(job.config.init_from))
+    build.check_trainer(job)
+    return build.Plan.of(job.config)
+
+
+def _share(job: Job, summary: Summary, *, resumed: bool) -> None:
+    """Settle how many threads compute, for this run and whoever resumes it."""
+    under_way = sweep.current()
+    found = threads.number(
+        job.config,
+        at_once=under_way.at_once if under_way else 1,
+        earlier=job.directory / CONFIG_FILE if resumed else None,
+    )
+    job.config.threads = found
+    threads.use(found)
+    summary.hardware["torch_threads"] = found
+
+
+def _match(summary: Summary, job: Job, plan: build.Plan) -> build.Plan:
+    """Give the model the size of a reference, and say what that took."""
+    plan, matched = match(job.config, plan)
+    summary.matched = asdict(matched)
+    _tell(str(matched))
+    return plan
+
+
+def _inherit(summary: Summary, task: Task, other: Path) -> None:
+    """Start from another run's weights, and say what was not taken."""
+    inherited = inherit(task, other)
+    summary.inherited = asdict(inherited)
+    _tell(str(inherited))
+
+
+def _tell(sentence: str | None) -> None:
+    if sentence is not None and launch.is_main_process():
+        console.note(sentence)
+
+
+def _measure(summary: Summary, task: Task, data: DataModule) -> None:
+    """What is known of the budget before training."""
+    summary.floors, summary.data_fingerprint = dict(data.floors), data.fingerprint
+    summary.floor_of = data.floor_of if data.floors else None
+    summary.attention = {slot.name: summary.choices[key] for key, slot in task.model.slots.items()}
+    summary.parameters, summary.flops_per_token = cost.parameters(task), cost.flops(task, data.facts)
+
+
+def _evaluate(trainer: Trainer, task: Task, data: DataModule, summary: Summary, job: Job) -> None:
+    """Validate and test the best weights, and take in what training measured."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    throughput = next((c for c in callbacks if isinstance(c, Throughput)), None)
+    trained = next((c for c in callbacks if isinstance(c, TrainMetrics)), None)
+    metrics: dict[str, float | None] = dict(trained.values) if trained else {}
+    metrics |= {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
+    if throughput:
+        summary.tokens_seen, summary.tokens_per_second = throughput.tokens_seen, throughput.tokens_per_second
+        summary.wall_seconds = throughput.earlier_seconds
+    keepers = (c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor)
+    keeper = next(keepers, None)
+    best, step = (keeper.best_model_path if keeper else ""), trainer.global_step
+    if best:
+        step = checkpoints.read(Path(best))["global_step"]
+    elif keeper:  # stopped before the first validation: keep what there is
+        trainer.save_checkpoint(Path(keeper.dirpath or job.directory) / checkpoints.LAST)
+    end = trainer.global_step
+    loggers, trainer.loggers = trainer.loggers, []  # the curve has the values of validation already
+    trainer.validate(task, data, ckpt_path=best or None, verbose=False)
+    metrics |= {name: value.item() for name, value in trainer.callback_metrics.items()}
+    if data.test_dataloader():
+        trainer.test(task, data, ckpt_path=best or None, verbose=False)
+        tested = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        metrics |= tested
+        _log_tested(loggers, tested, end)
+    trainer.loggers = loggers
+    monitor = job.config.monitor
+    summary.metrics = dict(metrics)
+    summary.monitor = Monitor(monitor.name, monitor.mode, metrics.get(monitor.name), step)
+
+
+def _log_tested(loggers: list[Logger], metrics: dict[str, float], step: int) -> None:
+    """Log at training's last step, which Lightning does not know where a resumed run has nothing left to train."""
+    for logger in loggers:
+        logger.log_metrics(metrics, step)
+        logger.finalize("success")
+
+
+_NOISE = (
+    ".*does not have many workers.*",
+    ".*`max_epochs` was not set.*",
+    ".*`isinstance.treespec, LeafSpec.` is deprecated.*",
+    "Checkpoint directory .* exists and is not empty.*",
+    ".*is smaller than the logging interval.*",  # of steps, which go on from epoch to epoch
+)
+
+
+def quieten() -> None:
+    """Leave on the screen what a person needs: Lightning's notes about hardware and loaders are in the summary."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in _NOISE:
+        warnings.filterwarnings("ignore", message=message)

@@ -1,0 +1,72 @@
+"""Weights taken over from another run, to measure what a change of the model costs."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from xformer.config.identity import short
+from xformer.errors import ConfigError
+from xformer.runs.finished import best_weights, finished
+from xformer.runs.load import read_run
+from xformer.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class Inheritance:
+    """What a model took over.
+
+    Attributes:
+        run: the directory of the other run.
+        source: the other run's configuration in a word, the same for all its seeds.
+        taken: how many parameters and buffers were.
+        fresh: this model's own, which keep their initial values.
+        left: the other model's, for which there is no place.
+    """
+
+    run: str
+    source: str
+    taken: int
+    fresh: list[str]
+    left: list[str]
+
+    def __str__(self) -> str:
+        parts = [("not there, so with initial values", self.fresh), ("not taken", self.left)]
+        told = "".join(f"; {what}: {_brief(names)}" for what, names in parts if names)
+        return f"Started from {self.run}: {self.taken} tensors taken{told}."
+
+
+def inherit(task: Task, directory: Path) -> Inheritance:
+    """Give a model all parameters and buffers of another run whose names and shapes are its own.
+
+    They are those of the other run's best step. Nothing but tensors is read of its checkpoint.
+
+    Args:
+        task: the model, initialised.
+        directory: the other run's.
+
+    Raises:
+        DataError: the directory holds no finished run, or no readable checkpoint.
+        ConfigError: no parameter agrees.
+    """
+    _, theirs = best_weights(directory, finished(directory))
+    ours = task.state_dict()
+    shared = [name for name, tensor in ours.items() if name in theirs and theirs[name].shape == tensor.shape]
+    if not {name for name, _ in task.named_parameters()} & {*shared}:
+        raise ConfigError(
+            f"init_from={directory}: no parameter of that run has the name and the shape of one of this model's; give "
+            "a run of the same size."
+        )
+    with torch.no_grad():
+        for name in shared:
+            ours[name].copy_(theirs[name])
+    fresh = [name for name in ours if name not in shared]
+    left = [name for name in theirs if name not in shared]
+    return Inheritance(str(directory), short(read_run(directory).settings), len(shared), fresh, left)
+
+
+def _brief(names: Iterable[str]) -> str:
+    """The same of several layers is told once."""
+    return ", ".join(dict.fromkeys(re.sub(r"\.\d+\.", ".*.", name) for name in names))
