@@ -16,7 +16,7 @@ TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 TREES = ["xformer", "conf", "experiments", "tests"]
 FILES = ["train.py", "pyproject.toml"]
 ROW = "ATTENTION_ROWS: dict[str, dict[str, Any]] = {\n"
-CHECKS = {"ruff check", "ruff format --check", "codespell", "mypy"}
+CHECKS = {"ruff check", "ruff format --check", "codespell", "lint-imports", "mypy"}
 
 
 def step(number: int) -> tuple[str, str]:

@@ -17,10 +17,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from tests.conftest import ComposeJob
 from xformer.benchmark.settings import settings
 from xformer.config import compatibility
+from xformer.config.plan import Plan
 from xformer.config.validate import groups, validate
 from xformer.core import devices
 from xformer.errors import IncompatibleError
-from xformer.training.build import Plan
 
 ROOT = Path(__file__).parents[1]
 

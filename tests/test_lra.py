@@ -10,10 +10,10 @@ from omegaconf import OmegaConf
 
 from tests.conftest import SMALL, ComposeJob
 from xformer.config import compatibility
+from xformer.config.plan import Plan
 from xformer.config.validate import validate
 from xformer.runs.summary import read_summary
 from xformer.studies.study import EXPERIMENTS, studies
-from xformer.training.build import Plan
 from xformer.training.run import run
 
 # Steps, warmup and batch of Nystromformer's code; sequence length of the arena.

@@ -7,9 +7,9 @@ from omegaconf import OmegaConf
 
 from tests.conftest import ComposeJob
 from xformer.config import compatibility
+from xformer.config.plan import Plan
 from xformer.config.validate import CONF, validate
 from xformer.studies.study import EXPERIMENTS, studies
-from xformer.training.build import Plan
 
 PAPER = sorted(file.stem for file in (EXPERIMENTS / "paper").glob("*.yaml"))
 

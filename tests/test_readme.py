@@ -21,10 +21,10 @@ from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from xformer import cli
 from xformer.benchmark.settings import READ, settings
 from xformer.config import compatibility
+from xformer.config.plan import Plan
 from xformer.config.validate import groups, validate
 from xformer.errors import IncompatibleError
 from xformer.runs.summary import Monitor, Summary, read_summary
-from xformer.training.build import Plan
 from xformer.training.resume import expand
 from xformer.training.run import run
 

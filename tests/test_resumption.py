@@ -24,9 +24,9 @@ from xformer.runs.load import read_run
 from xformer.runs.metrics_table import read_metrics
 from xformer.runs.summary import Summary, write_summary
 from xformer.training import resume as continuation
-from xformer.training.build import write_config
 from xformer.training.resume import MAY_CHANGE, MAY_GROW, expand
 from xformer.training.run import run
+from xformer.training.trainer import write_config
 
 ROOT = Path(__file__).parents[1]
 FAST = [*SMALL, *SMALL_LISTOPS]

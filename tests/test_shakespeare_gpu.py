@@ -5,9 +5,9 @@ import math
 import pytest
 
 from tests.conftest import SMALL, ComposeJob
+from xformer.config.plan import Plan
 from xformer.data.facts import Facts
 from xformer.runs.summary import read_summary
-from xformer.training.build import Plan
 from xformer.training.cost import parameters
 from xformer.training.run import run
 

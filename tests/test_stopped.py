@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.analysis.service import of_file, offline_file, records
 from tests.conftest import SMALL, SMALL_LISTOPS
+from tests.studies.service import of_file, offline_file, records
 from xformer.runs.load import read_run
 from xformer.studies.wandb_runs import _run
 

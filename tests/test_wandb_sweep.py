@@ -11,13 +11,13 @@ import pytest
 import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
-from tests.analysis.service import of_file, offline_file
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
+from tests.studies.service import of_file, offline_file
 from xformer.config import compatibility
+from xformer.config.plan import Plan
 from xformer.config.validate import validate
 from xformer.runs.load import read_run
 from xformer.studies.wandb_runs import _run
-from xformer.training.build import Plan
 
 ROOT = Path(__file__).parents[1]
 SWEEP = yaml.safe_load((ROOT / "launch" / "wandb_sweep.yaml").read_text())

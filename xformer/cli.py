@@ -7,60 +7,25 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-import hydra
 from hydra.errors import HydraException
-from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from xformer import commands
+from xformer.commands.train import WRAPPED
+from xformer.commands.train import main as train_as_typed
 from xformer.config.redact import redact_streams
-from xformer.config.validate import CONF, explain, is_of_hydra, nearest, unchosen
+from xformer.config.validate import explain, is_of_hydra, nearest, unchosen
 from xformer.core.threads import wait_passively
 from xformer.errors import XformerError
-from xformer.runs import sweep
 
 wait_passively()  # before anything loads torch, which reads it then
 
-_TRACEBACK, _WRAPPED = "HYDRA_FULL_ERROR", "XFORMER_WRAPPED"
-
-
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
-def train_as_configured(config: DictConfig) -> float | None:
-    """What Hydra calls with each composed configuration; returns the monitored metric, for a sweeper that searches."""
-    from xformer.runs.job import Job
-    from xformer.training.run import run
-
-    redact_streams()  # here too, for a launcher's own processes
-    job = Job.from_hydra(config)
-    try:
-        return run(job)
-    except XformerError as error:
-        # Hydra goes on with a sweep's other jobs, and precedes what a single job raises with lines of its own.
-        if job.sweep or _WRAPPED not in os.environ:
-            raise
-        _tell(str(error))
-        sys.exit(1)
+_TRACEBACK = "HYDRA_FULL_ERROR"
 
 
 def train() -> None:
     """Train one model, or a sweep with -m; resume=DIR continues what is there."""
     _friendly(train_as_typed)
-
-
-def train_as_typed() -> None:
-    """What the command line asks for; a sweep ends, however it ends, with one table over its cells."""
-    if any(word.startswith("resume=") for word in sys.argv):
-        from xformer.training.resume import expand
-
-        sys.argv[1:] = expand(sys.argv[1:])
-    try:
-        train_as_configured()
-    finally:
-        over = sweep.conclude()
-        if over is not None and (files := over.summaries()):
-            from xformer.training import console
-
-            console.cells(over, files)
 
 
 def rerun() -> None:
@@ -90,11 +55,11 @@ def main() -> None:
 def _friendly(command: Callable[[], object]) -> None:
     """Run a command; what the user can mend is told in a sentence, unless HYDRA_FULL_ERROR=1 asks for a traceback."""
     redact_streams()
-    if os.environ.get(_TRACEBACK) == "1" and _WRAPPED not in os.environ:
+    if os.environ.get(_TRACEBACK) == "1" and WRAPPED not in os.environ:
         command()
         return
     # Hydra prints errors its own way unless asked for full ones; processes started from here are told who asked.
-    os.environ[_TRACEBACK] = os.environ[_WRAPPED] = "1"
+    os.environ[_TRACEBACK] = os.environ[WRAPPED] = "1"
     try:
         command()
     except (XformerError, HydraException, OmegaConfBaseException) as error:
@@ -116,6 +81,6 @@ def _friendly(command: Callable[[], object]) -> None:
 
 
 def _tell(sentence: str) -> None:
-    from xformer.training import console
+    from xformer.core import console
 
     console.error(sentence)

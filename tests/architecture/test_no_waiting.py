@@ -15,13 +15,13 @@ from xformer.architecture.decoder import Decoder
 from xformer.attention.block_sparse_slots import Slots
 from xformer.benchmark.whole import Place, TrainingStep, build, composed
 from xformer.config import compatibility
+from xformer.config.plan import Plan
 from xformer.config.validate import CONF, groups
 from xformer.core import devices
 from xformer.data.batch import LanguageModelingBatch
 from xformer.data.facts import Facts, ImageFacts
 from xformer.errors import IncompatibleError
 from xformer.runs.job import choices
-from xformer.training.build import Plan
 
 CAUSAL = ("full", "local", "sparse", "bigbird", "performer", "additive", "multiplicative")
 BOTH_WAYS = (*CAUSAL, "linformer")

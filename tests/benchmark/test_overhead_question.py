@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from xformer.benchmark.questions import overhead
 from xformer.benchmark.questions.overhead import STEPS, TRAINER, WARMUP, Between, loading
 from xformer.benchmark.whole import composed
-from xformer.training.build import Plan
+from xformer.config.plan import Plan
 
 
 def test_loading_is_the_time_of_a_batch_after_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,9 @@ from torch import Tensor
 from tests.callbacks.tiny import Batch, Tiny, loaders, trainer
 from tests.core.fake_cuda import FakeCuda
 from xformer.callbacks import throughput
-from xformer.callbacks.throughput import Throughput, count_tokens
+from xformer.callbacks.throughput import Throughput
 from xformer.core import devices
-from xformer.data.batch import ClassificationBatch
+from xformer.data.batch import ClassificationBatch, count_tokens
 from xformer.errors import RunError
 from xformer.loggers.metrics_csv import MetricsCSV
 from xformer.runs.metrics_table import read_metrics

@@ -17,7 +17,7 @@ from tests.core.fake_cuda import H200, FakeCuda
 from xformer.core import devices
 from xformer.data.sampling.loader import Loader
 from xformer.runs.summary import Summary, read_summary
-from xformer.training import console
+from xformer.training import screen
 from xformer.training.run import run
 
 # The loader pins memory where there is a device, and torch sees that there is none.
@@ -120,7 +120,7 @@ def test_the_header_names_the_card_and_the_precision(
     trainer = Trainer(max_steps=5, precision=precision, accelerator="cpu", logger=False, enable_checkpointing=False)
     monkeypatch.setattr(trainer.strategy, "_root_device", torch.device(device))
     summary = Summary(status="failed", parameters=1, flops_per_token=1.0, hardware={"cpu": "AMD EPYC"})
-    console.header(compose_job(*SMALL), trainer, "data", summary)
+    screen.header(compose_job(*SMALL), trainer, "data", summary)
     (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("device"))
     assert f"1 x {shown}, " in line
     assert line.rstrip().endswith(f", precision {precision}")

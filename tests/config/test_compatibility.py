@@ -60,7 +60,7 @@ def test_what_is_declared_decides(attention: str, architecture: str, position: s
 
 
 def test_the_readme_holds_the_generated_table() -> None:
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
     _, _, rest = readme.partition("<!-- compatibility -->")
     written, mark, _ = rest.partition("<!-- /compatibility -->")
     assert mark

@@ -8,9 +8,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from tests.conftest import ComposeJob
+from xformer.config.plan import Plan
 from xformer.config.validate import CONF, groups, make, nearest, target, validate
 from xformer.errors import ConfigError, XformerError
-from xformer.training.build import Plan
 
 OPTIONS = [(group, option) for group, options in groups().items() for option in options]
 PLAIN = [  # files that are one node; the others are mappings of nodes, or whole experiments

@@ -6,7 +6,8 @@ from threading import Barrier
 import numpy as np
 import pytest
 
-from xformer.data.cache import MANIFEST, cached, digest, fingerprint, intact
+from xformer.core.digest import digest
+from xformer.data.cache import MANIFEST, cached, fingerprint, intact
 from xformer.data.flat import Flat
 
 

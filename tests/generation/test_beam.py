@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from tests.contracts.variants import attention_factory
-from tests.decoding.tiny import (
+from tests.generation.tiny import (
     CAUSAL,
     END,
     PROMPTS,

@@ -8,11 +8,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.decoding.test_beam import Toy
 from torch import Tensor
 from torch.testing import assert_close
 from transformers.generation import logits_process as theirs
 
+from tests.generation.test_beam import Toy
 from xformer.errors import ConfigError
 from xformer.generation.logits_processors import RepetitionPenalty, Temperature, TopK, TopP
 

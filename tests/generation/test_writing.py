@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from tests.contracts.variants import attention_class, attention_factory, position_class
-from tests.decoding.tiny import (
+from tests.generation.tiny import (
     CAUSAL,
     END,
     LENGTH,

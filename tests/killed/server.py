@@ -26,7 +26,7 @@ from tests.killed.strike import Moment, Passages, moment, scontrol
 from xformer.config.validate import CONF
 from xformer.runs.job import Job, choices
 from xformer.tasks.base import Task
-from xformer.training import build
+from xformer.training import run as runner
 from xformer.training.run import run
 
 SMALL = [
@@ -74,7 +74,7 @@ def job(overrides: list[str], directory: Path, cache: Path) -> Job:
 def train(kind: str, directory: Path, cache: Path, strike: Moment | None, counts: Path | None) -> int:
     """One process of one run; the exit code."""
     passages = Passages(strike)
-    built = build.build_trainer
+    built = runner.build_trainer
 
     def watched(made: Job, task: Task) -> Any:
         trainer = built(made, task)
@@ -82,7 +82,7 @@ def train(kind: str, directory: Path, cache: Path, strike: Moment | None, counts
         passages.watch_writing()
         return trainer
 
-    build.build_trainer = watched
+    runner.build_trainer = watched
     try:
         run(job([*SMALL, *KINDS[kind]], directory, cache))
     except SystemExit as stop:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import wandb
 
-from tests.analysis.service import offline_file, records
+from tests.studies.service import offline_file, records
 from xformer.errors import RunError
 from xformer.loggers.wandb import effective_mode, finish, tags, wandb_logger
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import wandb
 
-from tests.analysis.service import offline_file, records
+from tests.studies.service import offline_file, records
 from xformer.errors import RunError
 from xformer.loggers.wandb_artifact import log_study
 

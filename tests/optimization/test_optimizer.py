@@ -109,7 +109,7 @@ def models() -> Iterator[nn.Module]:
         yield stack(Encoder, norm_layer=norm_layer, activation=activation)
     for class_token in (False, True):
         image = ImageFacts(channels=1, height=8, width=8, mean=[0.5], std=[0.5])
-        yield PatchEmbedding(15, image, 4, class_token=class_token)
+        yield PatchEmbedding(15, 4, mean=image.mean, std=image.std, class_token=class_token)
 
 
 def test_what_is_decayed_is_a_matrix_whatever_is_stored_together() -> None:

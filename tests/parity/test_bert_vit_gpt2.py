@@ -63,7 +63,7 @@ def test_vit() -> None:
 def test_vit_from_the_pixels() -> None:
     theirs, ours = _vit(build(Encoder, 10, position=position_factory("learned")))
     image = ImageFacts(channels=3, height=12, width=12, mean=[0.0] * 3, std=[1.0] * 3)
-    ours.embedding = PatchEmbedding(SIZE.d_model, image, 4, class_token=True).double()
+    ours.embedding = PatchEmbedding(SIZE.d_model, 4, mean=image.mean, std=image.std, class_token=True).double()
     patches = theirs.embeddings.patch_embeddings.projection
     copy_linear(ours.embedding.projection, patches.weight.flatten(1), patches.bias)
     # Our tables hold what is added, divided by sqrt(d).

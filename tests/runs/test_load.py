@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.analysis.conftest import MakeRun
+from tests.studies.conftest import MakeRun
 from xformer import cli
 from xformer.errors import DataError
 from xformer.runs.load import load_runs

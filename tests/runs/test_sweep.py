@@ -17,7 +17,7 @@ from xformer.config.validate import CONF
 from xformer.runs import sweep
 from xformer.runs.job import Job
 from xformer.runs.summary import Monitor, Summary, read_summary, write_summary
-from xformer.training import console
+from xformer.training import screen
 
 ROOT = Path(__file__).parents[2]
 FAST = [*SMALL, *SMALL_LISTOPS]
@@ -95,7 +95,7 @@ def test_the_time_left_is_what_the_cells_so_far_took(tmp_path: Path) -> None:
     old = write_summary(tmp_path / "3", Summary("finished"))  # of an earlier sweep into this directory
     os.utime(old, (now - 1000, now - 1000))
     assert under_way.seconds_left(2) == pytest.approx(600, rel=0.05)
-    assert console.place(under_way, 2) == "cell 3 of 12, 10 minutes left"
+    assert screen.place(under_way, 2) == "cell 3 of 12, 10 minutes left"
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_one_table_over_all_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         summary.wall_seconds = 12.4
         write_summary(tmp_path / str(number), summary)
     under_way = sweep.Sweep(str(tmp_path), 11, ("seed",), 1, 0.0)
-    console.cells(under_way, under_way.summaries())
+    screen.cells(under_way, under_way.summaries())
     shown = capsys.readouterr().out
     assert "Sweep: 11 cells, 10 finished, 1 failed" in shown
     rows = re.findall(r"│ (\d+) +│ +([\d.]*) │ +([\d.]*) │ +(\d+ s) │ (\w+) +│", shown)

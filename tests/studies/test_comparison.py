@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
-from tests.analysis.conftest import MakeRun
+from tests.studies.conftest import MakeRun
 from xformer.errors import ConfigError, DataError
 from xformer.runs.load import load_runs
 from xformer.studies.comparison import compare

@@ -6,7 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from tests.analysis.conftest import MakeRun
+from tests.studies.conftest import MakeRun
 from xformer.config.identity import of_config, text
 from xformer.config.validate import CONF
 from xformer.runs.load import Run, load_runs

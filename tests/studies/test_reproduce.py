@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tests.analysis.conftest import MakeRun
+from tests.studies.conftest import MakeRun
 from xformer.commands.reproduce import main
 from xformer.errors import ConfigError, DataError, RunError, XformerError
 from xformer.runs.load import Run, load_runs, read_run

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import wandb
 
-from tests.analysis.service import Remote, Service
+from tests.studies.service import Remote, Service
 from xformer import cli
 from xformer.errors import DataError, RunError
 from xformer.studies import sync as module

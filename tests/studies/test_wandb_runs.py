@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import wandb
 
-from tests.analysis.conftest import MakeRun
-from tests.analysis.service import Remote, Service, of_directory
+from tests.studies.conftest import MakeRun
+from tests.studies.service import Remote, Service, of_directory
 from xformer import cli
 from xformer.errors import DataError
 from xformer.runs.load import load_runs

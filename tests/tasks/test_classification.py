@@ -12,13 +12,13 @@ from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
+from xformer.config.plan import Plan
 from xformer.config.validate import validate
 from xformer.errors import ConfigError
 from xformer.runs.summary import read_summary
 from xformer.tasks.classification import Classification
 from xformer.tasks.losses import Focal
 from xformer.tasks.metrics import classification_metrics
-from xformer.training.build import Plan
 from xformer.training.run import run
 
 # Importing the libraries that parse emits deprecations that are not ours.

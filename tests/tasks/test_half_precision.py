@@ -13,11 +13,11 @@ from sklearn.metrics import f1_score
 from torch import Tensor, nn
 
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
+from xformer.config.plan import Plan
 from xformer.data.base import DataModule
 from xformer.data.batch import IGNORED
 from xformer.tasks.base import Outcome, Task
 from xformer.tasks.metrics import BitsPerByte, Perplexity, TokenAccuracy
-from xformer.training.build import Plan
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

@@ -9,6 +9,7 @@ from torch.nn.functional import conv2d, cross_entropy, log_softmax, one_hot
 from torch.testing import assert_close
 
 from tests.conftest import SMALL, ComposeJob
+from xformer.config.plan import Plan
 from xformer.config.validate import groups, validate
 from xformer.data.batch import ImageBatch
 from xformer.data.facts import ImageFacts
@@ -17,7 +18,6 @@ from xformer.layers.patches import PatchEmbedding
 from xformer.runs.summary import read_summary
 from xformer.tasks.augmentation import Mixup, RandAugment
 from xformer.tasks.image_classification import ImageClassification
-from xformer.training.build import Plan
 from xformer.training.run import run
 
 TINY = [*SMALL, "task=image_classification"]
@@ -39,7 +39,7 @@ def built(compose_job: ComposeJob) -> Any:
 @pytest.mark.parametrize("class_token", [False, True])
 def test_patches_are_a_convolution_of_normalised_images(class_token: bool) -> None:
     form = ImageFacts(channels=3, height=6, width=9, mean=[0.1, 0.2, 0.3], std=[0.5, 1.0, 2.0])
-    embedding = PatchEmbedding(7, form, 3, class_token=class_token)
+    embedding = PatchEmbedding(7, 3, mean=form.mean, std=form.std, class_token=class_token)
     images = torch.rand(2, 3, 6, 9)
     normal = torch.stack([(images[:, c] - form.mean[c]) / form.std[c] for c in range(3)], dim=1)
     kernel = embedding.projection.weight.reshape(7, 3, 3, 3)

@@ -12,6 +12,7 @@ from torch.nn.functional import log_softmax
 from torch.testing import assert_close
 
 from tests.conftest import SMALL, ComposeJob
+from xformer.config.plan import Plan
 from xformer.data.base import DataModule
 from xformer.data.batch import IGNORED
 from xformer.errors import IncompatibleError
@@ -20,7 +21,6 @@ from xformer.runs.summary import read_summary
 from xformer.tasks.language_modeling import LanguageModeling
 from xformer.tasks.metrics import BitsPerByte, Perplexity
 from xformer.tokenizers.bpe import BPE
-from xformer.training.build import Plan
 from xformer.training.run import run
 
 PROSE = "".join(f"Line {number}: the quick brown fox jümps over the lazy dog.\n" for number in range(40))

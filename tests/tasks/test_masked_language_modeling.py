@@ -9,12 +9,12 @@ from torch.nn.functional import log_softmax
 from torch.testing import assert_close
 
 from tests.conftest import SMALL, ComposeJob
+from xformer.config.plan import Plan
 from xformer.data.batch import IGNORED, LanguageModelingBatch
 from xformer.errors import ConfigError, IncompatibleError
 from xformer.runs.summary import read_summary
 from xformer.tasks.masked_language_modeling import MaskedLanguageModeling
 from xformer.tasks.masking import Draws, content_draws, draws, mask
-from xformer.training.build import Plan
 from xformer.training.run import run
 
 TINY = [*SMALL, "task=masked_language_modeling", "data.block=16"]

@@ -8,13 +8,13 @@ from torch.testing import assert_close
 
 from tests.conftest import SMALL, ComposeJob
 from tests.test_lra import pairs
+from xformer.config.plan import Plan
 from xformer.data.batch import PairClassificationBatch
 from xformer.errors import IncompatibleError
 from xformer.inspection.attention_calls import attention_calls
 from xformer.inspection.probes.attention_entropy import AttentionEntropy
 from xformer.inspection.probes.base import singles
 from xformer.tasks.pair_classification import PairClassification
-from xformer.training.build import Plan
 from xformer.training.run import run
 
 PAIRS = [*SMALL, "task=pair_classification", "data.batch_size=8"]

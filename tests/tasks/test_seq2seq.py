@@ -10,13 +10,13 @@ from torch.testing import assert_close
 
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from xformer.config.compatibility import check
+from xformer.config.plan import Plan
 from xformer.config.validate import groups
 from xformer.data.batch import IGNORED, Seq2SeqBatch
 from xformer.generation.greedy import greedy
 from xformer.runs.summary import read_summary
 from xformer.tasks.metrics import SequenceAccuracy, TokenAccuracy
 from xformer.tasks.seq2seq import Seq2Seq
-from xformer.training.build import Plan
 from xformer.training.run import run
 
 SMALL_PAIRS = ["data.train_size=100", "data.val_size=40", "data.test_size=40", "data.symbols=5"]

@@ -11,10 +11,10 @@ from lightning.pytorch import Trainer
 from torch.testing import assert_close
 
 from tests.conftest import SMALL, ComposeJob
+from xformer.config.plan import Plan
 from xformer.generation.greedy import greedy
 from xformer.runs.summary import read_summary
 from xformer.tasks.seq2seq import Seq2Seq
-from xformer.training.build import Plan
 from xformer.training.run import run
 
 GERMAN = ["null", "eins", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun"]

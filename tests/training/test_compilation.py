@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from tests.conftest import ComposeJob
+from xformer.config.plan import Plan
 from xformer.config.validate import groups, validate
 from xformer.data.batch import IGNORED, ClassificationBatch, LanguageModelingBatch, Seq2SeqBatch
 from xformer.errors import ConfigError
 from xformer.runs.finished import open_run
 from xformer.tasks.base import Outcome, Task
 from xformer.training import compilation
-from xformer.training.build import Plan
 from xformer.training.compilation import LENGTHS, Recorded, fill
 from xformer.training.run import run
 

@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import SMALL, SMALL_LISTOPS
 from xformer.runs.summary import read_summary
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "launch").glob("*.sh"))
 FAST = [*SMALL, *SMALL_LISTOPS]
 

@@ -7,11 +7,11 @@ import torch
 from omegaconf import OmegaConf
 
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
+from xformer.config.plan import Plan
 from xformer.errors import ConfigError
 from xformer.runs.load import load_runs
 from xformer.runs.summary import read_summary
 from xformer.training import cost
-from xformer.training.build import Plan
 from xformer.training.matching import Matched, match
 from xformer.training.run import run
 

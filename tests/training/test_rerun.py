@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import wandb
 
-from tests.analysis.service import Service, of_file, offline_file
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
+from tests.studies.service import Service, of_file, offline_file
 from xformer import cli
 from xformer.config.redact import resolved
 from xformer.errors import ConfigError
@@ -68,7 +68,7 @@ def test_a_logged_run_is_reproduced_and_a_change_is_loud(
 ) -> None:  # fmt: skip
     for name, value in {"WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path), "XFORMER_CACHE": str(cache)}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     fast = ["experiment=listops_attentions", *FAST, "logger=wandb", "trainer.limit_train_batches=1.0"]
     for seed in (0, 1):
         run(compose_job(*fast, f"seed={seed}", directory=tmp_path / str(seed)))

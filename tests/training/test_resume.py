@@ -24,7 +24,7 @@ from xformer.runs.summary import FILE, read_summary
 from xformer.studies.study import Study, studies
 from xformer.training.run import run
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FAST = [*SMALL, *SMALL_LISTOPS, "skip_finished=true"]
 
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from tests.analysis.service import of_file, offline_file, records
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
+from tests.studies.service import of_file, offline_file, records
+from xformer.config.plan import Plan
 from xformer.config.validate import groups
 from xformer.data.batch import ClassificationBatch
 from xformer.errors import IncompatibleError, RunError
@@ -21,7 +22,6 @@ from xformer.runs.metrics_table import read_metrics
 from xformer.runs.summary import read_summary
 from xformer.studies.wandb_runs import _run
 from xformer.tasks.classification import Classification
-from xformer.training.build import Plan
 from xformer.training.launch import check_sweep
 from xformer.training.run import run
 

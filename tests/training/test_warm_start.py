@@ -9,13 +9,13 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
+from xformer.config.plan import Plan
 from xformer.errors import ConfigError, DataError
 from xformer.runs.checkpoints import readable
 from xformer.runs.finished import open_run
 from xformer.runs.job import CONFIG_FILE
 from xformer.runs.summary import read_summary
 from xformer.tasks.base import Task
-from xformer.training.build import Plan
 from xformer.training.run import run
 from xformer.training.warm_start import inherit
 

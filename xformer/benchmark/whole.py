@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from xformer.benchmark.live_bytes import extra_bytes
+from xformer.config.plan import Plan
 from xformer.config.validate import CONF, target
 from xformer.core import devices
 from xformer.data.batch import LanguageModelingBatch
 from xformer.data.facts import Facts
 from xformer.errors import ConfigError
 from xformer.tasks.token_prediction import TokenPrediction
-from xformer.training.build import Plan
 from xformer.training.flops import flops_of
 
 Loss = Callable[[LanguageModelingBatch], Tensor]

@@ -21,9 +21,9 @@ from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnect
 from lightning.pytorch.trainer.states import TrainerFn
 
 from xformer.callbacks.resume import note_rows
+from xformer.core.devices import is_main_process
 from xformer.errors import Interrupted, RunError
 from xformer.runs.checkpoints import FOLDER, LAST
-from xformer.training.launch import is_main_process
 
 
 class _Request:

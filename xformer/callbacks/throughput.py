@@ -1,6 +1,5 @@
 """How many tokens a run has seen, and how fast."""
 
-import functools
 import time
 from typing import Annotated, Any
 
@@ -10,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from xformer.core import devices
-from xformer.errors import RunError
+from xformer.data.batch import count_tokens
 
 
 class Throughput(Callback):
@@ -119,32 +118,6 @@ def _now() -> float:
     """The time once the device has done all it was given: kernels run behind the host."""
     devices.synchronize()
     return time.perf_counter()
-
-
-def count_tokens(batch: Any) -> Tensor:
-    """The real tokens of a batch, as a number on its device.
-
-    Every field `tokens` counts, or `source_tokens` and `target_tokens`: where there is a mask of the same prefix
-    (`padding_mask`, `source_padding_mask`) what it marks as real, else all.
-
-    Args:
-        batch: A named batch.
-
-    Raises:
-        RunError: The batch has no field of that name.
-    """
-    counts = []
-    for name in getattr(batch, "_fields", ()):
-        if name == "tokens" or name.endswith("_tokens"):
-            mask = getattr(batch, name.removesuffix("tokens") + "padding_mask", None)
-            tokens: Tensor = getattr(batch, name)
-            counts.append(mask.sum() if mask is not None else torch.full((), tokens.numel(), device=tokens.device))
-    if not counts:
-        raise RunError(
-            f"A batch of type {type(batch).__name__} has no field `tokens` to count; callbacks.throughput=null trains"
-            " without counting."
-        )
-    return functools.reduce(torch.add, counts)
 
 
 def _over_processes(count: Tensor) -> int:

@@ -13,13 +13,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="directory for the files (default: RUN/attention)")
     asked = parser.parse_args()
 
+    from xformer.core import console
     from xformer.core.denormals import flush_denormals
     from xformer.inspection.attention_files import write
     from xformer.inspection.attention_maps import attention_maps
     from xformer.inspection.attention_page import doubt
     from xformer.inspection.reading import read
     from xformer.runs.finished import open_run
-    from xformer.training import console
 
     flush_denormals()
     run = open_run(asked.run)

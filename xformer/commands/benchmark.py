@@ -15,9 +15,9 @@ def main() -> None:
     from torch import OutOfMemoryError
 
     from xformer.benchmark.settings import recorded, settings
+    from xformer.core.console import note
     from xformer.core.denormals import flush_denormals
     from xformer.errors import ConfigError, RunError
-    from xformer.training.console import note
 
     questions = [module.name for module in pkgutil.iter_modules([f"{benchmark.__path__[0]}/questions"])]
     parser = argparse.ArgumentParser(description=__doc__)

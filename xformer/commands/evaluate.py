@@ -13,9 +13,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, metavar="FILE", help="where to write the metrics, as JSON")
     options = parser.parse_args()
 
+    from xformer.core import console
     from xformer.core.denormals import flush_denormals
     from xformer.runs.finished import open_run
-    from xformer.training import console
     from xformer.training.evaluate import evaluate
     from xformer.training.run import quieten
 

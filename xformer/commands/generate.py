@@ -10,11 +10,10 @@ BATCH = 32
 def main() -> None:
     """Write for one prompt as it comes, or for each line of a file."""
     options = _options()
-    from xformer.core import devices
+    from xformer.core import console, devices
     from xformer.core.denormals import flush_denormals
     from xformer.runs.finished import open_run
     from xformer.runs.writer import Settings, Writer
-    from xformer.training import console
     from xformer.training.run import quieten
 
     flush_denormals()

@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import Logger
 from xformer.architecture.base import ArchitectureFactory
 from xformer.architecture.size import Size
 from xformer.attention.base import AttentionFactory
+from xformer.config.match import Match
 from xformer.data.base import DataModule
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
@@ -19,7 +20,6 @@ from xformer.position.base import PositionFactory
 from xformer.tasks.base import Task
 from xformer.tasks.losses import Loss
 from xformer.tokenizers.base import Tokenizer
-from xformer.training.matching import Match
 
 Factory: Any = typing.get_origin(Callable[..., Any])
 PARTS: Mapping[str, Any] = {

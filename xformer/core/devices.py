@@ -99,3 +99,10 @@ def refuse_waiting() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             cuda.set_sync_debug_mode(before)
+
+
+def is_main_process() -> bool:
+    """Whether this process speaks for all of the run's."""
+    from lightning.pytorch.utilities import rank_zero_only  # slow to import, and threads are counted before
+
+    return getattr(rank_zero_only, "rank", 0) == 0

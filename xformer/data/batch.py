@@ -1,10 +1,13 @@
 """Named, typed batches: a task takes one of these types and a data module yields one."""
 
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from xformer.errors import RunError
 
 IGNORED = -100
 """A label that stands for none: where the target is padding."""
@@ -91,3 +94,29 @@ PADDED_WITH = {
     "labels": "target_padding_mask",
 }
 """The fields of a batch that are padded, and the field that says where."""
+
+
+def count_tokens(batch: Any) -> Tensor:
+    """The real tokens of a batch, as a number on its device.
+
+    Every field `tokens` counts, or `source_tokens` and `target_tokens`: where there is a mask of the same prefix
+    (`padding_mask`, `source_padding_mask`) what it marks as real, else all.
+
+    Args:
+        batch: A named batch.
+
+    Raises:
+        RunError: The batch has no field of that name.
+    """
+    counts = []
+    for name in getattr(batch, "_fields", ()):
+        if name == "tokens" or name.endswith("_tokens"):
+            mask = getattr(batch, name.removesuffix("tokens") + "padding_mask", None)
+            tokens: Tensor = getattr(batch, name)
+            counts.append(mask.sum() if mask is not None else torch.full((), tokens.numel(), device=tokens.device))
+    if not counts:
+        raise RunError(
+            f"A batch of type {type(batch).__name__} has no field `tokens` to count; callbacks.throughput=null trains"
+            " without counting."
+        )
+    return functools.reduce(torch.add, counts)

@@ -8,16 +8,12 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+
+from xformer.core.digest import digest
 
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-
-
-def digest(*values: Any) -> str:
-    """Hash values that JSON can hold; 16 hex digits, equal on every machine."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def cached(cache: Path, name: str, build: Callable[[Path], None]) -> Path:

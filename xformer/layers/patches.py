@@ -1,12 +1,13 @@
 """From an image to a sequence: a linear layer on patches (Dosovitskiy et al. 2021, equation 1)."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from xformer.core.embedding import Embedding
 from xformer.core.linear import Linear
-from xformer.data.facts import ImageFacts
 
 
 class PatchEmbedding(nn.Module):
@@ -17,21 +18,24 @@ class PatchEmbedding(nn.Module):
 
     Args:
         d_model: width of the vectors.
-        image: the form of the images; `patch_size` divides height and width.
-        patch_size: height and width of a patch, in pixels.
+        patch_size: height and width of a patch, in pixels; it divides those of the images.
+        mean: of each channel's values, over the training images.
+        std: their standard deviation.
         class_token: whether a learned vector is put in front.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, d_model: int, image: ImageFacts, patch_size: int, *, class_token: bool) -> None:
+    def __init__(
+        self, d_model: int, patch_size: int, *, mean: Sequence[float], std: Sequence[float], class_token: bool
+    ) -> None:
         super().__init__()
         self.patch_size = patch_size
-        self.projection = Linear(image.channels * patch_size**2, d_model)
+        self.projection = Linear(len(mean) * patch_size**2, d_model)
         self.class_token = Embedding(1, d_model) if class_token else None
-        for name in ("mean", "std"):
-            self.register_buffer(name, torch.tensor(getattr(image, name), dtype=torch.float32)[:, None, None])
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32)[:, None, None])
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch length d_model"]:
         """The vectors of the patches."""

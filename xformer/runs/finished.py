@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from xformer.config.plan import Plan
 from xformer.config.validate import CONF, validate
 from xformer.data.base import DataModule
 from xformer.errors import ConfigError, DataError
@@ -19,7 +20,6 @@ from xformer.runs.job import CONFIG_FILE
 from xformer.runs.summary import Summary, read_summary
 from xformer.tasks.base import Task
 from xformer.tokenizers.base import Tokenised
-from xformer.training.build import Plan
 
 _TRAINING_ALONE = ("callbacks", "logger")
 """Groups that decide nothing of a trained model, and may name variables that only the training machine has."""

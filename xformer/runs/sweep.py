@@ -82,7 +82,7 @@ class Announce(Callback):
         """
         hydra = config.hydra
         if (Path(hydra.sweep.dir) / FILE).exists():
-            from xformer.training import console
+            from xformer.core import console
 
             console.error(f"hydra.sweep.dir={hydra.sweep.dir} is the directory of a run: give a sweep one of its own.")
             raise SystemExit(1)

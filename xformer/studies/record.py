@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from xformer.core import console
 from xformer.errors import DataError
 from xformer.runs.load import Run
 from xformer.runs.summary import FILE as SUMMARY
@@ -13,7 +14,6 @@ from xformer.studies.figures import figures, write
 from xformer.studies.formats import markdown
 from xformer.studies.study import Study
 from xformer.studies.table import findings
-from xformer.training import console
 
 _BEGIN, _END = "<!-- findings -->", "<!-- /findings -->"
 _BLOCK = re.compile(f"{_BEGIN}.*{_END}", re.DOTALL)

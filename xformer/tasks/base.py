@@ -12,9 +12,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MetricCollection
 
 from xformer.architecture.base import Architecture
-from xformer.callbacks.throughput import count_tokens
 from xformer.data.base import DataModule
-from xformer.data.batch import IGNORED, Batch
+from xformer.data.batch import IGNORED, Batch, count_tokens
 from xformer.data.facts import Facts
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule

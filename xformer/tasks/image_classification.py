@@ -65,7 +65,9 @@ class ImageClassification(Task):
         image, class_token = facts.image, pooling == "class"
         self.tokens_per_image = _patches(image, patch_size)
         self.model = architecture(
-            lambda d_model: PatchEmbedding(d_model, image, patch_size, class_token=class_token),
+            lambda d_model: PatchEmbedding(
+                d_model, patch_size, mean=image.mean, std=image.std, class_token=class_token
+            ),
             self.tokens_per_image + class_token,
         )
         if class_token and self.model.causal:

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int64
 
-from xformer.data.cache import digest
+from xformer.core.digest import digest
 from xformer.errors import DataError
 
 FILE = "tokenizer.json"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Int64
 
-from xformer.data.cache import digest
+from xformer.core.digest import digest
 from xformer.errors import DataError
 from xformer.tokenizers.library import LibraryTokenizer, parsed
 from xformer.tokenizers.utf8 import decode

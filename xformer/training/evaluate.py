@@ -11,13 +11,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from xformer.config.plan import Plan
 from xformer.config.validate import validate
 from xformer.data.base import DataModule
 from xformer.errors import ConfigError, DataError
 from xformer.runs.finished import Run
 from xformer.tokenizers.base import Tokenised
 from xformer.tokenizers.trained import Trained
-from xformer.training.build import Plan
 
 
 @dataclass(frozen=True)

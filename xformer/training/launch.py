@@ -4,7 +4,6 @@ import os
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators import AcceleratorRegistry, CPUAccelerator
-from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from xformer.errors import RunError
@@ -13,11 +12,6 @@ from xformer.runs.job import Job
 _INTERACTIVE = ("bash", "interactive")
 _RELAUNCHING = ("ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false", "fsdp", "deepspeed")
 _ONE_TREE_PER_JOB = ("slurm",)
-
-
-def is_main_process() -> bool:
-    """Whether this process speaks for all of the run's."""
-    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def check_sweep(job: Job) -> None:

@@ -8,42 +8,18 @@ nearest to the reference's. What is trained is, to the bit, the run that has thi
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Annotated, Literal
 
 import torch
-from annotated_types import Ge
 from omegaconf import DictConfig, OmegaConf
 
 from xformer.config.compatibility import nodes
-from xformer.config.validate import groups, make, nearest, slots, typed
+from xformer.config.match import Match, Measure
+from xformer.config.plan import Plan
+from xformer.config.validate import groups, make, nearest, slots
 from xformer.errors import ConfigError
 from xformer.training import cost
-from xformer.training.build import Plan
 
-Measure = Literal["parameters", "flops"]
 _NAMES = {"parameters": "parameters", "flops": "FLOPs per token"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Match:
-    """What is to be equal, to what, and by which dimension.
-
-    Attributes:
-        measure: trainable `parameters`, or `flops` per token of a training step.
-        to: what the reference has otherwise: the option of a group or slot.
-        by: the key of the dimension that is adjusted.
-        was: the dimension as it was asked for; None before it is adjusted.
-    """
-
-    measure: Measure
-    to: dict[str, str]
-    by: str
-    was: Annotated[int, Ge(1)] | None
-
-    @property
-    def reference(self) -> str:
-        """The reference as the command line spells it."""
-        return " ".join(f"{typed(key)}={option}" for key, option in self.to.items())
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import OmegaConf
 
 from xformer.config.redact import RedactingFormatter
+from xformer.core import console
+from xformer.core.devices import is_main_process
 from xformer.errors import IncompatibleError, Interrupted, XformerError
 from xformer.loggers.wandb import finish
 from xformer.runs import checkpoints
@@ -18,8 +20,6 @@ from xformer.runs.job import Job
 from xformer.runs.lock import RunLock, is_empty
 from xformer.runs.provenance import git_state, hardware, package_versions
 from xformer.runs.summary import Summary, write_summary
-from xformer.training import console
-from xformer.training.launch import is_main_process
 from xformer.training.memory import PeakMemory
 
 LOG_FILE = "train.log"

@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from xformer.config import compatibility
 from xformer.config.identity import key_of, of_config, relevant, text
 from xformer.config.redact import MASK, resolved
+from xformer.core.devices import is_main_process
 from xformer.data.base import DataModule
 from xformer.errors import ConfigError, DataError, RunError
 from xformer.loggers.metrics_csv import MetricsCSV
@@ -27,7 +28,6 @@ from xformer.runs.load import read_run
 from xformer.runs.lock import is_empty
 from xformer.runs.metrics_table import FILE as METRICS_FILE
 from xformer.runs.summary import FILE, Summary, read_summary
-from xformer.training.launch import is_main_process
 
 log = logging.getLogger(__name__)
 MAY_GROW = ("trainer.max_steps", "trainer.max_epochs")

@@ -15,9 +15,11 @@ from xformer.callbacks.interrupt import listening
 from xformer.callbacks.throughput import Throughput
 from xformer.callbacks.train_metrics import TrainMetrics
 from xformer.config import compatibility
+from xformer.config.plan import Plan
 from xformer.config.validate import validate
-from xformer.core import threads
+from xformer.core import console, threads
 from xformer.core.denormals import flush_denormals
+from xformer.core.devices import is_main_process
 from xformer.data.base import DataModule
 from xformer.loggers.wandb import begin
 from xformer.runs import checkpoints, sweep
@@ -27,10 +29,10 @@ from xformer.runs.lock import is_empty
 from xformer.runs.storage import explaining
 from xformer.runs.summary import Monitor, Summary
 from xformer.tasks.base import Task
-from xformer.training import build, compilation, console, cost, launch
-from xformer.training import resume as continuation
+from xformer.training import compilation, cost, launch, resume, screen
 from xformer.training.matching import match
 from xformer.training.recording import recording
+from xformer.training.trainer import build_loggers, build_trainer, check_trainer, refusals, write_config
 from xformer.training.warm_start import inherit
 
 
@@ -54,11 +56,11 @@ def run(job: Job) -> float | None:
         summary = record.summary
         plan = _plan(job)
         record.acquire()
-        done = continuation.finished(job)
+        done = resume.finished(job)
         if done is not None:
             console.note(f"Already finished, and left as it is: {job.directory}")
             return done.monitor.best if done.monitor else None
-        start = continuation.start(job)
+        start = resume.start(job)
         if is_empty(job.directory):
             record.claim()
         _share(job, summary, resumed=start is not None)
@@ -70,27 +72,27 @@ def run(job: Job) -> float | None:
         if job.config.init_from is not None:
             _inherit(summary, task, Path(job.config.init_from))
         _measure(summary, task, data)
-        trainer = build.build_trainer(job, task)
+        trainer = build_trainer(job, task)
         launch.check_world_size(trainer)
         if start is not None:
-            continuation.refuse_other_data_or_processes(job, start, data, trainer)
-            _tell(continuation.changed_schedule(job, start, plan.schedule))
-        trainer.loggers = build.build_loggers(job)
+            resume.refuse_other_data_or_processes(job, start, data, trainer)
+            _tell(resume.changed_schedule(job, start, plan.schedule))
+        trainer.loggers = build_loggers(job)
         record.claim()
-        continuation.truncate_metrics(trainer.loggers, start)
-        if launch.is_main_process():
-            build.write_config(job)
+        resume.truncate_metrics(trainer.loggers, start)
+        if is_main_process():
+            write_config(job)
             data.save(job.directory)
         begin(summary)
-        if launch.is_main_process():
-            console.header(job, trainer, data.describe(), summary)
+        if is_main_process():
+            screen.header(job, trainer, data.describe(), summary)
         compilation.compile_step(task, data, job.config.compile, trainer.strategy.root_device)
-        with build.refusals("trainer", job.config.trainer):
+        with refusals("trainer", job.config.trainer):
             trainer.fit(task, data, ckpt_path=None if start is None else start.checkpoint)
         _evaluate(trainer, task, data, summary, job)
         epilogue = None if job.sweep else task.epilogue(data)
-    if summary.status == "finished" and launch.is_main_process():
-        console.results(job, summary, epilogue)
+    if summary.status == "finished" and is_main_process():
+        screen.results(job, summary, epilogue)
     return summary.monitor.best if summary.monitor else None
 
 
@@ -100,7 +102,7 @@ def _places(job: Job) -> dict[str, Path]:
     return {"hydra.run.dir": job.directory, "cache": Path(str(cache)), "TMPDIR": Path(tempfile.gettempdir())}
 
 
-def _plan(job: Job) -> build.Plan:
+def _plan(job: Job) -> Plan:
     """Refuse everything that can be refused from the configuration alone; what to build."""
     validate(job.config)
     compatibility.check(job.config, job.choices)
@@ -109,8 +111,8 @@ def _plan(job: Job) -> build.Plan:
     launch.check_sweep(job)
     if job.config.init_from is not None:
         finished(Path(job.config.init_from))
-    build.check_trainer(job)
-    return build.Plan.of(job.config)
+    check_trainer(job)
+    return Plan.of(job.config)
 
 
 def _share(job: Job, summary: Summary, *, resumed: bool) -> None:
@@ -126,7 +128,7 @@ def _share(job: Job, summary: Summary, *, resumed: bool) -> None:
     summary.hardware["torch_threads"] = found
 
 
-def _match(summary: Summary, job: Job, plan: build.Plan) -> build.Plan:
+def _match(summary: Summary, job: Job, plan: Plan) -> Plan:
     """Give the model the size of a reference, and say what that took."""
     plan, matched = match(job.config, plan)
     summary.matched = asdict(matched)
@@ -142,7 +144,7 @@ def _inherit(summary: Summary, task: Task, other: Path) -> None:
 
 
 def _tell(sentence: str | None) -> None:
-    if sentence is not None and launch.is_main_process():
+    if sentence is not None and is_main_process():
         console.note(sentence)
 
 

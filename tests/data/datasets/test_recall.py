@@ -6,9 +6,9 @@ import torch
 from torch.testing import assert_close
 
 from tests.conftest import SMALL
+from xformer.config.plan import Plan
 from xformer.data.batch import IGNORED
 from xformer.errors import ConfigError, DataError
-from xformer.training.build import Plan
 
 
 @pytest.mark.parametrize("fresh", [False, True])

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from tests.contracts.variants import ATTENTIONS
-from tests.probes.conftest import LISTOPS, TEXT, TRANSDUCTION, Prepared
+from tests.inspection.probes.conftest import LISTOPS, TEXT, TRANSDUCTION, Prepared
 from xformer.attention.linformer import Linformer
 from xformer.inspection.attention_calls import attention_calls
 from xformer.inspection.probes.approximation_error import ApproximationError

@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from tests.contracts.variants import ATTENTIONS
-from tests.probes.conftest import LISTOPS, TEXT, TRANSDUCTION, Prepared
+from tests.inspection.probes.conftest import LISTOPS, TEXT, TRANSDUCTION, Prepared
 from xformer.inspection.probes.attention_entropy import AttentionEntropy
 from xformer.layers.multi_head import MultiHeadAttention
 from xformer.tasks.base import Task

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.analysis.service import offline_file, records
 from tests.conftest import SMALL, ComposeJob
-from tests.probes.conftest import LISTOPS, TEXT, TRANSDUCTION
+from tests.inspection.probes.conftest import LISTOPS, TEXT, TRANSDUCTION
+from tests.studies.service import offline_file, records
 from xformer.data.batch import ClassificationBatch, ImageBatch, Seq2SeqBatch
 from xformer.inspection.probes.base import singles
 from xformer.runs.metrics_table import read_metrics, series

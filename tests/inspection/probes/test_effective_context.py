@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from tests.contracts.variants import ATTENTIONS
-from tests.probes.conftest import LISTOPS, TEXT, TRANSDUCTION, Prepared
+from tests.inspection.probes.conftest import LISTOPS, TEXT, TRANSDUCTION, Prepared
 from xformer.inspection.probes.effective_context import EffectiveContext, attention_distance, effective_context
 
 PROBE = EffectiveContext(examples=2, share=0.9)

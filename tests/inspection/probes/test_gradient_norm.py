@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from tests.probes.conftest import LISTOPS, TRANSDUCTION, Prepared
+from tests.inspection.probes.conftest import LISTOPS, TRANSDUCTION, Prepared
 from xformer.inspection.probes.gradient_norm import GradientNorm
 
 PROBE = GradientNorm(examples=2)

@@ -30,13 +30,13 @@ from xformer.benchmark.timing import AGAIN, Times
 from xformer.callbacks.finite import FiniteLoss
 from xformer.callbacks.resume import ExactResume
 from xformer.callbacks.throughput import Throughput
+from xformer.config.plan import Plan
 from xformer.config.validate import CONF
 from xformer.data.base import DataModule
 from xformer.errors import ConfigError
 from xformer.loggers.metrics_csv import MetricsCSV
 from xformer.loggers.wandb import finish, wandb_logger
 from xformer.tasks.base import Task
-from xformer.training.build import Plan
 from xformer.training.run import quieten
 
 BARE, TRAINER, LOADING = "bare loop", "Trainer", "data loading alone"

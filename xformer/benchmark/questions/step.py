@@ -31,12 +31,12 @@ from xformer.benchmark.results import Results, Row
 from xformer.callbacks.finite import FiniteLoss
 from xformer.callbacks.resume import ExactResume
 from xformer.callbacks.throughput import Throughput
+from xformer.config.plan import Plan
 from xformer.config.validate import CONF, make
 from xformer.core import devices
 from xformer.loggers.metrics_csv import MetricsCSV
 from xformer.tasks.base import Task
 from xformer.training import compilation
-from xformer.training.build import Plan
 from xformer.training.run import quieten
 
 WARMUP = 30

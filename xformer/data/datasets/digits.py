@@ -9,9 +9,9 @@ import torch
 from annotated_types import Ge, Interval
 from jaxtyping import Int64
 
+from xformer.core.digest import digest
 from xformer.data.base import DataModule
 from xformer.data.batch import ClassificationBatch
-from xformer.data.cache import digest
 from xformer.data.facts import Facts
 from xformer.data.floors import majority
 from xformer.data.sources.hold_out import check_fractions, deal_images

@@ -8,8 +8,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from jaxtyping import Int64
 
+from xformer.core.digest import digest
 from xformer.data.base import DataModule
-from xformer.data.cache import digest
 from xformer.data.sampling.sampler import Fresh, Order
 from xformer.errors import DataError
 

@@ -13,9 +13,10 @@ from annotated_types import Ge, Gt, Interval
 from jaxtyping import Int64, UInt8
 from PIL import Image, ImageOps
 
+from xformer.core.digest import digest
 from xformer.data.base import DataModule, Split
 from xformer.data.batch import ImageBatch
-from xformer.data.cache import cached, digest, fingerprint
+from xformer.data.cache import cached, fingerprint
 from xformer.data.facts import Facts, ImageFacts
 from xformer.data.flat import Flat
 from xformer.data.floors import majority

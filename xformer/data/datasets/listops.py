@@ -9,9 +9,10 @@ import torch
 from annotated_types import Ge, Interval
 from jaxtyping import Int64, UInt8
 
+from xformer.core.digest import digest
 from xformer.data.base import DataModule
 from xformer.data.batch import ClassificationBatch
-from xformer.data.cache import cached, digest, fingerprint
+from xformer.data.cache import cached, fingerprint
 from xformer.data.datasets import trees
 from xformer.data.facts import Facts
 from xformer.data.flat import Flat

@@ -8,7 +8,8 @@ import numpy as np
 from annotated_types import Ge, Interval
 from jaxtyping import Int64
 
-from xformer.data.cache import cached, digest, fingerprint
+from xformer.core.digest import digest
+from xformer.data.cache import cached, fingerprint
 from xformer.data.datasets.translations import Translations, pack_pairs
 from xformer.data.facts import Facts
 from xformer.data.pairs import Pairs

@@ -16,9 +16,10 @@ import numpy as np
 from annotated_types import Ge, Gt, Interval
 from jaxtyping import Float
 
+from xformer.core.digest import digest
 from xformer.data.base import DataModule
 from xformer.data.batch import ClassificationBatch
-from xformer.data.cache import cached, digest, fingerprint
+from xformer.data.cache import cached, fingerprint
 from xformer.data.datasets.contours import Scenes, Style, draw, scenes
 from xformer.data.datasets.images import Stored
 from xformer.data.datasets.pixels import PixelRows

@@ -8,9 +8,10 @@ import numpy as np
 from annotated_types import Ge, Interval
 from jaxtyping import Int64
 
+from xformer.core.digest import digest
 from xformer.data.base import DataModule
 from xformer.data.batch import LanguageModelingBatch
-from xformer.data.cache import cached, digest, fingerprint
+from xformer.data.cache import cached, fingerprint
 from xformer.data.facts import Facts
 from xformer.data.flat import Flat
 from xformer.data.floors import unigram

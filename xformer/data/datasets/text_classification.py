@@ -10,9 +10,10 @@ import numpy as np
 from annotated_types import Ge, Interval
 from jaxtyping import Int64
 
+from xformer.core.digest import digest
 from xformer.data.base import DataModule
 from xformer.data.batch import ClassificationBatch
-from xformer.data.cache import cached, digest, fingerprint
+from xformer.data.cache import cached, fingerprint
 from xformer.data.datasets.labelled_texts import Labelled, LabelledTexts, pack_labelled, unpack_labelled
 from xformer.data.facts import Facts
 from xformer.data.floors import majority

@@ -11,8 +11,8 @@ import numpy as np
 from annotated_types import Ge, Interval
 from jaxtyping import Int64
 
+from xformer.core.digest import digest
 from xformer.data.batch import Seq2SeqBatch
-from xformer.data.cache import digest
 from xformer.data.datasets.generated import Items
 from xformer.data.facts import Facts
 from xformer.data.pairs import Pairs, pad_pairs

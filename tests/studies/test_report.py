@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.analysis.conftest import MakeRun
+from tests.studies.conftest import MakeRun
 from xformer.runs.load import load_runs
 from xformer.studies.committed import read_table, write_table
 from xformer.studies.comparison import Comparison, compare

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.analysis.conftest import MakeRun
 from tests.damage import damaged, sentence_of
+from tests.studies.conftest import MakeRun
 from xformer.runs.load import load_runs
 from xformer.studies import record as recording
 from xformer.studies.committed import read_table, write_table

@@ -1,11 +1,8 @@
 """From a valid configuration to data, model and Trainer."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 
 from hydra.errors import InstantiationException
 from lightning.fabric.plugins.io import TorchCheckpointIO
@@ -16,61 +13,17 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from torchmetrics import MetricCollection
 
-from xformer.architecture.base import ArchitectureFactory
 from xformer.callbacks.train_metrics import TrainMetrics
 from xformer.config.redact import resolved
 from xformer.config.validate import make, nearest
 from xformer.config.values import shown
-from xformer.data.base import DataModule
 from xformer.errors import ConfigError
-from xformer.layers.initialise import initialise
 from xformer.loggers.metrics_csv import MetricsCSV
-from xformer.optimization.optimizer import OptimizerFactory
-from xformer.optimization.schedule import Schedule
 from xformer.runs.checkpoints import FOLDER, CheckpointFiles
 from xformer.runs.job import CONFIG_FILE, Job
 from xformer.runs.storage import write_whole
 from xformer.tasks.base import Task
 from xformer.training import launch
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything a configuration says, as factories that wait for the data."""
-
-    data: DataModule
-    architecture: ArchitectureFactory
-    optimizer: OptimizerFactory
-    schedule: Schedule
-    task: Callable[..., Task]
-    seed: int
-
-    @classmethod
-    def of(cls, config: DictConfig) -> "Plan":
-        """Instantiate every part; nothing is loaded yet, and a bad value is refused here.
-
-        Raises:
-            ConfigError: a value that its class refuses.
-        """
-        architecture, optimizer, schedule, task = (
-            make(config[group]) for group in ("architecture", "optimizer", "schedule", "task")
-        )
-        # Called twice in every step, where Hydra would check each time anew what a partial of its own may call.
-        schedule = partial(schedule.func, *schedule.args, **schedule.keywords)
-        data = make(config.data)(config.seed, Path(config.cache))
-        return cls(data, architecture, optimizer, schedule, task, config.seed)
-
-    def load_data(self) -> DataModule:
-        """The data module, prepared and loaded, so that it can tell its vocabulary."""
-        self.data.prepare_data()
-        self.data.setup("fit")
-        return self.data
-
-    def build_task(self) -> Task:
-        """The task with its model, initialised from the seed."""
-        task = self.task(self.data.facts, self.architecture, self.optimizer, self.schedule)
-        initialise(task, self.seed)
-        return task
 
 
 def build_loggers(job: Job) -> list[Logger]:

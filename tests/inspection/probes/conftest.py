@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
+from xformer.config.plan import Plan
 from xformer.data.batch import Batch
 from xformer.inspection.probes.base import singles
 from xformer.tasks.base import Task
-from xformer.training.build import Plan
 
 Prepared = Callable[..., tuple[Task, list[Batch]]]
 TRANSDUCTION = ["task=seq2seq", "data.train_size=64", "data.val_size=32", "data.test_size=32"]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.analysis.conftest import MakeRun
+from tests.studies.conftest import MakeRun
 from xformer.runs.load import Run, load_runs
 from xformer.studies.committed import RUNS, read_table
 from xformer.studies.comparison import Row, compare

@@ -1,7 +1,7 @@
-"""What a person reads on the screen: the header before a run, the results after it, an error in a sentence."""
+"""What a run shows on the screen: the header before it, the results after it, a sweep's table."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -137,34 +137,6 @@ def next_command(job: Job) -> str:
     if job.choices["attention"] == "full" and not job.choices["architecture"].startswith("decoder"):
         return " ".join(["python train.py", *typed, "attention=linformer"])
     return " ".join(["python train.py -m", *typed, f"attention={job.choices['attention']}", "seed=0,1,2"])
-
-
-def error(sentence: str) -> None:
-    """An error, on the error stream."""
-    Console(stderr=True).print(f"[bold red]error:[/] {escape(sentence)}", soft_wrap=True, highlight=False)
-
-
-def note(sentence: str) -> None:
-    """Something worth knowing."""
-    Console().print(escape(sentence), soft_wrap=True, highlight=False)
-
-
-def metrics(values: Mapping[str, float | None], facts: Mapping[str, str]) -> None:
-    """Metrics, and what they are of."""
-    console = Console()
-    table = Table()
-    table.add_column("metric")
-    table.add_column("value", justify="right")
-    for name, value in values.items():
-        table.add_row(name, "nan" if value is None else f"{value:.4f}")
-    console.print(table)
-    for name, fact in facts.items():
-        console.print(f"[dim]{name:<11}[/]{escape(fact)}", soft_wrap=True, highlight=False)
-
-
-def aside(sentence: str) -> None:
-    """Something worth knowing, on the error stream: the output is for what was asked for."""
-    Console(stderr=True).print(f"[dim]{escape(sentence)}[/]", soft_wrap=True, highlight=False)
 
 
 def _device(trainer: Trainer, summary: Summary) -> str:

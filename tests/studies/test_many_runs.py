@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.analysis.conftest import MakeRun
+from tests.studies.conftest import MakeRun
 from xformer import cli
 
 RUNS = 40
