@@ -102,7 +102,7 @@ def test_the_time_left_is_what_the_cells_so_far_took(tmp_path: Path) -> None:
     ("seconds", "text"), [(0.2, "1 second"), (40.0, "40 seconds"), (840.0, "14 minutes"), (12600.0, "3.5 hours")]
 )
 def test_a_duration_is_read_at_a_glance(seconds: float, text: str) -> None:
-    assert console._duration(seconds) == text
+    assert screen._duration(seconds) == text
 
 
 def test_what_varies_comes_first_in_a_name() -> None:
