@@ -282,7 +282,7 @@ def test_who_is_refused_by_the_command_line_leaves_the_tree_as_it_was(
 ) -> None:
     """What Hydra itself would write, while another process holds the directory."""
     directory = earlier("finished")
-    hold = "import sys, pathlib, time; from xformer.record import lock; "
+    hold = "import sys, pathlib, time; from xformer.runs import lock; "
     hold += "lock.RunLock(pathlib.Path(sys.argv[1])).claim(); print(flush=True); time.sleep(60)"
     words = [sys.executable, str(ROOT / "train.py"), *LISTOPS, f"cache={cache}", f"hydra.run.dir='{directory}'"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
