@@ -149,3 +149,31 @@ def test_what_is_wrong_is_said_in_a_sentence(broken: str, finished: Path) -> Non
     with pytest.raises(kind, match=message) as caught:
         open_run(finished)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "inputs", "shape"),
+    [
+        (TEXT, ["The first"], (1, 9, 257)),
+        (PAIRS, ["3 1 4", None, torch.tensor([[0, 3, 1]])], (1, 3, 19)),
+        ([*SMALL, *SMALL_LISTOPS], ["[MAX 2 [MIN 4 7 ] 0 ]"], (1, 10)),
+    ],
+)
+def test_logits_are_those_of_a_forward_pass(
+    overrides: list[str], inputs: list[Any], shape: tuple[int, ...], compose_job: ComposeJob
+) -> None:
+    job = compose_job(*overrides)
+    run(job)
+    opened = open_run(str(job.directory))
+    logits = opened.logits(*inputs)
+    assert logits.shape == shape
+    assert not logits.requires_grad
+    ids = torch.as_tensor(opened.data.encode(inputs[0]), dtype=torch.long)[None]
+    assert torch.equal(opened.encode(inputs[0]), ids)
+    assert torch.equal(opened.logits(ids, *inputs[1:]), logits)
+
+
+def test_inputs_that_the_model_does_not_read_are_told_in_a_sentence(finished: Path) -> None:
+    opened = open_run(finished)
+    with pytest.raises(ConfigError, match=r"LanguageModeling reads \(tokens, .*\), not 0 inputs: missing"):
+        opened.logits()

@@ -147,6 +147,17 @@ def validate(config: DictConfig) -> None:
             raise ConfigError(f"{key}={shown(value)} is not an option; {nearest(str(value), groups()[key])}")
 
 
+def validate_option(node: DictConfig, group: str) -> None:
+    """Check one option by itself.
+
+    Raises:
+        ConfigError: naming the key, the value and what would be valid.
+    """
+    from xformer.config import parts
+
+    _validate_node(node, group, parts.PARTS[group])
+
+
 def _validate_node(node: DictConfig, path: str, hint: Any) -> None:
     """Check a part, or a mapping of parts.
 

@@ -41,8 +41,8 @@ class MultiHeadAttention(nn.Module):
         context: AttentionContext,
         d_model: int,
         *,
-        dropout: float,
-        gain: float,
+        dropout: float = 0.0,
+        gain: float = 1.0,
         key_value_heads: int | None = None,
     ) -> None:
         super().__init__()
@@ -66,8 +66,8 @@ class MultiHeadAttention(nn.Module):
         self,
         x: Float[Tensor, "b q d_model"],
         *,
-        mask: Mask,
-        position: Position,
+        mask: Mask | None = None,
+        position: Position | None = None,
         layer: int | None = None,
         state: State | None = None,
     ) -> Float[Tensor, "b q d_model"]:
@@ -75,15 +75,20 @@ class MultiHeadAttention(nn.Module):
 
         Args:
             x: the sequence.
-            mask: its positions, causality and padding.
-            position: rotates queries and keys, and gives the bias.
+            mask: its positions, causality and padding; None for tokens that follow one another, none of them padding,
+                causal where `context` is.
+            position: rotates queries and keys, and gives the bias; None for no position scheme.
             layer: whose bias it is, where one module serves several layers.
-            state: what the variant remembers while decoding.
+            state: what the variant remembers while decoding, from `mix.init_state`.
         """
+        if mask is None:
+            start = 0 if state is None else state.length
+            mask = Mask.counting(start, x.shape[1], causal=self.context.causal, device=x.device)
         query, key, value = (self._split(project(x)) for project in (self.query, self.key, self.value))
-        query = position.rotate(query, mask.query_positions)
-        key, value = self._for_all_heads(position.rotate(key, mask.key_positions)), self._for_all_heads(value)
-        bias = position.bias(self.context.layer if layer is None else layer)
+        if position is not None:
+            query, key = position.rotate(query, mask.query_positions), position.rotate(key, mask.key_positions)
+        key, value = self._for_all_heads(key), self._for_all_heads(value)
+        bias = None if position is None else position.bias(self.context.layer if layer is None else layer)
         if bias is not None:
             query = bias.shift(query)
         if state is None:

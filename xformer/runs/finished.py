@@ -1,11 +1,14 @@
 """A finished run, opened from its directory alone: its model, its tokenizer and what it has to know of its data."""
 
 import functools
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from jaxtyping import Float, Int
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
@@ -52,8 +55,38 @@ class Run:
     data: DataModule
     task: Task
 
+    def encode(self, text: str) -> Int[Tensor, "1 tokens"]:
+        """Token ids of a text, on the model's device.
 
-def open_run(directory: Path) -> Run:
+        Raises:
+            DataError: the run's data have no text form, or this is not it.
+        """
+        return torch.as_tensor(self.data.encode(text), dtype=torch.long, device=self.task.device)[None]
+
+    @torch.no_grad()
+    def logits(self, *inputs: str | Tensor | None) -> Float[Tensor, "..."]:
+        """The logits of one forward pass: (1 classes) of a classifier, (1 length vocabulary) of a language model.
+
+        Args:
+            inputs: what the task's `forward` takes, in its order; a text stands for its token ids.
+
+        Raises:
+            DataError: a text is none of the run's data, or a sequence is longer than the model can take.
+            ConfigError: there are more inputs than `forward` takes, or fewer.
+        """
+        takes = inspect.signature(self.task.forward)
+        try:
+            takes.bind(*inputs)
+        except TypeError as error:
+            names = ", ".join(takes.parameters)
+            raise ConfigError(
+                f"{type(self.task).__name__} reads ({names}), not {len(inputs)} inputs: {error}."
+            ) from error
+        logits: Tensor = self.task(*(self.encode(each) if isinstance(each, str) else each for each in inputs))
+        return logits
+
+
+def open_run(directory: Path | str) -> Run:
     """Build a run's model again and load its best weights, or the newest where the best are not known.
 
     Only what an option in `conf/` names is instantiated, and weights are read with `weights_only`: a directory from
@@ -63,6 +96,7 @@ def open_run(directory: Path) -> Run:
         DataError: the directory holds no finished run, no readable checkpoint, or one of another model or vocabulary.
         ConfigError: its configuration is not valid, for this version of the project at least.
     """
+    directory = Path(directory)
     summary = finished(directory)
     config = read_config(directory)
     plan = Plan.of(config)

@@ -78,7 +78,7 @@ class Classification(Task):
         return classification_metrics(facts.classes, prefix)
 
     def forward(
-        self, tokens: Int[Tensor, "batch length"], padding_mask: Bool[Tensor, "batch length"] | None
+        self, tokens: Int[Tensor, "batch length"], padding_mask: Bool[Tensor, "batch length"] | None = None
     ) -> Float[Tensor, "batch classes"]:
         """The logits of a batch."""
         logits: Tensor = self.head(self.read(tokens, padding_mask))
