@@ -1,5 +1,6 @@
 """Everything that README and the pages of docs/ say one can type is run, and what they show is what is there."""
 
+import argparse
 import itertools
 import os
 import re
@@ -8,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -30,6 +32,7 @@ from xformer.training.run import run
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
+LONGEST_README = 120
 PAGES = {file: file.read_text() for file in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 SETUP = re.compile(
@@ -39,11 +42,20 @@ SETUP = re.compile(
 
 
 def commands() -> list[str]:
-    """Every line of every block of shell."""
-    pages = "\n".join(PAGES.values())
-    blocks = re.findall(r"^```(?:bash|console|sh)\n(.*?)^```", pages, re.MULTILINE | re.DOTALL)
-    lines = "".join(blocks).replace("\\\n", " ").splitlines()
-    return [line.removeprefix("$ ") for line in lines if line.strip() and not line.startswith("#")]
+    """Every line of every block of shell, each once."""
+    found = "".join(block for page in PAGES for block in blocks(page, "bash|console|sh"))
+    lines = found.replace("\\\n", " ").splitlines()
+    return list(dict.fromkeys(line.removeprefix("$ ") for line in lines if line.strip() and not line.startswith("#")))
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The code blocks of a page."""
+    return re.findall(rf"^```(?:{language})\n(.*?)^```", PAGES[page], re.MULTILINE | re.DOTALL)
+
+
+def page(name: str) -> str:
+    """A page of docs/."""
+    return PAGES[ROOT / "docs" / f"{name}.md"]
 
 
 def is_setup(command: str) -> bool:
@@ -112,6 +124,10 @@ TINY_BENCHMARK = [
     "new_tokens=2",
 ]
 XFORMER = [line for line in LINES if Command.of(line).program.startswith("xformer ")]
+AWAY = [line for line in XFORMER if "--wandb" in line or line.split()[1] in {"sync", "record", "reproduce"}]
+"""They ask W&B's service, or train for hours, or need such runs: here they are understood, and tests/studies runs them
+against a stand-in of the service and small studies."""
+PYTHON = [file for file in PAGES if blocks(file, "python")]
 
 
 def fast(overrides: list[str]) -> list[str]:
@@ -255,7 +271,12 @@ def _subprocess(overrides: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [pytest.param(line, marks=SLOW if line.startswith("xformer benchmark") else []) for line in XFORMER]
+    "line",
+    [
+        pytest.param(line, marks=SLOW if line.startswith("xformer benchmark") else [])
+        for line in XFORMER
+        if line not in AWAY
+    ],
 )
 def test_an_xformer_command_runs(
     line: str,
@@ -277,6 +298,46 @@ def test_an_xformer_command_runs(
     assert capsys.readouterr().out
 
 
+class _UnderstoodError(Exception):
+    """The command's arguments were read; what it would do with them is left out."""
+
+
+@pytest.mark.parametrize("line", AWAY)
+def test_a_command_that_needs_a_service_or_hours_is_understood(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("parse_args", "parse_intermixed_args"):
+        read = getattr(argparse.ArgumentParser, name)
+
+        def understood(self: argparse.ArgumentParser, read: Callable[..., object] = read) -> object:
+            raise _UnderstoodError(read(self))
+
+        monkeypatch.setattr(argparse.ArgumentParser, name, understood)
+    monkeypatch.setattr(sys, "argv", shlex.split(line))
+    with pytest.raises(_UnderstoodError):
+        cli.main()
+
+
+def test_the_cells_that_are_to_be_reproduced_are_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each is judged as if it had given the committed result; nothing is trained."""
+    monkeypatch.setattr("xformer.studies.again.cell_again", lambda run, where, overrides: (run, False))
+    for line in [line for line in AWAY if line.startswith("xformer reproduce") and "--wandb" not in line]:
+        monkeypatch.setattr(sys, "argv", shlex.split(line))
+        cli.main()
+        assert "1 pass" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("file", PYTHON, ids=lambda file: file.name)
+def test_the_python_examples_of_a_page_run_from_top_to_bottom(
+    file: Path, files: Path, compose_job: ComposeJob, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "\n".join(blocks(file, "python"))
+    for directory in re.findall(r'"(outputs/\w+)"', code):
+        _train(directory, compose_job)
+    monkeypatch.setenv("XFORMER_CACHE", str(cache))
+    exec(compile(code, str(file), "exec"), {})
+
+
 @pytest.mark.parametrize("line", LAUNCH)
 def test_a_launch_script_can_be_executed(line: str) -> None:
     script = ROOT / Command.of(line).program.split()[-1]
@@ -287,19 +348,28 @@ def test_the_names_of_all_variants_are_given() -> None:
     for group in ("attention", "position"):
         assert f"- {group.capitalize()}: {', '.join(groups()[group])}." in TEXT
     for group in groups():
-        assert f"`{group}`" in TEXT
+        assert f"`{group}`" in page("configuration")
     for option in groups()["data"]:
-        assert f"| `{option}` |" in TEXT
+        assert f"| `{option}` |" in page("data")
+
+
+def test_readme_is_short_and_every_page_can_be_reached_from_it_and_from_the_index() -> None:
+    assert len(TEXT.splitlines()) <= LONGEST_README
+    pages = [file.stem for file in PAGES if file.parent == ROOT / "docs" and file.stem != "index"]
+    for name in pages:
+        assert f"({name}.md)" in page("index")
+        assert re.search(rf"^{name}$", page("index"), re.MULTILINE), "it is in no toctree"
+        assert f"(docs/{name}.md)" in TEXT or name in {"variants", "contributing"}
 
 
 def test_the_fields_of_the_summary_are_given() -> None:
-    row = next(line for line in TEXT.splitlines() if line.startswith("| `summary.json`"))
+    row = next(line for line in page("running").splitlines() if line.startswith("| `summary.json`"))
     assert set(re.findall(r"`(\w+)`", row)) == {field.name for field in fields(Summary)}
     assert f"`monitor` ({', '.join(field.name for field in fields(Monitor))})" in row
 
 
 def test_the_shown_run_is_what_the_default_shows(compose_job: ComposeJob, capsys: pytest.CaptureFixture[str]) -> None:
-    shown = re.search(r"<!-- default-run -->\n```\w*\n(.*?)```\n<!-- /default-run -->", TEXT, re.DOTALL)
+    shown = re.search(r"<!-- default-run -->\n```\w*\n(.*?)```\n<!-- /default-run -->", page("running"), re.DOTALL)
     assert shown
     small = [o for o in SMALL if o != "size=tiny"]
     run(compose_job(*small, *SMALL_LISTOPS, "trainer.enable_progress_bar=false"))
@@ -317,7 +387,8 @@ def _labels(text: str) -> list[str]:
 
 def test_links_lead_somewhere() -> None:
     for file in (*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"):
-        for link in re.findall(r"\]\(([^)#]+)\)", file.read_text()):
+        for link in re.findall(r"\]\(([^)#]+)\)|<img src=\"([^\"]+)\"", file.read_text()):
+            link = "".join(link)
             assert link.startswith("https://") or (file.parent / link).exists(), f"{file}: {link}"
 
 

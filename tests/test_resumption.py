@@ -30,7 +30,7 @@ from xformer.training.trainer import write_config
 
 ROOT = Path(__file__).parents[1]
 FAST = [*SMALL, *SMALL_LISTOPS]
-_WATCHED = (  # as the README puts it: loggers, and what only watches, stores or loads
+_WATCHED = (  # as the documents put it: loggers, and what only watches, stores or loads
     "logger", "callbacks.progress", "callbacks.throughput", "callbacks.last_checkpoint", "callbacks.save_on_interrupt",
     "callbacks.checkpoint.dirpath", "data.num_workers", "trainer.enable_progress_bar", "trainer.enable_model_summary",
     "trainer.log_every_n_steps", "trainer.profiler", "cache", "resume", "skip_finished", "on_incompatible", "study",
@@ -39,13 +39,13 @@ _WATCHED = (  # as the README puts it: loggers, and what only watches, stores or
 
 
 def _documented() -> list[str]:
-    readme = (ROOT / "README.md").read_text()
-    listed = re.search("<!-- resumed -->(.*?)<!-- /resumed -->", readme, re.DOTALL)
+    page = (ROOT / "docs" / "running.md").read_text()
+    listed = re.search("<!-- resumed -->(.*?)<!-- /resumed -->", page, re.DOTALL)
     assert listed is not None
     return re.findall("`(.*?)`", listed[1])
 
 
-def test_the_readme_lists_what_may_be_otherwise() -> None:
+def test_the_documents_list_what_may_differ() -> None:
     assert _documented() == [*MAY_GROW, *MAY_CHANGE]
 
 
