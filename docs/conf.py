@@ -10,14 +10,14 @@ import xformer
 project = "xformer"
 version = release = xformer.__version__
 author = "the xformer authors"
-copyright = "Apache-2.0"
+copyright = "the xformer authors, Apache-2.0"
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "xformer"
 html_static_path = ["_static"]
-html_css_files = ["wide_tables.css"]
+html_css_files = ["tables.css"]
 html_copy_source = False
 html_show_sourcelink = False
 
@@ -34,12 +34,12 @@ nitpick_ignore_regex = [("py:.*", r"(?!xformer\.(build_model|open_run|compare|Ma
 
 
 def append_variants(app: Sphinx, document: str, source: list[str]) -> None:
-    """Put the documentation of every variant's module on their page."""
+    """Put the documentation of every variant's module on their page: it is Markdown, equations indented."""
     if document != "variants":
         return
     for name, option in import_module("xformer.config.variants").variants().items():
         module = import_module(f"xformer.attention.{option}")
-        source[0] += f"\n## {name}\n\n`attention={option}`\n\n```text\n{inspect.getdoc(module)}\n```\n"
+        source[0] += f"\n## {name}\n\n`attention={option}`\n\n{inspect.getdoc(module)}\n"
 
 
 def setup(app: Sphinx) -> None:

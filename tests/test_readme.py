@@ -19,6 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep
 from packaging.requirements import Requirement
 
+import xformer
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from xformer import cli
 from xformer.benchmark.settings import READ, settings
@@ -342,6 +343,22 @@ def test_the_python_examples_of_a_page_run_from_top_to_bottom(
 def test_a_launch_script_can_be_executed(line: str) -> None:
     script = ROOT / Command.of(line).program.split()[-1]
     assert os.access(script, os.X_OK)
+
+
+def test_the_result_is_that_of_the_study() -> None:
+    table = xformer.compare("extrapolation").set_index("position")
+    shown = re.search(
+        r"alt=\"Test loss at lengths .*: ALiBi stays at (.*), T5 rises to (.*), sinusoidal to (.*), rotary to (.*)\"",
+        TEXT,
+    )
+    assert shown
+    expected = [f"{table['mean'][position]:.2f}" for position in ("alibi", "t5", "sinusoidal", "rotary")]
+    assert [*shown.groups()] == expected
+    said = re.search(r"at (\d+), ALiBi is better than sinusoidal\s\(p = (.*?)\) and rotary worse\s\((.*?)\)", TEXT)
+    assert said
+    assert set(table["metric"]) == {f"test/loss@{said[1]}"}
+    assert [*said.groups()[1:]] == [f"{table['p_holm'][position]:.3f}" for position in ("alibi", "rotary")]
+    assert [table["verdict"][position] for position in ("alibi", "rotary")] == ["better", "worse"]
 
 
 def test_the_names_of_all_variants_are_given() -> None:

@@ -7,10 +7,13 @@ For a notebook, all of it loaded when it is first used:
     xformer.compare(["outputs/a", "outputs/b"])     what `xformer compare` says, as a DataFrame
     xformer.Performer(d_model=64, num_heads=4)      an attention variant as a plain module; so is every other
     xformer.MultiHeadAttention, xformer.Mask        what that module is, and which token may read which
+    xformer.errors                                  what goes wrong in a way that one can mend
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+from xformer import errors
 
 if TYPE_CHECKING:
     from xformer.config.variants import Variant
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
     from xformer.training.model import build_model
 
 __version__ = "0.1.0"
-__all__ = ["Mask", "MultiHeadAttention", "build_model", "compare", "open_run"]
+__all__ = ["Mask", "MultiHeadAttention", "build_model", "compare", "errors", "open_run"]
 
 _DEFINED_IN = {
     "Mask": "xformer.core.mask.Mask",
