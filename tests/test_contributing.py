@@ -53,7 +53,7 @@ def call(project: Path, command: str) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join([str(project), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
         [sys.executable, *words[1:]],
-        cwd=project, capture_output=True, text=True, timeout=300,
+        cwd=project, capture_output=True, text=True, timeout=600,
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"},
     )  # fmt: skip
 
@@ -78,6 +78,7 @@ def test_the_steps_are_enough_to_train(project: Path) -> None:
     assert OmegaConf.load(project / "run" / "summary.json").choices.attention == "aft_simple"
 
 
+@pytest.mark.slow
 def test_a_notebook_has_it_as_a_plain_module(project: Path, tmp_path: Path) -> None:
     """Its causal form is its decoding step by step, with the values of its file, or of the call."""
     script = tmp_path / "script.py"
