@@ -14,7 +14,7 @@ import torch
 from annotated_types import Ge
 from omegaconf import DictConfig, OmegaConf
 
-from xformer.config.compatibility import nodes
+from xformer.config.options import nodes
 from xformer.config.validate import groups, make, nearest, slots, typed
 from xformer.errors import ConfigError
 from xformer.training import cost

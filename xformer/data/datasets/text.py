@@ -10,7 +10,7 @@ from jaxtyping import Int64
 
 from xformer.data.base import DataModule
 from xformer.data.batch import LanguageModelingBatch
-from xformer.data.cache import cached, digest, fingerprint
+from xformer.data.cache import cached, digest, fingerprint, stable_name_of
 from xformer.data.facts import Facts
 from xformer.data.flat import Flat
 from xformer.data.floors import unigram
@@ -127,7 +127,7 @@ class Text(DataModule):
                 )
         splits, fractions = self._cut(found, extents["train"])
         content = {name: size.content for name, size in extents.items()}
-        kind = type(self.tokenizer).__name__, self.tokenizer.settings()
+        kind = stable_name_of(type(self.tokenizer)), self.tokenizer.settings()
         name = f"text-{digest(VERSION, content, fractions, *kind)}"
         return cached(self.cache, name, lambda directory: pack(directory, splits, self.tokenizer))
 
