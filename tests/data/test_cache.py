@@ -6,7 +6,7 @@ from threading import Barrier
 import numpy as np
 import pytest
 
-from xformer.core.digest import digest
+from xformer.core.digest import digest, stable_name_of
 from xformer.data.cache import MANIFEST, cached, fingerprint, intact
 from xformer.data.flat import Flat
 
@@ -115,3 +115,18 @@ def test_a_flat_file_is_mapped_and_travels_as_its_path(tmp_path):
 def test_an_empty_flat_file_is_an_empty_array(tmp_path):
     (tmp_path / "flat.bin").touch()
     assert len(Flat(tmp_path / "flat.bin", np.uint16).array) == 0
+
+
+def test_a_name_is_stated_by_the_class_itself_and_stays_when_it_is_renamed() -> None:
+    class Old:
+        stable_name = "Old"
+
+    class Renamed(Old):
+        stable_name = "Old"
+
+    class Silent(Old):
+        """Has the same ids as its parent only by chance, and must not find the parent's cache."""
+
+    assert stable_name_of(Renamed) == stable_name_of(Old) == "Old"
+    with pytest.raises(TypeError, match="Silent states no name"):
+        stable_name_of(Silent)

@@ -129,6 +129,6 @@ class DocumentPairs(TextClassification):
         longest = max(part.lengths.max() for part in self.parts.values())
         return (
             f"DocumentPairs ({self.files or self.dataset}): {sizes} pairs of {self.facts.classes} classes, "
-            f"{type(self.tokenizer).__name__} of {self.tokenizer.vocabulary:,}, up to {longest} tokens each"
+            f"{self.tokenizer.kind} of {self.tokenizer.vocabulary:,}, up to {longest} tokens each"
             f"{self.unread}"
         )

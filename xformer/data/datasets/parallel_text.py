@@ -8,7 +8,7 @@ import numpy as np
 from annotated_types import Ge, Interval
 from jaxtyping import Int64
 
-from xformer.core.digest import digest
+from xformer.core.digest import digest, stable_name_of
 from xformer.data.cache import cached, fingerprint
 from xformer.data.datasets.translations import Translations, pack_pairs
 from xformer.data.facts import Facts
@@ -111,7 +111,7 @@ class ParallelText(Pairs):
             if not count:
                 raise DataError(f"The {split} split of {self._source()} is empty: give a source with pairs.")
         splits = self._hold_out(found, surveys["train"][0])
-        settings = type(self.tokenizer).__name__, self.tokenizer.settings()
+        settings = stable_name_of(type(self.tokenizer)), self.tokenizer.settings()
         name = f"parallel_text-{digest(VERSION, surveys, self.fractions, self.split_seed, settings)}"
         return cached(self.cache, name, lambda directory: pack_pairs(directory, splits, self.tokenizer))
 
@@ -196,7 +196,7 @@ class ParallelText(Pairs):
     def describe(self) -> str:
         """Source, sizes of the splits, tokenizer, and what `max_length` does to the pairs."""
         sizes = "/".join(f"{len(split):,}" for split in self.pairs.values())
-        kind = f"{type(self.tokenizer).__name__} tokens of {self.facts.vocabulary:,}"
+        kind = f"{self.tokenizer.kind} tokens of {self.facts.vocabulary:,}"
         left_out, *cut = (int(split.beyond.sum()) for split in self.pairs.values())
         source = self._source().partition("=")[2]
         return (

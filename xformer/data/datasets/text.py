@@ -8,7 +8,7 @@ import numpy as np
 from annotated_types import Ge, Interval
 from jaxtyping import Int64
 
-from xformer.core.digest import digest
+from xformer.core.digest import digest, stable_name_of
 from xformer.data.base import DataModule
 from xformer.data.batch import LanguageModelingBatch
 from xformer.data.cache import cached, fingerprint
@@ -128,7 +128,7 @@ class Text(DataModule):
                 )
         splits, fractions = self._cut(found, extents["train"])
         content = {name: size.content for name, size in extents.items()}
-        kind = type(self.tokenizer).__name__, self.tokenizer.settings()
+        kind = stable_name_of(type(self.tokenizer)), self.tokenizer.settings()
         name = f"text-{digest(VERSION, content, fractions, *kind)}"
         return cached(self.cache, name, lambda directory: pack(directory, splits, self.tokenizer))
 

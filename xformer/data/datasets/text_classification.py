@@ -10,7 +10,7 @@ import numpy as np
 from annotated_types import Ge, Interval
 from jaxtyping import Int64
 
-from xformer.core.digest import digest
+from xformer.core.digest import digest, stable_name_of
 from xformer.data.base import DataModule
 from xformer.data.batch import ClassificationBatch
 from xformer.data.cache import cached, fingerprint
@@ -123,7 +123,7 @@ class TextClassification(DataModule):
         splits = {name: self._labelled(name, tables.get(name), classes) for name in ("train", "val", "test")}
         found = {name: split for name, split in splits.items() if split is not None}
         content = {name: _hash(split) for name, split in found.items()}
-        name = f"labelled-{digest(VERSION, content, type(self.tokenizer).__name__, self.tokenizer.settings())}"
+        name = f"labelled-{digest(VERSION, content, stable_name_of(type(self.tokenizer)), self.tokenizer.settings())}"
         return cached(self.cache, name, lambda directory: pack_labelled(directory, found, self.tokenizer)), classes
 
     def _read(self) -> dict[str, Columns]:
@@ -240,7 +240,7 @@ class TextClassification(DataModule):
         lengths = np.concatenate([part.lengths for part in self.parts.values()])
         return (
             f"TextClassification ({source}): {sizes} texts of {self.facts.classes} classes, "
-            f"{type(self.tokenizer).__name__} of {self.tokenizer.vocabulary:,}, {lengths.min()} to {lengths.max()} "
+            f"{self.tokenizer.kind} of {self.tokenizer.vocabulary:,}, {lengths.min()} to {lengths.max()} "
             f"tokens, {lengths.mean():.0f} on average{self.unread}"
         )
 
