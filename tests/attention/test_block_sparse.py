@@ -19,8 +19,9 @@ from tests.attention.block_sparse_oracle import (
     own_mask,
     qkv,
 )
-from xformer.attention import block_sparse, block_sparse_kernel, near_and_far, near_and_far_scores
 from xformer.attention.base import AttentionContext
+from xformer.attention.kernels.block_sparse import kernel as block_sparse
+from xformer.attention.kernels.strided import kernel as strided
 from xformer.core.capability import Capability
 from xformer.core.mask import Mask
 from xformer.errors import IncompatibleError
@@ -68,8 +69,8 @@ def test_backward_takes_weights_that_are_kept_and_makes_others_again(
             saved[per_feature] += x.numel()
             return x
 
-        monkeypatch.setattr(block_sparse_kernel, "KEPT_PER_FEATURE", per_feature)
-        monkeypatch.setattr(near_and_far, "KEPT_PER_NUMBER", per_feature)
+        monkeypatch.setattr(block_sparse, "KEPT_PER_FEATURE", per_feature)
+        monkeypatch.setattr(strided, "KEPT_PER_NUMBER", per_feature)
         with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
             mixed = attention(*inputs, mask=own_mask(37, causal), bias=bias)
         for found, right in zip(gradients(mixed, inputs, bias), wanted, strict=True):
@@ -85,7 +86,7 @@ def test_the_size_of_a_group_changes_nothing(
 ) -> None:
     attention, inputs, bias = variant.attention(causal, max_length=67), qkv(1, 67), BIASES[bias_name]()
     expected = attention(*inputs, mask=own_mask(67, causal), bias=bias)
-    for kernel in (block_sparse, near_and_far_scores):
+    for kernel in (block_sparse, strided):
         monkeypatch.setattr(kernel, "SCORES_AT_A_TIME", 1)
     mixed = attention(*inputs, mask=own_mask(67, causal), bias=bias)
     assert_close(mixed, expected)
@@ -246,7 +247,7 @@ class Largest(torch.utils._python_dispatch.TorchDispatchMode):
 def test_nothing_grows_faster_than_the_length(
     name: str, causal: bool, bias_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for kernel in (block_sparse, near_and_far_scores):
+    for kernel in (block_sparse, strided):
         monkeypatch.setattr(kernel, "SCORES_AT_A_TIME", 1 << 14)
     # Under a content bias the strided and fixed patterns keep n^2 / l scores, or n^1.5 where l is the square root.
     growth = 3.0 if bias_name == "content" and name.startswith(("strided", "fixed")) else 2.2

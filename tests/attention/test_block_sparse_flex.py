@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn.attention import flex_attention as torch_flex
 from torch.testing import assert_close
 
-from tests.attention.block_sparse_oracle import VARIANTS, Content, Table, dense, matrix, own_mask, qkv
-from xformer.attention import block_sparse_flex
+from tests.attention.block_sparse_oracle import HEADS, VARIANTS, Content, Table, dense, matrix, own_mask, qkv
 from xformer.attention.bigbird import BigBird
-from xformer.attention.block_sparse_flex import BLOCK, applies, block_mask, whole_length
+from xformer.attention.kernels.block_sparse import attention as block_sparse_flex
+from xformer.attention.kernels.block_sparse.attention import BLOCK, applies, block_mask, whole_length
 from xformer.core.mask import Mask
 from xformer.position.alibi import LinearBias
 
@@ -120,10 +120,16 @@ def test_a_padded_batch_equals_its_sequences(name: str, uncompiled: None) -> Non
 @pytest.mark.parametrize("length", [BLOCK, 2 * BLOCK + 21])
 def test_blocks_are_those_where_a_pair_counts(variant: Any, causal: bool, length: int) -> None:
     attention, whole = variant.attention(causal, max_length=length), whole_length(length)
-    rule = attention.rule(whole, causal=causal)
-    mask, padding = (block_mask(rule, length, whole, CPU, real) for real in (None, torch.ones(1, length) > 0))
+    rule = attention.mask_mod(whole, causal=causal)
+    mask, padding = (block_mask(rule, HEADS, length, whole, CPU, real) for real in (None, torch.ones(1, length) > 0))
     pairs = torch.nn.functional.pad(matrix(variant, attention, length, causal), (0, whole - length) * 2)
-    blocks = pairs[: rule.heads].unflatten(2, (-1, BLOCK)).unflatten(1, (-1, BLOCK)).transpose(2, 3).flatten(3)
+    blocks = (
+        pairs[: mask.kv_num_blocks.shape[1]]
+        .unflatten(2, (-1, BLOCK))
+        .unflatten(1, (-1, BLOCK))
+        .transpose(2, 3)
+        .flatten(3)
+    )
     some, every = blocks.any(-1), blocks.all(-1)
     assert torch.equal(listed(mask.kv_num_blocks, mask.kv_indices), some & ~every)
     assert torch.equal(listed(mask.full_kv_num_blocks, mask.full_kv_indices), every)
@@ -143,21 +149,23 @@ def listed(count: Any, which: Any) -> Tensor:
 @all_variants
 def test_blocks_are_found_once_for_layers_that_are_alike(variant: Any) -> None:
     first, second = variant.attention(True), variant.attention(True)
-    same = [block_mask(layer.rule(BLOCK, causal=True), 37, BLOCK, CPU, None) for layer in (first, first, second)]
+    same = [
+        block_mask(layer.mask_mod(BLOCK, causal=True), HEADS, 37, BLOCK, CPU, None) for layer in (first, first, second)
+    ]
     assert same[0] is same[1]
     assert (same[0] is same[2]) != isinstance(first, BigBird)  # whose layers draw
-    other = block_mask(first.rule(BLOCK, causal=True), 36, BLOCK, CPU, None)
+    other = block_mask(first.mask_mod(BLOCK, causal=True), HEADS, 36, BLOCK, CPU, None)
     assert other is not same[0]
 
 
 def test_new_draws_are_new_blocks() -> None:
     attention = VARIANTS["bigbird"].attention(False, max_length=LENGTH)
-    before = attention.rule(BLOCK, causal=False)
+    before = attention.mask_mod(BLOCK, causal=False)
     attention.load_state_dict({"draws": attention.draws + 1})
-    after = attention.rule(BLOCK, causal=False)
-    assert not torch.equal(before.key, after.key)
+    after = attention.mask_mod(BLOCK, causal=False)
+    assert before is not after
     attention.reset_parameters()
-    assert not torch.equal(after.key, attention.rule(BLOCK, causal=False).key)
+    assert after is not attention.mask_mod(BLOCK, causal=False)
 
 
 def test_blocks_found_in_a_validation_serve_a_training(uncompiled: None) -> None:

@@ -8,9 +8,10 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from tests.attention.block_sparse_oracle import own_mask, qkv
-from xformer.attention import near_and_far, near_and_far_scores, sparse
+from xformer.attention import sparse
 from xformer.attention.base import AttentionContext
 from xformer.attention.full import Full
+from xformer.attention.kernels.strided import kernel as strided
 from xformer.attention.sparse import Sparse
 from xformer.core.bias import TableBias
 from xformer.core.mask import Mask
@@ -119,7 +120,7 @@ def test_padding_tables_and_ragged_rows(
     pattern: str, length: int, stride: int, causal: bool, room: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the sizes of the blocks, and however few heads and rows are taken at a time."""
-    monkeypatch.setattr(near_and_far_scores, "SCORES_AT_A_TIME", room)
+    monkeypatch.setattr(strided, "SCORES_AT_A_TIME", room)
     inputs = [x.detach().double().requires_grad_() for x in qkv(2, length)]
     real = torch.arange(length)[None] < torch.tensor([[length], [length - 21]])
     weight = torch.randn(2 * length - 1, 3, dtype=torch.double, requires_grad=True)
@@ -143,14 +144,14 @@ def test_some_weights_are_kept_and_the_others_made_again(
     pattern: str, causal: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[bool] = []
-    take = near_and_far._Kept.take
+    take = strided._Kept.allocate
 
     def spy(self: Any, like: Tensor) -> Tensor:
         kept.append((found := take(self, like)) is not like)
         return found
 
-    monkeypatch.setattr(near_and_far._Kept, "take", spy)
-    monkeypatch.setattr(near_and_far_scores, "SCORES_AT_A_TIME", 1)  # many groups
+    monkeypatch.setattr(strided._Kept, "allocate", spy)
+    monkeypatch.setattr(strided, "SCORES_AT_A_TIME", 1)  # many groups
     inputs, bias = [x.detach().double().requires_grad_() for x in qkv(2, 150)], torch.zeros(1, 299).double()
     attention = build(causal, max_length=150, pattern=pattern, stride=6)
     mixed = attention(*inputs, mask=own_mask(150, causal))
