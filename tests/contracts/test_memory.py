@@ -18,8 +18,8 @@ from tests.contracts.variants import (
     self_mask,
 )
 from xformer.attention.base import AttentionContext
-from xformer.attention.kernels.block_sparse import kernel as block_sparse
-from xformer.attention.kernels.strided import kernel as strided
+from xformer.attention.kernels.block_sparse import blocks
+from xformer.attention.kernels.strided import tiles
 from xformer.benchmark.live_bytes import LiveBytes
 from xformer.core.capability import Capability
 from xformer.layers.initialise import initialise
@@ -122,8 +122,8 @@ def growth(measured: Sequence[int]) -> list[float]:
 @pytest.fixture
 def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     # The block-sparse kernel has room for a constant number of scores: let the shortest sequence fill it.
-    monkeypatch.setattr(block_sparse, "SCORES_AT_A_TIME", 1 << 17)
-    monkeypatch.setattr(strided, "SCORES_AT_A_TIME", 1 << 16)
+    monkeypatch.setattr(blocks, "SCORES_AT_A_TIME", 1 << 17)
+    monkeypatch.setattr(tiles, "SCORES_AT_A_TIME", 1 << 16)
 
 
 @pytest.mark.slow

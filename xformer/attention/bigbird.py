@@ -39,13 +39,13 @@ from torch import Tensor
 
 from xformer.attention.base import AttentionContext
 from xformer.attention.kernels.block_sparse.attention import BlockSparseAttention
-from xformer.attention.kernels.block_sparse.kernel import (
+from xformer.attention.kernels.block_sparse.blocks import (
     Blocks,
     MaskMod,
     Tokens,
     attend,
-    causal_part,
     everything,
+    masked,
     not_after,
 )
 from xformer.core.bias import RelativeBias
@@ -170,12 +170,8 @@ def _mask_mod(attention: BigBird, draws: Tensor, version: int, blocks: int, caus
             table[:, : attention.global_blocks] = True
         table, block = table.contiguous(), attention.block
     if len(table) == 1:  # no head differs
-        return _causal(lambda head, query, key: table[0, query // block, key // block], causal)
-    return _causal(lambda head, query, key: table[head, query // block, key // block], causal)
-
-
-def _causal(mask_mod: MaskMod, causal: bool) -> MaskMod:
-    return causal_part(mask_mod) if causal else mask_mod
+        return masked(lambda head, query, key: table[0, query // block, key // block], causal=causal)
+    return masked(lambda head, query, key: table[head, query // block, key // block], causal=causal)
 
 
 def _insert(ascending: list[Tensor], new: Tensor) -> list[Tensor]:

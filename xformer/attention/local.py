@@ -27,7 +27,7 @@ from torch import Tensor
 
 from xformer.attention.base import AttentionContext
 from xformer.attention.kernels.block_sparse.attention import BlockSparseAttention, PositionState
-from xformer.attention.kernels.block_sparse.kernel import MaskMod, Tokens, Window, attend, causal_part
+from xformer.attention.kernels.block_sparse.blocks import MaskMod, Tokens, Window, attend, masked
 from xformer.core.bias import RelativeBias
 from xformer.core.capability import Capability
 
@@ -54,7 +54,7 @@ class Local(BlockSparseAttention):
 
     def mask_mod(self, length: int, *, causal: bool) -> MaskMod:
         """A_i: the window."""
-        return causal_part(_within(self.window)) if causal else _within(self.window)
+        return masked(_within(self.window), causal=causal)
 
     def mix(self, tokens: Tokens, *, causal: bool, bias: RelativeBias | None) -> Float[Tensor, "b h n d"]:
         """softmax(Q K^T / sqrt(d) + B) V, over the window."""

@@ -41,7 +41,7 @@ from torch.nn.functional import pad
 
 from xformer.attention.base import AttentionContext
 from xformer.attention.kernels.block_sparse.attention import BlockSparseAttention
-from xformer.attention.kernels.block_sparse.kernel import (
+from xformer.attention.kernels.block_sparse.blocks import (
     LARGEST_BLOCK,
     SMALLEST_BLOCK,
     Blocks,
@@ -50,14 +50,14 @@ from xformer.attention.kernels.block_sparse.kernel import (
     Tokens,
     Window,
     attend,
-    causal_part,
     cut,
     difference,
     even,
+    masked,
     merge,
     on_heads,
 )
-from xformer.attention.kernels.strided import kernel as strided
+from xformer.attention.kernels.strided import tiles
 from xformer.core.bias import RelativeBias, TableBias
 from xformer.core.capability import Capability
 from xformer.errors import ConfigError
@@ -132,7 +132,7 @@ class Sparse(BlockSparseAttention):
     def patterns(self, *, causal: bool) -> tuple[MaskMod, MaskMod]:
         """A1 and A2, the one statement of them."""
         first, second = _patterns(self.pattern, self.stride, self.summary)
-        return (causal_part(first), causal_part(second)) if causal else (first, second)
+        return masked(first, causal=causal), masked(second, causal=causal)
 
     def mask_mod(self, length: int, *, causal: bool) -> MaskMod:
         """A1 and A2, as one set or for one half of the heads each."""
@@ -143,7 +143,7 @@ class Sparse(BlockSparseAttention):
         """softmax(Q K^T / sqrt(d) + B) V over both patterns, by each head or by one half each."""
         row = min(self.stride, tokens.span)
         if self.heads == "merged" and row <= LONGEST_ROW and (bias is None or isinstance(bias, TableBias)):
-            together: Tensor = strided.attend(tokens, self._tiles(row, causal), bias)
+            together: Tensor = tiles.attend(tokens, self._tiles(row, causal), bias)
             return together
         layouts = (self._window, self._columns) if self.pattern == "strided" else (self._block, self._summaries)
         first, second = self.patterns(causal=causal)
@@ -161,18 +161,16 @@ class Sparse(BlockSparseAttention):
             halves.append(attend_to(half, mask_mod, causal, half_bias).values)
         return torch.cat(halves, dim=1)
 
-    def _tiles(self, row: int, causal: bool) -> strided.Strided:
+    def _tiles(self, row: int, causal: bool) -> tiles.Strided:
         """Both patterns over rows of l positions: neighbours, and the own column or the last columns of all rows."""
         first, second = self.patterns(causal=causal)
         block = row * max(1, SMALLEST_BLOCK // row)
         if self.pattern == "fixed":  # one block where it is longer than the sequence: then A2 has nothing to add
             sampled = min(self.summary, row)
-            return strided.Strided(row, block, 0, 0, 1, sampled, first, difference(second, first), causal)
+            return tiles.Strided(row, block, 0, 0, 1, sampled, first, difference(second, first), causal)
         if row > WINDOW_BLOCK:
             block = max(size for size in range(1, WINDOW_BLOCK + 1) if row % size == 0)
-        return strided.Strided(
-            row, block, row, 0 if causal else row, row, row, difference(first, second), second, causal
-        )
+        return tiles.Strided(row, block, row, 0 if causal else row, row, row, difference(first, second), second, causal)
 
     def _window(self, tokens: Tokens, mask_mod: MaskMod, causal: bool, bias: RelativeBias | None) -> Mixed:
         """The strided A1: the last l positions."""

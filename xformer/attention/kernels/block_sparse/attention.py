@@ -12,7 +12,7 @@ kernels of the CPU a bias that depends on the query, one whose table is being tr
 atomically, in a different order each time) and float64. Full attention with a bias of the distance takes the same
 kernel, which makes no n x n tensor: `attend_to_all`.
 
-Everywhere else the variant attends through `kernel.py`, by blocks that it lays out, under the same mask_mod.
+Everywhere else the variant attends through `blocks.py`, by blocks that it lays out, under the same mask_mod.
 
 A decoding step reads the keys of the pattern, and no others, from a state that finds keys by their positions.
 
@@ -38,7 +38,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from torch.utils._triton import has_triton
 
 from xformer.attention.base import Attention
-from xformer.attention.kernels.block_sparse.kernel import (
+from xformer.attention.kernels.block_sparse.blocks import (
     MaskMod,
     Tokens,
     bias_scores,
@@ -101,7 +101,7 @@ class BlockSparseAttention(Attention):
             length: the state's size.
         """
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # one break of the graph, and not one for each of its parts
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # one break of the graph, whose loops over groups would be unrolled, for minutes
     def forward(
         self,
         query: Float[Tensor, "b h q d"],

@@ -59,9 +59,9 @@ not_after: MaskMod = lambda head, query, key: key <= query  # noqa: E731
 
 
 @lru_cache(maxsize=256)
-def causal_part(mask_mod: MaskMod) -> MaskMod:
-    """The pairs of a mask_mod whose key is not after the query."""
-    return lambda head, query, key: mask_mod(head, query, key) & (key <= query)
+def masked(mask_mod: MaskMod, *, causal: bool) -> MaskMod:
+    """The pairs of a mask_mod, where causal those whose key is not after the query."""
+    return (lambda head, query, key: mask_mod(head, query, key) & (key <= query)) if causal else mask_mod
 
 
 def difference(mask_mod: MaskMod, other: MaskMod) -> MaskMod:
@@ -376,7 +376,8 @@ def attend(tokens: Tokens, layout: Layout, bias: RelativeBias | None) -> Mixed:
     table = None
     if bias is not None:
         table = bias.table(torch.arange(1 - tokens.span, tokens.span, device=query.device)).to(query.dtype)
-    return Mixed(*attend_by_steps(query, key, value, table, layout, SCORES_AT_A_TIME))
+    keep = torch.is_grad_enabled() and layout.width <= KEPT_PER_FEATURE * query.shape[-1]
+    return Mixed(*_Attend.apply(query, key, value, table, layout, keep))  # type: ignore[no-untyped-call]
 
 
 def merge(*parts: Mixed) -> Float[Tensor, "b h q d"]:
@@ -388,30 +389,6 @@ def merge(*parts: Mixed) -> Float[Tensor, "b h q d"]:
     for share, part in zip(shares, parts, strict=True):
         mixed = torch.addcmul(mixed, share[..., None], part.values)
     return mixed
-
-
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # its loops over groups would be unrolled, for minutes
-def attend_by_steps(
-    query: Float[Tensor, "b h q d"],
-    key: Float[Tensor, "b h k d"],
-    value: Float[Tensor, "b h k d"],
-    table: Float[Tensor, "h distances"] | None,
-    layout: Layout,
-    room: int,
-) -> tuple[Float[Tensor, "b h q d"], Float[Tensor, "b h q"]]:
-    """The mixed values and their lse, a constant number of scores at a time.
-
-    Args:
-        query: the scaled products' left side; in float32 at least, as all the others are.
-        key: their right side.
-        value: what is mixed.
-        table: the bias at the distances 1 - span to span - 1.
-        layout: which keys each block of queries reads.
-        room: the most scores there are at a time, if one block has no more.
-    """
-    keep = torch.is_grad_enabled() and layout.width <= KEPT_PER_FEATURE * query.shape[-1]
-    mixed, lse = _Attend.apply(query, key, value, table, layout, room, keep)  # type: ignore[no-untyped-call]
-    return mixed, lse
 
 
 class _Step(NamedTuple):
@@ -436,9 +413,9 @@ class _Step(NamedTuple):
         layout.add(part, self.group, self.heads, x.view(*part.shape[:2], -1, *x.shape[1:]))
 
 
-def _steps(query: Tensor, layout: Layout, room: int) -> Iterator[_Step]:
+def _steps(query: Tensor, layout: Layout) -> Iterator[_Step]:
     """All blocks of all heads: only some of the blocks where one head's do not fit, else some of the heads."""
-    batch, heads = query.shape[:2]
+    (batch, heads), room = query.shape[:2], SCORES_AT_A_TIME
     for blocks in layout.ranges(room):
         group = layout.group(blocks)
         scores = len(blocks) * layout.query_block * group.allowed.shape[-1]  # of one head
@@ -504,14 +481,14 @@ class _Attend(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, table: Tensor | None, layout: Layout, room: int, keep: bool
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, table: Tensor | None, layout: Layout, keep: bool
     ) -> tuple[Tensor, Tensor]:
         blocks, keys, values = cut(query, 2, layout.query_block), layout.arrange(key), layout.arrange(value)
         mixed = torch.empty_like(blocks)
         scores_of = _Scores(blocks, table, layout)
         lse = blocks.new_empty(blocks.shape[:-1])
         share, kept = torch.empty_like(lse) if keep else None, []  # weights / sum, and weights, where they are kept
-        for step in _steps(blocks, layout, room):
+        for step in _steps(blocks, layout):
             scores = scores_of(step, scores_of.read(keys, step))
             # Of a row where nothing counts, the maximum is -inf and the sum is 0.
             largest = scores.amax(dim=-1, keepdim=True).clamp_(min=torch.finfo(scores.dtype).min)
@@ -527,7 +504,7 @@ class _Attend(torch.autograd.Function):
         lse.div_(LOG2_E)
         # Where `arrange` copied, what it was given is not needed any more.
         ctx.save_for_backward(query, keys, values, table, mixed, lse, share, *kept)
-        ctx.layout, ctx.room = layout, room
+        ctx.layout = layout
         return mixed, lse
 
     @staticmethod
@@ -541,7 +518,7 @@ class _Attend(torch.autograd.Function):
         d_query, d_keys, d_values = torch.empty_like(blocks), torch.zeros_like(keys), torch.zeros_like(values)
         d_table = torch.zeros_like(table) if ctx.needs_input_grad[3] else None
         scores_of = _Scores(blocks, table, layout)
-        for number, step in enumerate(_steps(blocks, layout, ctx.room)):
+        for number, step in enumerate(_steps(blocks, layout)):
             d_o, step_keys = step.select(d_out), scores_of.read(keys, step)
             # With P the weights, dS = P (dP - sum(P dP) + d lse), and sum(P dP) = sum(dO O).
             shift = (d_o * step.select(out)).sum(dim=-1, keepdim=True).sub_(step.select(d_lse))
@@ -556,7 +533,7 @@ class _Attend(torch.autograd.Function):
             step.put(d_query, torch.bmm(d_scores, step_keys).mul_(scores_of.scale))
             step.add(d_keys, torch.bmm(d_scores.mT, step.select(blocks).mul(scores_of.scale)), layout)
         d_query = d_query.flatten(2, 3)[:, :, :length]
-        return d_query, layout.restore(d_keys), layout.restore(d_values), d_table, None, None, None
+        return d_query, layout.restore(d_keys), layout.restore(d_values), d_table, None, None
 
 
 def _attend_by_content(query: Tensor, key: Tensor, value: Tensor, bias: RelativeBias, layout: Layout) -> Mixed:

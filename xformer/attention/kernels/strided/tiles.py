@@ -38,7 +38,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
-from xformer.attention.kernels.block_sparse.kernel import LOG2_E, MaskMod, Tokens
+from xformer.attention.kernels.block_sparse.blocks import LOG2_E, MaskMod, Tokens
 from xformer.core.bias import TableBias
 
 SCORES_AT_A_TIME = 1 << 20
@@ -151,7 +151,6 @@ class Strided:
         return x.as_strided(shape, (heads, self.block * position, position, feature), offset)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # its loops over groups would be unrolled, for minutes
 def attend(tokens: Tokens, layout: Strided, bias: TableBias | None) -> Float[Tensor, "b h n d"]:
     """softmax(Q K^T / sqrt(d) + B) V over the pairs that count in either half of the layout.
 
@@ -176,46 +175,6 @@ def attend(tokens: Tokens, layout: Strided, bias: TableBias | None) -> Float[Ten
     return mixed.view(batch, heads, -1, mixed.shape[-1])[:, :, :span]
 
 
-class _Inputs(NamedTuple):
-    """What is mixed, or its gradients, g n d."""
-
-    query: Tensor
-    key: Tensor
-    value: Tensor
-
-    def of(self, group: slice) -> "_Inputs":
-        """Of some heads."""
-        return _Inputs(*(x[group] for x in self))
-
-
-class _Mixed(NamedTuple):
-    """O, and what its weights were made with: m and s, g n 1."""
-
-    values: Tensor
-    largest: Tensor
-    total: Tensor
-
-    def of(self, group: slice) -> "_Mixed":
-        """Of some heads."""
-        return _Mixed(*(x[group] for x in self))
-
-
-class _Kept:
-    """Weights for backward, as long as there is room for so many."""
-
-    def __init__(self, room: int) -> None:
-        self.room = room
-        self.weights: list[Tensor] = []
-
-    def allocate(self, like: Tensor) -> Tensor:
-        """New memory of the same form, which is kept; the same memory where there is no room any more."""
-        self.room -= like.numel()
-        if self.room < 0:
-            return like
-        self.weights.append(torch.empty_like(like))
-        return self.weights[-1]
-
-
 class _Attend(torch.autograd.Function):
     """Forward keeps some of the weights; backward makes the others again."""
 
@@ -234,10 +193,11 @@ class _Attend(torch.autograd.Function):
         mixed = torch.empty_like(query, memory_format=torch.contiguous_format)
         scores = _Scores(layout, heads, query, table, valid)
         largest, total = (mixed.new_empty(*mixed.shape[:2], 1) for _ in range(2))
-        kept = _Kept(room=KEPT_PER_NUMBER * mixed.numel() if keep and any(ctx.needs_input_grad) else 0)
+        room, kept = KEPT_PER_NUMBER * mixed.numel() if keep and any(ctx.needs_input_grad) else 0, list[Tensor]()
         for kernel, group in _kernels(layout, scores, query, backward=False):
-            kernel.mix(group, _Inputs(query, key, value).of(group), _Mixed(mixed, largest, total).of(group), kept)
-        ctx.save_for_backward(query, key, value, table, valid, mixed, largest, total, *kept.weights)
+            inputs, out = ([x[group] for x in part] for part in ((query, key, value), (mixed, largest, total)))
+            room = kernel.mix(group, inputs, out, room, kept)
+        ctx.save_for_backward(query, key, value, table, valid, mixed, largest, total, *kept)
         ctx.layout, ctx.heads = layout, heads
         return mixed
 
@@ -245,14 +205,13 @@ class _Attend(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, d_mixed: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, table, valid, mixed, largest, total, *weights = ctx.saved_tensors
-        like = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value))
-        gradients = _Inputs(*like)
+        gradients = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value)]
         scores = _Scores(ctx.layout, ctx.heads, query, table, valid)
         d_table = torch.zeros_like(table, memory_format=torch.contiguous_format) if ctx.needs_input_grad[3] else None
         kept = iter(weights)
         for kernel, group in _kernels(ctx.layout, scores, query, backward=True):
-            inputs, result = _Inputs(query, key, value).of(group), _Mixed(mixed, largest, total).of(group)
-            kernel.differentiate(group, inputs, result, d_mixed[group], gradients.of(group), kept, d_table)
+            inputs, out = ([x[group] for x in part] for part in ((query, key, value), (mixed, largest, total, d_mixed)))
+            kernel.differentiate(group, inputs, out, [x[group] for x in gradients], kept, d_table)
         return *gradients, d_table, None, None, None, None
 
 
@@ -310,7 +269,6 @@ class _Queries:
         self.layout = layout
         self._local = like
         self._by_column = like.new_empty(layout.column_queries(like).shape)
-        self._sampled: dict[Rows, _Tiles] = {}
 
     def put(self, x: Tensor) -> None:
         """Take over a group of heads, g n d."""
@@ -319,10 +277,9 @@ class _Queries:
 
     def of(self, rows: Rows) -> _Halves:
         """The tiles of some rows."""
-        if rows not in self._sampled:
-            each = self.layout.row // self.layout.columns
-            self._sampled[rows] = _Tiles(self._by_column[:, :, rows.first * each : rows.last * each])
-        return _Halves(_Tiles(self.layout.local_queries(self.layout.of(rows, self._local))), self._sampled[rows])
+        each = self.layout.row // self.layout.columns
+        sampled = self._by_column[:, :, rows.first * each : rows.last * each]
+        return _Halves(_Tiles(self.layout.local_queries(self.layout.of(rows, self._local))), _Tiles(sampled))
 
 
 class _Keys:
@@ -492,54 +449,62 @@ class _Kernel:
             self.d_mixed, self.d_share = _Queries(layout, like), torch.empty_like(like)
             self.d_keys, self.d_values = _Keys(layout, like), _Keys(layout, like)
 
-    def mix(self, group: slice, inputs: _Inputs, out: _Mixed, kept: _Kept) -> None:
-        """O = W V / s."""
-        self.queries.put(inputs.query)
-        self.keys.put(inputs.key)
-        self.values.put(inputs.value)
+    def mix(self, group: slice, inputs: list[Tensor], out: list[Tensor], room: int, kept: list[Tensor]) -> int:
+        """O = W V / s, of Q, K, V into O, m, s; weights are kept while there is room, of which the rest is returned."""
+        (query, key, value), (mixed, largest, total) = inputs, out
+        self.queries.put(query)
+        self.keys.put(key)
+        self.values.put(value)
         for some in self.some_rows:
-            weights = some.halves(kept.allocate(some.weights))
+            room -= some.weights.numel()
+            if room >= 0:
+                kept.append(torch.empty_like(some.weights))
+            weights = some.halves(kept[-1] if room >= 0 else some.weights)
             some.score(weights, group, self.queries.of(some.rows))
-            some.reduce(torch.amax, torch.maximum, weights, out=out.largest)
-            some.exponentiate(weights, out.largest)
-            some.reduce(torch.sum, torch.add, weights, out=out.total)
-            some.mix(weights, some.values, out=out.values)
-        out.values.div_(out.total)
+            some.reduce(torch.amax, torch.maximum, weights, out=largest)
+            some.exponentiate(weights, largest)
+            some.reduce(torch.sum, torch.add, weights, out=total)
+            some.mix(weights, some.values, out=mixed)
+        mixed.div_(total)
+        return room
 
     def differentiate(
         self,
         group: slice,
-        inputs: _Inputs,
-        mixed: _Mixed,
-        d_mixed: Tensor,
-        out: _Inputs,
+        inputs: list[Tensor],
+        out: list[Tensor],
+        gradients: list[Tensor],
         kept: Iterator[Tensor],
         d_table: Tensor | None,
     ) -> None:
-        """With dR = dO / s: dV = W^T dR, dS = W (dR V^T - sum(dR O)) / sqrt(d), dQ = dS K, dK = dS^T Q."""
-        scale = inputs.query.shape[-1] ** -0.5
-        self.queries.put(inputs.query)
-        self.keys.put(inputs.key)
-        self.values.put(inputs.value, scale)  # which nothing but dS is made of
+        """With dR = dO / s: dV = W^T dR, dS = W (dR V^T - sum(dR O)) / sqrt(d), dQ = dS K, dK = dS^T Q.
+
+        Of Q, K, V and O, m, s, dO into dQ, dK, dV.
+        """
+        (query, key, value), (mixed, largest, total, d_mixed), (d_query, d_key, d_value) = inputs, out, gradients
+        scale = query.shape[-1] ** -0.5
+        self.queries.put(query)
+        self.keys.put(key)
+        self.values.put(value, scale)  # which nothing but dS is made of
         self.d_keys.clear()
         self.d_values.clear()
-        self.d_mixed.put(torch.div(d_mixed, mixed.total, out=self.d_share))
-        shift = (self.d_share * mixed.values).sum(dim=-1, keepdim=True) * scale
+        self.d_mixed.put(torch.div(d_mixed, total, out=self.d_share))
+        shift = (self.d_share * mixed).sum(dim=-1, keepdim=True) * scale
         for some in self.some_rows:
             queries, d_share = self.queries.of(some.rows), self.d_mixed.of(some.rows)
             found = next(kept, None)
             weights = some.halves(some.weights if found is None else found)
             if found is None:
                 some.score(weights, group, queries)
-                some.exponentiate(weights, mixed.largest)
+                some.exponentiate(weights, largest)
             some.add_transposed(weights, d_share, to=self.d_values)
             d_scores = some.differentiate(weights, d_share, shift)
             if d_table is not None:
                 self.scores.add_to_table(d_table, d_scores, group, some.rows)
             some.add_transposed(d_scores, queries, to=self.d_keys)
-            some.mix(d_scores, some.keys, out=out.query)
-        self.d_keys.get(out=out.key)
-        self.d_values.get(out=out.value)
+            some.mix(d_scores, some.keys, out=d_query)
+        self.d_keys.get(out=d_key)
+        self.d_values.get(out=d_value)
 
 
 class _RowTiles:
@@ -568,7 +533,6 @@ class _RowTiles:
         self._sampled = self.heads, layout.columns, queries // layout.columns, self.keys.sampled.tiles.shape[2]
         self._size = (self.heads * queries * (layout.width + self._sampled[-1]),)
         self.weights = scratch("weights", self._size, self.dtype)
-        self._products: dict[tuple[str, tuple[int, ...]], _Tiles] = {}
         largest = max(x.tiles[0].numel() for x in self.keys)
         scratch("products", (self.heads, max(largest, queries * keys.local.shape[2])), self.dtype)
 
@@ -627,9 +591,5 @@ class _RowTiles:
 
     def _product(self, left: Tensor, right: Tensor, name: str = "products") -> Tensor:
         """One matrix product per tile, g t q k."""
-        shape = (len(left), left.shape[1], right.shape[2])
-        if (name, shape) not in self._products:
-            self._products[name, shape] = _Tiles(
-                self.scratch(name, (self.heads, len(left) // self.heads, *shape[1:]), self.dtype)
-            )
-        return self._products[name, shape].multiply(left, right)
+        out = self.scratch(name, (len(left), left.shape[1], right.shape[2]), self.dtype)
+        return torch.bmm(left, right, out=out).view(self.heads, -1, *out.shape[1:])
