@@ -18,7 +18,9 @@ finds the weights of the first groups of heads, no more numbers than the inputs 
 the others again from queries and keys (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost").
 
 Time O(n (w + f)) for w keys of a local tile and f sampled ones of a column; a causal pattern looks at half of these, as
-it leaves out those of later rows. Memory O(n), and a constant number of scores. BUYS
+it leaves out those of later rows. Memory O(n), and a constant number of scores. Gathered by blocks, the same pairs take
+1.3 to 1.4 times as long for neighbours and columns, and 1.2 for own rows and the ends of others (n 4096, 8 heads of 64,
+rows of 64, forward and backward, one thread).
 
 Every query may read itself, so that no row of scores is empty. A key that is no token has a low but finite score, so
 that a query that is none makes no NaN; what it mixes means nothing.
