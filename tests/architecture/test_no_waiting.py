@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.architecture import tiny
 from tests.conftest import ComposeJob
 from xformer.architecture.decoder import Decoder
-from xformer.attention.block_sparse_slots import Slots
+from xformer.attention.kernels.block_sparse.attention import PositionOrder
 from xformer.benchmark.whole import Place, TrainingStep, build, composed
 from xformer.config import compatibility
 from xformer.config.plan import Plan
@@ -156,17 +156,17 @@ def test_forward_and_backward_do_not_wait(attention: str, position: str, padded:
 
 
 @pytest.mark.parametrize("padded", [False, True])
-def test_slots_of_counted_positions_are_those_that_are_read(padded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_order_of_counted_positions_is_the_one_that_is_read(padded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     positions, x = torch.arange(6)[None], torch.randn(2, 1, 6, 3)
     real = torch.arange(6) < torch.tensor([[6], [4]]) if padded else None
-    read = Slots(positions, real)
+    read = PositionOrder(positions, real)
     with monkeypatch.context() as patched:
         patched.setattr(torch, "equal", None)
         patched.setattr(torch.Tensor, "max", None)
-        known = Slots(positions, real, counted=True)
+        known = PositionOrder(positions, real, counted=True)
     assert known.span == read.span
-    assert torch.equal(known.place(x), read.place(x))
-    assert torch.equal(known.take(x), read.take(x))
+    assert torch.equal(known.by_position(x), read.by_position(x))
+    assert torch.equal(known.by_token(x), read.by_token(x))
 
 
 def test_counted_distances_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:

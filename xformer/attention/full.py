@@ -17,10 +17,10 @@ from typing import ClassVar, cast
 from jaxtyping import Float
 from torch import Tensor
 
-from xformer.attention import block_sparse_flex
 from xformer.attention.backend import fused
 from xformer.attention.dense import Dense, attend
 from xformer.attention.distance_bias import mix_by_distance
+from xformer.attention.kernels.block_sparse import attention as block_sparse
 from xformer.core.bias import RelativeBias, TableBias, dense_scores
 from xformer.core.capability import Capability
 from xformer.core.mask import Mask
@@ -46,8 +46,8 @@ class Full(Dense):
             return fused(query, key, value, causal=mask.causal)
         if bias is not None and bias.adds_values:  # which takes the weights, and the fused kernel keeps them
             return self._written_out(query, key, value, mask=mask, bias=bias)
-        if block_sparse_flex.applies_to_all(query, mask, bias):
-            mixed: Tensor = block_sparse_flex.attend_to_all(query, key, value, mask=mask, bias=cast(TableBias, bias))
+        if block_sparse.applies_to_all(query, mask, bias):
+            mixed: Tensor = block_sparse.attend_to_all(query, key, value, mask=mask, bias=cast(TableBias, bias))
             return mixed
         if isinstance(bias, TableBias) and mask.starts is not None and query.is_cpu and query.shape[2] > 1:
             return mix_by_distance(query, key, value, mask=mask, bias=bias)

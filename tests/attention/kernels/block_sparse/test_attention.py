@@ -1,11 +1,17 @@
-"""What every block-sparse variant must show, against the dense oracle."""
+"""What every pattern of positions must show, against the dense oracle, by each kernel that a device may have.
+
+On a processor flex_attention is torch's uncompiled reference, on a GPU compiled.
+"""
 
 import itertools
+import logging
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.attention import flex_attention as torch_flex
 from torch.testing import assert_close
 
 from tests.attention.block_sparse_oracle import (
@@ -19,15 +25,19 @@ from tests.attention.block_sparse_oracle import (
     own_mask,
     qkv,
 )
-from xformer.attention import block_sparse, block_sparse_kernel, near_and_far, near_and_far_scores
 from xformer.attention.base import AttentionContext
+from xformer.attention.bigbird import BigBird
+from xformer.attention.kernels.block_sparse import attention as flex
+from xformer.attention.kernels.block_sparse.attention import BLOCK, applies, block_mask, whole_length
 from xformer.core.capability import Capability
 from xformer.core.mask import Mask
 from xformer.errors import IncompatibleError
+from xformer.position.alibi import LinearBias
 
 all_variants = pytest.mark.parametrize("variant", VARIANTS.values(), ids=list(VARIANTS))
 both_directions = pytest.mark.parametrize("causal", [False, True], ids=["bidirectional", "causal"])
-every_bias = pytest.mark.parametrize("bias_name", BIASES)
+# On a CPU flex_attention runs in the tracer, which looks at the gradient of whatever it is given.
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 
 
 def gradients(mixed: Tensor, inputs: list[Tensor], bias: Any) -> list[Tensor]:
@@ -50,47 +60,6 @@ def test_equals_the_dense_oracle_with_its_gradients(variant: Any, causal: bool, 
     assert_close(mixed, expected, atol=1e-5, rtol=1e-5)
     for found, wanted in zip(gradients(mixed, inputs, bias), gradients(expected, inputs, bias), strict=True):
         assert_close(found, wanted.expand_as(found), atol=1e-4, rtol=1e-4)
-
-
-@all_variants
-@both_directions
-@pytest.mark.parametrize("bias_name", ["no bias", "table"])
-def test_backward_takes_weights_that_are_kept_and_makes_others_again(
-    variant: Any, causal: bool, bias_name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    attention, inputs, bias = variant.attention(causal), qkv(2, 37), BIASES[bias_name]()
-    reads = matrix(variant, attention, 37, causal)
-    wanted = gradients(dense(*inputs, reads, bias), inputs, bias)
-    saved = {0: 0, 1 << 20: 0}
-    for per_feature in saved:
-
-        def count(x: Tensor, per_feature: int = per_feature) -> Tensor:
-            saved[per_feature] += x.numel()
-            return x
-
-        monkeypatch.setattr(block_sparse_kernel, "KEPT_PER_FEATURE", per_feature)
-        monkeypatch.setattr(near_and_far, "KEPT_PER_NUMBER", per_feature)
-        with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
-            mixed = attention(*inputs, mask=own_mask(37, causal), bias=bias)
-        for found, right in zip(gradients(mixed, inputs, bias), wanted, strict=True):
-            assert_close(found, right.expand_as(found), atol=1e-4, rtol=1e-4)
-    assert saved[1 << 20] - saved[0] >= 2 * reads.sum()
-
-
-@all_variants
-@both_directions
-@pytest.mark.parametrize("bias_name", ["no bias", "table"])
-def test_the_size_of_a_group_changes_nothing(
-    variant: Any, causal: bool, bias_name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    attention, inputs, bias = variant.attention(causal, max_length=67), qkv(1, 67), BIASES[bias_name]()
-    expected = attention(*inputs, mask=own_mask(67, causal), bias=bias)
-    for kernel in (block_sparse, near_and_far_scores):
-        monkeypatch.setattr(kernel, "SCORES_AT_A_TIME", 1)
-    mixed = attention(*inputs, mask=own_mask(67, causal), bias=bias)
-    assert_close(mixed, expected)
-    for found, wanted in zip(gradients(mixed, inputs, bias), gradients(expected, inputs, bias), strict=True):
-        assert_close(found, wanted, atol=1e-4, rtol=1e-4)
 
 
 @all_variants
@@ -243,18 +212,14 @@ class Largest(torch.utils._python_dispatch.TorchDispatchMode):
 
 @pytest.mark.parametrize("name", ["local", "strided, square root", "fixed, two columns", "bigbird"])
 @pytest.mark.parametrize(("bias_name", "causal"), [("no bias", True), ("table", False), ("content", False)])
-def test_nothing_grows_faster_than_the_length(
-    name: str, causal: bool, bias_name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for kernel in (block_sparse, near_and_far_scores):
-        monkeypatch.setattr(kernel, "SCORES_AT_A_TIME", 1 << 14)
+def test_nothing_grows_faster_than_the_length(name: str, causal: bool, bias_name: str) -> None:
     # Under a content bias the strided and fixed patterns keep n^2 / l scores, or n^1.5 where l is the square root.
     growth = 3.0 if bias_name == "content" and name.startswith(("strided", "fixed")) else 2.2
     sizes = []
-    for length in (2048, 4096):
+    for length in (4096, 8192):
         attention = VARIANTS[name].attention(causal, heads=1, max_length=length)
         if name.startswith("fixed"):
-            attention.stride = 64 if length == 4096 else 45
+            attention.stride = 90 if length == 8192 else 64
         inputs = qkv(1, length, heads=1)
         bias = {"no bias": None, "table": Table(heads=1, reach=length), "content": Clipped()}[bias_name]
         with Largest() as largest:
@@ -301,3 +266,217 @@ def test_the_layout_in_memory_changes_nothing(variant: Any) -> None:
     assert_close(mixed, expected)
     for found, wanted in zip(gradients(mixed, views, None), gradients(expected, inputs, None), strict=True):
         assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+
+
+LENGTH = BLOCK + 21
+CPU = torch.device("cpu")
+
+
+class Fixed(Table):
+    """A table that is not trained."""
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(reach=LENGTH, **keywords)
+        self.weight.requires_grad_(False)
+
+
+def slopes() -> LinearBias:
+    return LinearBias(torch.tensor([0.5, 0.25, 0.0625]))
+
+
+@pytest.fixture
+def uncompiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The same call as on a GPU, of torch's own reference, which has a backward that torch refuses on a processor."""
+    calls: list[str] = []
+
+    def reference(*arguments: Any, **keywords: Any) -> Tensor:
+        calls.append("")
+        mixed: Tensor = torch_flex.flex_attention(*arguments, **keywords)
+        return mixed
+
+    monkeypatch.setattr(torch_flex, "_validate_device", lambda *tensors: None)
+    monkeypatch.setattr(torch_flex, "_warn_once", lambda *arguments, **keywords: None)
+    monkeypatch.setattr(flex, "applies", lambda query, bias: True)
+    monkeypatch.setattr(flex, "_compiled", lambda: reference)
+    yield
+    assert calls  # else something other was tested
+
+
+def compare(
+    variant: Any, causal: bool, bias: Any, length: int, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> None:
+    """Values and gradients, against the dense oracle in float32 on a processor."""
+    attention, exact = variant.attention(causal, max_length=LENGTH), qkv(2, length)
+    expected = dense(*exact, matrix(variant, attention, length, causal), bias)
+    weights = torch.randn_like(expected)
+    inputs = [x.detach().to(device, dtype).requires_grad_() for x in exact]
+    mask, there = Mask.counting(0, length, causal=causal, device=torch.device(device)), moved(bias, device)
+    mixed = attention.to(device)(*inputs, mask=mask, bias=there)
+    near = dict(atol=1e-4, rtol=1e-4) if dtype == torch.float32 else dict(atol=6e-2, rtol=6e-2)
+    assert mixed.dtype == dtype
+    assert_close(mixed.cpu().float(), expected, **near)
+    found = torch.autograd.grad((mixed * weights.to(mixed)).sum(), inputs)
+    for gradient, wanted in zip(found, torch.autograd.grad((expected * weights).sum(), exact), strict=True):
+        assert_close(gradient.cpu().float(), wanted, **near)
+
+
+def moved(bias: Any, device: str) -> Any:
+    return LinearBias(bias.slopes.to(device)) if isinstance(bias, LinearBias) else bias and bias.to(device)
+
+
+def padded(variant: Any, causal: bool, bias: Any, device: str = "cpu") -> None:
+    """Rows of other lengths, filled up on either side or throughout, are what they are alone."""
+    attention, length = variant.attention(causal, max_length=LENGTH).to(device), 40
+    real = torch.stack([torch.arange(length) < 29, torch.arange(length) >= 17, torch.arange(length) % 3 > 0])
+    real = torch.cat((real, real[:1] & False))
+    positions = (real.long().cumsum(-1) - 1).clamp(min=0)
+    inputs = [x.detach() for x in qkv(len(real), length)]
+    polluted = [x.where(real[:, None, :, None], torch.nan).to(device).requires_grad_() for x in inputs]
+    places, there = positions.to(device), real.to(device)
+    mixed = attention(*polluted, mask=Mask(places, places, causal, there), bias=moved(bias, device))
+    for gradient in torch.autograd.grad(mixed.sum(), polluted):
+        assert gradient.isfinite().all()
+    expected, bias = torch.zeros(mixed.shape), moved(bias, "cpu")
+    for row, count in enumerate(real.sum(1).tolist()):
+        if count:
+            one = [x[row : row + 1, :, real[row]] for x in inputs]
+            expected[row, :, real[row]] = dense(*one, matrix(variant, attention, count, causal), bias)[0]
+    assert_close(mixed.cpu(), expected, atol=1e-4, rtol=1e-4)
+
+
+@all_variants
+@both_directions
+def test_flex_equals_the_dense_oracle(variant: Any, causal: bool, uncompiled: None) -> None:
+    compare(variant, causal, slopes() if causal else None, 37)
+
+
+@pytest.mark.parametrize("name", ["local", "strided", "bigbird"])
+@pytest.mark.parametrize("length", [1, BLOCK, LENGTH])
+def test_lengths_of_whole_blocks_and_others(name: str, length: int, uncompiled: None) -> None:
+    compare(VARIANTS[name], True, Fixed(), length)
+
+
+@pytest.mark.parametrize("name", ["local", "strided", "strided, split", "fixed", "bigbird"])
+def test_flex_of_a_padded_batch_equals_its_sequences(name: str, uncompiled: None) -> None:
+    padded(VARIANTS[name], name == "local", slopes())
+
+
+@all_variants
+@both_directions
+@pytest.mark.parametrize("length", [BLOCK, 2 * BLOCK + 21])
+def test_blocks_are_those_where_a_pair_counts(variant: Any, causal: bool, length: int) -> None:
+    attention, whole = variant.attention(causal, max_length=length), whole_length(length)
+    mask_mod = attention.mask_mod(whole, causal=causal)
+    mask, padding = (
+        block_mask(mask_mod, HEADS, length, whole, CPU, valid) for valid in (None, torch.ones(1, length) > 0)
+    )
+    pairs = torch.nn.functional.pad(matrix(variant, attention, length, causal), (0, whole - length) * 2)
+    blocks = (
+        pairs[: mask.kv_num_blocks.shape[1]]
+        .unflatten(2, (-1, BLOCK))
+        .unflatten(1, (-1, BLOCK))
+        .transpose(2, 3)
+        .flatten(3)
+    )
+    some, every = blocks.any(-1), blocks.all(-1)
+    assert torch.equal(listed(mask.kv_num_blocks, mask.kv_indices), some & ~every)
+    assert torch.equal(listed(mask.full_kv_num_blocks, mask.full_kv_indices), every)
+    assert torch.equal(listed(mask.q_num_blocks, mask.q_indices), (some & ~every).mT)
+    assert torch.equal(listed(padding.kv_num_blocks, padding.kv_indices), some)
+    assert padding.full_kv_num_blocks is None  # else padding inside of them would be read
+
+
+def listed(count: Any, which: Any) -> Tensor:
+    """What a list of blocks says, as a matrix of blocks, of every head."""
+    found = torch.zeros(which.shape, dtype=torch.bool)
+    for place in torch.cartesian_prod(*map(torch.arange, count.shape)).tolist():
+        found[(*place, which[tuple(place)][: count[tuple(place)]].long())] = True
+    return found[0]
+
+
+@all_variants
+def test_blocks_are_found_once_for_layers_that_are_alike(variant: Any) -> None:
+    first, second = variant.attention(True), variant.attention(True)
+    same = [
+        block_mask(layer.mask_mod(BLOCK, causal=True), HEADS, 37, BLOCK, CPU, None) for layer in (first, first, second)
+    ]
+    assert same[0] is same[1]
+    assert (same[0] is same[2]) != isinstance(first, BigBird)  # whose layers draw
+    other = block_mask(first.mask_mod(BLOCK, causal=True), HEADS, 36, BLOCK, CPU, None)
+    assert other is not same[0]
+
+
+def test_new_draws_are_new_blocks() -> None:
+    attention = VARIANTS["bigbird"].attention(False, max_length=LENGTH)
+    before = attention.mask_mod(BLOCK, causal=False)
+    attention.load_state_dict({"draws": attention.draws + 1})
+    after = attention.mask_mod(BLOCK, causal=False)
+    assert before is not after
+    attention.reset_parameters()
+    assert after is not attention.mask_mod(BLOCK, causal=False)
+
+
+def test_blocks_found_in_a_validation_serve_a_training(uncompiled: None) -> None:
+    attention, inputs = VARIANTS["local, wide"].attention(True), qkv(1, 33)
+    flex._blocks.cache_clear()
+    with torch.inference_mode():
+        attention(*(x.detach().clone() for x in inputs), mask=own_mask(33, True))
+    attention(*inputs, mask=own_mask(33, True)).sum().backward()
+
+
+@pytest.mark.parametrize("span", [1, 127, 128, 129, 2048, 2049, 5000, 65_536])
+def test_lengths_are_few_and_little_longer(span: int) -> None:
+    length = whole_length(span)
+    assert length % BLOCK == 0
+    assert span <= length < max(span + BLOCK, span * 9 / 8 + 1)
+    assert len({whole_length(n) for n in range(2048, 4097)}) <= 9
+
+
+def test_a_processor_gathers() -> None:
+    assert not applies(torch.zeros(1, 1, 4, 16), None)
+
+
+@pytest.mark.slow
+@both_directions
+def test_compiled_for_a_processor_skips_the_same_blocks(causal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forward alone: torch has no more there. Unlike the reference, this reads the lists of blocks."""
+    monkeypatch.setattr(flex, "applies", lambda query, bias: True)
+    for name in ("local", "strided, split", "bigbird"):
+        variant, length = VARIANTS[name], 3 * BLOCK - 5
+        attention, inputs = variant.attention(causal, max_length=length), [x.detach() for x in qkv(2, length)]
+        expected = dense(*inputs, matrix(variant, attention, length, causal), slopes())
+        with torch.no_grad():
+            mixed = attention(*inputs, mask=own_mask(length, causal), bias=slopes())
+        assert_close(mixed, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.gpu
+@all_variants
+@both_directions
+@pytest.mark.parametrize("make_bias", [lambda: None, slopes, Fixed], ids=["no bias", "alibi", "table"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_compiled_equals_the_dense_oracle(
+    variant: Any, causal: bool, make_bias: Callable[[], Any], dtype: torch.dtype
+) -> None:
+    compare(variant, causal, make_bias(), LENGTH, "cuda", dtype)
+
+
+@pytest.mark.gpu
+@all_variants
+@both_directions
+def test_compiled_equals_the_oracle_of_a_padded_batch(variant: Any, causal: bool) -> None:
+    padded(variant, causal, slopes(), "cuda")
+
+
+@pytest.mark.gpu
+def test_what_a_gpu_takes(caplog: pytest.LogCaptureFixture) -> None:
+    query = torch.zeros(1, 3, 4, 4, device="cuda")
+    caplog.set_level(logging.DEBUG)
+    assert applies(query, None)
+    assert applies(query, Fixed().to("cuda"))
+    assert not applies(query, Table().to("cuda"))  # which is trained
+    assert not applies(query, Content().to("cuda"))
+    assert not applies(query.double(), None)
+    mask = Mask.counting(0, 4, causal=True, device=query.device)
+    VARIANTS["local"].attention(True).to("cuda")(query, query, query, mask=mask)
+    assert "flex_attention kernel" in caplog.text

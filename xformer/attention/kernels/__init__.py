@@ -1,0 +1,1 @@
+"""How scores are computed; a kernel knows no variant."""
