@@ -31,11 +31,11 @@ from torch.nn.functional import pad
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from torch.utils._triton import has_triton
 
-from xformer.attention.backend import tell
 from xformer.attention.block_sparse_layout import Tokens
 from xformer.attention.pattern import Rule
 from xformer.core.bias import RelativeBias, TableBias
 from xformer.core.mask import Mask
+from xformer.core.sdpa import log_kernel
 
 BLOCK = 128
 """Queries and keys of a block: the kernel's own size."""
@@ -115,7 +115,7 @@ def attend(tokens: Tokens, rule: Callable[[int], Rule], bias: TableBias | None) 
     if any(fill):
         query, key, value = (pad(x, fill) for x in (query, key, value))
     mask = block_mask(rule(length), span, length, query.device, tokens.real)
-    tell("flex_attention", query, key, None)
+    log_kernel("flex_attention", query, key, None)
     kernel = _compiled()
     mixed: Tensor = kernel(query, key, value, _added(bias, span, length, query.device), mask, scale=features**-0.5)
     return mixed[:, :, :span, :features]

@@ -29,17 +29,14 @@ Not supported: a bias that depends on the query's content; `reasons` says why.
 
 from typing import Annotated, ClassVar
 
-import torch
 from annotated_types import Ge
 from jaxtyping import Float
 from torch import Tensor
 
 from xformer.attention.base import Attention, AttentionContext
-from xformer.attention.features import Kernel, RandomFeatures
-from xformer.attention.performer_bidirectional import bidirectional
-from xformer.attention.performer_causal import causal
-from xformer.attention.performer_state import PerformerState, Tokens
-from xformer.attention.performer_sweep import sweep
+from xformer.attention.kernels.random_features.chunkwise import bidirectional, causal
+from xformer.attention.kernels.random_features.features import Kernel, RandomFeatures
+from xformer.attention.kernels.random_features.prefix_sums import PrefixSumState, prefix_sum_attention, prefix_sum_step
 from xformer.core.bias import RelativeBias, TableBias
 from xformer.core.capability import Capability
 from xformer.core.mask import Mask
@@ -48,7 +45,7 @@ from xformer.core.state import State
 
 
 class Performer(Attention):
-    """Every query reads sums over the keys, through random features.
+    """Every query attends to sums over the keys, through random features.
 
     Args:
         context: the layer's dimensions and role.
@@ -97,21 +94,20 @@ class Performer(Attention):
     ) -> Float[Tensor, "b h q d"]:
         """phi(Q) (phi(K)^T V) / phi(Q) (phi(K)^T 1), over the allowed keys."""
         assert bias is None or isinstance(bias, TableBias)
+        phi, decay = self.log_features, None if bias is None else bias.slopes
         with as_they_are(query.device):
-            real = mask.key_padding
-            tensors = _widened(query, key, value, mask)
+            q, k, v = mask.blank(wide(query), wide(key), wide(value))
             if bias is None and not mask.causal:
-                mixed = bidirectional(self.log_features, *tensors, real)
-            elif mask.causal and mask.aligned and (bias is None or bias.slopes is not None):
-                slopes = None if bias is None or bias.slopes is None else bias.slopes
-                mixed = causal(self.log_features, *tensors, mask.key_positions, real, slopes)
+                mixed = bidirectional(phi, q, k, v, mask.key_padding)
+            elif mask.causal and mask.aligned and (bias is None or decay is not None):
+                mixed = causal(phi, q, k, v, mask.key_positions, mask.key_padding, decay)
             else:
-                mixed, _, _ = sweep(self.log_features, tensors[0], _counted(*tensors[1:], mask), mask, bias)
+                mixed = prefix_sum_attention(phi, q, k, v, mask=mask, bias=bias)
         return mixed.to(query.dtype)
 
-    def init_state(self, max_length: int) -> PerformerState:
+    def init_state(self, max_length: int) -> PrefixSumState:
         """Sums over no token yet; they have room for any number."""
-        return PerformerState()
+        return PrefixSumState()
 
     def step(
         self,
@@ -123,29 +119,14 @@ class Performer(Attention):
         mask: Mask,
         bias: RelativeBias | None = None,
     ) -> Float[Tensor, "b h new d"]:
-        """Read the sums and the new keys, then add these to them.
+        """Attend to the sums and the new keys, then add these to the sums.
 
         The state is constant, but for a bias of which no reach is known: that needs all keys one by one.
         """
-        assert isinstance(state, PerformerState)
+        assert isinstance(state, PrefixSumState)
         self._check(mask, bias)
         assert bias is None or isinstance(bias, TableBias)
-        causal = Mask(mask.query_positions, mask.query_positions, causal=True)
         with as_they_are(query.device):
-            new_query, new_key, new_value = _widened(query, key, value, mask)
-            tokens = state.with_recent(_counted(new_key, new_value, mask))
-            mixed, state.sums, reach = sweep(self.log_features, new_query, tokens, causal, bias, state.sums)
-        state.keep(tokens.part(slice(max(0, tokens.key.shape[2] - reach), None)))
-        state.length += key.shape[2]
+            q, k, v = mask.blank(wide(query), wide(key), wide(value))
+            mixed = prefix_sum_step(self.log_features, q, k, v, state, mask=mask, bias=bias)
         return mixed.to(query.dtype)
-
-
-def _widened(query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> tuple[Tensor, Tensor, Tensor]:
-    """In float32 at least, with nothing where there is padding."""
-    return mask.blank(wide(query), wide(key), wide(value))
-
-
-def _counted(key: Tensor, value: Tensor, mask: Mask) -> Tokens:
-    """With a 1 after each value."""
-    values = torch.cat((value, torch.ones_like(value[..., :1])), dim=-1)
-    return Tokens(key, values, mask.key_positions, mask.key_padding)

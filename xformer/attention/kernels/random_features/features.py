@@ -10,8 +10,8 @@ paper finds to train better in places; it estimates no softmax:
 
     phi_r(x) = max(w_r . x', 0) + 0.001
 
-The factor 1 / m of the mean is left out: attention divides it away. Features are given as their logarithms, which
-float32 holds where it would not hold the features.
+The factor 1 / m of the mean is left out: attention divides it away. What is computed are the logarithms of features,
+which float32 holds where it would not hold the features.
 """
 
 from abc import ABC, abstractmethod
@@ -37,8 +37,10 @@ class FeatureMap(ABC):
         """The logarithm of the features."""
 
     @abstractmethod
-    def pull(self, grad: Float[Tensor, "*batch m"], projected: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch m"]:
-        """The gradient to the projections, given the one to the logarithm, which is overwritten."""
+    def backward(
+        self, grad: Float[Tensor, "*batch m"], projected: Float[Tensor, "*batch m"]
+    ) -> Float[Tensor, "*batch m"]:
+        """The gradient of the projections, from that of the logarithm, which is overwritten."""
 
 
 class Exponential(FeatureMap):
@@ -50,7 +52,9 @@ class Exponential(FeatureMap):
         """The projections themselves."""
         return projected
 
-    def pull(self, grad: Float[Tensor, "*batch m"], projected: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch m"]:
+    def backward(
+        self, grad: Float[Tensor, "*batch m"], projected: Float[Tensor, "*batch m"]
+    ) -> Float[Tensor, "*batch m"]:
         """The same."""
         return grad
 
@@ -64,7 +68,9 @@ class Rectified(FeatureMap):
         """The logarithm of max(W x', 0) + 0.001."""
         return (projected.relu() + RELU_FLOOR).log_()
 
-    def pull(self, grad: Float[Tensor, "*batch m"], projected: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch m"]:
+    def backward(
+        self, grad: Float[Tensor, "*batch m"], projected: Float[Tensor, "*batch m"]
+    ) -> Float[Tensor, "*batch m"]:
         """Over the feature where the projection is positive, 0 elsewhere."""
         return grad.div_(projected + RELU_FLOOR).masked_fill_(projected <= 0, 0.0)
 
