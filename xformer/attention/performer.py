@@ -5,16 +5,16 @@ Choromanski et al. 2021, "Rethinking Attention with Performers" (FAVOR+), equati
 
     out_i = sum_j w_ij v_j / sum_j w_ij,     w_ij = exp(b(p_j - p_i)) phi(q_i) . phi(k_j),     j <= i where causal
 
-Time O(n m d) in both directions (`performer_bidirectional.py`) and O(n m (d + c)) where causal (`performer_causal.py`),
-memory O(n (d + m d / c)) for m features and chunks of c = 64 tokens, as features are computed again in the backward
-pass. No epsilon is added to the denominator and no key's scale depends on a later key, so the future does not leak;
-sums are in float32 at least, under autocast too. Decoding holds one sum, O(m d), whatever the context.
+Time O(n m d) in both directions and O(n m (d + c)) where causal, memory O(n (d + m d / c)) for m features and chunks of
+c = 64 tokens (`chunkwise.py`), as features are computed again in the backward pass. No epsilon is added to the
+denominator and no key's scale depends on a later key, so the future does not leak; sums are in float32 at least, under
+autocast too. Decoding holds one sum, O(m d), whatever the context.
 
-A bias costs what its table asks for (`performer_sweep.py`). One that is linear in the distance (ALiBi) is a decay of
-the sums; where causal, it is only a factor of each key, and costs nothing. One that is constant from a `reach` on (T5,
-a clipped table) reads `reach` keys on either side one by one and the others by their sums, in time O(n m (reach + c +
-d)) for chunks of c = 128. Any other reads every key one by one, never more than a chunk of queries at once: exact, time
-O(n^2 m), memory O(n c). Luo et al. compute the same with a Fourier transform in O(n log n m d), whose
+A bias costs what its table asks for (`prefix_sums.py`). One that is linear in the distance (ALiBi) is a decay of the
+sums; where causal, it is only a factor of each key, and costs nothing. One that is constant from a `reach` on (T5, a
+clipped table) attends to `reach` keys on either side one by one and to the others by their sums, in time O(n m (reach +
+c + d)) for chunks of c = 128. Any other attends to every key one by one, for no more than a chunk of queries at once:
+exact, time O(n^2 m), memory O(n c). Luo et al. compute the same with a Fourier transform in O(n log n m d), whose
 rounding error is relative to the largest weight anywhere in the sequence: small denominators lose their digits, and
 later tokens leak into earlier ones. With unit-normal inputs, d = 64, n = 512, float32 and a T5 table of deviation 3 it
 was wrong by 0.6, and with inputs twice as large some denominators were negative (ran), so we do without.
@@ -36,7 +36,7 @@ from torch import Tensor
 from xformer.attention.base import Attention, AttentionContext
 from xformer.attention.kernels.random_features.chunkwise import bidirectional, causal
 from xformer.attention.kernels.random_features.features import Kernel, RandomFeatures
-from xformer.attention.kernels.random_features.prefix_sums import PrefixSumState, prefix_sum_attention, prefix_sum_step
+from xformer.attention.kernels.random_features.prefix_sums import PrefixSumState, prefix_sum_attention
 from xformer.core.bias import RelativeBias, TableBias
 from xformer.core.capability import Capability
 from xformer.core.mask import Mask
@@ -126,7 +126,8 @@ class Performer(Attention):
         assert isinstance(state, PrefixSumState)
         self._check(mask, bias)
         assert bias is None or isinstance(bias, TableBias)
+        causal_mask = Mask(mask.query_positions, mask.query_positions, True, mask.key_padding)
         with as_they_are(query.device):
             q, k, v = mask.blank(wide(query), wide(key), wide(value))
-            mixed = prefix_sum_step(self.log_features, q, k, v, state, mask=mask, bias=bias)
+            mixed = prefix_sum_attention(self.log_features, q, k, v, mask=causal_mask, bias=bias, state=state)
         return mixed.to(query.dtype)

@@ -24,7 +24,6 @@ from xformer.attention.kernels.random_features.prefix_sums import (
     CHUNK,
     PrefixSumState,
     prefix_sum_attention,
-    prefix_sum_step,
 )
 from xformer.core.mask import Mask
 from xformer.position.alibi import LinearBias
@@ -102,7 +101,7 @@ def test_steps_equal_the_whole_sequence(name: str, sizes: list[int]) -> None:
     for start, stop in pairwise([sum(sizes[:i]) for i in range(len(sizes) + 1)]):
         mask = self_mask(0, True, None, torch.arange(start, stop)[None])
         new = (tensor[:, :, start:stop] for tensor in tensors)
-        found.append(prefix_sum_step(features, *new, state, mask=mask, bias=bias))
+        found.append(prefix_sum_attention(features, *new, mask=mask, bias=bias, state=state))
     assert state.length == sum(sizes)
     assert_close(torch.cat(found, dim=2), expected, atol=1e-5, rtol=1e-5)
 
@@ -111,7 +110,7 @@ def test_steps_equal_the_whole_sequence(name: str, sizes: list[int]) -> None:
 def test_the_state_holds_the_sums_and_the_window_alone(name: str, window: int) -> None:
     """Not the storage of what the window was cut from."""
     features, bias, tensors, state = phi(), biases()[name], inputs(60), PrefixSumState()
-    prefix_sum_step(features, *tensors, state, mask=self_mask(60, True), bias=bias)
+    prefix_sum_attention(features, *tensors, mask=self_mask(60, True), bias=bias, state=state)
     assert state.window is not None
     assert state.window.key.shape[2] == window
     for tensor in state.window:

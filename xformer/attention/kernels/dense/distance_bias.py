@@ -152,11 +152,6 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, table: Tensor, valid: Ten
     return out
 
 
-@_attend.register_fake
-def _(query: Tensor, key: Tensor, value: Tensor, table: Tensor, valid: Tensor | None, visible: int) -> Tensor:
-    return torch.empty_like(query)
-
-
 @torch.library.custom_op("xformer::attend_by_distance_backward", mutates_args=())
 def _attend_backward(
     grad: Tensor,
@@ -197,20 +192,6 @@ def _diagonals(scores: Tensor) -> Tensor:
     return scores.as_strided((batch, rows, keys + rows - 1), (over, down - 1, 1)).sum((0, 1))
 
 
-@_attend_backward.register_fake
-def _(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    table: Tensor,
-    valid: Tensor | None,
-    visible: int,
-    out: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), torch.empty_like(table)
-
-
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     *tensors, ctx.visible = inputs
     ctx.save_for_backward(*tensors, output)
@@ -222,3 +203,5 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _attend.register_autograd(_gradients, setup_context=_save)
+_attend.register_fake(lambda query, *rest: torch.empty_like(query))
+_attend_backward.register_fake(lambda grad, *rest: tuple(torch.empty_like(x) for x in rest[:4]))

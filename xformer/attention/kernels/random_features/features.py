@@ -14,7 +14,6 @@ The factor 1 / m of the mean is left out: attention divides it away. What is com
 which float32 holds where it would not hold the features.
 """
 
-from abc import ABC, abstractmethod
 from typing import ClassVar, Literal
 
 import torch
@@ -27,52 +26,40 @@ RELU_FLOOR = 1e-3
 """Keeps every weight positive, as in the authors' code."""
 
 
-class FeatureMap(ABC):
-    """phi as a function of the projections W x', but for a factor exp(-|x'|^2 / 2) where it is `normed`."""
+class Exponential:
+    """phi(x) = exp(W x' - |x'|^2 / 2), as a function of the projections W x'."""
 
-    normed: ClassVar[bool]
+    normed: ClassVar[bool] = True
+    """Whether there is a factor exp(-|x'|^2 / 2), which `log` and `backward` leave out."""
 
-    @abstractmethod
     def log(self, projected: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch m"]:
         """The logarithm of the features."""
-
-    @abstractmethod
-    def backward(
-        self, grad: Float[Tensor, "*batch m"], projected: Float[Tensor, "*batch m"]
-    ) -> Float[Tensor, "*batch m"]:
-        """The gradient of the projections, from that of the logarithm, which is overwritten."""
-
-
-class Exponential(FeatureMap):
-    """exp(W x' - |x'|^2 / 2)."""
-
-    normed = True
-
-    def log(self, projected: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch m"]:
-        """The projections themselves."""
         return projected
 
     def backward(
         self, grad: Float[Tensor, "*batch m"], projected: Float[Tensor, "*batch m"]
     ) -> Float[Tensor, "*batch m"]:
-        """The same."""
+        """The gradient of the projections, from that of the logarithm, which is overwritten."""
         return grad
 
 
-class Rectified(FeatureMap):
-    """max(W x', 0) + 0.001."""
+class Rectified:
+    """phi(x) = max(W x', 0) + 0.001, likewise."""
 
-    normed = False
+    normed: ClassVar[bool] = False
 
     def log(self, projected: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch m"]:
-        """The logarithm of max(W x', 0) + 0.001."""
+        """The logarithm of the features."""
         return (projected.relu() + RELU_FLOOR).log_()
 
     def backward(
         self, grad: Float[Tensor, "*batch m"], projected: Float[Tensor, "*batch m"]
     ) -> Float[Tensor, "*batch m"]:
-        """Over the feature where the projection is positive, 0 elsewhere."""
+        """The gradient over the feature where the projection is positive, 0 elsewhere."""
         return grad.div_(projected + RELU_FLOOR).masked_fill_(projected <= 0, 0.0)
+
+
+FeatureMap = Exponential | Rectified
 
 
 class RandomFeatures(nn.Module):

@@ -42,61 +42,6 @@ NOTHING = 1e-30
 """Weights below it are lost to float32's range, and their gradients would overflow."""
 
 
-def prefix_sum_attention(
-    log_features: LogFeatures,
-    query: Float[Tensor, "b h q d"],
-    key: Float[Tensor, "b h k d"],
-    value: Float[Tensor, "b h k d"],
-    *,
-    mask: Mask,
-    bias: TableBias | None,
-) -> Float[Tensor, "b h q d"]:
-    """Each query's weighted mean of the values, as above; zeros for a query with nothing to attend to.
-
-    Where positions do not say that queries and keys are the same tokens, keys are taken one by one: still exact, in
-    time O(q k m).
-
-    Args:
-        log_features: log phi.
-        query: the queries.
-        key: the keys, finite at padding.
-        value: the values, likewise.
-        mask: positions and padding; whether causal.
-        bias: b.
-    """
-    mixed, _, _ = _chunk_by_chunk(log_features, query, Tokens.of(key, value, mask), mask, bias, None)
-    return mixed
-
-
-def prefix_sum_step(
-    log_features: LogFeatures,
-    query: Float[Tensor, "b h new d"],
-    key: Float[Tensor, "b h new d"],
-    value: Float[Tensor, "b h new d"],
-    state: "PrefixSumState",
-    *,
-    mask: Mask,
-    bias: TableBias | None,
-) -> Float[Tensor, "b h new d"]:
-    """The same for the next tokens of a causal sequence, which are then taken into the state.
-
-    Args:
-        log_features: log phi.
-        query: the new tokens' queries.
-        key: their keys, finite at padding.
-        value: their values, likewise.
-        state: of all tokens before.
-        mask: positions and padding of the new tokens.
-        bias: b.
-    """
-    causal = Mask(mask.query_positions, mask.query_positions, causal=True)
-    tokens = state.window_and(Tokens.of(key, value, mask))
-    mixed, state.sums, reach = _chunk_by_chunk(log_features, query, tokens, causal, bias, state.sums)
-    state.keep(tokens.at(slice(max(0, tokens.key.shape[2] - reach), None)))
-    state.length += key.shape[2]
-    return mixed
-
-
 class Tokens(NamedTuple):
     """Keys and values as they came."""
 
@@ -194,8 +139,9 @@ class PrefixSumState(State):
             torch.cat((old.valid, new.valid), dim=1),
         )
 
-    def keep(self, window: Tokens) -> None:
-        """Hold these, in storage of their own: a view would hold all that they were cut from."""
+    def keep(self, sums: Sums | None, window: Tokens) -> None:
+        """Hold these, the window in storage of its own: a view would hold all that it was cut from."""
+        self.sums = sums
         self.window = Tokens(*(tensor.clone() for tensor in window.for_each_row() if tensor is not None))
 
     def reorder(self, indices: Int[Tensor, " batch"]) -> None:
@@ -236,24 +182,32 @@ class _Tail(NamedTuple):
         return cls(reach, zero, before.view(-1, 1, 1), after.view(-1, 1, 1))
 
 
-def _chunk_by_chunk(
+def prefix_sum_attention(
     log_features: LogFeatures,
     query: Float[Tensor, "b h q d"],
-    tokens: Tokens,
+    key: Float[Tensor, "b h k d"],
+    value: Float[Tensor, "b h k d"],
+    *,
     mask: Mask,
     bias: TableBias | None,
-    sums: Sums | None,
-) -> tuple[Float[Tensor, "b h q d"], Sums | None, int]:
-    """The means, the sums over all keys that a later query no longer needs one by one, and how many it does.
+    state: PrefixSumState | None = None,
+) -> Float[Tensor, "b h q d"]:
+    """Each query's weighted mean of the values, as above; zeros for a query with nothing to attend to.
+
+    Where positions do not say that queries and keys are the same tokens, keys are taken one by one: still exact, in
+    time O(q k m).
 
     Args:
         log_features: log phi.
-        query: of the last tokens of `tokens`, where `mask` is aligned; `tokens` may begin with keys alone.
-        tokens: the keys and values.
-        mask: the queries' positions; whether causal.
+        query: the queries.
+        key: the keys, finite at padding.
+        value: the values, likewise.
+        mask: positions and padding; whether causal.
         bias: b.
-        sums: over the keys before `tokens`.
+        state: of all tokens before these, which are added to it; `mask` is then aligned and causal.
     """
+    new = Tokens.of(key, value, mask)
+    tokens, sums = (new, None) if state is None else (state.window_and(new), state.sums)
     keys, queries = tokens.key.shape[2], query.shape[2]
     tail = _Tail.of(bias, keys, query) if mask.aligned else _Tail(keys, *[query.new_zeros(1, 1, 1)] * 3)
     chunks = _chunks(queries)
@@ -281,7 +235,10 @@ def _chunk_by_chunk(
     for part, chunk, window, (_, leaving), suffix in parts:
         mean, sums = _recomputed(of_chunk, part, mask.query_positions[:, chunk], window, sums, suffix, leaving)
         means.append(mean)
-    return torch.cat(means, dim=2), sums, tail.reach
+    if state is not None:
+        state.keep(sums, tokens.at(slice(max(0, keys - tail.reach), None)))
+        state.length += queries
+    return torch.cat(means, dim=2)
 
 
 def _windows(offset: int, keys: int, chunks: list[slice], reach: int, mask: Mask) -> list[tuple[slice, int]]:
