@@ -126,24 +126,24 @@ class Linformer(Attention):
         """softmax(Q (E K)^T / sqrt(d) + B E^T) (F V)."""
         query, key, value = mask.blank(query, key, value)
         with as_they_are(query.device):
-            key, value, valid = wide(key), wide(value), self._valid(mask)
+            key, value = wide(key), wide(value)
             short_key = _project(self._matrix(self.project_key, key), mask.key_positions, key)
             short_value = _project(self._matrix(self.project_value, value), mask.key_positions, value)
-            short_bias = None
-            if bias is not None:
-                matrix = self._matrix(self.project_key, key) * valid[:, None, None]
-                short_bias = _projected_bias(
-                    cast(TableBias, bias), matrix, mask.query_positions, self.context.max_query
-                )
+            short_bias = None if bias is None else self._projected(cast(TableBias, bias), mask, key)
             if self.projection != "learned":
-                short_key, short_value, short_bias = self._over_tokens(valid, short_key, short_value, short_bias)
+                short_key, short_value, short_bias = self._over_tokens(mask, short_key, short_value, short_bias)
             return fused_attention(query, short_key, short_value, short_bias)
 
+    def _projected(self, bias: TableBias, mask: Mask, like: Tensor) -> Float[Tensor, "#b h q r"]:
+        """B E^T, without the columns of padding."""
+        matrix = self._matrix(self.project_key, like) * self._valid(mask)[:, None, None]
+        return _projected_bias(bias, matrix, mask.query_positions, self.context.max_query)
+
     def _over_tokens(
-        self, valid: Bool[Tensor, "#b max_key"], key: Tensor, value: Tensor, bias: Tensor | None
+        self, mask: Mask, key: Tensor, value: Tensor, bias: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """E K, F V and B E^T of windows: `mean` over the tokens there are, and no weight where there is none."""
-        tokens = (valid[:, None] & self.windows).sum(-1)[:, None, :, None]  # b 1 r 1
+        tokens = (self._valid(mask)[:, None] & self.windows).sum(-1)[:, None, :, None]  # b 1 r 1
         if self.projection == "mean":
             each = tokens.clamp(min=1)
             key, value = key / each, value / each
