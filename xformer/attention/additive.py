@@ -5,7 +5,7 @@ Bahdanau et al. 2015, "Neural Machine Translation by Jointly Learning to Align a
     a_ij = softmax_j(w . tanh(W_q q_i + W_k k_j) + b_ij)
 
 with b an optional relative bias. Time O(q k hidden); memory O(q k) for the scores. The hidden layer of all pairs would
-be `hidden` times that: it exists for a few queries at a time only, and is computed again in the backward pass.
+be `hidden` times that: it exists for a few queries at a time only, and is recomputed in the backward pass.
 
 Deviations: one network per head, with queries and keys projected from the layer's input, as in every other variant; no
 hidden bias, as in the paper. W_q and W_k start from N(0, 1 / (2 d)) and w from N(0, 1 / hidden), so that the hidden

@@ -6,7 +6,7 @@ Choromanski et al. 2021, "Rethinking Attention with Performers" (FAVOR+), equati
     out_i = sum_j w_ij v_j / sum_j w_ij,     w_ij = exp(b(p_j - p_i)) phi(q_i) . phi(k_j),     j <= i where causal
 
 Time O(n m d) in both directions and O(n m (d + c)) where causal, memory O(n (d + m d / c)) for m features and chunks of
-c = 64 tokens (`chunkwise.py`), as features are computed again in the backward pass. No epsilon is added to the
+c = 64 tokens (`chunkwise.py`), as features are recomputed in the backward pass. No epsilon is added to the
 denominator and no key's scale depends on a later key, so the future does not leak; sums are in float32 at least, under
 autocast too. Decoding holds one sum, O(m d), whatever the context.
 

@@ -18,7 +18,7 @@ for a query that divides itself away, for a key its logarithm is in s_j. A bias 
 to s_j, and its other half divides itself away too; o is the position where the chunk begins, so that no exponent grows
 with the length. t_i, the largest s_j up to i, keeps every factor at most 1 without looking ahead.
 
-Both backward passes compute all features again. They keep queries, keys, values and results; and a number for each
+Both backward passes recompute all features. They keep queries, keys, values and results; and a number for each
 feature and chunk, or, causally, S before every chunk and three numbers per token: time O(n m (d + c)), memory
 O(n (d + m / c) + m d), or O(n (d + m d / c)), for chunks of c tokens.
 
@@ -107,13 +107,13 @@ def causal(
         mixed: Tensor = _Causal.apply(*some, projection, features.map, keep)  # type: ignore[no-untyped-call]
         return mixed
 
-    decays = places = None
+    decays = token_positions = None
     if slopes is not None:
         decays = slopes.to(query.dtype).view(-1, 1, 1).expand(batch, heads, 1, 1)
-        places = of_tokens(_in_order(positions, valid).to(query.dtype))
+        token_positions = of_tokens(_in_order(positions, valid).to(query.dtype))
     padding = None if valid is None else of_tokens(~valid)
     of_head = min(CAUSAL_CHUNK, length) * len(projection)
-    return _some_heads_at_a_time(mix, (query, key, value, padding, decays, places), CAUSAL_CACHED // of_head)
+    return _some_heads_at_a_time(mix, (query, key, value, padding, decays, token_positions), CAUSAL_CACHED // of_head)
 
 
 def _some_heads_at_a_time(

@@ -8,7 +8,7 @@ the query times one of the key, and the keys beyond the reach are all in one sum
     S = sum_j exp(slope (p_j - o)) phi(k_j)^T [v_j, 1],     o the last position in the sum
 
 Only keys within the reach are attended to one by one. Queries go in chunks of c: each adds the keys that leave its
-window to S, and its features are computed again in the backward pass (torch's checkpoint), so that what lives is a
+window to S, and its features are recomputed in the backward pass (torch's checkpoint), so that what lives is a
 chunk's features and one S per chunk. Without causality the keys after the window are in suffix sums, which are prefix
 sums with positions mirrored. Time O(n m (reach + c + d)); with a bias of which no reach is known all keys are attended
 to one by one, in O(n^2 m).
@@ -220,12 +220,12 @@ def prefix_sum_attention(
     ) -> tuple[Tensor, Sums | None]:
         scaled = Keys.of(window, log_features)
         logits = _logits(positions, window.positions, mask.causal, bias, query)
-        place = positions[:, None, :, None].to(query.dtype)
+        position = positions[:, None, :, None].to(query.dtype)
         beyond = []
         if prefix is not None:
-            beyond.append((prefix, tail.before - tail.slope * (place - prefix.origin)))
+            beyond.append((prefix, tail.before - tail.slope * (position - prefix.origin)))
         if suffix is not None:
-            beyond.append((suffix, tail.after - tail.slope * (-place - suffix.origin)))
+            beyond.append((suffix, tail.after - tail.slope * (-position - suffix.origin)))
         return _mean(log_features(chunk), scaled, logits, beyond), _add(prefix, scaled.first(leaving), tail.slope)
 
     means = []
