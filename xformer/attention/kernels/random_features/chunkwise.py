@@ -22,7 +22,9 @@ Both backward passes recompute all features. They keep queries, keys, values and
 feature and chunk, or, causally, S before every chunk and three numbers per token: time O(n m (d + c)), memory
 O(n (d + m / c) + m d), or O(n (d + m d / c)), for chunks of c tokens.
 
-What it buys over the plain statement, `prefix_sums.py`, of the same chunks and the same result: RATIOS
+What it buys over the plain statement, `prefix_sums.py`, which has the same result: 4.0 times its speed and half its
+memory bidirectionally; 1.9 times its speed causally, for 1.2 to 1.4 times its memory, as it keeps S twice as often
+(forward and backward, n 1024 and 4096, d 64, m 256, one thread of a CPU).
 
 Shapes: bh rows times heads, n tokens, q queries, k keys, c tokens of a chunk, m features, d features of a value.
 """
