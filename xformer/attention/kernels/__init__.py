@@ -1,1 +1,1 @@
-"""How scores are computed; a kernel knows no variant."""
+"""How scores are computed and values mixed; no kernel knows the variant that it serves."""

@@ -1,4 +1,4 @@
-"""The fused kernel gets what it needs to be taken and to be exact, and the log tells which one a GPU uses."""
+"""Torch's fused kernel gets what it needs to be taken and to be exact, and the log names the one that a GPU uses."""
 
 import itertools
 import logging
@@ -12,10 +12,10 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.contracts.variants import ATTENTIONS, HEAD_DIM, HEADS, attention_class, build_attention, build_position
-from xformer.attention import backend
-from xformer.attention.backend import aligned, chosen, fused
+from xformer.core import sdpa
 from xformer.core.capability import Capability
 from xformer.core.mask import Mask
+from xformer.core.sdpa import aligned, backend, fused_attention, log_kernel
 
 META = torch.device("meta")
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -39,20 +39,20 @@ class Ran(TorchDispatchMode):
 
 def test_nothing_is_told_on_a_processor(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    fused(*tensors("cpu"))
+    fused_attention(*tensors("cpu"))
     assert not caplog.records
 
 
 def test_a_kernel_is_told_once_for_each_kind_of_input(caplog: pytest.LogCaptureFixture) -> None:
     """Decoding comes by with another length at every token."""
     caplog.set_level(logging.DEBUG)
-    backend._remember.cache_clear()
+    sdpa._remember.cache_clear()
 
     def decode(name: str, dtype: torch.dtype, queries: int = 1) -> None:
         for length, batch in itertools.product(range(5, 30), (1, 3)):
             query = torch.zeros(batch, 2, queries, 8, device="meta", dtype=dtype)
             key = torch.zeros(batch, 2, length, 8, device="meta", dtype=dtype)
-            backend.tell(name, query, key, torch.zeros(1, 2, queries, length, device="meta"))
+            log_kernel(name, query, key, torch.zeros(1, 2, queries, length, device="meta"))
 
     decode("efficient", torch.bfloat16)
     assert len(caplog.records) == 1
@@ -112,7 +112,7 @@ def test_whatever_a_fused_kernel_gets_off_the_processor_it_can_take(
             assert not any(stride % 8 for stride in attn_mask.stride()[:-1])
         return torch.empty(*query.shape[:3], value.shape[-1], dtype=query.dtype, device=query.device)
 
-    monkeypatch.setattr(backend, "scaled_dot_product_attention", kernel)
+    monkeypatch.setattr(sdpa, "scaled_dot_product_attention", kernel)
     causal = Capability.CAUSAL in attention_class(name).provides
     attention, position = build_attention(name, causal=causal), build_position(scheme, causal=causal)
     if position.needs not in attention.provides:
@@ -141,13 +141,13 @@ def test_what_is_wider_is_not_rounded() -> None:
 
     def error(*inputs: Tensor) -> float:
         exact = scaled_dot_product_attention(*(x.double() for x in inputs), scale=0.5)
-        return float((fused(*inputs, scale=0.5).double() - exact).norm() / exact.norm())
+        return float((fused_attention(*inputs, scale=0.5).double() - exact).norm() / exact.norm())
 
     plain = error(*low)
     for wider in itertools.product((False, True), repeat=3):
         mixed = [x if wide else y for x, y, wide in zip((query, key, value), low, wider, strict=True)]
         if not all(wider):
-            assert fused(*mixed).dtype == torch.bfloat16
+            assert fused_attention(*mixed).dtype == torch.bfloat16
             assert error(*mixed) < 2 * plain
 
 
@@ -162,16 +162,16 @@ def test_the_kernel_that_is_named_is_the_one_that_runs(device: str, dtype: torch
         scaled_dot_product_attention(*inputs, attn_mask=mask)
     kernels = ("flash", "efficient", "cudnn")
     fused = [kernel for kernel in kernels if any(f"_{kernel}_attention" in name for name in ran.names)]
-    assert [chosen(*inputs, mask, causal=False)] == (fused or ["math"])
+    assert [backend(*inputs, mask, is_causal=False)] == (fused or ["math"])
 
 
 @pytest.mark.gpu
 def test_a_gpu_is_told_about_once_and_decodes_with_a_bias_by_a_fused_kernel(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    backend._remember.cache_clear()
+    sdpa._remember.cache_clear()
     query, keys = (torch.randn(2, 4, n, 64, device="cuda", dtype=torch.bfloat16) for n in (1, 40))
     for length in range(1, 40):
         key = keys[:, :, :length]
-        fused(query, key, key, torch.randn(1, 4, 1, length, device="cuda"))
+        fused_attention(query, key, key, torch.randn(1, 4, 1, length, device="cuda"))
     assert len(caplog.records) == 1
     assert "math" not in caplog.text

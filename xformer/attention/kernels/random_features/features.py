@@ -10,11 +10,10 @@ paper finds to train better in places; it estimates no softmax:
 
     phi_r(x) = max(w_r . x', 0) + 0.001
 
-The factor 1 / m of the mean is left out: attention divides it away. Features are given as their logarithms, which
-float32 holds where it would not hold the features.
+The factor 1 / m of the mean is left out: attention divides it away. What is computed are the logarithms of features,
+which float32 holds where it would not hold the features.
 """
 
-from abc import ABC, abstractmethod
 from typing import ClassVar, Literal
 
 import torch
@@ -27,46 +26,40 @@ RELU_FLOOR = 1e-3
 """Keeps every weight positive, as in the authors' code."""
 
 
-class FeatureMap(ABC):
-    """phi as a function of the projections W x', but for a factor exp(-|x'|^2 / 2) where it is `normed`."""
+class Exponential:
+    """phi(x) = exp(W x' - |x'|^2 / 2), as a function of the projections W x'."""
 
-    normed: ClassVar[bool]
+    normed: ClassVar[bool] = True
+    """Whether there is a factor exp(-|x'|^2 / 2), which `log` and `backward` leave out."""
 
-    @abstractmethod
     def log(self, projected: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch m"]:
         """The logarithm of the features."""
-
-    @abstractmethod
-    def pull(self, grad: Float[Tensor, "*batch m"], projected: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch m"]:
-        """The gradient to the projections, given the one to the logarithm, which is overwritten."""
-
-
-class Exponential(FeatureMap):
-    """exp(W x' - |x'|^2 / 2)."""
-
-    normed = True
-
-    def log(self, projected: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch m"]:
-        """The projections themselves."""
         return projected
 
-    def pull(self, grad: Float[Tensor, "*batch m"], projected: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch m"]:
-        """The same."""
+    def backward(
+        self, grad: Float[Tensor, "*batch m"], projected: Float[Tensor, "*batch m"]
+    ) -> Float[Tensor, "*batch m"]:
+        """The gradient of the projections, from that of the logarithm, which is overwritten."""
         return grad
 
 
-class Rectified(FeatureMap):
-    """max(W x', 0) + 0.001."""
+class Rectified:
+    """phi(x) = max(W x', 0) + 0.001, likewise."""
 
-    normed = False
+    normed: ClassVar[bool] = False
 
     def log(self, projected: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch m"]:
-        """The logarithm of max(W x', 0) + 0.001."""
+        """The logarithm of the features."""
         return (projected.relu() + RELU_FLOOR).log_()
 
-    def pull(self, grad: Float[Tensor, "*batch m"], projected: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch m"]:
-        """Over the feature where the projection is positive, 0 elsewhere."""
+    def backward(
+        self, grad: Float[Tensor, "*batch m"], projected: Float[Tensor, "*batch m"]
+    ) -> Float[Tensor, "*batch m"]:
+        """The gradient over the feature where the projection is positive, 0 elsewhere."""
         return grad.div_(projected + RELU_FLOOR).masked_fill_(projected <= 0, 0.0)
+
+
+FeatureMap = Exponential | Rectified
 
 
 class RandomFeatures(nn.Module):
