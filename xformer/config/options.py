@@ -15,10 +15,8 @@ from xformer.config.identity import targets
 from xformer.config.validate import CONF, groups, slots
 
 _OURS = "xformer."
-_SEVERAL = ("callbacks", "logger")
-"""Groups of which several options may be chosen; Hydra keeps no choice of them, and each of their parts has a key."""
-_OVER_GROUPS = ("experiment", "debug")
-"""Groups whose options set keys of the others."""
+_NO_PART = ("callbacks", "logger", "experiment", "debug")
+"""Groups whose option is no part with a class: there may be several, or it sets keys of the other groups."""
 
 
 @runtime_checkable
@@ -51,9 +49,9 @@ def written(group: str, option: str) -> DictConfig:
 
 
 @functools.cache
-def parts(group: str) -> DictConfig:
-    """Every part of a group of which several options may be chosen, by its key: `callbacks`, `logger`."""
-    merged = OmegaConf.merge(*(node for _, node in nodes(group)))
+def callbacks() -> DictConfig:
+    """Every callback in `conf/`, by its key: several may be chosen, and Hydra keeps no choice of them."""
+    merged = OmegaConf.merge(*(node for _, node in nodes("callbacks")))
     assert isinstance(merged, DictConfig)
     return merged
 
@@ -65,18 +63,17 @@ def target_at(key: str, choices: Mapping[str, str]) -> str | None:
         key: of a part, such as `attention`, `architecture.attention` or `callbacks.progress`.
         choices: group, or slot, to option.
     """
-    found = OmegaConf.select(
-        _composed(tuple(sorted(choices.items()))), f"{key}._target_", throw_on_resolution_failure=False
-    )
+    chosen = () if key.startswith("callbacks.") else tuple(sorted(choices.items()))  # which they do not depend on
+    found = OmegaConf.select(_composed(chosen), f"{key}._target_", throw_on_resolution_failure=False)
     return None if found is None else str(found)
 
 
 @functools.lru_cache(maxsize=256)
 def _composed(choices: tuple[tuple[str, str], ...]) -> DictConfig:
-    found: dict[str, Any] = {group: parts(group) for group in _SEVERAL}
+    found: dict[str, Any] = {"callbacks": callbacks()}
     for key, option in choices:
         group = slots().get(key, key)
-        if group not in (*_SEVERAL, *_OVER_GROUPS) and (CONF / group / f"{option}.yaml").is_file():
+        if group not in _NO_PART and (CONF / group / f"{option}.yaml").is_file():
             node = written(group, option)
             found[key] = node.get(group, node)
     return OmegaConf.create(found)
@@ -98,10 +95,9 @@ def by_hand(config: Mapping[str, Any], record: Record) -> dict[str, str]:
     choices, typed = record.choices, [override for override in record.overrides if "_target_" in override]
 
     def is_by_hand(key: str, target: str) -> bool:
-        known = target_at(key, choices)
         if any(target in override for override in typed):
-            return target != known
-        return known is None and key not in choices
+            return target != target_at(key, choices)
+        return key not in choices and target_at(key, choices) is None
 
     return {key: target for key, target in targets(config).items() if is_by_hand(key, target)}
 

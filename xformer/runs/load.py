@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from xformer.config.identity import Value, of_config, of_overrides, short, started_from
+from xformer.config.identity import Value, flat, of_config, of_overrides, short, started_from
 from xformer.config.options import by_hand
 from xformer.config.validate import slots
 from xformer.errors import DataError
@@ -125,7 +125,7 @@ def read_run(directory: Path) -> Run:
 
 def settings_of(config: Mapping[str, Any], summary: Summary) -> dict[str, Value]:
     """The settings of a run, from its resolved configuration and its summary."""
-    return of_config(config, summary.choices, by_hand(config, summary), summary.without_effect)
+    return of_config(config, summary.choices, by_hand(flat(config), summary), summary.without_effect)
 
 
 def _inherited(summary: Summary) -> Mapping[str, Any] | None:
