@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.commands.conftest import Command, Trained
+from tests.conftest import Command, Trained
 from xformer.attention.full import Full
 from xformer.core.capability import Capability
 from xformer.errors import ConfigError

@@ -5,16 +5,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch.nn.functional import conv2d, cross_entropy, log_softmax, one_hot
+from torch.nn.functional import cross_entropy, log_softmax, one_hot
 from torch.testing import assert_close
 
 from tests.conftest import SMALL, ComposeJob
 from xformer.config.plan import Plan
 from xformer.config.validate import groups, validate
 from xformer.data.batch import ImageBatch
-from xformer.data.facts import ImageFacts
 from xformer.errors import ConfigError
-from xformer.layers.patches import PatchEmbedding
 from xformer.runs.summary import read_summary
 from xformer.tasks.augmentation import Mixup, RandAugment
 from xformer.tasks.image_classification import ImageClassification
@@ -34,20 +32,6 @@ def built(compose_job: ComposeJob) -> Any:
         return task, data.splits["val"].__getitems__(range(8))
 
     return build
-
-
-@pytest.mark.parametrize("class_token", [False, True])
-def test_patches_are_a_convolution_of_normalised_images(class_token: bool) -> None:
-    form = ImageFacts(channels=3, height=6, width=9, mean=[0.1, 0.2, 0.3], std=[0.5, 1.0, 2.0])
-    embedding = PatchEmbedding(7, 3, mean=form.mean, std=form.std, class_token=class_token)
-    images = torch.rand(2, 3, 6, 9)
-    normal = torch.stack([(images[:, c] - form.mean[c]) / form.std[c] for c in range(3)], dim=1)
-    kernel = embedding.projection.weight.reshape(7, 3, 3, 3)
-    expected = conv2d(normal, kernel, embedding.projection.bias, stride=3).flatten(2).transpose(1, 2)
-    vectors = embedding(images)
-    assert_close(vectors[:, class_token:], expected)
-    if class_token:
-        assert_close(vectors[:, 0], embedding.class_token(torch.zeros(2, dtype=torch.long)))  # type: ignore[misc]
 
 
 def test_a_model_is_built_for_its_patches(built: Any) -> None:

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.commands.conftest import Command
-from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
+from tests.conftest import SMALL, SMALL_LISTOPS, Command, ComposeJob
 from xformer.core.denormals import flush_denormals
 from xformer.training.run import run
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from tests.commands.conftest import Command, Trained
-from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
+from tests.conftest import SMALL, SMALL_LISTOPS, Command, ComposeJob, Trained
 from xformer.inspection.reading import labels, read
 from xformer.runs.finished import open_run
 from xformer.runs.job import CONFIG_FILE

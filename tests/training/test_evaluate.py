@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.conftest import Trained
+from tests.conftest import Trained
 from tests.damage import damaged, sentence_of
 from xformer.runs.finished import open_run
 from xformer.training.evaluate import evaluate

@@ -11,8 +11,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from tests.commands.conftest import Command, Trained
-from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
+from tests.conftest import SMALL, SMALL_LISTOPS, Command, ComposeJob, Trained
 from tests.core.fake_cuda import H200, FakeCuda
 from xformer.core import devices
 from xformer.data.sampling.loader import Loader
