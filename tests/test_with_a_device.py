@@ -9,14 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 
 from tests.conftest import SMALL, SMALL_LISTOPS, Command, ComposeJob, Trained
 from tests.core.fake_cuda import H200, FakeCuda
 from xformer.core import devices
 from xformer.data.sampling.loader import Loader
-from xformer.runs.summary import Summary, read_summary
-from xformer.training import screen
+from xformer.runs.summary import read_summary
 from xformer.training.run import run
 
 # The loader pins memory where there is a device, and torch sees that there is none.
@@ -107,19 +105,3 @@ def test_a_benchmark(question: str, typed: list[str], fake: FakeCuda, xformer: C
     code, shown, notes = xformer("benchmark", question, *typed, "--output", tmp_path / "results")
     assert (code, notes) == (0, ""), notes
     assert H200 in shown  # on what it was measured
-
-
-@pytest.mark.parametrize(("device", "shown"), [("cuda", H200), ("cuda:1", "NVIDIA L4"), ("cpu", "AMD EPYC")])
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_the_header_names_the_card_and_the_precision(
-    device: str, shown: str, precision: Any, compose_job: ComposeJob,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    monkeypatch.setattr(devices, "cuda", FakeCuda(H200, "NVIDIA L4"))
-    trainer = Trainer(max_steps=5, precision=precision, accelerator="cpu", logger=False, enable_checkpointing=False)
-    monkeypatch.setattr(trainer.strategy, "_root_device", torch.device(device))
-    summary = Summary(status="failed", parameters=1, flops_per_token=1.0, hardware={"cpu": "AMD EPYC"})
-    screen.header(compose_job(*SMALL), trainer, "data", summary)
-    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("device"))
-    assert f"1 x {shown}, " in line
-    assert line.rstrip().endswith(f", precision {precision}")

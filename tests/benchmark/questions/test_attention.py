@@ -11,111 +11,14 @@ from torch import nn
 
 from xformer.benchmark.against import TORCH
 from xformer.benchmark.entries import labelled
-from xformer.benchmark.peers import PEERS, FlexWindow, Peer
 from xformer.benchmark.questions import attention
 from xformer.benchmark.questions.attention import crossovers, measure
 from xformer.benchmark.settings import settings
 from xformer.benchmark.subjects import (
     Fused,
-    FusedWithDenseBias,
-    FusedWithWrittenOutBias,
-    Mixing,
-    Projected,
-    Shape,
-    step,
 )
 from xformer.benchmark.timing import AGAIN
-from xformer.errors import ConfigError, RunError
-
-SHAPE = Shape(2, 8, 64, 128, causal=False)
-BIGBIRD = Shape(2, 2, 8, 1024, causal=False)
-CAUSAL = Shape(2, 8, 64, 128, causal=True)
-
-
-def tensors(shape: Shape) -> tuple[torch.Tensor, ...]:
-    size = shape.batch, shape.heads, shape.length, shape.head_dim
-    return tuple(torch.randn(size, requires_grad=True) for _ in range(3))
-
-
-@pytest.mark.parametrize("shape", [SHAPE, CAUSAL])
-def test_full_and_all_of_torchs_are_the_same(shape: Shape) -> None:
-    inputs = tensors(shape)
-    expected = Fused(shape)(*inputs)
-    torch.testing.assert_close(Mixing({"attention": "full"}, shape)(*inputs), expected)
-    before, by_distance, by_pair = 3, FusedWithWrittenOutBias(shape), FusedWithDenseBias(shape)
-    for biased in (by_distance, by_pair):
-        torch.testing.assert_close(biased(*inputs), expected)
-    with torch.no_grad():
-        by_distance.table[:, shape.length - 1 - before] = 100.0
-        by_pair.bias.diagonal(-before, 1, 2).fill_(100.0)
-    for biased in (by_distance, by_pair):
-        mixed = biased(*inputs)[:, :, before:]
-        torch.testing.assert_close(mixed, inputs[2][:, :, :-before], atol=1e-3, rtol=1e-3)
-
-
-@pytest.mark.parametrize("position", ["rotary", "transformer_xl", "t5"])
-def test_what_is_measured_is_what_lies_between_the_projections(position: str) -> None:
-    settings = {"attention": "full", "position": position}
-    mixing, projected = Mixing(settings, CAUSAL), Projected(settings, CAUSAL)
-    mixing.position = projected.position
-    for parameter in projected.position.parameters():
-        nn.init.normal_(parameter)
-    attention = projected.attention
-    for linear in (attention.query, attention.key, attention.value, attention.output):
-        nn.init.eye_(linear.weight)
-    x = torch.randn(CAUSAL.batch, CAUSAL.length, CAUSAL.d_model)
-    split = x.view(*x.shape[:2], CAUSAL.heads, CAUSAL.head_dim).transpose(1, 2)
-    torch.testing.assert_close(mixing(split, split, split).transpose(1, 2).flatten(-2), projected(x))
-
-
-def test_a_window_is_the_peers_but_for_the_edge_of_its_blocks() -> None:
-    """local-attention reads whole neighbouring blocks: with two blocks these are everything, as a wide window is."""
-    pytest.importorskip("local_attention")
-    peer = next(peer for peer in PEERS if peer.name == "local-attention")
-    inputs = tensors(SHAPE)
-    ours = Mixing({"attention": "local", "window": 127}, SHAPE)(*inputs)
-    torch.testing.assert_close(peer.make(SHAPE)(*inputs), ours, atol=1e-5, rtol=1e-5)
-
-
-def test_bigbird_alone_is_what_lies_between_its_projections() -> None:
-    pytest.importorskip("transformers")
-    whole, alone = (
-        peer.make(BIGBIRD)
-        for name in ("BigBird", "BigBird alone")
-        for peer in PEERS
-        if peer.name.startswith(f"{name} (")
-    )
-    attention = whole[0].module
-    for projection in (attention.query, attention.key, attention.value):
-        nn.init.eye_(projection.weight)
-        nn.init.zeros_(projection.bias)
-    tokens = torch.randn(2, 1024, 16)
-    split = tokens.view(2, 1024, 2, 8).transpose(1, 2)
-    torch.testing.assert_close(alone(split, split, split).transpose(1, 2).flatten(2), whole[0](tokens))
-
-
-@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-@pytest.mark.parametrize("shape", [SHAPE, CAUSAL])
-def test_a_window_is_that_of_flex_attention(shape: Shape) -> None:
-    inputs = tuple(tensor.detach() for tensor in tensors(shape))  # on a CPU it has no backward
-    expected = FlexWindow(shape, compiled=False)(*inputs)
-    ours = Mixing({"attention": "local", "window": 64}, shape)(*inputs)
-    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("peer", [peer for peer in PEERS if peer.shortest == 1], ids=lambda peer: peer.name)
-def test_a_peer_takes_what_ours_takes(peer: Peer) -> None:
-    if not peer.takes(SHAPE):
-        pytest.skip(f"{peer.package} is not installed, or {peer.name} needs a CUDA device")
-    ours: nn.Module = Projected(peer.ours, SHAPE) if peer.projects else Mixing(peer.ours, SHAPE)
-    inputs = (torch.randn(2, 128, 512, requires_grad=True),) if peer.projects else tensors(SHAPE)
-    theirs = peer.make(SHAPE)
-    assert theirs(*inputs).shape == ours(*inputs).shape
-    for module in (theirs, ours):
-        gradients = step(module, inputs, training=True)()
-        assert isinstance(gradients, tuple)
-        assert all(gradient is not None for gradient in gradients[: len(inputs)])
+from xformer.errors import RunError
 
 
 def test_a_small_measurement_is_whole_and_is_kept(tmp_path: Path) -> None:
@@ -164,12 +67,3 @@ def test_what_does_not_fit_into_memory_is_told_and_nothing_takes_the_baselines_p
     monkeypatch.setattr(attention, "_fits", lambda module, inputs: not isinstance(module, Fused))
     with pytest.raises(RunError, match=r"lengths=\[8, 16\] is too long: Not measured, .* torch fused at 16"):
         measure(settings("attention", sizes, quick=False), peers=False)
-
-
-@pytest.mark.parametrize(
-    ("override", "words"),
-    [("lenghts=[1]", "did you mean lengths"), ("lengths", "write key=value"), ("rounds=x", "rounds=x")],
-)
-def test_a_wrong_setting_is_refused_in_a_sentence(override: str, words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
-        settings("attention", [override], quick=False)

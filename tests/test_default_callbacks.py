@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from tests.callbacks.tiny import Batch, Tiny, loaders, trainer
 from xformer.errors import RunError
 
-DEFAULT = Path(__file__).parents[2] / "conf" / "callbacks" / "default.yaml"
+DEFAULT = Path(__file__).parents[1] / "conf" / "callbacks" / "default.yaml"
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The '.*_dataloader' does not have many workers", "ignore:Checkpoint directory"
