@@ -1,4 +1,4 @@
-"""What a comparison of many runs costs: each file is read once, and nothing heavy is loaded to read it."""
+"""`xformer compare`: what it prints it can write, each file is read once, and nothing heavy is loaded to read it."""
 
 import subprocess
 import sys
@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import Command
 from tests.studies.conftest import MakeRun
 from xformer import cli
+from xformer.studies.formats import FORMATS
 
 RUNS = 40
 
@@ -55,3 +57,32 @@ def test_neither_torch_nor_lightning_is_loaded(command: str, many: Path, tmp_pat
     words = [sys.executable, "-c", code, command, str(many)]
     shown = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert shown.stdout.splitlines()[-1] == "loaded []"
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_what_is_printed_can_be_written_into_a_new_directory(
+    kind: str, sweep: Path, xformer: Command, tmp_path: Path
+) -> None:
+    code, shown, notes = xformer("compare", sweep, "--format", kind)
+    assert (code, notes) == (0, "")
+    assert "linformer" in shown
+    file = tmp_path / "new" / "place" / "table"
+    assert xformer("compare", sweep, "--format", kind, "-o", file) == (0, "", "")
+    assert file.read_text(encoding="utf-8") == shown
+
+
+def test_metric_and_baseline_are_those_asked_for(sweep: Path, xformer: Command) -> None:
+    words = ["compare", sweep, "--format", "markdown"]
+    assert "test/loss" in xformer(*words, "--metric", "test/loss")[1]
+    usual, other = xformer(*words)[1], xformer(*words, "--baseline", "attention=local")[1]
+    assert usual == xformer(*words, "--baseline", "attention=full")[1] != other
+
+
+def test_without_runs_and_at_a_place_that_cannot_be_written_there_is_a_sentence(
+    sweep: Path, xformer: Command, tmp_path: Path
+) -> None:
+    code, _, told = xformer("compare")
+    assert (code, "No runs are given" in told) == (1, True)
+    (tmp_path / "file").write_text("")
+    code, _, told = xformer("compare", sweep, "-o", tmp_path / "file" / "table")
+    assert (code, "cannot be written" in told) == (1, True)
