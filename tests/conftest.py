@@ -14,6 +14,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 
+from tests.studies.conftest import make_run as make_run
+from tests.studies.conftest import sweep as sweep
 from xformer import cli
 from xformer.config.validate import CONF
 from xformer.core import devices
