@@ -219,27 +219,3 @@ def test_nothing_that_is_kept_lies_where_the_next_replay_writes(compose_job: Com
     assert second != kept
     assert first == kept
     assert all(gradient is None for before in gradients for gradient in before)
-
-
-ON_A_GPU = [
-    "debug=fast",
-    "size=tiny",
-    "logger=csv",
-    "trainer.accelerator=gpu",
-    "trainer.enable_progress_bar=false",
-    "architecture.dropout=0.0",
-    "trainer.max_steps=20",
-    "data.batch_size=4",
-]
-
-
-@pytest.mark.gpu
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")
-@pytest.mark.parametrize("mode", ["true", "reduce-overhead"])
-@pytest.mark.parametrize("task", ["classification", "language_modeling", "seq2seq"])
-def test_a_gpu_learns_the_same_compiled(mode: str, task: str, compose_job: ComposeJob, tmp_path: Path) -> None:
-    found: list[Any] = []
-    for compiled in ("false", mode):
-        run(compose_job(*ON_A_GPU, f"task={task}", f"compile={compiled}", directory=tmp_path / compiled))
-        found.append(open_run(tmp_path / compiled).task.state_dict())
-    assert_close(found[1], found[0], rtol=1e-2, atol=1e-3)
