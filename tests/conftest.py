@@ -1,5 +1,6 @@
 """Small configurations composed as train.py does, runs trained once, and the command line in this process."""
 
+import gc
 import os
 import re
 import signal
@@ -57,6 +58,11 @@ def pytest_make_collect_report(
         report.outcome = "skipped"
         report.longrepr = (str(collector.path), 1, f"Skipped: needs {missing[1]}, which is not installed")
     return report
+
+
+def pytest_collection_finish() -> None:
+    """Spare every later collection of garbage the million objects that are there by now and stay."""
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -145,12 +151,12 @@ def trained(kept: Path, compose_job: ComposeJob, capsys: pytest.CaptureFixture[s
 
 @pytest.fixture
 def xformer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cache: Path) -> Command:
-    """(exit code, output, errors) of `xformer COMMAND ...`."""
+    """(exit code, output, errors) of `xformer COMMAND ...`, on a screen as wide as `columns`."""
 
-    def call(*words: object) -> tuple[int, str, str]:
+    def call(*words: object, columns: int = 200) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["xformer", *map(str, words)])
         monkeypatch.setenv("XFORMER_CACHE", str(cache))
-        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setenv("COLUMNS", str(columns))
         for name in ("HYDRA_FULL_ERROR", "XFORMER_WRAPPED"):  # set by the command for its own children
             monkeypatch.setenv(name, "")
             monkeypatch.delenv(name)
@@ -159,6 +165,9 @@ def xformer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
             cli.main()
         except SystemExit as stop:
             code = int(stop.code or 0)
+        finally:
+            GlobalHydra.instance().clear()
+            HydraConfig.instance().cfg = None
         shown = capsys.readouterr()
         return code, shown.out, shown.err
 

@@ -2,22 +2,10 @@
 
 from pathlib import Path
 
-import pytest
-from hydra.core.global_hydra import GlobalHydra
-
 from tests.conftest import SMALL, SMALL_LISTOPS, Command
 from xformer.runs.summary import read_summary
 
 TYPED = [*SMALL, *SMALL_LISTOPS, "trainer.max_steps=2", "trainer.val_check_interval=2"]
-
-
-@pytest.fixture(autouse=True)
-def _another_time(monkeypatch: pytest.MonkeyPatch):
-    """Hydra composes once in a process unless it is told to forget."""
-    monkeypatch.setenv("XFORMER_SWEEP", "")
-    monkeypatch.delenv("XFORMER_SWEEP")
-    yield
-    GlobalHydra.instance().clear()
 
 
 def test_what_is_typed_is_run_where_it_says(xformer: Command, cache: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from tests.conftest import SMALL, SMALL_LISTOPS
+from tests.conftest import SMALL, SMALL_LISTOPS, Command
 from xformer.config.validate import CONF
 from xformer.runs import sweep
 from xformer.runs.job import Job
@@ -120,22 +120,21 @@ def train(tmp_path: Path, cache: Path, *overrides: str, **environment: str) -> s
     )  # fmt: skip
 
 
-def test_a_sweep_on_the_screen(tmp_path: Path, cache: Path) -> None:
+def test_a_sweep_on_the_screen(tmp_path: Path, cache: Path, xformer: Command) -> None:
     directory = tmp_path / "sweep"
-    done = train(
-        tmp_path, cache, "-m", *FAST, "attention=full,linformer", "position=learned,rotary",
-        f"hydra.sweep.dir={directory}",
+    code, shown, told = xformer(
+        "train", "-m", *FAST, "attention=full,linformer", "position=learned,rotary",
+        f"cache={cache}", f"hydra.sweep.dir={directory}", columns=80,
     )  # fmt: skip
-    assert done.returncode == 1  # linformer refuses rotary
-    shown = done.stdout
+    assert code == 1  # linformer refuses rotary
     assert re.findall(r"cell (\d) of 4", shown) == ["1", "2", "3"]
     assert len(re.findall(r"cell [23] of 4, \d+ \w+ left", shown)) == 2
     assert shown.count("Results") == 0
-    told = r"^result +attention=\w+  position=\w+  val/accuracy [\d.]+  test/accuracy [\d.]+  \d+ s$"
-    assert len(re.findall(told, shown, re.MULTILINE)) == 3
+    line = r"^result +attention=\w+  position=\w+  val/accuracy [\d.]+  test/accuracy [\d.]+  \d+ s$"
+    assert len(re.findall(line, shown, re.MULTILINE)) == 3
     assert "Sweep: 4 cells, 3 finished, 1 failed" in shown
     assert shown.rstrip().splitlines()[-1] == f"next       xformer compare {directory}"
-    assert "linformer does not go with" in " ".join(done.stderr.split())
+    assert "linformer does not go with" in " ".join(told.split())
     assert shown.count("task=classification") == 1  # what is the same in all cells is said once
     assert max(map(len, shown.splitlines())) <= 80 or str(directory) in shown
 
