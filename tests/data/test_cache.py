@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from xformer.core.digest import digest
+from xformer.data.arrays import Flat
 from xformer.data.cache import MANIFEST, cached, fingerprint, intact
-from xformer.data.flat import Flat
 
 
 def write(directory: Path) -> None:

@@ -8,8 +8,8 @@ from typing import Annotated, ClassVar
 from annotated_types import Ge, Interval
 
 from xformer.data.batch import PairClassificationBatch
-from xformer.data.datasets.labelled_texts import LabelledTexts
 from xformer.data.datasets.text_classification import TextClassification
+from xformer.data.labelled import LabelledSequences
 from xformer.data.sources.tables import Columns, Files
 from xformer.errors import DataError
 from xformer.tokenizers.base import Tokenizer
@@ -18,7 +18,7 @@ from xformer.tokenizers.base import Tokenizer
 class PairedTexts:
     """Pairs of texts, of which the two of a pair lie one after the other."""
 
-    def __init__(self, texts: LabelledTexts) -> None:
+    def __init__(self, texts: LabelledSequences) -> None:
         self.texts = texts
 
     def __len__(self) -> int:

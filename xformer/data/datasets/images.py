@@ -14,11 +14,11 @@ from jaxtyping import Int64, UInt8
 from PIL import Image, ImageOps
 
 from xformer.core.digest import digest
+from xformer.data.arrays import Flat
 from xformer.data.base import DataModule, Split
 from xformer.data.batch import ImageBatch
 from xformer.data.cache import cached, fingerprint
 from xformer.data.facts import Facts, ImageFacts
-from xformer.data.flat import Flat
 from xformer.data.floors import majority
 from xformer.data.sources.hold_out import check_fractions, deal_images
 from xformer.data.sources.pictures import Pictures, read

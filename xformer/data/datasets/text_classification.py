@@ -1,39 +1,54 @@
 """Texts with a label each."""
 
 import hashlib
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from annotated_types import Ge, Interval
 from jaxtyping import Int64
+from numpy.typing import NDArray
 
 from xformer.core.digest import digest
-from xformer.data.base import DataModule
+from xformer.data.arrays import Flat, write_rows
 from xformer.data.batch import ClassificationBatch
 from xformer.data.cache import cached, fingerprint
-from xformer.data.datasets.labelled_texts import Labelled, LabelledTexts, pack_labelled, unpack_labelled
 from xformer.data.facts import Facts
 from xformer.data.floors import majority
+from xformer.data.labelled import LabelledSequences
 from xformer.data.sampling.balanced import Balanced
 from xformer.data.sampling.sampler import Order
 from xformer.data.sources.chapters import chapters
 from xformer.data.sources.hold_out import check_fractions
+from xformer.data.sources.hub import NAMES
 from xformer.data.sources.tables import Columns, Files, hold_out, read_tables
-from xformer.data.unread import remark
+from xformer.data.tokenised import TokenisedData, Unread, remark, token_type
 from xformer.errors import ConfigError, DataError
 from xformer.tokenizers.base import Tokenizer
 
 # Raise it whenever the packing changes: a cache written by another version is then not found.
 VERSION = 2
+SIDECAR = "tokens.json"
 _LISTED = 12
+_SHOWN = 40
 _ROW = "row"
 """The column that says which row of its source a row was."""
 
 
-class TextClassification(DataModule):
+@dataclass(frozen=True)
+class Labelled:
+    """Texts with the number of each one's class, and what to call each in a message."""
+
+    texts: list[str]
+    labels: list[int]
+    names: list[str]
+
+
+class TextClassification(TokenisedData):
     """Tables of texts and labels. With neither `files` nor `dataset`, paragraphs of Python's own prose by chapter.
 
     The classes are the training split's labels: numbers in their order, then words in theirs. The tokenizer is trained
@@ -105,26 +120,22 @@ class TextClassification(DataModule):
         self.columns = {"text_column": text_column, "label_column": label_column}
         self.tokenizer, self.max_length, self.split_seed, self.balanced = tokenizer, max_length, split_seed, balanced
         self.fractions = {"val": validation_fraction, "test": test_fraction}
-        self._prepared: tuple[Path, list[str]] | None = None
 
-    def prepare_data(self) -> None:
+    def prepare(self) -> Path:
         """Read and tokenise, unless it is cached.
 
         Raises:
             DataError: the tables cannot be read, or are not what they should be.
         """
-        self._prepared = self._prepare()
-
-    def _prepare(self) -> tuple[Path, list[str]]:
         read = self._read()
         self._held_out = {*self.fractions} - {*read}
         tables = hold_out(read, self.fractions, self.split_seed)
-        classes = _ordered(set(tables["train"]["label_column"]))
-        splits = {name: self._labelled(name, tables.get(name), classes) for name in ("train", "val", "test")}
+        self.classes = _ordered(set(tables["train"]["label_column"]))
+        splits = {name: self._labelled(name, tables.get(name)) for name in NAMES}
         found = {name: split for name, split in splits.items() if split is not None}
         content = {name: _hash(split) for name, split in found.items()}
         name = f"labelled-{digest(VERSION, content, type(self.tokenizer).__name__, self.tokenizer.settings())}"
-        return cached(self.cache, name, lambda directory: pack_labelled(directory, found, self.tokenizer)), classes
+        return cached(self.cache, name, lambda directory: _pack(directory, found, self.tokenizer))
 
     def _read(self) -> dict[str, Columns]:
         """The tables, every label as text."""
@@ -151,7 +162,7 @@ class TextClassification(DataModule):
     def _wrong(self, key: str, problem: str) -> DataError:
         return DataError(f"data.{key}={self.columns[key]} {problem}: correct the row or choose another column.")
 
-    def _labelled(self, split: str, table: Columns | None, classes: list[str]) -> Labelled | None:
+    def _labelled(self, split: str, table: Columns | None) -> Labelled | None:
         """A split with numbered labels; None where there is, and need be, none."""
         if table is None and split == "test":
             return None
@@ -161,8 +172,9 @@ class TextClassification(DataModule):
                 f"data.{key}={self.fractions['test' if split == 'test' else 'val']} leaves no row for {split}: change "
                 "it, or give more rows."
             )
-        if len(classes) < 2:
-            raise self._wrong("label_column", f"has one label alone in the training rows, {classes[0]}")
+        if len(self.classes) < 2:
+            raise self._wrong("label_column", f"has one label alone in the training rows, {self.classes[0]}")
+        classes = self.classes
         numbers = {name: number for number, name in enumerate(classes)}
         for label in table["label_column"]:
             if label not in numbers:
@@ -183,23 +195,36 @@ class TextClassification(DataModule):
 
     def load(self) -> None:
         """Map the tokens into memory."""
-        entry, classes = self._prepared or self._prepare()
+        entry = self.entry
         self.tokenizer.load(entry)
         padding = self.tokenizer.vocabulary
-        self.parts: dict[str, LabelledTexts] = unpack_labelled(entry, self.max_length, padding)
+        self.parts = self._unpack(entry, padding)
         train = self.parts["train"].labels
         self.splits = {**self.parts}
         self.facts = Facts(
             vocabulary=padding + 1,
             length=self.max_length,
-            classes=len(classes),
-            class_names=classes,
-            class_counts=np.bincount(train, minlength=len(classes)).tolist(),
+            classes=len(self.classes),
+            class_names=self.classes,
+            class_counts=np.bincount(train, minlength=len(self.classes)).tolist(),
             padding=padding,
         )
         test = self.parts.get("test")
         self.floors = {} if test is None else {"majority class": majority(train, test.labels)}
         self.unread, self.fingerprint = remark(entry), fingerprint(entry)
+
+    def _unpack(self, entry: Path, padding: int) -> dict[str, LabelledSequences]:
+        sidecar = json.loads((entry / SIDECAR).read_text(encoding="utf-8"))
+        return {
+            name: LabelledSequences(
+                Flat(entry / f"{name}.tokens", sidecar["dtype"]),
+                np.fromfile(entry / f"{name}.offsets", dtype=np.int64),
+                np.fromfile(entry / f"{name}.labels", dtype=np.int64),
+                padding,
+                self.max_length,
+            )
+            for name in sidecar["splits"]
+        }
 
     def order(self) -> Order:
         """Each text once or, where it is asked for, each class equally often."""
@@ -217,21 +242,6 @@ class TextClassification(DataModule):
         if not len(ids):
             raise DataError(f"{text[:40]!r} has no token that the model can read: give at least one word that it can.")
         return ids
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """The text, without padding."""
-        vocabulary = self.tokenizer.vocabulary
-        return self.tokenizer.decode([token for token in tokens if token < vocabulary])
-
-    def save(self, directory: Path) -> None:
-        """Leave the facts, which name the classes, and the tokenizer."""
-        super().save(directory)
-        self.tokenizer.save(directory)
-
-    def restore(self, directory: Path) -> None:
-        """Take over the facts and the tokenizer."""
-        super().restore(directory)
-        self.tokenizer.load(directory)
 
     def describe(self) -> str:
         """Source, sizes of the splits, tokenizer and lengths."""
@@ -261,3 +271,28 @@ def _hash(split: Labelled) -> str:
         encoded = text.encode("utf-8", errors="surrogatepass")
         content.update(len(encoded).to_bytes(8, "little") + encoded + label.to_bytes(4, "little"))
     return content.hexdigest()
+
+
+def _pack(directory: Path, splits: dict[str, Labelled], tokenizer: Tokenizer) -> None:
+    """Train the tokenizer on the texts of "train" alone and write every split's tokens, offsets and labels."""
+    tokenizer.train(splits["train"].texts)
+    tokenizer.save(directory)
+    dtype, unread = token_type(tokenizer), Unread(tokenizer)
+    for name, split in splits.items():
+        rows = _tokens(name, split, tokenizer, unread)
+        write_rows(directory / f"{name}.tokens", directory / f"{name}.offsets", rows, dtype)
+        np.array(split.labels, dtype=np.int64).tofile(directory / f"{name}.labels")
+    unread.save(directory)
+    (directory / SIDECAR).write_text(json.dumps({"dtype": dtype.name, "splits": list(splits)}), encoding="utf-8")
+
+
+def _tokens(name: str, split: Labelled, tokenizer: Tokenizer, unread: Unread) -> Iterator[NDArray[Any]]:
+    for text, where in zip(split.texts, split.names, strict=True):
+        unread.read(name, text)
+        tokens = tokenizer.encode(text)
+        if not len(tokens):  # nothing could be attended to
+            raise DataError(
+                f"{where} has only text that the tokenizer has no token for, {text[:_SHOWN]!r}: correct the row, or "
+                "choose another tokenizer."
+            )
+        yield tokens

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int64
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from xformer.data.sources.text import NAMES, load_dataset_splits
+from xformer.data.sources.hub import NAMES, load_dataset_splits
 from xformer.errors import DataError
 
 if TYPE_CHECKING:

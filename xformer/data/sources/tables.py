@@ -4,11 +4,13 @@ import codecs
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from xformer.data.sources.hold_out import deal
-from xformer.data.sources.text import NAMES, expand, load_dataset_splits
+from xformer.data.sources.hub import NAMES, first_line, load_dataset_splits
+from xformer.data.sources.text import expand
 from xformer.errors import ConfigError, DataError
 from xformer.tokenizers.utf8 import decode, unmarked
 
@@ -210,14 +212,6 @@ def _refuse_header(path: Path, table: Any, column_names: list[str]) -> None:
         )
 
 
-def _csv(path: Path, content: bytes, column_names: list[str] | None) -> Any:
-    return _separated(path, content, column_names, delimiter=",", quote='"')
-
-
-def _tsv(path: Path, content: bytes, column_names: list[str] | None) -> Any:
-    return _separated(path, content, column_names, delimiter="\t", quote=False)
-
-
 def _json(path: Path, content: bytes, column_names: list[str] | None) -> Any:
     """A list of objects, or an object a line; rows need the first one's keys."""
     import pyarrow as pa
@@ -260,13 +254,12 @@ def _parquet(path: Path, content: bytes, column_names: list[str] | None) -> Any:
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-    return DataError(f"data.files={path} cannot be read as {path.suffix[1:]} ({reason}): correct the file.")
+    return DataError(f"data.files={path} cannot be read as {path.suffix[1:]} ({first_line(error)}): correct the file.")
 
 
 _READERS: dict[str, Callable[[Path, bytes, list[str] | None], Any]] = {
-    ".csv": _csv,
-    ".tsv": _tsv,
+    ".csv": partial(_separated, delimiter=",", quote='"'),
+    ".tsv": partial(_separated, delimiter="\t", quote=False),
     ".json": _json,
     ".jsonl": _json,
     ".parquet": _parquet,
