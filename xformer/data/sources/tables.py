@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from xformer.data.sources.hold_out import deal
 from xformer.data.sources.hub import NAMES, first_line, load_dataset_splits
 from xformer.data.sources.text import expand
 from xformer.errors import ConfigError, DataError
@@ -64,28 +63,6 @@ def read_tables(
     return {
         split: _pick(part.with_format("arrow")[:], f"data.dataset={dataset}", columns) for split, part in found.items()
     }
-
-
-def hold_out(tables: dict[str, Columns], fractions: Mapping[str, float], seed: int) -> dict[str, Columns]:
-    """Take rows out of "train", at random, for the splits that the source does not bring itself.
-
-    Args:
-        tables: Columns by split.
-        fractions: Share of the rows of "train" by split; nothing is held out for 0.
-        seed: Decides which rows; the rows of a split keep their order.
-
-    Returns:
-        The same columns under "train", "val" and "test", as far as they exist, in this order.
-    """
-    wanted = {split: share for split, share in fractions.items() if split not in tables and share > 0}
-    dealt = deal(len(next(iter(tables["train"].values()))), wanted, seed)
-    found = tables | {split: _rows(tables["train"], rows) for split, rows in dealt.items()}
-    return {split: found[split] for split in NAMES if split in found}
-
-
-def _rows(table: Columns, chosen: Any) -> Columns:
-    kept = sorted(chosen.tolist())
-    return {key: [values[row] for row in kept] for key, values in table.items()}
 
 
 def _joined(tables: list[Columns]) -> Columns:
