@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xformer.data.arrays import Ragged, write_rows
 from xformer.data.batch import IGNORED
 from xformer.data.datasets import parallel_text
 from xformer.data.datasets.parallel_text import Translations, pack_pairs
@@ -177,16 +176,6 @@ def test_lines_end_with_line_feeds_alone(ready, tmp_path):
     (tmp_path / "b").write_bytes(b"1\n2\n3\n")
     pairs = list(of_files(str(tmp_path / "a"), str(tmp_path / "b")))
     assert pairs == [("one\u2028two", "1"), ("three\x0cfour\x85", "2"), ("last", "3")]
-
-
-@settings(max_examples=50, deadline=None)
-@given(rows=st.lists(st.lists(st.integers(0, 255), max_size=5), min_size=1, max_size=20))
-def test_ragged_rows_read_back(rows, tmp_path_factory):
-    files = [tmp_path_factory.mktemp("ragged") / name for name in ("values", "offsets")]
-    write_rows(*files, (np.array(row, dtype=np.int64) for row in rows), np.uint8)
-    ragged = Ragged(*files, np.uint8)
-    assert [ragged[i].tolist() for i in range(len(ragged))] == rows
-    assert ragged.lengths.tolist() == [len(row) for row in rows]
 
 
 TEXT = st.text(max_size=6).filter(lambda text: not text.startswith("\ufeff"))  # a byte order mark is no text
