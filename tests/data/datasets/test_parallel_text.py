@@ -136,6 +136,12 @@ def test_the_tokenizer_learns_from_both_sides_of_training_alone(ready, files, to
         assert first.decode(first.encode("fünf wx").tolist()).startswith("fünf w")
 
 
+def test_a_tokenizer_that_reads_twice_learns_whole_words(ready, files):
+    module = ready("parallel_text", **files, tokenizer="wordpiece")
+    for word in (*WORDS, *NUMBERS):
+        assert len(module.tokenizer.encode(word)) == 1, word
+
+
 def test_tables_and_datasets_give_the_pairs_of_the_files(ready, files, tmp_path):
     from datasets import Dataset, DatasetDict, Features, Translation, Value
 

@@ -15,7 +15,7 @@ from xformer.data.batch import Seq2SeqBatch
 from xformer.data.cache import cached, fingerprint
 from xformer.data.facts import Facts
 from xformer.data.pairs import pad_pairs
-from xformer.data.sources.corpus import Aligned, Corpus, aligned, of_dataset, of_table, part, survey
+from xformer.data.sources.corpus import Aligned, Corpus, aligned, of_dataset, of_table, part, survey, texts
 from xformer.data.sources.hold_out import check_fractions, deal
 from xformer.data.sources.hub import NAMES
 from xformer.data.sources.tables import Files, read_tables
@@ -24,7 +24,7 @@ from xformer.errors import ConfigError, DataError
 from xformer.tokenizers.base import Tokenizer
 
 # Raise it whenever the packing changes: a cache written by another version is then not found.
-VERSION = 3
+VERSION = 4
 SIDES = ("source", "target")
 
 
@@ -198,7 +198,7 @@ def pack_pairs(directory: Path, splits: Mapping[str, Corpus], tokenizer: Tokeniz
 
     A score of what a model writes is taken against that text, which a tokenizer need not give back.
     """
-    tokenizer.train(text for pair in splits["train"] for text in pair)
+    tokenizer.train(texts(splits["train"]))
     tokenizer.save(directory)
     unread = Unread(tokenizer)
     for split, corpus in splits.items():
@@ -206,8 +206,8 @@ def pack_pairs(directory: Path, splits: Mapping[str, Corpus], tokenizer: Tokeniz
             rows = (_encoded(tokenizer, unread, split, getattr(pair, side)) for pair in corpus)
             write_rows(*_files(directory, split, side), rows, token_type(tokenizer))
         if split != "train":
-            texts = (np.frombuffer(pair.target.encode("utf-8", errors="replace"), np.uint8) for pair in corpus)
-            write_rows(*_files(directory, split, "reference"), texts, np.uint8)
+            references = (np.frombuffer(pair.target.encode("utf-8", errors="replace"), np.uint8) for pair in corpus)
+            write_rows(*_files(directory, split, "reference"), references, np.uint8)
     unread.save(directory)
 
 

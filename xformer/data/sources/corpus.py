@@ -111,6 +111,13 @@ def part(corpus: Corpus, kept: Iterable[bool]) -> Iterator[Pair]:
     return compress(corpus, kept)
 
 
+@rereadable
+def texts(corpus: Corpus) -> Iterator[str]:
+    """Both sides of each pair, one after the other."""
+    for pair in corpus:
+        yield from pair
+
+
 def aligned(source: Aligned, target: Aligned) -> dict[str, Corpus]:
     """Pairs of aligned files by split, under "train" alone where only a path is given.
 
