@@ -15,8 +15,8 @@ from PIL import Image, ImageOps
 
 from xformer.core.digest import digest
 from xformer.data.arrays import Flat
-from xformer.data.base import CachedData, Split
-from xformer.data.batch import ImageBatch
+from xformer.data.base import CachedData
+from xformer.data.batch import Batch, ImageBatch
 from xformer.data.cache import cached, fingerprint
 from xformer.data.facts import Facts, ImageFacts
 from xformer.data.floors import majority
@@ -51,7 +51,7 @@ class Stored:
         """The bytes of some images."""
         return np.asarray(self.pixels.array.reshape(-1, *self.shape)[np.asarray(indices)])
 
-    def __getitems__(self, indices: Sequence[int]) -> ImageBatch:
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
         values = torch.from_numpy(self.rows(indices)).to(torch.float32) / 255
         return ImageBatch(values, torch.from_numpy(self.labels[np.asarray(indices)]))
 
@@ -89,6 +89,8 @@ class Images(CachedData):
 
     yields: ClassVar[type] = ImageBatch
     pads: ClassVar[bool] = False
+    split: ClassVar[type[Stored]] = Stored
+    """The form of this module's batches."""
 
     def __init__(
         self,
@@ -176,7 +178,7 @@ class Images(CachedData):
         shape = (int(about["shape"][0]), int(about["shape"][1]), int(about["shape"][2]))
         labels = {name: np.fromfile(entry / f"{name}.labels", dtype=np.int64) for name in about["splits"]}
         self.splits = {
-            name: self.items(Stored(Flat(entry / f"{name}.bin", np.uint8), shape, own)) for name, own in labels.items()
+            name: self.split(Flat(entry / f"{name}.bin", np.uint8), shape, own) for name, own in labels.items()
         }
         self.class_counts: list[int] = np.bincount(labels["train"], minlength=len(self.classes)).tolist()
         mean, std = self.mean or about["mean"], self.std or about["std"]
@@ -185,10 +187,6 @@ class Images(CachedData):
         self.fingerprint = fingerprint(entry)
         self.shape = shape
         self.copies: dict[str, int] = {name: count for name, count in about.get("copies", {}).items() if count}
-
-    def items(self, stored: Stored) -> Split:
-        """A split in the form of this module's batches."""
-        return stored
 
     def describe_images(self, shape: tuple[int, int, int], mean: list[float], std: list[float]) -> Facts:
         """What a task has to know."""

@@ -22,7 +22,6 @@ from xformer.data.base import CachedData
 from xformer.data.batch import ClassificationBatch
 from xformer.data.cache import cached, fingerprint
 from xformer.data.datasets.contours import Scenes, Style, draw, scenes
-from xformer.data.datasets.images import Stored
 from xformer.data.datasets.pixels import PixelRows
 from xformer.data.facts import Facts
 from xformer.data.floors import by_feature, majority
@@ -137,7 +136,7 @@ class Pathfinder(CachedData):
             for kind in ("labels", "apart")
         )
         self.splits = {
-            name: PixelRows(Stored(Flat(entry / f"{name}.bin", np.uint8), shape, own)) for name, own in labels.items()
+            name: PixelRows(Flat(entry / f"{name}.bin", np.uint8), shape, own) for name, own in labels.items()
         }
         counts = np.bincount(labels["train"], minlength=2).tolist()
         self.facts = Facts(vocabulary=256, length=self.style.image_size**2, classes=2, class_counts=counts)
