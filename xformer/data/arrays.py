@@ -1,4 +1,8 @@
-"""Arrays on disk, mapped into memory by whoever reads them first: flat ones, and rows of different lengths."""
+"""Arrays on disk, mapped into memory by whoever reads them first: flat ones, and rows of different lengths.
+
+Raw files, and not the Arrow cache of `datasets`: a window at any offset is read from its table in twice the time, rows
+in no less, and a hash of the files is one of the numbers, whatever library wrote them.
+"""
 
 from collections.abc import Iterable
 from pathlib import Path

@@ -1,4 +1,8 @@
-"""Where images come from: folders, a dataset on disk or on the hub, or the digits that scikit-learn ships."""
+"""Where images come from: folders, a dataset on disk or on the hub, or the digits that scikit-learn ships.
+
+Datasets are read by `datasets`, folders here: its `imagefolder` leaves out files whose names it does not know, names a
+class after the innermost folder, adds the classes of other splits and says nothing of one without images.
+"""
 
 import hashlib
 from collections.abc import Callable, Sequence

@@ -1,4 +1,9 @@
-"""Tables by split and column: csv, tsv, json and parquet files, or a dataset on disk or on the hub."""
+"""Tables by split and column: csv, tsv, json and parquet files, or a dataset on disk or on the hub.
+
+Datasets are read by `datasets`, files by pyarrow: of a csv file `datasets` takes a missing field for an empty text and,
+where every row has a field too many, the first column for an index; of a json file it takes a missing key for null.
+Here such a row is refused by its number.
+"""
 
 import codecs
 import io
