@@ -1,8 +1,10 @@
-"""Composes configurations as train.py does, with everything small."""
+"""Small configurations composed as train.py does, runs trained once, and the command line in this process."""
 
+import gc
 import os
 import re
 import signal
+import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
@@ -13,9 +15,13 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 
+from tests.studies.conftest import make_run as make_run
+from tests.studies.conftest import sweep as sweep
+from xformer import cli
 from xformer.config.validate import CONF
 from xformer.core import devices
 from xformer.runs.job import Job, choices
+from xformer.training.run import run
 
 torch.set_num_threads(1)  # the models are so small that threads only wait for one another
 # A shell ignores Ctrl-C for what it starts in the background, and all that is started from there would.
@@ -52,6 +58,11 @@ def pytest_make_collect_report(
         report.outcome = "skipped"
         report.longrepr = (str(collector.path), 1, f"Skipped: needs {missing[1]}, which is not installed")
     return report
+
+
+def pytest_collection_finish() -> None:
+    """Spare every later collection of garbage the million objects that are there by now and stay."""
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -102,3 +113,62 @@ def compose_job(tmp_path: Path, cache: Path) -> Iterator[ComposeJob]:
     yield make
     GlobalHydra.instance().clear()
     HydraConfig.instance().cfg = None
+
+
+PIECES = ["tokenizer=bpe", "tokenizer.vocabulary_size=300"]
+RUNS = {
+    "prose": ["task=language_modeling", "tokenizer=byte", "data.block=32"],
+    "pieces": [*PIECES, "task=language_modeling", "data.block=16", "position=t5"],
+    "reverse": ["task=seq2seq", "data.train_size=60", "data.val_size=20", "data.test_size=20"],
+    "listops": ["data.train_size=64", "data.val_size=32", "data.test_size=32"],
+}
+WHOLE = ["trainer.limit_val_batches=null", "trainer.limit_test_batches=null"]
+TEXT = "Every attention that a stack can have is a class, and every class has a file of its own. " * 60
+Trained = Callable[[str], Path]
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="session")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture
+def trained(kept: Path, compose_job: ComposeJob, capsys: pytest.CaptureFixture[str]) -> Trained:
+    """The directory of one of the runs above."""
+
+    def trained(name: str) -> Path:
+        text = kept / "text.txt"
+        text.write_text(TEXT)
+        if not (kept / name).exists():
+            files = [f"data.files={text}"] if "task=language_modeling" in RUNS[name] else []
+            run(compose_job(*SMALL, *WHOLE, *RUNS[name], *files, directory=kept / name))
+        capsys.readouterr()
+        return kept / name
+
+    return trained
+
+
+@pytest.fixture
+def xformer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cache: Path) -> Command:
+    """(exit code, output, errors) of `xformer COMMAND ...`, on a screen as wide as `columns`."""
+
+    def call(*words: object, columns: int = 200) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["xformer", *map(str, words)])
+        monkeypatch.setenv("XFORMER_CACHE", str(cache))
+        monkeypatch.setenv("COLUMNS", str(columns))
+        for name in ("HYDRA_FULL_ERROR", "XFORMER_WRAPPED"):  # set by the command for its own children
+            monkeypatch.setenv(name, "")
+            monkeypatch.delenv(name)
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        finally:
+            GlobalHydra.instance().clear()
+            HydraConfig.instance().cfg = None
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err
+
+    return call

@@ -15,7 +15,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
+from tests.conftest import SMALL, SMALL_LISTOPS, Command, ComposeJob
 from xformer.config.redact import resolved
 from xformer.errors import ConfigError, DataError, IncompatibleError, RunError, XformerError
 from xformer.runs.checkpoints import FOLDER
@@ -278,13 +278,12 @@ def test_a_sweep_is_not_put_into_a_run(earlier: Callable[[str], Path], capsys: p
 
 
 def test_who_is_refused_by_the_command_line_leaves_the_tree_as_it_was(
-    earlier: Callable[[str], Path], tmp_path: Path, cache: Path
+    earlier: Callable[[str], Path], cache: Path, xformer: Command
 ) -> None:
     """What Hydra itself would write, while another process holds the directory."""
     directory = earlier("finished")
     hold = "import sys, pathlib, time; from xformer.runs import lock; "
     hold += "lock.RunLock(pathlib.Path(sys.argv[1])).claim(); print(flush=True); time.sleep(60)"
-    words = [sys.executable, str(ROOT / "train.py"), *LISTOPS, f"cache={cache}", f"hydra.run.dir='{directory}'"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         [sys.executable, "-c", hold, str(directory)], stdout=subprocess.PIPE, env=environment
@@ -294,14 +293,14 @@ def test_who_is_refused_by_the_command_line_leaves_the_tree_as_it_was(
             holder.stdout.readline()
             before = tree(directory)
             before.pop(LOCK)  # its holder gives signs of life
-            refused = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=tmp_path)
+            code, _, told = xformer("train", *LISTOPS, f"cache={cache}", f"hydra.run.dir='{directory}'")
         finally:
             holder.kill()
     after = tree(directory)
     after.pop(LOCK)
-    assert (refused.returncode, after) == (1, before)
-    assert f"is in use by process {holder.pid}" in " ".join(refused.stderr.split())
-    assert "Traceback" not in refused.stderr
+    assert (code, after) == (1, before)
+    assert f"is in use by process {holder.pid}" in " ".join(told.split())
+    assert "Traceback" not in told
 
 
 @pytest.mark.slow

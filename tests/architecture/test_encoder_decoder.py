@@ -4,10 +4,23 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 from torch.testing import assert_close
 
-from tests.architecture.tiny import LENGTH, VOCABULARY, encoder_decoder, real, tokens
+from tests.architecture.tiny import (
+    D_MODEL,
+    HEADS,
+    HIDDEN,
+    LAYERS,
+    LENGTH,
+    VOCABULARY,
+    copy_last_norm,
+    copy_tower,
+    encoder_decoder,
+    randomised,
+    real,
+    tokens,
+)
 from tests.contracts.variants import ATTENTIONS, attention_class
 from xformer.core.capability import Capability
 from xformer.errors import DataError
@@ -121,3 +134,36 @@ def test_gradient_checkpointing_changes_no_bit() -> None:
         found.append({name: p.grad for name, p in model.named_parameters()})
     plain, saved = found
     assert all(g is not None and torch.equal(g, saved[name]) for name, g in plain.items())
+
+
+STYLES = [(norm, activation) for norm in ("pre", "post") for activation in ("relu", "gelu")]
+
+
+@pytest.mark.parametrize(("norm", "activation"), STYLES)
+@pytest.mark.parametrize("padded", [False, True])
+def test_the_encoder_decoder_equals_torchs(norm: str, activation: str, padded: bool) -> None:
+    ours = randomised(encoder_decoder(norm=norm, activation=activation, vectors=True))
+    shape = (D_MODEL, HEADS, HIDDEN, 0.0, activation)
+    reader = nn.TransformerEncoderLayer(*shape, batch_first=True, norm_first=norm == "pre")
+    writer = nn.TransformerDecoderLayer(*shape, batch_first=True, norm_first=norm == "pre")
+    theirs = nn.Transformer(
+        D_MODEL,
+        HEADS,
+        custom_encoder=nn.TransformerEncoder(reader, LAYERS, copy_last_norm(norm, ours.tower.norm), False),
+        custom_decoder=nn.TransformerDecoder(writer, LAYERS, copy_last_norm(norm, ours.decoder.norm)),
+        batch_first=True,
+    )
+    copy_tower(ours.tower, theirs.encoder.layers)
+    copy_tower(ours.decoder, theirs.decoder.layers)
+    theirs.eval()
+    source, target, mask = torch.randn(3, 9, D_MODEL), torch.randn(3, 6, D_MODEL), real([9, 4, 1], 9)
+    absent = ~mask if padded else None
+    expected = theirs(
+        source,
+        target,
+        tgt_mask=nn.Transformer.generate_square_subsequent_mask(6),
+        tgt_is_causal=True,
+        src_key_padding_mask=absent,
+        memory_key_padding_mask=absent,
+    )
+    assert_close(ours(source, mask if padded else None, target), expected, **CLOSE)

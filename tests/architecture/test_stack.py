@@ -1,8 +1,5 @@
 """What every stack of blocks must show, whatever its attention and positions."""
 
-from functools import partial
-from typing import Any
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,15 +7,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from tests.architecture.tiny import D_MODEL, LENGTH, encoder_decoder, randomised, stack, tokens
+from tests.architecture.tiny import LENGTH, encoder_decoder, stack, tokens
 from tests.contracts.variants import ATTENTIONS, attention_class, position_class
 from xformer.architecture.decoder import Decoder
 from xformer.architecture.encoder import Encoder
 from xformer.architecture.stack import Stack
-from xformer.attention.linformer import Linformer
 from xformer.config.validate import groups
 from xformer.core.capability import Capability
-from xformer.errors import DataError
 
 DECODING = [
     (attention, position)
@@ -83,43 +78,6 @@ def test_sharing_has_one_blocks_parameters_and_runs_it_as_often() -> None:
     assert_close(shared(tokens(2, 7)), apart(tokens(2, 7)))
 
 
-def test_an_attention_can_share_with_the_first_layers() -> None:
-    linformer = partial(Linformer, rank=4, sharing="layerwise", projection="learned")
-    first, second = (block.attentions[0] for block in stack(Encoder, attention=linformer).tower.blocks)  # type: ignore[union-attr, operator]
-    assert first.project_key is second.project_key
-
-
-def test_shared_layers_keep_their_own_bias() -> None:
-    model = stack(Encoder, position="relative", share_layers=True)
-    inputs = tokens(2, 7)
-    before = model(inputs)
-    keys: Any = model.tower.position.keys
-    assert len(keys) == 2
-    with torch.no_grad():
-        keys[1].copy_(torch.randn_like(keys[1]) * 3)
-    assert (model(inputs) - before).abs().max() > 1e-4
-
-
-@pytest.mark.parametrize("kind", ["encoder", "decoder", "decoder with an encoder"])
-def test_the_variance_at_the_start_does_not_grow_with_depth(kind: str) -> None:
-    def variance(layers: int) -> Tensor:
-        seen: list[Tensor] = []
-        model: Any = (
-            encoder_decoder(layers=layers)
-            if "with" in kind
-            else stack({"encoder": Encoder}.get(kind, Decoder), layers=layers)
-        )
-        tower = model.decoder if "with" in kind else model.tower
-        tower.norm.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
-        model(tokens(8, 16))
-        return seen[0].var()
-
-    shallow = variance(1)
-    assert 0.7 < shallow < 2
-    for layers in (4, 32):
-        assert 0.7 < variance(layers) / shallow < 1.4
-
-
 def test_weights_depend_on_the_seed_and_their_name_alone() -> None:
     encoder, decoder, pair = stack(Encoder), stack(Decoder), encoder_decoder()
     mine = encoder.state_dict()
@@ -142,18 +100,3 @@ def test_no_attention_draws_from_the_generator_that_dropout_uses(attention: str)
         return torch.get_rng_state()
 
     assert torch.equal(state_after(attention), state_after("full"))
-
-
-def test_rms_norm_is_the_papers_formula() -> None:
-    model = randomised(stack(Encoder, norm_layer="rms"))
-    x = torch.randn(2, 3, D_MODEL)
-    weight = model.tower.norm.weight
-    expected = x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight
-    assert_close(model.tower.norm(x), expected)
-    assert not any(name.endswith("norm.bias") for name, _ in model.named_parameters())
-
-
-def test_a_sequence_that_is_too_long_names_the_part() -> None:
-    with pytest.raises(DataError, match="17 tokens came, and Learned was built for 16"):
-        stack(Encoder, position="learned")(tokens(1, LENGTH + 1))
-    assert stack(Encoder)(tokens(1, LENGTH + 1)).isfinite().all()

@@ -102,3 +102,12 @@ def copy_tower(tower: Tower, layers: nn.ModuleList) -> None:
         getattr(layer, f"norm{len(branches) + 1}").load_state_dict(block.feed_forward.norm.state_dict())
         layer.linear1.load_state_dict(block.feed_forward.branch.expand.state_dict())  # type: ignore[union-attr]
         layer.linear2.load_state_dict(block.feed_forward.branch.contract.state_dict())  # type: ignore[union-attr]
+
+
+def copy_last_norm(norm: str, ours: nn.Module) -> nn.Module | None:
+    """Torch's norm after the last layer, with our weights; with post-norm there is none."""
+    if norm == "post":
+        return None
+    theirs = nn.LayerNorm(D_MODEL)
+    theirs.load_state_dict(ours.state_dict())
+    return theirs

@@ -131,6 +131,39 @@ def matrix(variant: Variant, attention: Any, length: int, causal: bool) -> Tenso
     return torch.tensor(rows)
 
 
+def evaluated(attention: Any, length: int, causal: bool) -> Tensor:
+    """The variant's own statement, of all pairs: h n n."""
+    heads, index = torch.arange(attention.context.heads)[:, None, None], torch.arange(length)
+    allowed = attention.mask_mod(length, causal=causal)(heads, index[:, None], index)
+    return allowed.expand(len(heads), length, length)
+
+
+class Nothing(RelativeBias):
+    """Adds zeros, as a bias that depends on the query."""
+
+    def scores(self, query: Tensor, distances: Tensor) -> Tensor:
+        return query.new_zeros(*query.shape[:-1], distances.shape[-1])
+
+
+def times_read(attention: Any, length: int, causal: bool, bias: RelativeBias | None = None) -> Tensor:
+    """How often each query reads each key, seen from outside: equal scores, and values that tell the keys apart."""
+    heads = attention.context.heads
+    value, allowed = torch.eye(length).expand(1, heads, -1, -1), evaluated(attention, length, causal)
+    still = torch.zeros(1, heads, length, length)
+    with torch.no_grad():
+        weights: Tensor = attention(still, still, value, mask=own_mask(length, causal), bias=bias)[0]
+    return weights * allowed.sum(-1, keepdim=True)
+
+
+def decoded(attention: Any, length: int) -> Tensor:
+    """How often each query's step lists each key that is there: h n n."""
+    query, size = torch.arange(length), attention.init_state(length).size
+    listed = attention.keys_of(query, size).expand(-1, attention.context.heads, -1)  # n h k
+    there = (listed >= 0) & (listed <= query[:, None, None])
+    times = torch.zeros(length, attention.context.heads, length + 1, dtype=torch.long)
+    return times.scatter_add(2, listed.where(there, length), there.long())[..., :length].transpose(0, 1)
+
+
 def dense(query: Tensor, key: Tensor, value: Tensor, reads: Tensor, bias: Any = None) -> Tensor:
     positions = torch.arange(key.shape[2])
     distances = (positions - positions[:, None])[None]

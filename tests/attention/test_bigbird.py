@@ -1,13 +1,15 @@
-"""BigBird's own promises; the rest is in test_block_sparse.py."""
+"""BigBird: its statement is the paper's sets, and its kernels and its decoding read what it states."""
 
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from tests.attention.block_sparse_oracle import own_mask, qkv
+from tests.attention.block_sparse_oracle import Variant, bigbird, decoded, evaluated, matrix, own_mask, qkv, times_read
 from xformer.attention.base import AttentionContext
 from xformer.attention.bigbird import BigBird
 from xformer.attention.full import Full
@@ -28,6 +30,42 @@ def read_by(attention: BigBird, length: int, causal: bool) -> Tensor:
     counts = (weights > 0).sum(-1, keepdim=True)
     assert_close(weights, (weights > 0) / counts)  # no key counts twice
     return weights > 0
+
+
+settings_of_blocks = st.fixed_dictionaries(
+    {
+        "block": st.sampled_from([1, 3, 4, 16, 64]),
+        "global_blocks": st.integers(0, 3),
+        "window_blocks": st.sampled_from([1, 3, 5]),
+        "random_blocks": st.integers(0, 4),
+    }
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(settings_of_blocks, st.integers(1, 50), st.integers(1, 60), st.booleans())
+def test_the_mask_mod_is_the_paper_s_set_of_blocks(
+    keywords: dict[str, int], length: int, max_length: int, causal: bool
+) -> None:
+    """At lengths beyond the longest that the model was built for, too."""
+    attention = build(causal, max_length, heads=2, **keywords)
+    expected = matrix(Variant(BigBird, keywords, bigbird), attention, length, causal)
+    assert torch.equal(evaluated(attention, length, causal), expected)
+
+
+@settings(max_examples=25, deadline=None)
+@given(settings_of_blocks, st.integers(1, 1100), st.booleans())
+def test_every_pair_of_the_mask_mod_is_read_once(keywords: dict[str, int], length: int, causal: bool) -> None:
+    attention = build(causal, length, heads=2, **keywords)
+    allowed = evaluated(attention, length, causal).float()
+    assert_close(times_read(attention, length, causal), allowed, atol=1e-4, rtol=0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(settings_of_blocks, st.integers(1, 200), st.integers(1, 200))
+def test_a_step_reads_the_keys_of_the_mask_mod(keywords: dict[str, int], length: int, max_length: int) -> None:
+    attention = build(True, max_length, heads=2, **keywords)
+    assert torch.equal(decoded(attention, length), evaluated(attention, length, True).long())
 
 
 @pytest.mark.parametrize("causal", [False, True])

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn.attention import flex_attention as torch_flex
 from torch.testing import assert_close
 
-from xformer.attention import block_sparse_flex
 from xformer.attention.base import AttentionContext
-from xformer.attention.block_sparse_flex import SHORTEST, applies_to_all
 from xformer.attention.full import Full
+from xformer.attention.kernels.block_sparse import attention as block_sparse
+from xformer.attention.kernels.block_sparse.attention import SHORTEST, applies_to_all
 from xformer.core.mask import Mask
 from xformer.layers.initialise import initialise
 from xformer.position.alibi import ALiBi
@@ -44,9 +44,9 @@ def uncompiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 
     monkeypatch.setattr(torch_flex, "_validate_device", lambda *tensors: None)
     monkeypatch.setattr(torch_flex, "_warn_once", lambda *arguments, **keywords: None)
-    monkeypatch.setattr(block_sparse_flex, "applies", lambda query, bias, unordered: True)
-    monkeypatch.setattr(block_sparse_flex, "SHORTEST", 1)
-    monkeypatch.setattr(block_sparse_flex, "_compiled", lambda: reference)
+    monkeypatch.setattr(block_sparse, "applies", lambda query, bias, unordered: True)
+    monkeypatch.setattr(block_sparse, "SHORTEST", 1)
+    monkeypatch.setattr(block_sparse, "_compiled", lambda: reference)
     yield calls
     assert calls  # else something other was tested
 
@@ -125,7 +125,7 @@ def test_what_is_added_is_linear_in_the_length(name: str, uncompiled: list[Any])
 
 def test_what_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
-    monkeypatch.setattr(block_sparse_flex, "applies", lambda query, bias, unordered: asked.append(unordered) or True)
+    monkeypatch.setattr(block_sparse, "applies", lambda query, bias, unordered: asked.append(unordered) or True)
     long, short = (torch.zeros(1, HEADS, n, FEATURES) for n in (SHORTEST, SHORTEST - 1))
     biases = {name: scheme(name, True, HEADS, FEATURES, SHORTEST).bias(0) for name in SCHEMES}
     mask = Mask.counting(0, SHORTEST, causal=True)

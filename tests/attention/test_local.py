@@ -1,10 +1,12 @@
-"""Local attention's own promises; the rest is in test_block_sparse.py."""
+"""Local attention: its statement is the paper's, and its kernels and its decoding read what it states."""
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from tests.attention.block_sparse_oracle import Table, own_mask, qkv
+from tests.attention.block_sparse_oracle import Table, decoded, evaluated, own_mask, qkv, times_read
 from xformer.attention.base import AttentionContext
 from xformer.attention.full import Full
 from xformer.attention.local import Local
@@ -13,6 +15,30 @@ from xformer.core.mask import Mask
 
 def build(window: int, causal: bool, max_length: int = 64) -> Local:
     return Local(AttentionContext(3, 4, max_length, max_length, causal), window=window)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 60), st.integers(0, 70), st.booleans())
+def test_the_mask_mod_is_the_paper_s_window(length: int, window: int, causal: bool) -> None:
+    allowed = evaluated(build(window, causal), length, causal)
+    for i in range(length):
+        expected = list(range(max(0, i - window), min(length - 1, i if causal else i + window) + 1))
+        assert allowed[:, i].nonzero()[:, 1].tolist() == expected * 3
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 1100), st.integers(0, 200), st.booleans())
+def test_every_pair_of_the_mask_mod_is_read_once(length: int, window: int, causal: bool) -> None:
+    attention = build(window, causal, length)
+    allowed = evaluated(attention, length, causal).float()
+    assert_close(times_read(attention, length, causal), allowed, atol=1e-4, rtol=0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 200), st.integers(0, 250))
+def test_a_step_reads_the_keys_of_the_mask_mod(length: int, window: int) -> None:
+    attention = build(window, True, length)
+    assert torch.equal(decoded(attention, length), evaluated(attention, length, True).long())
 
 
 @pytest.mark.parametrize("causal", [False, True])

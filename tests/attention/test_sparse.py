@@ -1,25 +1,78 @@
-"""Sparse Transformer's own promises; the rest is in test_block_sparse.py."""
+"""Sparse Transformer: its statement is the paper's two sets, and its kernels and its decoding read what it states."""
 
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from tests.attention.block_sparse_oracle import own_mask, qkv
-from xformer.attention import near_and_far, near_and_far_scores, sparse
+from tests.attention.block_sparse_oracle import (
+    Nothing,
+    Variant,
+    decoded,
+    evaluated,
+    matrix,
+    own_mask,
+    qkv,
+    sparse,
+    times_read,
+)
 from xformer.attention.base import AttentionContext
 from xformer.attention.full import Full
 from xformer.attention.sparse import Sparse
-from xformer.core.bias import TableBias
-from xformer.core.mask import Mask
 from xformer.errors import ConfigError
 
 
-def build(causal: bool = False, max_length: int = 64, heads: int = 3, **keywords: Any) -> Sparse:
+def build(causal: bool = False, max_length: int = 64, context_heads: int = 3, **keywords: Any) -> Sparse:
     defaults = {"pattern": "strided", "stride": 4, "summary": 1, "heads": "merged"}
-    return Sparse(AttentionContext(heads, 4, max_length, max_length, causal), **{**defaults, **keywords})
+    return Sparse(AttentionContext(context_heads, 4, max_length, max_length, causal), **{**defaults, **keywords})
+
+
+@st.composite
+def patterns(draw: st.DrawFn, longest: int) -> dict[str, Any]:
+    stride = draw(st.integers(1, longest))
+    return {
+        "pattern": draw(st.sampled_from(["strided", "fixed"])),
+        "stride": stride,
+        "summary": draw(st.integers(1, min(stride, 5))),
+        "heads": draw(st.sampled_from(["merged", "split"])),
+    }
+
+
+@settings(max_examples=60, deadline=None)
+@given(patterns(60), st.integers(1, 50), st.booleans())
+def test_the_mask_mod_is_the_paper_s_two_sets(keywords: dict[str, Any], length: int, causal: bool) -> None:
+    attention = build(causal, **keywords)
+    expected = matrix(Variant(Sparse, keywords, sparse), attention, length, causal)
+    assert torch.equal(evaluated(attention, length, causal), expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(patterns(100), st.integers(1, 1100), st.booleans(), st.booleans())
+def test_every_pair_of_the_mask_mod_is_read_once(
+    keywords: dict[str, Any], length: int, causal: bool, content: bool
+) -> None:
+    """By the strided kernel, and gathered, as where heads are split or a bias depends on the query."""
+    attention = build(causal, length, 2, **keywords)
+    allowed = evaluated(attention, length, causal).float()
+    assert_close(times_read(attention, length, causal, Nothing() if content else None), allowed, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("pattern", ["strided", "fixed"])
+def test_rows_too_long_for_their_square_are_gathered_and_read_once(pattern: str, causal: bool) -> None:
+    attention = build(causal, 1300, 2, pattern=pattern, stride=600, summary=4)
+    allowed = evaluated(attention, 1300, causal).float()
+    assert_close(times_read(attention, 1300, causal), allowed, atol=1e-4, rtol=0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(patterns(250), st.integers(1, 200))
+def test_a_step_reads_the_keys_of_the_mask_mod(keywords: dict[str, Any], length: int) -> None:
+    attention = build(True, length, **keywords)
+    assert torch.equal(decoded(attention, length), evaluated(attention, length, True).long())
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -54,8 +107,7 @@ def test_two_steps_reach_everything_before() -> None:
 
 
 def test_split_heads_read_one_pattern_each() -> None:
-    attention = build(True, heads=2, pattern="fixed", stride=3, summary=1)
-    attention.heads = "split"
+    attention = build(True, 7, 2, pattern="fixed", stride=3, summary=1, heads="split")
     value = torch.eye(7)[None, None].expand(1, 2, 7, 7)
     still = torch.zeros(1, 2, 7, 7)
     mixed = attention(still, still, value, mask=own_mask(7, True))[0]
@@ -78,100 +130,5 @@ def test_the_default_stride_is_the_square_root_of_the_length(max_length: int, st
     ids=str,
 )
 def test_impossible_values_are_refused(keywords: dict[str, Any], message: str) -> None:
-    heads = keywords.pop("context_heads", 3)
     with pytest.raises(ConfigError, match=message):
-        Sparse(
-            AttentionContext(heads, 4, 64, 64, False),
-            **{"pattern": "strided", "stride": 4, "summary": 1, "heads": "merged", **keywords},
-        )
-
-
-def by_hand(inputs: list[Tensor], real: Tensor, stride: int, causal: bool, pattern: str, bias: Tensor) -> Tensor:
-    """The paper's two sets, as a dense mask."""
-    i, j = torch.arange(real.shape[1])[:, None], torch.arange(real.shape[1])
-    if pattern == "strided":
-        reads = ((i - j).abs() < stride) | ((i - j) % stride == 0)
-    else:
-        reads = (i // stride == j // stride) | (j % stride == stride - 1)
-    reads = reads & real[:, None, None] & ((j <= i) | (not causal))
-    query, key, value = inputs
-    scores = query @ key.mT / query.shape[-1] ** 0.5 + bias[:, j - i + real.shape[1] - 1]
-    reads = reads | ~real[:, None, :, None]  # of a padded query, which reads nothing and mixes zeros
-    weights = scores.masked_fill(~reads, -torch.inf).softmax(-1)
-    return (weights @ value) * real[:, None, :, None]
-
-
-class Transposed(TableBias):
-    """A table that lies in memory by distance, as one that an embedding makes does."""
-
-    def __init__(self, weight: Tensor) -> None:
-        self.weight = weight
-
-    def table(self, distances: Tensor) -> Tensor:
-        return self.weight[distances + len(self.weight) // 2].movedim(-1, 0)
-
-
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("pattern", ["strided", "fixed"])
-@pytest.mark.parametrize(("length", "stride"), [(150, 6), (150, 48), (131, 37), (96, 32)])
-@pytest.mark.parametrize("room", [1, 1 << 12, 1 << 19])
-def test_padding_tables_and_ragged_rows(
-    pattern: str, length: int, stride: int, causal: bool, room: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever the sizes of the blocks, and however few heads and rows are taken at a time."""
-    monkeypatch.setattr(near_and_far_scores, "SCORES_AT_A_TIME", room)
-    inputs = [x.detach().double().requires_grad_() for x in qkv(2, length)]
-    real = torch.arange(length)[None] < torch.tensor([[length], [length - 21]])
-    weight = torch.randn(2 * length - 1, 3, dtype=torch.double, requires_grad=True)
-    positions = torch.arange(length)[None]
-    attention = build(causal, max_length=length, pattern=pattern, stride=stride)
-    mixed = attention(*inputs, mask=Mask(positions, positions, causal, real), bias=Transposed(weight))
-    expected = by_hand(inputs, real, stride, causal, pattern, weight.mT)
-    assert_close(mixed, expected)
-    up = torch.randn(2, 3, length, 4, dtype=torch.double)
-    for found, wanted in zip(
-        torch.autograd.grad(mixed, [*inputs, weight], up),
-        torch.autograd.grad(expected, [*inputs, weight], up),
-        strict=True,
-    ):
-        assert_close(found, wanted)
-
-
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("pattern", ["strided", "fixed"])
-def test_some_weights_are_kept_and_the_others_made_again(
-    pattern: str, causal: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept: list[bool] = []
-    take = near_and_far._Kept.take
-
-    def spy(self: Any, like: Tensor) -> Tensor:
-        kept.append((found := take(self, like)) is not like)
-        return found
-
-    monkeypatch.setattr(near_and_far._Kept, "take", spy)
-    monkeypatch.setattr(near_and_far_scores, "SCORES_AT_A_TIME", 1)  # many groups
-    inputs, bias = [x.detach().double().requires_grad_() for x in qkv(2, 150)], torch.zeros(1, 299).double()
-    attention = build(causal, max_length=150, pattern=pattern, stride=6)
-    mixed = attention(*inputs, mask=own_mask(150, causal))
-    assert set(kept) == {True, False}
-    expected = by_hand(inputs, torch.ones(2, 150).bool(), 6, causal, pattern, bias)
-    up = torch.randn_like(mixed)
-    for found, wanted in zip(*(torch.autograd.grad(x, inputs, up) for x in (mixed, expected)), strict=True):
-        assert_close(found, wanted)
-    kept.clear()
-    with torch.no_grad():
-        attention(*inputs, mask=own_mask(150, causal))
-    assert set(kept) == {False}
-
-
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("pattern", ["strided", "fixed"])
-def test_rows_too_long_for_their_square_are_gathered(
-    pattern: str, causal: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    inputs, mask = qkv(2, 29), own_mask(29, causal)
-    attention = build(causal, pattern=pattern)
-    expected = attention(*inputs, mask=mask)
-    monkeypatch.setattr(sparse, "LONGEST_ROW", 3)
-    assert_close(attention(*inputs, mask=mask), expected, atol=1e-5, rtol=1e-5)
+        build(**keywords)

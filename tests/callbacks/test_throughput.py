@@ -123,3 +123,10 @@ def test_a_resumed_run_counts_on(tmp_path: Path) -> None:
     run = trainer(tmp_path, callback, max_epochs=3)
     run.fit(Tiny(), **loaders(), ckpt_path=tmp_path / "c" / "step=10.ckpt", weights_only=True)
     assert callback.tokens_seen == 15 * PER_BATCH
+
+
+def test_its_state_is_found_whatever_the_class_is_called() -> None:
+    class Renamed(Throughput):
+        """Another name for the same."""
+
+    assert Renamed(warmup=0).state_key == Throughput(warmup=0).state_key == "Throughput"

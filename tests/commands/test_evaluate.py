@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from tests.commands.conftest import Command, Trained
-from tests.conftest import SMALL, ComposeJob
+from tests.conftest import SMALL, Command, ComposeJob, Trained
 from xformer.data.cache import hash_of
 from xformer.runs.finished import open_run
 from xformer.runs.summary import read_summary

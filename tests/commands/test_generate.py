@@ -5,13 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.commands.conftest import Command, Trained
+from tests.conftest import Command, Trained
 from xformer.attention.full import Full
 from xformer.core.capability import Capability
-from xformer.errors import ConfigError
 from xformer.runs.finished import open_run
-from xformer.runs.writer import Settings, Writer
-from xformer.tokenizers.character import Character
 
 
 def test_a_prompt_is_gone_on_from_with_the_most_likely_tokens(trained: Trained, xformer: Command) -> None:
@@ -70,16 +67,6 @@ def test_samples_differ_by_seed_and_filters_bound_them(trained: Trained, xformer
     assert shown("--top-k", 1, "--temperature", 3) == shown()
 
 
-def test_the_pieces_of_a_stream_are_the_text(trained: Trained) -> None:
-    opened = open_run(trained("prose"))
-    for settings in (Settings(temperature=2.0), Settings(beams=2)):
-        writer = Writer(opened, settings, lambda remark: None)
-        prompts = writer.encode(["Käse"])
-        pieces = list(writer.stream(prompts[0]))
-        assert "".join(pieces) == writer.write(prompts)[0]
-        assert (len(pieces) > 5) is (settings.beams == 1)
-
-
 def test_what_is_computed_again_is_said_on_the_error_stream(
     trained: Trained, xformer: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,14 +79,6 @@ def test_what_is_computed_again_is_said_on_the_error_stream(
     without = xformer("generate", directory, "--prompt", "Every", "--max-new", 50)
     assert without[1] == with_state[1]
     assert "This attention has no decoding state: everything is computed again for every token." in without[2]
-
-
-def test_a_prompt_that_is_read_as_another_is_shown_as_it_is_read(trained: Trained) -> None:
-    opened, told = open_run(trained("prose")), list[str]()
-    opened.data.tokenizer = Character()  # type: ignore[attr-defined]
-    opened.data.tokenizer.train(["A b"])  # type: ignore[attr-defined]
-    Writer(opened, Settings(), told.append).encode(["A b", "A \N{SNOWMAN} b"])
-    assert told == ["The model reads '\N{SNOWMAN} b' of the prompt as '\N{REPLACEMENT CHARACTER} b'."]
 
 
 @pytest.mark.parametrize(
@@ -148,9 +127,3 @@ def test_an_empty_prompt_begins_a_text_where_there_is_a_token_for_it(trained: Tr
     code, shown, _ = xformer("generate", trained("prose"), "--prompt", "", "--max-new", 5)
     assert code == 0
     assert len(shown) > 1
-
-
-@pytest.mark.parametrize(("key", "value"), [("seed", -1), ("beams", 0), ("top_p", 2.0), ("top_k", 0)])
-def test_settings_out_of_range_are_refused(key: str, value: float) -> None:
-    with pytest.raises(ConfigError, match=f"{key}={value}"):
-        Settings(**{key: value})

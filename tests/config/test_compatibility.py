@@ -1,13 +1,9 @@
 """What does not go together is refused, with the pair, the reason and what would work."""
 
-import re
-from pathlib import Path
-
 import pytest
 
 from tests.conftest import ComposeJob
 from xformer.config.compatibility import MEANINGS, check
-from xformer.config.compatibility_table import markdown
 from xformer.config.validate import groups, target, validate
 from xformer.errors import IncompatibleError
 
@@ -57,26 +53,6 @@ def test_what_is_declared_decides(attention: str, architecture: str, position: s
     else:
         with pytest.raises(IncompatibleError, match=f"attention={attention} does not go with"):
             check(job.config, job.choices)
-
-
-def test_the_readme_holds_the_generated_table() -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    _, _, rest = readme.partition("<!-- compatibility -->")
-    written, mark, _ = rest.partition("<!-- /compatibility -->")
-    assert mark
-    assert written.strip() == markdown().strip(), "run `xformer compatibility` and paste what it prints"
-
-
-def test_the_table_has_every_pair_and_a_note_for_every_no() -> None:
-    table = markdown()
-    for group in ("attention", "position"):
-        for option in groups()[group]:
-            assert option in table
-    rows = [line for line in table.splitlines() if line.startswith("| `")]
-    assert len(rows) == 2 * len(groups()["attention"])
-    signs = set(re.findall(r"no ((?:\[\d+\])+)", table))
-    notes = [line for line in table.splitlines() if line.startswith("[")]
-    assert {sign for cell in signs for sign in re.findall(r"\[\d+\]", cell)} == {n.split(" ")[0] for n in notes}
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,9 @@ from tests.contracts.variants import (
     position_factory,
     self_mask,
 )
-from xformer.attention import block_sparse, near_and_far_scores
 from xformer.attention.base import AttentionContext
+from xformer.attention.kernels.block_sparse import blocks
+from xformer.attention.kernels.strided import tiles
 from xformer.benchmark.live_bytes import LiveBytes
 from xformer.core.capability import Capability
 from xformer.layers.initialise import initialise
@@ -121,8 +122,8 @@ def growth(measured: Sequence[int]) -> list[float]:
 @pytest.fixture
 def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     # The block-sparse kernel has room for a constant number of scores: let the shortest sequence fill it.
-    monkeypatch.setattr(block_sparse, "SCORES_AT_A_TIME", 1 << 17)
-    monkeypatch.setattr(near_and_far_scores, "SCORES_AT_A_TIME", 1 << 16)
+    monkeypatch.setattr(blocks, "SCORES_AT_A_TIME", 1 << 17)
+    monkeypatch.setattr(tiles, "SCORES_AT_A_TIME", 1 << 16)
 
 
 @pytest.mark.slow

@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from tests.contracts.variants import ATTENTIONS, POSITIONS, attention_class, attention_factory, position_factory
-from xformer.attention.backend import chosen
 from xformer.attention.base import Attention, AttentionContext
-from xformer.attention.block_sparse_attention import BlockSparseAttention
+from xformer.attention.kernels.block_sparse.attention import BlockSparseAttention
 from xformer.core.capability import Capability
 from xformer.core.mask import Mask
+from xformer.core.sdpa import backend
 from xformer.layers.initialise import initialise
 from xformer.position.base import Position, PositionContext
 
@@ -104,10 +104,10 @@ def fused_errors(attention: Attention, causal: bool, inputs: list[Tensor], upstr
     pairs = index <= index[:, None] if causal else torch.ones(LENGTH, LENGTH, dtype=torch.bool)
     if isinstance(attention, BlockSparseAttention):
         heads = torch.arange(HEADS)[:, None, None]
-        pairs = attention.rule(LENGTH, causal=causal).counts(heads, index[:, None], index)
+        pairs = attention.mask_mod(LENGTH, causal=causal)(heads, index[:, None], index)
     empty = ~pairs.any(-1, keepdim=True)
     pairs = (pairs | empty).expand(1, HEADS, -1, -1)
-    assert chosen(*inputs, pairs, causal=False) == "flash"
+    assert backend(*inputs, pairs, is_causal=False) == "flash"
 
     def kernel(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         mixed = scaled_dot_product_attention(query, key, value, attn_mask=pairs, scale=scale)

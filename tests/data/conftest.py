@@ -42,3 +42,18 @@ def ready(build: Callable[..., DataModule]) -> Callable[..., DataModule]:
         return module
 
     return ready
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Fail at once as a machine without a network does, and count the attempts."""
+    import huggingface_hub
+
+    asked = []
+
+    def fail(self, name, **options):
+        asked.append((name, options))
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", fail)
+    return asked

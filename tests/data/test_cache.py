@@ -3,12 +3,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
 
-import numpy as np
 import pytest
 
-from xformer.core.digest import digest
+from xformer.core.digest import digest, stable_name_of
 from xformer.data.cache import MANIFEST, cached, fingerprint, intact
-from xformer.data.flat import Flat
 
 
 def write(directory: Path) -> None:
@@ -99,19 +97,16 @@ def test_a_digest_is_stable():
     assert digest("a", {"y": 1, "x": [2]}) == digest("a", {"x": [2], "y": 1}) == "b9892b65617a3bfe"
 
 
-def test_a_flat_file_is_mapped_and_travels_as_its_path(tmp_path):
-    import pickle
+def test_a_name_is_stated_by_the_class_itself_and_stays_when_it_is_renamed() -> None:
+    class Old:
+        stable_name = "Old"
 
-    numbers = np.arange(10_000, dtype=np.uint16)
-    numbers.tofile(tmp_path / "flat.bin")
-    flat = Flat(tmp_path / "flat.bin", np.uint16)
-    assert isinstance(flat.array, np.memmap)
-    assert len(flat) == 10_000
-    pickled = pickle.dumps(flat)
-    assert len(pickled) < 1000
-    np.testing.assert_array_equal(pickle.loads(pickled).array, numbers)
+    class Renamed(Old):
+        stable_name = "Old"
 
+    class Silent(Old):
+        """Has the same ids as its parent only by chance, and must not find the parent's cache."""
 
-def test_an_empty_flat_file_is_an_empty_array(tmp_path):
-    (tmp_path / "flat.bin").touch()
-    assert len(Flat(tmp_path / "flat.bin", np.uint16).array) == 0
+    assert stable_name_of(Renamed) == stable_name_of(Old) == "Old"
+    with pytest.raises(TypeError, match="Silent states no name"):
+        stable_name_of(Silent)

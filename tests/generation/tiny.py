@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
+from torch.testing import assert_close
 
 from tests.architecture import tiny
 from tests.contracts.variants import ATTENTIONS, attention_class
@@ -85,3 +86,23 @@ def all_logits(model: Stack | EncoderDecoder, prompt: Tensor, written: Tensor) -
     first = head(model)(model(tokens[None, :reach]))[0, len(prompt) - 1 :]
     rest = [next_logits(model, prompt, written[:new]) for new in range(len(first), len(written) + 1)]
     return torch.cat((first, *(row[None] for row in rest)))
+
+
+def check_every_step(rows: Prefixes, model: Stack | EncoderDecoder, written: Tensor) -> None:
+    """That each step of `rows` has the logits of a plain forward of each row alone."""
+    expected = [all_logits(model, prompt, row) for prompt, row in zip(PROMPTS, written, strict=True)]
+    with torch.no_grad():
+        for step, tokens in enumerate(written.T):
+            logits = rows.logits()
+            for row, one in enumerate(expected):
+                assert_close(logits[row], one[step], atol=1e-5, rtol=1e-5)
+            rows.append(tokens)
+
+
+def greedily(model, prompt: Tensor, max_new: int) -> list[int]:
+    """Greedy decoding by definition."""
+    written: list[int] = []
+    while len(written) < max_new and END not in written:
+        logits = next_logits(model, prompt, torch.tensor(written, dtype=torch.long))
+        written.append(int(logits.argmax()))
+    return written

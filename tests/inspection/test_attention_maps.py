@@ -201,18 +201,6 @@ def test_every_slot_of_an_encoder_decoder_has_its_maps() -> None:
             assert (each.weights[1, :, :, 4:] == 0).all()
 
 
-def test_training_goes_on_as_before() -> None:
-    model = stack(Encoder, dropout=0.5).train()
-    ids = tokens(1, 5)
-    first, second = (attention_maps(model, lambda: model(ids))[1].weights for _ in range(2))
-    assert torch.equal(first, second)
-    assert model.training
-    with pytest.raises(ZeroDivisionError):
-        attention_maps(model, lambda: 1 // 0)
-    assert model.training
-    assert not any(module._forward_pre_hooks for module in model.modules())
-
-
 class Normalised(Full):
     """A variant that normalises what it has mixed, feature by feature, as retention does: not linear in its values."""
 

@@ -12,11 +12,11 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from tests.conftest import SMALL, SMALL_LISTOPS
+from tests.conftest import SMALL, SMALL_LISTOPS, Command
 from xformer.config.validate import CONF
 from xformer.runs import sweep
 from xformer.runs.job import Job
-from xformer.runs.summary import Monitor, Summary, read_summary, write_summary
+from xformer.runs.summary import Summary, read_summary, write_summary
 from xformer.training import screen
 
 ROOT = Path(__file__).parents[2]
@@ -98,13 +98,6 @@ def test_the_time_left_is_what_the_cells_so_far_took(tmp_path: Path) -> None:
     assert screen.place(under_way, 2) == "cell 3 of 12, 10 minutes left"
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.2, "1 second"), (40.0, "40 seconds"), (840.0, "14 minutes"), (12600.0, "3.5 hours")]
-)
-def test_a_duration_is_read_at_a_glance(seconds: float, text: str) -> None:
-    assert screen._duration(seconds) == text
-
-
 def test_what_varies_comes_first_in_a_name() -> None:
     fixed = [f"optimizer.key_{number}=0.12345678901234" for number in range(8)]
     names = set()
@@ -117,28 +110,6 @@ def test_what_varies_comes_first_in_a_name() -> None:
     assert len(names) == 2
 
 
-def test_one_table_over_all_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    for number in range(11):
-        summary = Summary("failed" if number == 10 else "finished", overrides=["size=tiny", f"seed={number}"])
-        if number < 10:
-            summary.metrics = {"val/loss": 0.5 + number, "test/loss": 0.25, "train/loss": 0.1}
-            summary.monitor = Monitor("val/loss", "min", 0.5, 3)
-        summary.wall_seconds = 12.4
-        write_summary(tmp_path / str(number), summary)
-    under_way = sweep.Sweep(str(tmp_path), 11, ("seed",), 1, 0.0)
-    screen.cells(under_way, under_way.summaries())
-    shown = capsys.readouterr().out
-    assert "Sweep: 11 cells, 10 finished, 1 failed" in shown
-    rows = re.findall(r"│ (\d+) +│ +([\d.]*) │ +([\d.]*) │ +(\d+ s) │ (\w+) +│", shown)
-    assert [row[0] for row in rows] == [str(number) for number in range(11)]
-    assert rows[2] == ("2", "2.5000", "0.2500", "12 s", "finished")
-    assert rows[10] == ("10", "", "", "12 s", "failed")
-    assert shown.rstrip().splitlines()[-1].split() == ["next", "xformer", "compare", str(tmp_path)]
-    assert "train/loss" not in shown
-    assert all(len(text) <= 80 for text in shown.splitlines()[:-1])
-
-
 def train(tmp_path: Path, cache: Path, *overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
     multirun = ["-m"] if "-m" in overrides else []
     typed = [f"cache={cache}", *(override for override in overrides if override != "-m")]
@@ -149,22 +120,21 @@ def train(tmp_path: Path, cache: Path, *overrides: str, **environment: str) -> s
     )  # fmt: skip
 
 
-def test_a_sweep_on_the_screen(tmp_path: Path, cache: Path) -> None:
+def test_a_sweep_on_the_screen(tmp_path: Path, cache: Path, xformer: Command) -> None:
     directory = tmp_path / "sweep"
-    done = train(
-        tmp_path, cache, "-m", *FAST, "attention=full,linformer", "position=learned,rotary",
-        f"hydra.sweep.dir={directory}",
+    code, shown, told = xformer(
+        "train", "-m", *FAST, "attention=full,linformer", "position=learned,rotary",
+        f"cache={cache}", f"hydra.sweep.dir={directory}", columns=80,
     )  # fmt: skip
-    assert done.returncode == 1  # linformer refuses rotary
-    shown = done.stdout
+    assert code == 1  # linformer refuses rotary
     assert re.findall(r"cell (\d) of 4", shown) == ["1", "2", "3"]
     assert len(re.findall(r"cell [23] of 4, \d+ \w+ left", shown)) == 2
     assert shown.count("Results") == 0
-    told = r"^result +attention=\w+  position=\w+  val/accuracy [\d.]+  test/accuracy [\d.]+  \d+ s$"
-    assert len(re.findall(told, shown, re.MULTILINE)) == 3
+    line = r"^result +attention=\w+  position=\w+  val/accuracy [\d.]+  test/accuracy [\d.]+  \d+ s$"
+    assert len(re.findall(line, shown, re.MULTILINE)) == 3
     assert "Sweep: 4 cells, 3 finished, 1 failed" in shown
     assert shown.rstrip().splitlines()[-1] == f"next       xformer compare {directory}"
-    assert "linformer does not go with" in " ".join(done.stderr.split())
+    assert "linformer does not go with" in " ".join(told.split())
     assert shown.count("task=classification") == 1  # what is the same in all cells is said once
     assert max(map(len, shown.splitlines())) <= 80 or str(directory) in shown
 

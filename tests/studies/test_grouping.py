@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
 from tests.studies.conftest import MakeRun
+from xformer.config.declared import without_effect
 from xformer.config.identity import of_config, text
+from xformer.config.redact import resolved
 from xformer.config.validate import CONF
 from xformer.runs.load import Run, load_runs
 from xformer.runs.summary import Summary
@@ -103,16 +104,32 @@ def test_what_only_watches_makes_no_other_configuration(make_run: MakeRun, tmp_p
     changing = {"curriculum": {"_target_": "xformer.callbacks.curriculum.Curriculum", "steps": 1000}}
     make_run(0.5, seed=0, choices=several, config={"callbacks": changing | probes})
     found = differences(group_runs(load_runs([tmp_path / "sweep"])))
-    assert found.named == ("callbacks.curriculum.steps",)
+    assert (found.named, found.also) == (("callbacks.curriculum",), ())  # which stands for what it brings
+    assert [name(group, found.named) for group in group_runs(load_runs([tmp_path / "sweep"]))] == [
+        "callbacks.curriculum=-", "callbacks.curriculum=curriculum",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "option", [file.stem for file in (CONF / "callbacks").glob("*.yaml") if file.stem != "default"]
 )
 def test_an_option_of_callbacks_either_watches_or_decides(option: str) -> None:
-    """A new option that only watches has to be named in `settings`, or its runs are a group of their own."""
+    """By what its class declares now, as by the names that runs had when no class declared anything."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         both = [compose("train", overrides=[f"callbacks={o}"]) for o in ("default", f"[default,{option}]")]
-    plain, added = (OmegaConf.to_container(config, resolve=False) for config in both)
-    same = of_config(plain, {"callbacks": "default"}) == of_config(added, {})
-    assert same == (option not in {"curriculum", "early_stopping"})
+    plain, added = (resolved(config) for config in both)
+    idle = [without_effect(config["callbacks"]) for config in (plain, added)]
+    for declared in (idle, (None, None)):
+        same = of_config(plain, {"callbacks": "default"}, {}, declared[0]) == of_config(added, {}, {}, declared[1])
+        assert same == (option not in {"curriculum", "early_stopping"})
+    assert of_config(added, {}, {}, idle[1]) == of_config(added, {})
+
+
+def test_a_callback_that_says_nothing_decides(make_run: MakeRun, tmp_path: Path) -> None:
+    mine = {"mine": {"_target_": "xformer.callbacks.mine.Mine"}}
+    make_run(0.5, seed=0, config={"callbacks": {}})
+    make_run(0.5, seed=0, config={"callbacks": mine})
+    make_run(0.5, seed=0, config={"callbacks": mine}, without_effect=["callbacks.mine"])
+    groups = group_runs(load_runs([tmp_path / "sweep"]))
+    assert [len(group.runs) for group in groups] == [2, 1]
+    assert groups[1].get("callbacks.mine") == "xformer.callbacks.mine.Mine"  # which is no option, so typed

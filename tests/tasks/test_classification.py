@@ -5,8 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
@@ -18,7 +16,6 @@ from xformer.errors import ConfigError
 from xformer.runs.summary import read_summary
 from xformer.tasks.classification import Classification
 from xformer.tasks.losses import Focal
-from xformer.tasks.metrics import classification_metrics
 from xformer.training.run import run
 
 # Importing the libraries that parse emits deprecations that are not ours.
@@ -109,21 +106,3 @@ def test_a_run_on_a_file_of_ones_own(overrides: list[str], compose_job: ComposeJ
     assert {"train/macro_f1", "val/macro_f1", "test/macro_f1", "test/accuracy"} <= set(summary.metrics)
     assert summary.floors == {"majority class": 0.8} or summary.floors["majority class"] > 0.5
     assert (job.directory / "tokenizer.json").is_file()
-
-
-@given(st.integers(2, 6), st.lists(st.integers(1, 9), min_size=1, max_size=3), st.integers(0, 99))
-def test_metrics_are_those_of_scikit_learn(classes: int, sizes: list[int], seed: int) -> None:
-    """Over several batches, and of the classes that occur."""
-    generator = torch.Generator().manual_seed(seed)
-    metrics = classification_metrics(classes, "val/")
-    batches = [
-        (torch.randn(size, classes, generator=generator), torch.randint(classes, (size,), generator=generator))
-        for size in sizes
-    ]
-    for logits, labels in batches:
-        metrics.update(logits, labels)
-    predicted = torch.cat([logits.argmax(-1) for logits, _ in batches])
-    actual = torch.cat([labels for _, labels in batches])
-    found = metrics.compute()
-    assert float(found["val/accuracy"]) == pytest.approx(accuracy_score(actual, predicted))
-    assert float(found["val/macro_f1"]) == pytest.approx(f1_score(actual, predicted, average="macro", zero_division=0))

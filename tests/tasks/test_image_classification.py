@@ -1,22 +1,19 @@
-"""The Vision Transformer against a convolution, the mixtures against their formula, and runs that repeat exactly."""
+"""The Vision Transformer: its patches, its pooling, and augmented runs that repeat exactly."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch.nn.functional import conv2d, cross_entropy, log_softmax, one_hot
+from torch.nn.functional import cross_entropy, log_softmax
 from torch.testing import assert_close
 
 from tests.conftest import SMALL, ComposeJob
 from xformer.config.plan import Plan
 from xformer.config.validate import groups, validate
 from xformer.data.batch import ImageBatch
-from xformer.data.facts import ImageFacts
 from xformer.errors import ConfigError
-from xformer.layers.patches import PatchEmbedding
 from xformer.runs.summary import read_summary
-from xformer.tasks.augmentation import Mixup, RandAugment
 from xformer.tasks.image_classification import ImageClassification
 from xformer.training.run import run
 
@@ -34,20 +31,6 @@ def built(compose_job: ComposeJob) -> Any:
         return task, data.splits["val"].__getitems__(range(8))
 
     return build
-
-
-@pytest.mark.parametrize("class_token", [False, True])
-def test_patches_are_a_convolution_of_normalised_images(class_token: bool) -> None:
-    form = ImageFacts(channels=3, height=6, width=9, mean=[0.1, 0.2, 0.3], std=[0.5, 1.0, 2.0])
-    embedding = PatchEmbedding(7, 3, mean=form.mean, std=form.std, class_token=class_token)
-    images = torch.rand(2, 3, 6, 9)
-    normal = torch.stack([(images[:, c] - form.mean[c]) / form.std[c] for c in range(3)], dim=1)
-    kernel = embedding.projection.weight.reshape(7, 3, 3, 3)
-    expected = conv2d(normal, kernel, embedding.projection.bias, stride=3).flatten(2).transpose(1, 2)
-    vectors = embedding(images)
-    assert_close(vectors[:, class_token:], expected)
-    if class_token:
-        assert_close(vectors[:, 0], embedding.class_token(torch.zeros(2, dtype=torch.long)))  # type: ignore[misc]
 
 
 def test_a_model_is_built_for_its_patches(built: Any) -> None:
@@ -87,67 +70,6 @@ def test_the_loss_of_mixed_images_is_the_mixed_loss(smoothing: float, built: Any
     assert_close(task.step(batch).loss, cross_entropy(task(batch.images), batch.labels))
 
 
-def test_mixup_is_its_formula() -> None:
-    images, labels = torch.rand(64, 1, 4, 4), torch.arange(64) % 5
-    mixed = Mixup(alpha=0.4)(ImageBatch(images, labels), 5)
-    own = one_hot(labels, 5).float()
-    assert_close(mixed.labels.sum(dim=1), torch.ones(64))
-    shares = []
-    for image, label, first, target in zip(mixed.images, mixed.labels, images, own, strict=True):
-        # Whatever the partner and the share were, one pair of them must explain the image and the label at once.
-        offset = (images - first).flatten(1)
-        share = ((image - first).flatten() @ offset.T) / (offset**2).sum(dim=1).clamp(min=1e-12)
-        rest = (first.flatten() + share[:, None] * offset - image.flatten()).abs().amax(dim=1)
-        fits = (rest < 1e-5).nonzero().flatten()
-        assert len(fits)
-        explained = [(1 - share[i]) * target + share[i] * own[i] for i in fits]
-        assert any(torch.allclose(found, label, atol=1e-4) for found in explained)
-        shares.append(float(share[fits[0]]))
-    assert all(-1e-4 <= share <= 1 + 1e-4 for share in shares)
-
-
-def test_mixups_shares_are_betas() -> None:
-    """Of two classes, one all white, a mixed image is its share: the moments of Beta(a, a) are 1/2 and 1/(8a+4)."""
-    torch.manual_seed(0)
-    labels = torch.arange(4000) % 2
-    images = labels.float()[:, None, None, None].expand(-1, 1, 2, 2)
-    mixed = Mixup(alpha=0.3)(ImageBatch(images, labels), 2)
-    assert_close(mixed.images[:, 0, 0, 0], mixed.labels[:, 1])
-    between = mixed.labels[:, 1][(mixed.labels[:, 1] > 0) & (mixed.labels[:, 1] < 1)]
-    assert len(between) > 1800  # half of the pairs
-    assert abs(float(between.mean()) - 0.5) < 0.03
-    assert abs(float(between.var()) - 1 / (8 * 0.3 + 4)) < 0.01
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_rand_augment_changes_images_and_keeps_their_form(channels: int) -> None:
-    images = torch.rand(16, channels, 8, 8)
-    augment = RandAugment(operations=2, magnitude=15, without=[])
-    for _ in range(20):
-        changed = augment(images)
-        assert changed.shape == images.shape
-        assert 0 <= changed.min() <= changed.max() <= 1
-    turned = RandAugment(operations=1, magnitude=15, without=_all_but("invert"))(images)
-    assert_close(turned, 1 - images)
-
-
-def _all_but(name: str) -> list[str]:
-    documented = (RandAugment.__doc__ or "").split("policy is kornia's: ")[1].split(". There")[0]
-    return [word for word in documented.replace("\n", " ").replace(" ", "").split(",") if word != name]
-
-
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        ({"operations": 1, "magnitude": 9, "without": ["flip"]}, "no operation flip; valid: auto_contrast, "),
-        ({"operations": 16, "magnitude": 9, "without": []}, r"operations=16 must be from 0 to 15"),
-    ],
-)
-def test_an_impossible_augmentation_is_refused(options: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(ConfigError, match=sentence):
-        RandAugment(**options)
-
-
 def test_only_training_is_augmented(compose_job: ComposeJob, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, list[torch.Tensor]] = {"train": [], "rest": []}
     step = ImageClassification.step
@@ -163,14 +85,6 @@ def test_only_training_is_augmented(compose_job: ComposeJob, monkeypatch: pytest
     assert all(labels.ndim == 2 for labels in seen["train"])
     assert seen["rest"]
     assert all(labels.ndim == 1 for labels in seen["rest"])
-
-
-def test_nothing_is_imported_or_drawn_where_nothing_is_augmented() -> None:
-    before = torch.get_rng_state()
-    batch = ImageBatch(torch.rand(2, 1, 2, 2, generator=torch.Generator()), torch.tensor([0, 1]))
-    assert Mixup(alpha=0.0)(batch, 2) is batch
-    assert RandAugment(operations=0, magnitude=9, without=[])(batch.images) is batch.images
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_augmented_runs_repeat_and_resume_exactly(compose_job: ComposeJob, tmp_path: Path) -> None:

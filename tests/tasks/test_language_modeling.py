@@ -9,17 +9,14 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from torch.nn.functional import log_softmax
-from torch.testing import assert_close
 
 from tests.conftest import SMALL, ComposeJob
 from xformer.config.plan import Plan
 from xformer.data.base import DataModule
-from xformer.data.batch import IGNORED
 from xformer.errors import IncompatibleError
 from xformer.runs.metrics_table import read_metrics
 from xformer.runs.summary import read_summary
 from xformer.tasks.language_modeling import LanguageModeling
-from xformer.tasks.metrics import BitsPerByte, Perplexity
 from xformer.tokenizers.bpe import BPE
 from xformer.training.run import run
 
@@ -115,32 +112,6 @@ def test_bits_per_byte_do_not_change_when_the_vocabulary_is_renamed(built: Any, 
     assert first["test/bits_per_byte"] > 1
     for name, value in first.items():
         assert second[name] == pytest.approx(value, rel=1e-6), name
-
-
-def test_perplexity_weighs_tokens_and_not_batches() -> None:
-    perplexity, bits = Perplexity(), BitsPerByte(0.25)
-    logits, labels = torch.randn(3, 8, 5), torch.randint(5, (3, 8))
-    labels[0, 1:] = IGNORED
-    labels[2, 4:] = IGNORED
-    for index in (slice(0, 1), slice(1, 3)):
-        perplexity.update(logits[index], labels[index])
-        bits.update(logits[index], labels[index])
-    real = labels != IGNORED
-    nats = -log_softmax(logits, -1)[real].gather(1, labels[real][:, None])
-    assert len(nats) == 13
-    assert_close(perplexity.compute(), nats.mean().exp())
-    assert_close(bits.compute(), nats.sum() / math.log(2) / (13 / 0.25))
-
-
-def test_processes_add_up_what_they_have_seen() -> None:
-    parts, alone, whole = (Perplexity(), Perplexity()), (Perplexity(), Perplexity()), Perplexity()
-    for part, other, size in zip(parts, alone, (2, 7), strict=True):
-        logits, labels = 3 * torch.randn(1, size, 5), torch.randint(5, (1, size))
-        for metric in (part, other, whole):
-            metric.update(logits, labels)
-    parts[0].merge_state(parts[1])
-    assert_close(parts[0].compute(), whole.compute())
-    assert abs((alone[0].compute() + alone[1].compute()) / 2 - whole.compute()) > 1e-3
 
 
 def test_further_lengths_stand_in_the_summary_and_the_table(compose_job: ComposeJob) -> None:

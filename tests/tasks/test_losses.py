@@ -1,17 +1,12 @@
 """The losses of classification against torch's own and against the paper's formula, written out."""
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.utils.class_weight import compute_class_weight
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
-from xformer.data.facts import Facts
-from xformer.errors import ConfigError
-from xformer.tasks.class_weights import resolve
 from xformer.tasks.losses import CrossEntropy, Focal
 
 WEIGHTS = torch.tensor([0.2, 1.0, 3.0])
@@ -65,29 +60,3 @@ def test_focal_lets_a_sure_answer_count_less():
         return costs[0] / costs[1]
 
     assert ratio(Focal(gamma=2.0)) < 0.1 * ratio(CrossEntropy())
-
-
-def facts(counts: list[int] | None, classes: int = 3) -> Facts:
-    return Facts(vocabulary=5, length=4, classes=classes, class_counts=counts)
-
-
-def test_balanced_weights_are_scikit_learns():
-    counts = [10, 3, 700]
-    labels = [label for label, count in enumerate(counts) for _ in range(count)]
-    expected = compute_class_weight("balanced", classes=np.arange(3), y=np.array(labels))
-    assert_close(resolve("balanced", facts(counts)), torch.tensor(expected))
-    assert resolve(None, facts(counts)) is None
-    assert_close(resolve([1.0, 0.5, 2.5], facts(None)), torch.tensor([1.0, 0.5, 2.5], dtype=torch.float64))
-
-
-@pytest.mark.parametrize(
-    ("weights", "counts", "message"),
-    [
-        ([1.0, 2.0], None, r"task\.class_weights=\[1\.0, 2\.0\] has 2 weights, and the data have 3 classes"),
-        ("balanced", None, r"task\.class_weights=balanced needs data that count their classes"),
-        ("balanced", [3, 0, 1], r"task\.class_weights=balanced has no weight for class 1"),
-    ],
-)
-def test_weights_that_do_not_suit_the_data_are_refused(weights, counts, message):
-    with pytest.raises(ConfigError, match=message):
-        resolve(weights, facts(counts))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from xformer.commands.generate import _lines
-from xformer.data.sources.corpus import AlignedFiles, of_dataset
+from xformer.data.sources.corpus import of_dataset, of_files
 from xformer.data.sources.tables import read_tables
 from xformer.data.sources.text import read
 from xformer.errors import DataError
@@ -33,7 +33,7 @@ def in_directory(path: Path, *, joined: bool = False, suffix: str = ".txt") -> A
 
 
 def pairs(path: Path) -> Any:
-    return list(AlignedFiles(str(path), str(path)))
+    return list(of_files(str(path), str(path)))
 
 
 def rows_of_pairs(path: Path) -> Any:

@@ -14,7 +14,7 @@ from tests.studies.service import of_file, offline_file, records
 from xformer.config.plan import Plan
 from xformer.config.validate import groups
 from xformer.data.batch import ClassificationBatch
-from xformer.errors import IncompatibleError, RunError
+from xformer.errors import RunError
 from xformer.loggers.wandb import RECORD
 from xformer.runs.checkpoints import readable
 from xformer.runs.load import read_run
@@ -165,29 +165,6 @@ def test_every_variant_is_trained_on_the_same_batches(
         assert len(batches) == 8
         assert all(torch.equal(a, b) for a, b in zip(batches, seen["full"], strict=True)), name
     assert not torch.equal(seen["full"][0], seen["full"][-1])
-
-
-def test_a_failed_run_says_so(compose_job: ComposeJob) -> None:
-    job = compose_job(*FAST, "optimizer.lr=1e20", "trainer.max_steps=50", "trainer.gradient_clip_val=null")
-    with pytest.raises(RunError, match="loss"):
-        run(job)
-    summary = read_summary(job.directory)
-    assert summary.status == "failed"
-    assert summary.error is not None
-    assert "loss" in summary.error
-
-
-def test_an_incompatible_run_fails_or_is_skipped(compose_job: ComposeJob, tmp_path: Path) -> None:
-    choices = [*SMALL, "task=language_modeling", "attention=linformer"]
-    job = compose_job(*choices, directory=tmp_path / "fail")
-    with pytest.raises(IncompatibleError):
-        run(job)
-    assert read_summary(job.directory).status == "failed"
-    job = compose_job(*choices, "on_incompatible=skip", directory=tmp_path / "skip")
-    assert run(job) is None
-    summary = read_summary(job.directory)
-    assert summary.status == "skipped"
-    assert "mixes all positions" in (summary.error or "")
 
 
 def test_an_earlier_run_is_kept_unless_resumed(compose_job: ComposeJob) -> None:

@@ -5,7 +5,7 @@ Bahdanau et al. 2015, "Neural Machine Translation by Jointly Learning to Align a
     a_ij = softmax_j(w . tanh(W_q q_i + W_k k_j) + b_ij)
 
 with b an optional relative bias. Time O(q k hidden); memory O(q k) for the scores. The hidden layer of all pairs would
-be `hidden` times that: it exists for a few queries at a time only, and is computed again in the backward pass.
+be `hidden` times that: it exists for a few queries at a time only, and is recomputed in the backward pass.
 
 Deviations: one network per head, with queries and keys projected from the layer's input, as in every other variant; no
 hidden bias, as in the paper. W_q and W_k start from N(0, 1 / (2 d)) and w from N(0, 1 / hidden), so that the hidden
@@ -23,8 +23,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from xformer.attention.base import AttentionContext
-from xformer.attention.dense import Dense, attend
+from xformer.attention.base import AttentionContext, CachedAttention
+from xformer.attention.kernels.dense.eager import eager_attention
 from xformer.core.bias import RelativeBias
 from xformer.core.capability import Capability
 from xformer.core.mask import Mask
@@ -34,8 +34,8 @@ HIDDEN_NUMBERS = 2**21
 """The hidden layer's size at any time; more only where one query needs more."""
 
 
-class Additive(Dense):
-    """Every query reads every key it is allowed to, scored by a hidden layer.
+class Additive(CachedAttention):
+    """Every query attends to every key it is allowed to, scored by a hidden layer.
 
     Args:
         context: the layer's dimensions and role.
@@ -76,7 +76,7 @@ class Additive(Dense):
     ) -> Float[Tensor, "b h q d"]:
         """softmax(w . tanh(W_q q + W_k k) + B) V, over the allowed keys."""
         scores = self.scores(query @ self.from_query.to(query.dtype), key @ self.from_key.to(key.dtype))
-        return attend(scores, value, query=query, mask=mask, bias=bias)
+        return eager_attention(scores, value, query=query, mask=mask, bias=bias)
 
     def scores(
         self, query: Float[Tensor, "b h q hidden"], key: Float[Tensor, "b h k hidden"]

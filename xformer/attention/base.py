@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from xformer.core.bias import RelativeBias, TableBias
 from xformer.core.capability import Capability
 from xformer.core.mask import Mask
-from xformer.core.state import State
+from xformer.core.state import KeyValueState, State
 from xformer.errors import IncompatibleError
 
 
@@ -126,6 +126,49 @@ class Attention(nn.Module, ABC):
     def _refusal(cls, capability: Capability) -> IncompatibleError:
         reason = cls.reasons.get(capability, "it does not declare this capability.")
         return IncompatibleError(f"{cls.__name__} cannot do {capability.name}: {reason}")
+
+
+class CachedAttention(Attention):
+    """Decodes with a cache of all keys and values so far: for variants that keep a score for each key."""
+
+    def __call__(
+        self,
+        query: Float[Tensor, "b h q d"],
+        key: Float[Tensor, "b h k d"],
+        value: Float[Tensor, "b h k d"],
+        *,
+        mask: Mask,
+        bias: RelativeBias | None = None,
+    ) -> Float[Tensor, "b h q d"]:
+        """Run `forward` on what is not padding."""
+        return super().__call__(*mask.blank(query, key, value), mask=mask, bias=bias)
+
+    def init_state(self, max_length: int) -> KeyValueState:
+        """Room for the keys and values of `max_length` tokens."""
+        return KeyValueState(max_length)
+
+    def step(
+        self,
+        query: Float[Tensor, "b h new d"],
+        key: Float[Tensor, "b h new d"],
+        value: Float[Tensor, "b h new d"],
+        state: State,
+        *,
+        mask: Mask,
+        bias: RelativeBias | None = None,
+    ) -> Float[Tensor, "b h new d"]:
+        """Append the new keys and values to the cache, then attend to all of it."""
+        assert isinstance(state, KeyValueState)
+        self._check(mask, bias)
+        query, key, value = mask.blank(query, key, value)
+        start = None if mask.counted is None else mask.counted[0]
+        state.append(key, value, mask.key_positions, mask.key_padding, start=start)
+        if state.length == query.shape[2]:  # nothing came before
+            return self.forward(query, key, value, mask=mask, bias=bias)
+        counted = None if start is None or state.padding is not None else (start, 0)
+        causal = mask.causal and query.shape[2] > 1  # nothing comes after a single one
+        past = Mask(mask.query_positions, state.positions, causal, state.padding, counted)
+        return self.forward(query, state.keys, state.values, mask=past, bias=bias)
 
 
 AttentionFactory = Callable[[AttentionContext], Attention]

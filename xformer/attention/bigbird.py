@@ -38,9 +38,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from xformer.attention.base import AttentionContext
-from xformer.attention.block_sparse import Tokens, attend
-from xformer.attention.block_sparse_attention import BlockSparseAttention
-from xformer.attention.pattern import Pattern, Rule, blocks_of
+from xformer.attention.kernels.block_sparse.attention import BlockSparseAttention
+from xformer.attention.kernels.block_sparse.blocks import (
+    Blocks,
+    MaskMod,
+    Tokens,
+    attend,
+    everything,
+    masked,
+    not_after,
+)
 from xformer.core.bias import RelativeBias
 from xformer.core.capability import Capability
 from xformer.errors import ConfigError
@@ -85,30 +92,41 @@ class BigBird(BlockSparseAttention):
         """Draw the numbers that choose the random blocks."""
         self.draws.copy_(torch.randint(2**31, self.draws.shape))
 
+    def mask_mod(self, length: int, *, causal: bool) -> MaskMod:
+        """Whether the query's block reads the key's, from a table that is made again when the draws are."""
+        return _mask_mod(self, self.draws, self.draws._version, -(-length // self.block), causal)
+
     def mix(self, tokens: Tokens, *, causal: bool, bias: RelativeBias | None) -> Float[Tensor, "b h n d"]:
-        """softmax(Q K^T / sqrt(d) + B) V, for the global queries and for the others."""
+        """softmax(Q K^T / sqrt(d) + B) V, for the global queries and for the others.
 
-        def reads(taken: range, device: torch.device) -> Tensor:
-            return self._all_blocks(blocks_of(taken, device)[:, 0], causal)
+        The blocks are gathered as `blocks_read` lists them, so that only causality is left to decide in each. To look
+        every pair up in mask_mod's table takes 1.6 times as long, 1.3 where causal (n 4096, 8 heads of 64, blocks of
+        64, forward and backward, one thread), and a table of blocks is quadratic.
+        """
 
-        width = self.global_blocks + 2 * self.side + 1 + self.random_blocks
-        # In the causal form a global query has nothing to read that is not global, as any other query reads.
-        whole = 0 if causal else self.global_blocks
-        allowed = _not_after if causal else _any
-        return attend(tokens, Pattern(self.block, self.block, width, reads, allowed, whole), bias).values
+        def reads(blocks: range, device: torch.device) -> Tensor:
+            return self.blocks_read(torch.arange(blocks.start, blocks.stop, device=device), causal)
 
-    def rule(self, length: int, *, causal: bool) -> Rule:
-        """The blocks as a table, made again when the draws are."""
-        return _rule(self, self.draws, self.draws._version, -(-length // self.block), causal)
+        layout = Blocks(
+            tokens,
+            not_after if causal else everything,
+            query_block=self.block,
+            key_block=self.block,
+            width=self.global_blocks + 2 * self.side + 1 + self.random_blocks,
+            reads=reads,
+            # In the causal form a global query has nothing to read that is not global, as any other query reads.
+            whole=0 if causal else self.global_blocks,
+        )
+        return attend(tokens, layout, bias).values
 
-    def _all_blocks(self, blocks: Int[Tensor, " m"], causal: bool) -> Int[Tensor, "#h m w"]:
-        """All that some blocks read; negative for none."""
-        fixed = self._fixed_blocks(blocks, causal)
+    def blocks_read(self, blocks: Int[Tensor, " m"], causal: bool) -> Int[Tensor, "#h m w"]:
+        """The key blocks that some query blocks read, each once, where they are not global; negative for none."""
+        fixed = self._fixed_blocks(blocks)
         if not self.random_blocks:
             return fixed
         return torch.cat((fixed.expand(self.context.heads, -1, -1), self._random_blocks(blocks, causal)), dim=-1)
 
-    def _fixed_blocks(self, blocks: Int[Tensor, " m"], causal: bool) -> Int[Tensor, "1 m w"]:
+    def _fixed_blocks(self, blocks: Int[Tensor, " m"]) -> Int[Tensor, "1 m w"]:
         """The global and the neighbouring blocks of some blocks; negative where a neighbour is global."""
         everyone = torch.arange(self.global_blocks, device=blocks.device).expand(len(blocks), -1)
         window = blocks[:, None] + torch.arange(-self.side, self.side + 1, device=blocks.device)
@@ -133,38 +151,28 @@ class BigBird(BlockSparseAttention):
         found = torch.where(ranks < before[:, None], ranks + self.global_blocks, ranks + after)
         return found.masked_fill(ranks < 0, -1)
 
-    def recall(self, positions: Int[Tensor, " b"], length: int) -> Int[Tensor, "b #h k"]:
+    def keys_of(self, query: Int[Tensor, " b"], length: int) -> Int[Tensor, "b #h k"]:
         """The tokens of the pattern's blocks; those after the query are not there yet."""
-        blocks = positions // self.block
-        read = self._all_blocks(blocks, causal=True).expand(self.context.heads, -1, -1)
+        blocks = query // self.block
+        read = self.blocks_read(blocks, causal=True).expand(self.context.heads, -1, -1)
         wanted = read[..., None] * self.block + torch.arange(self.block, device=blocks.device)  # h b w k
         wanted = wanted.masked_fill((read < 0)[..., None], -1)
         return wanted.flatten(2).transpose(0, 1)
 
 
 @lru_cache(maxsize=64)
-def _rule(attention: BigBird, draws: Tensor, version: int, blocks: int, causal: bool) -> Rule:
+def _mask_mod(attention: BigBird, draws: Tensor, version: int, blocks: int, causal: bool) -> MaskMod:
+    """The pairs of the blocks read, which are O((n / b)^2) booleans: for flex_attention, which looks at all blocks."""
     with torch.inference_mode(False), torch.no_grad():
-        reads = attention._all_blocks(torch.arange(blocks, device=draws.device), causal)
+        reads = attention.blocks_read(torch.arange(blocks, device=draws.device), causal)
         reads = reads.masked_fill((reads < 0) | (reads >= blocks), blocks)  # none
         table = reads.new_zeros(len(reads), blocks, blocks + 1, dtype=torch.bool).scatter(2, reads, True)[..., :blocks]
         if not causal:
             table[:, : attention.global_blocks] = True
         table, block = table.contiguous(), attention.block
-    reach = 0 if causal else blocks * block  # how far ahead a key may be
-    return Rule(
-        table,
-        lambda head, query, key: table[head % len(table), query // block, key // block] & (key <= query + reach),
-        len(table),
-    )
-
-
-def _any(query: Tensor, key: Tensor) -> Tensor:
-    return torch.ones_like(key, dtype=torch.bool)
-
-
-def _not_after(query: Tensor, key: Tensor) -> Tensor:
-    return key <= query
+    if len(table) == 1:  # no head differs
+        return masked(lambda head, query, key: table[0, query // block, key // block], causal=causal)
+    return masked(lambda head, query, key: table[head, query // block, key // block], causal=causal)
 
 
 def _insert(ascending: list[Tensor], new: Tensor) -> list[Tensor]:

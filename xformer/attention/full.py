@@ -17,18 +17,19 @@ from typing import ClassVar, cast
 from jaxtyping import Float
 from torch import Tensor
 
-from xformer.attention import block_sparse_flex
-from xformer.attention.backend import fused
-from xformer.attention.dense import Dense, attend
-from xformer.attention.distance_bias import mix_by_distance
+from xformer.attention.base import CachedAttention
+from xformer.attention.kernels.block_sparse import attention as block_sparse
+from xformer.attention.kernels.dense.distance_bias import distance_biased_attention
+from xformer.attention.kernels.dense.eager import eager_attention
 from xformer.core.bias import RelativeBias, TableBias, dense_scores
 from xformer.core.capability import Capability
 from xformer.core.mask import Mask
 from xformer.core.precision import in_float32
+from xformer.core.sdpa import fused_attention
 
 
-class Full(Dense):
-    """Every query reads every key it is allowed to."""
+class Full(CachedAttention):
+    """Every query attends to every key it is allowed to."""
 
     provides: ClassVar[Capability] = ~Capability.NONE
 
@@ -43,27 +44,31 @@ class Full(Dense):
     ) -> Float[Tensor, "b h q d"]:
         """softmax(Q K^T / sqrt(d) + B) V, over the allowed keys."""
         if bias is None and mask.key_padding is None and (mask.aligned or not mask.causal):
-            return fused(query, key, value, causal=mask.causal)
-        if bias is not None and bias.adds_values:  # which takes the weights, and the fused kernel keeps them
-            return self._written_out(query, key, value, mask=mask, bias=bias)
-        if block_sparse_flex.applies_to_all(query, mask, bias):
-            mixed: Tensor = block_sparse_flex.attend_to_all(query, key, value, mask=mask, bias=cast(TableBias, bias))
+            return fused_attention(query, key, value, is_causal=mask.causal)
+        if bias is not None and bias.adds_values:  # which takes the weights, and a fused kernel keeps them
+            return self._eager(query, key, value, mask=mask, bias=bias)
+        if block_sparse.applies_to_all(query, mask, bias):
+            mixed: Tensor = block_sparse.attend_to_all(query, key, value, mask=mask, bias=cast(TableBias, bias))
             return mixed
         if isinstance(bias, TableBias) and mask.starts is not None and query.is_cpu and query.shape[2] > 1:
-            return mix_by_distance(query, key, value, mask=mask, bias=bias)
-        readable, empty = mask.dense(), None
-        if readable is not None:
-            # An empty row would be NaN in some kernels: let it read everything, and zero what it read.
-            empty = ~readable.any(dim=-1, keepdim=True)
-            readable = readable | empty
-        added = readable
-        if bias is not None:
-            added = dense_scores(bias, query, mask)
-            added = added if readable is None else added.masked_fill(~readable, float("-inf"))
-        mixed = fused(query, key, value, added)
-        return mixed if empty is None else mixed.masked_fill(empty, 0.0)
+            return distance_biased_attention(query, key, value, mask=mask, bias=bias)
+        return self._masked(query, key, value, mask=mask, bias=bias)
 
     @in_float32
-    def _written_out(self, query: Tensor, key: Tensor, value: Tensor, *, mask: Mask, bias: RelativeBias) -> Tensor:
+    def _eager(self, query: Tensor, key: Tensor, value: Tensor, *, mask: Mask, bias: RelativeBias) -> Tensor:
         scores = query @ key.mT * query.shape[-1] ** -0.5
-        return attend(scores, value, query=query, mask=mask, bias=bias)
+        return eager_attention(scores, value, query=query, mask=mask, bias=bias)
+
+    def _masked(self, query: Tensor, key: Tensor, value: Tensor, *, mask: Mask, bias: RelativeBias | None) -> Tensor:
+        """Through torch's fused kernel, with mask and bias written out as one matrix."""
+        allowed, empty = mask.dense(), None
+        if allowed is not None:
+            # A query without a key is NaN in some kernels: it attends to all, and its result becomes zero.
+            empty = ~allowed.any(dim=-1, keepdim=True)
+            allowed = allowed | empty
+        attn_mask = allowed
+        if bias is not None:
+            attn_mask = dense_scores(bias, query, mask)
+            attn_mask = attn_mask if allowed is None else attn_mask.masked_fill(~allowed, float("-inf"))
+        mixed = fused_attention(query, key, value, attn_mask)
+        return mixed if empty is None else mixed.masked_fill(empty, 0.0)

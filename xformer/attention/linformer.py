@@ -32,13 +32,12 @@ from annotated_types import Ge
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from xformer.attention.backend import fused
 from xformer.attention.base import Attention, AttentionContext
-from xformer.attention.linformer_bias import projected_bias
 from xformer.core.bias import RelativeBias, TableBias
 from xformer.core.capability import Capability
 from xformer.core.mask import Mask
 from xformer.core.precision import as_they_are, wide
+from xformer.core.sdpa import fused_attention
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +46,7 @@ Projection = Literal["learned", "convolution", "mean"]
 
 
 class Linformer(Attention):
-    """Every query reads `rank` mixtures of the keys.
+    """Every query attends to `rank` mixtures of the keys.
 
     Args:
         context: the layer's dimensions and role.
@@ -127,39 +126,38 @@ class Linformer(Attention):
         """softmax(Q (E K)^T / sqrt(d) + B E^T) (F V)."""
         query, key, value = mask.blank(query, key, value)
         with as_they_are(query.device):
-            short_key, short_value, added = self._shorten(wide(key), wide(value), mask, bias)
-            return fused(query, short_key, short_value, added)
+            key, value = wide(key), wide(value)
+            short_key = _project(self._matrix(self.project_key, key), mask.key_positions, key)
+            short_value = _project(self._matrix(self.project_value, value), mask.key_positions, value)
+            short_bias = None if bias is None else self._projected(cast(TableBias, bias), mask, key)
+            if self.projection != "learned":
+                short_key, short_value, short_bias = self._over_tokens(mask, short_key, short_value, short_bias)
+            return fused_attention(query, short_key, short_value, short_bias)
 
-    def _shorten(
-        self, key: Tensor, value: Tensor, mask: Mask, bias: RelativeBias | None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """E K, F V and B E^T, with -inf where a mixture has no token."""
-        short_key, short_value = (
-            _project(self._matrix(weight, x), mask.key_positions, x)
-            for weight, x in ((self.project_key, key), (self.project_value, value))
-        )
-        present = self._present(mask)
-        added = None
-        if bias is not None:
-            visible = self._matrix(self.project_key, key) * present[:, None, None]
-            added = projected_bias(cast(TableBias, bias), visible, mask.query_positions, self.context.max_query)
-        if self.projection != "learned":
-            tokens = (present[:, None] & self.windows).sum(-1)[:, None, :, None]  # b 1 r 1
-            if self.projection == "mean":
-                each = tokens.clamp(min=1)
-                short_key, short_value = short_key / each, short_value / each
-                added = None if added is None else added / each.mT
-            # A row without any token may read them all: their values are zero.
-            empty = ((tokens == 0) & (tokens > 0).any(dim=2, keepdim=True)).mT
-            added = (key.new_zeros(()) if added is None else added).masked_fill(empty, float("-inf"))
-        return short_key, short_value, added
+    def _projected(self, bias: TableBias, mask: Mask, like: Tensor) -> Float[Tensor, "#b h q r"]:
+        """B E^T, without the columns of padding."""
+        matrix = self._matrix(self.project_key, like) * self._valid(mask)[:, None, None]
+        return _projected_bias(bias, matrix, mask.query_positions, self.context.max_query)
 
-    def _present(self, mask: Mask) -> Bool[Tensor, "#b max_key"]:
-        """Which positions hold a real token."""
-        places = _columns(mask.key_positions, self.context.max_key)
-        real = torch.ones_like(places) if mask.key_padding is None else mask.key_padding.long()
-        places = places.expand(real.shape)
-        return real.new_zeros(len(real), self.context.max_key).scatter_add(1, places, real) > 0
+    def _over_tokens(
+        self, mask: Mask, key: Tensor, value: Tensor, bias: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """E K, F V and B E^T of windows: `mean` over the tokens there are, and no weight where there is none."""
+        tokens = (self._valid(mask)[:, None] & self.windows).sum(-1)[:, None, :, None]  # b 1 r 1
+        if self.projection == "mean":
+            each = tokens.clamp(min=1)
+            key, value = key / each, value / each
+            bias = None if bias is None else bias / each.mT
+        # A row without any token may attend to all windows: their values are zero.
+        empty = ((tokens == 0) & (tokens > 0).any(dim=2, keepdim=True)).mT
+        return key, value, (key.new_zeros(()) if bias is None else bias).masked_fill(empty, float("-inf"))
+
+    def _valid(self, mask: Mask) -> Bool[Tensor, "#b max_key"]:
+        """At which positions there is a token that is not padding."""
+        columns = _columns(mask.key_positions, self.context.max_key)
+        valid = torch.ones_like(columns) if mask.key_padding is None else mask.key_padding.long()
+        columns = columns.expand(valid.shape)
+        return valid.new_zeros(len(valid), self.context.max_key).scatter_add(1, columns, valid) > 0
 
     def _matrix(self, weight: nn.Parameter | None, x: Tensor) -> Float[Tensor, "1 #h r max_key"]:
         """E or F, with a column for every position; of `mean`, w E."""
@@ -178,7 +176,7 @@ _TWO = ("none", "headwise")
 
 
 def _columns(positions: Int[Tensor, "#b k"], length: int) -> Int[Tensor, "#b k"]:
-    return positions.clamp(0, length - 1)  # padding may say anything
+    return positions.clamp(0, length - 1)  # padding may be at any position
 
 
 def _from_zero(columns: Int[Tensor, "#b k"]) -> bool:
@@ -191,14 +189,50 @@ def _from_zero(columns: Int[Tensor, "#b k"]) -> bool:
 def _project(
     matrix: Float[Tensor, "#b #h r length"], positions: Int[Tensor, "#b k"], x: Float[Tensor, "b h k d"]
 ) -> Float[Tensor, "b h r d"]:
-    """One product for all rows and heads that share the matrix."""
+    """E x: one product for all rows and heads that share the matrix."""
     columns = _columns(positions, matrix.shape[-1])
     if _from_zero(columns):
         matrix = matrix[..., : columns.shape[1]]
     elif len(columns) == 1:
         matrix = matrix[..., columns[0]]
     else:
-        places = columns[:, None, None].expand(-1, *matrix.shape[1:3], -1)
-        matrix = matrix.expand(len(columns), -1, -1, -1).gather(-1, places)
-    own = [axis for axis, size in zip("bh", matrix.shape, strict=False) if size > 1]
-    return torch.einsum(f"{''.join(own)}rk,bhkd->bhrd", matrix[tuple(slice(None) if a in own else 0 for a in "bh")], x)
+        index = columns[:, None, None].expand(-1, *matrix.shape[1:3], -1)
+        matrix = matrix.expand(len(columns), -1, -1, -1).gather(-1, index)
+    axes = [axis for axis, size in zip("bh", matrix.shape, strict=False) if size > 1]  # that are not shared
+    matrix = matrix[tuple(slice(None) if axis in axes else 0 for axis in "bh")]
+    return torch.einsum(f"{''.join(axes)}rk,bhkd->bhrd", matrix, x)
+
+
+def _projected_bias(
+    bias: TableBias, matrix: Float[Tensor, "#b #h r length"], queries: Int[Tensor, "#b q"], max_query: int
+) -> Float[Tensor, "#b h q r"]:
+    """B E^T with B_ij = b(j - p_i), for keys at positions j = 0 ... length - 1.
+
+    A Toeplitz product, by the Fourier transform: time O(n log n r) and memory O(n r) for each head. The rounding
+    error is relative to the largest entry, as in any dense product of that many terms; in float64 it does not matter.
+
+    Args:
+        bias: the table b.
+        matrix: E, with a column for each position.
+        queries: p, the queries' positions.
+        max_query: all of them are smaller.
+    """
+    length = matrix.shape[-1]
+    period = length + max_query - 1
+    # The product at query position i is sum_j b(j - i) E_j: a convolution of E with b(-s) at s = i - j.
+    shifts = torch.arange(period, device=matrix.device)
+    shifts = torch.where(shifts < max_query, shifts, shifts - period)
+    table = torch.fft.rfft(bias.table(-shifts).double())  # h f
+    spectrum = torch.fft.rfft(matrix.double(), n=period)  # b h r f
+    if spectrum.shape[1] == 1:
+        spectrum = spectrum.expand(-1, len(table), -1, -1)
+    positions = queries.clamp(0, max_query - 1)[:, None, :]
+
+    def of_head(head: int) -> Tensor:
+        convolved = torch.fft.irfft(table[head] * spectrum[:, head], n=period)  # b r position
+        batch = max(len(convolved), len(positions))
+        index = positions.expand(batch, convolved.shape[1], -1)
+        of_queries: Tensor = convolved.expand(batch, -1, -1).gather(-1, index).mT.to(matrix.dtype)
+        return of_queries
+
+    return torch.stack([of_head(head) for head in range(len(table))], dim=1)

@@ -17,6 +17,7 @@ Not supported: cross-attention. The window of a query is around its own position
 not correspond to position i of another.
 """
 
+from functools import lru_cache
 from typing import Annotated, ClassVar
 
 import torch
@@ -25,12 +26,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from xformer.attention.base import AttentionContext
-from xformer.attention.block_sparse import Tokens, attend
-from xformer.attention.block_sparse_attention import BlockSparseAttention
-from xformer.attention.block_sparse_state import PositionState
-from xformer.attention.pattern import Rule, near
+from xformer.attention.kernels.block_sparse.attention import BlockSparseAttention, PositionState
+from xformer.attention.kernels.block_sparse.blocks import MaskMod, Tokens, Window, attend, masked
 from xformer.core.bias import RelativeBias
 from xformer.core.capability import Capability
+
+
+@lru_cache(maxsize=64)
+def _within(window: int) -> MaskMod:
+    """|i - j| <= window."""
+    return lambda head, query, key: (key >= query - window) & (key <= query + window)
 
 
 class Local(BlockSparseAttention):
@@ -47,19 +52,19 @@ class Local(BlockSparseAttention):
         super().__init__(context)
         self.window = window
 
+    def mask_mod(self, length: int, *, causal: bool) -> MaskMod:
+        """A_i: the window."""
+        return masked(_within(self.window), causal=causal)
+
     def mix(self, tokens: Tokens, *, causal: bool, bias: RelativeBias | None) -> Float[Tensor, "b h n d"]:
         """softmax(Q K^T / sqrt(d) + B) V, over the window."""
-        return attend(tokens, near(tokens.span, self.window, 0 if causal else self.window), bias).values
-
-    def rule(self, length: int, *, causal: bool) -> Rule:
-        """The window."""
-        back, ahead = self.window, 0 if causal else self.window
-        return Rule((Local, back, ahead), lambda _, query, key: (key >= query - back) & (key <= query + ahead))
+        mask_mod = self.mask_mod(tokens.span, causal=causal)
+        return attend(tokens, Window(tokens, mask_mod, self.window, 0 if causal else self.window), bias).values
 
     def init_state(self, max_length: int) -> PositionState:
         """A ring of the last window + 1 tokens; a sequence may go on for ever."""
         return PositionState(min(self.window + 1, max_length), None if self.window < max_length else max_length)
 
-    def recall(self, positions: Int[Tensor, " b"], length: int) -> Int[Tensor, "b #h k"]:
+    def keys_of(self, query: Int[Tensor, " b"], length: int) -> Int[Tensor, "b #h k"]:
         """The last window + 1 positions."""
-        return (positions[:, None] - torch.arange(length, device=positions.device))[:, None]
+        return (query[:, None] - torch.arange(length, device=query.device))[:, None]

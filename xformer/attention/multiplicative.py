@@ -22,17 +22,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from xformer.attention.backend import fused
-from xformer.attention.base import AttentionContext
-from xformer.attention.dense import Dense, attend
+from xformer.attention.base import AttentionContext, CachedAttention
+from xformer.attention.kernels.dense.eager import eager_attention
 from xformer.core.bias import RelativeBias
 from xformer.core.capability import Capability
 from xformer.core.mask import Mask
 from xformer.core.precision import as_they_are, in_float32, wide
+from xformer.core.sdpa import fused_attention
 
 
-class Multiplicative(Dense):
-    """Every query reads every key it is allowed to, by their product.
+class Multiplicative(CachedAttention):
+    """Every query attends to every key it is allowed to, scored by their product.
 
     Args:
         context: the layer's dimensions and role.
@@ -71,15 +71,13 @@ class Multiplicative(Dense):
         """softmax(score(Q, K) + B) V, over the allowed keys."""
         if bias is None and mask.key_padding is None and (mask.aligned or not mask.causal):
             with as_they_are(query.device):
-                return fused(self._left(query), key, value, causal=mask.causal, scale=self.scale)
-        return self._written_out(query, key, value, mask=mask, bias=bias)
+                return fused_attention(self._left(query), key, value, is_causal=mask.causal, scale=self.scale)
+        return self._eager(query, key, value, mask=mask, bias=bias)
 
     def _left(self, query: Float[Tensor, "b h q d"]) -> Float[Tensor, "b h q d"]:
         """q^T W, which is not rounded to 16 bits."""
         return query if self.weight is None else wide(query) @ wide(self.weight)
 
     @in_float32
-    def _written_out(
-        self, query: Tensor, key: Tensor, value: Tensor, *, mask: Mask, bias: RelativeBias | None
-    ) -> Tensor:
-        return attend(self.scale * self._left(query) @ key.mT, value, query=query, mask=mask, bias=bias)
+    def _eager(self, query: Tensor, key: Tensor, value: Tensor, *, mask: Mask, bias: RelativeBias | None) -> Tensor:
+        return eager_attention(self.scale * self._left(query) @ key.mT, value, query=query, mask=mask, bias=bias)

@@ -5,16 +5,16 @@ Choromanski et al. 2021, "Rethinking Attention with Performers" (FAVOR+), equati
 
     out_i = sum_j w_ij v_j / sum_j w_ij,     w_ij = exp(b(p_j - p_i)) phi(q_i) . phi(k_j),     j <= i where causal
 
-Time O(n m d) in both directions (`performer_bidirectional.py`) and O(n m (d + c)) where causal (`performer_causal.py`),
-memory O(n (d + m d / c)) for m features and chunks of c = 64 tokens, as features are computed again in the backward
-pass. No epsilon is added to the denominator and no key's scale depends on a later key, so the future does not leak;
-sums are in float32 at least, under autocast too. Decoding holds one sum, O(m d), whatever the context.
+Time O(n m d) in both directions and O(n m (d + c)) where causal, memory O(n (d + m d / c)) for m features and chunks of
+c = 64 tokens (`chunkwise.py`), as features are recomputed in the backward pass. No epsilon is added to the
+denominator and no key's scale depends on a later key, so the future does not leak; sums are in float32 at least, under
+autocast too. Decoding holds one sum, O(m d), whatever the context.
 
-A bias costs what its table asks for (`performer_sweep.py`). One that is linear in the distance (ALiBi) is a decay of
-the sums; where causal, it is only a factor of each key, and costs nothing. One that is constant from a `reach` on (T5,
-a clipped table) reads `reach` keys on either side one by one and the others by their sums, in time O(n m (reach + c +
-d)) for chunks of c = 128. Any other reads every key one by one, never more than a chunk of queries at once: exact, time
-O(n^2 m), memory O(n c). Luo et al. compute the same with a Fourier transform in O(n log n m d), whose
+A bias costs what its table asks for (`prefix_sums.py`). One that is linear in the distance (ALiBi) is a decay of the
+sums; where causal, it is only a factor of each key, and costs nothing. One that is constant from a `reach` on (T5, a
+clipped table) attends to `reach` keys on either side one by one and to the others by their sums, in time O(n m (reach +
+c + d)) for chunks of c = 128. Any other attends to every key one by one, for no more than a chunk of queries at once:
+exact, time O(n^2 m), memory O(n c). Luo et al. compute the same with a Fourier transform in O(n log n m d), whose
 rounding error is relative to the largest weight anywhere in the sequence: small denominators lose their digits, and
 later tokens leak into earlier ones. With unit-normal inputs, d = 64, n = 512, float32 and a T5 table of deviation 3 it
 was wrong by 0.6, and with inputs twice as large some denominators were negative (ran), so we do without.
@@ -29,17 +29,14 @@ Not supported: a bias that depends on the query's content; `reasons` says why.
 
 from typing import Annotated, ClassVar
 
-import torch
 from annotated_types import Ge
 from jaxtyping import Float
 from torch import Tensor
 
 from xformer.attention.base import Attention, AttentionContext
-from xformer.attention.features import Kernel, RandomFeatures
-from xformer.attention.performer_bidirectional import bidirectional
-from xformer.attention.performer_causal import causal
-from xformer.attention.performer_state import PerformerState, Tokens
-from xformer.attention.performer_sweep import sweep
+from xformer.attention.kernels.random_features.chunkwise import bidirectional, causal
+from xformer.attention.kernels.random_features.features import Kernel, RandomFeatures
+from xformer.attention.kernels.random_features.prefix_sums import PrefixSumState, prefix_sum_attention
 from xformer.core.bias import RelativeBias, TableBias
 from xformer.core.capability import Capability
 from xformer.core.mask import Mask
@@ -48,7 +45,7 @@ from xformer.core.state import State
 
 
 class Performer(Attention):
-    """Every query reads sums over the keys, through random features.
+    """Every query attends to sums over the keys, through random features.
 
     Args:
         context: the layer's dimensions and role.
@@ -97,21 +94,20 @@ class Performer(Attention):
     ) -> Float[Tensor, "b h q d"]:
         """phi(Q) (phi(K)^T V) / phi(Q) (phi(K)^T 1), over the allowed keys."""
         assert bias is None or isinstance(bias, TableBias)
+        phi, decay = self.log_features, None if bias is None else bias.slopes
         with as_they_are(query.device):
-            real = mask.key_padding
-            tensors = _widened(query, key, value, mask)
+            q, k, v = mask.blank(wide(query), wide(key), wide(value))
             if bias is None and not mask.causal:
-                mixed = bidirectional(self.log_features, *tensors, real)
-            elif mask.causal and mask.aligned and (bias is None or bias.slopes is not None):
-                slopes = None if bias is None or bias.slopes is None else bias.slopes
-                mixed = causal(self.log_features, *tensors, mask.key_positions, real, slopes)
+                mixed = bidirectional(phi, q, k, v, mask.key_padding)
+            elif mask.causal and mask.aligned and (bias is None or decay is not None):
+                mixed = causal(phi, q, k, v, mask.key_positions, mask.key_padding, decay)
             else:
-                mixed, _, _ = sweep(self.log_features, tensors[0], _counted(*tensors[1:], mask), mask, bias)
+                mixed = prefix_sum_attention(phi, q, k, v, mask=mask, bias=bias)
         return mixed.to(query.dtype)
 
-    def init_state(self, max_length: int) -> PerformerState:
+    def init_state(self, max_length: int) -> PrefixSumState:
         """Sums over no token yet; they have room for any number."""
-        return PerformerState()
+        return PrefixSumState()
 
     def step(
         self,
@@ -123,29 +119,15 @@ class Performer(Attention):
         mask: Mask,
         bias: RelativeBias | None = None,
     ) -> Float[Tensor, "b h new d"]:
-        """Read the sums and the new keys, then add these to them.
+        """Attend to the sums and the new keys, then add these to the sums.
 
         The state is constant, but for a bias of which no reach is known: that needs all keys one by one.
         """
-        assert isinstance(state, PerformerState)
+        assert isinstance(state, PrefixSumState)
         self._check(mask, bias)
         assert bias is None or isinstance(bias, TableBias)
-        causal = Mask(mask.query_positions, mask.query_positions, causal=True)
+        causal_mask = Mask(mask.query_positions, mask.query_positions, True, mask.key_padding)
         with as_they_are(query.device):
-            new_query, new_key, new_value = _widened(query, key, value, mask)
-            tokens = state.with_recent(_counted(new_key, new_value, mask))
-            mixed, state.sums, reach = sweep(self.log_features, new_query, tokens, causal, bias, state.sums)
-        state.keep(tokens.part(slice(max(0, tokens.key.shape[2] - reach), None)))
-        state.length += key.shape[2]
+            q, k, v = mask.blank(wide(query), wide(key), wide(value))
+            mixed = prefix_sum_attention(self.log_features, q, k, v, mask=causal_mask, bias=bias, state=state)
         return mixed.to(query.dtype)
-
-
-def _widened(query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> tuple[Tensor, Tensor, Tensor]:
-    """In float32 at least, with nothing where there is padding."""
-    return mask.blank(wide(query), wide(key), wide(value))
-
-
-def _counted(key: Tensor, value: Tensor, mask: Mask) -> Tokens:
-    """With a 1 after each value."""
-    values = torch.cat((value, torch.ones_like(value[..., :1])), dim=-1)
-    return Tokens(key, values, mask.key_positions, mask.key_padding)

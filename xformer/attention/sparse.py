@@ -16,8 +16,8 @@ is what `stride: null` does, from the longest sequence that the model is built f
 stays quadratic, divided by l. Memory is O(n), as nothing of a pattern outlives a group of rows; with a bias that
 depends on the query it is what time is. Every l-th key is the neighbour of the one before it once the tokens are
 written as a matrix with l columns and read column by column, so that neither pattern gathers anything where each head
-reads both (`near_and_far.py`). Split heads, biases that depend on the query and strides beyond 512 are gathered by
-blocks (`block_sparse.py`).
+reads both (`kernels/strided`). Split heads, biases that depend on the query and strides beyond 512 are gathered by
+blocks (`kernels/block_sparse`).
 
 Decoding keeps all keys and values (each can still be an l-th one) and reads l + n / l of them, or l + c n / l.
 
@@ -28,8 +28,8 @@ Dropout acts on the mixed values (see `AttentionContext`). The paper's interleav
 Not supported: cross-attention. Both patterns compare positions, and those of two sequences do not correspond.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from math import isqrt
 from typing import Annotated, ClassVar, Literal
 
@@ -39,34 +39,57 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from xformer.attention import near_and_far
 from xformer.attention.base import AttentionContext
-from xformer.attention.block_sparse import Mixed, Tokens, attend, merge
-from xformer.attention.block_sparse_attention import BlockSparseAttention
-from xformer.attention.block_sparse_bias import on_heads
-from xformer.attention.near_and_far_tiles import Counts, NearAndFar
-from xformer.attention.pattern import (
+from xformer.attention.kernels.block_sparse.attention import BlockSparseAttention
+from xformer.attention.kernels.block_sparse.blocks import (
     LARGEST_BLOCK,
     SMALLEST_BLOCK,
-    Pattern,
-    Rule,
-    blocks_of,
+    Blocks,
+    MaskMod,
+    Mixed,
+    Tokens,
+    Window,
+    attend,
     cut,
+    difference,
     even,
-    everything,
-    near,
+    masked,
+    merge,
+    on_heads,
 )
+from xformer.attention.kernels.strided import tiles
 from xformer.core.bias import RelativeBias, TableBias
 from xformer.core.capability import Capability
 from xformer.errors import ConfigError
 
-Pairs = Callable[[Tensor, Tensor], Tensor]
-"""Whether queries at some positions read keys at others."""
-
 LONGEST_ROW = 512
-"""Of positions that are worked on together; their scores are its square."""
+"""Of positions that are computed together; their scores are its square."""
 WINDOW_BLOCK = 32
 """Queries that share a window: fewer make poor matrix products, more look at more keys in vain."""
+
+
+@lru_cache(maxsize=64)
+def _patterns(pattern: str, stride: int, summary: int) -> tuple[MaskMod, MaskMod]:
+    """A1 and A2."""
+    if pattern == "strided":
+        return (
+            lambda head, query, key: (key > query - stride) & (key < query + stride),
+            lambda head, query, key: query % stride == key % stride,
+        )
+    return (
+        lambda head, query, key: query // stride == key // stride,
+        lambda head, query, key: key % stride >= stride - summary,
+    )
+
+
+@lru_cache(maxsize=64)
+def _merged(first: MaskMod, second: MaskMod) -> MaskMod:
+    return lambda head, query, key: first(head, query, key) | second(head, query, key)
+
+
+@lru_cache(maxsize=64)
+def _split(first: MaskMod, second: MaskMod, heads: int) -> MaskMod:
+    return lambda head, query, key: torch.where(head < heads // 2, first(head, query, key), second(head, query, key))
 
 
 class Sparse(BlockSparseAttention):
@@ -106,70 +129,59 @@ class Sparse(BlockSparseAttention):
             )
         self.pattern, self.summary, self.heads = pattern, summary, heads
 
+    def patterns(self, *, causal: bool) -> tuple[MaskMod, MaskMod]:
+        """A1 and A2, the one statement of them."""
+        first, second = _patterns(self.pattern, self.stride, self.summary)
+        return masked(first, causal=causal), masked(second, causal=causal)
+
+    def mask_mod(self, length: int, *, causal: bool) -> MaskMod:
+        """A1 and A2, as one set or for one half of the heads each."""
+        patterns = self.patterns(causal=causal)
+        return _merged(*patterns) if self.heads == "merged" else _split(*patterns, self.context.heads)
+
     def mix(self, tokens: Tokens, *, causal: bool, bias: RelativeBias | None) -> Float[Tensor, "b h n d"]:
         """softmax(Q K^T / sqrt(d) + B) V over both patterns, by each head or by one half each."""
-        pattern = self._near_and_far(tokens.span, causal)
-        if self.heads == "merged" and pattern is not None and (bias is None or isinstance(bias, TableBias)):
-            together: Tensor = near_and_far.attend(tokens, pattern, bias)
+        row = min(self.stride, tokens.span)
+        if self.heads == "merged" and row <= LONGEST_ROW and (bias is None or isinstance(bias, TableBias)):
+            together: Tensor = tiles.attend(tokens, self._tiles(row, causal), bias)
             return together
-        first, second = (self._window, self._columns) if self.pattern == "strided" else (self._block, self._summaries)
+        layouts = (self._window, self._columns) if self.pattern == "strided" else (self._block, self._summaries)
+        first, second = self.patterns(causal=causal)
         if self.heads == "merged":
-            return merge(first(tokens, causal, bias), second(tokens, causal, bias))
+            others = difference(second, first)
+            return merge(layouts[0](tokens, first, causal, bias), layouts[1](tokens, others, causal, bias))
         total, halves = tokens.query.shape[1], []
-        for part, heads in ((first, slice(0, total // 2)), (second, slice(total // 2, total))):
+        for attend_to, mask_mod, heads in (
+            (layouts[0], first, slice(0, total // 2)),
+            (layouts[1], second, slice(total // 2, total)),
+        ):
             query, key, value = (x[:, heads] for x in (tokens.query, tokens.key, tokens.value))
             half_bias = None if bias is None else on_heads(bias, heads, total)
-            halves.append(part(replace(tokens, query=query, key=key, value=value), causal, half_bias).values)
+            half = replace(tokens, query=query, key=key, value=value)
+            halves.append(attend_to(half, mask_mod, causal, half_bias).values)
         return torch.cat(halves, dim=1)
 
-    def rule(self, length: int, *, causal: bool) -> Rule:
-        """A1 and A2, as one set or for one half of the heads each."""
-        stride, summary, after = self.stride, self.stride - self.summary, 0 if causal else length
-        halves: tuple[Pairs, Pairs] = (
-            (lambda i, j: (j > i - stride) & (j < i + stride), lambda i, j: i % stride == j % stride)
-            if self.pattern == "strided"
-            else (lambda i, j: i // stride == j // stride, lambda i, j: (j % stride >= summary) & (i == i))
-        )
-        first, second = halves
-        name = (Sparse, self.pattern, stride, summary, after)
-        if self.heads == "merged":
-            return Rule(name, lambda _, i, j: (first(i, j) | second(i, j)) & (j <= i + after))
-        heads = self.context.heads
-        return Rule(
-            (*name, heads),
-            lambda head, i, j: torch.where(head < heads // 2, first(i, j), second(i, j)) & (j <= i + after),
-            heads,
-        )
+    def _tiles(self, row: int, causal: bool) -> tiles.Strided:
+        """Both patterns over rows of l positions: neighbours, and the own column or the last columns of all rows."""
+        first, second = self.patterns(causal=causal)
+        block = row * max(1, SMALLEST_BLOCK // row)
+        if self.pattern == "fixed":  # one block where it is longer than the sequence: then A2 has nothing to add
+            sampled = min(self.summary, row)
+            return tiles.Strided(row, block, 0, 0, 1, sampled, first, difference(second, first), causal)
+        if row > WINDOW_BLOCK:
+            block = max(size for size in range(1, WINDOW_BLOCK + 1) if row % size == 0)
+        return tiles.Strided(row, block, row, 0 if causal else row, row, row, difference(first, second), second, causal)
 
-    def _near_and_far(self, span: int, causal: bool) -> NearAndFar | None:
-        """Both patterns as one, where a row of l positions is not too long for it.
-
-        The query itself belongs to the every l-th of the strided pattern, and to the own block of the fixed one.
-        """
-        stride = min(self.stride, span)
-        if stride > LONGEST_ROW:
-            return None
-        if self.pattern == "fixed":
-            block = stride * max(1, SMALLEST_BLOCK // stride)
-            near, far = _fixed(stride, causal)  # one block where it is longer than the sequence: then nothing is far
-            return NearAndFar(stride, block, 0, 0, 1, min(self.summary, stride), near, far, causal)
-        block = stride * max(1, SMALLEST_BLOCK // stride)
-        if stride > WINDOW_BLOCK:
-            block = max(size for size in range(1, WINDOW_BLOCK + 1) if stride % size == 0)
-        near, far = _strided(stride, causal)
-        return NearAndFar(stride, block, stride, 0 if causal else stride, stride, stride, near, far, causal)
-
-    def _window(self, tokens: Tokens, causal: bool, bias: RelativeBias | None) -> Mixed:
+    def _window(self, tokens: Tokens, mask_mod: MaskMod, causal: bool, bias: RelativeBias | None) -> Mixed:
         """The strided A1: the last l positions."""
         back = self.stride - 1
-        return attend(tokens, near(tokens.span, back, 0 if causal else back), bias)
+        return attend(tokens, Window(tokens, mask_mod, back, 0 if causal else back), bias)
 
-    def _columns(self, tokens: Tokens, causal: bool, bias: RelativeBias | None) -> Mixed:
+    def _columns(self, tokens: Tokens, mask_mod: MaskMod, causal: bool, bias: RelativeBias | None) -> Mixed:
         """The strided A2: every l-th position, read as a column of the tokens written l in a row."""
         stride = min(self.stride, tokens.span)
         block = even(-(-tokens.span // stride), LARGEST_BLOCK)
         blocks = -(-tokens.span // (stride * block))
-        merged = self.heads == "merged"
 
         def by_column(x: Tensor, dim: int) -> Tensor:
             x = pad(x, (0, 0) * (x.dim() - 1 - dim) + (0, -x.shape[dim] % (stride * block)))
@@ -178,71 +190,68 @@ class Sparse(BlockSparseAttention):
         def by_position(x: Tensor) -> Tensor:
             return cut(x, 2, blocks * block).transpose(2, 3).flatten(2, 3)[:, :, : tokens.span]
 
-        def reads(taken: range, device: torch.device) -> Tensor:
-            return (blocks_of(taken, device) // blocks * blocks + torch.arange(blocks, device=device))[None]
-
-        def allowed(query: Tensor, key: Tensor) -> Tensor:
-            others = key != query if merged else torch.ones_like(key, dtype=torch.bool)  # A1 has the query itself
-            return others & (key <= query) if causal else others
+        def reads(queries: range, device: torch.device) -> Tensor:
+            column = torch.arange(queries.start, queries.stop, device=device)[:, None] // blocks
+            return (column * blocks + torch.arange(blocks, device=device))[None]
 
         query, key, value = (by_column(x, 2) for x in (tokens.query, tokens.key, tokens.value))
-        positions = by_column(tokens.key_positions, 0)
-        real = torch.ones(1, tokens.span, dtype=torch.bool, device=key.device) if tokens.real is None else tokens.real
-        columns = Tokens(query, key, value, positions, positions, by_column(real, 1), tokens.span)
-        mixed = attend(columns, Pattern(block, block, blocks, reads, allowed), bias)
-        return Mixed(by_position(mixed.values), by_position(mixed.log_sum))
+        positions, valid = by_column(tokens.key_positions, 0), tokens.valid
+        if valid is None:
+            valid = torch.ones(1, tokens.span, dtype=torch.bool, device=key.device)
+        columns = Tokens(query, key, value, positions, positions, by_column(valid, 1), tokens.span)
+        layout = Blocks(columns, mask_mod, query_block=block, key_block=block, width=blocks, reads=reads)
+        mixed = attend(columns, layout, bias)
+        return Mixed(by_position(mixed.values), by_position(mixed.lse))
 
-    def _block(self, tokens: Tokens, causal: bool, bias: RelativeBias | None) -> Mixed:
+    def _block(self, tokens: Tokens, mask_mod: MaskMod, causal: bool, bias: RelativeBias | None) -> Mixed:
         """The fixed A1: the own block."""
-        stride = self.stride
-        block = min(stride * max(1, SMALLEST_BLOCK // stride), tokens.span)
+        block = min(self.stride * max(1, SMALLEST_BLOCK // self.stride), tokens.span)
 
-        def reads(taken: range, device: torch.device) -> Tensor:
-            return blocks_of(taken, device)[None]
+        def reads(queries: range, device: torch.device) -> Tensor:
+            return torch.arange(queries.start, queries.stop, device=device)[None, :, None]
 
-        def allowed(query: Tensor, key: Tensor) -> Tensor:
-            own = key // stride == query // stride
-            return own & (key <= query) if causal else own
+        return attend(tokens, Blocks(tokens, mask_mod, query_block=block, key_block=block, width=1, reads=reads), bias)
 
-        return attend(tokens, Pattern(block, block, 1, reads, allowed), bias)
-
-    def _summaries(self, tokens: Tokens, causal: bool, bias: RelativeBias | None) -> Mixed:
-        """The fixed A2: the last c columns of other blocks, and of the own one where no other pattern has it."""
-        stride, first, merged = self.stride, self.stride - self.summary, self.heads == "merged"
+    def _summaries(self, tokens: Tokens, mask_mod: MaskMod, causal: bool, bias: RelativeBias | None) -> Mixed:
+        """The fixed A2: the last c columns of all blocks, put side by side."""
+        stride, first, device = self.stride, self.stride - self.summary, tokens.key.device
         count = tokens.span // stride * self.summary + max(0, tokens.span % stride - first)
-        index = torch.arange(max(1, count), device=tokens.key.device)
+        index = torch.arange(max(1, count), device=device)
         index = index // self.summary * stride + first + index % self.summary
         index = index.clamp(max=tokens.span - 1)  # where there is no column at all, a key that is none stands in
-
-        def allowed(query: Tensor, key: Tensor) -> Tensor:
-            summary = key % stride >= first
-            if merged:
-                return summary & (key // stride < query // stride if causal else key // stride != query // stride)
-            return summary & (key <= query) if causal else summary
-
         summaries = replace(
             tokens,
             key=tokens.key.index_select(2, index),
             value=tokens.value.index_select(2, index),
             key_positions=tokens.key_positions[index],
-            real=None if tokens.real is None else tokens.real[:, index],
+            valid=None if tokens.valid is None else tokens.valid[:, index],
         )
-        keys_before = (lambda query: -(-query // stride) * self.summary) if causal else None
-        return attend(summaries, everything(tokens.span, len(index), allowed, keys_before), bias)
+        query_block, key_block = even(tokens.span, LARGEST_BLOCK), even(len(index), LARGEST_BLOCK)
+        blocks = -(-len(index) // key_block)
 
-    def recall(self, positions: Int[Tensor, " b"], length: int) -> Int[Tensor, "b #h k"]:
+        def reads(queries: range, device: torch.device) -> Tensor:
+            needed = blocks
+            if causal:  # later columns need not be looked at
+                before = -(-queries.stop * query_block // stride) * self.summary
+                needed = max(1, min(blocks, -(-before // key_block)))
+            return torch.arange(needed, device=device).expand(1, len(queries), needed)
+
+        layout = Blocks(summaries, mask_mod, query_block=query_block, key_block=key_block, width=blocks, reads=reads)
+        return attend(summaries, layout, bias)
+
+    def keys_of(self, query: Int[Tensor, " b"], length: int) -> Int[Tensor, "b #h k"]:
         """A1 and A2 of a causal query, as positions."""
-        query = positions[:, None]
-        near_by = torch.arange(min(self.stride, length), device=positions.device)
-        blocks = torch.arange(-(-length // self.stride), device=positions.device)
+        query = query[:, None]
+        near = torch.arange(min(self.stride, length), device=query.device)
+        blocks = torch.arange(-(-length // self.stride), device=query.device)
         if self.pattern == "strided":
-            first, second = query - near_by, query - self.stride * blocks
+            first, second = query - near, query - self.stride * blocks
             if self.heads == "merged":
                 second = second[:, 1:]  # without the query itself, which A1 has
         else:
             start = query // self.stride * self.stride
-            first = start + near_by
-            last_columns = torch.arange(self.stride - self.summary, self.stride, device=positions.device)
+            first = start + near
+            last_columns = torch.arange(self.stride - self.summary, self.stride, device=query.device)
             second = (self.stride * blocks[:, None] + last_columns).flatten().expand(len(query), -1)
             second = second.masked_fill(second >= (start if self.heads == "merged" else query + 1), -1)
         if self.heads == "merged":
@@ -250,25 +259,3 @@ class Sparse(BlockSparseAttention):
         total, width = self.context.heads, max(first.shape[1], second.shape[1])
         first, second = (pad(x, (0, width - x.shape[1]), value=-1)[:, None] for x in (first, second))
         return torch.cat((first.expand(-1, total // 2, -1), second.expand(-1, total - total // 2, -1)), dim=1)
-
-
-def _strided(stride: int, causal: bool) -> tuple[Counts, Counts]:
-    def near(query: Tensor, key: Tensor) -> Tensor:
-        others = (key > query - stride) & (key != query)
-        return others & (key < query if causal else key < query + stride)
-
-    def far(query: Tensor, key: Tensor) -> Tensor:
-        return (key <= query) if causal else (key == key) & (query == query)
-
-    return near, far
-
-
-def _fixed(stride: int, causal: bool) -> tuple[Counts, Counts]:
-    def near(query: Tensor, key: Tensor) -> Tensor:
-        own = key // stride == query // stride
-        return own & (key <= query) if causal else own
-
-    def far(query: Tensor, key: Tensor) -> Tensor:
-        return key // stride < query // stride if causal else key // stride != query // stride
-
-    return near, far

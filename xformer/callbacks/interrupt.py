@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
@@ -86,6 +86,8 @@ class SaveOnInterrupt(Callback):
 
     Comes after the callbacks that have a state to save.
     """
+
+    changes_result: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self._checkpoint: dict[str, Any] | None = None

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from xformer.core import devices
 from xformer.errors import RunError
+from xformer.layers.stable_names import stable_parameters
 from xformer.loggers.metrics_csv import MetricsCSV
 
 
@@ -94,8 +95,9 @@ class ExactResume(Callback):
                 f"The checkpoint was saved by {len(states)} processes and cannot be resumed exactly by"
                 f" {trainer.world_size}; use as many, or set callbacks.exact_resume=null."
             )
+        parameters = stable_parameters(pl_module)
         for name, gradient in self._saved.get("gradients", [{}] * len(states))[rank].items():
-            parameter = pl_module.get_parameter(name)
+            parameter = parameters[name]
             parameter.grad = gradient.to(parameter.device, copy=True)
         set_random_state(states[rank])
 
@@ -172,7 +174,7 @@ def _pending(trainer: Trainer, pl_module: LightningModule) -> dict[str, Tensor]:
     """The gradients of an accumulation that has not come to its step."""
     if not trainer.fit_loop._should_accumulate():
         return {}
-    parameters = pl_module.named_parameters()
+    parameters = stable_parameters(pl_module).items()
     return {name: parameter.grad for name, parameter in parameters if parameter.grad is not None}
 
 

@@ -1,7 +1,7 @@
 """How many tokens a run has seen, and how fast."""
 
 import time
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Ge
@@ -25,6 +25,9 @@ class Throughput(Callback):
             checkpoint.
         earlier_seconds: What earlier processes took of this run, each up to the checkpoint that it was continued from.
     """
+
+    changes_result: ClassVar[bool] = False
+    state_key = "Throughput"  # of its state in a checkpoint, whatever the class is called
 
     def __init__(self, *, warmup: Annotated[int, Ge(0)]):
         self.warmup = warmup

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from xformer.architecture.base import Architecture
 from xformer.attention.base import Attention
+from xformer.config.options import nodes
 from xformer.config.validate import CONF, defaults, groups, slot_default, slots, target, typed
 from xformer.core.capability import Capability
 from xformer.data.base import DataModule
@@ -139,25 +140,6 @@ def _error(
         f"{typed(key)}={choices[key]} does not go with {typed(other)}={choices[other]}: {reason}; what would work: "
         f"{way_out}."
     )
-
-
-def nodes(group: str) -> Iterator[tuple[str, DictConfig]]:
-    """Every option of a group and its node, whether its file holds the node alone or more than one group."""
-    for option in groups()[group]:
-        found = _written(group, option)
-        yield option, found.get(group, found)
-
-
-def _written(group: str, option: str) -> DictConfig:
-    """An option's file, over those of the same group that it extends."""
-    found = OmegaConf.load(CONF / group / f"{option}.yaml")
-    assert isinstance(found, DictConfig)
-    extended = [
-        _written(group, name) for name in found.pop("defaults", []) if isinstance(name, str) and name != "_self_"
-    ]
-    merged = OmegaConf.merge(*extended, found)
-    assert isinstance(merged, DictConfig)
-    return merged
 
 
 def classes(group: str) -> Iterator[tuple[str, Any]]:

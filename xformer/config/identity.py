@@ -1,4 +1,9 @@
-"""A configuration as flat settings, `attention.rank` -> 16, without what cannot change a result."""
+"""What a configuration is: flat settings, `attention.rank` -> 16, without what cannot change a result.
+
+A part is the option that made it, `attention` -> linformer, and never the class behind the option: classes and modules
+may move, and the configuration stays what it was. Where a `_target_` was typed in place of the option's own, that is
+what the part is.
+"""
 
 import hashlib
 import json
@@ -11,19 +16,40 @@ Value: TypeAlias = str | int | float | bool | None
 
 _NO_RESULT = {  # how a run is started, watched and stored; the seed is the repetition
     "seed", "threads", "cache", "resume", "skip_finished", "on_incompatible", "study", "logger", "experiment", "debug",
-    "hydra", "callbacks.progress", "callbacks.throughput", "callbacks.last_checkpoint", "callbacks.save_on_interrupt",
-    "callbacks.approximation_error", "callbacks.attention_entropy", "callbacks.effective_context",
-    "callbacks.gradient_norm", "callbacks.learning_rate", "callbacks.checkpoint.dirpath", "data.num_workers",
-    "callbacks.checkpoint.enable_version_counter",
+    "hydra", "data.num_workers",
     "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps", "trainer.profiler",
+}  # fmt: skip
+_UNDECLARED = {  # what callbacks had without effect when they did not yet say so themselves: of such runs alone, closed
+    "callbacks.progress", "callbacks.throughput", "callbacks.last_checkpoint", "callbacks.save_on_interrupt",
+    "callbacks.approximation_error", "callbacks.attention_entropy", "callbacks.effective_context",
+    "callbacks.gradient_norm", "callbacks.learning_rate", "callbacks.checkpoint.dirpath",
+    "callbacks.checkpoint.enable_version_counter",
 }  # fmt: skip
 _NOT_WHERE_NULL = {"init_from"}  # runs from before there was such a key did what null does
 _NO_CHOICE = {"callbacks"}  # Hydra keeps no choice of several options; the keys below it tell what was chosen
 _INSTANTIATE = {"_partial_", "_convert_", "_recursive_"}
+_TARGET = "._target_"
 
 
-def of_config(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, Value]:
+def of_config(
+    config: Mapping[str, Any],
+    choices: Mapping[str, str],
+    by_hand: Mapping[str, str] | None = None,
+    without_effect: Iterable[str] | None = None,
+) -> dict[str, Value]:
     """The settings of a resolved configuration: the option of each group, and every key below.
+
+    Args:
+        config: the configuration.
+        choices: group to option.
+        by_hand: the parts that are none of their option's, each by its key, with its `_target_`.
+        without_effect: keys that cannot change the result, as the run's callbacks declare; None where they did not.
+    """
+    return relevant({**choices, **named(flat(config), choices, by_hand or {})}, without_effect)
+
+
+def flat(config: Mapping[str, Any]) -> dict[str, Value]:
+    """Every key of a resolved configuration, its `_target_`s too.
 
     A node that repeats a group of the top, as `architecture.size` repeats `size`, is left out. A dimension that `match`
     adjusted stands as it was asked for: the adjusted one follows from the rest.
@@ -33,15 +59,37 @@ def of_config(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str
         key: {name: child for name, child in node.items() if not (name in nodes and child == nodes[name])}
         for key, node in nodes.items()
     }
-    flat = _flat({**config, **own})
-    if flat.get("match.was") is not None:
-        flat |= {str(flat.get("match.by")): flat["match.was"], "match.was": None}
-    return relevant({**choices, **flat})
+    found = _flat({**config, **own})
+    if found.get("match.was") is not None:
+        found |= {str(found.get("match.by")): found["match.was"], "match.was": None}
+    return found
+
+
+def named(settings: Mapping[str, Value], choices: Mapping[str, str], by_hand: Mapping[str, str]) -> dict[str, Value]:
+    """Settings in which each part is its option, or what was typed in its place, instead of a class.
+
+    A part that is chosen by no group of its own, such as a callback, is named by its key.
+    """
+    found: dict[str, Value] = {}
+    for key, value in settings.items():
+        part = key.removesuffix(_TARGET)
+        if part == key:
+            found[key] = value
+        elif part in by_hand:
+            found[part] = by_hand[part]
+        elif part not in choices:
+            found[part] = part.rpartition(".")[2]
+    return found
+
+
+def targets(config: Mapping[str, Any]) -> dict[str, str]:
+    """The key of each part of a configuration, or of flat settings, and its `_target_`."""
+    return {key.removesuffix(_TARGET): str(value) for key, value in _flat(config).items() if key.endswith(_TARGET)}
 
 
 def of_overrides(choices: Mapping[str, str], overrides: Iterable[str]) -> dict[str, Value]:
     """What is known of a run that was refused before its configuration was written."""
-    typed = (override.lstrip("+~").split("=", 1) for override in overrides if "=" in override)
+    typed = [override.lstrip("+~").split("=", 1) for override in overrides if "=" in override and matters(override)]
     return relevant({key.partition("@")[2] or key: _read(text) for key, text in typed} | {**choices})
 
 
@@ -73,9 +121,19 @@ def key_of(override: str) -> str:
 
 def replayed(overrides: Iterable[str]) -> list[str]:
     """The overrides that make a run what it is: not where it is stored, how it is watched or from where it goes on."""
-    dropped = _NO_RESULT - {"seed", "experiment", "debug", "on_incompatible"}
-    keys = [(override.lstrip("+~").partition("=")[0], override) for override in overrides]
-    return [override for key, override in keys if not {*_prefixes(key)} & dropped]
+    kept = {"seed", "experiment", "debug", "on_incompatible"}
+    return [o for o in overrides if o.lstrip("+~").partition("=")[0].partition(".")[0] in kept or matters(o)]
+
+
+def matters(override: str) -> bool:
+    """Whether what an override sets can change a result: of a callback, what the option's class declares."""
+    key = override.lstrip("+~").partition("=")[0]
+    dropped = _NO_RESULT
+    if key.startswith("callbacks."):
+        from xformer.config.declared import of_options  # which asks the classes, and takes seconds to import them
+
+        dropped = dropped | of_options()
+    return not {*_prefixes(key)} & dropped
 
 
 def text(value: Value) -> str:
@@ -87,9 +145,15 @@ def text(value: Value) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def relevant(settings: Mapping[str, Value]) -> dict[str, Value]:
-    """Without what cannot change a result; also for settings written by a version that kept more."""
-    kept = (key for key in settings if key not in _NO_CHOICE and not {*_prefixes(key)} & _NO_RESULT)
+def relevant(settings: Mapping[str, Value], without_effect: Iterable[str] | None = None) -> dict[str, Value]:
+    """Without what cannot change a result; also for settings written by a version that kept more.
+
+    Args:
+        settings: flat.
+        without_effect: what the callbacks of the run declare; None where they did not yet.
+    """
+    dropped = _NO_RESULT.union(_UNDECLARED if without_effect is None else without_effect)
+    kept = (key for key in settings if key not in _NO_CHOICE and not {*_prefixes(key)} & dropped)
     found = {key: settings[key] for key in kept}
     return {key: value for key, value in found.items() if value is not None or key not in _NOT_WHERE_NULL}
 

@@ -186,3 +186,24 @@ class DataModule(LightningDataModule, ABC):
 
     def _place(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+
+class CachedData(DataModule):
+    """Data that are read or generated once and kept. Subclasses write `prepare`, `load` and `describe`."""
+
+    _entry: Path | None = None
+
+    @abstractmethod
+    def prepare(self) -> Path:
+        """The entry of the cache that `load` reads, built unless an intact one is there."""
+
+    def prepare_data(self) -> None:
+        """Build what is kept unless it is there; what is wrong with a source is said here."""
+        self._entry = self.prepare()
+
+    @property
+    def entry(self) -> Path:
+        """The entry that was prepared, by this process or another."""
+        if self._entry is None:
+            self._entry = self.prepare()
+        return self._entry

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float64, Integer
 
-from xformer.data.flat import Flat
+from xformer.data.arrays import Flat
 
 _PORTION = 1 << 22
 

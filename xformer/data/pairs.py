@@ -1,7 +1,7 @@
-"""Pairs of sequences: what a task that reads one and writes the other knows of its data."""
+"""Batches of pairs of sequences, of which a task reads one and writes the other."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,14 +9,7 @@ from jaxtyping import Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xformer.data.base import DataModule
 from xformer.data.batch import IGNORED, Seq2SeqBatch
-
-
-class Pairs(DataModule):
-    """Data of `Seq2SeqBatch`es; source and target share a vocabulary, and `facts.length` bounds both."""
-
-    yields: ClassVar[type] = Seq2SeqBatch
 
 
 def pad_pairs(

@@ -1,22 +1,25 @@
-"""Initial values that depend on the seed and a parameter's name alone."""
+"""Initial values that depend on the seed and a layer's stable name alone."""
 
 import hashlib
 
 import torch
 from torch import nn
 
+from xformer.layers.stable_names import stable_name
+
 
 def initialise(model: nn.Module, seed: int) -> None:
     """Reset every module that can be, each from a generator of its own.
 
-    A parameter's first value then depends on the seed and its name, not on what was built before it: two variants
-    with one seed start from identical shared weights, and adding a module changes no other.
+    A parameter's first value then depends on the seed and the name that its layer is known by (`stable_names`), not on
+    what was built before it, nor on what an attribute or a class is called: two variants with one seed start from
+    identical shared weights, and adding a module changes no other.
     """
     device_generators: list[int] = []
     with torch.random.fork_rng(devices=device_generators):
-        for name, module in model.named_modules():
+        for path, module in model.named_modules():
             reset = getattr(module, "reset_parameters", None)
             if reset is not None:
-                digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+                digest = hashlib.sha256(f"{seed}/{stable_name(model, path)}".encode()).digest()
                 torch.manual_seed(int.from_bytes(digest[:7], "big"))
                 reset()

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from xformer.config.options import renewed
 from xformer.config.plan import Plan
 from xformer.config.validate import CONF, validate
 from xformer.data.base import DataModule
@@ -125,10 +126,10 @@ def finished(directory: Path) -> Summary:
 
 
 def read_config(directory: Path) -> DictConfig:
-    """The run's configuration, checked, without the groups that only training needs.
+    """The run's configuration, checked, with the classes that its options have now; without what only training needs.
 
     Raises:
-        DataError: there is none, or it is no YAML.
+        DataError: there is none or no summary, or it is no YAML.
         ConfigError: it is not valid.
     """
     path = directory / CONFIG_FILE
@@ -144,10 +145,10 @@ def read_config(directory: Path) -> DictConfig:
         config.cache = OmegaConf.load(CONF / "train.yaml").cache
     try:
         # Whatever a resolver would make of a text must be seen before it is instantiated, not after.
-        config = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+        plain: Any = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise DataError(f"{path} cannot be resolved ({str(error).splitlines()[0]}): train the run again.") from error
-    assert isinstance(config, DictConfig)
+    config = OmegaConf.create(renewed(plain, read_summary(directory)))
     refuse_foreign(config, str(path))
     validate(config)
     return config

@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from xformer.config.identity import Value, of_config, of_overrides, started_from
+from xformer.config.identity import Value, flat, of_config, of_overrides, short, started_from
+from xformer.config.options import by_hand
 from xformer.config.validate import slots
 from xformer.errors import DataError
 from xformer.runs.job import CONFIG_FILE, choices
@@ -118,8 +119,24 @@ def read_run(directory: Path) -> Run:
         settings = of_overrides(summary.choices, summary.overrides)
     else:
         with _reading(directory / CONFIG_FILE):
-            settings = of_config(config, summary.choices)
-    return Run(str(directory), started_from(settings, summary.inherited), summary, directory, config is not None)
+            settings = settings_of(config, summary)
+    return Run(str(directory), started_from(settings, _inherited(summary)), summary, directory, config is not None)
+
+
+def settings_of(config: Mapping[str, Any], summary: Summary) -> dict[str, Value]:
+    """The settings of a run, from its resolved configuration and its summary."""
+    return of_config(config, summary.choices, by_hand(flat(config), summary), summary.without_effect)
+
+
+def _inherited(summary: Summary) -> Mapping[str, Any] | None:
+    """What a run started from, by the other run itself where it is still there and the word for it is an older one."""
+    inherited = summary.inherited
+    if inherited is None or summary.without_effect is not None:
+        return inherited
+    other = Path(summary.started_in or ".", str(inherited.get("run")))
+    if not (other / CONFIG_FILE).exists():
+        return inherited
+    return {**inherited, "source": short(read_run(other).settings)}
 
 
 def _killed(started: Any, config: Any) -> Summary:

@@ -60,6 +60,8 @@ class Summary:
         inherited: Weights taken from another run (`init_from`): which run, its configuration in a word, how many,
             and what was not taken.
         matched: The dimension that was adjusted (`match`): from, to, and the difference in percent that remains.
+        by_hand: Parts that are none of their option's, each by its key, with the `_target_` typed in its place.
+        without_effect: Keys that cannot change the result, as the callbacks declare; None where they did not yet.
     """
 
     status: Literal["running", "finished", "interrupted", "failed", "skipped"]
@@ -85,6 +87,8 @@ class Summary:
     attention: dict[str, str] = field(default_factory=dict)
     inherited: dict[str, Any] | None = None
     matched: dict[str, Any] | None = None
+    by_hand: dict[str, str] = field(default_factory=dict)
+    without_effect: list[str] | None = None
 
 
 def of_json(content: Any) -> Summary:

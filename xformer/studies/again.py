@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from xformer.config.options import renewed
 from xformer.errors import ConfigError, DataError, RunError
 from xformer.runs.load import Run, read_run, run_directories
 from xformer.runs.summary import FILE
@@ -37,7 +38,7 @@ def logged_again(run: LoggedRun, where: Path, overrides: Sequence[str]) -> tuple
     """
     choices, typed = run.summary.choices, [*run.summary.overrides, *overrides]
     with _writable(where):
-        write_asked(where, run.config, choices, typed, run.source, overrides)
+        write_asked(where, renewed(run.config, run.summary), choices, typed, run.source, overrides)
     return _launched(where, _RERUN, [str(where)])
 
 

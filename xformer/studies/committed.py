@@ -15,7 +15,8 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from xformer.config.identity import Value, relevant, replayed
+from xformer.config.identity import Value, named, relevant, replayed
+from xformer.config.options import by_hand
 from xformer.config.validate import cell
 from xformer.errors import DataError
 from xformer.runs.load import Run
@@ -122,7 +123,9 @@ def _run(folder: Path, row: Mapping[str, str], shared: Mapping[str, Any]) -> Run
         "monitor": shared["monitor"] | best if "best" in values else None,
         **shared["environments"][values["environment"]],
     })  # fmt: skip
-    return Run(f"{folder.name}/{row['run']}", relevant(settings), summary, whole=whole)
+    # A table of an earlier version has a `_target_` for each part.
+    parts = named(settings, summary.choices, by_hand(settings, summary))
+    return Run(f"{folder.name}/{row['run']}", relevant(parts), summary, whole=whole)
 
 
 def _below(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -56,11 +56,11 @@ def differences(groups: Sequence[Group]) -> Difference:
     varying = [key for key in keys if len({group.get(key) for group in groups}) > 1]
     choices = {key for group in groups for run in group.runs for key in run.summary.choices}
     typed = {key_of(override) for group in groups for run in group.runs for override in run.summary.overrides}
-    ranked = sorted(varying, key=lambda key: (key not in choices, key not in typed, key.endswith("_target_")))
+    ranked = sorted(varying, key=lambda key: (key not in choices, key not in typed))
     named = _smallest(groups, ranked)
-    brought = tuple(f"{key}." for key in named if key in choices)
+    brought = tuple(f"{key}." for key in named)  # a part stands for what it brings
     also = tuple(key for key in varying if key not in named and not key.startswith(brought or ("\0",)))
-    implied = tuple(f"{key}." for key in also if key in choices)  # a choice stands for what it brings
+    implied = tuple(f"{key}." for key in also)
     return Difference(named, tuple(key for key in also if not key.startswith(implied or ("\0",))))
 
 

@@ -148,7 +148,7 @@ def _configurations(comparison: Comparison) -> str:
     """Every key whose values differ, what choices bring with them too."""
     groups = [row.group for row in comparison.rows]
     keys = dict.fromkeys(key for group in groups for key in group.settings)
-    differing = [key for key in keys if len({group.get(key) for group in groups}) > 1 and not key.endswith("_target_")]
+    differing = [key for key in keys if len({group.get(key) for group in groups}) > 1]
     return _plain_table(
         ["setting", *(row.name for row in comparison.rows)],
         [[key, *(group.get(key) for group in groups)] for key in differing],

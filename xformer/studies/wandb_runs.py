@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from xformer.config.identity import of_config, started_from
+from xformer.config.identity import started_from
 from xformer.errors import DataError
 from xformer.loggers.wandb import RECORD, has_key
-from xformer.runs.load import Run
+from xformer.runs.load import Run, settings_of
 from xformer.runs.summary import Monitor, Summary, of_json
 
 _SECONDS = 20
@@ -123,7 +123,7 @@ def _run(project: str, remote: Any) -> LoggedRun:
     config = json.loads(began["config"]) if "config" in began else logged
     ended = remote.summary_metrics.get(RECORD)
     summary = of_json(ended) if ended else _unfinished(remote, {"seed": config["seed"], **began})
-    settings = started_from(of_config(config, summary.choices), summary.inherited)
+    settings = started_from(settings_of(config, summary), summary.inherited)
     return LoggedRun(f"{project}/{remote.id}", settings, summary, None, True, config, began.get("directory"), remote)
 
 

@@ -15,6 +15,7 @@ from xformer.architecture.base import Architecture
 from xformer.data.base import DataModule
 from xformer.data.batch import IGNORED, Batch, count_tokens
 from xformer.data.facts import Facts
+from xformer.layers.stable_names import keep_stable_names
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
 
@@ -49,6 +50,7 @@ class Task(LightningModule, ABC):
 
     def __init__(self, facts: Facts, optimizer: OptimizerFactory, schedule: Schedule) -> None:
         super().__init__()
+        keep_stable_names(self)
         self._optimizer, self._schedule = optimizer, schedule
         self.train_metrics, self.val_metrics, self.test_metrics = (
             self.build_metrics(facts, f"{stage}/") for stage in ("train", "val", "test")

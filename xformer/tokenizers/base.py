@@ -4,24 +4,29 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64
 
-from xformer.core.digest import digest
+from xformer.core.digest import digest, stable_name_of
 from xformer.errors import DataError
 
 FILE = "tokenizer.json"
 
 
 class Tokenizer(ABC):
-    """Turns text into ids. Subclasses keep all they learned in `state` and all they were given in `settings`."""
+    """Turns text into ids. Subclasses keep all they learned in `state` and all they were given in `settings`.
+
+    Each states a `stable_name`, by which its fingerprints, caches and files know it, whatever the class is called.
+    """
+
+    stable_name: ClassVar[str]
 
     @property
     def kind(self) -> str:
         """Its name."""
-        return type(self).__name__
+        return stable_name_of(type(self))
 
     @property
     @abstractmethod
@@ -68,11 +73,11 @@ class Tokenizer(ABC):
     @property
     def fingerprint(self) -> str:
         """Stable hash of the kind, its settings and what was learned."""
-        return digest(type(self).__name__, self.settings(), self.state())
+        return digest(stable_name_of(type(self)), self.settings(), self.state())
 
     def save(self, directory: Path) -> None:
         """Write `tokenizer.json` into a directory."""
-        content = {"kind": type(self).__name__, "state": self.state()}
+        content = {"kind": stable_name_of(type(self)), "state": self.state()}
         (directory / FILE).write_text(json.dumps(content), encoding="utf-8")
 
     def load(self, directory: Path) -> None:
@@ -81,16 +86,16 @@ class Tokenizer(ABC):
         Raises:
             DataError: If the file is missing, damaged or of another kind of tokenizer.
         """
-        path = directory / FILE
+        path, own = directory / FILE, stable_name_of(type(self))
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             kind, state = content["kind"], content["state"]
-            if kind == type(self).__name__:
+            if kind == own:
                 self.restore(state)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path} is no saved tokenizer ({error}): train it again.") from error
-        if kind != type(self).__name__:
-            raise DataError(f"{path} holds a {kind} tokenizer, not {type(self).__name__}: set tokenizer accordingly.")
+        if kind != own:
+            raise DataError(f"{path} holds a {kind} tokenizer, not {own}: set tokenizer accordingly.")
 
 
 @runtime_checkable

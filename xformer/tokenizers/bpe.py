@@ -1,7 +1,7 @@
 """Byte-level byte-pair encoding (Sennrich et al., 2016; Radford et al., 2019), learned from the training text."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from xformer.tokenizers.library import ByteLevel
 
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 class BPE(ByteLevel):
     """Merges of the most frequent neighbours."""
+
+    stable_name: ClassVar[str] = "BPE"
 
     def learn(self, texts: Iterable[str]) -> "tokenizers.Tokenizer":
         """The merges."""

@@ -1,7 +1,7 @@
 """UTF-8 bytes as tokens: nothing to learn, nothing unknown."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Int64
@@ -11,6 +11,8 @@ from xformer.tokenizers.base import Tokenizer
 
 class Byte(Tokenizer):
     """Ids 0 to 255 are bytes, 256 ends a text."""
+
+    stable_name: ClassVar[str] = "Byte"
 
     @property
     def vocabulary(self) -> int:

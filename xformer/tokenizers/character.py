@@ -1,7 +1,7 @@
 """Characters as tokens: those of the training text, and one id for all others."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Int64
@@ -13,6 +13,8 @@ UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 
 class Character(Tokenizer):
     """The training text's characters in code point order, then the unknown one."""
+
+    stable_name: ClassVar[str] = "Character"
 
     def __init__(self) -> None:
         self._points = np.empty(0, dtype=np.int64)

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from jaxtyping import Int64
@@ -29,6 +29,8 @@ class File(LibraryTokenizer):
     Args:
         path: the file.
     """
+
+    stable_name: ClassVar[str] = "File"
 
     def __init__(self, *, path: str) -> None:
         self.path = path

@@ -11,6 +11,7 @@ from annotated_types import Ge
 from jaxtyping import Int64
 
 from xformer.tokenizers.base import Tokenizer
+from xformer.tokenizers.pieces import rereadable
 
 if TYPE_CHECKING:
     import tokenizers
@@ -41,7 +42,7 @@ class LibraryTokenizer(Tokenizer):
 
     def train(self, texts: Iterable[str]) -> None:
         """Learn the model; the same texts give the same one."""
-        self._model = self.learn(_Short(texts))
+        self._model = self.learn(_short(texts))
         _settle()
 
     def encode(self, text: str) -> Int64[np.ndarray, " tokens"]:
@@ -120,27 +121,20 @@ def parsed(text: str) -> "tokenizers.Tokenizer":
         raise ValueError(str(error)) from error
 
 
-class _Short:
+@rereadable
+def _short(texts: Iterable[str]) -> Iterator[str]:
     """Texts in pieces without a longer run of letters or of spaces than `_LONGEST_RUN`; nearly always themselves.
 
     The library takes such a run for one word, and learns merges in time that grows with the square of its length.
-
-    Args:
-        texts: as often as these are.
     """
-
-    def __init__(self, texts: Iterable[str]) -> None:
-        self.texts = texts
-
-    def __iter__(self) -> Iterator[str]:
-        for text in self.texts:
-            begin = 0
-            if max(map(len, text.split()), default=0) > _LONGEST_RUN or _MANY_SPACES.search(text):
-                for run in _RUNS.finditer(text):
-                    for end in range(run.start() + _LONGEST_RUN, run.end(), _LONGEST_RUN):
-                        yield text[begin:end]
-                        begin = end
-            yield text[begin:]
+    for text in texts:
+        begin = 0
+        if max(map(len, text.split()), default=0) > _LONGEST_RUN or _MANY_SPACES.search(text):
+            for run in _RUNS.finditer(text):
+                for end in range(run.start() + _LONGEST_RUN, run.end(), _LONGEST_RUN):
+                    yield text[begin:end]
+                    begin = end
+        yield text[begin:]
 
 
 def _settle() -> None:

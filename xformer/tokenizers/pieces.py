@@ -1,12 +1,35 @@
-"""Cutting a stream of text into pieces that fit in memory, where cutting changes no token."""
+"""Streams of text: read any number of times, and cut into pieces that fit in memory where cutting changes no token."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial, wraps
+from typing import Generic, ParamSpec, TypeVar
 
 PIECE = 1 << 20
 LONGEST = 1 << 24
 # After a line's end: before a visible character that follows a visible line, or before a space and a visible character.
 SEAM = re.compile(r"(?<=\S\n)(?=\S)|(?<=\n)(?= \S)")
+
+Parameters = ParamSpec("Parameters")
+Item = TypeVar("Item")
+
+
+class _Rereadable(Generic[Item]):
+    def __init__(self, read: Callable[[], Iterator[Item]]) -> None:
+        self.read = read
+
+    def __iter__(self) -> Iterator[Item]:
+        return self.read()
+
+
+def rereadable(read: Callable[Parameters, Iterator[Item]]) -> Callable[Parameters, Iterable[Item]]:
+    """Make a generator function return an iterable that runs it from the beginning whenever it is iterated."""
+
+    @wraps(read)
+    def described(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Iterable[Item]:
+        return _Rereadable(partial(read, *args, **kwargs))
+
+    return described
 
 
 def pieces(chunks: Iterable[str]) -> Iterator[str]:

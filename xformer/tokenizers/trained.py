@@ -1,7 +1,7 @@
 """A tokenizer that has learned all it will ever learn."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Int64
@@ -15,6 +15,8 @@ class Trained(Tokenizer):
     Args:
         tokenizer: a trained one.
     """
+
+    stable_name: ClassVar[str] = "Trained"
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer

@@ -6,7 +6,7 @@ bytes, as in `bpe`, so that nothing is unknown and every text comes back; a piec
 
 import json
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from xformer.tokenizers.library import ByteLevel
 
@@ -20,6 +20,8 @@ UNSEEN = 256 * 1e-4
 
 class Unigram(ByteLevel):
     """Pieces with their log-probabilities, pruned from all frequent ones by expectation maximisation."""
+
+    stable_name: ClassVar[str] = "Unigram"
 
     def learn(self, texts: Iterable[str]) -> "tokenizers.Tokenizer":
         """The pieces, the most probable first.

@@ -8,7 +8,7 @@ and a word with a character that training never saw is unknown as a whole.
 import string
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from annotated_types import Ge
 
@@ -30,6 +30,8 @@ class WordPiece(LibraryTokenizer):
     Raises:
         ConfigError: there is room for less than one character.
     """
+
+    stable_name: ClassVar[str] = "WordPiece"
 
     def __init__(self, *, vocabulary_size: Annotated[int, Ge(4)]) -> None:
         self.vocabulary_size = vocabulary_size

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-import xformer.attention.distance_bias  # noqa: F401 - which defines the operators named below
+import xformer.attention.kernels.dense.distance_bias  # noqa: F401 - which defines the operators named below
 
 _FORWARD = (
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu,

@@ -12,8 +12,8 @@ from functools import cache
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from xformer.config.compatibility import nodes
 from xformer.config.match import Match, Measure
+from xformer.config.options import nodes
 from xformer.config.plan import Plan
 from xformer.config.validate import groups, make, nearest, slots
 from xformer.errors import ConfigError

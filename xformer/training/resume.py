@@ -15,7 +15,9 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
 
 from xformer.config import compatibility
-from xformer.config.identity import key_of, of_config, relevant, text
+from xformer.config.declared import without_effect
+from xformer.config.identity import flat, key_of, matters, relevant, text
+from xformer.config.options import renewed
 from xformer.config.redact import MASK, resolved
 from xformer.core.devices import is_main_process
 from xformer.data.base import DataModule
@@ -86,7 +88,7 @@ def expand(words: Sequence[str]) -> list[str]:
         raise RunError(f"resume={name} {what}: give the directory of the run to continue.")
     summary = read_run(directory).summary
     typed = {key_of(word) for word in rest}
-    unheard = tuple(f"{key}." for key in typed if not relevant({key: ""}))  # of another logger than the one chosen now
+    unheard = tuple(f"{key}." for key in typed if not matters(key))  # of another logger than the one chosen now
     own = [
         override
         for override in summary.overrides
@@ -237,10 +239,14 @@ def _trained(directory: Path) -> bool:
 
 def _refuse_another(job: Job) -> None:
     """A run is what its configuration says from its first step to its last."""
-    old, new = _written(job), resolved(job.config)
+    earlier = read_run(job.directory).summary
+    old, new = renewed(_written(job), earlier), resolved(job.config)
     for key in compatibility.unused(job.config):
         new.pop(key, None)
-    then, now = ({"seed": config.get("seed"), **of_config(config, {})} for config in (old, new))
+    then, now = (
+        {"seed": config.get("seed"), **relevant(flat(config), idle)}
+        for config, idle in ((old, earlier.without_effect), (new, without_effect(new["callbacks"])))
+    )
     changed = {
         key: (then.get(key, "absent"), now.get(key, "absent"))
         for key in {**then, **now}

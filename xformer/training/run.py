@@ -15,7 +15,10 @@ from xformer.callbacks.interrupt import listening
 from xformer.callbacks.throughput import Throughput
 from xformer.callbacks.train_metrics import TrainMetrics
 from xformer.config import compatibility
+from xformer.config.declared import without_effect
+from xformer.config.options import replaced
 from xformer.config.plan import Plan
+from xformer.config.redact import resolved
 from xformer.config.validate import validate
 from xformer.core import console, threads
 from xformer.core.denormals import flush_denormals
@@ -55,6 +58,7 @@ def run(job: Job) -> float | None:
     with listening(), explaining(places), recording(job) as record, explaining(places):
         summary = record.summary
         plan = _plan(job)
+        _declare(summary, job)
         record.acquire()
         done = resume.finished(job)
         if done is not None:
@@ -113,6 +117,13 @@ def _plan(job: Job) -> Plan:
         finished(Path(job.config.init_from))
     check_trainer(job)
     return Plan.of(job.config)
+
+
+def _declare(summary: Summary, job: Job) -> None:
+    """What the configuration is but its options and values: only now do the classes stand where it names them."""
+    config = resolved(job.config)
+    summary.by_hand = replaced({**config, "logger": None}, job.choices)
+    summary.without_effect = without_effect(config["callbacks"])
 
 
 def _share(job: Job, summary: Summary, *, resumed: bool) -> None:

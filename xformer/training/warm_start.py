@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from xformer.config.identity import short
 from xformer.errors import ConfigError
@@ -52,9 +53,9 @@ def inherit(task: Task, directory: Path) -> Inheritance:
         ConfigError: no parameter agrees.
     """
     _, theirs = best_weights(directory, finished(directory))
-    ours = task.state_dict()
+    ours = task.state_dict(keep_vars=True)
     shared = [name for name, tensor in ours.items() if name in theirs and theirs[name].shape == tensor.shape]
-    if not {name for name, _ in task.named_parameters()} & {*shared}:
+    if not any(isinstance(ours[name], nn.Parameter) for name in shared):
         raise ConfigError(
             f"init_from={directory}: no parameter of that run has the name and the shape of one of this model's; give "
             "a run of the same size."

@@ -55,7 +55,8 @@ def words_of(tokens) -> list[str]:
 
 
 def all_trees(module: ListOps, split: str) -> list[bytes]:
-    return [module.splits[split].tree(index).tobytes() for index in range(len(module.splits[split]))]
+    batch = module.splits[split].__getitems__(range(len(module.splits[split])))
+    return [bytes(row[real].tolist()) for row, real in zip(batch.tokens, batch.padding_mask, strict=True)]
 
 
 @pytest.mark.parametrize(

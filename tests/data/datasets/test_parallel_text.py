@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 
 from xformer.data.batch import IGNORED
 from xformer.data.datasets import parallel_text
-from xformer.data.datasets.translations import Translations, pack_pairs
+from xformer.data.datasets.parallel_text import Translations, pack_pairs
 from xformer.data.facts import Facts
-from xformer.data.ragged import Ragged, write
-from xformer.data.sources.corpus import AlignedFiles, Table, survey
+from xformer.data.sources.corpus import of_files, of_table, survey
 from xformer.errors import ConfigError, DataError
 from xformer.tokenizers.byte import Byte
 
@@ -137,6 +136,12 @@ def test_the_tokenizer_learns_from_both_sides_of_training_alone(ready, files, to
         assert first.decode(first.encode("fünf wx").tolist()).startswith("fünf w")
 
 
+def test_a_tokenizer_that_reads_twice_learns_whole_words(ready, files):
+    module = ready("parallel_text", **files, tokenizer="wordpiece")
+    for word in (*WORDS, *NUMBERS):
+        assert len(module.tokenizer.encode(word)) == 1, word
+
+
 def test_tables_and_datasets_give_the_pairs_of_the_files(ready, files, tmp_path):
     from datasets import Dataset, DatasetDict, Features, Translation, Value
 
@@ -175,18 +180,8 @@ def test_tables_and_datasets_give_the_pairs_of_the_files(ready, files, tmp_path)
 def test_lines_end_with_line_feeds_alone(ready, tmp_path):
     (tmp_path / "a").write_bytes("\ufeffone\u2028two\r\nthree\x0cfour\x85\r\nlast".encode())
     (tmp_path / "b").write_bytes(b"1\n2\n3\n")
-    pairs = list(AlignedFiles(str(tmp_path / "a"), str(tmp_path / "b")))
+    pairs = list(of_files(str(tmp_path / "a"), str(tmp_path / "b")))
     assert pairs == [("one\u2028two", "1"), ("three\x0cfour\x85", "2"), ("last", "3")]
-
-
-@settings(max_examples=50, deadline=None)
-@given(rows=st.lists(st.lists(st.integers(0, 255), max_size=5), min_size=1, max_size=20))
-def test_ragged_rows_read_back(rows, tmp_path_factory):
-    stem = tmp_path_factory.mktemp("ragged") / "val.source"
-    write(stem, (np.array(row, dtype=np.int64) for row in rows), np.uint8)
-    ragged = Ragged(stem, np.uint8)
-    assert [ragged[i].tolist() for i in range(len(ragged))] == rows
-    assert ragged.lengths.tolist() == [len(row) for row in rows]
 
 
 TEXT = st.text(max_size=6).filter(lambda text: not text.startswith("\ufeff"))  # a byte order mark is no text
@@ -196,7 +191,7 @@ TEXT = st.text(max_size=6).filter(lambda text: not text.startswith("\ufeff"))  #
 @given(pairs=st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=8))
 def test_any_text_reads_back(pairs, tmp_path_factory):
     directory, tokenizer = tmp_path_factory.mktemp("entry"), Byte()
-    table = Table("here", {"source_column": [a for a, _ in pairs], "target_column": [b for _, b in pairs]})
+    table = of_table("here", {"source_column": [a for a, _ in pairs], "target_column": [b for _, b in pairs]})
     assert survey(table)[0] == len(pairs)
     pack_pairs(directory, {"train": table, "val": table}, tokenizer)
     facts = Facts(vocabulary=260, length=50, padding=257, begin=258, end=259)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from xformer.data.arrays import Flat
 from xformer.data.batch import IGNORED
 from xformer.data.datasets import text
-from xformer.data.flat import Flat
 from xformer.data.sources import packing
-from xformer.data.sources.documents import Texts
+from xformer.data.sources.documents import in_memory
 from xformer.data.sources.packing import Blocks, Windows
 from xformer.errors import ConfigError, DataError
 from xformer.tokenizers.character import Character
@@ -144,7 +144,7 @@ def test_a_datasets_own_validation_and_test_reach_no_tokenizer(ready, tmp_path):
 def test_the_presets_name_what_is_on_the_hub(build, monkeypatch, name, config):
     asked = []
     monkeypatch.setattr(
-        text, "read", lambda *source, **options: asked.append((source, options)) or {"train": Texts([])}
+        text, "read", lambda *source, **options: asked.append((source, options)) or {"train": in_memory([])}
     )
     with pytest.raises(DataError, match=r"The training split of Salesforce/wikitext is empty"):
         build(name).prepare_data()
@@ -256,7 +256,7 @@ def test_numbers_are_as_wide_as_the_vocabulary_needs(tmp_path, vocabulary, dtype
         def encode(self, text):
             return np.full(len(text), vocabulary - 1, dtype=np.int64)
 
-    packing.pack(tmp_path, {"train": Texts(["abc"])}, Wide())
+    packing.pack(tmp_path, {"train": in_memory(["abc"])}, Wide())
     flat = packing.unpack(tmp_path)["train"]
     assert flat.array.dtype == dtype
     assert flat.array.tolist() == [vocabulary - 1] * 3
@@ -308,7 +308,7 @@ def test_setup_alone_does_what_a_rank_without_prepare_data_needs(build, file):
 
 def test_a_setup_reads_the_source_once(build, file, monkeypatch):
     reads = []
-    monkeypatch.setattr(text, "read", lambda *source, **options: reads.append(source) or {"train": Texts([PROSE])})
+    monkeypatch.setattr(text, "read", lambda *source, **options: reads.append(source) or {"train": in_memory([PROSE])})
     module = build("text", files=str(file), block=8)
     module.prepare_data()
     for stage in ("fit", "validate", "test"):

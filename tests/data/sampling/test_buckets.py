@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.data.test_data_module import LIGHTNINGS_OWN, Recorder, fit
+from tests.data.test_base import LIGHTNINGS_OWN, Recorder, fit
 from xformer.data.sampling.buckets import TokenBatches, TokenEvaluationBatches
 from xformer.errors import ConfigError
 

@@ -1,10 +1,9 @@
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from xformer.data.sources.tables import hold_out, read_tables
+from xformer.data.sources.tables import read_tables
 from xformer.errors import ConfigError, DataError
 
 # Importing these emits deprecations that are not ours.
@@ -215,22 +214,6 @@ def test_two_files_for_a_split_are_refused(tmp_path):
 def test_files_and_dataset_exclude_each_other():
     with pytest.raises(ConfigError, match=r"data\.files=a and data\.dataset=b exclude each other: give one of them"):
         read_tables("a", "b", None, COLUMNS)
-
-
-def test_what_the_source_lacks_is_held_out_of_its_training_rows(tmp_path):
-    rows = [{"text": str(number), "label": number % 2} for number in range(100)]
-    (tmp_path / "t.json").write_text(json.dumps(rows))
-    found = read(str(tmp_path / "t.json"))
-    parts = hold_out(found, {"val": 0.1, "test": 0.2}, seed=0)
-    texts = {name: [int(text) for text in part["text_column"]] for name, part in parts.items()}
-    assert {name: len(part) for name, part in texts.items()} == {"train": 70, "val": 10, "test": 20}
-    assert sorted(text for part in texts.values() for text in part) == list(range(100))
-    for name, part in parts.items():
-        assert part["label_column"] == [text % 2 for text in texts[name]]
-        assert texts[name] == sorted(texts[name]) != list(range(texts[name][0], texts[name][0] + len(texts[name])))
-    assert parts == hold_out(found, {"val": 0.1, "test": 0.2}, seed=0) != hold_out(found, {"val": 0.1}, seed=1)
-    own = hold_out({**found, "val": {key: values[:1] for key, values in found["train"].items()}}, {"val": 0.5}, seed=0)
-    assert (len(own["val"]["text_column"]), len(own["train"]["text_column"])) == (1, 100)
 
 
 def test_the_case_of_an_extension_does_not_matter(tmp_path: Path) -> None:

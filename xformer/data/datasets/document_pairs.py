@@ -8,9 +8,9 @@ from typing import Annotated, ClassVar
 from annotated_types import Ge, Interval
 
 from xformer.data.batch import PairClassificationBatch
-from xformer.data.datasets.labelled_texts import LabelledTexts
-from xformer.data.datasets.text_classification import TextClassification
-from xformer.data.sources.tables import Columns, Files
+from xformer.data.datasets.text_classification import Row, TextClassification
+from xformer.data.labelled import LabelledSequences
+from xformer.data.sources.tables import Files
 from xformer.errors import DataError
 from xformer.tokenizers.base import Tokenizer
 
@@ -18,7 +18,7 @@ from xformer.tokenizers.base import Tokenizer
 class PairedTexts:
     """Pairs of texts, of which the two of a pair lie one after the other."""
 
-    def __init__(self, texts: LabelledTexts) -> None:
+    def __init__(self, texts: LabelledSequences) -> None:
         self.texts = texts
 
     def __len__(self) -> int:
@@ -63,7 +63,6 @@ class DocumentPairs(TextClassification):
     """
 
     yields: ClassVar[type] = PairClassificationBatch
-    text_keys: ClassVar[tuple[str, ...]] = ("first_column", "second_column")
     offline: ClassVar[str] = "data.files of your own"
 
     def __init__(
@@ -107,7 +106,7 @@ class DocumentPairs(TextClassification):
         )
         self.columns = {"first_column": first_column, "second_column": second_column, "label_column": label_column}
 
-    def _read(self) -> dict[str, Columns]:
+    def _read(self) -> dict[str, list[Row]]:
         if self.files is None and self.dataset is None:
             raise DataError(
                 "data.files=null: no pairs of documents come with this project; give files, for the Long Range Arena's "
@@ -129,6 +128,6 @@ class DocumentPairs(TextClassification):
         longest = max(part.lengths.max() for part in self.parts.values())
         return (
             f"DocumentPairs ({self.files or self.dataset}): {sizes} pairs of {self.facts.classes} classes, "
-            f"{type(self.tokenizer).__name__} of {self.tokenizer.vocabulary:,}, up to {longest} tokens each"
+            f"{self.tokenizer.kind} of {self.tokenizer.vocabulary:,}, up to {longest} tokens each"
             f"{self.unread}"
         )

@@ -3,12 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from jaxtyping import Int64
 
-from xformer.core.digest import digest
+from xformer.core.digest import digest, stable_name_of
 from xformer.data.base import DataModule
 from xformer.data.sampling.sampler import Fresh, Order
 from xformer.errors import DataError
@@ -48,6 +48,8 @@ class Items(ABC, Generic[Row]):
 class Generated(DataModule):
     """Data that `Items` make. Subclasses write `items` and `describe`, and set `facts` and `floors` in `load`.
 
+    Each states a `stable_name`, by which its fingerprint knows it, whatever the class is called.
+
     The items depend on `generation_seed` alone, except that `fresh` training items also depend on `seed` and epoch,
     like the order.
 
@@ -62,6 +64,8 @@ class Generated(DataModule):
         batch_size: sequences per step over all devices.
         num_workers: processes that fetch ahead.
     """
+
+    stable_name: ClassVar[str]
 
     def __init__(
         self,
@@ -96,7 +100,7 @@ class Generated(DataModule):
             [None if field is None else field.tolist() for field in part.__getitems__(range(min(len(part), 8)))]
             for part in parts.values()
         ]
-        self.fingerprint = digest(type(self).__name__, self.sizes, self.fresh, self.generation_seed, shown)
+        self.fingerprint = digest(stable_name_of(type(self)), self.sizes, self.fresh, self.generation_seed, shown)
 
     def order(self) -> Order:
         """Each item once, or each shape once with a new content."""

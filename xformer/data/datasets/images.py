@@ -14,13 +14,14 @@ from jaxtyping import Int64, UInt8
 from PIL import Image, ImageOps
 
 from xformer.core.digest import digest
-from xformer.data.base import DataModule, Split
-from xformer.data.batch import ImageBatch
+from xformer.data.arrays import Flat
+from xformer.data.base import CachedData
+from xformer.data.batch import Batch, ImageBatch
 from xformer.data.cache import cached, fingerprint
 from xformer.data.facts import Facts, ImageFacts
-from xformer.data.flat import Flat
 from xformer.data.floors import majority
 from xformer.data.sources.hold_out import check_fractions, deal_images
+from xformer.data.sources.hub import NAMES
 from xformer.data.sources.pictures import Pictures, read
 from xformer.errors import ConfigError, DataError
 
@@ -50,12 +51,12 @@ class Stored:
         """The bytes of some images."""
         return np.asarray(self.pixels.array.reshape(-1, *self.shape)[np.asarray(indices)])
 
-    def __getitems__(self, indices: Sequence[int]) -> ImageBatch:
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
         values = torch.from_numpy(self.rows(indices)).to(torch.float32) / 255
         return ImageBatch(values, torch.from_numpy(self.labels[np.asarray(indices)]))
 
 
-class Images(DataModule):
+class Images(CachedData):
     """Images of one size, with values in [0, 1], and their classes.
 
     A folder holds a folder for each class, or `train` and as many of `val` and `test` as there are, which hold these.
@@ -88,6 +89,8 @@ class Images(DataModule):
 
     yields: ClassVar[type] = ImageBatch
     pads: ClassVar[bool] = False
+    split: ClassVar[type[Stored]] = Stored
+    """The form of this module's batches."""
 
     def __init__(
         self,
@@ -119,17 +122,13 @@ class Images(DataModule):
         self.mean, self.std = mean, std
         self.fractions = {"test": test_fraction, "val": val_fraction}
         self.split_seed = split_seed
-        self._entry: Path | None = None
 
-    def prepare_data(self) -> None:
+    def prepare(self) -> Path:
         """Read, resize and store, unless it is cached.
 
         Raises:
             DataError: the images cannot be read.
         """
-        self._entry = self._prepare()
-
-    def _prepare(self) -> Path:
         classes, found = read(*self.source)
         splits = self._cut(found)
         identity = {name: (pictures.identity, _hash(rows)) for name, (pictures, rows) in splits.items()}
@@ -143,7 +142,7 @@ class Images(DataModule):
         own = {name: (pictures, np.arange(len(pictures))) for name, pictures in found.items()}
         dealt = deal_images(len(found["train"]), missing, self.split_seed) if missing else {}
         splits = {**own, **{name: (found["train"], rows) for name, rows in dealt.items()}}
-        return {name: splits[name] for name in ("train", "val", "test") if name in splits}
+        return {name: splits[name] for name in NAMES if name in splits}
 
     def _build(self, directory: Path, classes: list[str], splits: dict[str, Part]) -> None:
         image_size, channels = self.form
@@ -173,13 +172,13 @@ class Images(DataModule):
 
     def load(self) -> None:
         """Map the images into memory."""
-        entry = self._entry or self._prepare()
+        entry = self.entry
         about = json.loads((entry / _ABOUT).read_text(encoding="utf-8"))
         self.classes: list[str] = about["classes"]
         shape = (int(about["shape"][0]), int(about["shape"][1]), int(about["shape"][2]))
         labels = {name: np.fromfile(entry / f"{name}.labels", dtype=np.int64) for name in about["splits"]}
         self.splits = {
-            name: self.items(Stored(Flat(entry / f"{name}.bin", np.uint8), shape, own)) for name, own in labels.items()
+            name: self.split(Flat(entry / f"{name}.bin", np.uint8), shape, own) for name, own in labels.items()
         }
         self.class_counts: list[int] = np.bincount(labels["train"], minlength=len(self.classes)).tolist()
         mean, std = self.mean or about["mean"], self.std or about["std"]
@@ -188,10 +187,6 @@ class Images(DataModule):
         self.fingerprint = fingerprint(entry)
         self.shape = shape
         self.copies: dict[str, int] = {name: count for name, count in about.get("copies", {}).items() if count}
-
-    def items(self, stored: Stored) -> Split:
-        """A split in the form of this module's batches."""
-        return stored
 
     def describe_images(self, shape: tuple[int, int, int], mean: list[float], std: list[float]) -> Facts:
         """What a task has to know."""

@@ -5,18 +5,18 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 import numpy as np
-import torch
 from annotated_types import Ge, Interval
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64
 
 from xformer.core.digest import digest
-from xformer.data.base import DataModule
+from xformer.data.arrays import Flat
+from xformer.data.base import CachedData
 from xformer.data.batch import ClassificationBatch
 from xformer.data.cache import cached, fingerprint
 from xformer.data.datasets import trees
 from xformer.data.facts import Facts
-from xformer.data.flat import Flat
 from xformer.data.floors import by_feature, majority
+from xformer.data.labelled import LabelledSequences
 from xformer.errors import ConfigError, DataError
 
 # Raise it whenever the generator changes: a cache written by another version is then not found.
@@ -25,49 +25,7 @@ ROOTS = 4096
 PATIENCE = 50
 
 
-class Trees:
-    """A run of the trees in a cache.
-
-    Args:
-        tokens: All trees' tokens.
-        offsets: Where each tree of this split starts, and where the last one ends.
-        labels: Their values.
-    """
-
-    def __init__(
-        self, tokens: Flat, offsets: Int64[np.ndarray, " trees_and_one"], labels: UInt8[np.ndarray, " trees"]
-    ) -> None:
-        self.tokens, self.offsets, self.labels = tokens, offsets, labels
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def lengths(self) -> Int64[np.ndarray, " trees"]:
-        """Tokens of each tree."""
-        return np.diff(self.offsets)
-
-    @property
-    def roots(self) -> UInt8[np.ndarray, " trees"]:
-        """Each tree's first token, its root operator."""
-        return np.asarray(self.tokens.array[self.offsets[:-1]])
-
-    def tree(self, index: int) -> UInt8[np.ndarray, " length"]:
-        """Tokens of one tree."""
-        return np.asarray(self.tokens.array[self.offsets[index] : self.offsets[index + 1]])
-
-    def __getitems__(self, indices: Sequence[int]) -> ClassificationBatch:
-        rows = [self.tree(index) for index in indices]
-        tokens = np.full((len(rows), max(map(len, rows))), trees.PADDING, dtype=np.int64)
-        for row, values in zip(tokens, rows, strict=True):
-            row[: len(values)] = values
-        labels = self.labels[np.asarray(indices)].astype(np.int64)
-        return ClassificationBatch(
-            torch.from_numpy(tokens), torch.from_numpy(tokens != trees.PADDING), torch.from_numpy(labels)
-        )
-
-
-class ListOps(DataModule):
+class ListOps(CachedData):
     """Nested MIN, MAX, MED and SM (sum modulo 10) over digits; the label is the value. No tree occurs twice.
 
     The trees depend on `generation_seed` alone, so that every run's `seed` meets the same ones.
@@ -121,15 +79,12 @@ class ListOps(DataModule):
         self.shape = (max_depth, max_args, min_length, max_length)
         self.generation_seed = generation_seed
 
-    def prepare_data(self) -> None:
+    def prepare(self) -> Path:
         """Generate the trees unless they are cached.
 
         Raises:
             ConfigError: If the bounds admit too few different trees.
         """
-        self._prepare()
-
-    def _prepare(self) -> Path:
         name = f"listops-{digest(VERSION, self.sizes, self.shape, self.generation_seed)}"
         return cached(self.cache, name, self._build)
 
@@ -166,18 +121,19 @@ class ListOps(DataModule):
 
     def load(self) -> None:
         """Map the trees into memory and measure the floors."""
-        entry = self._prepare()
-        lengths = np.fromfile(entry / "lengths.bin", dtype=np.int64)
-        labels = np.fromfile(entry / "labels.bin", dtype=np.uint8)
+        lengths = np.fromfile(self.entry / "lengths.bin", dtype=np.int64)
+        labels = np.fromfile(self.entry / "labels.bin", dtype=np.uint8).astype(np.int64)
         offsets = np.concatenate([[0], np.cumsum(lengths)])
-        tokens = Flat(entry / "tokens.bin", np.uint8)
-        parts: dict[str, Trees] = {}
+        tokens = Flat(self.entry / "tokens.bin", np.uint8)
+        parts: dict[str, LabelledSequences] = {}
         first = 0
         for name, size in self.sizes.items():
-            parts[name] = Trees(tokens, offsets[first : first + size + 1], labels[first : first + size])
+            rows = slice(first, first + size)
+            parts[name] = LabelledSequences(tokens, offsets[first : first + size + 1], labels[rows], trees.PADDING)
             first += size
-        train, test = parts["train"], parts["test"]
         self.splits = {**parts}
+        train, test = parts["train"], parts["test"]
+        roots, test_roots = (tokens.array[part.offsets[:-1]] for part in (train, test))
         # The bound and not the longest that happened to be drawn: another generation_seed means the same model.
         self.facts = Facts(
             vocabulary=len(trees.SYMBOLS),
@@ -186,10 +142,10 @@ class ListOps(DataModule):
             class_counts=np.bincount(train.labels, minlength=10).tolist(),
             padding=trees.PADDING,
         )
-        self.fingerprint = fingerprint(entry)
+        self.fingerprint = fingerprint(self.entry)
         self.floors = {
             "majority class": majority(train.labels, test.labels),
-            "root operator": by_feature(train.roots, train.labels, test.roots, test.labels),
+            "root operator": by_feature(roots, train.labels, test_roots, test.labels),
         }
         self.mean_length = float(lengths.mean())
 

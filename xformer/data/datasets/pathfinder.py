@@ -17,14 +17,13 @@ from annotated_types import Ge, Gt, Interval
 from jaxtyping import Float
 
 from xformer.core.digest import digest
-from xformer.data.base import DataModule
+from xformer.data.arrays import Flat
+from xformer.data.base import CachedData
 from xformer.data.batch import ClassificationBatch
 from xformer.data.cache import cached, fingerprint
 from xformer.data.datasets.contours import Scenes, Style, draw, scenes
-from xformer.data.datasets.images import Stored
 from xformer.data.datasets.pixels import PixelRows
 from xformer.data.facts import Facts
-from xformer.data.flat import Flat
 from xformer.data.floors import by_feature, majority
 
 # Raise it whenever the generator changes: a cache written by another version is then not found.
@@ -32,7 +31,7 @@ VERSION = 1
 _TOGETHER = 512
 
 
-class Pathfinder(DataModule):
+class Pathfinder(CachedData):
     """Square grey images as sequences of pixels of 256 levels, row by row; half of each split has label 1.
 
     The images depend on `generation_seed`, the sizes and the style alone, so that every run's `seed` meets the same.
@@ -108,15 +107,12 @@ class Pathfinder(DataModule):
         )
         self.generation_seed = generation_seed
 
-    def prepare_data(self) -> None:
+    def prepare(self) -> Path:
         """Generate the images unless they are cached.
 
         Raises:
             ConfigError: there is no room for what is asked for.
         """
-        self._prepare()
-
-    def _prepare(self) -> Path:
         name = f"pathfinder-{digest(VERSION, self.sizes, vars(self.style), self.generation_seed)}"
         return cached(self.cache, name, self._build)
 
@@ -134,14 +130,13 @@ class Pathfinder(DataModule):
 
     def load(self) -> None:
         """Map the images into memory and measure the floors."""
-        entry = self._prepare()
-        shape = (1, self.style.image_size, self.style.image_size)
+        entry, shape = self.entry, (1, self.style.image_size, self.style.image_size)
         labels, apart = (
             {name: np.fromfile(entry / f"{name}.{kind}", dtype=np.int64) for name in self.sizes}
             for kind in ("labels", "apart")
         )
         self.splits = {
-            name: PixelRows(Stored(Flat(entry / f"{name}.bin", np.uint8), shape, own)) for name, own in labels.items()
+            name: PixelRows(Flat(entry / f"{name}.bin", np.uint8), shape, own) for name, own in labels.items()
         }
         counts = np.bincount(labels["train"], minlength=2).tolist()
         self.facts = Facts(vocabulary=256, length=self.style.image_size**2, classes=2, class_counts=counts)

@@ -8,28 +8,17 @@ import numpy as np
 import torch
 from annotated_types import Ge, Interval
 
-from xformer.data.base import Split
 from xformer.data.batch import ClassificationBatch
 from xformer.data.datasets.images import Images, Stored
 from xformer.data.facts import Facts
 
 
-class PixelRows:
-    """Grey images as sequences, row by row.
-
-    Args:
-        stored: images of one channel, whose bytes are the tokens.
-    """
-
-    def __init__(self, stored: Stored) -> None:
-        self.stored = stored
-
-    def __len__(self) -> int:
-        return len(self.stored)
+class PixelRows(Stored):
+    """Grey images as sequences, row by row, whose bytes are the tokens."""
 
     def __getitems__(self, indices: Sequence[int]) -> ClassificationBatch:
-        tokens = self.stored.rows(indices).reshape(len(indices), -1).astype(np.int64)
-        labels = self.stored.labels[np.asarray(indices)]
+        tokens = self.rows(indices).reshape(len(indices), -1).astype(np.int64)
+        labels = self.labels[np.asarray(indices)]
         return ClassificationBatch(torch.from_numpy(tokens), None, torch.from_numpy(labels))
 
 
@@ -57,6 +46,7 @@ class Pixels(Images):
     """
 
     yields: ClassVar[type] = ClassificationBatch
+    split: ClassVar[type[Stored]] = PixelRows
 
     def __init__(
         self,
@@ -93,10 +83,6 @@ class Pixels(Images):
             batch_size=batch_size,
             num_workers=num_workers,
         )
-
-    def items(self, stored: Stored) -> Split:
-        """A split as sequences."""
-        return PixelRows(stored)
 
     def describe_images(self, shape: tuple[int, int, int], mean: list[float], std: list[float]) -> Facts:
         """What a task has to know."""

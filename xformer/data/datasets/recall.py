@@ -92,6 +92,7 @@ class Recall(Generated):
         ConfigError: the length or the vocabulary has no room for the pairs.
     """
 
+    stable_name: ClassVar[str] = "Recall"
     yields: ClassVar[type] = LanguageModelingBatch
     pads: ClassVar[bool] = False
 

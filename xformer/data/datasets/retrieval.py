@@ -70,6 +70,7 @@ class Retrieval(Generated):
         ConfigError: fewer than two values, or no place for the marked one.
     """
 
+    stable_name: ClassVar[str] = "Retrieval"
     yields: ClassVar[type] = ClassificationBatch
     pads: ClassVar[bool] = False
 

@@ -1,19 +1,15 @@
 """Text for language modelling: random windows to train on, windows that count every token once to evaluate on."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-import numpy as np
 from annotated_types import Ge, Interval
-from jaxtyping import Int64
 
-from xformer.core.digest import digest
-from xformer.data.base import DataModule
+from xformer.core.digest import digest, stable_name_of
+from xformer.data.arrays import Flat
 from xformer.data.batch import LanguageModelingBatch
 from xformer.data.cache import cached, fingerprint
 from xformer.data.facts import Facts
-from xformer.data.flat import Flat
 from xformer.data.floors import unigram
 from xformer.data.sampling.loader import Loader
 from xformer.data.sampling.sampler import Draws, EvaluationBatches, Order, share_of
@@ -21,7 +17,7 @@ from xformer.data.sources.documents import Documents, Extent, cut, extent
 from xformer.data.sources.hold_out import check_fractions
 from xformer.data.sources.packing import Blocks, Windows, pack, tokens_per_byte, unpack
 from xformer.data.sources.text import read
-from xformer.data.unread import remark
+from xformer.data.tokenised import TokenisedData, remark
 from xformer.errors import ConfigError, DataError
 from xformer.tokenizers.base import Tokenizer
 
@@ -30,7 +26,7 @@ VERSION = 3
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 
-class Text(DataModule):
+class Text(TokenisedData):
     """Documents, one after the other, in blocks. With neither `files` nor `dataset` it is Python's own prose.
 
     A dataset's own validation and test splits are used; otherwise the ends of the text are held out. The tokenizer is
@@ -105,17 +101,13 @@ class Text(DataModule):
         self.joined, self.streaming = joined, streaming
         self.tokenizer, self.block, self.stride, self.test_blocks = tokenizer, block, stride, test_blocks
         self.validation_fraction, self.test_fraction = validation_fraction, test_fraction
-        self._entry: Path | None = None
 
-    def prepare_data(self) -> None:
+    def prepare(self) -> Path:
         """Read, cut and tokenise, unless it is cached.
 
         Raises:
             DataError: If the text cannot be read.
         """
-        self._entry = self._prepare()
-
-    def _prepare(self) -> Path:
         found = read(
             self.files, self.dataset, self.dataset_config, self.column, joined=self.joined, streaming=self.streaming
         )
@@ -128,7 +120,7 @@ class Text(DataModule):
                 )
         splits, fractions = self._cut(found, extents["train"])
         content = {name: size.content for name, size in extents.items()}
-        kind = type(self.tokenizer).__name__, self.tokenizer.settings()
+        kind = stable_name_of(type(self.tokenizer)), self.tokenizer.settings()
         name = f"text-{digest(VERSION, content, fractions, *kind)}"
         return cached(self.cache, name, lambda directory: pack(directory, splits, self.tokenizer))
 
@@ -151,7 +143,7 @@ class Text(DataModule):
         Raises:
             DataError: If a split is shorter than one block and its last label.
         """
-        entry = self._entry or self._prepare()
+        entry = self.entry
         self.tokenizer.load(entry)
         flat = unpack(entry)
         if self.test_blocks and "test" not in flat:
@@ -199,24 +191,6 @@ class Text(DataModule):
     def order(self) -> Order:
         """Random windows, as many as there are whole blocks."""
         return Draws(len(self.splits["train"]), self.tokens["train"] // self.block)
-
-    def encode(self, text: str) -> Int64[np.ndarray, " tokens"]:
-        """Ids of a text, without the end of text."""
-        return self.tokenizer.encode(text)
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """The text."""
-        return self.tokenizer.decode(tokens)
-
-    def save(self, directory: Path) -> None:
-        """Leave the facts and the tokenizer."""
-        super().save(directory)
-        self.tokenizer.save(directory)
-
-    def restore(self, directory: Path) -> None:
-        """Take over the facts and the tokenizer."""
-        super().restore(directory)
-        self.tokenizer.load(directory)
 
     def describe(self) -> str:
         """Source, sizes of the splits and tokenizer."""

@@ -1,39 +1,50 @@
 """Texts with a label each."""
 
 import hashlib
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
 from annotated_types import Ge, Interval
 from jaxtyping import Int64
+from numpy.typing import NDArray
 
-from xformer.core.digest import digest
-from xformer.data.base import DataModule
+from xformer.core.digest import digest, stable_name_of
+from xformer.data.arrays import Flat, write_rows
 from xformer.data.batch import ClassificationBatch
 from xformer.data.cache import cached, fingerprint
-from xformer.data.datasets.labelled_texts import Labelled, LabelledTexts, pack_labelled, unpack_labelled
 from xformer.data.facts import Facts
 from xformer.data.floors import majority
+from xformer.data.labelled import LabelledSequences
 from xformer.data.sampling.balanced import Balanced
 from xformer.data.sampling.sampler import Order
-from xformer.data.sources.chapters import chapters
-from xformer.data.sources.hold_out import check_fractions
-from xformer.data.sources.tables import Columns, Files, hold_out, read_tables
-from xformer.data.unread import remark
+from xformer.data.sources.hold_out import check_fractions, hold_out
+from xformer.data.sources.hub import NAMES
+from xformer.data.sources.prose import chapters
+from xformer.data.sources.tables import Columns, Files, read_tables
+from xformer.data.tokenised import TokenisedData, Unread, remark, token_type
 from xformer.errors import ConfigError, DataError
 from xformer.tokenizers.base import Tokenizer
 
 # Raise it whenever the packing changes: a cache written by another version is then not found.
 VERSION = 2
+SIDECAR = "tokens.json"
 _LISTED = 12
-_ROW = "row"
-"""The column that says which row of its source a row was."""
+_SHOWN = 40
 
 
-class TextClassification(DataModule):
+class Row(NamedTuple):
+    """The texts of an item, its label, and what to call it in a message."""
+
+    texts: tuple[str, ...]
+    label: str
+    name: str
+
+
+class TextClassification(TokenisedData):
     """Tables of texts and labels. With neither `files` nor `dataset`, paragraphs of Python's own prose by chapter.
 
     The classes are the training split's labels: numbers in their order, then words in theirs. The tokenizer is trained
@@ -66,8 +77,6 @@ class TextClassification(DataModule):
 
     yields: ClassVar[type] = ClassificationBatch
     pads: ClassVar[bool] = True
-    text_keys: ClassVar[tuple[str, ...]] = ("text_column",)
-    """The keys of the columns with text; an item's texts are kept one after the other."""
     offline: ClassVar[str] = "data=text_classification, which reads the prose that Python ships"
     """Data of this kind that need no network."""
 
@@ -102,104 +111,129 @@ class TextClassification(DataModule):
             )
         check_fractions(validation_fraction=validation_fraction, test_fraction=test_fraction)
         self.files, self.dataset, self.dataset_config, self.column_names = files, dataset, dataset_config, column_names
+        # The columns with text, which are kept one after the other, and then that of the label.
         self.columns = {"text_column": text_column, "label_column": label_column}
         self.tokenizer, self.max_length, self.split_seed, self.balanced = tokenizer, max_length, split_seed, balanced
         self.fractions = {"val": validation_fraction, "test": test_fraction}
-        self._prepared: tuple[Path, list[str]] | None = None
 
-    def prepare_data(self) -> None:
+    def prepare(self) -> Path:
         """Read and tokenise, unless it is cached.
 
         Raises:
             DataError: the tables cannot be read, or are not what they should be.
         """
-        self._prepared = self._prepare()
-
-    def _prepare(self) -> tuple[Path, list[str]]:
         read = self._read()
-        self._held_out = {*self.fractions} - {*read}
-        tables = hold_out(read, self.fractions, self.split_seed)
-        classes = _ordered(set(tables["train"]["label_column"]))
-        splits = {name: self._labelled(name, tables.get(name), classes) for name in ("train", "val", "test")}
-        found = {name: split for name, split in splits.items() if split is not None}
-        content = {name: _hash(split) for name, split in found.items()}
-        name = f"labelled-{digest(VERSION, content, type(self.tokenizer).__name__, self.tokenizer.settings())}"
-        return cached(self.cache, name, lambda directory: pack_labelled(directory, found, self.tokenizer)), classes
+        splits = hold_out(read, self.fractions, self.split_seed)
+        self.classes = _ordered({row.label for row in splits["train"]})
+        numbers = {label: number for number, label in enumerate(self.classes)}
+        for split in NAMES:
+            if split != "test" or split in splits:
+                self._check(split, splits.get(split, []), numbers, held_out=split not in read)
+        content = {split: _hash(rows, numbers) for split, rows in splits.items()}
+        name = f"labelled-{digest(VERSION, content, stable_name_of(type(self.tokenizer)), self.tokenizer.settings())}"
+        return cached(self.cache, name, lambda directory: self._pack(directory, splits, numbers))
 
-    def _read(self) -> dict[str, Columns]:
-        """The tables, every label as text."""
-        if self.files is None and self.dataset is None:
-            return {"train": _numbered("train", chapters())}
-        tables = read_tables(
-            self.files, self.dataset, self.dataset_config, self.columns, self.column_names, offline=self.offline
-        )
-        for split, table in tables.items():
-            for column in self.text_keys:
-                for row, text in enumerate(table[column], start=1):
-                    if not isinstance(text, str) or not text.strip():
-                        raise self._wrong(column, f"has no text in row {row} of {split}, only {text!r}")
-            table["label_column"] = [
-                self._label(label, f"row {row} of {split}") for row, label in enumerate(table["label_column"], start=1)
-            ]
-        return {split: _numbered(split, table) for split, table in tables.items()}
+    def _read(self) -> dict[str, list[Row]]:
+        tables: Mapping[str, Columns] = {"train": chapters()}
+        if self.files is not None or self.dataset is not None:
+            tables = read_tables(
+                self.files, self.dataset, self.dataset_config, self.columns, self.column_names, offline=self.offline
+            )
+        values = {split: zip(*(table[key] for key in self.columns), strict=True) for split, table in tables.items()}
+        return {
+            split: [self._row(f"row {number} of {split}", *row) for number, row in enumerate(rows, start=1)]
+            for split, rows in values.items()
+        }
 
-    def _label(self, value: Any, where: str) -> str:
-        if (not isinstance(value, str) or not value.strip()) and not isinstance(value, int):
-            raise self._wrong("label_column", f"has no label in {where}, only {value!r}")
-        return str(value).strip()
+    def _row(self, name: str, *values: Any) -> Row:
+        *texts, label = values
+        for key, text in zip(self.columns, texts, strict=False):
+            if not isinstance(text, str) or not text.strip():
+                raise self._wrong(key, f"has no text in {name}, only {text!r}")
+        if (not isinstance(label, str) or not label.strip()) and not isinstance(label, int):
+            raise self._wrong("label_column", f"has no label in {name}, only {label!r}")
+        return Row(tuple(texts), str(label).strip(), name)
 
     def _wrong(self, key: str, problem: str) -> DataError:
         return DataError(f"data.{key}={self.columns[key]} {problem}: correct the row or choose another column.")
 
-    def _labelled(self, split: str, table: Columns | None, classes: list[str]) -> Labelled | None:
-        """A split with numbered labels; None where there is, and need be, none."""
-        if table is None and split == "test":
-            return None
-        if table is None or not table["label_column"]:
-            key = "test_fraction" if split == "test" else "validation_fraction"
+    def _check(self, split: str, rows: list[Row], numbers: dict[str, int], *, held_out: bool) -> None:
+        """Refuse a split without rows, and labels that cannot be learned."""
+        if not rows:
+            key, of = ("test_fraction", "test") if split == "test" else ("validation_fraction", "val")
+            raise DataError(f"data.{key}={self.fractions[of]} leaves no row for {split}: change it, or give more rows.")
+        if len(self.classes) < 2:
+            raise self._wrong("label_column", f"has one label alone in the training rows, {self.classes[0]}")
+        label = next((row.label for row in rows if row.label not in numbers), None)
+        if label is None:
+            return
+        there = ", ".join([*self.classes[:_LISTED], *(["..."] if len(self.classes) > _LISTED else [])])
+        if held_out:
             raise DataError(
-                f"data.{key}={self.fractions['test' if split == 'test' else 'val']} leaves no row for {split}: change "
-                "it, or give more rows."
+                f"data.split_seed={self.split_seed} holds out for {split} every row with the label {label} (the "
+                f"training rows have {there}): another data.split_seed would keep some, or leave so rare a label out."
             )
-        if len(classes) < 2:
-            raise self._wrong("label_column", f"has one label alone in the training rows, {classes[0]}")
-        numbers = {name: number for number, name in enumerate(classes)}
-        for label in table["label_column"]:
-            if label not in numbers:
-                there = ", ".join([*classes[:_LISTED], *(["..."] if len(classes) > _LISTED else [])])
-                if split in self._held_out:
+        raise self._wrong(
+            "label_column", f"has the label {label} in {split}, which no training row has (those have {there})"
+        )
+
+    def _pack(self, directory: Path, splits: dict[str, list[Row]], numbers: dict[str, int]) -> None:
+        """Train the tokenizer on the texts of "train" alone and write every split's tokens, offsets and labels."""
+        self.tokenizer.train([text for row in splits["train"] for text in row.texts])
+        self.tokenizer.save(directory)
+        dtype, unread = token_type(self.tokenizer), Unread(self.tokenizer)
+        for name, rows in splits.items():
+            files = directory / f"{name}.tokens", directory / f"{name}.offsets"
+            write_rows(*files, self._tokens(name, rows, unread), dtype)
+            labels = [numbers[row.label] for row in rows for _ in row.texts]
+            np.array(labels, dtype=np.int64).tofile(directory / f"{name}.labels")
+        unread.save(directory)
+        (directory / SIDECAR).write_text(json.dumps({"dtype": dtype.name, "splits": list(splits)}), encoding="utf-8")
+
+    def _tokens(self, split: str, rows: list[Row], unread: Unread) -> Iterator[NDArray[Any]]:
+        for row in rows:
+            for key, text in zip(self.columns, row.texts, strict=False):
+                unread.read(split, text)
+                tokens = self.tokenizer.encode(text)
+                if not len(tokens):  # nothing could be attended to
                     raise DataError(
-                        f"data.split_seed={self.split_seed} holds out for {split} every row with the label {label} "
-                        f"(the training rows have {there}): another data.split_seed would keep some, or leave so rare "
-                        "a label out."
+                        f"data.{key}={self.columns[key]}, {row.name}, has only text that the tokenizer has no token "
+                        f"for, {text[:_SHOWN]!r}: correct the row, or choose another tokenizer."
                     )
-                raise self._wrong(
-                    "label_column", f"has the label {label} in {split}, which no training row has (those have {there})"
-                )
-        items = zip(*(table[key] for key in self.text_keys), strict=True)
-        labels = [numbers[label] for label in table["label_column"] for _ in self.text_keys]
-        names = [f"data.{key}={self.columns[key]}, {row}," for row in table[_ROW] for key in self.text_keys]
-        return Labelled([text for item in items for text in item], labels, names)
+                yield tokens
 
     def load(self) -> None:
         """Map the tokens into memory."""
-        entry, classes = self._prepared or self._prepare()
+        entry = self.entry
         self.tokenizer.load(entry)
         padding = self.tokenizer.vocabulary
-        self.parts: dict[str, LabelledTexts] = unpack_labelled(entry, self.max_length, padding)
+        self.parts = self._unpack(entry, padding)
         train = self.parts["train"].labels
         self.splits = {**self.parts}
         self.facts = Facts(
             vocabulary=padding + 1,
             length=self.max_length,
-            classes=len(classes),
-            class_names=classes,
-            class_counts=np.bincount(train, minlength=len(classes)).tolist(),
+            classes=len(self.classes),
+            class_names=self.classes,
+            class_counts=np.bincount(train, minlength=len(self.classes)).tolist(),
             padding=padding,
         )
         test = self.parts.get("test")
         self.floors = {} if test is None else {"majority class": majority(train, test.labels)}
         self.unread, self.fingerprint = remark(entry), fingerprint(entry)
+
+    def _unpack(self, entry: Path, padding: int) -> dict[str, LabelledSequences]:
+        sidecar = json.loads((entry / SIDECAR).read_text(encoding="utf-8"))
+        return {
+            name: LabelledSequences(
+                Flat(entry / f"{name}.tokens", sidecar["dtype"]),
+                np.fromfile(entry / f"{name}.offsets", dtype=np.int64),
+                np.fromfile(entry / f"{name}.labels", dtype=np.int64),
+                padding,
+                self.max_length,
+            )
+            for name in sidecar["splits"]
+        }
 
     def order(self) -> Order:
         """Each text once or, where it is asked for, each class equally often."""
@@ -218,21 +252,6 @@ class TextClassification(DataModule):
             raise DataError(f"{text[:40]!r} has no token that the model can read: give at least one word that it can.")
         return ids
 
-    def decode(self, tokens: Sequence[int]) -> str:
-        """The text, without padding."""
-        vocabulary = self.tokenizer.vocabulary
-        return self.tokenizer.decode([token for token in tokens if token < vocabulary])
-
-    def save(self, directory: Path) -> None:
-        """Leave the facts, which name the classes, and the tokenizer."""
-        super().save(directory)
-        self.tokenizer.save(directory)
-
-    def restore(self, directory: Path) -> None:
-        """Take over the facts and the tokenizer."""
-        super().restore(directory)
-        self.tokenizer.load(directory)
-
     def describe(self) -> str:
         """Source, sizes of the splits, tokenizer and lengths."""
         source = self.files or self.dataset or "Python's own prose, by chapter"
@@ -240,13 +259,9 @@ class TextClassification(DataModule):
         lengths = np.concatenate([part.lengths for part in self.parts.values()])
         return (
             f"TextClassification ({source}): {sizes} texts of {self.facts.classes} classes, "
-            f"{type(self.tokenizer).__name__} of {self.tokenizer.vocabulary:,}, {lengths.min()} to {lengths.max()} "
+            f"{self.tokenizer.kind} of {self.tokenizer.vocabulary:,}, {lengths.min()} to {lengths.max()} "
             f"tokens, {lengths.mean():.0f} on average{self.unread}"
         )
-
-
-def _numbered(split: str, table: Columns) -> Columns:
-    return table | {_ROW: [f"row {row} of {split}" for row, _ in enumerate(table["label_column"], start=1)]}
 
 
 def _ordered(names: set[str]) -> list[str]:
@@ -255,9 +270,10 @@ def _ordered(names: set[str]) -> list[str]:
     return [*sorted(numbers, key=lambda name: (int(name), name)), *sorted(names - numbers)]
 
 
-def _hash(split: Labelled) -> str:
+def _hash(rows: list[Row], numbers: dict[str, int]) -> str:
     content = hashlib.sha256()
-    for text, label in zip(split.texts, split.labels, strict=True):
-        encoded = text.encode("utf-8", errors="surrogatepass")
-        content.update(len(encoded).to_bytes(8, "little") + encoded + label.to_bytes(4, "little"))
+    for row in rows:
+        for text in row.texts:
+            encoded = text.encode("utf-8", errors="surrogatepass")
+            content.update(len(encoded).to_bytes(8, "little") + encoded + numbers[row.label].to_bytes(4, "little"))
     return content.hexdigest()

@@ -12,10 +12,11 @@ from annotated_types import Ge, Interval
 from jaxtyping import Int64
 
 from xformer.core.digest import digest
+from xformer.data.base import DataModule
 from xformer.data.batch import Seq2SeqBatch
 from xformer.data.datasets.generated import Items
 from xformer.data.facts import Facts
-from xformer.data.pairs import Pairs, pad_pairs
+from xformer.data.pairs import pad_pairs
 from xformer.data.sampling.sampler import Fresh, Order
 from xformer.errors import ConfigError, DataError
 
@@ -81,7 +82,7 @@ class FreshSequences(Items[Symbols]):
         return pad_pairs(rows, targets, padding=PADDING, begin=BEGIN, end=END)
 
 
-class Transduction(Pairs):
+class Transduction(DataModule):
     """Random symbol sequences, all different, whose lengths are uniform as far as there are enough short ones.
 
     The sources depend on `generation_seed`, the bounds and the sizes alone: every run's `seed` and every `kind` meet
@@ -109,6 +110,7 @@ class Transduction(Pairs):
         ConfigError: a bound admits no sequence; in `load`, the bounds admit too few different ones.
     """
 
+    yields: ClassVar[type] = Seq2SeqBatch
     pads: ClassVar[bool] = True
 
     def __init__(

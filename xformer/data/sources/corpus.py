@@ -6,19 +6,16 @@ from itertools import compress, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-from jaxtyping import Bool
-
+from xformer.data.sources.hub import NAMES, check_columns, load_dataset_splits
 from xformer.data.sources.tables import Columns
-from xformer.data.sources.text import NAMES, load_dataset_splits
 from xformer.errors import ConfigError, DataError
+from xformer.tokenizers.pieces import rereadable
 from xformer.tokenizers.utf8 import refuse_others, unmarked
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 Aligned = str | dict[str, str]
-Corpus = Iterable["Pair"]
 KEYS = ("source_column", "target_column")
 _ROWS = 1000
 
@@ -32,36 +29,34 @@ class Pair(NamedTuple):
     target: str
 
 
-class AlignedFiles:
-    """Two files of which each line is the other's translation; a line ends with LF or CR LF.
+Corpus = Iterable[Pair]
+"""Pairs that can be read any number of times."""
+
+
+@rereadable
+def of_files(source: str, target: str) -> Iterator[Pair]:
+    """Pairs of two files of which each line is the other's translation; a line ends with LF or CR LF.
 
     Args:
         source: path of the texts.
         target: path of their translations.
+
+    Raises:
+        DataError: a file cannot be read or is not UTF-8, or they have different numbers of lines.
     """
-
-    def __init__(self, source: str, target: str) -> None:
-        self.names = f"data.source_files={source}", f"data.target_files={target}"
-        self.paths = Path(source).expanduser(), Path(target).expanduser()
-
-    def __iter__(self) -> Iterator[Pair]:
-        """Read the pairs.
-
-        Raises:
-            DataError: a file cannot be read or is not UTF-8, or they have different numbers of lines.
-        """
-        lines = tuple(_lines(path, name) for path, name in zip(self.paths, self.names, strict=True))
-        for number, (source, target) in enumerate(zip_longest(*lines)):
-            if source is None or target is None:
-                counts = [
-                    number + (text is not None) + sum(1 for _ in rest)
-                    for text, rest in zip((source, target), lines, strict=True)
-                ]
-                raise DataError(
-                    f"{self.names[0]} has {counts[0]:,} lines and {self.names[1]} {counts[1]:,}: each line must be "
-                    "the translation of the other's."
-                )
-            yield Pair(source, target)
+    names = f"data.source_files={source}", f"data.target_files={target}"
+    lines = tuple(_lines(Path(path).expanduser(), name) for path, name in zip((source, target), names, strict=True))
+    for number, (text, translation) in enumerate(zip_longest(*lines)):
+        if text is None or translation is None:
+            counts = [
+                number + (line is not None) + sum(1 for _ in rest)
+                for line, rest in zip((text, translation), lines, strict=True)
+            ]
+            raise DataError(
+                f"{names[0]} has {counts[0]:,} lines and {names[1]} {counts[1]:,}: each line must be the translation "
+                "of the other's."
+            )
+        yield Pair(text, translation)
 
 
 def _lines(path: Path, name: str) -> Iterator[str]:
@@ -81,58 +76,25 @@ def _lines(path: Path, name: str) -> Iterator[str]:
         ) from error
 
 
-class Table:
-    """Two columns in memory.
+@rereadable
+def of_table(name: str, columns: Columns) -> Iterator[Pair]:
+    """Pairs of two columns in memory.
 
     Args:
         name: of the source, for messages.
         columns: the values by key of the configuration.
-    """
-
-    def __init__(self, name: str, columns: Columns) -> None:
-        self.name, self.columns = name, columns
-
-    def __iter__(self) -> Iterator[Pair]:
-        """Read the pairs.
-
-        Raises:
-            DataError: a value is no text.
-        """
-        return _pairs(self.name, zip(*(self.columns[key] for key in KEYS), strict=True))
-
-
-class Rows:
-    """Two columns of a dataset, which the library maps into memory; nested ones are named with a dot.
-
-    Args:
-        name: of the source, for messages.
-        dataset: one split.
-        columns: a key of the configuration, and the column it names.
 
     Raises:
-        DataError: there is no such column.
+        DataError: a value is no text.
     """
+    return _pairs(name, zip(*(columns[key] for key in KEYS), strict=True))
 
-    def __init__(self, name: str, dataset: "Dataset", columns: Mapping[str, str]) -> None:
-        dataset = dataset.flatten()
-        for key, column in columns.items():
-            if column not in dataset.column_names:
-                there = ", ".join(dataset.column_names)
-                raise DataError(f"data.{key}={column} is not in {name}: its columns are {there}.")
-        self.name, self.columns = name, [columns[key] for key in KEYS]
-        self.dataset = dataset.select_columns(sorted(set(self.columns))).with_format("arrow")
 
-    def __iter__(self) -> Iterator[Pair]:
-        """Read the pairs.
-
-        Raises:
-            DataError: a value is no text.
-        """
-        parts = (
-            zip(*(part.column(column).to_pylist() for column in self.columns), strict=True)
-            for part in self.dataset.iter(_ROWS)
-        )
-        return _pairs(self.name, (row for part in parts for row in part))
+@rereadable
+def _of_rows(name: str, dataset: "Dataset", columns: list[str]) -> Iterator[Pair]:
+    mapped = dataset.select_columns(sorted(set(columns))).with_format("arrow")
+    parts = (zip(*(part.column(c).to_pylist() for c in columns), strict=True) for part in mapped.iter(_ROWS))
+    return _pairs(name, (row for part in parts for row in part))
 
 
 def _pairs(name: str, rows: Iterable[tuple[Any, ...]]) -> Iterator[Pair]:
@@ -143,19 +105,17 @@ def _pairs(name: str, rows: Iterable[tuple[Any, ...]]) -> Iterator[Pair]:
         yield Pair(*map(unmarked, row))
 
 
-class Part:
-    """Some pairs of a corpus.
+@rereadable
+def part(corpus: Corpus, kept: Iterable[bool]) -> Iterator[Pair]:
+    """Those pairs of a corpus for which `kept` is true."""
+    return compress(corpus, kept)
 
-    Args:
-        corpus: all.
-        kept: for each whether it is taken.
-    """
 
-    def __init__(self, corpus: Corpus, kept: Bool[np.ndarray, " pairs"]) -> None:
-        self.corpus, self.kept = corpus, kept
-
-    def __iter__(self) -> Iterator[Pair]:
-        return compress(self.corpus, self.kept.tolist())
+@rereadable
+def texts(corpus: Corpus) -> Iterator[str]:
+    """Both sides of each pair, one after the other."""
+    for pair in corpus:
+        yield from pair
 
 
 def aligned(source: Aligned, target: Aligned) -> dict[str, Corpus]:
@@ -170,19 +130,21 @@ def aligned(source: Aligned, target: Aligned) -> dict[str, Corpus]:
             f"data.source_files has {', '.join(sources)} and data.target_files {', '.join(targets)}: give both a path, "
             "or the same of train, val and test, train at least."
         )
-    return {split: AlignedFiles(sources[split], targets[split]) for split in NAMES if split in sources}
+    return {split: of_files(sources[split], targets[split]) for split in NAMES if split in sources}
 
 
 def of_dataset(dataset: str, config: str | None, columns: Mapping[str, str]) -> dict[str, Corpus]:
-    """Pairs of a local dataset directory or one on the hub, by split.
+    """Pairs of a local dataset directory or one on the hub, by split; a nested column is named with a dot.
 
     Raises:
         DataError: it is neither here nor reachable, or lacks a column.
     """
-    return {
-        split: Rows(f"data.dataset={dataset}", part, columns)
-        for split, part in load_dataset_splits(dataset, config, offline=OFFLINE).items()
-    }
+    splits = load_dataset_splits(dataset, config, offline=OFFLINE)
+    flat = {split: rows.flatten() for split, rows in splits.items()}
+    for rows in flat.values():
+        check_columns(dataset, rows.column_names, columns)
+    names = [columns[key] for key in KEYS]
+    return {split: _of_rows(f"data.dataset={dataset}", rows, names) for split, rows in flat.items()}
 
 
 def survey(corpus: Corpus) -> tuple[int, str]:

@@ -4,10 +4,10 @@ import codecs
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 from xformer.errors import DataError
-from xformer.tokenizers.pieces import pieces
+from xformer.tokenizers.pieces import pieces, rereadable
 from xformer.tokenizers.utf8 import refuse_others, unmarked
 
 CHUNK = 1 << 20
@@ -20,11 +20,8 @@ class Piece(NamedTuple):
     last: bool
 
 
-@runtime_checkable
-class Documents(Protocol):
-    """Iterating yields the pieces of the first document, then those of the second; one can iterate any time."""
-
-    def __iter__(self) -> Iterator[Piece]: ...
+Documents = Iterable[Piece]
+"""The pieces of the first document, then those of the second; they can be read any number of times."""
 
 
 class Extent(NamedTuple):
@@ -34,22 +31,15 @@ class Extent(NamedTuple):
     content: str
 
 
-class Texts:
-    """Documents that are in memory.
-
-    Args:
-        texts: one each; empty ones are left out.
-    """
-
-    def __init__(self, texts: Iterable[str]) -> None:
-        self.texts = list(texts)
-
-    def __iter__(self) -> Iterator[Piece]:
-        for text in self.texts:
-            yield from document([text])
+@rereadable
+def in_memory(texts: Iterable[str]) -> Iterator[Piece]:
+    """Documents that are in memory; empty ones are left out."""
+    for text in texts:
+        yield from document([text])
 
 
-class Files:
+@rereadable
+def in_files(paths: Sequence[Path], key: str) -> Iterator[Piece]:
     """Files in UTF-8, one document each; line ends stay as they are.
 
     Args:
@@ -57,63 +47,55 @@ class Files:
         key: what names them in the configuration, for the errors.
 
     Raises:
-        DataError: on iterating, a file that cannot be read, is empty or is not UTF-8.
+        DataError: a file cannot be read, is empty or is not UTF-8.
     """
-
-    def __init__(self, paths: Sequence[Path], key: str) -> None:
-        self.paths, self.key = paths, key
-
-    def __iter__(self) -> Iterator[Piece]:
-        for path in self.paths:
-            empty = True
-            for piece in document(self._chunks(path)):
-                empty = False
-                yield piece
-            if empty:
-                raise DataError(f"{self.key}={path} is empty: give a file with text.")
-
-    def _chunks(self, path: Path) -> Iterator[str]:
-        decoder, read = codecs.getincrementaldecoder("utf-8")(), 0
-        try:
-            with path.open("rb") as file:
-                while True:
-                    chunk = file.read(CHUNK)
-                    if not read:
-                        refuse_others(chunk, f"{self.key}={path}")
-                    pending = len(decoder.getstate()[0])
-                    try:
-                        yield decoder.decode(chunk, final=not chunk)
-                    except UnicodeDecodeError as error:
-                        where = f"{read - pending + error.start:,}"
-                        raise DataError(f"{self.key}={path} is not UTF-8 at byte {where}: convert the file.") from error
-                    if not chunk:
-                        return
-                    read += len(chunk)
-        except OSError as error:
-            raise DataError(f"{self.key}={path} cannot be read ({error.strerror}): make it readable.") from error
+    for path in paths:
+        empty = True
+        for piece in document(_chunks(path, f"{key}={path}")):
+            empty = False
+            yield piece
+        if empty:
+            raise DataError(f"{key}={path} is empty: give a file with text.")
 
 
-class Stretch:
-    """A stretch of other documents; a document across its border is cut in two.
+def _chunks(path: Path, name: str) -> Iterator[str]:
+    decoder, read = codecs.getincrementaldecoder("utf-8")(), 0
+    try:
+        with path.open("rb") as file:
+            while True:
+                chunk = file.read(CHUNK)
+                if not read:
+                    refuse_others(chunk, name)
+                pending = len(decoder.getstate()[0])
+                try:
+                    yield decoder.decode(chunk, final=not chunk)
+                except UnicodeDecodeError as error:
+                    where = f"{read - pending + error.start:,}"
+                    raise DataError(f"{name} is not UTF-8 at byte {where}: convert the file.") from error
+                if not chunk:
+                    return
+                read += len(chunk)
+    except OSError as error:
+        raise DataError(f"{name} cannot be read ({error.strerror}): make it readable.") from error
+
+
+@rereadable
+def stretch(documents: Documents, first: int, last: int) -> Iterator[Piece]:
+    """A stretch of other documents, of which one across its border is cut in two.
 
     Args:
         documents: all of them.
         first: the first character of the stretch, counted over all documents.
         last: the one after its last.
     """
-
-    def __init__(self, documents: Documents, first: int, last: int) -> None:
-        self.documents, self.first, self.last = documents, first, last
-
-    def __iter__(self) -> Iterator[Piece]:
-        begin = 0
-        for text, ends in self.documents:
-            if begin >= self.last:
-                return
-            inside = text[max(self.first - begin, 0) : self.last - begin]
-            begin += len(text)
-            if inside:
-                yield Piece(inside, ends or begin >= self.last)
+    begin = 0
+    for text, ends in documents:
+        if begin >= last:
+            return
+        inside = text[max(first - begin, 0) : last - begin]
+        begin += len(text)
+        if inside:
+            yield Piece(inside, ends or begin >= last)
 
 
 def document(chunks: Iterable[str]) -> Iterator[Piece]:
@@ -153,4 +135,4 @@ def cut(documents: Documents, characters: int, fractions: Sequence[float]) -> li
     """
     # Rounded before it is truncated: 1 - 0.9 is a little less than 0.1.
     borders = [int(round(characters * (1 - sum(fractions[i:])), 6)) for i in range(len(fractions))]
-    return [Stretch(documents, first, last) for first, last in zip([0, *borders], [*borders, characters], strict=True)]
+    return [stretch(documents, first, last) for first, last in zip([0, *borders], [*borders, characters], strict=True)]

@@ -1,11 +1,15 @@
 """Which items go where, for sources that bring no splits of their own."""
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Int64
 
+from xformer.data.sources.hub import NAMES
 from xformer.errors import ConfigError
+
+Row = TypeVar("Row")
 
 
 def check_fractions(**fractions: float) -> None:
@@ -33,6 +37,24 @@ def deal(total: int, fractions: Mapping[str, float], seed: int) -> dict[str, Int
     counts = [round(total * fraction) for fraction in fractions.values()]
     order = np.random.default_rng(seed).permutation(total)
     return dict(zip((*fractions, "train"), np.split(order, np.cumsum(counts)), strict=True))
+
+
+def hold_out(splits: Mapping[str, list[Row]], fractions: Mapping[str, float], seed: int) -> dict[str, list[Row]]:
+    """Take rows out of "train", at random, for the splits that the source does not bring itself.
+
+    Args:
+        splits: rows by split.
+        fractions: share of the rows of "train" by split; nothing is held out for 0.
+        seed: decides which rows; the rows of a split keep their order.
+
+    Returns:
+        Rows under "train", "val" and "test", as far as they exist, in this order.
+    """
+    train = splits["train"]
+    wanted = {split: share for split, share in fractions.items() if split not in splits and share > 0}
+    dealt = deal(len(train), wanted, seed)
+    found = {**splits, **{split: [train[row] for row in sorted(rows.tolist())] for split, rows in dealt.items()}}
+    return {split: found[split] for split in NAMES if split in found}
 
 
 def deal_images(total: int, fractions: Mapping[str, float], seed: int) -> dict[str, Int64[np.ndarray, " rows"]]:

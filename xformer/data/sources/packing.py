@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from xformer.data.arrays import Flat
 from xformer.data.batch import IGNORED, LanguageModelingBatch
-from xformer.data.flat import Flat
 from xformer.data.sources.documents import Documents
-from xformer.data.unread import Unread
+from xformer.data.tokenised import Unread, token_type
 from xformer.tokenizers.base import Tokenizer
+from xformer.tokenizers.pieces import rereadable
 
 SIDECAR = "tokens.json"
 
@@ -67,14 +68,11 @@ class Windows(Blocks):
         return LanguageModelingBatch(batch.tokens, labels)
 
 
-class Words:
-    """The texts of documents, without where each ends; one can iterate any time."""
-
-    def __init__(self, documents: Documents) -> None:
-        self.documents = documents
-
-    def __iter__(self) -> Iterator[str]:
-        return (text for text, _ in self.documents)
+@rereadable
+def words(documents: Documents) -> Iterator[str]:
+    """The texts of documents, without where each ends."""
+    for text, _ in documents:
+        yield text
 
 
 def pack(directory: Path, splits: Mapping[str, Documents], tokenizer: Tokenizer) -> None:
@@ -83,9 +81,9 @@ def pack(directory: Path, splits: Mapping[str, Documents], tokenizer: Tokenizer)
     A sidecar says what the numbers are, and how many bytes of text the tokens of each split stand for, the first token
     aside: the first of a split is never predicted. What the tokenizer leaves unread is not among them.
     """
-    tokenizer.train(Words(splits["train"]))
+    tokenizer.train(words(splits["train"]))
     tokenizer.save(directory)
-    dtype = np.dtype(np.uint16 if tokenizer.vocabulary <= 1 << 16 else np.uint32)
+    dtype = token_type(tokenizer)
     end = [] if tokenizer.end_of_text is None else [tokenizer.end_of_text]
     sizes, unread = {}, Unread(tokenizer)
     for name, documents in splits.items():

@@ -1,21 +1,23 @@
-"""Where images come from: folders, a dataset on disk or on the hub, or the digits that scikit-learn ships."""
+"""Where images come from: folders, a dataset on disk or on the hub, or the digits that scikit-learn ships.
+
+Datasets are read by `datasets`, folders here: its `imagefolder` leaves out files whose names it does not know, names a
+class after the innermost folder, adds the classes of other splits and says nothing of one without images.
+"""
 
 import hashlib
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from xformer.data.sources.text import NAMES, load_dataset_splits
+from xformer.data.sources.hub import NAMES, check_columns, load_dataset_splits
 from xformer.errors import DataError
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 _EIGHT_BITS = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"}
 _LISTED = 12
@@ -26,89 +28,49 @@ _SYSTEM = {"__macosx", "__pycache__", "@eadir", "$recycle.bin", "system volume i
 OFFLINE = "the handwritten digits of scikit-learn: data=images, or data=digits for one token per pixel"
 
 
-class Pictures(ABC):
+@dataclass(frozen=True)
+class Pictures:
     """Labelled images that are decoded when they are asked for.
 
-    Args:
+    Attributes:
+        stored: each image, as a path, as `datasets` keeps it undecoded, or as grey levels.
         labels: of each image, its class's number.
         identity: changes with everything that the images depend on.
+        name: what to call an image in a message.
     """
 
-    def __init__(self, labels: Int64[np.ndarray, " images"], identity: str) -> None:
-        self.labels, self.identity = labels, identity
+    stored: Sequence[Any]
+    labels: Int64[np.ndarray, " images"]
+    identity: str
+    name: Callable[[int], str]
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    @abstractmethod
     def image(self, index: int) -> Image.Image:
         """Decode one image.
 
         Raises:
             DataError: it does not decode.
         """
-
-    @abstractmethod
-    def name(self, index: int) -> str:
-        """What to call an image in a message."""
-
-
-class Files(Pictures):
-    """Image files; they are the same as long as their names, sizes and times are."""
-
-    def __init__(self, paths: list[Path], labels: list[int]) -> None:
-        about = [(str(path.resolve()), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in paths]
-        super().__init__(np.array(labels, dtype=np.int64), hashlib.sha256(repr((about, labels)).encode()).hexdigest())
-        self.paths = paths
-
-    def image(self, index: int) -> Image.Image:
-        """Decode one file."""
-        return _decode(self.paths[index], self.name(index))
-
-    def name(self, index: int) -> str:
-        """The path."""
-        return str(self.paths[index])
+        stored = self.stored[index]
+        if isinstance(stored, np.ndarray):
+            return Image.fromarray(stored)
+        if not isinstance(stored, Path):
+            encoded, path = (stored or {}).get("bytes"), Path((stored or {}).get("path") or "")
+            stored = path if encoded is None else BytesIO(encoded)
+        return _decode(stored, self.name(index))
 
 
-class Rows(Pictures):
-    """A column of a dataset that holds images."""
-
-    def __init__(self, split: "Dataset", column: str, labels: list[int], where: str) -> None:
-        from datasets import Image as Feature
-
-        super().__init__(np.array(labels, dtype=np.int64), f"{split._fingerprint} {column} {labels}")
-        self.encoded = split.select_columns([column]).cast_column(column, Feature(decode=False))
-        self.column, self.where = column, where
-
-    def image(self, index: int) -> Image.Image:
-        """Decode one row."""
-        stored: dict[str, Any] = self.encoded[index][self.column] or {}
-        if stored.get("bytes") is not None:
-            return _decode(BytesIO(stored["bytes"]), self.name(index))
-        return _decode(Path(stored.get("path") or ""), self.name(index))
-
-    def name(self, index: int) -> str:
-        """The number of the row."""
-        return f"Row {index} of {self.where}"
-
-
-class Digits(Pictures):
+def _digits() -> Pictures:
     """scikit-learn's 1,797 grey 8 x 8 images, whose 17 levels are spread over the 256 of a byte."""
+    from sklearn.datasets import load_digits
 
-    def __init__(self) -> None:
-        from sklearn.datasets import load_digits
-
-        levels, digits = load_digits(return_X_y=True)
-        self.pixels = np.round(levels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
-        super().__init__(digits.astype(np.int64), hashlib.sha256(self.pixels.tobytes()).hexdigest())
-
-    def image(self, index: int) -> Image.Image:
-        """One digit."""
-        return Image.fromarray(self.pixels[index])
-
-    def name(self, index: int) -> str:
-        """The number of the digit."""
-        return f"digit {index}"
+    levels, digits = load_digits(return_X_y=True)
+    pixels = np.round(levels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
+    return Pictures(
+        list(pixels), digits.astype(np.int64), hashlib.sha256(pixels.tobytes()).hexdigest(), "digit {}".format
+    )
 
 
 def read(
@@ -133,7 +95,7 @@ def read(
         return _read_folder(folder)
     if dataset is not None:
         return _read_dataset(dataset, config, image_column, label_column)
-    return [str(digit) for digit in range(10)], {"train": Digits()}
+    return [str(digit) for digit in range(10)], {"train": _digits()}
 
 
 def _read_folder(folder: str) -> tuple[list[str], dict[str, Pictures]]:
@@ -164,7 +126,7 @@ def _read_folder(folder: str) -> tuple[list[str], dict[str, Pictures]]:
     return classes, dict(found)
 
 
-def _read_classes(part: Path, classes: list[str]) -> Files:
+def _read_classes(part: Path, classes: list[str]) -> Pictures:
     paths: list[Path] = []
     labels: list[int] = []
     for own in _entries(part):
@@ -177,7 +139,10 @@ def _read_classes(part: Path, classes: list[str]) -> Files:
         labels += [classes.index(own.name)] * len(found)
     if not paths:
         raise DataError(f"{part} holds no image: put some into the folders of the classes ({_listed(classes)}).")
-    return Files(paths, labels)
+    # They are the same as long as their names, sizes and times are.
+    about = [(str(path.resolve()), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in paths]
+    identity = hashlib.sha256(repr((about, labels)).encode()).hexdigest()
+    return Pictures(paths, np.array(labels, dtype=np.int64), identity, lambda index: str(paths[index]))
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -199,11 +164,8 @@ def _read_dataset(
     from datasets import Image as Feature
 
     splits = load_dataset_splits(name, config, offline=OFFLINE)
-    for key, column in (("image_column", image_column), ("label_column", label_column)):
-        for split in splits.values():
-            if column not in split.column_names:
-                listed = ", ".join(split.column_names)
-                raise DataError(f"data.{key}={column} is not in data.dataset={name}: its columns are {listed}.")
+    for part in splits.values():
+        check_columns(name, part.column_names, {"image_column": image_column, "label_column": label_column})
     features = splits["train"].features
     if not isinstance(features[image_column], Feature):
         raise DataError(f"data.image_column={image_column} of data.dataset={name} holds no images: choose another.")
@@ -216,7 +178,11 @@ def _read_dataset(
         where = f"the {split} split of data.dataset={name}"
         if not len(part):
             raise DataError(f"{where[0].upper()}{where[1:]} is empty: choose another dataset.")
-        found[split] = Rows(part, image_column, _numbers(values[split], known, f"{where}, {label_column},"), where)
+        labels = _numbers(values[split], known, f"{where}, {label_column},")
+        encoded = part.cast_column(image_column, Feature(decode=False))[image_column]
+        identity = f"{part._fingerprint} {image_column} {labels}"
+        named = partial("Row {1} of {0}".format, where)
+        found[split] = Pictures(encoded, np.array(labels, dtype=np.int64), identity, named)
     return classes, found
 
 

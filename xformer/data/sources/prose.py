@@ -1,7 +1,10 @@
-"""The prose that every Python ships: text without a download."""
+"""The prose that every Python ships, whole or by chapter: text without a download."""
 
+from collections import Counter
+
+CHAPTERS = 8
 _SHORTEST = 40
-"""Characters of a paragraph that must not stand twice; shorter ones are headings and the like."""
+"""Characters of a paragraph that counts as one; shorter ones are headings and the like."""
 
 
 def prose() -> list[str]:
@@ -19,8 +22,29 @@ def prose() -> list[str]:
 def _once(text: str, seen: set[str]) -> str:
     kept = []
     for paragraph in text.split("\n\n"):
-        plain = " ".join(paragraph.split())
+        plain = _plain(paragraph)
         if len(plain) < _SHORTEST or plain not in seen:
             kept.append(paragraph)
         seen.add(plain)
     return "\n\n".join(kept)
+
+
+def chapters() -> dict[str, list[str]]:
+    """Paragraphs of the chapters that have most, as `text_column`, and the chapter each is from, as `label_column`.
+
+    A paragraph that stands in several chapters is left out: it has no one label. What is there depends on the version
+    of Python.
+    """
+    from pydoc_data.topics import topics
+
+    found = [(_plain(part), name) for name in sorted(topics) for part in topics[name].split("\n\n")]
+    found = [(paragraph, name) for paragraph, name in found if len(paragraph) >= _SHORTEST]
+    copies = Counter(paragraph for paragraph, _ in found)
+    single = [(paragraph, name) for paragraph, name in found if copies[paragraph] == 1]
+    longest = {name for name, _ in Counter(name for _, name in single).most_common(CHAPTERS)}
+    kept = [(paragraph, name) for paragraph, name in single if name in longest]
+    return {"text_column": [text for text, _ in kept], "label_column": [name for _, name in kept]}
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())

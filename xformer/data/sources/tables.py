@@ -1,14 +1,20 @@
-"""Tables by split and column: csv, tsv, json and parquet files, or a dataset on disk or on the hub."""
+"""Tables by split and column: csv, tsv, json and parquet files, or a dataset on disk or on the hub.
+
+Datasets are read by `datasets`, files by pyarrow: of a csv file `datasets` takes a missing field for an empty text and,
+where every row has a field too many, the first column for an index; of a json file it takes a missing key for null.
+Here such a row is refused by its number.
+"""
 
 import codecs
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from xformer.data.sources.hold_out import deal
-from xformer.data.sources.text import NAMES, expand, load_dataset_splits
+from xformer.data.sources.hub import NAMES, first_line, load_dataset_splits
+from xformer.data.sources.text import expand
 from xformer.errors import ConfigError, DataError
 from xformer.tokenizers.utf8 import decode, unmarked
 
@@ -62,28 +68,6 @@ def read_tables(
     return {
         split: _pick(part.with_format("arrow")[:], f"data.dataset={dataset}", columns) for split, part in found.items()
     }
-
-
-def hold_out(tables: dict[str, Columns], fractions: Mapping[str, float], seed: int) -> dict[str, Columns]:
-    """Take rows out of "train", at random, for the splits that the source does not bring itself.
-
-    Args:
-        tables: Columns by split.
-        fractions: Share of the rows of "train" by split; nothing is held out for 0.
-        seed: Decides which rows; the rows of a split keep their order.
-
-    Returns:
-        The same columns under "train", "val" and "test", as far as they exist, in this order.
-    """
-    wanted = {split: share for split, share in fractions.items() if split not in tables and share > 0}
-    dealt = deal(len(next(iter(tables["train"].values()))), wanted, seed)
-    found = tables | {split: _rows(tables["train"], rows) for split, rows in dealt.items()}
-    return {split: found[split] for split in NAMES if split in found}
-
-
-def _rows(table: Columns, chosen: Any) -> Columns:
-    kept = sorted(chosen.tolist())
-    return {key: [values[row] for row in kept] for key, values in table.items()}
 
 
 def _joined(tables: list[Columns]) -> Columns:
@@ -210,14 +194,6 @@ def _refuse_header(path: Path, table: Any, column_names: list[str]) -> None:
         )
 
 
-def _csv(path: Path, content: bytes, column_names: list[str] | None) -> Any:
-    return _separated(path, content, column_names, delimiter=",", quote='"')
-
-
-def _tsv(path: Path, content: bytes, column_names: list[str] | None) -> Any:
-    return _separated(path, content, column_names, delimiter="\t", quote=False)
-
-
 def _json(path: Path, content: bytes, column_names: list[str] | None) -> Any:
     """A list of objects, or an object a line; rows need the first one's keys."""
     import pyarrow as pa
@@ -260,13 +236,12 @@ def _parquet(path: Path, content: bytes, column_names: list[str] | None) -> Any:
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-    return DataError(f"data.files={path} cannot be read as {path.suffix[1:]} ({reason}): correct the file.")
+    return DataError(f"data.files={path} cannot be read as {path.suffix[1:]} ({first_line(error)}): correct the file.")
 
 
 _READERS: dict[str, Callable[[Path, bytes, list[str] | None], Any]] = {
-    ".csv": _csv,
-    ".tsv": _tsv,
+    ".csv": partial(_separated, delimiter=",", quote='"'),
+    ".tsv": partial(_separated, delimiter="\t", quote=False),
     ".json": _json,
     ".jsonl": _json,
     ".parquet": _parquet,

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Ge
@@ -26,6 +26,8 @@ class Probe(Callback, ABC):
     Args:
         examples: how many, of every process.
     """
+
+    changes_result: ClassVar[bool] = False
 
     def __init__(self, *, examples: Annotated[int, Ge(1)]) -> None:
         self.examples = examples

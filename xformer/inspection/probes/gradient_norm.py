@@ -16,6 +16,7 @@ from xformer.architecture.base import Architecture
 from xformer.architecture.tower import Tower
 from xformer.data.batch import Batch
 from xformer.inspection.probes.base import Probe
+from xformer.layers.stable_names import stable_name, stable_parameters
 from xformer.tasks.base import Task
 
 
@@ -30,7 +31,7 @@ class GradientNorm(Probe):
 
     def measure(self, task: Task, examples: list[Batch]) -> Mapping[str, Tensor]:
         """The norms by layer."""
-        named = {name: parameter for name, parameter in task.named_parameters() if parameter.requires_grad}
+        named = {name: parameter for name, parameter in stable_parameters(task).items() if parameter.requires_grad}
         with torch.inference_mode(False), torch.enable_grad():
             sums: list[Tensor] = [torch.zeros_like(parameter) for parameter in named.values()]
             for example in examples:
@@ -52,8 +53,8 @@ def _usable(example: Batch) -> Batch:
 
 
 def _stacks(model: Architecture) -> dict[str, str]:
-    """By a stack's attribute, the name of its self-attention's slot."""
-    towers = [(name, part) for name, part in model.named_children() if isinstance(part, Tower)]
+    """By a stack's stable name, the name of its self-attention's slot."""
+    towers = [(stable_name(model, name), part) for name, part in model.named_children() if isinstance(part, Tower)]
     slots, found = iter(model.slots.values()), {}
     for name, tower in towers:
         found[name], *_ = [next(slots).name for _ in tower.attentions]

@@ -1,0 +1,88 @@
+"""`xformer compare`: what it prints it can write, each file is read once, and nothing heavy is loaded to read it."""
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Command
+from tests.studies.conftest import MakeRun
+from xformer import cli
+from xformer.studies.formats import FORMATS
+
+RUNS = 40
+
+
+@pytest.fixture
+def many(make_run: MakeRun, tmp_path: Path) -> Path:
+    """Four attentions under ten seeds."""
+    for seed in range(RUNS // 4):
+        for shift, name in enumerate(("full", "local", "sparse", "performer")):
+            make_run(0.5 + 0.01 * shift + 0.001 * seed, seed=seed, attention=name)
+    return tmp_path / "sweep"
+
+
+@pytest.mark.parametrize("command", [["compare"], ["report", "--figures", "figures"]])
+def test_every_file_of_a_run_is_read_once(
+    command: list[str], many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: Counter[Path] = Counter()
+    own = Path.open
+
+    def counting(path: Path, *words: Any, **options: Any) -> Any:
+        opened[path.resolve()] += 1
+        return own(path, *words, **options)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["xformer", *command, str(many)])
+    monkeypatch.setattr(Path, "open", counting)
+    for name in ("HYDRA_FULL_ERROR", "XFORMER_WRAPPED"):
+        monkeypatch.setenv(name, "")
+    cli.main()
+    of_runs = Counter({path: count for path, count in opened.items() if many in path.parents})
+    assert set(of_runs.values()) == {1}
+    needed = {"summary.json", "config.yaml"} | ({"metrics.csv"} if command[0] == "report" else set())
+    assert Counter(path.name for path in of_runs) == dict.fromkeys(needed, RUNS)
+
+
+@pytest.mark.parametrize("command", ["compare", "report"])
+def test_neither_torch_nor_lightning_is_loaded(command: str, many: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from xformer.cli import main; main(); "
+        "print('loaded', [name for name in ('torch', 'lightning', 'wandb', 'datasets') if name in sys.modules])"
+    )
+    words = [sys.executable, "-c", code, command, str(many)]
+    shown = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert shown.stdout.splitlines()[-1] == "loaded []"
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_what_is_printed_can_be_written_into_a_new_directory(
+    kind: str, sweep: Path, xformer: Command, tmp_path: Path
+) -> None:
+    code, shown, notes = xformer("compare", sweep, "--format", kind)
+    assert (code, notes) == (0, "")
+    assert "linformer" in shown
+    file = tmp_path / "new" / "place" / "table"
+    assert xformer("compare", sweep, "--format", kind, "-o", file) == (0, "", "")
+    assert file.read_text(encoding="utf-8") == shown
+
+
+def test_metric_and_baseline_are_those_asked_for(sweep: Path, xformer: Command) -> None:
+    words = ["compare", sweep, "--format", "markdown"]
+    assert "test/loss" in xformer(*words, "--metric", "test/loss")[1]
+    usual, other = xformer(*words)[1], xformer(*words, "--baseline", "attention=local")[1]
+    assert usual == xformer(*words, "--baseline", "attention=full")[1] != other
+
+
+def test_without_runs_and_at_a_place_that_cannot_be_written_there_is_a_sentence(
+    sweep: Path, xformer: Command, tmp_path: Path
+) -> None:
+    code, _, told = xformer("compare")
+    assert (code, "No runs are given" in told) == (1, True)
+    (tmp_path / "file").write_text("")
+    code, _, told = xformer("compare", sweep, "-o", tmp_path / "file" / "table")
+    assert (code, "cannot be written" in told) == (1, True)

@@ -1,0 +1,18 @@
+"""Attention maps of random scores, and tokens that a page, a picture or a file must not take for its own."""
+
+import torch
+
+from xformer.inspection.attention_maps import AttentionMap
+from xformer.inspection.reading import Axis
+
+NASTY = ["<script>alert(1)</script>", "$x$", "$", "_{", "漢", "a\\b", "&amp;", '"']
+
+
+def attention_map(queries: int, keys: int, heads: int = 3, layer: int = 0, slot: str = "attention") -> AttentionMap:
+    generator = torch.Generator().manual_seed(layer)
+    scores = 3 * torch.randn(1, heads, queries, keys, generator=generator)
+    return AttentionMap(slot, layer, "Full", scores.softmax(-1))
+
+
+def axis(length: int) -> Axis:
+    return Axis("input", [NASTY[index % len(NASTY)] for index in range(length)])

@@ -1,4 +1,0 @@
-"""The run directories that the tests of studies read."""
-
-from tests.studies.conftest import make_run as make_run
-from tests.studies.conftest import sweep as sweep

@@ -1,0 +1,112 @@
+"""However a run ends, its summary says so."""
+
+import signal
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
+from xformer.errors import IncompatibleError, Interrupted, RunError
+from xformer.runs.summary import read_summary
+from xformer.training.recording import interruption, recording
+from xformer.training.run import run
+
+FAST = [*SMALL, *SMALL_LISTOPS]
+
+
+def test_a_failed_run_says_so(compose_job: ComposeJob) -> None:
+    job = compose_job(*FAST, "optimizer.lr=1e20", "trainer.max_steps=50", "trainer.gradient_clip_val=null")
+    with pytest.raises(RunError, match="loss"):
+        run(job)
+    summary = read_summary(job.directory)
+    assert summary.status == "failed"
+    assert summary.error is not None
+    assert "loss" in summary.error
+
+
+def test_an_incompatible_run_fails_or_is_skipped(compose_job: ComposeJob, tmp_path: Path) -> None:
+    choices = [*SMALL, "task=language_modeling", "attention=linformer"]
+    job = compose_job(*choices, directory=tmp_path / "fail")
+    with pytest.raises(IncompatibleError):
+        run(job)
+    assert read_summary(job.directory).status == "failed"
+    job = compose_job(*choices, "on_incompatible=skip", directory=tmp_path / "skip")
+    assert run(job) is None
+    summary = read_summary(job.directory)
+    assert summary.status == "skipped"
+    assert "mixes all positions" in (summary.error or "")
+
+
+def exits(cause: BaseException | None) -> SystemExit:
+    """What Lightning makes of Ctrl-C."""
+    try:
+        try:
+            raise cause or ValueError
+        except BaseException:
+            sys.exit(1)
+    except SystemExit as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    ("error", "number"),
+    [
+        (Interrupted(signal.SIGUSR1), signal.SIGUSR1),
+        (SIGTERMException(), signal.SIGTERM),
+        (KeyboardInterrupt(), signal.SIGINT),
+        (exits(KeyboardInterrupt()), signal.SIGINT),
+        (exits(None), None),
+        (SystemExit(0), None),
+        (ValueError(), None),
+        (None, None),
+    ],
+)
+def test_a_signal_is_known_by_what_it_raises(error: BaseException | None, number: signal.Signals | None) -> None:
+    found = interruption(error)
+    assert (found.signal if found else None) == number
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "raised", "said"),
+    [
+        (None, "finished", None, None),
+        (RunError("Broken."), "failed", RunError, "Broken."),
+        (ZeroDivisionError("by zero"), "failed", ZeroDivisionError, "ZeroDivisionError: by zero"),
+        (KeyboardInterrupt(), "interrupted", KeyboardInterrupt, "Stopped by Ctrl-C."),
+        (SIGTERMException(), "interrupted", Interrupted, "Stopped by SIGTERM."),
+    ],
+    ids=str,
+)
+def test_however_a_run_ends_its_summary_says_so_and_nobody_holds_its_directory(
+    error: BaseException | None, status: str, raised: type | None, said: str | None,
+    compose_job: ComposeJob, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    job = compose_job(*FAST, "seed=5")
+    with pytest.raises(raised) if raised else nullcontext(), recording(job) as record:
+        record.claim()
+        assert read_summary(job.directory).status == "running"
+        if error is not None:
+            raise error
+    summary = read_summary(job.directory)
+    assert (summary.status, summary.error, summary.seed) == (status, said, 5)
+    assert summary.wall_seconds > 0  # type: ignore[operator]
+    assert summary.versions["torch"] == torch.__version__
+    assert ("Nothing was saved yet." in capsys.readouterr().out) == (status == "interrupted")
+    with recording(job) as record:
+        record.acquire()
+
+
+def test_what_was_refused_before_it_had_the_directory_leaves_a_run_that_lies_there_alone(
+    compose_job: ComposeJob,
+) -> None:
+    job = compose_job(*FAST)
+    with recording(job) as record:
+        record.claim()
+        record.summary.parameters = 17
+    with pytest.raises(RunError), recording(job):
+        raise RunError("Refused.")
+    assert read_summary(job.directory).parameters == 17

@@ -1,0 +1,1 @@
+"""How scores are computed and values mixed; no kernel knows the variant that it serves."""

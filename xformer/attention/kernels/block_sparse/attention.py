@@ -1,0 +1,467 @@
+"""Attention over a pattern of positions: which kernel computes it, on the CPU or a GPU, and how it decodes.
+
+A variant states its pattern once, as a mask_mod over (head, query position, key position):
+
+    softmax(Q K^T / sqrt(d) + B) V over {j : mask_mod(head, i, j)}
+
+On a GPU, torch's flex_attention takes the statement itself (Dong et al. 2024, "Flex Attention: A Programming Model for
+Generating Optimized Attention Kernels"). Blocks without a pair that counts are skipped, and those where all pairs count
+are not masked pair by pair. Which blocks these are is found by evaluating all pairs, O(n^2) booleans in memory O(n),
+once for a mask_mod and a length: layers of one pattern share them. It needs CUDA and a compiler, and leaves to the
+kernels of the CPU a bias that depends on the query, one whose table is being trained (its gradient would be added up
+atomically, in a different order each time) and float64. Full attention with a bias of the distance takes the same
+kernel, which makes no n x n tensor: `attend_to_all`.
+
+Everywhere else the variant attends through `blocks.py`, by blocks that it lays out, under the same mask_mod.
+
+A decoding step reads the keys of the pattern, and no others, from a state that finds keys by their positions.
+
+Shapes: b batch, h heads, n positions filled up to whole blocks, d features of one head.
+"""
+
+import copy
+import logging
+import os
+import shutil
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, ClassVar, NamedTuple, cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
+from torch.nn.functional import pad
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+from torch.utils._triton import has_triton
+
+from xformer.attention.base import Attention
+from xformer.attention.kernels.block_sparse.blocks import (
+    MaskMod,
+    Tokens,
+    bias_scores,
+    bias_values,
+    everything,
+    not_after,
+    softmax,
+)
+from xformer.core.bias import RelativeBias, TableBias
+from xformer.core.capability import Capability
+from xformer.core.mask import Mask
+from xformer.core.precision import as_they_are, in_float32, wide
+from xformer.core.state import State
+
+log = logging.getLogger(__name__)
+
+BLOCK = 128
+"""Queries and keys of a block of flex_attention: the kernel's own size."""
+FEWEST_FEATURES = 16
+"""flex_attention takes no smaller head."""
+SHORTEST = 1024
+"""Tokens from which on full attention with a bias is worth a compilation."""
+KINDS = 64
+"""Of patterns, lengths and types that are kept compiled; torch would go on uncompiled, in quadratic memory, after 8."""
+
+
+class BlockSparseAttention(Attention):
+    """Exact softmax attention over the keys that a pattern of positions allows.
+
+    A padded token reads nothing and yields zeros. Every position from 0 to the largest one costs something, whether a
+    token has it or not.
+    """
+
+    provides: ClassVar[Capability] = ~Capability.CROSS
+    reasons: ClassVar[dict[Capability, str]] = {
+        Capability.CROSS: "its pattern compares positions, and those of two different sequences do not correspond.",
+    }
+
+    @abstractmethod
+    def mask_mod(self, length: int, *, causal: bool) -> MaskMod:
+        """The pattern of positions below `length`, the one statement of it.
+
+        Returns:
+            The same object for an equal pattern, so that layers share what is compiled and found for it.
+        """
+
+    @abstractmethod
+    def mix(self, tokens: Tokens, *, causal: bool, bias: RelativeBias | None) -> Float[Tensor, "b h n d"]:
+        """Mix the values of tokens whose positions are 0, 1, 2, ..., by kernels that look at least at the pattern."""
+
+    @abstractmethod
+    def keys_of(self, query: Int[Tensor, " b"], length: int) -> Int[Tensor, "b #h k"]:
+        """The positions of the keys that causal queries read, each once; negative for none.
+
+        A list, and not mask_mod tried on all keys, by which a step takes 8 times as long for a window of 64, 6 times
+        for sparse attention of stride 64 and 2.4 times for BigBird's blocks of 64 (4096 keys, 4 heads of 64, one
+        thread). Later positions do no harm, since nothing is stored for them yet.
+
+        Args:
+            query: the position of one query per row.
+            length: the state's size.
+        """
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # one break of the graph, whose loops over groups would be unrolled, for minutes
+    def forward(
+        self,
+        query: Float[Tensor, "b h q d"],
+        key: Float[Tensor, "b h k d"],
+        value: Float[Tensor, "b h k d"],
+        *,
+        mask: Mask,
+        bias: RelativeBias | None = None,
+    ) -> Float[Tensor, "b h q d"]:
+        """softmax(Q K^T / sqrt(d) + B) V, over the keys of the pattern."""
+        if query.shape[2] != key.shape[2]:
+            raise self._refusal(Capability.CROSS)
+        order = PositionOrder(mask.key_positions, mask.key_padding, counted=mask.counted == (0, 0))
+        positions = torch.arange(order.span, device=key.device)
+        query, key, value = (order.by_position(x) for x in (query, key, value))
+        tokens = Tokens(query, key, value, positions, positions, order.valid, order.span)
+        return order.by_token(self._mix(tokens, causal=mask.causal, bias=bias))
+
+    def _mix(self, tokens: Tokens, *, causal: bool, bias: RelativeBias | None) -> Tensor:
+        """By the kernel that the device has."""
+        if applies(tokens.query, bias):
+            mask_mod = self.mask_mod(whole_length(tokens.span), causal=causal)
+            mixed: Tensor = flex_attend(tokens, mask_mod, cast(TableBias | None, bias))
+            return mixed
+        query, key, value = (wide(x) for x in (tokens.query, tokens.key, tokens.value))
+        with as_they_are(query.device):
+            precise = replace(tokens, query=query, key=key, value=value)
+            return self.mix(precise, causal=causal, bias=bias).to(tokens.value.dtype)
+
+    def init_state(self, max_length: int) -> "PositionState":
+        """Room for the keys and values of `max_length` tokens."""
+        return PositionState(max_length, max_length)
+
+    def step(
+        self,
+        query: Float[Tensor, "b h new d"],
+        key: Float[Tensor, "b h new d"],
+        value: Float[Tensor, "b h new d"],
+        state: State,
+        *,
+        mask: Mask,
+        bias: RelativeBias | None = None,
+    ) -> Float[Tensor, "b h new d"]:
+        """Read the pattern's keys, and no others: the prompt by `forward`, what follows token by token."""
+        assert isinstance(state, PositionState)
+        new = query.shape[2]
+        if state.length == 0 and new > 1:
+            mixed: Tensor = self(query, key, value, mask=mask, bias=bias)
+            state.append(key, value, mask.key_positions, mask.key_padding)
+            return mixed
+        self._check(mask, bias)
+        outputs = []
+        for at in range(new):
+            one = slice(at, at + 1)
+            padding = None if mask.key_padding is None else mask.key_padding[:, one]
+            state.append(key[:, :, one], value[:, :, one], mask.key_positions[:, one], padding)
+            outputs.append(self._read(query[:, :, one], mask.query_positions[:, at], state, bias))
+        return torch.cat(outputs, dim=2)
+
+    def _read(self, query: Tensor, positions: Tensor, state: "PositionState", bias: RelativeBias | None) -> Tensor:
+        positions = positions.expand(len(query))
+        wanted = self.keys_of(positions, state.size)
+        key, value, found = state.read(wanted)
+        # What is not there may be at any distance; it is given one that exists.
+        distances = (wanted - positions[:, None, None]).masked_fill(~found, 0)[:, :, None]  # b #h 1 k
+        return self._mix_read(query, key, value, found=found[:, :, None], distances=distances, bias=bias)
+
+    @in_float32
+    def _mix_read(
+        self, query: Tensor, key: Tensor, value: Tensor, *, found: Tensor, distances: Tensor, bias: RelativeBias | None
+    ) -> Tensor:
+        """softmax(Q K^T / sqrt(d) + B) V, over the keys that were found."""
+        scores = query @ key.mT * query.shape[-1] ** -0.5  # b h 1 k
+        if bias is not None:
+            scores = scores + bias_scores(bias, query, distances)
+        weights, _ = softmax(scores, found)
+        mixed = weights @ value
+        term = None if bias is None else bias_values(bias, weights, distances)
+        return mixed if term is None else mixed + term
+
+
+class PositionOrder:
+    """Tokens moved to where their positions say, so that a pattern is the same for every row of a batch, and back.
+
+    Rows may be shifted against each other (padding on the left). A pattern is a function of positions, so it is applied
+    to the tokens in the order of these. Positions that no token has hold zeros and are not valid.
+
+    Args:
+        positions: of every token; those of valid tokens differ from each other.
+        valid: True at tokens that are no padding; None where none is.
+        counted: whether it is known that positions are 0, 1, 2, ... in all rows; otherwise they are read, for which one
+            has to wait where they are on another device.
+
+    Attributes:
+        span: every position is below it.
+        valid: True at positions that a token has; None where all do.
+    """
+
+    def __init__(
+        self, positions: Int[Tensor, "#b n"], valid: Bool[Tensor, "b n"] | None, *, counted: bool = False
+    ) -> None:
+        length = positions.shape[1]
+        index = torch.arange(length, device=positions.device)
+        self.span = length
+        self.valid: Bool[Tensor, "#b span"] | None = None
+        self._in_order = valid is None and (counted or torch.equal(positions, index.expand_as(positions)))
+        if self._in_order:
+            return
+        self.span = length if counted else int(positions.max()) + 1
+        # One more position takes the padding, and one more token, of zeros, is at the positions that no other has.
+        self._position = positions if valid is None else positions.where(valid, self.span)  # b n
+        token = self._position.new_full((len(self._position), self.span + 1), length)
+        self._token = token.scatter(1, self._position, index.expand_as(self._position))[:, : self.span]  # b span
+        self.valid = self._token < length
+
+    def by_position(self, x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h span d"]:
+        """Every token at its position; zeros at those that no token has."""
+        return x if self._in_order else _rows_at(x, self._token)
+
+    def by_token(self, x: Float[Tensor, "b h span d"]) -> Float[Tensor, "b h n d"]:
+        """The other way round; zeros at padding."""
+        return x if self._in_order else _rows_at(x, self._position)
+
+
+def _rows_at(x: Tensor, index: Tensor) -> Tensor:
+    """Rows of x, and zeros where the index is one too large."""
+    index = index[:, None, :, None].expand(len(x), x.shape[1], -1, x.shape[3])
+    return pad(x, (0, 0, 0, 1)).gather(2, index)
+
+
+class Read(NamedTuple):
+    """Keys and values at the positions that were wanted, and whether they were found."""
+
+    key: Float[Tensor, "b h k d"]
+    value: Float[Tensor, "b h k d"]
+    found: Bool[Tensor, "b #h k"]
+
+
+class PositionState(State):
+    """A ring: the token at position p is in row p mod `size`, until the one at p + `size` takes its place.
+
+    Padding is never stored, so that it pushes nothing out, wherever it stands.
+
+    Args:
+        size: rows; one more takes what is never read.
+        max_length: the most tokens, padding included; None where there is no limit.
+    """
+
+    def __init__(self, size: int, max_length: int | None) -> None:
+        self.size, self.max_length = size, max_length
+        self._buffers: tuple[Tensor, ...] = ()
+
+    def append(
+        self,
+        key: Float[Tensor, "b h new d"],
+        value: Float[Tensor, "b h new d"],
+        positions: Int[Tensor, "#b new"],
+        padding: Bool[Tensor, "b new"] | None,
+    ) -> None:
+        """Take in the next tokens.
+
+        Raises:
+            ValueError: there is no room for them.
+        """
+        batch, heads, new, head_dim = key.shape
+        if self.max_length is not None and self.length + new > self.max_length:
+            raise ValueError(
+                f"decoding state: {self.length + new} tokens do not fit into the {self.max_length} it was made for"
+            )
+        if not self._buffers:
+            keys = key.new_zeros(batch, self.size + 1, heads, head_dim)
+            self._buffers = (keys, keys.clone(), positions.new_full((batch, self.size + 1), -1))
+        positions = positions.expand(batch, -1)
+        valid = torch.ones_like(positions, dtype=torch.bool) if padding is None else padding
+        last = positions.masked_fill(~valid, -1).amax(dim=1, keepdim=True)
+        columns = (positions % self.size).where(valid & (positions > last - self.size), self.size)
+        rows = torch.arange(batch, device=key.device)[:, None]
+        keys, values, stored = self._buffers
+        keys[rows, columns], values[rows, columns] = key.transpose(1, 2), value.transpose(1, 2)
+        stored[rows, columns] = positions
+        self.length += new
+
+    def read(self, wanted: Int[Tensor, "b #h k"]) -> Read:
+        """What is stored for these positions; a negative one is never found."""
+        keys, values, stored = self._buffers  # b size h d, b size h d, b size
+        columns = wanted % self.size
+        rows = torch.arange(len(keys), device=keys.device)[:, None, None]
+        found = (stored[rows, columns] == wanted) & (wanted >= 0)
+        heads = torch.arange(keys.shape[2], device=keys.device)[:, None]
+        return Read(keys[rows, columns, heads], values[rows, columns, heads], found)
+
+    def reorder(self, indices: Int[Tensor, " batch"]) -> None:
+        """Let row i become what row `indices[i]` was."""
+        self._buffers = tuple(buffer.index_select(0, indices) for buffer in self._buffers)
+
+    @property
+    def bytes(self) -> int:
+        """Memory held, in bytes."""
+        return sum(buffer.numel() * buffer.element_size() for buffer in self._buffers)
+
+
+def applies(query: Float[Tensor, "b h n d"], bias: RelativeBias | None, *, unordered: bool = False) -> bool:
+    """Whether flex_attention can do it; not while FLOPs are counted, as what is compiled shows none.
+
+    Args:
+        query: of the tokens.
+        bias: what is added.
+        unordered: whether the gradient of a table may be added up in any order.
+    """
+    if not query.is_cuda or query.dtype == torch.float64 or not _can_compile():
+        return False
+    if bias is None:
+        return True
+    if not isinstance(bias, TableBias):
+        return False
+    return unordered or not bias.table(torch.zeros(1, dtype=torch.long, device=query.device)).requires_grad
+
+
+def applies_to_all(query: Float[Tensor, "b h n d"], mask: Mask, bias: RelativeBias | None) -> bool:
+    """Whether `attend_to_all` can do it, and it pays: a short sequence's n x n tensor costs less than a compilation.
+
+    The gradient of a table is added up in any order, as torch's fused kernels do with that of the queries, unless
+    `torch.use_deterministic_algorithms` forbids it.
+    """
+    if bias is None or query.shape[2] < SHORTEST or not mask.aligned or mask.starts is None:
+        return False
+    return applies(query, bias, unordered=not torch.are_deterministic_algorithms_enabled())
+
+
+def attend_to_all(
+    query: Float[Tensor, "b h n d"],
+    key: Float[Tensor, "b h n d"],
+    value: Float[Tensor, "b h n d"],
+    *,
+    mask: Mask,
+    bias: TableBias,
+) -> Float[Tensor, "b h n d"]:
+    """softmax(Q K^T / sqrt(d) + B) V over all allowed keys, blank at padding; zeros where there are none."""
+    length = query.shape[2]
+    positions = torch.arange(length, device=query.device)
+    tokens = Tokens(query, key, value, positions, positions, mask.key_padding, length)
+    mixed: Tensor = flex_attend(tokens, not_after if mask.causal else everything, bias)
+    return mixed
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # a compiled model calls what is compiled here
+def flex_attend(tokens: Tokens, mask_mod: MaskMod, bias: TableBias | None) -> Float[Tensor, "b h span d"]:
+    """softmax(Q K^T / sqrt(d) + B) V over the pairs that the mask_mod allows; zeros where there are none.
+
+    Args:
+        tokens: at positions 0, 1, 2, ...
+        mask_mod: of positions below their `whole_length`.
+        bias: what is added.
+    """
+    query, key, value = tokens.query, tokens.key, tokens.value
+    if torch.is_autocast_enabled(query.device.type):
+        query, key, value = (x.to(torch.get_autocast_dtype(x.device.type)) for x in (query, key, value))
+    span, features = tokens.span, query.shape[3]
+    length = whole_length(span)
+    # Filled up here: the kernel's gradients were NaN where a length was none of whole blocks (pytorch issue 153799).
+    fill = (0, max(0, FEWEST_FEATURES - features), 0, length - span)
+    if any(fill):
+        query, key, value = (pad(x, fill) for x in (query, key, value))
+    mask = block_mask(mask_mod, query.shape[1], span, length, query.device, tokens.valid)
+    added = _score_mod(bias, span, length, query.device)
+    _log_once(query.device, query.dtype, features)
+    kernel = _compiled()
+    mixed: Tensor = kernel(query, key, value, added, mask, scale=features**-0.5)
+    return mixed[:, :, :span, :features]
+
+
+def whole_length(span: int) -> int:
+    """The length to compute on: whole blocks, and few different lengths, as each is compiled for; fillers are skipped.
+
+    At most an eighth is added beyond whole blocks.
+    """
+    step = max(BLOCK, 1 << max(0, (span - 1).bit_length() - 4))
+    return -(-span // step) * step
+
+
+def block_mask(
+    mask_mod: MaskMod, heads: int, span: int, length: int, device: torch.device, valid: Bool[Tensor, "#b span"] | None
+) -> BlockMask:
+    """Which blocks count, and which pairs in them; padding differs from batch to batch and is masked pair by pair."""
+    mask: BlockMask = _blocks(mask_mod, heads, span, length, device, valid is not None)
+    if valid is not None:
+        mask = copy.copy(mask)  # whose blocks are the same
+        mask.mask_mod = _with_padding(mask_mod, pad(valid, (0, length - span)))
+    return mask
+
+
+@lru_cache(maxsize=KINDS)
+def _blocks(mask_mod: MaskMod, heads: int, span: int, length: int, device: torch.device, padded: bool) -> BlockMask:
+    """Without padding: of one head, where all have the same blocks."""
+    with torch.inference_mode(False), torch.no_grad():  # the first call may be a validation's, the next a training's
+        positions = torch.arange(length, device=device)
+        head, valid = torch.arange(heads, device=device)[:, None, None], positions < span
+        parts: list[tuple[Tensor, Tensor]] = []
+        for queries in positions.view(-1, BLOCK):
+            allowed = mask_mod(head, queries[:, None], positions) & valid[queries, None] & valid
+            blocks = allowed.view(-1, BLOCK, length // BLOCK, BLOCK)
+            parts.append((blocks.any(dim=3).any(dim=1), blocks.all(dim=3).all(dim=1)))
+        some, every = (torch.stack(part, dim=1)[None] for part in zip(*parts, strict=True))  # 1 #h blocks blocks
+        count, which = _numbers(some if padded else some & ~every)
+        full = (None, None) if padded else _numbers(every)
+        pairs = _with_padding(mask_mod, None if span == length else valid[None])
+        return BlockMask.from_kv_blocks(count, which, full[0], full[1], BLOCK_SIZE=BLOCK, mask_mod=pairs)
+
+
+def _numbers(blocks: Bool[Tensor, "1 h blocks blocks"]) -> tuple[Tensor, Tensor]:
+    """How many key blocks each query block reads, and which: those first, in order."""
+    order = blocks.int().argsort(dim=-1, descending=True, stable=True)
+    return blocks.sum(dim=-1, dtype=torch.int32), order.to(torch.int32)
+
+
+def _with_padding(mask_mod: MaskMod, valid: Tensor | None) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """As flex_attention calls it: with the row of the batch, by which padding differs."""
+    if valid is None:
+        return lambda row, head, query, key: mask_mod(head, query, key)
+    if len(valid) == 1:
+        return lambda row, head, query, key: mask_mod(head, query, key) & valid[0, key]
+    return lambda row, head, query, key: mask_mod(head, query, key) & valid[row, key]
+
+
+def _score_mod(
+    bias: TableBias | None, span: int, length: int, device: torch.device
+) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor] | None:
+    """What is added to a score: from slopes where the bias has them, which reads nothing, else from its table."""
+    if bias is None:
+        return None
+    if bias.slopes is not None:
+        slopes = bias.slopes.float()
+        return lambda score, row, head, query, key: score - slopes[head] * (key - query).abs()
+    last = length - 1
+    distances = torch.arange(1 - span, span, device=device)
+    table = pad(bias.table(distances).float(), (length - span, length - span))
+    return lambda score, row, head, query, key: score + table[head, key - query + last]
+
+
+@lru_cache(maxsize=KINDS)
+def _log_once(device: torch.device, dtype: torch.dtype, features: int) -> None:
+    log.debug("attention of heads of %s features, in %s, on %s: flex_attention kernel", features, dtype, device)
+
+
+@lru_cache(maxsize=1)
+def _compiled() -> Callable[..., Any]:
+    config: Any = torch._dynamo.config
+    config.recompile_limit = max(config.recompile_limit, KINDS)
+    # Of a length that may vary, gradients have been NaN (pytorch issue 186775); so each is compiled for itself.
+    return torch.compile(flex_attention, dynamic=False)
+
+
+def _can_compile() -> bool:
+    if torch.compiler.is_compiling():
+        return True
+    return not is_in_torch_dispatch_mode() and _compiles()
+
+
+@lru_cache(maxsize=1)
+def _compiles() -> bool:
+    """Whether the compiler that a kernel needs is there: Triton, and a C compiler for what starts it."""
+    return has_triton() and any(shutil.which(name) for name in (os.environ.get("CC", "cc"), "gcc", "clang"))

@@ -1,0 +1,1 @@
+"""Attention with a score for every pair of a query and a key."""

@@ -1,0 +1,1 @@
+"""Attention whose weights are products of random features, linear in the length."""

@@ -1,0 +1,1 @@
+"""Softmax attention over neighbours and a sample of every row, by strided views of the tokens."""

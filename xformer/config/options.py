@@ -1,0 +1,123 @@
+"""What `conf/` has at each key of a configuration: where the class behind an option lives now, and where it need not.
+
+A stored configuration holds the `_target_`s of its day. What it means is the options that were chosen; their classes
+may have moved since. So a `_target_` that is stored is replaced by that of the option's file today, unless it was typed
+in place of the option's.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from omegaconf import DictConfig, OmegaConf
+
+from xformer.config.identity import targets
+from xformer.config.validate import CONF, groups, slots
+
+_OURS = "xformer."
+_NO_PART = ("callbacks", "logger", "experiment", "debug")
+"""Groups whose option is no part with a class: there may be several, or it sets keys of the other groups."""
+
+
+@runtime_checkable
+class Record(Protocol):
+    """What a run wrote down of its configuration: `xformer.runs.summary.Summary`."""
+
+    choices: dict[str, str]
+    overrides: list[str]
+    by_hand: dict[str, str]
+    without_effect: list[str] | None
+
+
+def nodes(group: str) -> Iterator[tuple[str, DictConfig]]:
+    """Every option of a group and its node, whether its file holds the node alone or more than one group."""
+    for option in groups()[group]:
+        found = written(group, option)
+        yield option, found.get(group, found)
+
+
+def written(group: str, option: str) -> DictConfig:
+    """An option's file, over those of the same group that it extends."""
+    found = OmegaConf.load(CONF / group / f"{option}.yaml")
+    assert isinstance(found, DictConfig)
+    extended = [
+        written(group, name) for name in found.pop("defaults", []) if isinstance(name, str) and name != "_self_"
+    ]
+    merged = OmegaConf.merge(*extended, found)
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+@functools.cache
+def callbacks() -> DictConfig:
+    """Every callback in `conf/`, by its key: several may be chosen, and Hydra keeps no choice of them."""
+    merged = OmegaConf.merge(*(node for _, node in nodes("callbacks")))
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def target_at(key: str, choices: Mapping[str, str]) -> str | None:
+    """The `_target_` of the part that the chosen options have at a key; None where they have none.
+
+    Args:
+        key: of a part, such as `attention`, `architecture.attention` or `callbacks.progress`.
+        choices: group, or slot, to option.
+    """
+    chosen = () if key.startswith("callbacks.") else tuple(sorted(choices.items()))  # which they do not depend on
+    found = OmegaConf.select(_composed(chosen), f"{key}._target_", throw_on_resolution_failure=False)
+    return None if found is None else str(found)
+
+
+@functools.lru_cache(maxsize=256)
+def _composed(choices: tuple[tuple[str, str], ...]) -> DictConfig:
+    found: dict[str, Any] = {"callbacks": callbacks()}
+    for key, option in choices:
+        group = slots().get(key, key)
+        if group not in _NO_PART and (CONF / group / f"{option}.yaml").is_file():
+            node = written(group, option)
+            found[key] = node.get(group, node)
+    return OmegaConf.create(found)
+
+
+def replaced(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, str]:
+    """The parts of a configuration composed now that are none of their option's: their keys, and each `_target_`."""
+    return {key: target for key, target in targets(config).items() if target != target_at(key, choices)}
+
+
+def by_hand(config: Mapping[str, Any], record: Record) -> dict[str, str]:
+    """The same of a stored configuration, or of flat settings, from what its run wrote down.
+
+    Runs once did not write it down. Of their parts, those are by hand that no option has a place for, and those whose
+    `_target_` was typed.
+    """
+    if record.without_effect is not None:
+        return record.by_hand
+    choices, typed = record.choices, [override for override in record.overrides if "_target_" in override]
+
+    def is_by_hand(key: str, target: str) -> bool:
+        if any(target in override for override in typed):
+            return target != target_at(key, choices)
+        return key not in choices and target_at(key, choices) is None
+
+    return {key: target for key, target in targets(config).items() if is_by_hand(key, target)}
+
+
+def renewed(config: Mapping[str, Any], record: Record) -> dict[str, Any]:
+    """A stored configuration with the classes of this project that its options have now.
+
+    Args:
+        config: as plain containers.
+        record: of its run.
+    """
+    kept = by_hand(config, record)
+
+    def renew(node: Mapping[str, Any], path: str) -> dict[str, Any]:
+        found = {
+            key: renew(value, f"{path}.{key}" if path else str(key)) if isinstance(value, Mapping) else value
+            for key, value in node.items()
+        }
+        if str(found.get("_target_")).startswith(_OURS) and path not in kept:
+            found["_target_"] = target_at(path, record.choices) or found["_target_"]
+        return found
+
+    return renew(config, "")

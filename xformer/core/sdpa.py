@@ -1,0 +1,158 @@
+"""Torch's scaled_dot_product_attention, exact where types differ, with a mask that fused kernels take.
+
+It is called here alone. Torch chooses the backend (flash, efficient, cudnn, math) in silence; on a GPU the log names
+it, once for each kind of input, and warns where it is `math`, which writes all scores out.
+"""
+
+import functools
+import itertools
+import logging
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+from torch.nn.attention import SDPBackend
+from torch.nn.functional import pad, scaled_dot_product_attention
+
+from xformer.core.precision import as_they_are, autocasts, halves
+
+log = logging.getLogger(__name__)
+
+ALIGNMENT = 8
+"""Numbers: fused kernels on a GPU take a mask whose rows begin at multiples of it, and no other."""
+
+
+def fused_attention(
+    query: Float[Tensor, "b h q d"],
+    key: Float[Tensor, "b h k d"],
+    value: Float[Tensor, "b h k e"],
+    attn_mask: Shaped[Tensor, "#b #h #q #k"] | None = None,
+    *,
+    is_causal: bool = False,
+    scale: float | None = None,
+) -> Float[Tensor, "b h q e"]:
+    """softmax(scale Q K^T + B) V, in the narrowest type of queries, keys and values.
+
+    What is wider than that is rounded no more than scores are: the kernel gets it in two halves, one after the other
+    along the features.
+
+    Args:
+        query: the products' left side.
+        key: their right side.
+        value: what is mixed.
+        attn_mask: B, in float32 at least, or True where a query may attend; every query attends to something.
+        is_causal: whether a query attends to no later key.
+        scale: None for 1 / sqrt(d).
+    """
+    if query.dtype == key.dtype == value.dtype and not autocasts(query.device):
+        return _sdpa(query, key, value, attn_mask, is_causal, scale)
+    dtype, features = _narrowest(query, key, value), value.shape[-1]
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    with as_they_are(query.device):
+        mixed = _sdpa(*_in_halves(query, key, value, dtype), attn_mask, is_causal, scale)
+    return mixed if mixed.shape[-1] == features else mixed.view(*mixed.shape[:-1], -1, features).sum(-2)
+
+
+def _sdpa(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, is_causal: bool, scale: float | None
+) -> Tensor:
+    if not query.is_cpu:
+        attn_mask = None if attn_mask is None else aligned(attn_mask, query.dtype)
+        _log_backend(query, key, value, attn_mask, is_causal=is_causal)
+    return scaled_dot_product_attention(query, key, value, attn_mask=attn_mask, is_causal=is_causal, scale=scale)
+
+
+def _narrowest(*tensors: Tensor) -> torch.dtype:
+    """The type to compute in: that of the fewest bits, or autocast's."""
+    types, device = {x.dtype for x in tensors}, tensors[0].device
+    if types == {torch.float32} and autocasts(device):
+        return torch.get_autocast_dtype(device.type)
+    return min(types, key=lambda dtype: dtype.itemsize)
+
+
+def _in_halves(query: Tensor, key: Tensor, value: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """All of one type, with as many features in each; scores and the sums of what is mixed are as they were."""
+    if query.dtype == key.dtype == value.dtype:
+        return query.to(dtype), key.to(dtype), value.to(dtype)
+    pairs = list(itertools.product(halves(query, dtype), halves(key, dtype)))
+    left, right = (torch.cat(x, dim=-1) for x in zip(*pairs, strict=True))
+    mixed = torch.cat(halves(value, dtype), dim=-1)
+    most = max(left.shape[-1], mixed.shape[-1])
+    left, right, mixed = (pad(x, (0, most - x.shape[-1])) for x in (left, right, mixed))
+    return left, right, mixed
+
+
+def aligned(attn_mask: Shaped[Tensor, "*shape k"], dtype: torch.dtype) -> Float[Tensor, "*shape k"]:
+    """A bias or mask as a GPU's fused kernels take it: a number of the type for each pair, in aligned rows.
+
+    What all keys of a query have in common is nothing to a softmax, so the largest of each row becomes 0: there, where
+    it matters, 16 bits round least.
+    """
+    if attn_mask.dtype == torch.bool:
+        attn_mask = attn_mask.new_zeros(attn_mask.shape, dtype=dtype).masked_fill(~attn_mask, float("-inf"))
+    elif attn_mask.dtype != dtype:
+        attn_mask = (attn_mask - attn_mask.detach().amax(dim=-1, keepdim=True)).to(dtype)
+    if attn_mask.stride(-1) == 1 and not any(stride % ALIGNMENT for stride in attn_mask.stride()[:-1]):
+        return attn_mask
+    keys = attn_mask.shape[-1]
+    return pad(attn_mask, (0, -keys % ALIGNMENT or ALIGNMENT))[..., :keys]
+
+
+def backend(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, *, is_causal: bool) -> str:
+    """The backend that `scaled_dot_product_attention` chooses for these: flash, efficient, cudnn or math.
+
+    It is torch's own choice, as their order differs between generations of GPUs.
+    """
+    choice = SDPBackend(torch._fused_sdp_choice(query, key, value, attn_mask, 0.0, is_causal))
+    return choice.name.removesuffix("_ATTENTION").lower()
+
+
+def _log_backend(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, *, is_causal: bool) -> None:
+    """Name torch's choice in the debug log; warn where it is none of the fused kernels."""
+    if not query.is_cuda or torch.compiler.is_compiling():
+        return
+    # Asked for every length, since any may be the first for which the choice is another.
+    if _first_time((*_shapes(query, key, attn_mask), query.dtype, is_causal, query.requires_grad)):
+        name = backend(query, key, value, attn_mask, is_causal=is_causal)
+        log_kernel(name, query, key, attn_mask, to=log.warning if name == "math" else log.debug)
+
+
+def log_kernel(
+    name: str, query: Tensor, key: Tensor, attn_mask: Tensor | None, *, to: Callable[..., None] = log.debug
+) -> None:
+    """Log which kernel computes attention, once for each kind of input: a length or a batch makes no kind of its own.
+
+    Args:
+        name: the kernel.
+        query: its input.
+        key: likewise.
+        attn_mask: the mask or bias.
+        to: writes it to the log.
+    """
+    if torch.compiler.is_compiling() or not _first_time((name, _kind(query, attn_mask))):
+        return
+    shapes = _shapes(query, key, attn_mask)
+    to("attention of queries %s and keys %s, mask %s, in %s: %s kernel", *shapes, query.dtype, name)
+
+
+def _kind(query: Float[Tensor, "b h q d"], attn_mask: Tensor | None) -> tuple[object, ...]:
+    """What a kernel is chosen by, but for lengths: one query or many, features, type, whether there is a mask."""
+    trained = query.requires_grad, attn_mask is not None and attn_mask.requires_grad
+    return query.device, query.dtype, query.shape[-1], query.shape[2] > 1, attn_mask is not None, *trained
+
+
+def _shapes(*tensors: Tensor | None) -> tuple[tuple[int, ...] | None, ...]:
+    return tuple(None if x is None else tuple(x.shape) for x in tensors)
+
+
+def _first_time(what: tuple[object, ...]) -> bool:
+    """Whether it is asked for the first time."""
+    before = _remember.cache_info().misses
+    _remember(what)
+    return _remember.cache_info().misses > before
+
+
+@functools.lru_cache(maxsize=4096)
+def _remember(what: tuple[object, ...]) -> None:
+    """Nothing, once."""

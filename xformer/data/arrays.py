@@ -1,0 +1,84 @@
+"""Arrays on disk, mapped into memory by whoever reads them first: flat ones, and rows of different lengths.
+
+Raw files, and not the Arrow cache of `datasets`: a window at any offset is read from its table in twice the time, rows
+in no less, and a hash of the files is one of the numbers, whatever library wrote them.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+from numpy.typing import DTypeLike, NDArray
+
+
+class Flat:
+    """A one-dimensional file of unsigned integers, pickled as its path.
+
+    Args:
+        path: The file, raw and without a header.
+        dtype: Type of its numbers.
+    """
+
+    def __init__(self, path: Path, dtype: DTypeLike) -> None:
+        self.path, self.dtype = path, np.dtype(dtype)
+        self._array: NDArray[Any] | None = None
+
+    @property
+    def array(self) -> NDArray[Any]:
+        """The numbers, read from disk only where they are touched."""
+        if self._array is None:
+            empty = self.path.stat().st_size == 0
+            self._array = np.empty(0, self.dtype) if empty else np.memmap(self.path, self.dtype, mode="r")
+        return self._array
+
+    def __len__(self) -> int:
+        return self.path.stat().st_size // self.dtype.itemsize
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A mapped array would travel to a worker as a copy of all its numbers.
+        return {"path": self.path, "dtype": self.dtype, "_array": None}
+
+
+class Ragged:
+    """Rows that `write_rows` wrote, mapped into memory.
+
+    Args:
+        values: the file of the numbers.
+        offsets: the file that says where each row begins, and where the last one ends.
+        dtype: of the numbers, unsigned.
+    """
+
+    def __init__(self, values: Path, offsets: Path, dtype: DTypeLike) -> None:
+        self._values, self._offsets = Flat(values, dtype), Flat(offsets, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def __getitem__(self, row: int) -> NDArray[Any]:
+        first, last = self._offsets.array[row : row + 2]
+        return np.asarray(self._values.array[first:last])
+
+    @property
+    def lengths(self) -> Int64[np.ndarray, " rows"]:
+        """Numbers in each row."""
+        return np.asarray(np.diff(self._offsets.array))
+
+
+def write_rows(values: Path, offsets: Path, rows: Iterable[NDArray[Any]], dtype: DTypeLike) -> None:
+    """Write rows as they come; one row at a time is in memory.
+
+    Args:
+        values: the file of the numbers.
+        offsets: the file that says where each row begins, and where the last one ends.
+        rows: one-dimensional, of numbers that `dtype` holds.
+        dtype: unsigned.
+    """
+    written = 0
+    with values.open("wb") as numbers, offsets.open("wb") as ends:
+        ends.write(np.int64(0).tobytes())
+        for row in rows:
+            numbers.write(row.astype(dtype).tobytes())
+            written += len(row)
+            ends.write(np.int64(written).tobytes())

@@ -1,0 +1,132 @@
+"""Datasets of the `datasets` library, in a directory or on the hub, which fail at once where there is no network."""
+
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xformer.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict, IterableDatasetDict
+
+logger = logging.getLogger(__name__)
+
+NAMES = {"train": ("train",), "val": ("validation", "valid", "val", "dev"), "test": ("test",)}
+"""What datasets call each split."""
+SECONDS_TO_ANSWER = 5.0
+
+
+def load_dataset_splits(name: str, config: str | None, *, offline: str, streaming: bool = False) -> dict[str, Any]:
+    """A dataset's splits as "train", "val" and "test": a local directory if there is one, else the hub.
+
+    Args:
+        name: of the directory, or on the hub.
+        config: of the dataset, where it has several.
+        offline: data of this kind that need no network, to offer where there is none.
+        streaming: whether it is read over the network, time and again, instead of being downloaded.
+
+    Raises:
+        DataError: If it is neither here nor reachable, or has no training split.
+    """
+    path = Path(name).expanduser()
+    loaded = _load_local(path, config, streaming) if path.exists() else _load(name, config, offline, streaming)
+    found: dict[str, Any] = {}
+    for split, names in NAMES.items():
+        own = next((own for own in names if own in loaded), None)
+        if own is not None:
+            found[split] = loaded[own]
+    if "train" not in found:
+        raise DataError(f"data.dataset={name} has no split train, only {', '.join(loaded)}: choose another dataset.")
+    return found
+
+
+def check_columns(name: str, there: Iterable[str], columns: Mapping[str, str]) -> None:
+    """Refuse columns that a dataset lacks.
+
+    Args:
+        name: of the dataset.
+        there: its columns.
+        columns: a key of the configuration, and the column it names.
+
+    Raises:
+        DataError: naming the first and those that are there.
+    """
+    for key, column in columns.items():
+        if column not in there:
+            raise DataError(f"data.{key}={column} is not in data.dataset={name}: its columns are {', '.join(there)}.")
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _load_local(path: Path, config: str | None, streaming: bool) -> "DatasetDict | IterableDatasetDict":
+    from datasets import DatasetDict, IterableDatasetDict, get_dataset_config_names, load_dataset, load_from_disk
+
+    try:
+        saved = (path / "dataset_dict.json").exists() or (path / "state.json").exists()
+        if not saved and config not in get_dataset_config_names(str(path)):
+            config = None  # a preset names the hub's; a directory of files has none
+        loaded: Any = load_from_disk(str(path)) if saved else load_dataset(str(path), config, streaming=streaming)
+    except Exception as error:
+        reason = first_line(error)
+        raise DataError(f"data.dataset={path} cannot be read as a dataset ({reason}): correct it.") from error
+    return loaded if isinstance(loaded, DatasetDict | IterableDatasetDict) else DatasetDict(train=loaded)
+
+
+def _load(name: str, config: str | None, offline: str, streaming: bool) -> "DatasetDict | IterableDatasetDict":
+    from datasets import load_dataset
+
+    variable = os.environ.get("HF_HUB_OFFLINE", "unset")
+    reachable = _answers(name)
+    try:
+        with _offline(not reachable):
+            loaded: DatasetDict | IterableDatasetDict = load_dataset(name, config, streaming=streaming)
+            return loaded
+    except Exception as error:
+        if reachable and not isinstance(error, ConnectionError):
+            raise DataError(
+                f"data.dataset={name} with data.dataset_config={config} cannot be loaded ({first_line(error)}): "
+                "correct the name or the config."
+            ) from error
+        raise DataError(
+            f"data.dataset={name} with data.dataset_config={config} is no directory here, is not in the local cache "
+            f"and the hub cannot be reached (HF_HUB_OFFLINE={variable}): fetch it where "
+            f"there is a network and point HF_HOME to that cache, or use {offline}."
+        ) from error
+
+
+def _answers(name: str) -> bool:
+    """Ask the hub once: loading would retry a dead network for half a minute."""
+    import huggingface_hub
+
+    try:
+        huggingface_hub.HfApi().dataset_info(name, timeout=SECONDS_TO_ANSWER)
+    except (huggingface_hub.errors.HfHubHTTPError, huggingface_hub.errors.HFValidationError):
+        # An answer, if a bad one: loading then says what is wrong with the name.
+        return True
+    except Exception as error:
+        logger.warning("The hub does not answer (%s): looking for %s in the local cache.", type(error).__name__, name)
+        return False
+    return True
+
+
+@contextmanager
+def _offline(offline: bool) -> Iterator[None]:
+    """Make the hub's libraries fail at once, as HF_HUB_OFFLINE=1 would had it been set before they were imported."""
+    import datasets.config
+    import huggingface_hub.constants
+
+    modules = (datasets.config, huggingface_hub.constants)
+    before = [module.HF_HUB_OFFLINE for module in modules]
+    try:
+        for module, value in zip(modules, before, strict=True):
+            module.HF_HUB_OFFLINE = value or offline
+        yield
+    finally:
+        for module, value in zip(modules, before, strict=True):
+            module.HF_HUB_OFFLINE = value

@@ -1,0 +1,84 @@
+"""Data that a tokenizer reads: it is trained here, kept beside the tokens, and left with a run."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from xformer.data.base import CachedData
+from xformer.tokenizers.base import Tokenizer
+
+UNREAD_FILE = "unread.json"
+
+
+class TokenisedData(CachedData):
+    """Data of text.
+
+    Attributes:
+        tokenizer: trained on the training split alone, in `prepare_data`.
+        unread: what `describe` adds where the tokenizer has no token for some of the text.
+    """
+
+    tokenizer: Tokenizer
+    unread: str
+
+    def encode(self, text: str) -> Int64[np.ndarray, " tokens"]:
+        """Ids of a text, without the end of text."""
+        return self.tokenizer.encode(text)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text, without the ids that are not the tokenizer's, such as padding."""
+        vocabulary = self.tokenizer.vocabulary
+        return self.tokenizer.decode([token for token in tokens if token < vocabulary])
+
+    def save(self, directory: Path) -> None:
+        """Leave the facts and the tokenizer."""
+        super().save(directory)
+        self.tokenizer.save(directory)
+
+    def restore(self, directory: Path) -> None:
+        """Take over the facts and the tokenizer."""
+        super().restore(directory)
+        self.tokenizer.load(directory)
+
+
+def token_type(tokenizer: Tokenizer) -> np.dtype[Any]:
+    """The smallest unsigned type that holds a trained tokenizer's ids."""
+    return np.dtype(np.uint16 if tokenizer.vocabulary <= 1 << 16 else np.uint32)
+
+
+class Unread:
+    """Counts, split by split, the bytes of what was packed and of what of it no token stands for.
+
+    Args:
+        tokenizer: trained.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._counts: dict[str, list[int]] = {}
+
+    def read(self, split: str, text: str) -> int:
+        """Count a text; the bytes, in UTF-8, that its tokens stand for."""
+        whole, lost = len(text.encode("utf-8", errors="surrogatepass")), self._tokenizer.unread(text)
+        counts = self._counts.setdefault(split, [0, 0])
+        counts[0] += lost
+        counts[1] += whole
+        return whole - lost
+
+    def save(self, directory: Path) -> None:
+        """Leave the counts where there is anything to tell."""
+        if any(lost for lost, _ in self._counts.values()):
+            (directory / UNREAD_FILE).write_text(json.dumps(self._counts), encoding="utf-8")
+
+
+def remark(directory: Path) -> str:
+    """What to say of a packed directory; nothing where all of it was read."""
+    if not (directory / UNREAD_FILE).exists():
+        return ""
+    counts = json.loads((directory / UNREAD_FILE).read_text(encoding="utf-8"))
+    shares = ", ".join(f"{100 * lost / max(1, whole):.3g} % of {split}" for split, (lost, whole) in counts.items())
+    return f"; unread, as the tokenizer has no token for it: {shares} (bytes)"
