@@ -236,15 +236,17 @@ def test_search_sweeper_finds_the_best_of_what_is_monitored(
     ],
     ids=lambda chosen: chosen[0],
 )
-def test_two_processes_follow_the_same_curve_as_one(chosen: list[str], train, tmp_path: Path) -> None:
+def test_two_processes_follow_the_same_curve_as_one(
+    chosen: list[str], train, compose_job: ComposeJob, tmp_path: Path
+) -> None:
+    setting = [*SMALL, *chosen, "architecture.dropout=0.0"]
+    run(compose_job(*setting, directory=tmp_path / "one"))
+    result = train(*setting, "trainer.strategy=ddp", "trainer.devices=2", f"hydra.run.dir={tmp_path / 'two'}")
+    assert result.returncode == 0, result.stderr
     curves = {}
-    for name, options in {"one": [], "two": ["trainer.strategy=ddp", "trainer.devices=2"]}.items():
-        directory = tmp_path / name
-        setting = [*chosen, "architecture.dropout=0.0", f"hydra.run.dir={directory}"]
-        result = train(*SMALL, *options, *setting)
-        assert result.returncode == 0, result.stderr
-        assert read_summary(directory).status == "finished"
-        curves[name] = series(read_metrics(directory / "metrics.csv"))
+    for name in ("one", "two"):
+        assert read_summary(tmp_path / name).status == "finished"
+        curves[name] = series(read_metrics(tmp_path / name / "metrics.csv"))
     counts = {"train/loss": 5, "train/accuracy": 5, "val/loss": 1, "test/loss": 1, "test/perplexity": 1}
     for metric, points in ((name, count) for name, count in counts.items() if name in curves["one"]):
         one, two = curves["one"][metric], curves["two"][metric]

@@ -150,8 +150,8 @@ def test_a_run_of_another_architecture_does_not_speak_of_these_slots(compose_job
 @pytest.mark.parametrize("kind", ["copy", "reverse", "sort"])
 def test_it_learns(kind: str, compose_job: ComposeJob) -> None:
     job = compose_job(
-        *SMALL, "task=seq2seq", "size=small", f"data.kind={kind}", "data.max_length=8", "data.batch_size=64",
-        "optimizer.lr=3e-3", "architecture.dropout=0.0", "trainer.max_steps=1500", "trainer.val_check_interval=500",
+        *SMALL, "task=seq2seq", "size=small", f"data.kind={kind}", "data.max_length=5", "data.batch_size=64",
+        "optimizer.lr=3e-3", "architecture.dropout=0.0", "trainer.max_steps=500", "trainer.val_check_interval=250",
         "trainer.log_every_n_steps=100", "trainer.limit_val_batches=1.0", "trainer.limit_test_batches=1.0",
     )  # fmt: skip
     check(job.config, job.choices)
