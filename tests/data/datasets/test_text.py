@@ -251,6 +251,8 @@ def test_without_a_test_fraction_there_is_no_test(ready, file):
 @pytest.mark.parametrize(("vocabulary", "dtype"), [(1 << 16, np.uint16), ((1 << 16) + 1, np.uint32)])
 def test_numbers_are_as_wide_as_the_vocabulary_needs(tmp_path, vocabulary, dtype):
     class Wide(Character):
+        stable_name = "Wide"
+
         vocabulary = property(lambda self: vocabulary)
 
         def encode(self, text):
