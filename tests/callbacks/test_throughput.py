@@ -1,7 +1,6 @@
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
 
 import pytest
 import torch
@@ -13,8 +12,6 @@ from tests.core.fake_cuda import FakeCuda
 from xformer.callbacks import throughput
 from xformer.callbacks.throughput import Throughput
 from xformer.core import devices
-from xformer.data.batch import ClassificationBatch, count_tokens
-from xformer.errors import RunError
 from xformer.loggers.metrics_csv import MetricsCSV
 from xformer.runs.metrics_table import read_metrics
 
@@ -23,28 +20,6 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 PER_BATCH = 16
-
-
-def test_tokens_of_a_batch() -> None:
-    tokens = torch.zeros(2, 3, dtype=torch.long)
-    mask = torch.tensor([[True, True, False], [True, False, False]])
-    assert count_tokens(Batch(tokens, None)) == 6
-    assert count_tokens(ClassificationBatch(tokens, mask, torch.zeros(2, dtype=torch.long))) == 3
-
-
-def test_tokens_of_a_pair_count_both_sides() -> None:
-    class Pair(NamedTuple):
-        source_tokens: Tensor
-        source_padding_mask: Tensor
-        target_tokens: Tensor
-
-    pair = Pair(torch.zeros(1, 3), torch.tensor([[True, True, False]]), torch.zeros(1, 4))
-    assert count_tokens(pair) == 2 + 4
-
-
-def test_a_batch_without_tokens_is_refused() -> None:
-    with pytest.raises(RunError, match=r"callbacks\.throughput=null"):
-        count_tokens((torch.zeros(2),))
 
 
 def test_tokens_and_speed_reach_the_table(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from tests.data.drawn import write
 from xformer.data.base import DataModule
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -57,3 +58,11 @@ def no_network(monkeypatch):
 
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", fail)
     return asked
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Ten pictures of cats and ten of dogs."""
+    for first, name in enumerate(("cat", "dog")):
+        write(tmp_path / "pictures" / name, 10, 10 * first)
+    return tmp_path / "pictures"

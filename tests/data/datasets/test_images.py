@@ -7,44 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
-from datasets import Image as ImageFeature
 from numpy.typing import NDArray
 from PIL import Image
 
-from xformer.data.batch import ClassificationBatch, ImageBatch
-from xformer.data.sources import pictures
+from tests.data.drawn import picture, saved, write
+from xformer.data.batch import ImageBatch
 from xformer.errors import ConfigError, DataError
 
 Ready = Any
-
-
-def picture(seed: int, size: tuple[int, int] = (6, 6), mode: str = "RGB") -> Image.Image:
-    values = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
-    return Image.fromarray(values).convert(mode)
-
-
-def write(folder: Path, count: int, first: int = 0, **options: Any) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for number in range(first, first + count):
-        picture(number, **options).save(folder / f"{number:03}.png")
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    for first, name in enumerate(("cat", "dog")):
-        write(tmp_path / "pictures" / name, 10, 10 * first)
-    return tmp_path / "pictures"
-
-
-def saved(directory: Path, **splits: list[Any]) -> Path:
-    features = Features(img=ImageFeature(), label=ClassLabel(names=["no", "yes"]))
-    parts = {
-        name: Dataset.from_dict({"img": [picture(i) for i in range(len(labels))], "label": labels}, features=features)
-        for name, labels in splits.items()
-    }
-    DatasetDict(parts).save_to_disk(str(directory))
-    return directory
 
 
 def everything(module: Any, split: str) -> ImageBatch:
@@ -103,15 +73,6 @@ def test_the_normalisation_is_that_of_the_training_images_alone(ready: Ready, fo
     assert (given.facts.image.mean, given.facts.image.std) == ([0.5, 0.4, 0.3], [1.0, 2.0, 3.0])
 
 
-@pytest.mark.parametrize("form", [{"name": "images", "channels": 3}, {"name": "cifar10_pixels", "dataset": None}])
-def test_the_facts_name_and_count_the_classes(form: dict[str, Any], ready: Ready, folder: Path) -> None:
-    write(folder / "dog", 10, 60)
-    module = ready(**form, folder=str(folder), test_fraction=0.2, batch_size=4)
-    labels = everything(module, "train").labels.tolist()
-    assert module.facts.class_names == ["cat", "dog"]
-    assert module.facts.class_counts == [labels.count(0), labels.count(1)]
-
-
 def test_images_are_resized_and_made_grey_by_pillow(ready: Ready, tmp_path: Path) -> None:
     for name in ("a", "b"):
         write(tmp_path / name, 10, size=(12, 8))
@@ -123,42 +84,6 @@ def test_images_are_resized_and_made_grey_by_pillow(ready: Ready, tmp_path: Path
         for number in range(10)
     }
     assert {values.tobytes() for name in module.splits for values in bytes_of(everything(module, name))} == expected
-
-
-@pytest.mark.parametrize("labels", ["names", "numbers", "words"])
-def test_a_dataset_on_disk(ready: Ready, tmp_path: Path, labels: str) -> None:
-    numbers = [0, 1] * 10
-    path = saved(tmp_path / "set", train=numbers, test=[1, 0])
-    if labels != "names":
-        loaded = DatasetDict.load_from_disk(str(path))
-        kind, word = (Value("int64"), {0: 7, 1: 9}) if labels == "numbers" else (Value("string"), {0: "n", 1: "y"})
-        parts = {
-            name: part.remove_columns("label").add_column(
-                "label", [word[label] for label in part["label"]], feature=kind
-            )
-            for name, part in loaded.items()
-        }
-        DatasetDict(parts).save_to_disk(str(path := tmp_path / "other"))
-    module = ready("images", dataset=str(path), image_column="img", channels=3, batch_size=4)
-    assert module.classes == {"names": ["no", "yes"], "numbers": ["7", "9"], "words": ["n", "y"]}[labels]
-    assert [len(module.splits[name]) for name in ("train", "val", "test")] == [18, 2, 2]
-    test = everything(module, "test")
-    assert test.labels.tolist() == [1, 0]
-    np.testing.assert_array_equal(bytes_of(test)[0], np.asarray(picture(0)).transpose(2, 0, 1))
-
-
-@pytest.mark.parametrize("preset", ["cifar10", "cifar10_pixels"])
-def test_the_presets_read_a_local_dataset(ready: Ready, tmp_path: Path, preset: str) -> None:
-    path = saved(tmp_path / "set", train=[0, 1] * 10, test=[1, 0])
-    module = ready(preset, dataset=str(path), batch_size=4)
-    batch = next(iter(module.test_dataloader()))
-    assert type(batch) is module.yields
-    if preset == "cifar10":
-        assert batch.images.shape == (2, 3, 6, 6)
-        return
-    assert isinstance(batch, ClassificationBatch)
-    assert (module.facts.vocabulary, module.facts.length, module.facts.classes) == (256, 36, 2)
-    np.testing.assert_array_equal(batch.tokens[1], np.asarray(picture(1).convert("L")).reshape(-1))
 
 
 def test_decoded_images_are_kept_until_a_file_changes(
@@ -187,6 +112,26 @@ def test_what_a_run_keeps_of_images_is_read_back(ready: Ready, tmp_path: Path) -
     assert module.facts == facts
 
 
+def test_the_facts_name_and_count_the_classes(ready: Ready, folder: Path) -> None:
+    write(folder / "dog", 10, 60)
+    module = ready("images", channels=3, folder=str(folder), test_fraction=0.2, batch_size=4)
+    labels = everything(module, "train").labels.tolist()
+    assert module.facts.class_names == ["cat", "dog"]
+    assert module.facts.class_counts == [labels.count(0), labels.count(1)]
+
+
+def test_the_preset_reads_a_local_dataset(ready: Ready, tmp_path: Path) -> None:
+    path = saved(tmp_path / "set", train=[0, 1] * 10, test=[1, 0])
+    module = ready("cifar10", dataset=str(path), batch_size=4)
+    assert module.classes == ["no", "yes"]
+    assert [len(module.splits[name]) for name in ("train", "val", "test")] == [18, 2, 2]
+    batch = next(iter(module.test_dataloader()))
+    assert type(batch) is module.yields
+    assert batch.images.shape == (2, 3, 6, 6)
+    assert batch.labels.tolist() == [1, 0]
+    np.testing.assert_array_equal(bytes_of(batch)[0], np.asarray(picture(0)).transpose(2, 0, 1))
+
+
 def refused(ready: Ready, error: type[Exception] = DataError, **options: Any) -> str:
     with pytest.raises(error) as caught:
         ready("images", **{"channels": 3, "batch_size": 2, **options})
@@ -200,83 +145,6 @@ def test_an_image_that_does_not_decode_is_named(ready: Ready, folder: Path, tmp_
         (folder / "cat" / "003.png").write_bytes(content)
         assert re.search(rf"cat/003\.png does not decode as an image \(.*{reason}", refused(ready, folder=str(folder)))
     assert not list((tmp_path / "cache").glob("*"))  # nothing half built is left
-    path = saved(tmp_path / "set", train=[0, 1] * 5)
-    broken = Dataset.from_dict(
-        {"img": [{"bytes": b"x", "path": None}] * 10, "label": [0, 1] * 5},
-        features=DatasetDict.load_from_disk(str(path))["train"].features,
-    )
-    DatasetDict(train=broken).save_to_disk(str(tmp_path / "broken"))
-    words = refused(ready, dataset=str(tmp_path / "broken"), image_column="img")
-    assert re.match(r"Row \d of the train split of data\.dataset=\S+ does not decode as an image", words)
-
-
-def test_pixels_that_are_not_bytes_are_named(ready: Ready, folder: Path) -> None:
-    Image.fromarray(np.full((6, 6), 5.0, dtype=np.float32)).save(folder / "dog" / "deep.tiff")
-    assert "deep.tiff has pixels of mode F, not of 8 bits" in refused(ready, folder=str(folder))
-
-
-def test_a_label_outside_of_the_classes_is_named(ready: Ready, tmp_path: Path) -> None:
-    for part in ("train/a", "train/b", "test/c"):
-        write(tmp_path / "set" / part, 5)
-    words = refused(ready, folder=str(tmp_path / "set"))
-    assert "test/c is a label outside of the training images' classes (a, b)" in words
-    path = saved(tmp_path / "hidden", train=[0, 1] * 5, test=[-1, -1])
-    words = refused(ready, dataset=str(path), image_column="img")
-    assert "Row 0 of the test split of" in words
-    assert "has the label -1, which is outside of the classes (0, 1)" in words
-
-
-def test_a_source_without_images_or_classes_is_named(
-    ready: Ready, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert "is no directory" in refused(ready, folder=str(tmp_path / "nowhere"))
-    write(tmp_path / "flat", 3)
-    assert "has 0 class folders" in refused(ready, folder=str(tmp_path / "flat"))
-    (tmp_path / "hollow" / "a").mkdir(parents=True)
-    (tmp_path / "hollow" / "b").mkdir()
-    assert "holds no image" in refused(ready, folder=str(tmp_path / "hollow"))
-    path = saved(tmp_path / "set", train=[0, 1] * 5)
-    train = DatasetDict.load_from_disk(str(path))["train"]
-    monkeypatch.setattr(pictures, "load_dataset_splits", lambda *_, **__: {"train": train, "test": train.select([])})
-    assert "The test split of" in refused(ready, dataset=str(path), image_column="img")
-    monkeypatch.undo()
-    assert "data.image_column=image is not in" in refused(ready, dataset=str(path))
-    assert "data.label_column=kind is not in" in refused(
-        ready, dataset=str(path), image_column="img", label_column="kind"
-    )
-    assert "data.image_column=label of" in refused(ready, dataset=str(path), image_column="label")
-
-
-HIDDEN = [".ipynb_checkpoints", "__MACOSX", "@eaDir", ".Trashes"]
-
-
-@pytest.mark.parametrize("name", HIDDEN)
-@pytest.mark.parametrize("where", ["", "cat", "cat/more"])
-def test_what_a_person_did_not_put_there_is_no_class_and_no_image(
-    name: str, where: str, ready: Ready, folder: Path
-) -> None:
-    write(folder / "cat" / "more", 2, 60)
-    plain = ready("images", folder=str(folder))
-    for copy in sorted((folder / "cat").glob("*.png")):
-        target = folder / where / name / "cat" / copy.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(copy.read_bytes())
-    for junk in ("Thumbs.db", "desktop.ini", ".DS_Store", "._000.png"):
-        (folder / where / junk).write_bytes(b"no image")
-    module = ready("images", folder=str(folder))
-    assert module.facts.class_names == ["cat", "dog"]
-    assert module.fingerprint == plain.fingerprint
-
-
-@pytest.mark.parametrize("part", ["", "train"])
-def test_a_class_without_an_image_is_named(part: str, ready: Ready, tmp_path: Path) -> None:
-    for name in ("cat", "dog"):
-        write(tmp_path / "set" / part / name, 5)
-    for name in ("bird", "fish/.hidden"):
-        (tmp_path / "set" / part / name).mkdir(parents=True)
-    words = refused(ready, folder=str(tmp_path / "set"))
-    assert f"{tmp_path / 'set' / part / 'bird'} holds no image" in words
-    assert "remove the folders of bird, fish" in words
 
 
 def test_images_that_stand_in_two_splits_are_told(ready: Ready, tmp_path: Path) -> None:

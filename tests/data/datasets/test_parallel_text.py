@@ -13,7 +13,7 @@ from xformer.data.batch import IGNORED
 from xformer.data.datasets import parallel_text
 from xformer.data.datasets.parallel_text import Translations, pack_pairs
 from xformer.data.facts import Facts
-from xformer.data.sources.corpus import of_files, of_table, survey
+from xformer.data.sources.corpus import of_table, survey
 from xformer.errors import ConfigError, DataError
 from xformer.tokenizers.byte import Byte
 
@@ -177,13 +177,6 @@ def test_tables_and_datasets_give_the_pairs_of_the_files(ready, files, tmp_path)
         assert {split: read(module, split) for split in module.splits} == expected
 
 
-def test_lines_end_with_line_feeds_alone(ready, tmp_path):
-    (tmp_path / "a").write_bytes("\ufeffone\u2028two\r\nthree\x0cfour\x85\r\nlast".encode())
-    (tmp_path / "b").write_bytes(b"1\n2\n3\n")
-    pairs = list(of_files(str(tmp_path / "a"), str(tmp_path / "b")))
-    assert pairs == [("one\u2028two", "1"), ("three\x0cfour\x85", "2"), ("last", "3")]
-
-
 TEXT = st.text(max_size=6).filter(lambda text: not text.startswith("\ufeff"))  # a byte order mark is no text
 
 
@@ -239,16 +232,6 @@ def test_a_run_directory_is_enough_to_encode_and_decode(ready, build, files, tmp
     assert ids == module.encode("drei fünf").tolist()
     assert ids[-1] == module.facts.end
     assert restored.decode([module.facts.begin, *ids, module.facts.padding, 7]) == "drei fünf"
-
-
-def test_ragged_files_are_refused_with_both_counts(build, tmp_path):
-    for first, second in ((5, 3), (3, 5)):
-        (tmp_path / "a").write_text("x\n" * first)
-        (tmp_path / "b").write_text("y\n" * second)
-        with pytest.raises(DataError) as error:
-            build("parallel_text", source_files=str(tmp_path / "a"), target_files=str(tmp_path / "b")).prepare_data()
-        words = f"data.source_files={tmp_path}/a has {first} lines and data.target_files={tmp_path}/b {second}: each"
-        assert str(error.value).startswith(words)
 
 
 def refusals(tmp_path):

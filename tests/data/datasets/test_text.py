@@ -6,14 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from xformer.data.arrays import Flat
 from xformer.data.batch import IGNORED
 from xformer.data.datasets import text
-from xformer.data.sources import packing
 from xformer.data.sources.documents import in_memory
-from xformer.data.sources.packing import Blocks, Windows
 from xformer.errors import ConfigError, DataError
-from xformer.tokenizers.character import Character
 
 PROSE = "".join(f"Line {number}: the quick brown fox jumps over the lazy dog.\n" for number in range(60))
 
@@ -151,32 +147,6 @@ def test_the_presets_name_what_is_on_the_hub(build, monkeypatch, name, config):
     assert asked == [((None, "Salesforce/wikitext", config, "text"), {"joined": True, "streaming": False})]
 
 
-def test_training_windows_reach_the_last_token_and_no_further(tmp_path):
-    np.arange(20, dtype=np.uint16).tofile(tmp_path / "t.bin")
-    blocks = Blocks(Flat(tmp_path / "t.bin", "uint16"), 6)
-    batch = blocks.__getitems__([0, len(blocks) - 1])
-    assert batch.tokens.tolist() == [[0, 1, 2, 3, 4, 5], [13, 14, 15, 16, 17, 18]]
-    assert batch.labels[1, -1] == 19
-
-
-@pytest.mark.parametrize("size", range(5, 20))
-@pytest.mark.parametrize("stride", [1, 2, 3, 4])
-def test_every_token_but_the_first_is_evaluated_once_with_its_context(tmp_path, size, stride):
-    np.arange(size, dtype=np.uint16).tofile(tmp_path / "t.bin")
-    windows = Windows(Flat(tmp_path / "t.bin", "uint16"), 4, stride)
-    batch = windows.__getitems__(range(len(windows)))
-    counted = batch.labels != IGNORED
-    assert batch.labels[counted].tolist() == list(range(1, size))
-    assert (batch.labels[counted] == batch.tokens[counted] + 1).all()
-    assert counted[0].all()
-    assert (counted.sum(1)[1:-1] == stride).all()
-    assert counted.any(1).all()
-    assert not counted[1:, : 4 - stride].any()
-    alone = windows.__getitems__([len(windows) - 1])
-    assert alone.labels.equal(batch.labels[-1:])
-    assert alone.tokens.equal(batch.tokens[-1:])
-
-
 def test_further_lengths_are_tested_in_batches_of_as_many_tokens(ready, file):
     module = ready("text", files=str(file), block=8, batch_size=8, stride=4, test_blocks=[16, 200])
     first, *longer = module.test_dataloader()
@@ -248,6 +218,7 @@ def test_without_a_test_fraction_there_is_no_test(ready, file):
     assert list(module.splits) == ["train", "val"]
 
 
+<<<<<<< HEAD
 @pytest.mark.parametrize(("vocabulary", "dtype"), [(1 << 16, np.uint16), ((1 << 16) + 1, np.uint32)])
 def test_numbers_are_as_wide_as_the_vocabulary_needs(tmp_path, vocabulary, dtype):
     class Wide(Character):
@@ -264,6 +235,8 @@ def test_numbers_are_as_wide_as_the_vocabulary_needs(tmp_path, vocabulary, dtype
     assert flat.array.tolist() == [vocabulary - 1] * 3
 
 
+=======
+>>>>>>> mirror2
 def test_tokens_are_mapped_with_a_sidecar(ready, file, tmp_path):
     module = ready("text", files=str(file), block=8)
     assert isinstance(tokens_of(module, "train"), np.memmap)

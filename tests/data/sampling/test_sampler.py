@@ -3,9 +3,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from lightning.fabric.utilities.data import _set_sampler_epoch
 
-from xformer.data.sampling.loader import Loader
 from xformer.data.sampling.sampler import Draws, EvaluationBatches, Permutation, TrainingBatches
 from xformer.errors import ConfigError
 
@@ -104,12 +102,6 @@ def test_evaluation_visits_each_item_once_and_equally_often_on_all_ranks(size, s
 def test_a_frozen_order_repeats_for_overfitting():
     batches = TrainingBatches(Permutation(50), 10, 0, frozen=True)
     assert at(batches, 0) == at(batches, 5)
-
-
-def test_lightning_finds_set_epoch():
-    batches = TrainingBatches(Permutation(50), 10, 0)
-    _set_sampler_epoch(Loader(range(50), batches, seed=0, num_workers=0), 4)
-    assert batches.epoch == 4
 
 
 @pytest.mark.parametrize(("batch_size", "world"), [(10, 3), (0, 1), (-4, 2), (1, 2)])

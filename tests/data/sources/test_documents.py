@@ -47,32 +47,6 @@ def test_the_usual_split_of_a_file_is_ninety_to_ten():
     assert [len(joined(part)[0]) for part in parts] == [1_003_854, 111_540]
 
 
-def test_a_long_text_is_cut_at_line_ends(monkeypatch):
-    monkeypatch.setattr(pieces, "PIECE", 3)
-    found = list(pieces.pieces(["abcd\nef\nghij\n\nkl\nm"]))
-    assert found == ["abcd\n", "ef\n", "ghij\n\nkl\n", "m"]
-    # WikiText's lines begin and end with a space.
-    assert list(pieces.pieces([" = A = \n b . \n", " c \n  d"])) == [" = A = \n", " b . \n", " c \n  d"]
-
-
-def test_a_text_without_line_ends_is_cut_where_memory_ends(monkeypatch):
-    monkeypatch.setattr(pieces, "PIECE", 3)
-    monkeypatch.setattr(pieces, "LONGEST", 7)
-    assert list(pieces.pieces(["a" * 20])) == ["a" * 7, "a" * 7, "a" * 6]
-
-
-@settings(deadline=None, max_examples=200)
-@given(text=st.text(alphabet="ab \n", max_size=60), size=st.integers(1, 20), longest=st.integers(4, 30))
-def test_the_cuts_do_not_depend_on_the_chunks(text, size, longest):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pieces, "PIECE", 3)
-        patch.setattr(pieces, "LONGEST", longest)
-        whole = list(pieces.pieces([text]))
-        assert list(pieces.pieces(text[i : i + size] for i in range(0, len(text), size))) == whole
-    assert "".join(whole) == text
-    assert all(0 < len(piece) <= longest for piece in whole[:-1])
-
-
 @pytest.mark.parametrize("chunk", [1, 2, 3, 1 << 20])
 def test_a_file_read_in_chunks_is_its_text_and_an_error_names_the_byte(tmp_path, monkeypatch, chunk):
     monkeypatch.setattr(documents, "CHUNK", chunk)

@@ -1,5 +1,7 @@
 """What every pattern of positions must show, against the dense oracle, by each kernel that a device may have.
 
+And full attention with a bias of the distance as a GPU computes it: no n x n tensor, and the equation all the same.
+
 On a processor flex_attention is torch's uncompiled reference, on a GPU compiled.
 """
 
@@ -16,6 +18,7 @@ from torch.testing import assert_close
 
 from tests.attention.block_sparse_oracle import (
     BIASES,
+    HEAD_DIM,
     HEADS,
     VARIANTS,
     Content,
@@ -27,12 +30,24 @@ from tests.attention.block_sparse_oracle import (
 )
 from xformer.attention.base import AttentionContext
 from xformer.attention.bigbird import BigBird
+from xformer.attention.full import Full
 from xformer.attention.kernels.block_sparse import attention as flex
-from xformer.attention.kernels.block_sparse.attention import BLOCK, applies, block_mask, whole_length
+from xformer.attention.kernels.block_sparse.attention import (
+    BLOCK,
+    SHORTEST,
+    applies,
+    applies_to_all,
+    block_mask,
+    whole_length,
+)
 from xformer.core.capability import Capability
 from xformer.core.mask import Mask
 from xformer.errors import IncompatibleError
-from xformer.position.alibi import LinearBias
+from xformer.layers.initialise import initialise
+from xformer.position.alibi import ALiBi, LinearBias
+from xformer.position.base import PositionContext
+from xformer.position.t5 import T5
+from xformer.position.transformer_xl import TransformerXL
 
 all_variants = pytest.mark.parametrize("variant", VARIANTS.values(), ids=list(VARIANTS))
 both_directions = pytest.mark.parametrize("causal", [False, True], ids=["bidirectional", "causal"])
@@ -285,20 +300,21 @@ def slopes() -> LinearBias:
 
 
 @pytest.fixture
-def uncompiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def uncompiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """The same call as on a GPU, of torch's own reference, which has a backward that torch refuses on a processor."""
-    calls: list[str] = []
+    calls: list[Any] = []
 
     def reference(*arguments: Any, **keywords: Any) -> Tensor:
-        calls.append("")
+        calls.append(arguments)
         mixed: Tensor = torch_flex.flex_attention(*arguments, **keywords)
         return mixed
 
     monkeypatch.setattr(torch_flex, "_validate_device", lambda *tensors: None)
     monkeypatch.setattr(torch_flex, "_warn_once", lambda *arguments, **keywords: None)
-    monkeypatch.setattr(flex, "applies", lambda query, bias: True)
+    monkeypatch.setattr(flex, "applies", lambda query, bias, unordered=False: True)
+    monkeypatch.setattr(flex, "SHORTEST", 1)
     monkeypatch.setattr(flex, "_compiled", lambda: reference)
-    yield
+    yield calls
     assert calls  # else something other was tested
 
 
@@ -346,18 +362,18 @@ def padded(variant: Any, causal: bool, bias: Any, device: str = "cpu") -> None:
 
 @all_variants
 @both_directions
-def test_flex_equals_the_dense_oracle(variant: Any, causal: bool, uncompiled: None) -> None:
+def test_flex_equals_the_dense_oracle(variant: Any, causal: bool, uncompiled: list[Any]) -> None:
     compare(variant, causal, slopes() if causal else None, 37)
 
 
 @pytest.mark.parametrize("name", ["local", "strided", "bigbird"])
 @pytest.mark.parametrize("length", [1, BLOCK, LENGTH])
-def test_lengths_of_whole_blocks_and_others(name: str, length: int, uncompiled: None) -> None:
+def test_lengths_of_whole_blocks_and_others(name: str, length: int, uncompiled: list[Any]) -> None:
     compare(VARIANTS[name], True, Fixed(), length)
 
 
 @pytest.mark.parametrize("name", ["local", "strided", "strided, split", "fixed", "bigbird"])
-def test_flex_of_a_padded_batch_equals_its_sequences(name: str, uncompiled: None) -> None:
+def test_flex_of_a_padded_batch_equals_its_sequences(name: str, uncompiled: list[Any]) -> None:
     padded(VARIANTS[name], name == "local", slopes())
 
 
@@ -416,7 +432,7 @@ def test_new_draws_are_new_blocks() -> None:
     assert after is not attention.mask_mod(BLOCK, causal=False)
 
 
-def test_blocks_found_in_a_validation_serve_a_training(uncompiled: None) -> None:
+def test_blocks_found_in_a_validation_serve_a_training(uncompiled: list[Any]) -> None:
     attention, inputs = VARIANTS["local, wide"].attention(True), qkv(1, 33)
     flex._blocks.cache_clear()
     with torch.inference_mode():
@@ -480,3 +496,134 @@ def test_what_a_gpu_takes(caplog: pytest.LogCaptureFixture) -> None:
     mask = Mask.counting(0, 4, causal=True, device=query.device)
     VARIANTS["local"].attention(True).to("cuda")(query, query, query, mask=mask)
     assert "flex_attention kernel" in caplog.text
+
+
+SCHEMES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "alibi": (ALiBi, {}),
+    "t5": (T5, {"buckets": 8, "max_distance": 16}),
+    "transformer_xl": (TransformerXL, {"base": 100.0}),
+}
+both_schemes = pytest.mark.parametrize("name", ["alibi", "t5"])
+
+
+def scheme(name: str, causal: bool, heads: int, features: int, length: int) -> Any:
+    kind, keywords = SCHEMES[name]
+    position = kind(PositionContext(heads * features, heads, features, 1, length, causal), **keywords)
+    initialise(position, 0)
+    for parameter in position.parameters():  # large enough to be seen
+        torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(1))
+    return position
+
+
+def equation(query: Tensor, key: Tensor, value: Tensor, bias: Any, causal: bool, real: Tensor | None) -> Tensor:
+    """softmax(Q K^T / sqrt(d) + B) V in float64, B written out from its definition pair by pair."""
+    query, key, value = (x.double() for x in (query, key, value))
+    place = torch.arange(query.shape[2])
+    distances = place[None] - place[:, None]
+    scores = query @ key.mT * query.shape[-1] ** -0.5 + bias.table(distances).double()[None]
+    hidden = (distances > 0) & causal
+    hidden = hidden[None, None] if real is None else hidden | ~real[:, None, None]
+    return scores.masked_fill(hidden, float("-inf")).softmax(-1) @ value
+
+
+def compare_full(
+    name: str, causal: bool, length: int, side: str | None,
+    device: str = "cpu", dtype: torch.dtype = torch.float32, heads: int = HEADS, features: int = HEAD_DIM,
+) -> None:  # fmt: skip
+    """Values, and the gradients of queries, keys, values and the trained table."""
+    position = scheme(name, causal, heads, features, length)
+    generator = torch.Generator().manual_seed(0)
+    exact = [torch.randn(2, heads, length, features, generator=generator, requires_grad=True) for _ in range(3)]
+    real = None if side is None else torch.arange(length) < torch.tensor([[length], [length - 3]])
+    shown = torch.ones(2, 1, length, 1) if real is None else real[:, None, :, None]
+    weights = torch.randn(exact[0].shape, generator=generator) * shown
+    expected = equation(*exact, position.bias(0), causal, real)
+    wanted = torch.autograd.grad((expected * weights).sum(), [*exact, *position.parameters()])
+    inputs = [x.detach().where(shown > 0, torch.nan).to(device, dtype).requires_grad_() for x in exact]
+    there = position.to(device)
+    mask = Mask.counting(
+        0, length, causal=causal, device=torch.device(device), key_padding=None if real is None else real.to(device)
+    )
+    attention = Full(AttentionContext(heads, features, length, length, causal))
+    mixed = attention(*inputs, mask=mask, bias=there.bias(0))
+    assert mixed.dtype == dtype
+    near = dict(atol=1e-4, rtol=1e-4) if dtype == torch.float32 else dict(atol=6e-2, rtol=6e-2)
+    assert_close((mixed.cpu().float() * shown), (expected * shown).float(), **near)
+    found = torch.autograd.grad(
+        torch.where(shown.to(device) > 0, mixed * weights.to(mixed), 0.0).sum(), [*inputs, *there.parameters()]
+    )
+    for gradient, exactly in zip(found, wanted, strict=True):
+        scale = max(1.0, exactly.abs().max().item())  # that of a table is a sum over all pairs
+        assert_close(gradient.cpu().float() / scale, exactly.float() / scale, **near)
+
+
+@both_schemes
+@both_directions
+@pytest.mark.parametrize("side", [None, "right"])
+@pytest.mark.parametrize("length", [37, 128])
+def test_full_attention_equals_the_equation(
+    name: str, causal: bool, side: str | None, length: int, uncompiled: list[Any]
+) -> None:
+    compare_full(name, causal, length, side)
+
+
+@both_schemes
+def test_what_full_attention_adds_is_linear_in_the_length(name: str, uncompiled: list[Any]) -> None:
+    """What the function holds on to, whatever the kernel makes of it."""
+    length = 256
+    position = scheme(name, True, HEADS, HEAD_DIM, length)
+    query = torch.randn(1, HEADS, length, HEAD_DIM)
+    attention = Full(AttentionContext(HEADS, HEAD_DIM, length, length, True))
+    attention(query, query, query, mask=Mask.counting(0, length, causal=True), bias=position.bias(0))
+    (_, _, _, added, _), = uncompiled  # fmt: skip
+    held = [cell.cell_contents for cell in added.__closure__ if isinstance(cell.cell_contents, Tensor)]
+    assert sum(tensor.numel() for tensor in held) <= HEADS * (2 * length - 1)
+
+
+def test_when_full_attention_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(flex, "applies", lambda query, bias, unordered: asked.append(unordered) or True)
+    long, short = (torch.zeros(1, HEADS, n, HEAD_DIM) for n in (SHORTEST, SHORTEST - 1))
+    biases = {name: scheme(name, True, HEADS, HEAD_DIM, SHORTEST).bias(0) for name in SCHEMES}
+    mask = Mask.counting(0, SHORTEST, causal=True)
+    assert applies_to_all(long, mask, biases["t5"])
+    assert not applies_to_all(short, mask, biases["t5"])
+    assert not applies_to_all(long, mask, None)
+    step = Mask(torch.tensor([[SHORTEST - 1]]), torch.arange(SHORTEST)[None])
+    assert not applies_to_all(long, step, biases["alibi"])
+    torch.use_deterministic_algorithms(True)
+    assert applies_to_all(long, mask, biases["t5"])
+    assert asked == [True, False]  # whether the gradient of a table may be summed in any order
+
+
+@pytest.mark.gpu
+@both_schemes
+@both_directions
+@pytest.mark.parametrize("side", [None, "right"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_full_attention_compiled_equals_the_equation(
+    name: str, causal: bool, side: str | None, dtype: torch.dtype
+) -> None:
+    compare_full(name, causal, SHORTEST + 5, side, "cuda", dtype, features=64)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("training", [False, True])
+@both_schemes
+def test_a_device_holds_no_tensor_of_all_pairs(name: str, training: bool) -> None:
+    from xformer.benchmark.live_bytes import extra_bytes
+
+    length = 16_384
+    device = torch.device("cuda")
+    position = scheme(name, True, HEADS, 64, length).to(device)
+    query = torch.randn(1, HEADS, length, 64, device=device, dtype=torch.bfloat16, requires_grad=training)
+    attention = Full(AttentionContext(HEADS, 64, length, length, True))
+    mask = Mask.counting(0, length, causal=True, device=device)
+
+    def call() -> None:
+        mixed = attention(query, query, query, mask=mask, bias=position.bias(0))
+        if training:
+            mixed.sum().backward()
+
+    call()  # which compiles, and finds the blocks
+    assert extra_bytes(call) < length * length
