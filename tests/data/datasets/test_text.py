@@ -218,25 +218,6 @@ def test_without_a_test_fraction_there_is_no_test(ready, file):
     assert list(module.splits) == ["train", "val"]
 
 
-<<<<<<< HEAD
-@pytest.mark.parametrize(("vocabulary", "dtype"), [(1 << 16, np.uint16), ((1 << 16) + 1, np.uint32)])
-def test_numbers_are_as_wide_as_the_vocabulary_needs(tmp_path, vocabulary, dtype):
-    class Wide(Character):
-        stable_name = "Wide"
-
-        vocabulary = property(lambda self: vocabulary)
-
-        def encode(self, text):
-            return np.full(len(text), vocabulary - 1, dtype=np.int64)
-
-    packing.pack(tmp_path, {"train": in_memory(["abc"])}, Wide())
-    flat = packing.unpack(tmp_path)["train"]
-    assert flat.array.dtype == dtype
-    assert flat.array.tolist() == [vocabulary - 1] * 3
-
-
-=======
->>>>>>> mirror2
 def test_tokens_are_mapped_with_a_sidecar(ready, file, tmp_path):
     module = ready("text", files=str(file), block=8)
     assert isinstance(tokens_of(module, "train"), np.memmap)
