@@ -56,7 +56,7 @@ def _friendly(command: Callable[[], object]) -> None:
     try:
         command()
     except (XformerError, HydraException, OmegaConfBaseException) as error:
-        if not getattr(error, "told", False):
+        if not (isinstance(error, XformerError) and error.told):
             _tell(explain(error))
         sys.exit(1)
     except (ValueError, TypeError, AssertionError) as error:

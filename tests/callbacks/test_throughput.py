@@ -8,12 +8,12 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from tests.callbacks.tiny import Batch, Tiny, loaders, trainer
+from tests.callbacks.tiny import Tiny, loaders, trainer
 from tests.core.fake_cuda import FakeCuda
 from xformer.callbacks import throughput
 from xformer.callbacks.throughput import Throughput
 from xformer.core import devices
-from xformer.data.batch import ClassificationBatch, count_tokens
+from xformer.data.batch import ClassificationBatch, LanguageModelingBatch, count_tokens
 from xformer.errors import RunError
 from xformer.loggers.metrics_csv import MetricsCSV
 from xformer.runs.metrics_table import read_metrics
@@ -28,7 +28,7 @@ PER_BATCH = 16
 def test_tokens_of_a_batch() -> None:
     tokens = torch.zeros(2, 3, dtype=torch.long)
     mask = torch.tensor([[True, True, False], [True, False, False]])
-    assert count_tokens(Batch(tokens, None)) == 6
+    assert count_tokens(LanguageModelingBatch(tokens, tokens)) == 6
     assert count_tokens(ClassificationBatch(tokens, mask, torch.zeros(2, dtype=torch.long))) == 3
 
 
@@ -65,11 +65,11 @@ def test_tokens_and_speed_reach_the_table(tmp_path: Path) -> None:
 class Slow(Tiny):
     """Takes 20 ms a batch, far longer for the first, and far longer to validate."""
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: ClassificationBatch, batch_idx: int) -> Tensor:
         time.sleep(0.2 if self.global_step == 0 else 0.02)
         return super().training_step(batch, batch_idx)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: ClassificationBatch, batch_idx: int) -> None:
         time.sleep(0.05)
 
 
@@ -94,11 +94,11 @@ def test_speed_is_that_of_the_device_and_not_of_the_host(tmp_path: Path, monkeyp
     device = Behind(initialised=True)
 
     class Asking(Tiny):
-        def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        def training_step(self, batch: ClassificationBatch, batch_idx: int) -> Tensor:
             device.given += 2.0 if self.global_step else 50.0
             return super().training_step(batch, batch_idx)
 
-        def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        def validation_step(self, batch: ClassificationBatch, batch_idx: int) -> None:
             device.given += 100.0
 
     monkeypatch.setattr(devices, "cuda", device)
