@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import wandb
 
-from tests.conftest import SMALL, SMALL_LISTOPS, Command, ComposeJob
+from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from tests.studies.service import Service, of_file, offline_file
 from xformer import cli
 from xformer.config.redact import resolved
@@ -59,13 +59,6 @@ def test_a_configuration_builds_nothing_but_what_is_an_option_here(as_asked: Any
     config["callbacks"]["mine"] = "${oc.create:{_target_:os.system,command:x}}"
     with pytest.raises(ConfigError, match=r"_target_=os\.system is no option"):
         asked()
-
-
-def test_a_directory_that_asks_for_nothing_is_refused(xformer: Command, tmp_path: Path) -> None:
-    code, _, told = xformer("rerun", str(tmp_path))
-    assert code == 1
-    assert "asked.json does not exist" in " ".join(told.split())
-    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.slow
