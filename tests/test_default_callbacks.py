@@ -9,7 +9,8 @@ from hydra.utils import instantiate
 from lightning.pytorch import Callback, seed_everything
 from omegaconf import OmegaConf
 
-from tests.callbacks.tiny import Batch, Tiny, loaders, trainer
+from tests.callbacks.tiny import Tiny, loaders, trainer
+from xformer.data.batch import ClassificationBatch
 from xformer.errors import RunError
 
 DEFAULT = Path(__file__).parents[1] / "conf" / "callbacks" / "default.yaml"
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings(
 class GetsWorse(Tiny):
     """Best at the first validation."""
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: ClassificationBatch, batch_idx: int) -> None:
         self.log("val/loss", float(self.global_step), batch_size=4)
 
 

@@ -15,6 +15,7 @@ COVERED = {
     "config/identity.py": "studies/test_grouping.py",
     "core/capability.py": "contracts/test_attention.py",
     "layers/initialise.py": "position/test_base.py",
+    "loggers/base.py": "training/test_recording.py",
     "studies/again.py": "studies/test_reproduce.py",
     "studies/figures.py": "studies/test_page.py",
     "studies/formats.py": "studies/test_comparison.py",

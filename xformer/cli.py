@@ -28,13 +28,6 @@ def train() -> None:
     _friendly(train_as_typed)
 
 
-def rerun() -> None:
-    """Train what a directory's `asked.json` says, for `xformer reproduce --wandb`."""
-    from xformer.training.rerun import main as run_again
-
-    _friendly(run_again)
-
-
 def main() -> None:
     """The console script: xformer COMMAND ..."""
     command, *arguments = sys.argv[1:] or ["--help"]
@@ -63,7 +56,7 @@ def _friendly(command: Callable[[], object]) -> None:
     try:
         command()
     except (XformerError, HydraException, OmegaConfBaseException) as error:
-        if not getattr(error, "told", False):
+        if not (isinstance(error, XformerError) and error.told):
             _tell(explain(error))
         sys.exit(1)
     except (ValueError, TypeError, AssertionError) as error:
@@ -84,3 +77,7 @@ def _tell(sentence: str) -> None:
     from xformer.core import console
 
     console.error(sentence)
+
+
+if __name__ == "__main__":
+    main()

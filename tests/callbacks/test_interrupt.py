@@ -15,10 +15,11 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 
-from tests.callbacks.tiny import Batch, Tiny, loaders, trainer
+from tests.callbacks.tiny import Tiny, loaders, trainer
 from tests.conftest import SMALL, SMALL_LISTOPS
 from xformer.callbacks.interrupt import SaveOnInterrupt, listening, requeue
 from xformer.callbacks.resume import ExactResume
+from xformer.data.batch import ClassificationBatch
 from xformer.errors import Interrupted, RunError
 from xformer.runs.checkpoints import read
 from xformer.runs.summary import read_summary
@@ -39,7 +40,7 @@ class Observed(Tiny):
         super().__init__()
         self.validations: list[tuple[int, float]] = []
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: ClassificationBatch, batch_idx: int) -> None:
         self.log("val/loss", self.net(batch.tokens.float()).square().mean() + torch.rand(()), batch_size=4)
 
     def on_validation_epoch_end(self) -> None:

@@ -8,8 +8,9 @@ from lightning.pytorch import Callback, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, TensorDataset
 
-from tests.callbacks.tiny import Batch, Tiny, collate, loaders, trainer
+from tests.callbacks.tiny import Tiny, collate, loaders, trainer
 from xformer.callbacks.resume import ExactResume
+from xformer.data.batch import ClassificationBatch
 from xformer.data.sampling.loader import Loader
 from xformer.data.sampling.sampler import Permutation, TrainingBatches
 from xformer.errors import RunError
@@ -92,8 +93,8 @@ class Batched:
     def __len__(self) -> int:
         return 20
 
-    def __getitems__(self, indices: list[int]) -> Batch:
-        return Batch(torch.tensor(indices)[:, None].expand(-1, 4) % 7, None)
+    def __getitems__(self, indices: list[int]) -> ClassificationBatch:
+        return collate([(torch.full((4,), index) % 7,) for index in indices])
 
 
 @pytest.mark.parametrize("workers", [0, 1])

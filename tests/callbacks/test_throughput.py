@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from tests.callbacks.tiny import Batch, Tiny, loaders, trainer
+from tests.callbacks.tiny import Tiny, loaders, trainer
 from tests.core.fake_cuda import FakeCuda
 from xformer.callbacks import throughput
 from xformer.callbacks.throughput import Throughput
@@ -40,11 +40,11 @@ def test_tokens_and_speed_reach_the_table(tmp_path: Path) -> None:
 class Slow(Tiny):
     """Takes 20 ms a batch, far longer for the first, and far longer to validate."""
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: ClassificationBatch, batch_idx: int) -> Tensor:
         time.sleep(0.2 if self.global_step == 0 else 0.02)
         return super().training_step(batch, batch_idx)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: ClassificationBatch, batch_idx: int) -> None:
         time.sleep(0.05)
 
 
@@ -69,11 +69,11 @@ def test_speed_is_that_of_the_device_and_not_of_the_host(tmp_path: Path, monkeyp
     device = Behind(initialised=True)
 
     class Asking(Tiny):
-        def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        def training_step(self, batch: ClassificationBatch, batch_idx: int) -> Tensor:
             device.given += 2.0 if self.global_step else 50.0
             return super().training_step(batch, batch_idx)
 
-        def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        def validation_step(self, batch: ClassificationBatch, batch_idx: int) -> None:
             device.given += 100.0
 
     monkeypatch.setattr(devices, "cuda", device)

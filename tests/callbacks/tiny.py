@@ -2,19 +2,16 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
+from xformer.data.batch import ClassificationBatch
 from xformer.data.sampling.loader import outlive_signals
-
-
-class Batch(NamedTuple):
-    tokens: Tensor
-    padding_mask: Tensor | None
+from xformer.tasks.base import Task
 
 
 class Shuffled(Sampler[list[int]]):
@@ -32,20 +29,26 @@ class Shuffled(Sampler[list[int]]):
         yield from order.view(-1, self.batch)[self.start :].tolist()
 
 
-class Tiny(LightningModule):
+class Tiny(Task):
     def __init__(self, *, spoil_at: int | None = None):
-        super().__init__()
+        LightningModule.__init__(self)  # a task's needs data's facts, for metrics that are not measured here
         self.net = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 1))
         self.spoil_at = spoil_at
         self.seen: list[Tensor] = []
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def step(self, batch: ClassificationBatch) -> Any:
+        raise NotImplementedError
+
+    def build_metrics(self, facts: Any, prefix: str) -> Any:
+        raise NotImplementedError
+
+    def training_step(self, batch: ClassificationBatch, batch_idx: int) -> Tensor:
         self.seen.append(batch.tokens)
         loss = self.net(batch.tokens.float()).square().mean()
         self.log("train/loss", loss, prog_bar=True)
         return loss * float("nan") if self.global_step == self.spoil_at else loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: ClassificationBatch, batch_idx: int) -> None:
         self.log("val/loss", self.net(batch.tokens.float()).square().mean(), batch_size=4)
 
     def configure_optimizers(self) -> Any:
@@ -56,8 +59,8 @@ class Tiny(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def collate(rows: list[tuple[Tensor]]) -> Batch:
-    return Batch(torch.stack([row[0] for row in rows]), None)
+def collate(rows: list[tuple[Tensor]]) -> ClassificationBatch:
+    return ClassificationBatch(torch.stack([row[0] for row in rows]), None, torch.zeros(len(rows), dtype=torch.long))
 
 
 def loaders(*, batches: int = 5, workers: int = 0) -> dict[str, DataLoader[Any]]:

@@ -24,6 +24,6 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def missing(*arguments: object, **options: object) -> None:
         raise ModuleNotFoundError("tensorboard")
 
-    monkeypatch.setattr(sys.modules["xformer.loggers.tensorboard"], "TensorBoardLogger", missing)
+    monkeypatch.setattr(sys.modules["xformer.loggers.tensorboard"], "TensorBoardRunLogger", missing)
     with pytest.raises(ConfigError, match="pip install"):
         tensorboard_logger(tmp_path, {}, {}, "name")

@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 import wandb
+from lightning.pytorch.utilities import rank_zero_only
 
 from tests.studies.service import offline_file, records
 from xformer.errors import RunError
-from xformer.loggers.wandb import effective_mode, finish, tags, wandb_logger
+from xformer.loggers.wandb import effective_mode, tags, wandb_logger
+from xformer.runs.summary import Summary
 
 KEY = "0123456789" * 4
 
@@ -70,8 +72,8 @@ def test_each_job_leaves_a_run_of_its_own(tmp_path: Path, capfd: pytest.CaptureF
             logger.log_metrics({"train/loss": float(code), "tokens": 8.0}, step=3)
             logger.finalize("success")
         finally:
-            finish(code)
-        finish(code)  # a second time is harmless
+            logger.end(code)
+        logger.end(code, Summary("finished"))  # a second time is harmless
     out, err = capfd.readouterr()
     assert (out, err) == ("", "")
     for name, code in (("one", 0), ("two", 1)):
@@ -102,8 +104,7 @@ def test_auto_falls_back_to_offline_where_the_service_is_out_of_reach(
     monkeypatch.setattr(wandb, "init", init)
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     options: dict[str, Any] = {"project": "test", "entity": None, "group": None}
-    wandb_logger(tmp_path, {}, {}, "name", mode="auto", **options)
-    finish(0)
+    wandb_logger(tmp_path, {}, {}, "name", mode="auto", **options).end(0)
     assert asked == ["online", "offline"]
     assert "logged offline" in capsys.readouterr().out
     with pytest.raises(RunError, match=r"logger\.wandb\.mode=offline"):
@@ -121,7 +122,7 @@ def test_a_resumed_run_is_the_same_run_with_one_curve(tmp_path: Path) -> None:
         for step in steps:
             logger.log_metrics({"train/loss": 1.0 / (step + 1)}, step=step)
             logger.log_metrics({"val/loss": float(step)}, step=step)
-        finish(0)
+        logger.end(0)
     files = sorted(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
     assert len(files) == 2
     assert len({file.name for file in files}) == 1
@@ -145,8 +146,7 @@ def test_an_online_run_is_resumed_by_its_id(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(wandb, "init", init)
     for directory, mode in ((tmp_path, "online"), (tmp_path, "offline"), (tmp_path / "new", "online")):
         directory.mkdir(exist_ok=True)
-        start(directory, mode=mode)
-        finish(0)
+        start(directory, mode=mode).end(0)
     assert [(given["id"], given["resume"]) for given in asked] == [("abc", "allow"), ("abc", None), (None, None)]
 
 
@@ -154,8 +154,7 @@ def test_what_is_on_the_command_line_is_redacted(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("MY_TOKEN", "tok-998877")
     typed = ["train.py", "+logger.wandb.api_key=zzz111,zzz222", "data.files=tok-998877", "seed=1"]
     monkeypatch.setattr(sys, "argv", typed)
-    start(tmp_path, "data.files=tok-998877,+a.api_key=zzz111")
-    finish(0)
+    start(tmp_path, "data.files=tok-998877,+a.api_key=zzz111").end(0)
     assert sys.argv is typed
     file = offline_file(tmp_path)
     (about,) = [row["environment"] for row in records(file) if "args" in row.get("environment", {})]
@@ -165,14 +164,45 @@ def test_what_is_on_the_command_line_is_redacted(tmp_path: Path, monkeypatch: py
             assert not re.search(b"998877|zzz", written.read_bytes()), written
 
 
-def test_finish_without_a_run_is_harmless() -> None:
-    finish(0)
+def exit_codes(directory: Path) -> list[int]:
+    return [record["exit"].get("exit_code", 0) for record in records(offline_file(directory)) if "exit" in record]
+
+
+def test_a_run_that_ends_leaves_that_of_another_alone(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    one = start(tmp_path / "one")
+    two = start(tmp_path / "two")
+    one.end(1)
+    two.log_metrics({"train/loss": 1.0}, step=0)
+    two.end(3)
+    assert exit_codes(tmp_path / "two") == [3]
+
+
+def test_a_run_that_breaks_as_it_starts_ends_as_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: Any, **options: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("xformer.loggers.wandb.WandbRunLogger", broken)
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path)
+    assert wandb.run is None
+    assert exit_codes(tmp_path) == [1]
+
+
+def test_processes_but_the_first_have_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    logger = start(tmp_path)
+    logger.begin(Summary("running"))
+    logger.end(0, Summary("finished"))
+    assert wandb.run is None
+    assert not any(tmp_path.iterdir())
 
 
 def test_the_system_s_metrics_are_logged(tmp_path: Path) -> None:
     """The load, memory and power of processors and GPUs, which W&B samples beside the run unless it is told not to."""
     logger = wandb_logger(tmp_path, {}, {}, "run", project="p", entity=None, group=None, mode="offline")
     settings = logger.experiment.settings
-    finish(0)
+    logger.end(0)
     assert settings.x_disable_stats is False
     assert settings.x_disable_machine_info is False

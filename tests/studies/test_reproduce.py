@@ -303,8 +303,7 @@ def test_a_study_is_reproduced_and_a_hyper_parameter_changed_by_hand_is_loud(tmp
         return done.returncode, " ".join((done.stdout + done.stderr).split())
 
     def reproduce(directory: str) -> tuple[int, str]:
-        call = "from xformer.cli import main; main()"
-        return start(sys.executable, "-c", call, "reproduce", "mini", "--seeds", "0", "--directory", directory)
+        return start(sys.executable, "-m", "xformer.cli", "reproduce", "mini", "--seeds", "0", "--directory", directory)
 
     def edit(file: str, before: str, after: str) -> None:
         text = (clone / file).read_text()
@@ -314,7 +313,7 @@ def test_a_study_is_reproduced_and_a_hyper_parameter_changed_by_hand_is_loud(tmp
     me = ("-c", "user.name=me", "-c", "user.email=me@example.org")
     for words in (("init", "-q"), ("add", "-A"), (*me, "commit", "-qm", "The study")):
         assert start("git", *words)[0] == 0
-    for words in (("train.py", "experiment=mini"), ("-c", "from xformer.cli import main; main()", "record", "mini")):
+    for words in (("train.py", "experiment=mini"), ("-m", "xformer.cli", "record", "mini")):
         code, shown = start(sys.executable, *words)
         assert code == 0, shown
     code, shown = reproduce("again")

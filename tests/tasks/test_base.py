@@ -13,9 +13,11 @@ from sklearn.metrics import f1_score
 from torch import Tensor, nn
 
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
+from xformer.attention.base import Attention
 from xformer.config.plan import Plan
 from xformer.data.base import DataModule
 from xformer.data.batch import IGNORED
+from xformer.layers.multi_head import MultiHeadAttention
 from xformer.tasks.base import Outcome, Task
 from xformer.tasks.metrics import BitsPerByte, Perplexity, TokenAccuracy
 
@@ -130,6 +132,18 @@ def test_a_step_s_loss_is_of_its_logits_in_float64(name: str, built: Any, monkey
         assert len(names) == 2
         expected = summed([step], "train", names, data)
         assert {key: found[key] for key in names} == pytest.approx(expected, rel=1e-6)
+
+
+def test_every_attention_prepares_for_every_batch_and_knows_the_step(
+    built: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, data = built("seq2seq")
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(Attention, "before_batch", lambda self, step: asked.append((id(self), step)))
+    trainer("32-true", max_steps=2, accumulate_grad_batches=2, limit_val_batches=0).fit(task, data)
+    attentions = [id(layer.mix) for layer in task.modules() if isinstance(layer, MultiHeadAttention)]
+    assert len(attentions) == 3 * task.model.size.layers
+    assert sorted(asked) == sorted((attention, step) for attention in attentions for step in (0, 0, 1, 1))
 
 
 def test_no_cast_of_a_model_rounds_a_sum() -> None:

@@ -1,17 +1,23 @@
 """However a run ends, its summary says so."""
 
+import errno
 import signal
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import wandb
+from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
-from xformer.errors import IncompatibleError, Interrupted, RunError
-from xformer.runs.summary import read_summary
+from tests.studies.service import offline_file, records
+from xformer.errors import ConfigError, IncompatibleError, Interrupted, RunError
+from xformer.loggers.base import RunLogger
+from xformer.runs.summary import Summary, read_summary
 from xformer.training.recording import interruption, recording
 from xformer.training.run import run
 
@@ -110,3 +116,48 @@ def test_what_was_refused_before_it_had_the_directory_leaves_a_run_that_lies_the
     with pytest.raises(RunError), recording(job):
         raise RunError("Refused.")
     assert read_summary(job.directory).parameters == 17
+
+
+def exits_on_wandb(directory: Path) -> list[dict[str, Any]]:
+    return [record["exit"] for record in records(offline_file(directory)) if record["type"] == "exit"]
+
+
+WATCHED = [*(word for word in FAST if word != "logger=csv"), "logger=[wandb,tensorboard]"]
+
+
+def test_a_logger_that_does_not_start_fails_the_run_that_an_earlier_one_began(
+    compose_job: ComposeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*arguments: object, **options: object) -> None:
+        raise ModuleNotFoundError("tensorboard")
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr("xformer.loggers.tensorboard.TensorBoardRunLogger", missing)
+    job = compose_job(*WATCHED)
+    with pytest.raises(ConfigError, match="logger=tensorboard"):
+        run(job)
+    assert wandb.run is None
+    assert [found["exit_code"] for found in exits_on_wandb(job.directory)] == [1]
+
+
+def test_loggers_end_as_failed_where_the_summary_cannot_be_written_and_all_of_them_end(
+    compose_job: ComposeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[tuple[str, int]] = []
+
+    class Ending(DummyLogger, RunLogger):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.called = name
+
+        def end(self, exit_code: int, summary: Summary | None = None) -> None:
+            ended.append((self.called, exit_code))
+            raise ZeroDivisionError
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("xformer.training.recording.write_summary", full)
+    with pytest.raises(ZeroDivisionError), recording(compose_job(*FAST)) as record:
+        record.loggers += [Ending("one"), Ending("two")]
+    assert ended == [("one", 1), ("two", 1)]

@@ -39,6 +39,11 @@ class Architecture(nn.Module, ABC):
             padding_mask: True at real tokens.
         """
 
+    @property
+    def max_target(self) -> int:
+        """The longest sequence that it may write: `max_length`, where that is the one it reads."""
+        return self.max_length
+
     @classmethod
     def positions(cls) -> set[str]:
         """The position schemes it takes, by the configuration's key."""

@@ -88,7 +88,7 @@ class EncoderDecoder(Architecture):
     ) -> None:
         super().__init__()
         self.size, self.max_length = size, max_length
-        self.max_target = max_length if max_target is None else max_target
+        self._max_target = max_length if max_target is None else max_target
         design = Design(
             size=size,
             norm=norm,
@@ -112,6 +112,11 @@ class EncoderDecoder(Architecture):
             cross=cross_attention,
             max_memory=max_length,
         )
+
+    @property
+    def max_target(self) -> int:
+        """The longest target."""
+        return self._max_target
 
     def forward(
         self,

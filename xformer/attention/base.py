@@ -86,6 +86,15 @@ class Attention(nn.Module, ABC):
     def share_with(self, first: "Attention") -> None:
         """Use what is the first layer's and meant for all; called on every other layer. Most variants share nothing."""
 
+    def before_batch(self, step: int) -> None:
+        """Prepare for a training batch, such as by drawing anew; most variants do nothing.
+
+        What is drawn must depend on the step and on what is saved with the weights alone, so that ranks agree.
+
+        Args:
+            step: optimiser steps done; the batches of one step, whose gradients accumulate, have the same.
+        """
+
     def init_state(self, max_length: int) -> State:
         """An empty decoding state for sequences of at most `max_length` tokens."""
         raise self._refusal(Capability.INCREMENTAL)

@@ -22,6 +22,7 @@ from xformer.core import devices
 from xformer.data.batch import LanguageModelingBatch
 from xformer.data.facts import Facts
 from xformer.errors import ConfigError
+from xformer.tasks.base import Task
 from xformer.tasks.token_prediction import TokenPrediction
 from xformer.training.flops import flops_of
 
@@ -38,8 +39,8 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     """
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", overrides=list(overrides))
-    task = getattr(target(config.task), "takes", None)
-    if task is not LanguageModelingBatch:
+    task = target(config.task)
+    if not (isinstance(task, type) and issubclass(task, Task)) or task.takes is not LanguageModelingBatch:
         raise ConfigError(
             "A benchmark of whole models draws its tokens at random, which suits task=language_modeling and "
             "task=masked_language_modeling alone."

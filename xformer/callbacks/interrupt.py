@@ -183,7 +183,7 @@ def requeue() -> None:
     try:
         subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, text=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        said = getattr(error, "stderr", None) or str(error)
+        said = (isinstance(error, subprocess.CalledProcessError) and error.stderr) or str(error)
         raise RunError(
             f"scontrol requeue {job} failed ({said.strip()}): what is saved goes on with resume=true in another job."
         ) from error

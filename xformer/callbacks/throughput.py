@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from xformer.core import devices
-from xformer.data.batch import count_tokens
+from xformer.tasks.base import Task
 
 
 class Throughput(Callback):
@@ -54,8 +54,8 @@ class Throughput(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count the batch, and log when Lightning does."""
-        # Only a task knows into how many tokens it cuts an image.
-        count = getattr(pl_module, "count_tokens", count_tokens)(batch)
+        assert isinstance(pl_module, Task)
+        count = pl_module.count_tokens(batch)
         self._pending = count if self._pending is None else self._pending + count
         self._batches += 1
         if self._batches == self.warmup:

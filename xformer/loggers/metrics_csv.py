@@ -13,14 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from xformer.loggers.base import RunLogger
 from xformer.runs.metrics_table import FILE, Observation, read_metrics
 from xformer.runs.storage import naming, replacing
 
 
-class MetricsCSV(Logger):
+class MetricsCSV(RunLogger):
     """Appends every logged metric to `metrics.csv` in the run directory, on the first process only.
 
     Each call has reached the operating system when it returns, and the disk when the run ends. The names `epoch` and

@@ -7,11 +7,16 @@ from typing import Any
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from xformer.errors import ConfigError
+from xformer.loggers.base import RunLogger
+
+
+class TensorBoardRunLogger(TensorBoardLogger, RunLogger):
+    """Lightning's logger; the configuration is all that it says of a run besides its metrics."""
 
 
 def tensorboard_logger(
     directory: Path, config: dict[str, Any], choices: Mapping[str, str], name: str
-) -> TensorBoardLogger:
+) -> TensorBoardRunLogger:
     """Start a logger that writes below `directory`/tensorboard; `tensorboard --logdir` takes any folder above.
 
     Args:
@@ -24,7 +29,7 @@ def tensorboard_logger(
         ConfigError: The package is not installed.
     """
     try:
-        logger = TensorBoardLogger(save_dir=directory, name="tensorboard", version="", default_hp_metric=False)
+        logger = TensorBoardRunLogger(save_dir=directory, name="tensorboard", version="", default_hp_metric=False)
     except ModuleNotFoundError as error:
         raise ConfigError("logger=tensorboard needs its package: pip install 'xformer-lab[tensorboard]'.") from error
     logger.log_hyperparams(config)

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from xformer.config.redact import redact
 from xformer.errors import ConfigError, RunError
+from xformer.loggers.base import RunLogger
 from xformer.runs.summary import Summary, stored
 
 Mode = Literal["auto", "online", "offline", "disabled"]
@@ -26,14 +27,38 @@ _INIT_SECONDS = 30.0
 _OLD_NAMES = {"dryrun": "offline", "run": "online"}
 
 
-class RunLogger(WandbLogger):
+class WandbRunLogger(WandbLogger, RunLogger):
     """Lightning's logger, with the optimiser step as W&B's own: so a run that was resumed goes on where it was."""
+
+    @rank_zero_only
+    def begin(self, summary: Summary) -> None:
+        """Log overrides, choices, commit, versions, machine, data and cost.
+
+        With the configuration it is enough to run a run again that was killed, and so left no summary.
+        """
+        run = self.experiment
+        known = {
+            key: value for key, value in stored(summary).items() if value not in (None, {}, []) and key != "status"
+        }
+        run.config.update({RECORD: {**run.config.get(RECORD, {}), **known}}, allow_val_change=True)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log a row; W&B joins those of one step, and leaves out those of a step that it has gone past."""
         at = {} if step is None else {"trainer/global_step": step}
         self.experiment.log({**metrics, **at}, step=step)
+
+    @rank_zero_only
+    def end(self, exit_code: int, summary: Summary | None = None) -> None:
+        """End the run, so that the next job starts its own; its summary is for whoever has not the run directory."""
+        import wandb
+
+        run = wandb.run
+        if run is None or run is not self.experiment:  # it has ended
+            return
+        if summary is not None:
+            run.summary.update({RECORD: stored(summary)})
+        run.finish(exit_code=exit_code)
 
 
 def wandb_logger(
@@ -46,8 +71,8 @@ def wandb_logger(
     entity: str | None,
     group: str | None,
     mode: Mode,
-) -> WandbLogger:
-    """Start a run and the logger that writes to it; both belong to this job alone and end with `finish`.
+) -> WandbRunLogger:
+    """Start a run and the logger that writes to it; both belong to this job alone, and `end` ends them.
 
     A run that is continued in its directory is continued on W&B: it keeps its id, and its curve goes on.
 
@@ -69,7 +94,7 @@ def wandb_logger(
         RunError: The key is malformed, or `online` was asked for and the service cannot be reached.
     """
     if getattr(rank_zero_only, "rank", 0) != 0:
-        return WandbLogger(name=name, project=project, save_dir=directory)
+        return WandbRunLogger(name=name, project=project, save_dir=directory)
     if find_spec("wandb") is None:
         raise ConfigError("logger=wandb needs the package wandb, which is not installed; logger=csv does without it.")
     import wandb
@@ -91,19 +116,34 @@ def wandb_logger(
         "reinit": "finish_previous",
         "settings": wandb.Settings(silent=True, console="off", init_timeout=_INIT_SECONDS),
     }
+    with _failing_where_broken():
+        try:
+            run = _start(chosen, start)
+        except wandb.errors.Error as error:
+            if chosen != "online" or mode == "online" or "WANDB_MODE" in os.environ:
+                raise RunError(
+                    f"Weights & Biases did not start ({error}); logger.wandb.mode=offline runs without it."
+                ) from error
+            print("Weights & Biases cannot be reached: this run is logged offline.", flush=True)
+            run = _start("offline", start)
+        run.define_metric("trainer/global_step")
+        run.define_metric("tokens")
+        run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+        return WandbRunLogger(name=name, project=project, save_dir=directory, experiment=run, log_model=False)
+
+
+@contextmanager
+def _failing_where_broken() -> Iterator[None]:
+    """End as failed a run that starts in this block, where the block does not come to its end."""
+    import wandb
+
+    earlier = wandb.run
     try:
-        run = _start(chosen, start)
-    except wandb.errors.Error as error:
-        if chosen != "online" or mode == "online" or "WANDB_MODE" in os.environ:
-            raise RunError(
-                f"Weights & Biases did not start ({error}); logger.wandb.mode=offline runs without it."
-            ) from error
-        print("Weights & Biases cannot be reached: this run is logged offline.", flush=True)
-        run = _start("offline", start)
-    run.define_metric("trainer/global_step")
-    run.define_metric("tokens")
-    run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-    return RunLogger(name=name, project=project, save_dir=directory, experiment=run, log_model=False)
+        yield
+    except BaseException:
+        if wandb.run is not None and wandb.run is not earlier:
+            wandb.run.finish(exit_code=1)
+        raise
 
 
 def _start(mode: Literal["online", "offline", "disabled"], options: dict[str, Any]) -> Any:
@@ -164,35 +204,3 @@ def has_key() -> bool:
 def tags(choices: Mapping[str, str]) -> list[str]:
     """One tag per choice, `attention=linformer`, cut to the length the service takes."""
     return [f"{group}={option}"[:_LONGEST_TAG] for group, option in choices.items()]
-
-
-def begin(summary: Summary) -> None:
-    """Log what is known of this job's run when it begins: overrides, choices, commit, versions, machine, data, cost.
-
-    With the configuration it is enough to run a run again that was killed, and so left no summary.
-    """
-    if (run := _open()) is not None:
-        known = {
-            key: value for key, value in stored(summary).items() if value not in (None, {}, []) and key != "status"
-        }
-        run.config.update({RECORD: {**run.config.get(RECORD, {}), **known}}, allow_val_change=True)
-
-
-def finish(exit_code: int, summary: Summary | None = None) -> None:
-    """End this job's run, if one is open, so that the next job starts its own; call it in a `finally`.
-
-    Args:
-        exit_code: 0 for a run that finished; anything else shows as failed.
-        summary: What `summary.json` holds, for whoever has the service and not the run directory.
-    """
-    if (run := _open()) is not None:
-        if summary is not None:
-            run.summary.update({RECORD: stored(summary)})
-        run.finish(exit_code=exit_code)
-
-
-def _open() -> Any:
-    """This job's run; None where there is none, or where this process is not the one that logs."""
-    # Looked up, not imported: a run without this logger should not pay for the import.
-    wandb = sys.modules.get("wandb")
-    return None if wandb is None else wandb.run

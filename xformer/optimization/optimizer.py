@@ -7,6 +7,8 @@ from annotated_types import Ge, Interval, Len
 from torch import nn
 from torch.optim import Adam, AdamW, Optimizer
 
+from xformer.position.base import Position
+
 OptimizerFactory = Callable[[nn.Module, bool], Optimizer]
 """What `conf/optimizer/*.yaml` instantiates to: (model, fused) -> optimiser."""
 Betas = Annotated[list[Annotated[float, Interval(ge=0, lt=1)]], Len(2, 2)]
@@ -36,12 +38,13 @@ def adamw(
 
 
 def _matrices(model: nn.Module) -> set[nn.Parameter]:
-    """What has more than one row and more than one column, but for what a module says are vectors all the same."""
+    """What has more than one row and more than one column, but for what a position scheme says are vectors."""
     return {
         parameter
         for module in model.modules()
         for name, parameter in module.named_parameters(recurse=False)
-        if parameter.ndim >= 2 and min(parameter.shape[-2:]) > 1 and name not in getattr(module, "vectors", ())
+        if parameter.ndim >= 2 and min(parameter.shape[-2:]) > 1
+        if not (isinstance(module, Position) and name in module.vectors)
     }
 
 

@@ -13,8 +13,7 @@ from xformer.runs.summary import FILE
 from xformer.studies.wandb_runs import LoggedRun
 from xformer.training.rerun import write_asked
 
-_TRAIN = "from xformer.cli import train; train()"
-_RERUN = "from xformer.cli import rerun; rerun()"
+_XFORMER = [sys.executable, "-m", "xformer.cli"]
 
 
 def cell_again(run: Run, where: Path, overrides: Sequence[str]) -> tuple[Run, bool]:
@@ -26,7 +25,7 @@ def cell_again(run: Run, where: Path, overrides: Sequence[str]) -> tuple[Run, bo
     """
     directory = where / Path(run.name).name
     words = [*run.summary.overrides, *overrides, f"hydra.sweep.dir='{directory}'", "hydra.sweep.subdir=run"]
-    return _launched(directory, _TRAIN, ["-m", *words])
+    return _launched(directory, ["train", "-m", *words])
 
 
 def logged_again(run: LoggedRun, where: Path, overrides: Sequence[str]) -> tuple[Run, bool]:
@@ -39,13 +38,13 @@ def logged_again(run: LoggedRun, where: Path, overrides: Sequence[str]) -> tuple
     choices, typed = run.summary.choices, [*run.summary.overrides, *overrides]
     with _writable(where):
         write_asked(where, renewed(run.config, run.summary), choices, typed, run.source, overrides)
-    return _launched(where, _RERUN, [str(where)])
+    return _launched(where, ["rerun", str(where)])
 
 
-def _launched(directory: Path, code: str, words: Sequence[str]) -> tuple[Run, bool]:
+def _launched(directory: Path, words: Sequence[str]) -> tuple[Run, bool]:
     before = _written(directory)
     with _writable(directory), (directory / "screen.log").open("w") as screen:
-        launched = subprocess.run([sys.executable, "-c", code, *words], stdout=screen, stderr=screen, check=False)
+        launched = subprocess.run([*_XFORMER, *words], stdout=screen, stderr=screen, check=False)
     earlier = before is not None and _written(directory) == before
     if earlier and launched.returncode != 0:
         raise RunError(f"{directory.name} did not start or was killed; {directory / 'screen.log'} says why.")

@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MetricCollection
 
 from xformer.architecture.base import Architecture
+from xformer.attention.base import Attention
 from xformer.data.base import DataModule
 from xformer.data.batch import IGNORED, Batch, count_tokens
 from xformer.data.facts import Facts
@@ -79,13 +80,13 @@ class Task(LightningModule, ABC):
         """The metrics of one stage; they are updated with logits and labels."""
 
     def on_train_start(self) -> None:
-        """Find the modules that prepare for a batch."""
-        self._before_batch = [found for module in self.modules() if (found := getattr(module, "before_batch", None))]
+        """Find the attentions, which may prepare for a batch."""
+        self._attentions = [module for module in self.modules() if isinstance(module, Attention)]
 
     def on_train_batch_start(self, batch: Batch, index: int) -> None:
-        """Let the modules that want it prepare for a step: Performer redraws here, alike on all ranks."""
-        for before_batch in self._before_batch:
-            before_batch(self.trainer.global_step)
+        """Let the attentions prepare for a step: Performer redraws here, alike on all ranks."""
+        for attention in self._attentions:
+            attention.before_batch(self.trainer.global_step)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """One optimiser step's loss; logged, with the metrics, at every `trainer.log_every_n_steps`."""

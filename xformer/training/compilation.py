@@ -120,9 +120,8 @@ class Recorded(Varying):
     def __init__(self, step: Callable[[Any], Outcome], task: Task, padding: int) -> None:
         super().__init__(step, with_sequences=False)
         self.task, self.padding = task, padding
-        longest = task.model.max_length
-        self.limits = dict.fromkeys(PADDED_WITH.values(), longest)
-        self.limits["target_padding_mask"] = getattr(task.model, "max_target", longest)
+        self.limits = dict.fromkeys(PADDED_WITH.values(), task.model.max_length)
+        self.limits["target_padding_mask"] = task.model.max_target
 
     def __call__(self, batch: Any) -> Outcome:
         """The outcome of a prepared batch; its logits last until the next step."""

@@ -4,7 +4,7 @@ import logging
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -14,7 +14,7 @@ from xformer.config.redact import RedactingFormatter
 from xformer.core import console
 from xformer.core.devices import is_main_process
 from xformer.errors import IncompatibleError, Interrupted, XformerError
-from xformer.loggers.wandb import finish
+from xformer.loggers.base import RunLogger
 from xformer.runs import checkpoints
 from xformer.runs.job import Job
 from xformer.runs.lock import RunLock, is_empty
@@ -34,6 +34,7 @@ class Record:
 
     Attributes:
         summary: to be filled.
+        loggers: of the run, to be ended with it: each is to be added as soon as it has begun.
     """
 
     def __init__(self, job: Job) -> None:
@@ -41,6 +42,7 @@ class Record:
         seed = seed if type(seed) is int else None
         self.summary = Summary("failed", choices=job.choices, overrides=job.overrides, seed=seed)
         self.summary.started_in = str(Path.cwd())
+        self.loggers: list[RunLogger] = []
         self._directory = job.directory
         self._lock = RunLock(job.directory)
         self._log: logging.Handler | None = None
@@ -70,16 +72,28 @@ class Record:
         self.summary.status = "running"
         write_summary(self._directory, self.summary)
 
-    def close(self) -> None:
-        """Write how it ended; what was refused before it had the directory is told only where there is nothing else."""
+    def close(self, exit_code: int) -> None:
+        """Write how it ended, and end the loggers.
+
+        What was refused before it had the directory is told only where there is nothing else.
+
+        Args:
+            exit_code: 0 for a run that finished or was skipped.
+        """
         if self._log is not None:
             logging.getLogger().removeHandler(self._log)
             self._log.close()
         try:
             if is_main_process() and (self._lock.claimed or is_empty(self._directory)):
                 write_summary(self._directory, self.summary)
+        except BaseException:
+            exit_code = 1
+            raise
         finally:
             self._lock.release()
+            with ExitStack() as ending:  # all of them, also where one fails
+                for logger in reversed(self.loggers):
+                    ending.callback(logger.end, exit_code, self.summary)
 
 
 @contextmanager
@@ -125,8 +139,7 @@ def recording(job: Job) -> Iterator[Record]:
     finally:
         summary.peak_memory_bytes = memory.bytes()
         summary.wall_seconds = (summary.wall_seconds or 0.0) + time.perf_counter() - started
-        record.close()
-        finish(exit_code, summary)
+        record.close(exit_code)
 
 
 def _farewell(stopped: Interrupted, job: Job) -> str:

@@ -1,7 +1,6 @@
 """A run again, from the resolved configuration that it was logged with instead of a command line."""
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from xformer.config.validate import CONF
+from xformer.errors import ConfigError
 from xformer.runs.finished import refuse_foreign
 from xformer.runs.job import Job
 
@@ -45,8 +45,10 @@ def asked(directory: Path) -> Job:
     It stores in `directory/run`, logs into the table there alone, and takes data from this machine's cache.
 
     Raises:
-        ConfigError: the configuration would build what is no option here.
+        ConfigError: nothing is described there, or the configuration would build what is no option here.
     """
+    if not (directory / ASKED).is_file():
+        raise ConfigError(f"{directory / ASKED} does not exist; xformer reproduce --wandb writes it.")
     content = json.loads((directory / ASKED).read_text(encoding="utf-8"))
     own = {
         "cache": OmegaConf.load(CONF / "train.yaml").cache,
@@ -64,10 +66,3 @@ def asked(directory: Path) -> Job:
     own_directory = (directory / "run").resolve()
     own_directory.mkdir(exist_ok=True)
     return Job(config, own_directory, content["choices"], content["typed"])
-
-
-def main() -> None:
-    """Run what the directory named on the command line asks for."""
-    from xformer.training.run import run
-
-    run(asked(Path(sys.argv[1])))

@@ -24,7 +24,6 @@ from xformer.core import console, threads
 from xformer.core.denormals import flush_denormals
 from xformer.core.devices import is_main_process
 from xformer.data.base import DataModule
-from xformer.loggers.wandb import begin
 from xformer.runs import checkpoints, sweep
 from xformer.runs.finished import finished
 from xformer.runs.job import CONFIG_FILE, Job
@@ -81,13 +80,16 @@ def run(job: Job) -> float | None:
         if start is not None:
             resume.refuse_other_data_or_processes(job, start, data, trainer)
             _tell(resume.changed_schedule(job, start, plan.schedule))
-        trainer.loggers = build_loggers(job)
+        for logger in build_loggers(job):
+            record.loggers.append(logger)
+        trainer.loggers = [*record.loggers]
         record.claim()
         resume.truncate_metrics(trainer.loggers, start)
         if is_main_process():
             write_config(job)
             data.save(job.directory)
-        begin(summary)
+        for logger in record.loggers:
+            logger.begin(summary)
         if is_main_process():
             screen.header(job, trainer, data.describe(), summary)
         compilation.compile_step(task, data, job.config.compile, trainer.strategy.root_device)

@@ -9,7 +9,6 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
-from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from torchmetrics import MetricCollection
 
@@ -18,6 +17,7 @@ from xformer.config.redact import resolved
 from xformer.config.validate import make, nearest
 from xformer.config.values import shown
 from xformer.errors import ConfigError
+from xformer.loggers.base import RunLogger
 from xformer.loggers.metrics_csv import MetricsCSV
 from xformer.runs.checkpoints import FOLDER, CheckpointFiles
 from xformer.runs.job import CONFIG_FILE, Job
@@ -26,11 +26,16 @@ from xformer.tasks.base import Task
 from xformer.training import launch
 
 
-def build_loggers(job: Job) -> list[Logger]:
-    """The CSV, always, and the chosen ones; the resolved configuration goes to all."""
+def build_loggers(job: Job) -> Iterator[RunLogger]:
+    """The CSV, always, and the chosen ones; the resolved configuration goes to all.
+
+    Each is yielded before the next one is built, which may refuse to start: what has begun is to be ended.
+    """
     config = resolved(job.config)
     chosen = [make(node) for node in (job.config.logger or {}).values() if node is not None]
-    return [MetricsCSV(job.directory), *(logger(job.directory, config, job.choices, job.name) for logger in chosen)]
+    yield MetricsCSV(job.directory)
+    for logger in chosen:
+        yield logger(job.directory, config, job.choices, job.name)
 
 
 def write_config(job: Job) -> None:

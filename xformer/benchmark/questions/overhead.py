@@ -35,7 +35,7 @@ from xformer.config.validate import CONF
 from xformer.data.base import DataModule
 from xformer.errors import ConfigError
 from xformer.loggers.metrics_csv import MetricsCSV
-from xformer.loggers.wandb import finish, wandb_logger
+from xformer.loggers.wandb import wandb_logger
 from xformer.tasks.base import Task
 from xformer.training.run import quieten
 
@@ -79,14 +79,11 @@ class Between(Callback):
 
 def under_the_trainer(task: Task, data: DataModule, directory: Path, between: Between) -> None:
     """Train with the loggers and callbacks that work in every step: see above."""
-    loggers = [
-        MetricsCSV(directory),
-        wandb_logger(directory, {}, {}, "overhead", project="xformer", entity=None, group=None, mode="offline"),
-    ]
+    remote = wandb_logger(directory, {}, {}, "overhead", project="xformer", entity=None, group=None, mode="offline")
     trainer = Trainer(
         max_steps=STEPS,
         callbacks=[Throughput(warmup=WARMUP), ExactResume(), FiniteLoss(every=50), between],
-        logger=loggers,
+        logger=[MetricsCSV(directory), remote],
         log_every_n_steps=10,
         gradient_clip_val=1.0,
         accelerator="cpu",
@@ -98,7 +95,7 @@ def under_the_trainer(task: Task, data: DataModule, directory: Path, between: Be
         default_root_dir=directory,
     )
     trainer.fit(task, data)
-    finish(0)
+    remote.end(0)
 
 
 def bare(task: Task, plan: Plan, batches: Iterable[Any]) -> Iterator[None]:

@@ -16,18 +16,14 @@ from xformer.benchmark.timing import AGAIN, interleaved, turns
 from xformer.errors import RunError
 
 BASELINE = "import torch, lightning"
-_COMPOSE = (
-    "from hydra import compose, initialize_config_dir; from xformer.config.validate import CONF\n"
-    "with initialize_config_dir(str(CONF), version_base='1.3'): compose('train')"
-)
-_COMMAND = [sys.executable, "-c", "from xformer.cli import main; main()"]
+_XFORMER = [sys.executable, "-m", "xformer.cli"]
 COMMANDS = {
-    BASELINE: [sys.executable, "-c", "import torch, lightning"],
+    BASELINE: [sys.executable, "-c", BASELINE],
     "import xformer": [sys.executable, "-c", "import xformer"],
-    "xformer --help": [*_COMMAND, "--help"],
-    "compose a configuration": [sys.executable, "-c", _COMPOSE],
+    "xformer --help": [*_XFORMER, "--help"],
+    "xformer train --cfg job": [*_XFORMER, "train", "--cfg", "job"],
     "a run of one step, with its validation and test": [
-        *_COMMAND,
+        *_XFORMER,
         "train",
         "trainer.max_steps=1",
         "logger=csv",

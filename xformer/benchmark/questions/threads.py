@@ -24,7 +24,7 @@ from xformer.core.threads import AUTO, cores
 from xformer.errors import RunError
 from xformer.runs.summary import Summary, read_summary
 
-_TRAIN = [sys.executable, "-c", "from xformer.cli import main; main()", "train"]
+_TRAIN = [sys.executable, "-m", "xformer.cli", "train"]
 _FIXED = ["logger=csv", "callbacks.progress=null", "trainer.limit_val_batches=1", "trainer.limit_test_batches=1"]
 _OURS = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "KMP_BLOCKTIME", "GOMP_SPINCOUNT")
 SHOWN = {
@@ -59,8 +59,9 @@ def ways() -> dict[str, Way]:
 
 @contextmanager
 def busy(processes: int) -> Iterator[None]:
-    """Keep so many cores busy."""
-    started = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    """Keep so many cores busy: each process times nothing, over and over."""
+    counting = [sys.executable, "-m", "timeit", "--number", str(sys.maxsize)]
+    started = [subprocess.Popen(counting) for _ in range(processes)]
     try:
         yield
     finally:
