@@ -12,6 +12,7 @@ from tests.core.fake_cuda import FakeCuda
 from xformer.callbacks import throughput
 from xformer.callbacks.throughput import Throughput
 from xformer.core import devices
+from xformer.data.batch import ClassificationBatch
 from xformer.loggers.metrics_csv import MetricsCSV
 from xformer.runs.metrics_table import read_metrics
 
