@@ -14,12 +14,12 @@ import pytest
 import torch
 import yaml
 from torch.testing import assert_close
-from xformer.training.build import Plan
 
 from tests.conftest import ComposeJob
 from xformer.architecture.encoder_decoder import EncoderDecoder
 from xformer.architecture.stack import Stack
 from xformer.config.options import target_at
+from xformer.config.plan import Plan
 from xformer.config.validate import target
 from xformer.data.datasets.text import Text
 from xformer.errors import ConfigError, RunError
@@ -250,7 +250,7 @@ import torch
 from pathlib import Path
 from xformer.studies.grouping import group_runs
 from xformer.runs.load import load_runs
-from xformer.training.build import Plan
+from xformer.config.plan import Plan
 from xformer.cli import train
 from xformer.training.evaluate import evaluate
 from xformer.runs.finished import open_run, read_config

@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.callbacks.tiny import Batch
 from xformer.data import batch
-from xformer.data.batch import PADDED_WITH, ClassificationBatch, ImageBatch, count_tokens
+from xformer.data.batch import PADDED_WITH, ClassificationBatch, ImageBatch, LanguageModelingBatch, count_tokens
 from xformer.errors import RunError
 
 SEQUENCES = [kind for kind in get_args(batch.Batch) if kind is not ImageBatch]
@@ -17,7 +16,7 @@ SEQUENCES = [kind for kind in get_args(batch.Batch) if kind is not ImageBatch]
 def test_tokens_of_a_batch() -> None:
     tokens = torch.zeros(2, 3, dtype=torch.long)
     mask = torch.tensor([[True, True, False], [True, False, False]])
-    assert count_tokens(Batch(tokens, None)) == 6
+    assert count_tokens(LanguageModelingBatch(tokens, tokens)) == 6
     assert count_tokens(ClassificationBatch(tokens, mask, torch.zeros(2, dtype=torch.long))) == 3
 
 
