@@ -1,7 +1,5 @@
 """One tokenizer of each kind, of the same training texts."""
 
-from hypothesis import settings
-
 from xformer.tokenizers.base import Tokenizer
 from xformer.tokenizers.bpe import BPE
 from xformer.tokenizers.byte import Byte
@@ -10,7 +8,6 @@ from xformer.tokenizers.unigram import Unigram
 from xformer.tokenizers.wordpiece import WordPiece
 
 TRAINING = ["the cat sat on the mat, the cat sat on the hat.\n" * 5, "Größe: 30 °C\n\n  indented\n"]
-fast = settings(deadline=None, max_examples=60)
 
 
 def trained(tokenizer: Tokenizer) -> Tokenizer:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.tokenizers.examples import TOKENIZERS, TRAINING, fast
+from tests.tokenizers.examples import TOKENIZERS, TRAINING
+from tests.tokenizers.properties import fast
 from xformer.errors import DataError
 from xformer.tokenizers.byte import Byte
 from xformer.tokenizers.character import Character

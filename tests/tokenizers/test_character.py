@@ -1,7 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.tokenizers.examples import TOKENIZERS, TRAINING, fast
+from tests.tokenizers.examples import TOKENIZERS, TRAINING
+from tests.tokenizers.properties import fast
 from xformer.tokenizers.character import Character
 
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.tokenizers.examples import TOKENIZERS, fast
+from tests.tokenizers.examples import TOKENIZERS
+from tests.tokenizers.properties import fast
 from xformer.tokenizers.trained import Trained
 
 
