@@ -8,10 +8,11 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, TensorDataset
+from torchmetrics import MetricCollection
 
 from xformer.data.batch import ClassificationBatch
 from xformer.data.sampling.loader import outlive_signals
-from xformer.tasks.base import Task
+from xformer.tasks.base import Outcome, Task
 
 
 class Shuffled(Sampler[list[int]]):
@@ -36,20 +37,21 @@ class Tiny(Task):
         self.spoil_at = spoil_at
         self.seen: list[Tensor] = []
 
-    def step(self, batch: ClassificationBatch) -> Any:
-        raise NotImplementedError
+    def step(self, batch: ClassificationBatch) -> Outcome:
+        logits = self.net(batch.tokens.float())
+        return Outcome(logits.square().mean(), logits, batch.labels)
 
-    def build_metrics(self, facts: Any, prefix: str) -> Any:
-        raise NotImplementedError
+    def build_metrics(self, facts: Any, prefix: str) -> MetricCollection:
+        return MetricCollection({}, prefix=prefix)
 
     def training_step(self, batch: ClassificationBatch, batch_idx: int) -> Tensor:
         self.seen.append(batch.tokens)
-        loss = self.net(batch.tokens.float()).square().mean()
+        loss = self.step(batch).loss
         self.log("train/loss", loss, prog_bar=True)
         return loss * float("nan") if self.global_step == self.spoil_at else loss
 
     def validation_step(self, batch: ClassificationBatch, batch_idx: int) -> None:
-        self.log("val/loss", self.net(batch.tokens.float()).square().mean(), batch_size=4)
+        self.log("val/loss", self.step(batch).loss, batch_size=4)
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(self.parameters(), lr=0.05)
