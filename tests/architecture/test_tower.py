@@ -14,7 +14,7 @@ from xformer.errors import DataError
 
 def test_an_attention_can_share_with_the_first_layers() -> None:
     linformer = partial(Linformer, rank=4, sharing="layerwise", projection="learned")
-    first, second = (block.attentions[0] for block in stack(Encoder, attention=linformer).tower.blocks)  # type: ignore[union-attr, operator]
+    first, second = (mixer.mix for mixer in stack(Encoder, attention=linformer).tower.mixers[0])
     assert first.project_key is second.project_key
 
 

@@ -19,8 +19,8 @@ from tests.architecture.tiny import (
 )
 from tests.contracts.variants import self_mask
 from xformer.architecture.encoder import Encoder
+from xformer.core.memory import Memory
 from xformer.layers.block import Block
-from xformer.layers.memory import Memory
 from xformer.position.base import Position, PositionContext
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
@@ -59,7 +59,7 @@ def test_with_cross_attention_it_is_torchs_decoder_layer_whole_and_step_by_step(
 
 def test_cross_attention_without_a_memory_is_refused() -> None:
     block = with_cross("pre").block(0)
-    assert len(block.attentions) == 2
+    assert len(block.mixers) == 2
     with pytest.raises(ValueError, match="needs a memory"):
         block(torch.randn(1, 3, D_MODEL), self_mask(3, True), NOWHERE, 0)
     with pytest.raises(ValueError, match="needs a memory"):

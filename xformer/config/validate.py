@@ -16,7 +16,7 @@ import typing
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict, Unpack
 
 from annotated_types import Ge, Interval
 from hydra import compose, initialize_config_dir
@@ -242,7 +242,14 @@ def _parameters(found: Callable[..., Any]) -> dict[str, Any]:
         kinds += [inspect.Parameter.POSITIONAL_OR_KEYWORD]
     hints = typing.get_type_hints(found.__init__ if inspect.isclass(found) else found, include_extras=True)
     hints |= _ranges().get(found, {})
-    return {name: hints.get(name, Any) for name, parameter in signature.parameters.items() if parameter.kind in kinds}
+    own = {name: hints.get(name, Any) for name, parameter in signature.parameters.items() if parameter.kind in kinds}
+    return own | _unpacked(hints)
+
+
+def _unpacked(hints: dict[str, Any]) -> dict[str, Any]:
+    """The keyword arguments of `**options: Unpack[Options]`, and their types."""
+    dicts = [typing.get_args(hint)[0] for hint in hints.values() if typing.get_origin(hint) is Unpack]
+    return {name: hint for each in dicts for name, hint in typing.get_type_hints(each, include_extras=True).items()}
 
 
 @functools.cache
@@ -254,7 +261,8 @@ def _ranges() -> dict[Callable[..., Any], dict[str, Any]]:
 
 def _required(found: Callable[..., Any]) -> list[str]:
     parameters = inspect.signature(found).parameters.values()
-    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    hints = typing.get_type_hints(found.__init__ if inspect.isclass(found) else found, include_extras=True)
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty] + [*_unpacked(hints)]
 
 
 def explain(error: Exception) -> str:
