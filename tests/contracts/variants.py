@@ -23,6 +23,10 @@ ATTENTION_ROWS: dict[str, dict[str, Any]] = {
     "performer": {"features": 8},
     "additive": {"hidden": 6},
     "multiplicative": {},
+    "retention": {},
+    "gla": {"rank": 3},
+    "gated_deltanet": {},
+    "mamba2": {"state_size": 6},
 }
 POSITION_ROWS: dict[str, dict[str, Any]] = {
     "none": {},
