@@ -95,12 +95,12 @@ class CausalOnly(Mean):
 
 
 def test_what_is_causal_alone_is_refused_where_tokens_read_later_ones() -> None:
-    with pytest.raises(IncompatibleError, match="^CausalOnly cannot do BIDIRECTIONAL"):
+    with pytest.raises(IncompatibleError, match=r"^CausalOnly cannot do BIDIRECTIONAL"):
         CausalOnly(context())
     CausalOnly(context(cross=True))(*inputs(), mask=counting())
     attention = CausalOnly(context(causal=True))
     attention(*inputs(), mask=counting(causal=True))
-    with pytest.raises(IncompatibleError, match="^CausalOnly cannot do BIDIRECTIONAL"):
+    with pytest.raises(IncompatibleError, match=r"^CausalOnly cannot do BIDIRECTIONAL"):
         attention(*inputs(), mask=counting())
 
 

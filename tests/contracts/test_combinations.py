@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from tests.contracts.variants import (
-    ATTENTIONS,
     MAX_LENGTH,
     POSITIONS,
+    VARIANTS,
     attention_class,
     attention_factory,
     position_class,
@@ -62,13 +62,13 @@ def sampled(combinations: Iterable[Combination]) -> list[Any]:
     """Every third one, so that each attention meets several positions and the other way round; the others are slow."""
 
     def chosen(one: Combination) -> bool:
-        return (ATTENTIONS.index(one[0]) + POSITIONS.index(one[1]) + one[2].causal) % 3 == 0
+        return (VARIANTS.index(one[0]) + POSITIONS.index(one[1]) + one[2].causal) % 3 == 0
 
     rows = named(combinations)
     return [row if chosen(row.values[0]) else pytest.param(*row.values, id=row.id, marks=SLOW) for row in rows]
 
 
-EVERYTHING: list[Combination] = list(itertools.product(ATTENTIONS, POSITIONS, (Encoder, Decoder)))
+EVERYTHING: list[Combination] = list(itertools.product(VARIANTS, POSITIONS, (Encoder, Decoder)))
 ALLOWED = [one for one in EVERYTHING if allowed(one)]
 CAUSAL = [one for one in ALLOWED if one[2] is Decoder]
 INCREMENTAL = [one for one in CAUSAL if Capability.INCREMENTAL in attention_class(one[0]).provides]

@@ -53,7 +53,7 @@ def test_with_cross_attention_it_is_torchs_decoder_layer_whole_and_step_by_step(
     expected = theirs(x, hidden, tgt_mask=causal, tgt_is_causal=True)
     assert_close(block(x, self_mask(5, True), NOWHERE, 0, memory=memory), expected, **CLOSE)
     state = block.init_state(5, memory)
-    steps = [block(x[:, i : i + 1], self_mask(1, True, start=i), NOWHERE, 0, state) for i in range(5)]
+    steps = [block(x[:, i : i + 1], self_mask(1, True, start=i), NOWHERE, 0, state=state) for i in range(5)]
     assert_close(torch.cat(steps, dim=1), expected, **CLOSE)
 
 

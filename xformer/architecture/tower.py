@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from xformer.architecture.block_options import BlockOptions, build_block, last_norm, residual_gain
-from xformer.attention.base import AttentionContext, AttentionFactory
+from xformer.architecture.size import Size
+from xformer.attention.base import AttentionContext, AttentionFactory, Capable
 from xformer.attention.mixer import TokenMixer
 from xformer.core.capability import Capability
 from xformer.core.mask import Mask, finite
@@ -16,7 +17,7 @@ from xformer.core.memory import Memory
 from xformer.core.state import State
 from xformer.errors import DataError
 from xformer.layers.block import Block
-from xformer.position.base import PositionContext, PositionFactory
+from xformer.position.base import Position, PositionContext, PositionFactory
 
 
 class Tower(nn.Module):
@@ -54,9 +55,6 @@ class Tower(nn.Module):
         self.max_length, self.causal, self.layers = max_length, causal, size.layers
         self.gradient_checkpointing = options["gradient_checkpointing"]
         self.dropout = nn.Dropout(dropout)
-        self.position = position(
-            PositionContext(size.d_model, size.heads, size.head_dim, size.layers, max_length, causal)
-        )
         gain = residual_gain(options, branches=2 if cross is None else 3)
 
         def context(layer: int, *, crosses: bool) -> AttentionContext:
@@ -65,17 +63,38 @@ class Tower(nn.Module):
                 size.heads, size.head_dim, max_length, longest, reads, crosses, layer, dropout=dropout, gain=gain
             )
 
-        def block(layer: int) -> Block:
-            across = None if cross is None else cross(context(layer, crosses=True))
-            return build_block(options, attention(context(layer, crosses=False)), across)
-
-        self.blocks = nn.ModuleList(block(layer) for layer in range(1 if options["share_layers"] else size.layers))
+        layers = range(1 if options["share_layers"] else size.layers)
+        within = [attention(context(layer, crosses=False)) for layer in layers]
+        across = [None if cross is None else cross(context(layer, crosses=True)) for layer in layers]
+        self._build_positions(within, position, size)
+        self.blocks = nn.ModuleList(build_block(options, *each) for each in zip(within, across, strict=True))
         for mixers in self.mixers:
             for mixer in mixers[1:]:
                 mixer.share_with(mixers[mixer.context.first])
-        for mixer in self.mixers[0]:
-            mixer.require(self.position.needs)
+        for mixer, (scheme, _) in zip(self.mixers[0], self._positions, strict=False):
+            mixer.require(scheme.needs)
         self.norm = last_norm(options)
+
+    def _build_positions(self, variants: Sequence[Capable], position: PositionFactory, size: Size) -> None:
+        """The stack's scheme and those of layers' own; each knows the layers that it serves, by their order."""
+
+        def build(factory: PositionFactory, layers: int) -> Position:
+            return factory(
+                PositionContext(size.d_model, size.heads, size.head_dim, layers, self.max_length, self.causal)
+            )
+
+        served = [variants[layer % len(variants)] for layer in range(self.layers)]
+        kinds = ["" if made.own_position is None else str(made.context.first) for made in served]
+        self.position = build(position, kinds.count("") or 1)
+        self.own_positions = nn.ModuleDict(
+            {kind: build(made.own_position, kinds.count(kind)) for kind, made in zip(kinds, served, strict=True)
+             if made.own_position is not None and kind == str(made.context.layer)}
+        )  # fmt: skip
+        self._positions = [
+            (cast(Position, self.own_positions[kind]) if kind else self.position, kinds[:layer].count(kind))
+            for layer, kind in enumerate(kinds)
+        ]
+        """Each layer's scheme, and which of the layers that it serves this is."""
 
     def forward(
         self,
@@ -108,11 +127,13 @@ class Tower(nn.Module):
         if padding_mask is not None:
             x = finite(x, ~padding_mask[..., None])
         x = self.dropout(self.position.embed(x, mask.query_positions))
-        self.auxiliary_loss = None
+        if self.training:
+            self.auxiliary_loss = None
         blocks = list(self.blocks)  # to index the modules themselves is slow, and decoding comes by often
         for layer in range(self.layers):
             block, state = cast(Block, blocks[layer % len(blocks)]), states[layer] if states else None
-            about = mask, self.position, layer, state, memory
+            position, served = self._positions[layer]
+            about = mask, position, layer, served, state, memory
             if not self.training:
                 x = block(x, *about)
                 continue
@@ -151,8 +172,9 @@ class Tower(nn.Module):
     @property
     def limited_by(self) -> list[str]:
         """The position scheme and the variants that are not defined beyond `max_length`, each once."""
-        positions = [] if self.position.extrapolates else [type(self.position).__name__]
-        return [*positions, *limited(self.mixers[0])]
+        schemes = [scheme for scheme in (self.position, *self.own_positions.values()) if isinstance(scheme, Position)]
+        names = dict.fromkeys(type(scheme).__name__ for scheme in schemes if not scheme.extrapolates)
+        return [*names, *limited(self.mixers[0])]
 
     def init_states(self, max_length: int, memory: Memory | None = None) -> list[State]:
         """One empty decoding state per layer, for sequences of at most `max_length` tokens."""

@@ -16,6 +16,7 @@ from xformer.core.capability import Capability
 from xformer.core.mask import Mask
 from xformer.core.state import KeyValueState, State
 from xformer.errors import IncompatibleError
+from xformer.position.base import PositionFactory
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ class Capable(nn.Module, ABC):
     provides: ClassVar[Capability] = Capability.NONE
     reasons: ClassVar[dict[Capability, str]] = {}
     """Why a capability is missing: a sentence a user can read, for each capability not provided."""
+    own_position: PositionFactory | None = None
+    """Builds the position scheme of the layer's own, in place of the stack's, where a hybrid has one."""
 
     def __init__(self, context: AttentionContext) -> None:
         super().__init__()

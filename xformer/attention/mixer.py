@@ -30,7 +30,7 @@ class TokenMixer(Capable):
     included; `forward` with that state reads the next tokens, one or several, and takes them into it. Initial values
     are set by the `reset_parameters` of the mixer and of its parts, each called with a generator of its own
     (`xformer.layers.initialise`); the projection that ends the branch is `Linear(..., gain=context.gain)`. Padding is
-    inert: a padded token changes no other token's output, no state and no gradient, whatever it holds, NaN included.
+    inert: a padded token, finite whatever it holds, changes no other token's output, no state and no gradient.
 
     Args:
         context: the layer's dimensions and role. A subclass adds its own hyper-parameters, keyword-only.

@@ -40,6 +40,7 @@ class Block(nn.Module):
         mask: Mask,
         position: Position,
         layer: int,
+        served: int | None = None,
         state: State | None = None,
         memory: Memory | None = None,
     ) -> Float[Tensor, "batch length d_model"]:
@@ -48,13 +49,14 @@ class Block(nn.Module):
         Args:
             x: the sequence.
             mask: its positions, causality and padding.
-            position: the stack's position scheme.
+            position: the layer's position scheme.
             layer: which layer this is; a shared block is several.
+            served: which of the layers that the position scheme serves; None where it serves all.
             state: what the layer remembers while decoding.
             memory: what a block with cross-attention reads; while decoding, the state holds it.
         """
         own = state.own if isinstance(state, CrossState) else state
-        x = self.attention(x, layer, mask=mask, position=position, layer=layer, state=own)
+        x = self.attention(x, layer, mask=mask, position=position, layer=layer if served is None else served, state=own)
         if self.cross is not None:
             read = state.memory if isinstance(state, CrossState) else self.cross.branch.project(_given(memory))
             x = self.cross(x, layer, mask=mask, memory=read)

@@ -85,7 +85,7 @@ class TokenPrediction(Task):
         if isinstance(self.model, Stack) and longest > self.model.max_length and not self.model.extrapolates:
             raise IncompatibleError(
                 f"data.test_blocks has {longest} tokens and the model is built for {self.model.max_length}: "
-                f"{' and '.join(self.model.tower.limited_by)}: not defined beyond; position=sinusoidal with "
+                f"{' and '.join(self.model.tower.limited_by)} is not defined beyond; position=sinusoidal with "
                 "attention=full would work."
             )
 

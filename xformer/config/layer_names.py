@@ -1,0 +1,63 @@
+"""A short name for the layers of a hybrid: `hybrid(3xlocal+full)` for `[local, local, local, full]`.
+
+A hyper-parameter is named where it is not that of its option's file; a list that repeats itself is named once.
+"""
+
+import itertools
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+_CONF = Path(__file__).parents[1] / "conf"
+_POSITION = "position"
+_LAYERS = ".layers"
+
+
+def with_layers(option: str, layers: Any) -> str:
+    """An option and what its layers are made of.
+
+    Args:
+        option: such as `hybrid`.
+        layers: the entries, as a list or as its text; None for an option that has none.
+    """
+    entries = yaml.safe_load(layers) if isinstance(layers, str) else layers
+    return f"{option}({_joined([_entry('attention', each) for each in entries])})" if entries else option
+
+
+def shown_choice(settings: Mapping[str, Any], key: str) -> Any:
+    """A setting, with its layers where it is the option of a hybrid."""
+    layers = settings.get(f"{key}{_LAYERS}")
+    return settings[key] if layers is None else with_layers(str(settings[key]), layers)
+
+
+def _joined(names: list[str]) -> str:
+    repeats = (names[:size] for size in range(1, len(names) + 1) if len(names) % size == 0)
+    period = next(part for part in repeats if part * (len(names) // len(part)) == names)
+    runs = [(name, len(list(run))) for name, run in itertools.groupby(period)]
+    return "+".join(name if count == 1 else f"{count}x{name}" for name, count in runs)
+
+
+def _entry(group: str, entry: Any) -> str:
+    """`local`, or `local(window=8)` where that is not the file's own."""
+    name, settings = next(iter(entry.items())) if isinstance(entry, Mapping) else (str(entry), {})
+    own = _defaults(group, str(name))
+    texts = {
+        key: _entry(_POSITION, value) if key == _POSITION else _text(value)
+        for key, value in (settings or {}).items()
+        if key == _POSITION or key not in own or own[key] != value
+    }
+    listed = ",".join(f"{key}={text}" for key, text in texts.items())
+    return f"{name}({listed})" if listed else str(name)
+
+
+def _text(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@cache
+def _defaults(group: str, name: str) -> Mapping[str, Any]:
+    file = _CONF / group / f"{name}.yaml"
+    return (yaml.safe_load(file.read_text()) or {}) if file.is_file() else {}
