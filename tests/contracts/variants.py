@@ -29,7 +29,7 @@ ATTENTION_ROWS: dict[str, dict[str, Any]] = {
     "additive": {"hidden": 6},
     "multiplicative": {},
     "retention": {},
-    "gla": {"rank": 3},
+    "gla": {"rank": 3, "expand_key": 1.0},
     "gated_deltanet": {},
     "mamba2": {"state_size": 6},
 }
