@@ -31,6 +31,7 @@ def test_equal_neighbours_are_counted_and_what_differs_from_the_file_is_named(la
 
 def test_other_options_keep_their_names() -> None:
     assert shown_choice({"attention": "full", "size": "tiny"}, "attention") == "full"
+    assert shown_choice({"size": "tiny", "size.layers": 4}, "size") == "tiny"
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,8 @@ def with_layers(option: str, layers: Any) -> str:
 def shown_choice(settings: Mapping[str, Any], key: str) -> Any:
     """A setting, with its layers where it is the option of a hybrid."""
     layers = settings.get(f"{key}{_LAYERS}")
-    return settings[key] if layers is None else with_layers(str(settings[key]), layers)
+    is_list = isinstance(layers, str) and layers.startswith("[")  # and not a number, as of size.layers
+    return with_layers(str(settings[key]), layers) if is_list else settings[key]
 
 
 def shown_overrides(overrides: Iterable[str], layers: Mapping[str, tuple[str, Any]]) -> list[str]:
