@@ -3,8 +3,10 @@
 A hyper-parameter is named where it is not that of its option's file; a list that repeats itself is named once.
 """
 
+import ast
 import itertools
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,16 +23,36 @@ def with_layers(option: str, layers: Any) -> str:
 
     Args:
         option: such as `hybrid`.
-        layers: the entries, as a list or as its text; None for an option that has none.
+        layers: the entries, as a list or as Python's text of it; None for an option that has none.
     """
-    entries = yaml.safe_load(layers) if isinstance(layers, str) else layers
+    entries = ast.literal_eval(layers) if isinstance(layers, str) else layers
     return f"{option}({_joined([_entry('attention', each) for each in entries])})" if entries else option
 
 
 def shown_choice(settings: Mapping[str, Any], key: str) -> Any:
     """A setting, with its layers where it is the option of a hybrid."""
     layers = settings.get(f"{key}{_LAYERS}")
-    return settings[key] if layers is None else with_layers(str(settings[key]), layers)
+    is_list = isinstance(layers, str) and layers.startswith("[")  # and not a number, as of size.layers
+    return with_layers(str(settings[key]), layers) if is_list else settings[key]
+
+
+def shown_overrides(overrides: Iterable[str], layers: Mapping[str, tuple[str, Any]]) -> list[str]:
+    """Overrides in which the entries of a hybrid stand in its option's name, as in `attention=hybrid(local+full)`.
+
+    Args:
+        overrides: as the command line spells them.
+        layers: the option and the entries of each hybrid, by its key in the configuration.
+    """
+    found = list(overrides)
+    for key, (option, entries) in layers.items():
+        typed = [override for override in found if override.startswith(f"{key}{_LAYERS}=")]
+        if not typed:
+            continue
+        chosen = [override for override in found if re.fullmatch(rf"(\w+@)?{key}={option}", override)]
+        stands = chosen[0] if chosen else typed[0]
+        name = f"{stands.partition('=')[0].removesuffix(_LAYERS)}={with_layers(option, entries)}"
+        found = [name if override == stands else override for override in found if override not in {*typed} - {stands}]
+    return found
 
 
 def _joined(names: list[str]) -> str:
