@@ -161,7 +161,7 @@ def test_a_target_that_was_typed_is_seen(compose_job: ComposeJob, tmp_path: Path
     assert [group.get("attention") for group in groups] == ["local", other]
     moved(tmp_path / "runs" / "plain", "xformer.attention", "xformer.of_another_day")
     assert len(group_runs(load_runs([tmp_path / "runs"]))) == 2
-    assert type(open_run(tmp_path / "runs" / "other").task.model.tower.attentions[0]).__name__ == "Full"
+    assert open_run(tmp_path / "runs" / "other").task.model.tower.mixers[0][0].variant == "Full"
 
 
 @pytest.mark.parametrize("typed", [[], ["+callbacks.mine._target_=xformer.probes.mine.Mine"]])
@@ -270,7 +270,7 @@ task = plan.build_task()
 assert hasattr(task.model, "trunk") and not hasattr(task.model, "tower")
 torch.save(task.state_dict(), "initial.pt")
 found = {"package": xformer.__file__, "groups": groups, "metrics": metrics,
-         "attention": type(task.model.trunk.attentions[0]).__name__}
+         "attention": task.model.trunk.mixers[0][0].variant}
 print("found " + json.dumps(found))
 """
 

@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 COVERED = {
     "commands/reproduce.py": "studies/test_reproduce.py",
+    "attention/mixer.py": "contracts/test_mixer.py",
     "config/identity.py": "studies/test_grouping.py",
     "core/capability.py": "contracts/test_attention.py",
     "layers/initialise.py": "position/test_base.py",

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.architecture import tiny
 from tests.conftest import ComposeJob
+from tests.contracts.variants import OPTIONS
 from xformer.architecture.decoder import Decoder
 from xformer.attention.kernels.block_sparse.attention import PositionOrder
 from xformer.benchmark.whole import Place, TrainingStep, build, composed
@@ -105,7 +106,7 @@ def on_meta(batch: Any) -> Any:
     [
         pytest.param(task, *choice, marks=[] if task in QUICK else pytest.mark.slow)
         for task in groups()["task"]
-        for choice in (*product(groups()["attention"], ["learned"]), *product(["full"], groups()["position"]))
+        for choice in (*product(OPTIONS, ["learned"]), *product(["full"], groups()["position"]))
     ],
 )
 def test_the_gradients_of_every_task_do_not_wait(

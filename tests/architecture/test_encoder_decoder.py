@@ -21,11 +21,11 @@ from tests.architecture.tiny import (
     real,
     tokens,
 )
-from tests.contracts.variants import ATTENTIONS, attention_class
+from tests.contracts.variants import ATTENTIONS, VARIANTS, attention_class
 from xformer.core.capability import Capability
 from xformer.errors import DataError
 
-DECODERS = [a for a in ATTENTIONS if Capability.CAUSAL | Capability.INCREMENTAL in attention_class(a).provides]
+DECODERS = [a for a in VARIANTS if Capability.CAUSAL | Capability.INCREMENTAL in attention_class(a).provides]
 CROSSES = [a for a in ATTENTIONS if Capability.CROSS | Capability.PADDING in attention_class(a).provides]
 CLOSE = {"atol": 1e-5, "rtol": 1e-4}
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from tests.architecture.tiny import LENGTH, encoder_decoder, stack, tokens
-from tests.contracts.variants import ATTENTIONS, attention_class, position_class
+from tests.contracts.variants import ATTENTIONS, VARIANTS, attention_class, position_class
 from xformer.architecture.decoder import Decoder
 from xformer.architecture.encoder import Encoder
 from xformer.architecture.stack import Stack
@@ -17,7 +17,7 @@ from xformer.core.capability import Capability
 
 DECODING = [
     (attention, position)
-    for attention in ATTENTIONS
+    for attention in VARIANTS
     for position in groups()["position"]
     if Capability.CAUSAL | Capability.INCREMENTAL | position_class(position).needs
     in attention_class(attention).provides

@@ -34,7 +34,9 @@ class Slope(TableBias):
 class Mean(CachedAttention):
     """A mean of the values that may be read, weighed by exp(bias); `read` counts how often it mixes."""
 
-    provides: ClassVar[Capability] = Capability.CAUSAL | Capability.PADDING | Capability.BIAS | Capability.INCREMENTAL
+    provides: ClassVar[Capability] = (
+        Capability.CAUSAL | Capability.BIDIRECTIONAL | Capability.PADDING | Capability.BIAS | Capability.INCREMENTAL
+    )
     read = 0
 
     def forward(
@@ -50,15 +52,16 @@ class Mean(CachedAttention):
 
 
 class Plain(Mean):
-    """Declares nothing, and says why of one thing."""
+    """Declares the least, and says why of one thing."""
 
-    provides: ClassVar[Capability] = Capability.NONE
+    provides: ClassVar[Capability] = Capability.BIDIRECTIONAL
     reasons: ClassVar[dict[Capability, str]] = {Capability.PADDING: "it was not told which tokens are real."}
 
 
 class Forgetful(Attention):
     """Keeps no state."""
 
+    provides: ClassVar[Capability] = Capability.BIDIRECTIONAL
     forward = Mean.forward
     read = 0
 
@@ -83,6 +86,22 @@ def test_a_layers_role_is_refused_when_it_is_built(role: dict[str, bool], missin
     Plain(context())
     with pytest.raises(IncompatibleError, match=f"^Plain cannot do {missing}: it does not declare this capability"):
         Plain(context(**role))
+
+
+class CausalOnly(Mean):
+    """Has no form in which a token reads later ones."""
+
+    provides: ClassVar[Capability] = Capability.CAUSAL | Capability.CROSS
+
+
+def test_what_is_causal_alone_is_refused_where_tokens_read_later_ones() -> None:
+    with pytest.raises(IncompatibleError, match=r"^CausalOnly cannot do BIDIRECTIONAL"):
+        CausalOnly(context())
+    CausalOnly(context(cross=True))(*inputs(), mask=counting())
+    attention = CausalOnly(context(causal=True))
+    attention(*inputs(), mask=counting(causal=True))
+    with pytest.raises(IncompatibleError, match=r"^CausalOnly cannot do BIDIRECTIONAL"):
+        attention(*inputs(), mask=counting())
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.conftest import ComposeJob
+from tests.contracts.variants import OPTIONS
 from xformer.config.compatibility import MEANINGS, check
 from xformer.config.validate import groups, target, validate
 from xformer.errors import IncompatibleError
@@ -39,7 +40,7 @@ def test_a_refusal_names_pair_reason_and_way_out(
         assert word in str(caught.value)
 
 
-@pytest.mark.parametrize("attention", groups()["attention"])
+@pytest.mark.parametrize("attention", OPTIONS)
 @pytest.mark.parametrize("architecture", ["encoder", "decoder"])
 @pytest.mark.parametrize("position", groups()["position"])
 def test_what_is_declared_decides(attention: str, architecture: str, position: str, compose_job: ComposeJob) -> None:

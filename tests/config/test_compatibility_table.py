@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from tests.contracts.variants import OPTIONS
 from xformer.config.compatibility_table import markdown
 from xformer.config.validate import groups
 
@@ -17,11 +18,10 @@ def test_the_readme_holds_the_generated_table() -> None:
 
 def test_the_table_has_every_pair_and_a_note_for_every_no() -> None:
     table = markdown()
-    for group in ("attention", "position"):
-        for option in groups()[group]:
-            assert option in table
+    for option in (*OPTIONS, *groups()["position"]):
+        assert option in table
     rows = [line for line in table.splitlines() if line.startswith("| `")]
-    assert len(rows) == 2 * len(groups()["attention"])
+    assert len(rows) == 2 * len(OPTIONS)
     signs = set(re.findall(r"no ((?:\[\d+\])+)", table))
     notes = [line for line in table.splitlines() if line.startswith("[")]
     assert {sign for cell in signs for sign in re.findall(r"\[\d+\]", cell)} == {n.split(" ")[0] for n in notes}

@@ -1,6 +1,5 @@
 """Every yaml composes, instantiates and matches its constructor; every mistake is named before anything loads."""
 
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tests.conftest import ComposeJob
 from xformer.config.plan import Plan
-from xformer.config.validate import CONF, groups, make, nearest, target, validate
+from xformer.config.validate import CONF, _parameters, groups, make, nearest, target, validate
 from xformer.errors import ConfigError, XformerError
 
 OPTIONS = [(group, option) for group, options in groups().items() for option in options]
@@ -38,11 +37,10 @@ def test_keys_are_exactly_the_constructors_keywords(group: str, option: str) -> 
     node = load(group, option)
     found = target(node)
     keys = {str(key) for key in node if not str(key).startswith("_")}
-    parameters = inspect.signature(found).parameters.values()
     if found.__module__.startswith("xformer."):
-        assert keys == {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+        assert keys == set(_parameters(found))
     else:
-        assert keys <= {p.name for p in parameters}
+        assert keys <= set(_parameters(found))
 
 
 @pytest.mark.parametrize(("group", "option"), [o for o in PLAIN if o[0] not in {"architecture", "data"}])
@@ -144,12 +142,11 @@ NODES = [
 @pytest.mark.parametrize("node", NODES)
 def test_the_keys_are_the_constructors_keyword_parameters(node: dict[str, Any]) -> None:
     target = get_method(node["_target_"]) if node.get("_partial_") else _resolve(node["_target_"])
-    parameters = inspect.signature(target).parameters.values()
     keys = {key for key in node if not key.startswith("_")}
     if node["_target_"].startswith("xformer."):
-        assert keys == {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+        assert keys == set(_parameters(target))
     else:
-        assert keys <= {parameter.name for parameter in parameters}
+        assert keys <= set(_parameters(target))
 
 
 def _resolve(path: str) -> Any:

@@ -13,9 +13,12 @@ from tests.contracts.variants import (
     HEAD_DIM,
     HEADS,
     MAX_LENGTH,
+    OPTIONS,
+    VARIANTS,
     attention_class,
     attention_factory,
     build_attention,
+    forms,
     qkv,
     self_mask,
 )
@@ -49,10 +52,15 @@ class Content(RelativeBias):
 
 
 def test_every_yaml_has_a_row_and_every_row_a_yaml() -> None:
-    assert sorted(ATTENTION_ROWS) == sorted(ATTENTIONS)
+    assert sorted(ATTENTION_ROWS) == sorted(OPTIONS)
 
 
-@pytest.mark.parametrize("name", ATTENTIONS)
+def form(name: str) -> bool:
+    """Whether the first of its forms is causal."""
+    return forms(name)[0]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
 def test_every_missing_capability_has_a_reason(name: str) -> None:
     found = attention_class(name)
     missing = [c for c in CAPABILITIES if c not in found.provides]
@@ -63,9 +71,9 @@ def test_every_missing_capability_has_a_reason(name: str) -> None:
 @pytest.mark.parametrize("name", ATTENTIONS)
 @pytest.mark.parametrize("length", LENGTHS)
 def test_any_length_has_the_shape_of_the_queries(name: str, length: int) -> None:
-    attention = build_attention(name, causal=False)
+    attention = build_attention(name, causal=form(name))
     query, key, value = qkv(2, length)
-    mixed = attention(query, key, value, mask=self_mask(length, causal=False))
+    mixed = attention(query, key, value, mask=self_mask(length, causal=form(name)))
     assert mixed.shape == query.shape
     assert mixed.isfinite().all()
 
@@ -99,9 +107,9 @@ def test_no_gradient_flows_to_the_future(name: str) -> None:
 
 @pytest.mark.parametrize("name", ATTENTIONS)
 def test_the_past_and_the_present_matter(name: str) -> None:
-    attention, length = build_attention(name, causal=False), 13
+    attention, length = build_attention(name, causal=form(name)), 13
     query, key, value = qkv(1, length)
-    mask = self_mask(length, causal=False)
+    mask = self_mask(length, causal=form(name))
     before = attention(query, key, value, mask=mask)
     value = value.clone()
     value[:, :, 5] += 10
@@ -111,8 +119,8 @@ def test_the_past_and_the_present_matter(name: str) -> None:
 @pytest.mark.parametrize("name", with_capability(Capability.PADDING))
 @pytest.mark.parametrize("causal", [False, True])
 def test_a_padded_batch_equals_single_sequences(name: str, causal: bool) -> None:
-    if causal and Capability.CAUSAL not in attention_class(name).provides:
-        pytest.skip("not causal, and the contract of refusal covers it")
+    if causal not in forms(name):
+        pytest.skip("not of this form, and the contract of refusal covers it")
     attention, length, lengths = build_attention(name, causal=causal), 13, [13, 7, 1]
     query, key, value = qkv(3, length)
     real = torch.arange(length) < torch.tensor(lengths)[:, None]
@@ -128,9 +136,8 @@ def test_a_padded_batch_equals_single_sequences(name: str, causal: bool) -> None
 @pytest.mark.parametrize("name", with_capability(Capability.PADDING))
 @pytest.mark.parametrize("causal", [False, True])
 def test_padding_on_the_left_equals_single_sequences(name: str, causal: bool) -> None:
-    wanted = Capability.CAUSAL if causal else Capability.VARIABLE_LENGTH
-    if wanted not in attention_class(name).provides:
-        pytest.skip("depends on absolute places, or is not causal")
+    if causal not in forms(name) or (not causal and Capability.VARIABLE_LENGTH not in attention_class(name).provides):
+        pytest.skip("depends on absolute places, or is not of this form")
     attention, length, lengths = build_attention(name, causal=causal), 13, [13, 7, 1]
     query, key, value = qkv(3, length)
     real = torch.arange(length) >= length - torch.tensor(lengths)[:, None]
@@ -146,10 +153,10 @@ def test_padding_on_the_left_equals_single_sequences(name: str, causal: bool) ->
 
 @pytest.mark.parametrize("name", with_capability(Capability.PADDING))
 def test_nothing_to_attend_to_is_zero_and_has_finite_gradients(name: str) -> None:
-    attention = build_attention(name, causal=False)
+    attention = build_attention(name, causal=form(name))
     inputs = [tensor.requires_grad_() for tensor in qkv(2, 5)]
     real = torch.tensor([[False] * 5, [True] * 5])
-    mixed = attention(*inputs, mask=self_mask(5, False, real))
+    mixed = attention(*inputs, mask=self_mask(5, form(name), real))
     assert mixed[0].abs().max() == 0
     assert mixed[1].abs().max() > 0
     mixed.square().sum().backward()
@@ -175,9 +182,9 @@ def test_queries_and_keys_of_different_length(name: str, queries: int, keys: int
 
 @pytest.mark.parametrize("name", with_capability(Capability.VARIABLE_LENGTH))
 def test_longer_than_built_for(name: str) -> None:
-    attention, length = build_attention(name, causal=False, max_length=8), MAX_LENGTH
+    attention, length = build_attention(name, causal=form(name), max_length=8), MAX_LENGTH
     query, key, value = qkv(1, length)
-    mixed = attention(query, key, value, mask=self_mask(length, causal=False))
+    mixed = attention(query, key, value, mask=self_mask(length, causal=form(name)))
     assert mixed.shape == query.shape
     assert mixed.isfinite().all()
 
@@ -229,18 +236,18 @@ def test_reordered_state_goes_on_as_the_other_row(name: str) -> None:
 
 @pytest.mark.parametrize("name", with_capability(Capability.BIAS))
 def test_a_bias_changes_the_mixture_and_distance_zero_alone_does_not(name: str) -> None:
-    attention, length = build_attention(name, causal=False), 13
+    attention, length = build_attention(name, causal=form(name)), 13
     query, key, value = qkv(1, length)
-    mask = self_mask(length, causal=False)
+    mask = self_mask(length, causal=form(name))
     plain = attention(query, key, value, mask=mask)
     assert (attention(query, key, value, mask=mask, bias=Slope()) - plain).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("name", ATTENTIONS)
 def test_gradients_reach_every_input_and_parameter(name: str) -> None:
-    attention = build_attention(name, causal=False)
+    attention = build_attention(name, causal=form(name))
     inputs = [tensor.requires_grad_() for tensor in qkv(2, MAX_LENGTH)]
-    attention(*inputs, mask=self_mask(MAX_LENGTH, causal=False)).square().sum().backward()
+    attention(*inputs, mask=self_mask(MAX_LENGTH, causal=form(name))).square().sum().backward()
     for tensor in [*inputs, *attention.parameters()]:
         assert tensor.grad is not None
         assert tensor.grad.abs().max() > 0
@@ -249,8 +256,8 @@ def test_gradients_reach_every_input_and_parameter(name: str) -> None:
 @pytest.mark.parametrize("name", ATTENTIONS)
 @pytest.mark.parametrize("causal", [False, True])
 def test_gradcheck(name: str, causal: bool) -> None:
-    if causal and Capability.CAUSAL not in attention_class(name).provides:
-        pytest.skip("not causal, and the contract of refusal covers it")
+    if causal not in forms(name):
+        pytest.skip("not of this form, and the contract of refusal covers it")
     attention = build_attention(name, causal=causal).double()
     inputs = [tensor.double().requires_grad_() for tensor in qkv(1, 5)]
     mask = self_mask(5, causal=causal)
@@ -259,17 +266,17 @@ def test_gradcheck(name: str, causal: bool) -> None:
 
 @pytest.mark.parametrize("name", ATTENTIONS)
 def test_evaluation_is_deterministic(name: str) -> None:
-    attention = build_attention(name, causal=False)
+    attention = build_attention(name, causal=form(name))
     query, key, value = qkv(2, 13)
-    mask = self_mask(13, causal=False)
+    mask = self_mask(13, causal=form(name))
     assert torch.equal(attention(query, key, value, mask=mask), attention(query, key, value, mask=mask))
 
 
 @pytest.mark.parametrize("name", ATTENTIONS)
 def test_bfloat16_autocast_stays_close(name: str) -> None:
-    attention = build_attention(name, causal=False)
+    attention = build_attention(name, causal=form(name))
     query, key, value = qkv(2, 13)
-    mask = self_mask(13, causal=False)
+    mask = self_mask(13, causal=form(name))
     exact = attention(query, key, value, mask=mask)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rounded = attention(query.bfloat16(), key.bfloat16(), value.bfloat16(), mask=mask)
@@ -279,11 +286,11 @@ def test_bfloat16_autocast_stays_close(name: str) -> None:
 
 @pytest.mark.parametrize("name", ATTENTIONS)
 def test_state_dict_round_trip(name: str) -> None:
-    attention = build_attention(name, causal=False)
+    attention = build_attention(name, causal=form(name))
     other = attention_factory(name)(attention.context).eval()
     other.load_state_dict(copy.deepcopy(attention.state_dict()))
     query, key, value = qkv(1, 13)
-    mask = self_mask(13, causal=False)
+    mask = self_mask(13, causal=form(name))
     assert torch.equal(attention(query, key, value, mask=mask), other(query, key, value, mask=mask))
 
 
@@ -296,6 +303,15 @@ def test_undeclared_causality_is_refused(name: str) -> None:
         build_attention(name, causal=False)(query, key, value, mask=self_mask(5, causal=True))
 
 
+@pytest.mark.parametrize("name", without_capability(Capability.BIDIRECTIONAL))
+def test_an_undeclared_bidirectional_form_is_refused(name: str) -> None:
+    with pytest.raises(IncompatibleError, match="BIDIRECTIONAL"):
+        build_attention(name, causal=False)
+    query, key, value = qkv(1, 5)
+    with pytest.raises(IncompatibleError, match="BIDIRECTIONAL"):
+        build_attention(name, causal=True)(query, key, value, mask=self_mask(5, causal=False))
+
+
 @pytest.mark.parametrize("name", without_capability(Capability.CROSS))
 def test_undeclared_cross_attention_is_refused(name: str) -> None:
     with pytest.raises(IncompatibleError, match="CROSS"):
@@ -305,26 +321,28 @@ def test_undeclared_cross_attention_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", without_capability(Capability.PADDING))
 def test_undeclared_padding_is_refused(name: str) -> None:
     query, key, value = qkv(1, 5)
-    mask = self_mask(5, False, torch.ones(1, 5, dtype=torch.bool))
+    mask = self_mask(5, form(name), torch.ones(1, 5, dtype=torch.bool))
     with pytest.raises(IncompatibleError, match="PADDING"):
-        build_attention(name, causal=False)(query, key, value, mask=mask)
+        build_attention(name, causal=form(name))(query, key, value, mask=mask)
 
 
 @pytest.mark.parametrize("name", without_capability(Capability.BIAS))
 def test_undeclared_bias_is_refused(name: str) -> None:
     query, key, value = qkv(1, 5)
     with pytest.raises(IncompatibleError, match="BIAS"):
-        build_attention(name, causal=False)(query, key, value, mask=self_mask(5, causal=False), bias=Slope())
+        build_attention(name, causal=form(name))(query, key, value, mask=self_mask(5, causal=form(name)), bias=Slope())
 
 
 @pytest.mark.parametrize("name", without_capability(Capability.CONTENT_BIAS))
 def test_undeclared_content_bias_is_refused(name: str) -> None:
     query, key, value = qkv(1, 5)
     with pytest.raises(IncompatibleError, match="CONTENT_BIAS"):
-        build_attention(name, causal=False)(query, key, value, mask=self_mask(5, causal=False), bias=Content())
+        build_attention(name, causal=form(name))(
+            query, key, value, mask=self_mask(5, causal=form(name)), bias=Content()
+        )
 
 
 @pytest.mark.parametrize("name", without_capability(Capability.INCREMENTAL))
 def test_undeclared_decoding_is_refused(name: str) -> None:
     with pytest.raises(IncompatibleError, match="INCREMENTAL"):
-        build_attention(name, causal=False).init_state(8)
+        build_attention(name, causal=form(name)).init_state(8)

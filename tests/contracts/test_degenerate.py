@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from tests.contracts.variants import HEAD_DIM, HEADS, build_position, position_class, qkv
+from tests.contracts.variants import HEAD_DIM, HEADS, build_position, position_class, qkv, role
 from xformer.attention.base import Attention, AttentionContext
 from xformer.attention.bigbird import BigBird
 from xformer.attention.full import Full
@@ -22,7 +22,6 @@ from xformer.attention.local import Local
 from xformer.attention.multiplicative import Multiplicative
 from xformer.attention.performer import Performer
 from xformer.attention.sparse import Sparse
-from xformer.core.capability import Capability
 from xformer.core.mask import Mask
 
 LENGTH = 37
@@ -69,7 +68,7 @@ def gradients(attention: Attention, about: Mask, scheme: str) -> tuple[Tensor, .
 def declared(name: str, causal: bool, side: str, scheme: str) -> bool:
     # A learned projection cannot leave padding out: its keys are zeros there, and have weight.
     expressible = name != "linformer, identity" or side == "no"
-    needed = position_class(scheme).needs | (Capability.CAUSAL if causal else Capability.NONE)
+    needed = position_class(scheme).needs | role(causal)
     return expressible and needed in DEGENERATE[name].func.provides
 
 

@@ -13,8 +13,10 @@ from tests.contracts.variants import (
     ATTENTIONS,
     attention_class,
     attention_factory,
+    forms,
     position_class,
     position_factory,
+    role,
     self_mask,
 )
 from xformer.attention.base import AttentionContext
@@ -48,10 +50,11 @@ class LargestTensor(TorchDispatchMode):
 @pytest.mark.parametrize("name", SUBQUADRATIC)
 @pytest.mark.parametrize("padded", [False, True])
 def test_nothing_of_size_queries_times_keys(name: str, padded: bool) -> None:
-    attention = attention_factory(name)(AttentionContext(1, 4, LENGTH, LENGTH, causal=False))
+    causal = forms(name)[0]
+    attention = attention_factory(name)(AttentionContext(1, 4, LENGTH, LENGTH, causal=causal))
     initialise(attention, seed=0)
     inputs = [torch.randn(1, 1, LENGTH, 4, requires_grad=True) for _ in range(3)]
-    mask = self_mask(LENGTH, False, torch.ones(1, LENGTH, dtype=torch.bool) if padded else None)
+    mask = self_mask(LENGTH, causal, torch.ones(1, LENGTH, dtype=torch.bool) if padded else None)
     with LargestTensor() as largest:
         attention(*inputs, mask=mask).sum().backward()
     assert 0 < largest.numel < LENGTH * LENGTH / 4
@@ -79,7 +82,7 @@ ROLES = [(scheme, causal) for scheme in ("none", "alibi", "t5", "relative") for 
 
 
 def declared(name: str, scheme: str, causal: bool) -> bool:
-    needs = position_class(scheme).needs | (Capability.CAUSAL if causal else Capability.NONE)
+    needs = position_class(scheme).needs | role(causal)
     return needs in attention_class(name).provides
 
 

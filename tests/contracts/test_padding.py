@@ -15,11 +15,12 @@ from tests.contracts.variants import (
     ATTENTIONS,
     HEADS,
     POSITIONS,
-    attention_class,
     build_attention,
     build_position,
     position_class,
+    provides,
     qkv,
+    role,
 )
 from xformer.architecture.stack import Stack
 from xformer.core.capability import Capability
@@ -36,10 +37,6 @@ def filled(x: Tensor, real: Tensor, content: Tensor) -> Tensor:
     return torch.where(real, x, content.repeat(x.shape[-1] // len(content)))
 
 
-def provides(name: str, *needed: Capability) -> bool:
-    return all(capability in attention_class(name).provides for capability in needed)
-
-
 def padded(side: str) -> tuple[Tensor, Tensor]:
     """Where tokens are real, and all positions."""
     slots = torch.arange(LENGTH)
@@ -51,7 +48,7 @@ SELF = [
     (name, scheme, causal, side)
     for name, scheme, causal, side in itertools.product(ATTENTIONS, POSITIONS, (False, True), ("right", "left"))
     if provides(name, Capability.PADDING, position_class(scheme).needs)
-    and (not causal or provides(name, Capability.CAUSAL))
+    and provides(name, role(causal))
     and (scheme == "none" or build_position(scheme, causal=causal).bias(0) is not None)
 ]
 
@@ -142,7 +139,9 @@ def test_nor_in_a_model(combination: Combination) -> None:
         same(model, tokens, real, positions, keep=real)
 
 
-@pytest.mark.parametrize("name", [name for name in ATTENTIONS if provides(name, Capability.PADDING)])
+@pytest.mark.parametrize(
+    "name", [name for name in ATTENTIONS if provides(name, Capability.PADDING, Capability.BIDIRECTIONAL)]
+)
 def test_nor_in_a_model_that_reads_a_padded_source(name: str) -> None:
     cross = name if provides(name, Capability.CROSS) else "full"
     model = encoder_decoder(attention=name, cross_attention=cross)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from tests.contracts.variants import ATTENTIONS, POSITIONS, attention_class, attention_factory, position_factory
+from tests.contracts.variants import ATTENTIONS, POSITIONS, attention_class, attention_factory, forms, position_factory
 from xformer.attention.base import Attention, AttentionContext
 from xformer.attention.kernels.block_sparse.attention import BlockSparseAttention
 from xformer.core.capability import Capability
@@ -44,8 +44,7 @@ CASES = [
     pytest.param(name, picked, causal, id="-".join([name, *map(str, picked.values()), "causal" if causal else "both"]))
     for name in ATTENTIONS
     for picked in options(name)
-    for causal in (False, True)
-    if not causal or Capability.CAUSAL in attention_class(name).provides
+    for causal in forms(name)
 ]
 
 

@@ -1,5 +1,6 @@
 """Finds every attention and position by reading `conf/`, so that none can forget to join the contracts."""
 
+import inspect
 from functools import partial
 from typing import Any
 
@@ -7,10 +8,14 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from xformer.attention.base import Attention, AttentionContext
+from tests.contracts.toy_mixer import ToyMixer
+from xformer.attention.base import Attention, AttentionContext, Capable
+from xformer.attention.mixer import TokenMixer
 from xformer.config.validate import CONF, groups, target
+from xformer.core.capability import Capability
 from xformer.core.mask import Mask
 from xformer.layers.initialise import initialise
+from xformer.layers.multi_head import token_mixer
 from xformer.position.base import Position, PositionContext
 
 # One row per variant: hyper-parameters small enough for sequences of a dozen tokens. A yaml without a row fails.
@@ -23,6 +28,10 @@ ATTENTION_ROWS: dict[str, dict[str, Any]] = {
     "performer": {"features": 8},
     "additive": {"hidden": 6},
     "multiplicative": {},
+    "retention": {},
+    "gla": {"rank": 3, "expand_key": 1.0},
+    "gated_deltanet": {},
+    "mamba2": {"state_size": 6},
 }
 POSITION_ROWS: dict[str, dict[str, Any]] = {
     "none": {},
@@ -34,12 +43,37 @@ POSITION_ROWS: dict[str, dict[str, Any]] = {
     "transformer_xl": {},
     "t5": {"buckets": 8, "max_distance": 16},
 }
-ATTENTIONS, POSITIONS = groups()["attention"], groups()["position"]
 HEADS, HEAD_DIM, MAX_LENGTH = 2, 4, 24
+TOYS: dict[str, tuple[type[TokenMixer], dict[str, Any]]] = {"toy_mixer": (ToyMixer, {"decay": 0.9})}
+"""Variants that are no option, to prove the contracts themselves."""
 
 
-def attention_class(name: str) -> type[Attention]:
+def attention_class(name: str) -> type[Capable]:
+    if name in TOYS:
+        return TOYS[name][0]
     return target(OmegaConf.load(CONF / "attention" / f"{name}.yaml"))  # type: ignore[return-value, arg-type]
+
+
+# A hybrid is made of the others, by a function.
+OPTIONS = [name for name in groups()["attention"] if inspect.isclass(attention_class(name))]
+ATTENTIONS = [name for name in OPTIONS if issubclass(attention_class(name), Attention)]
+MIXERS = [*(name for name in OPTIONS if issubclass(attention_class(name), TokenMixer)), *TOYS]
+VARIANTS = [*ATTENTIONS, *MIXERS]
+POSITIONS = groups()["position"]
+ENCODERS = [name for name in OPTIONS if Capability.BIDIRECTIONAL in attention_class(name).provides]
+
+
+def provides(name: str, *needed: Capability) -> bool:
+    return all(capability in attention_class(name).provides for capability in needed)
+
+
+def forms(name: str) -> list[bool]:
+    """In which forms a variant comes: whether it is causal."""
+    return [causal for causal in (False, True) if provides(name, role(causal))]
+
+
+def role(causal: bool) -> Capability:
+    return Capability.CAUSAL if causal else Capability.BIDIRECTIONAL
 
 
 def position_class(name: str) -> type[Position]:
@@ -47,6 +81,9 @@ def position_class(name: str) -> type[Position]:
 
 
 def attention_factory(name: str) -> Any:
+    if name in TOYS:
+        found, row = TOYS[name]
+        return partial(found, **row)
     return _factory("attention", name, ATTENTION_ROWS[name])
 
 
@@ -59,6 +96,14 @@ def build_attention(name: str, *, causal: bool, cross: bool = False, max_length:
     attention: Attention = attention_factory(name)(context)
     initialise(attention, seed=0)
     return attention.eval()
+
+
+def build_mixer(name: str, *, causal: bool, max_length: int = MAX_LENGTH, **context: Any) -> TokenMixer:
+    """A variant as it stands in a layer, with its projections; `context` may have other heads, for example."""
+    dimensions = {"heads": HEADS, "head_dim": HEAD_DIM, "max_query": max_length, "max_key": max_length, **context}
+    mixer = token_mixer(attention_factory(name)(AttentionContext(**dimensions, causal=causal)))
+    initialise(mixer, seed=0)
+    return mixer.eval()
 
 
 def build_position(name: str, *, causal: bool, max_length: int = MAX_LENGTH) -> Position:

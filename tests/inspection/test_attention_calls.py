@@ -41,7 +41,7 @@ def test_calls_come_slot_by_slot_and_layer_by_layer_with_what_the_layer_was_give
 def test_a_call_can_be_made_again_with_the_same_or_another_variant() -> None:
     model = randomised(stack(Encoder, attention="performer", layers=1)).eval()
     given: list[Tensor] = []
-    model.tower.attentions[0].register_forward_hook(lambda mix, inputs, output: given.append(output))
+    model.tower.mixers[0][0].mix.register_forward_hook(lambda mix, inputs, output: given.append(output))
     (call,) = attention_calls(model, lambda: model(tokens(2, 7)))
     assert_close(call.mixed(call.mix), given[0])
     full = Full(call.mix.context)

@@ -19,8 +19,8 @@ from tests.architecture.tiny import (
 )
 from tests.contracts.variants import self_mask
 from xformer.architecture.encoder import Encoder
+from xformer.core.memory import Memory
 from xformer.layers.block import Block
-from xformer.layers.memory import Memory
 from xformer.position.base import Position, PositionContext
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
@@ -53,13 +53,13 @@ def test_with_cross_attention_it_is_torchs_decoder_layer_whole_and_step_by_step(
     expected = theirs(x, hidden, tgt_mask=causal, tgt_is_causal=True)
     assert_close(block(x, self_mask(5, True), NOWHERE, 0, memory=memory), expected, **CLOSE)
     state = block.init_state(5, memory)
-    steps = [block(x[:, i : i + 1], self_mask(1, True, start=i), NOWHERE, 0, state) for i in range(5)]
+    steps = [block(x[:, i : i + 1], self_mask(1, True, start=i), NOWHERE, 0, state=state) for i in range(5)]
     assert_close(torch.cat(steps, dim=1), expected, **CLOSE)
 
 
 def test_cross_attention_without_a_memory_is_refused() -> None:
     block = with_cross("pre").block(0)
-    assert len(block.attentions) == 2
+    assert len(block.mixers) == 2
     with pytest.raises(ValueError, match="needs a memory"):
         block(torch.randn(1, 3, D_MODEL), self_mask(3, True), NOWHERE, 0)
     with pytest.raises(ValueError, match="needs a memory"):

@@ -9,8 +9,8 @@ from tests.architecture.tiny import D_MODEL, HEADS, copy_attention, randomised, 
 from tests.contracts.variants import ATTENTIONS, attention_factory, self_mask
 from xformer.attention.base import AttentionContext
 from xformer.attention.full import Full
+from xformer.core.memory import Memory
 from xformer.errors import ConfigError
-from xformer.layers.memory import Memory
 from xformer.layers.multi_head import CrossAttention, MultiHeadAttention
 from xformer.position.base import Position, PositionContext
 

@@ -9,8 +9,9 @@ from torch.nn.functional import cross_entropy, log_softmax
 from torch.testing import assert_close
 
 from tests.conftest import SMALL, ComposeJob
+from tests.contracts.variants import ENCODERS
 from xformer.config.plan import Plan
-from xformer.config.validate import groups, validate
+from xformer.config.validate import validate
 from xformer.data.batch import ImageBatch
 from xformer.errors import ConfigError
 from xformer.runs.summary import read_summary
@@ -102,7 +103,7 @@ def test_augmented_runs_repeat_and_resume_exactly(compose_job: ComposeJob, tmp_p
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
 
 
-@pytest.mark.parametrize("choice", [*(f"attention={name}" for name in groups()["attention"]), "position=rotary"])
+@pytest.mark.parametrize("choice", [*(f"attention={name}" for name in ENCODERS), "position=rotary"])
 def test_every_attention_reads_patches(choice: str, compose_job: ComposeJob) -> None:
     job = compose_job(*TINY, choice, "trainer.max_steps=2", "trainer.val_check_interval=2")
     run(job)

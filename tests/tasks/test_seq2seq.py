@@ -12,9 +12,9 @@ from torch.nn.functional import log_softmax
 from torch.testing import assert_close
 
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
+from tests.contracts.variants import ENCODERS
 from xformer.config.compatibility import check
 from xformer.config.plan import Plan
-from xformer.config.validate import groups
 from xformer.data.batch import IGNORED, Seq2SeqBatch
 from xformer.generation.greedy import greedy
 from xformer.runs.summary import read_summary
@@ -105,7 +105,7 @@ def test_sequence_accuracy_is_greedys_exact_match(built: Any) -> None:
     assert_close(metric.compute(), torch.tensor(sum(exact) / len(exact)))
 
 
-@pytest.mark.parametrize("attention", groups()["attention"])
+@pytest.mark.parametrize("attention", ENCODERS)
 def test_the_encoder_takes_every_attention(attention: str, compose_job: ComposeJob) -> None:
     job = compose_job(*TINY, f"attention={attention}", "trainer.max_steps=2", "trainer.val_check_interval=2")
     run(job)

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from tests.conftest import ComposeJob
+from tests.contracts.variants import ENCODERS
 from xformer.config.plan import Plan
-from xformer.config.validate import groups, validate
+from xformer.config.validate import validate
 from xformer.data.batch import IGNORED, ClassificationBatch, LanguageModelingBatch, Seq2SeqBatch
 from xformer.errors import ConfigError
 from xformer.runs.finished import open_run
@@ -77,7 +78,7 @@ def test_batches_that_vary_in_number_and_length_train_with_one_graph(tmp_path: P
 @pytest.mark.slow
 def test_every_attention_trains_with_few_graphs(tmp_path: Path, cache: Path) -> None:
     """One, or where kernels are called as they are a number that does not grow with the lengths."""
-    names = groups()["attention"]
+    names = ENCODERS
     cases = [["compile=true", f"attention={name}", "trainer.max_steps=12", *SIZES] for name in names]
     for name, found in zip(names, counted(tmp_path, cache, *cases), strict=True):
         assert found["elsewhere"] == 0
@@ -181,9 +182,7 @@ def _built(compose_job: ComposeJob, *overrides: str) -> tuple[Task, Any, Any]:
     return task, batch, data
 
 
-@pytest.mark.parametrize(
-    "overrides", [["task=seq2seq"], *([f"attention={name}"] for name in groups()["attention"])], ids=str
-)
+@pytest.mark.parametrize("overrides", [["task=seq2seq"], *([f"attention={name}"] for name in ENCODERS)], ids=str)
 def test_filling_up_changes_no_loss_and_no_gradient(overrides: list[str], compose_job: ComposeJob) -> None:
     task, batch, data = _built(compose_job, *overrides)
     step = Recorded(task.step, task, data.facts.padding)

@@ -10,6 +10,7 @@ import torch
 from omegaconf import OmegaConf
 
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
+from tests.contracts.variants import ENCODERS
 from tests.studies.service import of_file, offline_file, records
 from xformer.config.plan import Plan
 from xformer.config.validate import groups
@@ -150,7 +151,7 @@ def test_every_variant_is_trained_on_the_same_batches(
     """Whatever a variant draws at random, when it is built and while it trains."""
     seen: dict[str, list[torch.Tensor]] = {}
     step = Classification.training_step
-    for name in groups()["attention"]:
+    for name in ENCODERS:
         batches = seen[name] = []
 
         def watched(self: Classification, batch: ClassificationBatch, index: int, found: list = batches) -> Any:

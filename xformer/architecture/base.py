@@ -4,11 +4,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from xformer.architecture.size import Size
 from xformer.architecture.slot import Slot
+from xformer.architecture.tower import Tower
 
 EmbeddingFactory = Callable[[int], nn.Module]
 """Builds the input layer, from whatever the data yields to vectors of the given width."""
@@ -38,6 +40,13 @@ class Architecture(nn.Module, ABC):
             inputs: what the embedding takes, such as token ids (batch length).
             padding_mask: True at real tokens.
         """
+
+    @property
+    def auxiliary_loss(self) -> Float[Tensor, ""] | None:
+        """The sum of what the token mixers asked for in the last training pass; None for nothing."""
+        asked = [part.auxiliary_loss for part in self.children() if isinstance(part, Tower)]
+        losses = [loss for loss in asked if loss is not None]
+        return torch.stack(losses).sum() if losses else None
 
     @property
     def max_target(self) -> int:

@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+from xformer.architecture.slot import Slot
 from xformer.architecture.stack import Stack
 
 
@@ -9,3 +10,4 @@ class Encoder(Stack):
     """A bidirectional stack."""
 
     causal: ClassVar[bool] = False
+    slots: ClassVar[dict[str, Slot]] = {"attention": Slot("self")}

@@ -11,25 +11,20 @@ only asks for hidden states, such as classification, can compare it with the oth
 """
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from typing import ClassVar, Unpack
 
 import torch
-from annotated_types import Ge, Interval
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from xformer.architecture.base import Architecture, EmbeddingFactory
-from xformer.architecture.design import Design
-from xformer.architecture.size import Size
+from xformer.architecture.block_options import BlockOptions
 from xformer.architecture.slot import Slot
-from xformer.architecture.tower import Tower, refuse_longer
+from xformer.architecture.tower import Tower, limited, refuse_longer
 from xformer.attention.base import AttentionFactory
 from xformer.core.capability import Capability
+from xformer.core.memory import Memory
 from xformer.core.state import State
-from xformer.layers.feed_forward import Activation
-from xformer.layers.memory import Memory
-from xformer.layers.norm import NormLayer
-from xformer.layers.residual import NormPlacement
 from xformer.position.base import PositionFactory
 
 
@@ -40,20 +35,12 @@ class EncoderDecoder(Architecture):
         embedding: builds the input layer of both sides from `size.d_model`.
         max_length: the longest source, in tokens.
         max_target: the longest target; None for as long as a source.
-        size: width, depth of each stack, heads.
         attention: builds the encoder's self-attention.
         decoder_attention: builds the decoder's self-attention.
         cross_attention: builds what the decoder reads the encoder with.
         position: builds the encoder's position scheme.
         decoder_position: builds the decoder's.
-        norm: `pre` or `post`.
-        norm_layer: `layer` or `rms`.
-        activation: of the feed-forward layers.
-        dropout: rate on the embeddings, on the mixed values of the attentions and on every branch's output.
-        stochastic_depth: the last layer's probability of losing a branch for a sequence; earlier layers' is smaller.
-        share_layers: whether all layers of a stack are one block (ALBERT, Lan et al. 2020).
-        key_value_heads: heads of keys and values, in all three attentions; None for as many as queries have.
-        gradient_checkpointing: recompute each block in the backward pass instead of storing its activations.
+        options: how the blocks of both stacks are made.
     """
 
     causal: ClassVar[bool] = False
@@ -71,46 +58,27 @@ class EncoderDecoder(Architecture):
         max_length: int,
         max_target: int | None = None,
         *,
-        size: Size,
         attention: AttentionFactory,
         decoder_attention: AttentionFactory,
         cross_attention: AttentionFactory,
         position: PositionFactory,
         decoder_position: PositionFactory,
-        norm: NormPlacement,
-        norm_layer: NormLayer,
-        activation: Activation,
-        dropout: Annotated[float, Interval(ge=0, lt=1)],
-        stochastic_depth: Annotated[float, Interval(ge=0, lt=1)],
-        share_layers: bool,
-        key_value_heads: Annotated[int, Ge(1)] | None,
-        gradient_checkpointing: bool,
+        **options: Unpack[BlockOptions],
     ) -> None:
         super().__init__()
-        self.size, self.max_length = size, max_length
+        self.size, self.max_length = options["size"], max_length
         self._max_target = max_length if max_target is None else max_target
-        design = Design(
-            size=size,
-            norm=norm,
-            norm_layer=norm_layer,
-            activation=activation,
-            dropout=dropout,
-            stochastic_depth=stochastic_depth,
-            share_layers=share_layers,
-            key_value_heads=key_value_heads,
-            gradient_checkpointing=gradient_checkpointing,
-        )
-        self.embedding = embedding(size.d_model)
+        self.embedding = embedding(self.size.d_model)
         # The encoder has the name that a Stack's blocks have, so that with one seed both start from the same weights.
-        self.tower = Tower(design, max_length, attention, position, causal=False)
+        self.tower = Tower(max_length, attention, position, causal=False, **options)
         self.decoder = Tower(
-            design,
             self.max_target,
             decoder_attention,
             decoder_position,
             causal=True,
             cross=cross_attention,
             max_memory=max_length,
+            **options,
         )
 
     @property
@@ -153,7 +121,7 @@ class EncoderDecoder(Architecture):
             DataError: the source is longer than the model can take.
         """
         x = self.embedding(inputs)
-        refuse_longer(x.shape[1], self.max_length, self.decoder.attentions[1])
+        refuse_longer(x.shape[1], self.max_length, limited(self.decoder.mixers[1]))
         hidden = self.tower(x, padding_mask, positions)  # which knows that it counts, where nobody gave positions
         if positions is None:
             positions = torch.arange(x.shape[1], device=x.device)[None]
@@ -191,8 +159,7 @@ class EncoderDecoder(Architecture):
     @property
     def extrapolates(self) -> bool:
         """Whether sources may be longer than `max_length`; targets have `decoder.extrapolates`."""
-        across = self.decoder.attentions[1]
-        return self.tower.extrapolates and Capability.VARIABLE_LENGTH in across.provides
+        return self.tower.extrapolates and not limited(self.decoder.mixers[1])
 
     def init_states(self, memory: Memory, max_length: int) -> list[State]:
         """One decoding state per layer, for targets of at most `max_length` tokens, the memory projected in each."""

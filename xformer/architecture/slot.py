@@ -11,12 +11,12 @@ class Slot:
 
     Attributes:
         name: of the place, in summaries.
-        needs: what the architecture itself needs here.
+        needs: what the architecture itself needs here: CAUSAL, CROSS or BIDIRECTIONAL.
         position: the configuration's key of the position scheme that acts here; None where none does.
         pads: whether the keys are padded where the data pads.
     """
 
     name: str
-    needs: Capability = Capability.NONE
+    needs: Capability = Capability.BIDIRECTIONAL
     position: str | None = "position"
     pads: bool = True

@@ -1,78 +1,43 @@
 """One stack of blocks: what the encoder and the decoder share."""
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from typing import Unpack
 
-from annotated_types import Ge, Interval
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from xformer.architecture.base import Architecture, EmbeddingFactory
-from xformer.architecture.design import Design
-from xformer.architecture.size import Size
-from xformer.architecture.slot import Slot
+from xformer.architecture.block_options import BlockOptions
 from xformer.architecture.tower import Tower
 from xformer.attention.base import AttentionFactory
 from xformer.core.state import State
-from xformer.layers.feed_forward import Activation
-from xformer.layers.norm import NormLayer
-from xformer.layers.residual import NormPlacement
 from xformer.position.base import PositionFactory
 
 
 class Stack(Architecture):
-    """Embedding, positions, blocks and, with pre-norm, a last norm.
+    """An embedding and one stack of blocks.
 
     Args:
         embedding: builds the input layer from `size.d_model`.
         max_length: the longest sequence, in tokens.
-        size: width, depth, heads.
-        attention: builds one variant per layer.
+        attention: builds the attention or token mixer of a layer.
         position: builds the position scheme.
-        norm: `pre` or `post`.
-        norm_layer: `layer` or `rms`.
-        activation: of the feed-forward layers.
-        dropout: rate on the embeddings, on the mixed values of the attention and on every branch's output.
-        stochastic_depth: the last layer's probability of losing a branch for a sequence; earlier layers' is smaller.
-        share_layers: whether all layers are one block (ALBERT, Lan et al. 2020).
-        key_value_heads: heads of keys and values; None for as many as queries have.
-        gradient_checkpointing: recompute each block in the backward pass instead of storing its activations.
+        options: how the blocks are made.
     """
-
-    slots: ClassVar[dict[str, Slot]] = {"attention": Slot("self")}
 
     def __init__(
         self,
         embedding: EmbeddingFactory,
         max_length: int,
         *,
-        size: Size,
         attention: AttentionFactory,
         position: PositionFactory,
-        norm: NormPlacement,
-        norm_layer: NormLayer,
-        activation: Activation,
-        dropout: Annotated[float, Interval(ge=0, lt=1)],
-        stochastic_depth: Annotated[float, Interval(ge=0, lt=1)],
-        share_layers: bool,
-        key_value_heads: Annotated[int, Ge(1)] | None,
-        gradient_checkpointing: bool,
+        **options: Unpack[BlockOptions],
     ) -> None:
         super().__init__()
-        self.size, self.max_length = size, max_length
-        design = Design(
-            size=size,
-            norm=norm,
-            norm_layer=norm_layer,
-            activation=activation,
-            dropout=dropout,
-            stochastic_depth=stochastic_depth,
-            share_layers=share_layers,
-            key_value_heads=key_value_heads,
-            gradient_checkpointing=gradient_checkpointing,
-        )
-        self.embedding = embedding(size.d_model)
-        self.tower = Tower(design, max_length, attention, position, causal=self.causal)
+        self.size, self.max_length = options["size"], max_length
+        self.embedding = embedding(self.size.d_model)
+        self.tower = Tower(max_length, attention, position, causal=self.causal, **options)
 
     def forward(
         self,

@@ -1,20 +1,22 @@
-"""Positions, blocks and, with pre-norm, a last norm: what every architecture has once or twice."""
+"""A stack of blocks between positions and a last norm: what every architecture has once or twice."""
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Iterable, Sequence
+from typing import Unpack, cast
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from xformer.architecture.design import Design
-from xformer.attention.base import Attention, AttentionContext, AttentionFactory
+from xformer.architecture.block_options import BlockOptions, build_block, last_norm, residual_gain
+from xformer.architecture.size import Size
+from xformer.attention.base import AttentionContext, AttentionFactory, Capable
+from xformer.attention.mixer import TokenMixer
 from xformer.core.capability import Capability
 from xformer.core.mask import Mask, finite
+from xformer.core.memory import Memory
 from xformer.core.state import State
 from xformer.errors import DataError
 from xformer.layers.block import Block
-from xformer.layers.memory import Memory
 from xformer.position.base import Position, PositionContext, PositionFactory
 
 
@@ -22,21 +24,23 @@ class Tower(nn.Module):
     """A stack of blocks over sequences that are embedded already.
 
     Args:
-        design: how blocks are made.
         max_length: the longest sequence, in tokens.
-        attention: builds one variant per layer.
+        attention: builds the attention or token mixer of a layer.
         position: builds the position scheme.
         causal: whether every token reads itself and those before it alone.
-        cross: builds one variant per layer that reads a memory; None where there is no memory.
+        cross: builds what reads a memory, for each layer; None where there is no memory.
         max_memory: the longest memory, in tokens.
+        options: how the blocks are made.
 
     Raises:
-        IncompatibleError: the attention lacks what its role or the position scheme needs.
+        IncompatibleError: a layer lacks what its role or the position scheme needs.
     """
+
+    auxiliary_loss: Float[Tensor, ""] | None = None
+    """The sum of what the mixers asked for in the last training pass; None for nothing."""
 
     def __init__(
         self,
-        design: Design,
         max_length: int,
         attention: AttentionFactory,
         position: PositionFactory,
@@ -44,27 +48,53 @@ class Tower(nn.Module):
         causal: bool,
         cross: AttentionFactory | None = None,
         max_memory: int = 0,
+        **options: Unpack[BlockOptions],
     ) -> None:
         super().__init__()
-        size = design.size
+        size, dropout = options["size"], options["dropout"]
         self.max_length, self.causal, self.layers = max_length, causal, size.layers
-        self.gradient_checkpointing = design.gradient_checkpointing
-        self.dropout = nn.Dropout(design.dropout)
-        self.position = position(
-            PositionContext(size.d_model, size.heads, size.head_dim, size.layers, max_length, causal)
-        )
+        self.gradient_checkpointing = options["gradient_checkpointing"]
+        self.dropout = nn.Dropout(dropout)
+        gain = residual_gain(options, branches=2 if cross is None else 3)
 
-        def block(layer: int) -> Block:
-            own = AttentionContext(size.heads, size.head_dim, max_length, max_length, causal, layer=layer)
-            across = AttentionContext(size.heads, size.head_dim, max_length, max_memory, False, True, layer)
-            return design.block((attention, own), None if cross is None else (cross, across))
+        def context(layer: int, *, crosses: bool) -> AttentionContext:
+            longest, reads = (max_memory, False) if crosses else (max_length, causal)
+            return AttentionContext(
+                size.heads, size.head_dim, max_length, longest, reads, crosses, layer, dropout=dropout, gain=gain
+            )
 
-        self.blocks = nn.ModuleList(block(layer) for layer in range(1 if design.share_layers else size.layers))
-        self.attentions[0].require(self.position.needs)
-        for other in self.blocks[1:]:
-            for mix, first in zip(cast(Block, other).attentions, self.attentions, strict=True):
-                mix.share_with(first)
-        self.norm = design.last_norm()
+        layers = range(1 if options["share_layers"] else size.layers)
+        within = [attention(context(layer, crosses=False)) for layer in layers]
+        across = [None if cross is None else cross(context(layer, crosses=True)) for layer in layers]
+        self._build_positions(within, position, size)
+        self.blocks = nn.ModuleList(build_block(options, *each) for each in zip(within, across, strict=True))
+        for mixers in self.mixers:
+            for mixer in mixers[1:]:
+                mixer.share_with(mixers[mixer.context.first])
+        for mixer, (scheme, _) in zip(self.mixers[0], self._positions, strict=False):
+            mixer.require(scheme.needs)
+        self.norm = last_norm(options)
+
+    def _build_positions(self, variants: Sequence[Capable], position: PositionFactory, size: Size) -> None:
+        """The stack's scheme and those of layers' own; each knows the layers that it serves, by their order."""
+
+        def build(factory: PositionFactory, layers: int) -> Position:
+            return factory(
+                PositionContext(size.d_model, size.heads, size.head_dim, layers, self.max_length, self.causal)
+            )
+
+        served = [variants[layer % len(variants)] for layer in range(self.layers)]
+        kinds = ["" if made.own_position is None else str(made.context.first) for made in served]
+        self.position = build(position, kinds.count("") or 1)
+        self.own_positions = nn.ModuleDict(
+            {kind: build(made.own_position, kinds.count(kind)) for kind, made in zip(kinds, served, strict=True)
+             if made.own_position is not None and kind == str(made.context.layer)}
+        )  # fmt: skip
+        self._positions = [
+            (cast(Position, self.own_positions[kind]) if kind else self.position, kinds[:layer].count(kind))
+            for layer, kind in enumerate(kinds)
+        ]
+        """Each layer's scheme, and which of the layers that it serves this is."""
 
     def forward(
         self,
@@ -88,7 +118,7 @@ class Tower(nn.Module):
         """
         length = x.shape[1] + (states[0].length if states else 0)
         if length > self.max_length:
-            refuse_longer(length, self.max_length, self.position, self.attentions[0])
+            refuse_longer(length, self.max_length, self.limited_by)
         if positions is None:
             start = length - x.shape[1]
             mask = Mask.counting(start, x.shape[1], causal=self.causal, key_padding=padding_mask, device=x.device)
@@ -97,53 +127,73 @@ class Tower(nn.Module):
         if padding_mask is not None:
             x = finite(x, ~padding_mask[..., None])
         x = self.dropout(self.position.embed(x, mask.query_positions))
+        if self.training:
+            self.auxiliary_loss = None
         blocks = list(self.blocks)  # to index the modules themselves is slow, and decoding comes by often
         for layer in range(self.layers):
-            block, state = blocks[layer % len(blocks)], states[layer] if states else None
-            if self.gradient_checkpointing and self.training:
-                about = mask, self.position, layer, state, memory
+            block, state = cast(Block, blocks[layer % len(blocks)]), states[layer] if states else None
+            position, served = self._positions[layer]
+            about = mask, position, layer, served, state, memory
+            if not self.training:
+                x = block(x, *about)
+                continue
+            if self.gradient_checkpointing:
                 x = checkpoint(block, x, *about, use_reentrant=False, preserve_rng_state=True)
             else:
-                x = block(x, mask, self.position, layer, state, memory)
+                x = block(x, *about)
+            self._add_auxiliary_losses(block.mixers)
         return self.norm(x)  # type: ignore[no-any-return]
+
+    def _add_auxiliary_losses(self, mixers: Iterable[TokenMixer]) -> None:
+        for mixer in mixers:
+            asked, mixer.auxiliary_loss = mixer.auxiliary_loss, None
+            if asked is not None:
+                self.auxiliary_loss = asked if self.auxiliary_loss is None else self.auxiliary_loss + asked
 
     def block(self, layer: int) -> Block:
         """A layer's block; with shared parameters, the same for all."""
         return cast(Block, self.blocks[layer % len(self.blocks)])
 
     @property
-    def attentions(self) -> list[Attention]:
-        """The first layer's, self-attention and cross-attention: they speak for all, which differ by index alone."""
-        return self.block(0).attentions
+    def mixers(self) -> list[list[TokenMixer]]:
+        """Those of all blocks that read the sequence and, where there is a memory, those that read that."""
+        return [list(place) for place in zip(*(cast(Block, block).mixers for block in self.blocks), strict=True)]
 
     @property
     def incremental(self) -> bool:
         """Whether decoding can go on from a state instead of computing everything again."""
-        return Capability.INCREMENTAL in self.attentions[0].provides
+        return all(Capability.INCREMENTAL in mixer.provides for mixer in self.mixers[0])
 
     @property
     def extrapolates(self) -> bool:
         """Whether sequences may be longer than `max_length`."""
-        return _extrapolates(self.position) and _extrapolates(self.attentions[0])
+        return not self.limited_by
+
+    @property
+    def limited_by(self) -> list[str]:
+        """The position scheme and the variants that are not defined beyond `max_length`, each once."""
+        schemes = [scheme for scheme in (self.position, *self.own_positions.values()) if isinstance(scheme, Position)]
+        names = dict.fromkeys(type(scheme).__name__ for scheme in schemes if not scheme.extrapolates)
+        return [*names, *limited(self.mixers[0])]
 
     def init_states(self, max_length: int, memory: Memory | None = None) -> list[State]:
         """One empty decoding state per layer, for sequences of at most `max_length` tokens."""
         return [self.block(layer).init_state(max_length, memory) for layer in range(self.layers)]
 
 
-def refuse_longer(length: int, limit: int, *parts: Position | Attention) -> None:
+def limited(mixers: Iterable[TokenMixer]) -> list[str]:
+    """The variants that read no sequence longer than the longest they were built for, each once."""
+    return [*dict.fromkeys(mixer.variant for mixer in mixers if Capability.VARIABLE_LENGTH not in mixer.provides)]
+
+
+def refuse_longer(length: int, limit: int, limited_by: Sequence[str]) -> None:
     """Refuse a sequence that one of these parts was not built for.
 
     Raises:
         DataError: naming the part.
     """
-    culprit = next((part for part in parts if length > limit and not _extrapolates(part)), None)
-    if culprit is not None:
+    if length > limit and limited_by:
         raise DataError(
-            f"A sequence of {length} tokens came, and {type(culprit).__name__} was built for {limit}; "
+            f"A sequence of {length} tokens came, and {limited_by[0]} was built for {limit}; "
             "shorten the data, or choose attention=full with position=sinusoidal, which have no limit."
         )
-
-
-def _extrapolates(part: Position | Attention) -> bool:
-    return part.extrapolates if isinstance(part, Position) else Capability.VARIABLE_LENGTH in part.provides

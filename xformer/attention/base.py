@@ -6,7 +6,7 @@ Shapes: b batch, h heads, q queries, k keys, d features of one head.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -16,14 +16,29 @@ from xformer.core.capability import Capability
 from xformer.core.mask import Mask
 from xformer.core.state import KeyValueState, State
 from xformer.errors import IncompatibleError
+from xformer.position.base import PositionFactory
 
 
 @dataclass(frozen=True)
 class AttentionContext:
-    """What a layer tells its attention; a variant's own yaml repeats none of it.
+    """What a layer tells its attention or token mixer; a variant's own yaml repeats none of it.
 
-    There is no dropout here: it acts on the mixed values, in `MultiHeadAttention`, by one rule for all variants. Linear
-    attentions have no probabilities to drop, so dropping probabilities where they exist would confound a comparison.
+    A q-k-v variant has no use for width, dropout and gain. Dropout acts on its mixed values in `MultiHeadAttention`, by
+    one rule for all variants: linear attentions have no probabilities to drop, so dropping probabilities where they
+    exist would confound a comparison. A token mixer drops what enters its output projection, by the same rule.
+
+    Attributes:
+        heads: of queries.
+        head_dim: features of one head.
+        max_query: the longest sequence of queries, in tokens.
+        max_key: the longest sequence of keys.
+        causal: whether every token reads itself and those before it alone.
+        cross: whether queries and keys come from different sequences.
+        layer: which layer of its stack this is, from 0.
+        first: the first layer of the stack with the same variant, which later ones may share with.
+        d_model: features of a token; 0 for `heads * head_dim`.
+        dropout: rate on the mixed values.
+        gain: scale of the output projection's initial values.
     """
 
     heads: int
@@ -33,13 +48,27 @@ class AttentionContext:
     causal: bool
     cross: bool = False
     layer: int = 0
+    first: int = 0
+    d_model: int = 0
+    dropout: float = 0.0
+    gain: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "d_model", self.d_model or self.heads * self.head_dim)
+
+    @property
+    def role(self) -> Capability:
+        """What a layer in this place has to be capable of."""
+        if self.cross:
+            return Capability.CROSS
+        return Capability.CAUSAL if self.causal else Capability.BIDIRECTIONAL
 
 
-class Attention(nn.Module, ABC):
-    """Mixes values: each query receives a weighted mean of the values it may read.
+class Capable(nn.Module, ABC):
+    """A module that declares its capabilities and refuses all others: what both seams share.
 
     Args:
-        context: the layer's dimensions and role. A subclass adds its own hyper-parameters, keyword-only.
+        context: the layer's dimensions and role.
 
     Raises:
         IncompatibleError: the context needs a capability that the class does not declare.
@@ -48,14 +77,71 @@ class Attention(nn.Module, ABC):
     provides: ClassVar[Capability] = Capability.NONE
     reasons: ClassVar[dict[Capability, str]] = {}
     """Why a capability is missing: a sentence a user can read, for each capability not provided."""
+    own_position: PositionFactory | None = None
+    """Builds the position scheme of the layer's own, in place of the stack's, where a hybrid has one."""
 
     def __init__(self, context: AttentionContext) -> None:
         super().__init__()
         self.context = context
-        if context.causal:
+        self.require(context.role)
+
+    @property
+    def variant(self) -> str:
+        """The name of the variant, for messages."""
+        return type(self).__name__
+
+    def share_with(self, first: Any) -> None:
+        """Use what is the first layer's and meant for all; most variants share nothing.
+
+        Called on every later layer of the same variant with the first one, that of `context.first`.
+        """
+
+    def before_batch(self, step: int) -> None:
+        """Prepare for a training batch, such as by drawing anew; most variants do nothing.
+
+        What is drawn must depend on the step and on what is saved with the weights alone, so that ranks agree.
+
+        Args:
+            step: optimiser steps done; the batches of one step, whose gradients accumulate, have the same.
+        """
+
+    def init_state(self, max_length: int) -> State:
+        """An empty decoding state for sequences of at most `max_length` tokens."""
+        raise self._refusal(Capability.INCREMENTAL)
+
+    def require(self, capability: Capability) -> None:
+        """Refuse what is not declared.
+
+        Raises:
+            IncompatibleError: naming the first capability that is missing, and why.
+        """
+        if not capability.value & ~self.provides.value:  # on numbers, as flags are slow and every step asks
+            return
+        for missing in capability & ~self.provides:
+            raise self._refusal(missing)
+
+    def _check_mask(self, mask: Mask) -> None:
+        if mask.causal:
             self.require(Capability.CAUSAL)
-        if context.cross:
-            self.require(Capability.CROSS)
+        elif not self.context.cross:
+            self.require(Capability.BIDIRECTIONAL)
+        if mask.key_padding is not None:
+            self.require(Capability.PADDING)
+
+    def _refusal(self, capability: Capability) -> IncompatibleError:
+        reason = self.reasons.get(capability, "it does not declare this capability.")
+        return IncompatibleError(f"{self.variant} cannot do {capability.name}: {reason}")
+
+
+class Attention(Capable):
+    """Mixes values: each query receives a weighted mean of the values it may read.
+
+    Args:
+        context: the layer's dimensions and role. A subclass adds its own hyper-parameters, keyword-only.
+
+    Raises:
+        IncompatibleError: the context needs a capability that the class does not declare.
+    """
 
     def __call__(
         self,
@@ -83,22 +169,6 @@ class Attention(nn.Module, ABC):
     ) -> Float[Tensor, "b h q d"]:
         """Mix the values; a query with nothing to attend to yields zeros."""
 
-    def share_with(self, first: "Attention") -> None:
-        """Use what is the first layer's and meant for all; called on every other layer. Most variants share nothing."""
-
-    def before_batch(self, step: int) -> None:
-        """Prepare for a training batch, such as by drawing anew; most variants do nothing.
-
-        What is drawn must depend on the step and on what is saved with the weights alone, so that ranks agree.
-
-        Args:
-            step: optimiser steps done; the batches of one step, whose gradients accumulate, have the same.
-        """
-
-    def init_state(self, max_length: int) -> State:
-        """An empty decoding state for sequences of at most `max_length` tokens."""
-        raise self._refusal(Capability.INCREMENTAL)
-
     def step(
         self,
         query: Float[Tensor, "b h new d"],
@@ -113,28 +183,9 @@ class Attention(nn.Module, ABC):
         raise self._refusal(Capability.INCREMENTAL)
 
     def _check(self, mask: Mask, bias: RelativeBias | None) -> None:
-        if mask.causal:
-            self.require(Capability.CAUSAL)
-        if mask.key_padding is not None:
-            self.require(Capability.PADDING)
+        self._check_mask(mask)
         if bias is not None:
             self.require(Capability.BIAS if isinstance(bias, TableBias) else Capability.CONTENT_BIAS)
-
-    def require(self, capability: Capability) -> None:
-        """Refuse what is not declared.
-
-        Raises:
-            IncompatibleError: naming the first capability that is missing, and why.
-        """
-        if not capability.value & ~self.provides.value:  # on numbers, as flags are slow and every step asks
-            return
-        for missing in capability & ~self.provides:
-            raise self._refusal(missing)
-
-    @classmethod
-    def _refusal(cls, capability: Capability) -> IncompatibleError:
-        reason = cls.reasons.get(capability, "it does not declare this capability.")
-        return IncompatibleError(f"{cls.__name__} cannot do {capability.name}: {reason}")
 
 
 class CachedAttention(Attention):
@@ -180,5 +231,5 @@ class CachedAttention(Attention):
         return self.forward(query, state.keys, state.values, mask=past, bias=bias)
 
 
-AttentionFactory = Callable[[AttentionContext], Attention]
-"""What `conf/attention/*.yaml` instantiates to; every layer builds its own variant from it."""
+AttentionFactory = Callable[[AttentionContext], Capable]
+"""What `conf/attention/*.yaml` instantiates to; every layer builds its own attention or token mixer from it."""

@@ -55,7 +55,7 @@ class Linformer(Attention):
         projection: what kind of mixture.
     """
 
-    provides: ClassVar[Capability] = Capability.CROSS | Capability.PADDING | Capability.BIAS
+    provides: ClassVar[Capability] = Capability.BIDIRECTIONAL | Capability.CROSS | Capability.PADDING | Capability.BIAS
     reasons: ClassVar[dict[Capability, str]] = {
         Capability.CAUSAL: (
             "its projection mixes all positions before the scores exist, so no mask can hide the future."
@@ -98,7 +98,7 @@ class Linformer(Attention):
 
     @property
     def _borrows(self) -> bool:
-        return self.sharing == "layerwise" and self.context.layer > 0
+        return self.sharing == "layerwise" and self.context.layer > self.context.first
 
     def share_with(self, first: Attention) -> None:
         """Use the first layer's projection, where layers share."""

@@ -1,6 +1,7 @@
 """What goes with what, and why not: from the classes that a configuration names, before anything is built."""
 
 import functools
+import inspect
 import operator
 from collections.abc import Callable, Iterator
 from typing import Any, cast
@@ -8,7 +9,9 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from xformer.architecture.base import Architecture
+from xformer.architecture.slot import Slot
 from xformer.attention.base import Attention
+from xformer.config.entries import Layer, layers_of
 from xformer.config.options import nodes
 from xformer.config.validate import CONF, defaults, groups, slot_default, slots, target, typed
 from xformer.core.capability import Capability
@@ -19,6 +22,7 @@ from xformer.tasks.base import Task
 
 MEANINGS = {
     Capability.CAUSAL: "causal attention",
+    Capability.BIDIRECTIONAL: "reading later tokens as well as earlier ones",
     Capability.CROSS: "attention from one sequence to another",
     Capability.PADDING: "padded batches",
     Capability.BIAS: "a relative bias on the scores",
@@ -54,12 +58,20 @@ def check(config: DictConfig, choices: dict[str, str]) -> None:
     _refuse_unused(config, choices)
     _refuse_untaken(config, choices)
     for key, slot in architecture.slots.items():
-        needs = {"architecture": slot.needs}
+        needs = {_chosen(choices, "architecture"): slot.needs}
         if slot.pads and data.pads:
-            needs["data"] = Capability.PADDING
-        if slot.position is not None:
-            needs[slot.position] = cast(type[Position], target(config[slot.position])).needs
-        _check_attention(key, cast(type[Attention], target(config[key])), needs, choices)
+            needs[_chosen(choices, "data")] = Capability.PADDING
+        layers = layers_of(config[key], key, choices[key])
+        _check_depth(config, key, layers)
+        _check_positions(config, key, slot, layers, choices)
+        for index, layer in enumerate(layers):
+            _check_layer(config, key, slot, layer, needs, choices, index if len(layers) > 1 else None)
+    _check_grouped_heads(config, architecture, choices)
+
+
+def _chosen(choices: dict[str, str], key: str) -> str:
+    """A choice as the command line spells it."""
+    return f"{typed(key)}={choices[key]}"
 
 
 def _refuse_unchosen(config: DictConfig, choices: dict[str, str]) -> None:
@@ -120,30 +132,113 @@ def _changed_keys(config: DictConfig, key: str, option: str) -> list[str]:
     return [f"{key}.{name}={value}" for name, value in found.items() if written.get(name) != value]
 
 
-def _check_attention(
-    key: str, attention: type[Attention], needs: dict[str, Capability], choices: dict[str, str]
+def _check_depth(config: DictConfig, key: str, layers: list[Layer]) -> None:
+    """The entries of a hybrid are no more than there are layers, and of one kind where layers are one block."""
+    depth, listed = config.size.layers, f"{key}.layers"
+    if len(layers) > depth:
+        raise ConfigError(
+            f"{listed} has {len(layers)} entries and size.layers={depth}: write at most one for each layer; fewer are "
+            f"repeated over the depth."
+        )
+    if config.architecture.share_layers and len({str(layer.written_out()) for layer in layers}) > 1:
+        raise ConfigError(
+            f"architecture.share_layers=true makes all layers one block, and {listed} has different ones: use "
+            "architecture.share_layers=false, or one entry."
+        )
+
+
+def _check_positions(config: DictConfig, key: str, slot: Slot, layers: list[Layer], choices: dict[str, str]) -> None:
+    """A layer's own position scheme acts in the layer, and has something to take the place of."""
+    for layer in layers:
+        if layer.position is None or layer.scheme is None:
+            continue
+        asked = f"{layer.path}.{layer.attention.name}.position={layer.position.name}"
+        if slot.position is None:
+            raise IncompatibleError(f"{asked}: {slot.name} attention has no positions; leave it out.")
+        if layer.scheme.embed is not Position.embed:
+            raise IncompatibleError(
+                f"{asked} acts on the embeddings, which all layers read: choose it for the whole stack, "
+                f"{typed(slot.position)}={layer.position.name}, or use a scheme that acts in a layer, such as rotary."
+            )
+        stack = cast(type[Position], target(config[slot.position]))
+        if layer.scheme is Position and stack.embed is not Position.embed:
+            raise IncompatibleError(
+                f"{asked} changes nothing with {_chosen(choices, slot.position)}, which acts on the embeddings that "
+                f"all layers read; it would with {typed(slot.position)}=rotary, for example."
+            )
+    if slot.position is not None and all(layer.position is not None for layer in layers):
+        stack = cast(type[Position], target(config[slot.position]))
+        if stack.needs:
+            raise IncompatibleError(
+                f"{_chosen(choices, slot.position)} is used by no layer: every entry of {key}.layers has a position "
+                f"scheme of its own; {typed(slot.position)}=none would work."
+            )
+
+
+def _check_layer(
+    config: DictConfig,
+    key: str,
+    slot: Slot,
+    layer: Layer,
+    needs: dict[str, Capability],
+    choices: dict[str, str],
+    index: int | None,
 ) -> None:
+    """Compare what a layer needs with what its variant provides; `index` is that of an entry of a hybrid."""
+    needs = dict(needs)
+    if layer.position is not None and layer.scheme is not None:
+        needs[f"position={layer.position.name}"] = layer.scheme.needs
+    elif slot.position is not None:
+        needs[_chosen(choices, slot.position)] = cast(type[Position], target(config[slot.position])).needs
     everything = functools.reduce(operator.or_, needs.values())
+    variant = layer.variant
     for other, needed in needs.items():
-        for capability in needed & ~attention.provides:
-            why = attention.reasons.get(capability, "it does not provide that.").rstrip(".")
+        for capability in needed & ~variant.provides:
+            why = variant.reasons.get(capability, "it does not provide that.").rstrip(".")
             reason = f"{MEANINGS[capability]} is needed, and {why}"
-            raise _error(choices, key, other, reason, lambda option: everything in option.provides)
+            works = [option for option, found in classes("attention") if everything in found.provides]
+            if index is None:
+                raise _refused(
+                    _chosen(choices, key), other, reason, [f"{typed(key)}={option}" for option in works], key
+                )
+            alone = functools.reduce(operator.or_, (need for name, need in needs.items() if name != other))
+            if other.startswith("position") and alone in variant.provides:
+                works.append(f"{{{layer.attention.name}: {{position: none}}}}")
+            raise _refused(_place(config, layer, index, choices, key), other, reason, works, key)
+
+
+def _place(config: DictConfig, layer: Layer, index: int, choices: dict[str, str], key: str) -> str:
+    """An entry of a hybrid and the layers that it makes: `attention.layers[1]=linformer (layers 1, 3)`."""
+    entries = len(layers_of(config[key], key, choices[key]))
+    served = [str(number) for number in range(config.size.layers) if number % entries == index]
+    return f"{layer.path}={layer.attention.name} (layer{'s' * (len(served) > 1)} {', '.join(served)})"
+
+
+def _check_grouped_heads(config: DictConfig, architecture: type[Architecture], choices: dict[str, str]) -> None:
+    """Grouped heads of keys and values need a layer that has any."""
+    heads = config.architecture.key_value_heads
+    found = [layer.variant for key in architecture.slots for layer in layers_of(config[key], key, choices[key])]
+    if heads is not None and not any(issubclass(variant, Attention) for variant in found):
+        raise IncompatibleError(
+            f"architecture.key_value_heads={heads} does not go with {_chosen(choices, 'attention')}, which has no keys "
+            "and values for heads to share; architecture.key_value_heads=null would work."
+        )
 
 
 def _error(
     choices: dict[str, str], key: str, other: str, reason: str, works: Callable[[Any], bool]
 ) -> IncompatibleError:
     options = [f"{typed(key)}={option}" for option, found in classes(slots().get(key, key)) if works(found)]
-    way_out = ", ".join(options) or f"no {key}; choose another {other}"
-    return IncompatibleError(
-        f"{typed(key)}={choices[key]} does not go with {typed(other)}={choices[other]}: {reason}; what would work: "
-        f"{way_out}."
-    )
+    return _refused(_chosen(choices, key), _chosen(choices, other), reason, options, key)
+
+
+def _refused(what: str, other: str, reason: str, options: list[str], key: str) -> IncompatibleError:
+    way_out = ", ".join(options) or f"no {key}; choose another than {other}"
+    return IncompatibleError(f"{what} does not go with {other}: {reason}; what would work: {way_out}.")
 
 
 def classes(group: str) -> Iterator[tuple[str, Any]]:
-    """Every option of a group that is one node, and the class it names."""
+    """Every option of a group that is one node, and the class it names; a hybrid is made of others, and has none."""
     for option, node in nodes(group):
-        if "_target_" in node:
-            yield option, target(node)
+        if "_target_" in node and inspect.isclass(found := target(node)):
+            yield option, found

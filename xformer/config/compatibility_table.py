@@ -1,12 +1,13 @@
 """The whole of what goes with what, from the classes' declarations, as the Markdown that stands in the README."""
 
-from xformer.attention.base import Attention
+from xformer.attention.base import Capable
 from xformer.config.compatibility import classes
 from xformer.core.capability import Capability
 from xformer.position.base import Position
 
 SITUATIONS = {
     "causal": Capability.CAUSAL,
+    "bidirectional": Capability.BIDIRECTIONAL,
     "cross": Capability.CROSS,
     "padding": Capability.PADDING,
     "incremental": Capability.INCREMENTAL,
@@ -16,19 +17,20 @@ SITUATIONS = {
 
 def markdown() -> str:
     """Two tables, attention by situation and attention by position scheme, and a note for every no."""
-    attentions: dict[str, type[Attention]] = dict(classes("attention"))
+    attentions: dict[str, type[Capable]] = dict(classes("attention"))
     positions: dict[str, type[Position]] = dict(classes("position"))
     notes: dict[str, str] = {}
     situations = _table("attention", attentions, SITUATIONS, notes)
     schemes = _table("attention", attentions, {name: found.needs for name, found in positions.items()}, notes)
     legend = (
-        "`longer`: sequences longer than the model was built for. `incremental`: decoding from a state, token by token."
+        "`causal`: decoders. `bidirectional`: encoders. `cross`: from one sequence to another. `incremental`: decoding "
+        "from a state, token by token. `longer`: sequences longer than the model was built for."
     )
     return "\n".join([situations, "", legend, "", schemes, "", *(f"{sign} {text}  " for text, sign in notes.items())])
 
 
 def _table(
-    corner: str, attentions: dict[str, type[Attention]], columns: dict[str, Capability], notes: dict[str, str]
+    corner: str, attentions: dict[str, type[Capable]], columns: dict[str, Capability], notes: dict[str, str]
 ) -> str:
     lines = [f"| {corner} | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for name, attention in attentions.items():
@@ -37,7 +39,7 @@ def _table(
     return "\n".join(lines)
 
 
-def _cell(name: str, attention: type[Attention], needed: Capability, notes: dict[str, str]) -> str:
+def _cell(name: str, attention: type[Capable], needed: Capability, notes: dict[str, str]) -> str:
     missing = needed & ~attention.provides
     if not missing:
         return "yes"

@@ -12,6 +12,8 @@ from typing import Any, TypeAlias
 
 import yaml  # type: ignore[import-untyped]
 
+from xformer.config.layer_names import shown_choice
+
 Value: TypeAlias = str | int | float | bool | None
 
 _NO_RESULT = {  # how a run is started, watched and stored; the seed is the repetition
@@ -110,7 +112,7 @@ def started_from(settings: Mapping[str, Value], inherited: Mapping[str, Any] | N
 def short(settings: Mapping[str, Value]) -> str:
     """A configuration in a word, `full-3fa2c1d0`: its attention and a hash of everything."""
     digest = hashlib.sha256(json.dumps(sorted(settings.items())).encode()).hexdigest()[:8]
-    return f"{settings.get('attention', 'run')}-{digest}"
+    return f"{shown_choice(settings, 'attention') if 'attention' in settings else 'run'}-{digest}"
 
 
 def key_of(override: str) -> str:

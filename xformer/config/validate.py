@@ -16,7 +16,7 @@ import typing
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict, Unpack
 
 from annotated_types import Ge, Interval
 from hydra import compose, initialize_config_dir
@@ -123,7 +123,7 @@ def target(node: DictConfig) -> Callable[..., Any]:
 
 
 def validate(config: DictConfig) -> None:
-    """Check keys, types and ranges of a whole configuration.
+    """Check keys, types and ranges of a whole configuration, and write out the entries of hybrids.
 
     Raises:
         ConfigError: naming the key, the value and what would be valid.
@@ -147,15 +147,20 @@ def validate(config: DictConfig) -> None:
             raise ConfigError(f"{key}={shown(value)} is not an option; {nearest(str(value), groups()[key])}")
 
 
-def validate_option(node: DictConfig, group: str) -> None:
+def validate_option(node: DictConfig, group: str, path: str | None = None) -> None:
     """Check one option by itself.
+
+    Args:
+        node: of the option.
+        group: that it is an option of.
+        path: of the node, to name in the message; None for the group.
 
     Raises:
         ConfigError: naming the key, the value and what would be valid.
     """
     from xformer.config import parts
 
-    _validate_node(node, group, parts.PARTS[group])
+    _validate_node(node, path or group, parts.PARTS[group])
 
 
 def _validate_node(node: DictConfig, path: str, hint: Any) -> None:
@@ -166,7 +171,7 @@ def _validate_node(node: DictConfig, path: str, hint: Any) -> None:
         path: of the node, to name in the message.
         hint: the type that the part must have, or a dictionary of it.
     """
-    from xformer.config import parts
+    from xformer.config import entries, parts
 
     if typing.get_origin(hint) is dict:
         for key in map(str, node):
@@ -188,6 +193,9 @@ def _validate_node(node: DictConfig, path: str, hint: Any) -> None:
             # What another part is, is checked under its own name.
             look = _part if OmegaConf.is_interpolation(node, key) else _validate_node
             look(value, f"{path}.{key}", parameters[key])
+        elif entries.holds_layers(parameters[key]):
+            found_entries = entries.read_layers(_plain(value, f"{path}.{key}"), f"{path}.{key}")
+            node[key] = [entry.written_out() for entry in found_entries]
         else:
             check(f"{path}.{key}", _plain(value, f"{path}.{key}"), parameters[key])
     missing = [name for name in _required(found) if name not in node]
@@ -242,7 +250,14 @@ def _parameters(found: Callable[..., Any]) -> dict[str, Any]:
         kinds += [inspect.Parameter.POSITIONAL_OR_KEYWORD]
     hints = typing.get_type_hints(found.__init__ if inspect.isclass(found) else found, include_extras=True)
     hints |= _ranges().get(found, {})
-    return {name: hints.get(name, Any) for name, parameter in signature.parameters.items() if parameter.kind in kinds}
+    own = {name: hints.get(name, Any) for name, parameter in signature.parameters.items() if parameter.kind in kinds}
+    return own | _unpacked(hints)
+
+
+def _unpacked(hints: dict[str, Any]) -> dict[str, Any]:
+    """The keyword arguments of `**options: Unpack[Options]`, and their types."""
+    dicts = [typing.get_args(hint)[0] for hint in hints.values() if typing.get_origin(hint) is Unpack]
+    return {name: hint for each in dicts for name, hint in typing.get_type_hints(each, include_extras=True).items()}
 
 
 @functools.cache
@@ -254,7 +269,8 @@ def _ranges() -> dict[Callable[..., Any], dict[str, Any]]:
 
 def _required(found: Callable[..., Any]) -> list[str]:
     parameters = inspect.signature(found).parameters.values()
-    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    hints = typing.get_type_hints(found.__init__ if inspect.isclass(found) else found, include_extras=True)
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty] + [*_unpacked(hints)]
 
 
 def explain(error: Exception) -> str:
@@ -327,8 +343,12 @@ def make(node: DictConfig) -> Any:
     Raises:
         XformerError: whatever the target raised.
     """
+    from xformer.config.entries import expanded
+
+    plain = OmegaConf.to_container(node, resolve=True)
+    ready = expanded(plain)
     try:
-        return instantiate(node, _convert_="all")
+        return instantiate(node if ready == plain else ready, _convert_="all")
     except InstantiationException as error:
         if isinstance(error.__cause__, XformerError):
             raise error.__cause__ from None

@@ -1,4 +1,4 @@
-"""The attention variants as plain modules, by the names of their classes, with the values of `conf/attention/`.
+"""Attentions and token mixers as plain modules, by the names of their classes, with the values of `conf/attention/`.
 
     attend = xformer.Performer(d_model=64, num_heads=4)
     y = attend(x)  # (batch, length, 64) -> (batch, length, 64)
@@ -14,18 +14,20 @@ from typing import Annotated, Any, cast
 from annotated_types import Ge, Interval
 from omegaconf import DictConfig, OmegaConf
 
-from xformer.attention.base import AttentionContext
+from xformer.attention.base import AttentionContext, Capable
+from xformer.attention.mixer import TokenMixer
 from xformer.config.validate import CONF, groups, make, target, validate_option
 from xformer.config.values import check
+from xformer.core.capability import Capability
 from xformer.errors import ConfigError
 from xformer.layers.initialise import initialise
-from xformer.layers.multi_head import MultiHeadAttention
+from xformer.layers.multi_head import token_mixer
 
 _RANGES: dict[str, Any] = {
     "d_model": Annotated[int, Ge(1)],
     "num_heads": Annotated[int, Ge(1)],
     "max_length": Annotated[int, Ge(1)],
-    "causal": bool,
+    "causal": bool | None,
     "dropout": Annotated[float, Interval(ge=0, lt=1)],
     "key_value_heads": Annotated[int, Ge(1)] | None,
     "seed": Annotated[int, Interval(ge=0, lt=2**32)],
@@ -65,27 +67,27 @@ class Variant:
         num_heads: int,
         *,
         max_length: int = 1024,
-        causal: bool = False,
+        causal: bool | None = None,
         dropout: float = 0.0,
         key_value_heads: int | None = None,
         seed: int = 0,
         **hyper_parameters: Any,
-    ) -> MultiHeadAttention:
-        """Multi-head attention over one sequence: (batch, length, d_model) to the same shape.
+    ) -> TokenMixer:
+        """Multi-head attention, or another token mixer, over one sequence: (batch, length, d_model) to the same shape.
 
         Args:
             d_model: features of a token.
             num_heads: how many heads share them; it divides `d_model`.
             max_length: the longest sequence, in tokens; a variant that declares VARIABLE_LENGTH takes longer ones.
-            causal: whether every token reads itself and those before it alone.
+            causal: whether every token reads itself and those before it alone; None for where there is no other form.
             dropout: rate on the mixed values.
-            key_value_heads: heads of keys and values; None for as many as queries have.
+            key_value_heads: heads of keys and values; None for as many as queries have. Only attention has them.
             seed: of the initial values; with one seed, what two variants share begins alike.
             hyper_parameters: the variant's own; the others have the values of its file in `conf/attention/`.
 
         Raises:
             ConfigError: a value is not valid, or the variant has no such hyper-parameter.
-            IncompatibleError: `causal` is asked of a variant that cannot be.
+            IncompatibleError: `causal` is asked of a variant that cannot be, or that it is not of one that must be.
         """
         given = {name: value for name, value in locals().items() if name in _RANGES}
         for name, value in given.items():
@@ -94,8 +96,15 @@ class Variant:
             raise ConfigError(f"d_model={d_model} is not divisible by num_heads={num_heads}.")
         node = cast(DictConfig, OmegaConf.merge(_node(self.option), hyper_parameters))
         validate_option(node, "attention")
-        context = AttentionContext(num_heads, d_model // num_heads, max_length, max_length, causal)
-        attend = MultiHeadAttention(make(node), context, d_model, dropout=dropout, key_value_heads=key_value_heads)
+        if causal is None:
+            causal = Capability.BIDIRECTIONAL not in cast(type[Capable], target(node)).provides
+        context = AttentionContext(
+            num_heads, d_model // num_heads, max_length, max_length, causal, d_model=d_model, dropout=dropout
+        )
+        made = make(node)(context)
+        if key_value_heads is not None and isinstance(made, TokenMixer):
+            raise ConfigError(f"key_value_heads={key_value_heads}: {self.__name__} has no keys and values to share.")
+        attend = token_mixer(made, key_value_heads=key_value_heads)
         initialise(attend, seed)
         return attend
 
@@ -115,8 +124,9 @@ class Variant:
 
 
 def variants() -> dict[str, str]:
-    """The class name of every variant, and its option."""
-    return {str(_node(option)._target_).rpartition(".")[2]: option for option in groups()["attention"]}
+    """The class name of every variant, and its option; a hybrid is a function and no module."""
+    found = {str(_node(option)._target_).rpartition(".")[2]: option for option in groups()["attention"]}
+    return {name: option for name, option in found.items() if name[0].isupper()}
 
 
 def _node(option: str) -> DictConfig:

@@ -23,3 +23,5 @@ class Capability(enum.Flag):
     """`step`, repeated token by token, equals `forward`."""
     VARIABLE_LENGTH = enum.auto()
     """Sequences longer than the longest one that the model was built for."""
+    BIDIRECTIONAL = enum.auto()
+    """Tokens of one sequence read those after them as well as those before."""

@@ -1,6 +1,7 @@
 """What every attention of a model is given when the model runs: the queries, keys and values of each layer."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -14,7 +15,7 @@ from xformer.architecture.tower import Tower
 from xformer.attention.base import Attention
 from xformer.core.bias import RelativeBias
 from xformer.core.mask import Mask
-from xformer.layers.block import Block
+from xformer.layers.multi_head import MultiHeadAttention
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class AttentionCall:
 def attention_calls(model: Architecture, forward: Callable[[], object]) -> list[AttentionCall]:
     """The uses of all layers, slot by slot, in evaluation mode.
 
-    Layers that share their parameters are used once each.
+    Layers that share their parameters are used once each. A token mixer that owns its projections has no queries, keys
+    and values: its layers are left out.
 
     Args:
         model: whose attentions are watched.
@@ -58,8 +60,8 @@ def attention_calls(model: Architecture, forward: Callable[[], object]) -> list[
     """
     calls: dict[str, list[AttentionCall]] = {slot: [] for slot in model.slots}
     hooks = [
-        mix.register_forward_pre_hook(partial(_remember, calls[slot], slot, model.size.layers), with_kwargs=True)
-        for slot, mix in _attentions(model)
+        mix.register_forward_pre_hook(partial(_remember, calls[slot], slot, itertools.cycle(layers)), with_kwargs=True)
+        for slot, layers, mix in _attentions(model)
     ]
     training = model.training
     try:
@@ -75,21 +77,23 @@ def attention_calls(model: Architecture, forward: Callable[[], object]) -> list[
 def _remember(
     calls: list[AttentionCall],
     slot: str,
-    layers: int,
+    layers: Iterator[int],
     mix: nn.Module,
     arguments: tuple[Tensor, ...],
     about: dict[str, Any],
 ) -> None:
-    (query, key, value), layer = arguments, len(calls) % layers
-    calls.append(AttentionCall(slot, layer, cast(Attention, mix), query, key, value, about["mask"], about["bias"]))
+    query, key, value = arguments
+    made = AttentionCall(slot, next(layers), cast(Attention, mix), query, key, value, about["mask"], about["bias"])
+    calls.append(made)
 
 
-def _attentions(model: Architecture) -> list[tuple[str, Attention]]:
-    """Every variant in the model and its slot: towers come in the slots' order, and a block's attentions do."""
-    towers = [part for part in model.children() if isinstance(part, Tower)]
-    places = [(tower, place) for tower in towers for place in range(len(tower.attentions))]
-    return [
-        (slot, block.attentions[place])
-        for slot, (tower, place) in zip(model.slots, places, strict=True)
-        for block in cast(list[Block], tower.blocks)
-    ]
+def _attentions(model: Architecture) -> Iterator[tuple[str, range, Attention]]:
+    """Every variant of queries, keys and values in the model, its slot and the layers that it serves in turn.
+
+    Towers come in the slots' order, and so do a block's mixers.
+    """
+    places = [mixers for part in model.children() if isinstance(part, Tower) for mixers in part.mixers]
+    for slot, mixers in zip(model.slots, places, strict=True):
+        for first, mixer in enumerate(mixers):
+            if isinstance(mixer, MultiHeadAttention):
+                yield slot, range(first, model.size.layers, len(mixers)), mixer.mix

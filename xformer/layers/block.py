@@ -3,31 +3,36 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from xformer.attention.base import Attention
+from xformer.attention.mixer import TokenMixer
 from xformer.core.mask import Mask
+from xformer.core.memory import CrossState, Memory
 from xformer.core.state import State
-from xformer.layers.memory import CrossState, Memory
-from xformer.layers.multi_head import CrossAttention, MultiHeadAttention
 from xformer.layers.residual import PreNorm
 from xformer.position.base import Position
 
 
 class Block(nn.Module):
-    """Self-attention, in a decoder with an encoder cross-attention, then feed-forward, each on a residual branch."""
+    """A token mixer, in a decoder with an encoder cross-attention, then feed-forward, each on a residual branch.
+
+    Args:
+        attention: reads the sequence.
+        feed_forward: acts on every token alone.
+        cross: reads a memory; None where there is none.
+    """
 
     def __init__(
         self,
-        attention: PreNorm[MultiHeadAttention],
+        attention: PreNorm[TokenMixer],
         feed_forward: PreNorm[nn.Module],
-        cross: PreNorm[CrossAttention] | None = None,
+        cross: PreNorm[TokenMixer] | None = None,
     ) -> None:
         super().__init__()
         self.attention, self.cross, self.feed_forward = attention, cross, feed_forward
 
     @property
-    def attentions(self) -> list[Attention]:
-        """The variants in it: self-attention's first."""
-        return [branch.branch.mix for branch in (self.attention, self.cross) if branch is not None]
+    def mixers(self) -> list[TokenMixer]:
+        """What reads other tokens: those of the sequence first, then those of a memory."""
+        return [branch.branch for branch in (self.attention, self.cross) if branch is not None]
 
     def forward(
         self,
@@ -35,6 +40,7 @@ class Block(nn.Module):
         mask: Mask,
         position: Position,
         layer: int,
+        served: int | None = None,
         state: State | None = None,
         memory: Memory | None = None,
     ) -> Float[Tensor, "batch length d_model"]:
@@ -43,13 +49,14 @@ class Block(nn.Module):
         Args:
             x: the sequence.
             mask: its positions, causality and padding.
-            position: the stack's position scheme.
+            position: the layer's position scheme.
             layer: which layer this is; a shared block is several.
+            served: which of the layers that the position scheme serves; None where it serves all.
             state: what the layer remembers while decoding.
             memory: what a block with cross-attention reads; while decoding, the state holds it.
         """
         own = state.own if isinstance(state, CrossState) else state
-        x = self.attention(x, layer, mask=mask, position=position, layer=layer, state=own)
+        x = self.attention(x, layer, mask=mask, position=position, layer=layer if served is None else served, state=own)
         if self.cross is not None:
             read = state.memory if isinstance(state, CrossState) else self.cross.branch.project(_given(memory))
             x = self.cross(x, layer, mask=mask, memory=read)
@@ -58,7 +65,7 @@ class Block(nn.Module):
 
     def init_state(self, max_length: int, memory: Memory | None = None) -> State:
         """An empty decoding state for sequences of at most `max_length` tokens, the memory projected."""
-        own = self.attention.branch.mix.init_state(max_length)
+        own = self.attention.branch.init_state(max_length)
         return own if self.cross is None else CrossState(own, self.cross.branch.project(_given(memory)))
 
 

@@ -3,25 +3,32 @@
 Shapes: b batch, q queries, k keys, h heads, g heads of keys and values, d features of one head.
 """
 
+from collections.abc import Callable
+from typing import Any, ClassVar
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from xformer.attention.base import AttentionContext, AttentionFactory
+from xformer.attention.base import Attention, AttentionContext, Capable
+from xformer.attention.mixer import TokenMixer
+from xformer.core.capability import Capability
 from xformer.core.linear import Linear
 from xformer.core.mask import Mask
+from xformer.core.memory import KeysValues, Memory
 from xformer.core.state import State
 from xformer.errors import ConfigError
-from xformer.layers.memory import KeysValues, Memory
 from xformer.position.base import Position
 
 
-class MultiHeadAttention(nn.Module):
+class MultiHeadAttention(TokenMixer):
     """mix(x W_Q, x W_K, x W_V) W_O with `mix` one of the variants (Vaswani et al. 2017, section 3.2.2).
 
     With fewer heads of keys and values than of queries, each serves a group of neighbouring query heads: grouped-query
     attention (Ainslie et al. 2023), and multi-query attention with only one (Shazeer 2019). The variants know nothing
     of it, as keys and values reach them once per query head. So it saves parameters, projections and, in
     cross-attention, the memory's cache; a decoding state of self-attention stays as large as with all heads.
+
+    What it provides is what its variant does.
 
     Args:
         attention: builds the variant from `context`.
@@ -35,9 +42,11 @@ class MultiHeadAttention(nn.Module):
         ConfigError: `key_value_heads` does not divide the heads.
     """
 
+    provides: ClassVar[Capability] = ~Capability.NONE
+
     def __init__(
         self,
-        attention: AttentionFactory,
+        attention: Callable[[AttentionContext], Attention],
         context: AttentionContext,
         d_model: int,
         *,
@@ -45,8 +54,7 @@ class MultiHeadAttention(nn.Module):
         gain: float = 1.0,
         key_value_heads: int | None = None,
     ) -> None:
-        super().__init__()
-        self.context = context
+        super().__init__(context)
         groups = context.heads if key_value_heads is None else key_value_heads
         if groups < 1 or context.heads % groups:
             divisors = [str(n) for n in range(1, context.heads + 1) if context.heads % n == 0]
@@ -59,41 +67,58 @@ class MultiHeadAttention(nn.Module):
         self.key = Linear(d_model, groups * context.head_dim)
         self.value = Linear(d_model, groups * context.head_dim)
         self.mix = attention(context)
+        self.provides, self.reasons = self.mix.provides, self.mix.reasons  # type: ignore[misc]
         self.dropout = nn.Dropout(dropout)
         self.output = Linear(context.heads * context.head_dim, d_model, gain=gain)
+
+    @property
+    def variant(self) -> str:
+        """The name of the variant, for messages."""
+        return self.mix.variant
 
     def forward(
         self,
         x: Float[Tensor, "b q d_model"],
         *,
-        mask: Mask | None = None,
-        position: Position | None = None,
-        layer: int | None = None,
-        state: State | None = None,
+        mask: Mask,
+        position: Position | None,
+        layer: int,
+        state: State | None,
     ) -> Float[Tensor, "b q d_model"]:
         """Attend from x to x or, while decoding, to everything that `state` holds and x.
 
         Args:
             x: the sequence.
-            mask: its positions, causality and padding; None for tokens that follow one another, none of them padding,
-                causal where `context` is.
+            mask: its positions, causality and padding.
             position: rotates queries and keys, and gives the bias; None for no position scheme.
             layer: whose bias it is, where one module serves several layers.
-            state: what the variant remembers while decoding, from `mix.init_state`.
+            state: what the variant remembers while decoding, from `init_state`.
         """
-        if mask is None:
-            start = 0 if state is None else state.length
-            mask = Mask.counting(start, x.shape[1], causal=self.context.causal, device=x.device)
         query, key, value = (self._split(project(x)) for project in (self.query, self.key, self.value))
         if position is not None:
             query, key = position.rotate(query, mask.query_positions), position.rotate(key, mask.key_positions)
         key, value = self._for_all_heads(key), self._for_all_heads(value)
-        bias = None if position is None else position.bias(self.context.layer if layer is None else layer)
+        bias = None if position is None else position.bias(layer)
         if bias is not None:
             query = bias.shift(query)
         if state is None:
             return self._merge(self.mix(query, key, value, mask=mask, bias=bias))
         return self._merge(self.mix.step(query, key, value, state, mask=mask, bias=bias))
+
+    def share_with(self, first: "MultiHeadAttention") -> None:
+        """Let the variant use what is the first layer's and meant for all."""
+        self.mix.share_with(first.mix)
+
+    def before_batch(self, step: int) -> None:
+        """Let the variant prepare for a training batch."""
+        self.mix.before_batch(step)
+
+    def init_state(self, max_length: int) -> State:
+        """The variant's."""
+        return self.mix.init_state(max_length)
+
+    def _check(self, mask: Mask, position: Position | None, state: State | None) -> None:
+        """Nothing: the variant refuses what it does not declare."""
 
     def _for_all_heads(self, x: Float[Tensor, "b g k d"]) -> Float[Tensor, "b h k d"]:
         return x if self.group == 1 else x.repeat_interleave(self.group, dim=1)
@@ -119,9 +144,33 @@ class CrossAttention(MultiHeadAttention):
         return KeysValues(key, value, memory.positions, memory.padding_mask)
 
     def forward(  # type: ignore[override]
-        self, x: Float[Tensor, "b q d_model"], *, mask: Mask, memory: KeysValues
+        self, x: Float[Tensor, "b q d_model"], *, mask: Mask, memory: KeysValues, **_: Any
     ) -> Float[Tensor, "b q d_model"]:
         """Attend from x, whose positions `mask` gives, to all real tokens of the memory."""
         across = Mask(mask.query_positions, memory.positions, key_padding=memory.padding_mask)
         query, key, value = self._split(self.query(x)), *map(self._for_all_heads, (memory.keys, memory.values))
         return self._merge(self.mix(query, key, value, mask=across))
+
+
+def token_mixer(made: Capable, *, key_value_heads: int | None = None) -> TokenMixer:
+    """What an option of `conf/attention/` is in a layer: a token mixer as it is, an attention with its projections.
+
+    Args:
+        made: what the option built from the layer's context.
+        key_value_heads: heads of keys and values, of an attention alone; None for as many as queries have.
+
+    Raises:
+        ConfigError: `key_value_heads` does not divide the heads.
+    """
+    if isinstance(made, TokenMixer):
+        return made
+    assert isinstance(made, Attention)
+    context = made.context
+    return (CrossAttention if context.cross else MultiHeadAttention)(
+        lambda _: made,
+        context,
+        context.d_model,
+        dropout=context.dropout,
+        gain=context.gain,
+        key_value_heads=key_value_heads,
+    )

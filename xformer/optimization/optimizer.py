@@ -7,6 +7,7 @@ from annotated_types import Ge, Interval, Len
 from torch import nn
 from torch.optim import Adam, AdamW, Optimizer
 
+from xformer.attention.mixer import TokenMixer
 from xformer.position.base import Position
 
 OptimizerFactory = Callable[[nn.Module, bool], Optimizer]
@@ -38,13 +39,15 @@ def adamw(
 
 
 def _matrices(model: nn.Module) -> set[nn.Parameter]:
-    """What has more than one row and more than one column, but for what a position scheme says are vectors."""
+    """What has more than one row and more than one column, but for what position schemes and token mixers except."""
+    undecayed = {id(p) for module in model.modules() if isinstance(module, TokenMixer) for p in module.undecayed()}
     return {
         parameter
         for module in model.modules()
         for name, parameter in module.named_parameters(recurse=False)
         if parameter.ndim >= 2 and min(parameter.shape[-2:]) > 1
         if not (isinstance(module, Position) and name in module.vectors)
+        if id(parameter) not in undecayed
     }
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
+from xformer.config.layer_names import shown_overrides
 from xformer.config.redact import redact
 from xformer.config.validate import nearest
 from xformer.errors import ConfigError
@@ -91,7 +92,14 @@ class Job:
     def name(self) -> str:
         """What makes this run different, in a line: first what varies in its sweep, for a line may be cut."""
         first = self.varied
-        return ",".join([*first, *(override for override in self.overrides if override not in first)]) or "default"
+        ordered = [*first, *(override for override in self.overrides if override not in first)]
+        nodes = {key: self.config.get(key) for key in self.choices}
+        hybrids = {
+            key: (self.choices[key], OmegaConf.to_container(node.layers, resolve=True))
+            for key, node in nodes.items()
+            if isinstance(node, DictConfig) and isinstance(node.get("layers"), ListConfig)
+        }
+        return ",".join(shown_overrides(ordered, hybrids)) or "default"
 
     @property
     def varied(self) -> list[str]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from xformer.config.identity import Value, key_of, text
+from xformer.config.layer_names import shown_choice
 from xformer.runs.load import Run
 
 _ABSENT = "-"
@@ -19,8 +20,8 @@ class Group:
     runs: Sequence[Run]
 
     def get(self, key: str) -> str:
-        """A setting as text; `-` where the configuration has no such key."""
-        return text(self.settings[key]) if key in self.settings else _ABSENT
+        """A setting as text, a hybrid with its layers; `-` where the configuration has no such key."""
+        return text(shown_choice(self.settings, key)) if key in self.settings else _ABSENT
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MetricCollection
 
 from xformer.architecture.base import Architecture
-from xformer.attention.base import Attention
+from xformer.attention.mixer import TokenMixer
 from xformer.data.base import DataModule
 from xformer.data.batch import IGNORED, Batch, count_tokens
 from xformer.data.facts import Facts
@@ -27,6 +27,8 @@ class Outcome(NamedTuple):
     loss: Float[Tensor, ""]
     logits: Float[Tensor, "*batch classes"]
     labels: Int[Tensor, "*batch"]
+    auxiliary_loss: Float[Tensor, ""] | None = None
+    """What the model's token mixers ask to be added to the loss; None for nothing."""
 
 
 class Task(LightningModule, ABC):
@@ -47,7 +49,7 @@ class Task(LightningModule, ABC):
 
     model: Architecture
     compiled_step: Callable[[Any], Outcome] | None = None
-    """What `step` was compiled to, for training alone: evaluation and decoding have other shapes."""
+    """What `training_outcome` was compiled to: evaluation and decoding, which have other shapes, are not compiled."""
 
     def __init__(self, facts: Facts, optimizer: OptimizerFactory, schedule: Schedule) -> None:
         super().__init__()
@@ -60,6 +62,10 @@ class Task(LightningModule, ABC):
     @abstractmethod
     def step(self, batch: Any) -> Outcome:
         """The loss of a prepared batch: tensors to tensors, so that training can compile it."""
+
+    def training_outcome(self, batch: Any) -> Outcome:
+        """The same with the auxiliary losses of the model's token mixers; what training compiles."""
+        return self.step(batch)._replace(auxiliary_loss=self.model.auxiliary_loss if self.training else None)
 
     def prepare(self, batch: Any) -> Any:
         """What `step` reads in place of a batch of the data, such as a masked or an augmented one."""
@@ -80,21 +86,24 @@ class Task(LightningModule, ABC):
         """The metrics of one stage; they are updated with logits and labels."""
 
     def on_train_start(self) -> None:
-        """Find the attentions, which may prepare for a batch."""
-        self._attentions = [module for module in self.modules() if isinstance(module, Attention)]
+        """Find the token mixers, which may prepare for a batch."""
+        self._mixers = [module for module in self.modules() if isinstance(module, TokenMixer)]
 
     def on_train_batch_start(self, batch: Batch, index: int) -> None:
-        """Let the attentions prepare for a step: Performer redraws here, alike on all ranks."""
-        for attention in self._attentions:
-            attention.before_batch(self.trainer.global_step)
+        """Let the token mixers prepare for a step: Performer redraws here, alike on all ranks."""
+        for mixer in self._mixers:
+            mixer.before_batch(self.trainer.global_step)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """One optimiser step's loss; logged, with the metrics, at every `trainer.log_every_n_steps`."""
-        outcome = (self.compiled_step or self.step)(self.prepare(batch))
+        outcome = (self.compiled_step or self.training_outcome)(self.prepare(batch))
+        extra = outcome.auxiliary_loss
         if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             shown = {"train/loss": outcome.loss, **self.train_metrics(outcome.logits.detach(), outcome.labels)}
+            if extra is not None:
+                shown["train/auxiliary_loss"] = extra
             self.log_dict(shown, prog_bar=True, sync_dist=True)
-        return outcome.loss
+        return outcome.loss if extra is None else outcome.loss + extra
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """One validation batch."""

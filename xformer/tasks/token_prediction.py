@@ -83,10 +83,9 @@ class TokenPrediction(Task):
     def _refuse_longer(self, facts: Facts) -> None:
         longest = max(facts.test_lengths, default=0)
         if isinstance(self.model, Stack) and longest > self.model.max_length and not self.model.extrapolates:
-            parts = type(self.model.tower.position).__name__, type(self.model.tower.attentions[0]).__name__
             raise IncompatibleError(
                 f"data.test_blocks has {longest} tokens and the model is built for {self.model.max_length}: "
-                f"{' positions or '.join(parts)} attention is not defined beyond; position=sinusoidal with "
+                f"{' and '.join(self.model.tower.limited_by)} is not defined beyond; position=sinusoidal with "
                 "attention=full would work."
             )
 

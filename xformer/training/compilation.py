@@ -1,8 +1,9 @@
 """The compiled training step: forward pass and loss as one graph, for few shapes of batches.
 
-`Task.step` is compiled whole, and torch derives the backward pass from it. What talks to the Trainer stays outside
-(logging, metrics, masking, augmentation), and so do validation, test and decoding, whose shapes would be compiled for a
-few batches each. Weights keep their names, so that checkpoints of compiled and of eager runs are the same.
+`Task.training_outcome` is compiled whole, and torch derives the backward pass from it. What talks to the Trainer stays
+outside (logging, metrics, masking, augmentation), and so do validation, test and decoding, whose shapes would be
+compiled for a few batches each. Weights keep their names, so that checkpoints of compiled and of eager runs are the
+same.
 
 Padded batches have as many lengths as there are batches. torch is told so before it compiles, and makes one graph for
 all of them instead of one for the first and another for the rest. With CUDA graphs (`reduce-overhead`), which replay a
@@ -79,7 +80,7 @@ def compile_step(task: Task, data: DataModule, mode: Compile, device: torch.devi
         if not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))):
             raise ConfigError("compile=true needs a C++ compiler on a processor, such as g++, and none is installed.")
         options["fallback_random"] = True  # the numbers that dropout draws uncompiled; the compiler's are slower here
-    step = torch.compile(task.step, options=options)
+    step = torch.compile(task.training_outcome, options=options)
     if mode == GRAPHS:
         task.compiled_step = Recorded(step, task, data.facts.padding or 0)
     else:
@@ -128,7 +129,8 @@ class Recorded(Varying):
         self.task.zero_grad()
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         outcome = super().__call__(fill(batch, self.limits, self.padding))
-        return outcome._replace(loss=outcome.loss.clone())
+        extra = outcome.auxiliary_loss
+        return outcome._replace(loss=outcome.loss.clone(), auxiliary_loss=None if extra is None else extra.clone())
 
 
 def fill(batch: Any, limits: Mapping[str, int], padding: int) -> Any:

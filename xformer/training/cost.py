@@ -1,5 +1,7 @@
 """What a model costs, before it is trained."""
 
+from torch import Tensor
+
 from xformer.data.facts import Facts
 from xformer.tasks.base import Task
 from xformer.training.flops import flops_per_token
@@ -16,4 +18,9 @@ def flops(task: Task, facts: Facts) -> float:
     A run's own batches differ: padding costs and is no token, and attention costs less per token in a shorter sequence.
     """
     example = task.example(facts)
-    return flops_per_token(task, lambda: task.step(task.prepare(example)).loss, tokens=int(task.count_tokens(example)))
+
+    def loss() -> Tensor:
+        outcome = task.training_outcome(task.prepare(example))
+        return outcome.loss if outcome.auxiliary_loss is None else outcome.loss + outcome.auxiliary_loss
+
+    return flops_per_token(task, loss, tokens=int(task.count_tokens(example)))

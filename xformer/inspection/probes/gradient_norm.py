@@ -57,7 +57,7 @@ def _stacks(model: Architecture) -> dict[str, str]:
     towers = [(stable_name(model, name), part) for name, part in model.named_children() if isinstance(part, Tower)]
     slots, found = iter(model.slots.values()), {}
     for name, tower in towers:
-        found[name], *_ = [next(slots).name for _ in tower.attentions]
+        found[name], *_ = [next(slots).name for _ in tower.mixers]
     return found
 
 

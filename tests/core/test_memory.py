@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from xformer.core.memory import CrossState, KeysValues, Memory
 from xformer.core.state import KeyValueState
-from xformer.layers.memory import CrossState, KeysValues, Memory
 
 ROWS, TOKENS, HEADS, HEAD_DIM = 3, 5, 2, 4
 ORDER = torch.tensor([2, 0, 0, 1])

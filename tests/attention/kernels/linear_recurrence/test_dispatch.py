@@ -1,0 +1,89 @@
+"""Which form runs, and that fla's kernels compute what ours do where there is a device for them."""
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid, normalize
+from torch.testing import assert_close
+
+from xformer.attention.kernels.linear_recurrence import dispatch
+from xformer.attention.kernels.linear_recurrence.dispatch import check_installed, delta_rule, linear_attention
+from xformer.errors import ConfigError
+
+
+def draw(kind: str, length: int, device: str = "cpu", features: int = 64) -> list[Tensor]:
+    """Queries, keys, values and gates: of retention or Mamba-2, of gated linear attention, or of the delta rule."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(features: int) -> Tensor:
+        return torch.randn(2, 3, length, features, generator=generator).to(device)
+
+    q, k, v = normal(features) * features**-0.5, normalize(normal(features), dim=-1), normal(features)
+    gates = {"scalar": [normal(1)], "diagonal": [normal(features)], "delta": [normal(1), normal(1)]}[kind]
+    return [q, k, v, *(gate.sigmoid() for gate in gates[:-1]), logsigmoid(gates[-1]) / 4]
+
+
+def run(kind: str, inputs: list[Tensor], kernel: Any, dtype: torch.dtype, state: Any = None) -> tuple[Tensor, Tensor]:
+    recur: Callable[..., Any] = delta_rule if kind == "delta" else linear_attention
+    outputs, last = recur(*inputs, state, kernel=kernel, dtype=dtype)
+    return outputs, last
+
+
+KINDS = ["scalar", "diagonal", "delta"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_token_or_many_with_a_state_or_without(kind: str) -> None:
+    inputs = draw(kind, 9, features=4)
+    whole, last = run(kind, inputs, "torch", torch.float32)
+    first, state = run(kind, [x[:, :, :8] for x in inputs], "torch", torch.float32)
+    second, after = run(kind, [x[:, :, 8:] for x in inputs], "torch", torch.float32, state)
+    assert_close(torch.cat((first, second), dim=2), whole)
+    assert_close(after, last)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sums_are_in_float32(kind: str) -> None:
+    inputs = [x.bfloat16() for x in draw(kind, 9, features=4)]
+    for length in (1, 9):
+        outputs, state = run(kind, [x[:, :, :length] for x in inputs], "torch", torch.bfloat16)
+        assert outputs.dtype is state.dtype is torch.float32
+
+
+def test_a_package_that_is_missing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "find_spec", lambda name: None)
+    check_installed("torch")
+    with pytest.raises(ConfigError, match=r"attention.kernel=fla needs the package flash-linear-attention"):
+        check_installed("fla")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_device_without_cuda_is_refused(kind: str) -> None:
+    with pytest.raises(ConfigError, match=r"runs on CUDA alone, and this model is on cpu: use attention.kernel=torch"):
+        run(kind, draw(kind, 9), "fla", torch.float32)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(importlib.util.find_spec("fla") is None, reason="needs flash-linear-attention")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("length", [64, 150])
+def test_fla_s_kernel_equals_ours(kind: str, dtype: torch.dtype, begun: bool, length: int) -> None:
+    """Outputs, last state and gradients, within what 10 bits (TF32) or 8 (bfloat16) of a product leave."""
+    inputs = draw(kind, length, "cuda")
+    inputs = [*(x.to(dtype) for x in inputs[:3]), *inputs[3:]]
+    state = torch.randn(2, 3, 64, 64, device="cuda") if begun else None
+    results = []
+    for kernel in ("torch", "fla"):
+        leaves = [x.detach().clone().requires_grad_() for x in inputs]
+        outputs, last = run(kind, leaves, kernel, dtype, state)
+        gradients = torch.autograd.grad(outputs.square().mean() + last.square().mean(), leaves)
+        results.append([outputs, last, *gradients])
+    tolerance = 2e-2 if dtype is torch.bfloat16 else 4e-3
+    for ours, theirs in zip(*results, strict=True):
+        assert (ours.float() - theirs.float()).norm() <= tolerance * ours.float().norm()

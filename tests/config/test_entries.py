@@ -1,0 +1,148 @@
+"""The entries of a hybrid: read, written out, built, and refused by entry and layer before data is loaded."""
+
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from tests.conftest import ComposeJob
+from xformer.attention.base import AttentionContext
+from xformer.attention.local import Local
+from xformer.config.compatibility import check
+from xformer.config.entries import read_layers
+from xformer.config.validate import make, validate
+from xformer.errors import ConfigError, IncompatibleError
+from xformer.position.rotary import Rotary
+
+
+def compose(compose_job: ComposeJob, *overrides: str) -> Any:
+    job = compose_job("attention=hybrid", "size.layers=4", *overrides)
+    validate(job.config)
+    check(job.config, job.choices)
+    return job.config
+
+
+def test_entries_are_written_out_with_every_hyper_parameter(compose_job: ComposeJob) -> None:
+    entries = "attention.layers=[local,{local:{window:8}},{full:{position:{rotary:{base:500}}}},{full:{position:none}}]"
+    config = compose(compose_job, entries, "position=rotary")
+    expected = [
+        {"local": {"window": 64}},
+        {"local": {"window": 8}},
+        {"full": {"position": {"rotary": {"base": 500, "fraction": 1.0}}}},
+        {"full": {"position": "none"}},
+    ]
+    assert OmegaConf.to_container(config.attention.layers) == expected
+    validate(config)  # and again, as a stored configuration is
+    assert OmegaConf.to_container(config.attention.layers) == expected
+    layers = read_layers(expected, "attention.layers")
+    assert [layer.variant.__name__ for layer in layers] == ["Local", "Local", "Full", "Full"]
+    assert [layer.scheme for layer in layers][2] is Rotary
+
+
+def test_a_node_builds_what_its_entries_say(compose_job: ComposeJob) -> None:
+    config = compose(compose_job, "attention.layers=[{local:{window:5}},full]")
+    for node in (config.attention, config.architecture):
+        build = make(node)
+        build = build.keywords.get("attention", build)
+        made = [build(AttentionContext(2, 4, 8, 8, False, layer=layer)) for layer in range(4)]
+        assert [type(each).__name__ for each in made] == ["Local", "Full"] * 2
+        assert isinstance(made[2], Local)
+        assert made[2].window == 5
+
+
+@pytest.mark.parametrize(
+    ("layers", "words"),
+    [
+        ("[locl,full]", "attention.layers[0]=locl is not an option; did you mean local?"),
+        ("[full,{local:{windw:8}}]", "attention.layers[1].local.windw is not a parameter of .*; did you mean window?"),
+        ("[full,{local:{window:-1}}]", "attention.layers[1].local.window=-1 must be at least 0"),
+        ("[full,hybrid]", "attention.layers[1]=hybrid is not an option; Valid: additive,"),
+        ("[]", "attention.layers=[] must be a list of options, such as [local,local,full]"),
+        ("full", "attention.layers=full must be a list of options"),
+        ("[3]", "attention.layers[0]=3 is no option: write its name, or {name:"),
+        ("[{full:{position:rotry}}]", "attention.layers[0].full.position=rotry is not an option; did you mean rotary?"),
+        ("[{full:{position:{alibi:{slope:1}}}}]", "attention.layers[0].full.position.alibi.slope is not a parameter"),
+        ("[full,full,full,full,local]", "attention.layers has 5 entries and size.layers=4"),
+    ],
+)
+def test_a_bad_entry_is_refused_with_what_would_work(layers: str, words: str, compose_job: ComposeJob) -> None:
+    escaped = "".join(f"\\{letter}" if letter in "[]{}()?" else letter for letter in words)
+    with pytest.raises(ConfigError, match=escaped):
+        compose(compose_job, f"attention.layers={layers}")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (
+            ["attention.layers=[full,linformer]", "position=rotary"],
+            [
+                "attention.layers[1]=linformer (layers 1, 3) does not go with position=rotary",
+                "full, local",
+                "{linformer: {position: none}}",
+            ],
+        ),
+        (
+            ["attention.layers=[full,full,linformer]", "architecture=decoder"],
+            ["attention.layers[2]=linformer (layer 2) does not go with architecture=decoder", "hide the future"],
+        ),
+        (
+            ["attention.layers=[full,{additive:{position:rotary}}]"],
+            ["attention.layers[1]=additive (layers 1, 3) does not go with position=rotary"],
+        ),
+        (
+            ["attention.layers=[full,{full:{position:learned}}]"],
+            ["attention.layers[1].full.position=learned acts on the embeddings"],
+        ),
+        (
+            ["attention.layers=[full,{full:{position:none}}]", "position=sinusoidal"],
+            ["attention.layers[1].full.position=none changes nothing with position=sinusoidal"],
+        ),
+        (
+            ["attention.layers=[{full:{position:none}}]", "position=t5"],
+            ["position=t5 is used by no layer"],
+        ),
+        (
+            [
+                "task=seq2seq",
+                "attention=full",
+                "attention@cross_attention=hybrid",
+                "cross_attention.layers=[local,full]",
+            ],
+            ["cross_attention.layers[0]=local (layers 0, 2) does not go with architecture=encoder_decoder"],
+        ),
+        (
+            [
+                "task=seq2seq",
+                "attention=full",
+                "attention@cross_attention=hybrid",
+                "cross_attention.layers=[{full:{position:alibi}}]",
+            ],
+            ["cross_attention.layers[0].full.position=alibi: cross attention has no positions"],
+        ),
+    ],
+)
+def test_each_layer_is_checked(overrides: list[str], words: list[str], compose_job: ComposeJob) -> None:
+    with pytest.raises(IncompatibleError) as caught:
+        compose(compose_job, *overrides)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_layers_that_are_one_block_cannot_differ(compose_job: ComposeJob) -> None:
+    compose(compose_job, "attention.layers=[local]", "architecture.share_layers=true")
+    with pytest.raises(ConfigError, match=r"share_layers=true makes all layers one block, and attention.layers has"):
+        compose(compose_job, "attention.layers=[local,full]", "architecture.share_layers=true")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["attention.layers=[local,full]"],
+        ["attention.layers=[{linformer:{position:none}},full]", "position=rotary"],
+        ["attention.layers=[local,{full:{position:none}}]", "position=alibi", "architecture=decoder"],
+        ["attention.layers=[full,full,full,local]", "architecture.key_value_heads=1"],
+    ],
+)
+def test_what_every_layer_can_do_is_accepted(overrides: list[str], compose_job: ComposeJob) -> None:
+    compose(compose_job, *overrides)

@@ -1,0 +1,51 @@
+"""Hybrids: stacks whose layers have different attentions or token mixers.
+
+    attention=hybrid attention.layers='[local,local,local,full]'
+    attention=hybrid attention.layers='[{local: {window: 8}}, {full: {position: none}}]'
+
+The entries are repeated over the depth, layer i having entry i mod their number, or written out, one for each layer. An
+entry is an option of `conf/attention/`, with hyper-parameters of its own where it is a mapping, and with a position
+scheme of its own in place of the stack's where it names one under `position`. Layers of equal entries share what a
+variant shares between layers, and the position scheme of their own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+from annotated_types import MinLen
+
+from xformer.attention.base import AttentionContext, AttentionFactory, Capable
+from xformer.position.base import PositionFactory
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerEntry:
+    """What one or several layers of a hybrid are made of.
+
+    Attributes:
+        name: the option with its hyper-parameters, by which equal entries are known.
+        attention: builds the layer's attention or token mixer.
+        position: builds the position scheme of these layers; None for the stack's.
+    """
+
+    name: str
+    attention: AttentionFactory
+    position: PositionFactory | None
+
+
+def hybrid(context: AttentionContext, *, layers: Annotated[Sequence[LayerEntry], MinLen(1)]) -> Capable:
+    """The attention or token mixer of a layer.
+
+    Args:
+        context: the layer's dimensions and role.
+        layers: what the layers are made of, repeated over the depth.
+
+    Raises:
+        IncompatibleError: the layer's variant does not declare what its role needs.
+    """
+    entry = layers[context.layer % len(layers)]
+    first = next(index for index, other in enumerate(layers) if other.name == entry.name)
+    made = entry.attention(replace(context, first=first))
+    made.own_position = entry.position
+    return made

@@ -1,0 +1,1 @@
+"""Linear recurrences over a matrix-valued state: linear attention with decay, the delta rule, short convolutions."""

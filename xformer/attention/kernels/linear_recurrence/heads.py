@@ -1,0 +1,45 @@
+"""Features of tokens as heads and back, how many a head has, and nothing at padding.
+
+Shapes: b rows, n tokens, h heads, d features of one.
+"""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from xformer.core.mask import Mask
+from xformer.errors import ConfigError
+
+
+def split_heads(x: Float[Tensor, "b n features"], heads: int) -> Float[Tensor, "b h n d"]:
+    """Neighbouring features as one head."""
+    return x.view(*x.shape[:2], heads, -1).transpose(1, 2)
+
+
+def merge_heads(x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b n features"]:
+    """The heads' features side by side."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def blank_padding(x: Float[Tensor, "b n features"], mask: Mask) -> Float[Tensor, "b n features"]:
+    """Zeros at padding, whatever it holds."""
+    return x if mask.key_padding is None else x.masked_fill(~mask.key_padding[..., None], 0.0)
+
+
+def scaled_head_dim(head_dim: int, key: str, scale: float) -> int:
+    """So many times the features of a head.
+
+    Args:
+        head_dim: d.
+        key: of the scale in the configuration, for the message.
+        scale: how many times.
+
+    Raises:
+        ConfigError: it is no whole number.
+    """
+    scaled = round(head_dim * scale)
+    if scaled < 1 or abs(scaled - head_dim * scale) > 1e-6:
+        raise ConfigError(
+            f"attention.{key}={scale:g} of the {head_dim} features of a head is {head_dim * scale:g}, no whole "
+            f"number; use a multiple of 1/{head_dim}, such as 1."
+        )
+    return scaled

@@ -1,0 +1,166 @@
+"""Options that stand in a list: what the layers of a hybrid are made of, `[local, {full: {position: none}}]`."""
+
+import inspect
+import json
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from xformer.attention.base import Capable
+from xformer.attention.hybrid import LayerEntry
+from xformer.config.options import written
+from xformer.config.validate import _parameters, groups, nearest, target, validate_option
+from xformer.config.values import shown
+from xformer.errors import ConfigError
+from xformer.position.base import Position
+
+_POSITION = "position"
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of a group with its hyper-parameters.
+
+    Attributes:
+        name: of the option.
+        node: what it instantiates, with all of its hyper-parameters.
+    """
+
+    name: str
+    node: DictConfig
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The hyper-parameters."""
+        found = cast(dict[str, Any], OmegaConf.to_container(self.node, resolve=True))
+        return {key: value for key, value in found.items() if not key.startswith("_")}
+
+    def written_out(self, **more: Any) -> str | dict[str, Any]:
+        """The option as a configuration names it, with every hyper-parameter."""
+        settings = {**self.settings, **more}
+        return {self.name: settings} if settings else self.name
+
+
+@dataclass(frozen=True)
+class Layer:
+    """An entry of a hybrid.
+
+    Attributes:
+        path: of the entry in the configuration, such as `attention.layers[1]`.
+        attention: the attention or token mixer.
+        position: the position scheme of the entry's own; None for the stack's.
+    """
+
+    path: str
+    attention: Option
+    position: Option | None
+
+    @property
+    def variant(self) -> type[Capable]:
+        """The class of the attention or token mixer."""
+        return cast(type[Capable], target(self.attention.node))
+
+    @property
+    def scheme(self) -> type[Position] | None:
+        """The class of the position scheme of the entry's own."""
+        return None if self.position is None else cast(type[Position], target(self.position.node))
+
+    def written_out(self) -> str | dict[str, Any]:
+        """The entry with every hyper-parameter."""
+        more = {} if self.position is None else {_POSITION: self.position.written_out()}
+        return self.attention.written_out(**more)
+
+    def instantiable(self) -> dict[str, Any]:
+        """The node that makes a `LayerEntry`."""
+        nodes = {
+            key: None if option is None else OmegaConf.to_container(option.node, resolve=True)
+            for key, option in (("attention", self.attention), (_POSITION, self.position))
+        }
+        name = json.dumps(self.written_out(), sort_keys=True)
+        return {"_target_": f"{LayerEntry.__module__}.{LayerEntry.__qualname__}", "name": name, **nodes}
+
+
+def holds_layers(hint: Any) -> bool:
+    """Whether a parameter takes the entries of a hybrid."""
+    while typing.get_origin(hint) is Annotated:
+        hint = typing.get_args(hint)[0]
+    return LayerEntry in typing.get_args(hint)
+
+
+def read_layers(value: Any, path: str) -> list[Layer]:
+    """The entries of a list, checked.
+
+    Args:
+        value: a plain list of options, each a name or a mapping of one name to hyper-parameters.
+        path: of the list, to name in messages.
+
+    Raises:
+        ConfigError: naming the entry and what would be valid.
+    """
+    if not isinstance(value, list) or not value:
+        raise ConfigError(f"{path}={shown(value)} must be a list of options, such as [local,local,full].")
+    return [_read_layer(entry, f"{path}[{index}]") for index, entry in enumerate(value)]
+
+
+def layers_of(node: DictConfig, key: str, option: str) -> list[Layer]:
+    """The entries of a hybrid, or the one of any other option of `conf/attention/`.
+
+    Args:
+        node: the option's.
+        key: where it stands in the configuration.
+        option: its name.
+    """
+    plain = cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
+    layers = _layers_key(plain)
+    return [Layer(key, Option(option, node), None)] if layers is None else read_layers(plain[layers], f"{key}.{layers}")
+
+
+def _read_layer(entry: Any, path: str) -> Layer:
+    name, settings = _named(entry, path)
+    scheme, own = settings.pop(_POSITION, None), None
+    if scheme is not None:
+        below = f"{path}.{name}.{_POSITION}"
+        own = _option(_POSITION, *_named(scheme, below), below)
+    return Layer(path, _option("attention", name, settings, path), own)
+
+
+def _named(entry: Any, path: str) -> tuple[str, dict[str, Any]]:
+    """An option and its hyper-parameters, from `local` or from `{local: {window: 8}}`."""
+    if isinstance(entry, str):
+        return entry, {}
+    if isinstance(entry, Mapping) and len(entry) == 1:
+        (name, settings), *_ = entry.items()
+        if isinstance(name, str) and isinstance(settings, Mapping | None):
+            return name, {str(key): value for key, value in (settings or {}).items()}
+    raise ConfigError(f"{path}={shown(entry)} is no option: write its name, or {{name: {{hyper-parameter: value}}}}.")
+
+
+def _option(group: str, name: str, settings: Mapping[str, Any], path: str) -> Option:
+    options = [option for option in groups()[group] if inspect.isclass(target(written(group, option)))]
+    if name not in options:
+        raise ConfigError(f"{path}={name} is not an option; {nearest(name, options)}")
+    node = OmegaConf.merge(written(group, name), dict(settings))
+    assert isinstance(node, DictConfig)
+    validate_option(node, group, f"{path}.{name}")
+    return Option(name, node)
+
+
+def expanded(node: Any, path: str = "") -> Any:
+    """A plain configuration in which the entries of hybrids are nodes that Hydra can instantiate."""
+    if not isinstance(node, Mapping):
+        return node
+    if layers := _layers_key(node):
+        entries = read_layers(node[layers], f"{path}{layers}")
+        return {**node, layers: [entry.instantiable() for entry in entries]}
+    return {key: expanded(value, f"{path}{key}.") for key, value in node.items()}
+
+
+def _layers_key(node: Mapping[Any, Any]) -> str | None:
+    """The key that holds the entries of a hybrid; None where a node is none."""
+    if "_target_" not in node or not any(isinstance(value, list) for value in node.values()):
+        return None
+    hints = _parameters(target(OmegaConf.create({"_target_": node["_target_"]})))
+    return next((key for key in node if holds_layers(hints.get(key))), None)

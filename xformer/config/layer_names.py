@@ -1,0 +1,85 @@
+"""A short name for the layers of a hybrid: `hybrid(3xlocal+full)` for `[local, local, local, full]`.
+
+A hyper-parameter is named where it is not that of its option's file; a list that repeats itself is named once.
+"""
+
+import ast
+import itertools
+import re
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+_CONF = Path(__file__).parents[1] / "conf"
+_POSITION = "position"
+_LAYERS = ".layers"
+
+
+def with_layers(option: str, layers: Any) -> str:
+    """An option and what its layers are made of.
+
+    Args:
+        option: such as `hybrid`.
+        layers: the entries, as a list or as Python's text of it; None for an option that has none.
+    """
+    entries = ast.literal_eval(layers) if isinstance(layers, str) else layers
+    return f"{option}({_joined([_entry('attention', each) for each in entries])})" if entries else option
+
+
+def shown_choice(settings: Mapping[str, Any], key: str) -> Any:
+    """A setting, with its layers where it is the option of a hybrid."""
+    layers = settings.get(f"{key}{_LAYERS}")
+    is_list = isinstance(layers, str) and layers.startswith("[")  # and not a number, as of size.layers
+    return with_layers(str(settings[key]), layers) if is_list else settings[key]
+
+
+def shown_overrides(overrides: Iterable[str], layers: Mapping[str, tuple[str, Any]]) -> list[str]:
+    """Overrides in which the entries of a hybrid stand in its option's name, as in `attention=hybrid(local+full)`.
+
+    Args:
+        overrides: as the command line spells them.
+        layers: the option and the entries of each hybrid, by its key in the configuration.
+    """
+    found = list(overrides)
+    for key, (option, entries) in layers.items():
+        typed = [override for override in found if override.startswith(f"{key}{_LAYERS}=")]
+        if not typed:
+            continue
+        chosen = [override for override in found if re.fullmatch(rf"(\w+@)?{key}={option}", override)]
+        stands = chosen[0] if chosen else typed[0]
+        name = f"{stands.partition('=')[0].removesuffix(_LAYERS)}={with_layers(option, entries)}"
+        found = [name if override == stands else override for override in found if override not in {*typed} - {stands}]
+    return found
+
+
+def _joined(names: list[str]) -> str:
+    repeats = (names[:size] for size in range(1, len(names) + 1) if len(names) % size == 0)
+    period = next(part for part in repeats if part * (len(names) // len(part)) == names)
+    runs = [(name, len(list(run))) for name, run in itertools.groupby(period)]
+    return "+".join(name if count == 1 else f"{count}x{name}" for name, count in runs)
+
+
+def _entry(group: str, entry: Any) -> str:
+    """`local`, or `local(window=8)` where that is not the file's own."""
+    name, settings = next(iter(entry.items())) if isinstance(entry, Mapping) else (str(entry), {})
+    own = _defaults(group, str(name))
+    texts = {
+        key: _entry(_POSITION, value) if key == _POSITION else _text(value)
+        for key, value in (settings or {}).items()
+        if key == _POSITION or key not in own or own[key] != value
+    }
+    listed = ",".join(f"{key}={text}" for key, text in texts.items())
+    return f"{name}({listed})" if listed else str(name)
+
+
+def _text(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@cache
+def _defaults(group: str, name: str) -> Mapping[str, Any]:
+    file = _CONF / group / f"{name}.yaml"
+    return (yaml.safe_load(file.read_text()) or {}) if file.is_file() else {}
