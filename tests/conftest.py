@@ -18,7 +18,7 @@ from omegaconf import OmegaConf, open_dict
 from tests.studies.conftest import make_run as make_run
 from tests.studies.conftest import sweep as sweep
 from xformer import cli
-from xformer.config.validate import CONF
+from xformer.config.groups import CONF
 from xformer.core import devices
 from xformer.runs.job import Job, choices
 from xformer.training.run import run

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import xformer
-from xformer.config.validate import groups
+from xformer.config.groups import groups
 from xformer.config.variants import variants
 
 HEAVY = ("torch", "lightning", "hydra", "omegaconf", "pandas", "numpy")

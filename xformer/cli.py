@@ -13,8 +13,9 @@ from omegaconf.errors import OmegaConfBaseException
 from xformer import commands
 from xformer.commands.train import WRAPPED
 from xformer.commands.train import main as train_as_typed
+from xformer.config.compose import explain, is_of_hydra, unchosen
+from xformer.config.groups import nearest
 from xformer.config.redact import redact_streams
-from xformer.config.validate import explain, is_of_hydra, nearest, unchosen
 from xformer.core.threads import wait_passively
 from xformer.errors import XformerError
 

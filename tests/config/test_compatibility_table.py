@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from xformer.config.compatibility_table import markdown
-from xformer.config.validate import groups
+from xformer.config.groups import groups
 
 
 def test_the_readme_holds_the_generated_table() -> None:

@@ -8,7 +8,8 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from xformer.attention.base import Attention, AttentionContext
-from xformer.config.validate import CONF, groups, target
+from xformer.config.groups import CONF, groups
+from xformer.config.validate import target
 from xformer.core.mask import Mask
 from xformer.layers.initialise import initialise
 from xformer.position.base import Position, PositionContext

@@ -9,8 +9,9 @@ from torch.nn.functional import cross_entropy, log_softmax
 from torch.testing import assert_close
 
 from tests.conftest import SMALL, ComposeJob
+from xformer.config.groups import groups
 from xformer.config.plan import Plan
-from xformer.config.validate import groups, validate
+from xformer.config.validate import validate
 from xformer.data.batch import ImageBatch
 from xformer.errors import ConfigError
 from xformer.runs.summary import read_summary

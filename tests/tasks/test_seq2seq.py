@@ -13,8 +13,8 @@ from torch.testing import assert_close
 
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from xformer.config.compatibility import check
+from xformer.config.groups import groups
 from xformer.config.plan import Plan
-from xformer.config.validate import groups
 from xformer.data.batch import IGNORED, Seq2SeqBatch
 from xformer.generation.greedy import greedy
 from xformer.runs.summary import read_summary

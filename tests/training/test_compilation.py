@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from tests.conftest import ComposeJob
+from xformer.config.groups import groups
 from xformer.config.plan import Plan
-from xformer.config.validate import groups, validate
+from xformer.config.validate import validate
 from xformer.data.batch import IGNORED, ClassificationBatch, LanguageModelingBatch, Seq2SeqBatch
 from xformer.errors import ConfigError
 from xformer.runs.finished import open_run

@@ -7,7 +7,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from xformer.benchmark.against import other, refuse_unequal
 from xformer.benchmark.kinds import COUNT, GOAL, TRUTH, WORD, Kind
-from xformer.config.validate import CONF, groups, nearest, validate
+from xformer.config.groups import CONF, groups, nearest
+from xformer.config.validate import validate
 from xformer.errors import ConfigError
 
 Entry = Mapping[str, Any]

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from xformer.attention.base import AttentionContext
-from xformer.config.validate import CONF, make
+from xformer.config.groups import CONF
+from xformer.config.validate import make
 from xformer.core.mask import Mask
 from xformer.layers.initialise import initialise
 from xformer.layers.multi_head import MultiHeadAttention

@@ -6,8 +6,8 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
+from xformer.config.groups import CONF
 from xformer.config.redact import redact_streams
-from xformer.config.validate import CONF
 from xformer.errors import XformerError
 from xformer.runs import sweep
 

@@ -9,8 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from xformer.architecture.base import Architecture
 from xformer.attention.base import Attention
-from xformer.config.options import nodes
-from xformer.config.validate import CONF, defaults, groups, slot_default, slots, target, typed
+from xformer.config.groups import CONF, defaults, groups, nodes, slot_default, slots, typed
+from xformer.config.validate import target
 from xformer.core.capability import Capability
 from xformer.data.base import DataModule
 from xformer.errors import ConfigError, IncompatibleError

@@ -6,13 +6,13 @@ in place of the option's.
 """
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from omegaconf import DictConfig, OmegaConf
 
+from xformer.config.groups import CONF, callbacks, slots, written
 from xformer.config.identity import targets
-from xformer.config.validate import CONF, groups, slots
 
 _OURS = "xformer."
 _NO_PART = ("callbacks", "logger", "experiment", "debug")
@@ -27,33 +27,6 @@ class Record(Protocol):
     overrides: list[str]
     by_hand: dict[str, str]
     without_effect: list[str] | None
-
-
-def nodes(group: str) -> Iterator[tuple[str, DictConfig]]:
-    """Every option of a group and its node, whether its file holds the node alone or more than one group."""
-    for option in groups()[group]:
-        found = written(group, option)
-        yield option, found.get(group, found)
-
-
-def written(group: str, option: str) -> DictConfig:
-    """An option's file, over those of the same group that it extends."""
-    found = OmegaConf.load(CONF / group / f"{option}.yaml")
-    assert isinstance(found, DictConfig)
-    extended = [
-        written(group, name) for name in found.pop("defaults", []) if isinstance(name, str) and name != "_self_"
-    ]
-    merged = OmegaConf.merge(*extended, found)
-    assert isinstance(merged, DictConfig)
-    return merged
-
-
-@functools.cache
-def callbacks() -> DictConfig:
-    """Every callback in `conf/`, by its key: several may be chosen, and Hydra keeps no choice of them."""
-    merged = OmegaConf.merge(*(node for _, node in nodes("callbacks")))
-    assert isinstance(merged, DictConfig)
-    return merged
 
 
 def target_at(key: str, choices: Mapping[str, str]) -> str | None:

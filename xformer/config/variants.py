@@ -15,7 +15,8 @@ from annotated_types import Ge, Interval
 from omegaconf import DictConfig, OmegaConf
 
 from xformer.attention.base import AttentionContext
-from xformer.config.validate import CONF, groups, make, target, validate_option
+from xformer.config.groups import CONF, groups
+from xformer.config.validate import make, target, validate_option
 from xformer.config.values import check
 from xformer.errors import ConfigError
 from xformer.layers.initialise import initialise

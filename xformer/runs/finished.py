@@ -14,9 +14,10 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from xformer.config.groups import CONF
 from xformer.config.options import renewed
 from xformer.config.plan import Plan
-from xformer.config.validate import CONF, validate
+from xformer.config.validate import validate
 from xformer.data.base import DataModule
 from xformer.errors import ConfigError, DataError
 from xformer.runs import checkpoints

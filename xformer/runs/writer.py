@@ -7,7 +7,8 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from xformer.config.validate import CONF, groups, target
+from xformer.config.groups import CONF, groups
+from xformer.config.validate import target
 from xformer.errors import ConfigError, DataError
 from xformer.generation.beam import beam_search
 from xformer.generation.choice import Choice, Sampling, most_likely

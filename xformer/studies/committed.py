@@ -15,9 +15,9 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from xformer.config.compose import cell
 from xformer.config.identity import Value, named, relevant, replayed
 from xformer.config.options import by_hand
-from xformer.config.validate import cell
 from xformer.errors import DataError
 from xformer.runs.load import Run
 from xformer.runs.summary import integer, of_json

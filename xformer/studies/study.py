@@ -8,8 +8,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from xformer.config.groups import CONF, nearest
 from xformer.config.identity import key_of, replayed
-from xformer.config.validate import CONF, nearest
 from xformer.errors import ConfigError, DataError
 from xformer.runs.load import Run, load_runs, run_directories
 from xformer.studies.committed import RUNS, read_table

@@ -1,19 +1,19 @@
 """What a run shows on the screen: the header before it, the results after it, a sweep's table."""
 
+import logging
 import shlex
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 from lightning.pytorch import Trainer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from xformer.config.groups import slots
 from xformer.config.identity import key_of
-from xformer.config.validate import slots, target
 from xformer.core import devices
-from xformer.data.base import DataModule
 from xformer.runs import sweep
 from xformer.runs.job import Job
 from xformer.runs.summary import Summary, read_summary
@@ -111,9 +111,8 @@ def results(job: Job, summary: Summary, epilogue: str | None) -> None:
     for name, value in summary.metrics.items():
         if name.startswith(("train/", "val/", "test/")):
             table.add_row(name, "nan" if value is None else f"{value:.4f}")
-    floor_of = cast(type[DataModule], target(job.config.data)).floor_of
     for name, value in summary.floors.items():
-        table.add_row(f"floor: {name} ({floor_of})", f"{value:.4f}", style="dim")
+        table.add_row(f"floor: {name} ({summary.floor_of})", f"{value:.4f}", style="dim")
     console.print(table)
     facts = {
         "cost": f"{summary.wall_seconds:.0f} s, {_speed(summary)}peak memory {_si(summary.peak_memory_bytes or 0)}B",
@@ -168,3 +167,20 @@ def _si(number: float | int) -> str:
             return f"{number:.3g} {unit}"
         number /= 1000
     return f"{number:.3g} P"
+
+
+_NOISE = (
+    ".*does not have many workers.*",
+    ".*`max_epochs` was not set.*",
+    ".*`isinstance.treespec, LeafSpec.` is deprecated.*",
+    "Checkpoint directory .* exists and is not empty.*",
+    ".*is smaller than the logging interval.*",  # of steps, which go on from epoch to epoch
+)
+
+
+def quieten() -> None:
+    """Leave on the screen what a person needs: Lightning's notes about hardware and loaders are in the summary."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in _NOISE:
+        warnings.filterwarnings("ignore", message=message)

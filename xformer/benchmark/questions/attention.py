@@ -18,7 +18,8 @@ from xformer.benchmark.progress import measuring
 from xformer.benchmark.results import Results, Row
 from xformer.benchmark.subjects import Fused, Mixing, Projected, Shape, step
 from xformer.benchmark.timing import AGAIN, Times, interleaved, turns
-from xformer.config.validate import CONF, target
+from xformer.config.groups import CONF
+from xformer.config.validate import target
 from xformer.core import devices
 from xformer.core.capability import Capability
 from xformer.errors import RunError
