@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from xformer.benchmark.against import other, refuse_unequal
 from xformer.benchmark.kinds import COUNT, GOAL, TRUTH, WORD, Kind
-from xformer.config.groups import CONF, groups, nearest
+from xformer.config.groups import groups, nearest, written
 from xformer.config.validate import validate
 from xformer.errors import ConfigError
 
@@ -108,6 +108,4 @@ def _defaults(attention: str) -> dict[str, Any]:
 
 
 def _file(attention: str) -> DictConfig:
-    node = OmegaConf.load(CONF / "attention" / f"{attention}.yaml")
-    assert isinstance(node, DictConfig)
-    return node
+    return written("attention", attention)

@@ -7,20 +7,37 @@ import shlex
 import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from platformdirs import user_cache_path
 
-from xformer.config.groups import CONF, groups, nearest
+from xformer.config.groups import groups, nearest, option_file
 from xformer.config.identity import replayed
+from xformer.config.plugins import CONF, plugins
 from xformer.config.redact import is_secret, redact
+from xformer.core.program import train_command
 from xformer.errors import ConfigError, XformerError
 
 _LONGEST_NAME = 200
 _BETWEEN_OVERRIDES = re.compile(r",(?=[+~]*[\w./@]+=)")  # and not between the values of a list
+
+
+class PluginSearchPath(SearchPathPlugin):
+    """Lets Hydra find the options of the plugins, in `--help` and sweeps too."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Add each plugin's `conf/`."""
+        for plugin in plugins():
+            search_path.append(provider=plugin.package, path=f"file://{plugin.conf}")
+
+
+Plugins.instance().register(PluginSearchPath)
 
 
 def compose_config(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig:
@@ -57,7 +74,7 @@ def explain(error: Exception) -> str:
     if found := re.search(r"Could not override '([^']+)'", told):
         return f"{found[1]} is not a key of the configuration; {_near_key(found[1])}"
     if found := re.search(r"Ambiguous value for argument '(.+?)' 1\. ", told):
-        return f"{found[1]} names several values: python train.py -m {found[1]} runs each of them."
+        return f"{found[1]} names several values: {train_command()} -m {found[1]} runs each of them."
     if found := re.search(r"(.+?) full_key: (\S+)", told):
         return f"{found[2]}: {found[1].rstrip('.')}."
     return told
@@ -101,9 +118,13 @@ def _near_key(name: str) -> str:
 
 def _keys() -> list[str]:
     """The keys of all options, such as `attention.rank`, and the groups, which are keys themselves."""
-    found = [file for group in groups() for file in sorted((CONF / group).glob("*.yaml")) if group != "experiment"]
-    nodes: list[tuple[str, Any]] = [(file.parent.name, OmegaConf.load(file)) for file in found]
-    below = [f"{group}.{key}" for group, node in nodes for key in map(str, node) if not key.startswith("_")]
+    options = [(group, option) for group, options in groups().items() for option in options if group != "experiment"]
+    below = [
+        f"{group}.{key}"
+        for group, option in options
+        for key in map(str, OmegaConf.load(option_file(group, option)))  # type: ignore[arg-type]
+        if not key.startswith("_")
+    ]
     return [*groups(), *dict.fromkeys(below)]
 
 
@@ -119,6 +140,15 @@ def cell(name: str) -> str:
     return plain if plain == name and len(name) <= _LONGEST_NAME else f"{plain[: _LONGEST_NAME - 9]}-{digest}"
 
 
+def cache_directory() -> str:
+    """`.cache` within a project, which has a repository or a pyproject.toml; elsewhere the user's own directory."""
+    here = Path.cwd()
+    places = [folder / mark for folder in (here, *here.parents) for mark in (".git", "pyproject.toml")]
+    return ".cache" if any(place.exists() for place in places) else str(user_cache_path("xformer"))
+
+
+OmegaConf.register_new_resolver("cache_directory", cache_directory, replace=True)
+OmegaConf.register_new_resolver("train_command", train_command, replace=True)
 OmegaConf.register_new_resolver("cell", cell, replace=True)
 # A few letters that keep apart two runs started in the same second: ${unique:} in conf/train.yaml.
 OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(2), use_cache=True, replace=True)

@@ -1,4 +1,4 @@
-"""The groups of `conf/` and their options, as they lie on the disk; what the command line calls them."""
+"""The groups of `conf/` and their options, ours and the plugins', and how the command line spells them."""
 
 import difflib
 import functools
@@ -8,14 +8,16 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-CONF = Path(__file__).parents[1] / "conf"
+from xformer.config.plugins import CONF as CONF
+from xformer.config.plugins import conf_folders
+
 _LISTED = 12
 
 
 def groups() -> dict[str, list[str]]:
     """Every group of `conf/` and its options."""
     return {
-        folder.name: sorted(file.stem for file in folder.glob("*.yaml"))
+        folder.name: sorted(file.stem for conf in conf_folders() for file in (conf / folder.name).glob("*.yaml"))
         for folder in sorted(CONF.iterdir())
         if folder.is_dir() and folder.name != "hydra"
     }
@@ -56,6 +58,19 @@ def nearest(name: str, options: Iterable[str]) -> str:
     return f"did you mean {near[0]}?" + (f" {listed}" if len(options) <= _LISTED else "")
 
 
+def option_file(group: str, option: str) -> Path | None:
+    """The file of an option; None where there is no such option."""
+    files = (conf / group / f"{option}.yaml" for conf in conf_folders())
+    return next((file for file in files if file.is_file()), None)
+
+
+def option_files() -> Iterator[Path]:
+    """The file of every option."""
+    for conf in conf_folders():
+        for group in groups():
+            yield from sorted((conf / group).rglob("*.yaml"))
+
+
 def nodes(group: str) -> Iterator[tuple[str, DictConfig]]:
     """Every option of a group and its node, whether its file holds the node alone or more than one group."""
     for option in groups()[group]:
@@ -65,7 +80,9 @@ def nodes(group: str) -> Iterator[tuple[str, DictConfig]]:
 
 def written(group: str, option: str) -> DictConfig:
     """An option's file, over those of the same group that it extends."""
-    found = OmegaConf.load(CONF / group / f"{option}.yaml")
+    file = option_file(group, option)
+    assert file is not None, f"{group}={option}"
+    found = OmegaConf.load(file)
     assert isinstance(found, DictConfig)
     extended = [
         written(group, name) for name in found.pop("defaults", []) if isinstance(name, str) and name != "_self_"

@@ -11,10 +11,10 @@ from typing import Any, Protocol, runtime_checkable
 
 from omegaconf import DictConfig, OmegaConf
 
-from xformer.config.groups import CONF, callbacks, slots, written
+from xformer.config.groups import callbacks, option_file, slots, written
 from xformer.config.identity import targets
+from xformer.config.plugins import Plugin, allowed_prefixes, plugins
 
-_OURS = "xformer."
 _NO_PART = ("callbacks", "logger", "experiment", "debug")
 """Groups whose option is no part with a class: there may be several, or it sets keys of the other groups."""
 
@@ -46,7 +46,7 @@ def _composed(choices: tuple[tuple[str, str], ...]) -> DictConfig:
     found: dict[str, Any] = {"callbacks": callbacks()}
     for key, option in choices:
         group = slots().get(key, key)
-        if group not in _NO_PART and (CONF / group / f"{option}.yaml").is_file():
+        if group not in _NO_PART and option_file(group, option) is not None:
             node = written(group, option)
             found[key] = node.get(group, node)
     return OmegaConf.create(found)
@@ -55,6 +55,17 @@ def _composed(choices: tuple[tuple[str, str], ...]) -> DictConfig:
 def replaced(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, str]:
     """The parts of a configuration composed now that are none of their option's: their keys, and each `_target_`."""
     return {key: target for key, target in targets(config).items() if target != target_at(key, choices)}
+
+
+def used_plugins(config: Mapping[str, Any], choices: Mapping[str, str]) -> list[Plugin]:
+    """The plugins that a configuration has an option or a class of."""
+    files = [file for group, option in choices.items() if (file := option_file(slots().get(group, group), option))]
+    named = targets(config).values()
+    return [
+        plugin
+        for plugin in plugins()
+        if any(map(plugin.defines, named)) or any(file.is_relative_to(plugin.conf) for file in files)
+    ]
 
 
 def by_hand(config: Mapping[str, Any], record: Record) -> dict[str, str]:
@@ -76,7 +87,7 @@ def by_hand(config: Mapping[str, Any], record: Record) -> dict[str, str]:
 
 
 def renewed(config: Mapping[str, Any], record: Record) -> dict[str, Any]:
-    """A stored configuration with the classes of this project that its options have now.
+    """A stored configuration with the classes that its options have now, in this project or a plugin.
 
     Args:
         config: as plain containers.
@@ -89,7 +100,7 @@ def renewed(config: Mapping[str, Any], record: Record) -> dict[str, Any]:
             key: renew(value, f"{path}.{key}" if path else str(key)) if isinstance(value, Mapping) else value
             for key, value in node.items()
         }
-        if str(found.get("_target_")).startswith(_OURS) and path not in kept:
+        if str(found.get("_target_")).startswith(allowed_prefixes()) and path not in kept:
             found["_target_"] = target_at(path, record.choices) or found["_target_"]
         return found
 

@@ -19,10 +19,10 @@ from omegaconf.errors import OmegaConfBaseException
 from xformer.config.groups import groups, nearest, slots, typed
 from xformer.config.lightning import RANGES
 from xformer.config.parts import PARTS, is_part, makes, waits
+from xformer.config.plugins import allowed_prefixes
 from xformer.config.values import check, shown
 from xformer.errors import ConfigError, XformerError
 
-ALLOWED_TARGETS = ("xformer.", "lightning.pytorch.")
 _INSTANTIATE = {"_target_", "_partial_"}
 
 
@@ -53,14 +53,22 @@ def target(node: DictConfig) -> Callable[..., Any]:
     Raises:
         ConfigError: the name lies outside this project and Lightning, or does not exist.
     """
-    name = str(node._target_)
-    if not name.startswith(ALLOWED_TARGETS):
-        raise ConfigError(f"_target_={name} is not allowed; targets begin with {' or '.join(ALLOWED_TARGETS)}")
+    name, allowed = str(node._target_), (*allowed_prefixes(), "lightning.pytorch.")
+    if not name.startswith(allowed):
+        raise ConfigError(
+            f"_target_={name} is not allowed; targets begin with {' or '.join(allowed)}, or with a package that is "
+            "named as a plugin."
+        )
     try:
         module, _, member = name.rpartition(".")
         found: Callable[..., Any] = getattr(import_module(module), member)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"_target_={name} cannot be imported: {error}.") from error
+    except Exception as error:
+        if name.startswith("xformer."):
+            raise
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ConfigError(f"_target_={name} cannot be imported ({said}).") from error
     if not callable(found):
         raise ConfigError(f"_target_={name} makes nothing: it must be a class or a function.")
     return found
@@ -174,7 +182,7 @@ def _parameters(found: Callable[..., Any]) -> dict[str, Any]:
     """What a configuration may set: keyword-only parameters of our own code, all parameters of another's."""
     signature = inspect.signature(found)
     kinds: list[inspect._ParameterKind] = [inspect.Parameter.KEYWORD_ONLY]
-    if not found.__module__.startswith("xformer."):
+    if not found.__module__.startswith(allowed_prefixes()):
         kinds += [inspect.Parameter.POSITIONAL_OR_KEYWORD]
     hints = typing.get_type_hints(found.__init__ if inspect.isclass(found) else found, include_extras=True)
     hints |= RANGES.get(found, {})

@@ -15,7 +15,7 @@ from annotated_types import Ge, Interval
 from omegaconf import DictConfig, OmegaConf
 
 from xformer.attention.base import AttentionContext
-from xformer.config.groups import CONF, groups
+from xformer.config.groups import groups, written
 from xformer.config.validate import make, target, validate_option
 from xformer.config.values import check
 from xformer.errors import ConfigError
@@ -121,4 +121,4 @@ def variants() -> dict[str, str]:
 
 
 def _node(option: str) -> DictConfig:
-    return cast(DictConfig, OmegaConf.load(CONF / "attention" / f"{option}.yaml"))
+    return written("attention", option)

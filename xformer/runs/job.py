@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from xformer.config.compose import compose_config
 from xformer.config.groups import nearest
+from xformer.config.plugins import name_plugins
 from xformer.config.redact import redact
 from xformer.errors import ConfigError
 from xformer.runs import sweep
@@ -68,6 +69,7 @@ class Job:
         Raises:
             ConfigError: an override that Hydra refuses.
         """
+        overrides = name_plugins(overrides)
         config = compose_config(overrides, with_hydra=True)
         chosen = choices(config.hydra.runtime.choices)
         with open_dict(config):

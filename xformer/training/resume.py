@@ -19,6 +19,7 @@ from xformer.config.declared import without_effect
 from xformer.config.identity import flat, key_of, matters, relevant, text
 from xformer.config.options import renewed
 from xformer.config.plan import Plan
+from xformer.config.plugins import require_plugins
 from xformer.config.redact import MASK, resolved
 from xformer.core.devices import is_main_process
 from xformer.errors import ConfigError, DataError, RunError
@@ -71,7 +72,7 @@ def expand(words: Sequence[str]) -> list[str]:
 
     Raises:
         RunError: DIR is no run.
-        ConfigError: it is asked for with what it cannot go with.
+        ConfigError: it is asked for with what it cannot go with, or a plugin of its is not installed and named.
     """
     asked = [word for word in words if word.startswith("resume=")]
     name = asked[-1].partition("=")[2].strip("'\"") if asked else ""
@@ -87,6 +88,7 @@ def expand(words: Sequence[str]) -> list[str]:
         what = "holds no run" if directory.is_dir() else "is no directory"
         raise RunError(f"resume={name} {what}: give the directory of the run to continue.")
     summary = read_run(directory).summary
+    require_plugins(summary.plugins, f"resume={name}")
     typed = {key_of(word) for word in rest}
     unheard = tuple(f"{key}." for key in typed if not matters(key))  # of another logger than the one chosen now
     own = [

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from xformer.callbacks.interrupt import listening
 from xformer.config.declared import without_effect
-from xformer.config.options import replaced
+from xformer.config.options import replaced, used_plugins
 from xformer.config.plan import Plan
 from xformer.config.redact import resolved
 from xformer.core import console, threads
@@ -20,6 +20,7 @@ from xformer.runs import sweep
 from xformer.runs.finished import finished
 from xformer.runs.job import CONFIG_FILE, Job
 from xformer.runs.lock import is_empty
+from xformer.runs.provenance import plugin_state
 from xformer.runs.storage import explaining
 from xformer.runs.summary import Summary
 from xformer.tasks.base import Task
@@ -97,6 +98,7 @@ def _read(job: Job, summary: Summary) -> Plan:
     config = resolved(job.config)
     summary.by_hand = replaced({**config, "logger": None}, job.choices)
     summary.without_effect = without_effect(config["callbacks"])
+    summary.plugins = {found.package: dict(plugin_state(found)) for found in used_plugins(config, job.choices)}
     return plan
 
 

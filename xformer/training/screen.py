@@ -14,6 +14,7 @@ from rich.table import Table
 from xformer.config.groups import slots
 from xformer.config.identity import key_of
 from xformer.core import devices
+from xformer.core.program import train_command
 from xformer.runs import sweep
 from xformer.runs.job import Job
 from xformer.runs.summary import Summary, read_summary
@@ -134,8 +135,8 @@ def next_command(job: Job) -> str:
     dropped = ("attention=", "seed=", "hydra.", "cache=", "resume=", "skip_finished=")
     typed = [shlex.quote(override) for override in job.overrides if not override.startswith(dropped)]
     if job.choices["attention"] == "full" and not job.choices["architecture"].startswith("decoder"):
-        return " ".join(["python train.py", *typed, "attention=linformer"])
-    return " ".join(["python train.py -m", *typed, f"attention={job.choices['attention']}", "seed=0,1,2"])
+        return " ".join([train_command(), *typed, "attention=linformer"])
+    return " ".join([f"{train_command()} -m", *typed, f"attention={job.choices['attention']}", "seed=0,1,2"])
 
 
 def _device(trainer: Trainer, summary: Summary) -> str:
