@@ -15,13 +15,13 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from platformdirs import user_cache_path
 
 from xformer.config.groups import groups, nearest, option_file
 from xformer.config.identity import replayed
 from xformer.config.plugins import CONF, plugins
 from xformer.config.redact import is_secret, redact
 from xformer.core.program import train_command
+from xformer.core.user_directories import user_cache
 from xformer.errors import ConfigError, XformerError
 
 _LONGEST_NAME = 200
@@ -144,7 +144,7 @@ def cache_directory() -> str:
     """`.cache` within a project, which has a repository or a pyproject.toml; elsewhere the user's own directory."""
     here = Path.cwd()
     places = [folder / mark for folder in (here, *here.parents) for mark in (".git", "pyproject.toml")]
-    return ".cache" if any(place.exists() for place in places) else str(user_cache_path("xformer"))
+    return ".cache" if any(place.exists() for place in places) else str(user_cache())
 
 
 OmegaConf.register_new_resolver("cache_directory", cache_directory, replace=True)

@@ -14,13 +14,14 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 
 from omegaconf import OmegaConf
-from platformdirs import user_config_path
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from xformer.core.user_directories import user_config
 from xformer.errors import ConfigError
 
 GROUP = "xformer.plugins"
@@ -104,7 +105,7 @@ def require_plugins(packages: Iterable[str], what: str) -> None:
     for package in packages:
         if package in there:
             continue
-        if not _PACKAGE.fullmatch(package) or find_spec(package.partition(".")[0]) is None:
+        if not _PACKAGE.fullmatch(package) or _spec(package.partition(".")[0]) is None:
             raise ConfigError(f"{what} needs the plugin {package}, which is not installed here.")
         raise ConfigError(
             f"{what} needs the plugin {package}, which nobody has named: add plugins=[{package}] if you trust it."
@@ -118,7 +119,7 @@ def _listed(text: str) -> list[str]:
 
 
 def _settings() -> Path:
-    return user_config_path("xformer") / "config.yaml"
+    return user_config() / "config.yaml"
 
 
 def _of_settings() -> list[str]:
@@ -143,10 +144,7 @@ def _plugin(package: str, source: str) -> Plugin:
     """
     if not _PACKAGE.fullmatch(package):
         raise ConfigError(f"{source}: {package} is not the name of a package; name it as Python imports it.")
-    try:
-        spec = find_spec(package)
-    except (ImportError, ValueError):
-        spec = None
+    spec = _spec(package)
     if spec is None:
         raise ConfigError(
             f"{source}: the plugin {package} cannot be imported: there is no such package here; install it, or put the "
@@ -160,6 +158,14 @@ def _plugin(package: str, source: str) -> Plugin:
             "conf/attention/NAME.yaml, and into the package's package-data."
         )
     return Plugin(package, found)
+
+
+def _spec(package: str) -> ModuleSpec | None:
+    """Where a package lies; one without a parent is not imported for that."""
+    try:
+        return find_spec(package)
+    except (ImportError, ValueError):
+        return None
 
 
 def _refuse_collisions(found: Iterable[Plugin]) -> None:

@@ -154,6 +154,14 @@ def strict(value: Any) -> Any:
     return value
 
 
+def plugin_line(state: Mapping[str, Any] | None) -> str:
+    """The state of a plugin in words: `0.1.0 at 3fa2c1d05e with changes`."""
+    if state is None:
+        return "not used"
+    commit = f" at {state['commit'][:10]}" if state.get("commit") else ""
+    return f"{state.get('version') or 'no version'}{commit}{' with changes' if state.get('dirty') else ''}"
+
+
 def read_summary(directory: Path) -> Summary:
     """Read a run directory's summary; keys this version does not know are left out.
 

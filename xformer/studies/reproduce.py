@@ -23,7 +23,7 @@ from xformer.config.identity import text
 from xformer.errors import DataError
 from xformer.runs.load import Run
 from xformer.runs.provenance import git_state
-from xformer.runs.summary import Summary
+from xformer.runs.summary import plugin_line
 from xformer.studies.grouping import group_runs
 from xformer.studies.mixture import machine
 
@@ -124,8 +124,9 @@ def environment(committed: Run, again: Run) -> tuple[str, ...]:
     if then.git != now.git or not then.git.get("commit") or then.git.get("dirty"):
         found.append(f"code: {_code(committed)} then, {_code(again)} now.")
     for plugin in sorted({*then.plugins, *now.plugins}):
-        if then.plugins.get(plugin) != now.plugins.get(plugin) or now.plugins[plugin].get("dirty"):
-            found.append(f"plugin {plugin}: {_state(then, plugin)} then, {_state(now, plugin)} now.")
+        was, is_now = then.plugins.get(plugin), now.plugins.get(plugin)
+        if was != is_now or (is_now and is_now.get("dirty")):
+            found.append(f"plugin {plugin}: {plugin_line(was)} then, {plugin_line(is_now)} now.")
     packages = sorted({*then.versions, *now.versions})
     moved = [p for p in packages if then.versions.get(p) != now.versions.get(p)]
     if moved:
@@ -144,12 +145,6 @@ def moved(logged: Run) -> str | None:
     if then is None or then == now:
         return None
     return f"It ran at commit {then}, and {now or 'no commit'} is checked out: git checkout {then[:10]} is its code."
-
-
-def _state(summary: Summary, plugin: str) -> str:
-    state = summary.plugins.get(plugin, {})
-    commit = f" at {state['commit'][:10]}" if state.get("commit") else ""
-    return f"{state.get('version') or 'unknown'}{commit}{' with changes' if state.get('dirty') else ''}"
 
 
 def _code(run: Run) -> str:
