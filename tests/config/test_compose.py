@@ -21,6 +21,7 @@ def test_hydras_own_node_is_there_where_it_is_wanted() -> None:
     [
         ("attention=ful", r"^attention=ful is not an option; did you mean full\?"),
         ("atention.rank=3", r"^atention\.rank is not a key of the configuration; did you mean attention\.rank\?"),
+        ("attention.rnk=3", r"^attention\.rnk is not a key of the configuration; did you mean rank\?"),
         ("seed", r"^seed is not an override .*; write key=value\.$"),
         ("seed=[", r"^seed=\[ cannot be read .* is quoted: "),
         ("data=null", r"^data=null is not an option; "),

@@ -109,7 +109,9 @@ def _near_key(name: str) -> str:
     parent, _, key = name.rpartition(".")
     siblings = OmegaConf.select(config, parent) if parent else None
     if isinstance(siblings, DictConfig):
-        return nearest(key, (str(sibling) for sibling in siblings if not str(sibling).startswith("_")))
+        here = {str(sibling) for sibling in siblings if not str(sibling).startswith("_")}
+        # Which option was chosen is not known here: it may have other keys than the default.
+        return nearest(key, here | {place.rpartition(".")[2] for place in _keys() if place.startswith(f"{parent}.")})
     places = [place for place in _keys() if place.rpartition(".")[2] == key]
     if places:
         return f"did you mean {' or '.join(places[:3])}?"
