@@ -18,7 +18,7 @@ from omegaconf import OmegaConf, open_dict
 from tests.studies.conftest import make_run as make_run
 from tests.studies.conftest import sweep as sweep
 from xformer import cli
-from xformer.config.validate import CONF
+from xformer.config.groups import CONF
 from xformer.core import devices
 from xformer.runs.job import Job, choices
 from xformer.training.run import run
@@ -71,13 +71,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("needs a CUDA device")
 
 
+_SET_BY_COMMANDS = ("HYDRA_FULL_ERROR", "XFORMER_WRAPPED", "XFORMER_PROGRAM", "XFORMER_PLUGINS")
+"""Variables that a command which ran in this process leaves behind."""
+
+
 @pytest.fixture(autouse=True)
 def _same_start() -> Iterator[None]:
     torch.manual_seed(0)
     yield
     torch.use_deterministic_algorithms(False)
     torch.set_flush_denormal(False)  # which every command switches on
-    for variable in ("HYDRA_FULL_ERROR", "XFORMER_WRAPPED"):  # a command that ran in this process has set them
+    for variable in _SET_BY_COMMANDS:
         os.environ.pop(variable, None)
 
 

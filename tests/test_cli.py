@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from tests.conftest import SMALL, SMALL_LISTOPS, Command, ComposeJob
 from xformer import cli
-from xformer.config.validate import groups
+from xformer.config.groups import groups
 from xformer.errors import ConfigError
 from xformer.runs.metrics_table import read_metrics, series
 from xformer.runs.summary import read_summary

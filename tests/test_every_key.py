@@ -20,11 +20,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tests.conftest import SMALL
 from xformer.config.compatibility import classes
-from xformer.config.validate import CONF, explain, groups
+from xformer.config.compose import explain
+from xformer.config.groups import CONF, groups
 from xformer.errors import XformerError
 from xformer.runs.job import Job, choices
-from xformer.runs.summary import read_summary
-from xformer.training.run import _plan, run
+from xformer.runs.summary import Summary, read_summary
+from xformer.training.run import _read, run
+from xformer.training.trainer import build_trainer
 
 WHOLE = {"experiment", "debug"}  # whose files are no part of a configuration but several
 SAMPLES: list[Any] = [
@@ -115,7 +117,9 @@ def test_a_value_is_accepted_or_refused_in_a_sentence(option: tuple[str, str], n
     key = _key(keys, number)
     note(f"{key}={value!r:.100}")
     try:
-        _plan(_changed(job, Path("nowhere"), key, value))
+        changed = _changed(job, Path("nowhere"), key, value)
+        _read(changed, Summary("failed"))
+        build_trainer(changed)
     except XformerError as error:
         _is_a_sentence(str(error))
     except OmegaConfBaseException as error:  # of what cannot even be set

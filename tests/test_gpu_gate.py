@@ -17,8 +17,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from tests.conftest import ComposeJob
 from xformer.benchmark.settings import settings
 from xformer.config import compatibility
+from xformer.config.groups import groups
 from xformer.config.plan import Plan
-from xformer.config.validate import groups, validate
+from xformer.config.validate import validate
 from xformer.core import devices
 from xformer.errors import IncompatibleError
 

@@ -16,8 +16,8 @@ from xformer.architecture.decoder import Decoder
 from xformer.attention.kernels.block_sparse.attention import PositionOrder
 from xformer.benchmark.whole import Place, TrainingStep, build, composed
 from xformer.config import compatibility
+from xformer.config.groups import CONF, groups
 from xformer.config.plan import Plan
-from xformer.config.validate import CONF, groups
 from xformer.core import devices
 from xformer.data.batch import LanguageModelingBatch
 from xformer.data.facts import Facts, ImageFacts

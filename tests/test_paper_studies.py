@@ -7,8 +7,9 @@ from omegaconf import OmegaConf
 
 from tests.conftest import ComposeJob
 from xformer.config import compatibility
+from xformer.config.groups import CONF
 from xformer.config.plan import Plan
-from xformer.config.validate import CONF, validate
+from xformer.config.validate import validate
 from xformer.studies.study import EXPERIMENTS, studies
 
 PAPER = sorted(file.stem for file in (EXPERIMENTS / "paper").glob("*.yaml"))

@@ -24,8 +24,9 @@ from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from xformer import cli
 from xformer.benchmark.settings import READ, settings
 from xformer.config import compatibility
+from xformer.config.groups import groups
 from xformer.config.plan import Plan
-from xformer.config.validate import groups, validate
+from xformer.config.validate import validate
 from xformer.errors import IncompatibleError
 from xformer.runs.summary import Monitor, Summary, read_summary
 from xformer.training.resume import expand

@@ -16,7 +16,7 @@ import pytest
 
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from tests.test_refusals import tree
-from xformer.config.compatibility import unused
+from xformer.config.plan import Plan
 from xformer.config.redact import resolved
 from xformer.errors import ConfigError, RunError
 from xformer.runs.job import Job
@@ -24,7 +24,7 @@ from xformer.runs.load import read_run
 from xformer.runs.metrics_table import read_metrics
 from xformer.runs.summary import Summary, write_summary
 from xformer.training import resume as continuation
-from xformer.training.resume import MAY_CHANGE, MAY_GROW, expand
+from xformer.training.resume import MAY_CHANGE, MAY_GROW, Earlier, expand
 from xformer.training.run import run
 from xformer.training.trainer import write_config
 
@@ -54,7 +54,7 @@ def test_every_key_of_a_configuration_is_compared_but_what_is_listed(
 ) -> None:
     """Each is made another in turn, in what the run left, and the run is resumed."""
     job = compose_job(*FAST, "attention=linformer", "resume=true")
-    job.forget(unused(job.config))
+    Plan.read(job.config, job.choices)
     written = resolved(job.config)
     write_summary(job.directory, Summary("finished", choices=job.choices))
     write_config(job)
@@ -64,7 +64,7 @@ def test_every_key_of_a_configuration_is_compared_but_what_is_listed(
         changed, key = copy.deepcopy(written), ".".join(path)
         node = functools.reduce(dict.__getitem__, path[:-1], changed)
         node[path[-1]] = 1 if key in MAY_GROW else "another"
-        monkeypatch.setattr(continuation, "_written", lambda _, changed=changed: changed)
+        monkeypatch.setattr(Earlier, "config", changed)
         if (said := _refusal(job)) is not None:
             refused[key] = said
     listed = {key for key in map(".".join, every) if any(f"{key}.".startswith(f"{name}.") for name in free)}
@@ -77,7 +77,7 @@ def test_every_key_of_a_configuration_is_compared_but_what_is_listed(
 
 def _refusal(job: Job) -> str | None:
     try:
-        continuation.finished(job)
+        Earlier(job).finished()
     except RunError as error:
         return str(error)
     return None

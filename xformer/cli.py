@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -13,8 +14,11 @@ from omegaconf.errors import OmegaConfBaseException
 from xformer import commands
 from xformer.commands.train import WRAPPED
 from xformer.commands.train import main as train_as_typed
+from xformer.config.compose import explain, is_of_hydra, unchosen
+from xformer.config.groups import nearest
+from xformer.config.plugins import name_plugins
 from xformer.config.redact import redact_streams
-from xformer.config.validate import explain, is_of_hydra, nearest, unchosen
+from xformer.core.program import started_as
 from xformer.core.threads import wait_passively
 from xformer.errors import XformerError
 
@@ -31,30 +35,40 @@ def train() -> None:
 def main() -> None:
     """The console script: xformer COMMAND ..."""
     command, *arguments = sys.argv[1:] or ["--help"]
-    known = [module.name for module in pkgutil.iter_modules(commands.__path__)]
+    known = [module.name.replace("_", "-") for module in pkgutil.iter_modules(commands.__path__)]
     if command in ("-h", "--help"):
         print("usage: xformer COMMAND ...\n")
         for name in known:
-            print(f"  {name:<15}{(import_module(f'xformer.commands.{name}').__doc__ or '').splitlines()[0]}")
+            print(f"  {name:<15}{(_module(name).__doc__ or '').splitlines()[0]}")
         print("\nxformer COMMAND --help tells what a command takes.")
         return
     if command not in known:
         _tell(f"{command} is not a command; {nearest(command, known)}")
         sys.exit(2)
-    sys.argv = [f"xformer {command}", *arguments]
-    _friendly(import_module(f"xformer.commands.{command}").main)
+    started_as("xformer train")
+    sys.argv = [str(Path(sys.argv[0]).absolute().with_name(f"xformer {command}")), *arguments]
+    _friendly(_module(command).main)
+
+
+def _module(command: str) -> ModuleType:
+    return import_module(f"xformer.commands.{command.replace('-', '_')}")
 
 
 def _friendly(command: Callable[[], object]) -> None:
     """Run a command; what the user can mend is told in a sentence, unless HYDRA_FULL_ERROR=1 asks for a traceback."""
     redact_streams()
-    if os.environ.get(_TRACEBACK) == "1" and WRAPPED not in os.environ:
+
+    def run() -> None:
+        sys.argv[1:] = name_plugins(sys.argv[1:])
         command()
+
+    if os.environ.get(_TRACEBACK) == "1" and WRAPPED not in os.environ:
+        run()
         return
     # Hydra prints errors its own way unless asked for full ones; processes started from here are told who asked.
     os.environ[_TRACEBACK] = os.environ[WRAPPED] = "1"
     try:
-        command()
+        run()
     except (XformerError, HydraException, OmegaConfBaseException) as error:
         if not (isinstance(error, XformerError) and error.told):
             _tell(explain(error))

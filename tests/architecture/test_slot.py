@@ -4,7 +4,8 @@ import pytest
 
 from tests.conftest import ComposeJob
 from xformer.config.compatibility import check, classes
-from xformer.config.validate import CONF, slots, validate
+from xformer.config.groups import CONF, slots
+from xformer.config.validate import validate
 from xformer.errors import ConfigError, IncompatibleError
 
 PAIR = "architecture=encoder_decoder"

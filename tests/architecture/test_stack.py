@@ -12,7 +12,7 @@ from tests.contracts.variants import ATTENTIONS, VARIANTS, attention_class, posi
 from xformer.architecture.decoder import Decoder
 from xformer.architecture.encoder import Encoder
 from xformer.architecture.stack import Stack
-from xformer.config.validate import groups
+from xformer.config.groups import groups
 from xformer.core.capability import Capability
 
 DECODING = [

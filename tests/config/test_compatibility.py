@@ -5,7 +5,8 @@ import pytest
 from tests.conftest import ComposeJob
 from tests.contracts.variants import OPTIONS
 from xformer.config.compatibility import MEANINGS, check
-from xformer.config.validate import groups, target, validate
+from xformer.config.groups import groups
+from xformer.config.validate import target, validate
 from xformer.errors import IncompatibleError
 
 

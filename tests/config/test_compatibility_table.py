@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.contracts.variants import OPTIONS
 from xformer.config.compatibility_table import markdown
-from xformer.config.validate import groups
+from xformer.config.groups import groups
 
 
 def test_the_readme_holds_the_generated_table() -> None:

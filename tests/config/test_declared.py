@@ -7,7 +7,7 @@ from lightning.pytorch import Callback
 
 from xformer.config import declared
 from xformer.config.declared import of_options, without_effect
-from xformer.config.validate import groups
+from xformer.config.groups import groups
 
 LIGHTNING = "lightning.pytorch.callbacks."
 

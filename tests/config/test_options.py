@@ -6,10 +6,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from tests.conftest import ComposeJob
+from xformer.config.groups import groups
 from xformer.config.identity import targets
 from xformer.config.options import by_hand, renewed, replaced, target_at
 from xformer.config.redact import resolved
-from xformer.config.validate import groups
 from xformer.runs.summary import Summary
 
 ASKED = {group: options for group, options in groups().items() if group not in ("experiment", "debug", "hydra")}

@@ -7,8 +7,8 @@ import pytest
 from torch import nn
 
 from xformer.architecture.size import Size
+from xformer.config.groups import groups
 from xformer.config.parts import PARTS, is_part, makes, waits
-from xformer.config.validate import groups
 from xformer.core.linear import Linear
 
 

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
+from xformer.config.compose import cell
+from xformer.config.groups import CONF
 from xformer.config.redact import MASK, Redacted, RedactingFormatter, is_secret, redact, redact_file, resolved
-from xformer.config.validate import CONF, cell
 from xformer.runs.summary import Summary, stored
 
 SECRET_KEYS = [

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
-from xformer.config.validate import CONF, _parameters, target
+from xformer.config.groups import CONF
+from xformer.config.validate import _parameters, target
 from xformer.config.values import check, described
 from xformer.errors import ConfigError
 

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 import xformer
 from tests.architecture.tiny import copy_attention
-from xformer.config.validate import CONF
+from xformer.config.groups import CONF
 from xformer.config.variants import Variant, variants
 from xformer.core.capability import Capability
 from xformer.core.mask import Mask

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from tests.contracts.test_combinations import ALLOWED, Combination, create, sampled, tokens
 from tests.contracts.variants import attention_class
 from xformer.architecture.stack import Stack
-from xformer.config.validate import CONF, groups
+from xformer.config.groups import CONF, groups
 from xformer.core.capability import Capability
 from xformer.data.facts import Facts
 from xformer.position.alibi import ALiBi

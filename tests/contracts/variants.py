@@ -11,7 +11,8 @@ from torch import Tensor
 from tests.contracts.toy_mixer import ToyMixer
 from xformer.attention.base import Attention, AttentionContext, Capable
 from xformer.attention.mixer import TokenMixer
-from xformer.config.validate import CONF, groups, target
+from xformer.config.groups import CONF, groups
+from xformer.config.validate import target
 from xformer.core.capability import Capability
 from xformer.core.mask import Mask
 from xformer.layers.initialise import initialise

@@ -23,7 +23,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf, open_dict
 
 from tests.killed.strike import Moment, Passages, moment, scontrol
-from xformer.config.validate import CONF
+from xformer.config.groups import CONF
 from xformer.runs.job import Job, choices
 from xformer.tasks.base import Task
 from xformer.training import run as runner
@@ -74,15 +74,14 @@ def job(overrides: list[str], directory: Path, cache: Path) -> Job:
 def train(kind: str, directory: Path, cache: Path, strike: Moment | None, counts: Path | None) -> int:
     """One process of one run; the exit code."""
     passages = Passages(strike)
-    built = runner.build_trainer
+    check = runner.check_monitors
 
-    def watched(made: Job, task: Task) -> Any:
-        trainer = built(made, task)
+    def watched(trainer: Any, task: Task) -> None:
+        check(trainer, task)
         trainer.callbacks.insert(len(trainer.callbacks) * (strike is not None and strike.index % 2), passages)
         passages.watch_writing()
-        return trainer
 
-    runner.build_trainer = watched
+    runner.check_monitors = watched
     try:
         run(job([*SMALL, *KINDS[kind]], directory, cache))
     except SystemExit as stop:

@@ -15,7 +15,8 @@ from xformer.architecture.encoder import Encoder
 from xformer.architecture.size import Size
 from xformer.architecture.stack import Stack
 from xformer.attention.full import Full
-from xformer.config.validate import CONF, target
+from xformer.config.groups import CONF
+from xformer.config.validate import target
 from xformer.core.embedding import Embedding
 from xformer.data.facts import ImageFacts
 from xformer.layers.feed_forward import Activation

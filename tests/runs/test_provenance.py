@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from xformer.runs.provenance import git_state, hardware, package_versions
+from xformer.config.plugins import Plugin
+from xformer.runs.provenance import git_state, hardware, package_versions, plugin_state
 
 
 def git(directory: Path, *arguments: str) -> str:
@@ -30,6 +31,21 @@ def test_git_state_without_repository_or_git(tmp_path: Path, monkeypatch: pytest
     assert git_state(tmp_path / "missing") == nothing
     monkeypatch.setenv("PATH", "")
     assert git_state(tmp_path) == nothing
+
+
+def test_a_plugin_has_the_commit_of_its_own_tree_alone(tmp_path: Path) -> None:
+    git(tmp_path, "init")
+    (tmp_path / "file").write_text("a")
+    git(tmp_path, "add", "file")
+    git(tmp_path, "commit", "-m", "one")
+    conf = tmp_path / "environment" / "own_plugin" / "conf"
+    conf.mkdir(parents=True)
+    (conf / "option.yaml").touch()
+    plugin = Plugin("own_plugin", conf)
+    assert plugin_state(plugin) == {"version": None, "commit": None, "dirty": None}  # the tree knows nothing of it
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-m", "two")
+    assert plugin_state(plugin) == {"version": None, "commit": git(tmp_path, "rev-parse", "HEAD"), "dirty": False}
 
 
 def test_package_versions_are_those_imported() -> None:

@@ -13,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from tests.conftest import SMALL, SMALL_LISTOPS, Command
-from xformer.config.validate import CONF
+from xformer.config.groups import CONF
 from xformer.runs import sweep
 from xformer.runs.job import Job
 from xformer.runs.summary import Summary, read_summary, write_summary

@@ -7,9 +7,9 @@ from hydra import compose, initialize_config_dir
 
 from tests.studies.conftest import MakeRun
 from xformer.config.declared import without_effect
+from xformer.config.groups import CONF
 from xformer.config.identity import of_config, text
 from xformer.config.redact import resolved
-from xformer.config.validate import CONF
 from xformer.runs.load import Run, load_runs
 from xformer.runs.summary import Summary
 from xformer.studies.comparison import compare

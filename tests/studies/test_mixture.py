@@ -52,3 +52,12 @@ def test_other_data_may_be_read_as_other_data(runs: list[Run]) -> None:
     other = with_(runs, data_fingerprint="g")
     other[-1] = replace(other[-1], settings={**other[-1].settings, "data": "digits"})
     assert mixed(other) == []
+
+
+def test_a_plugin_of_several_states_is_a_sentence(runs: list[Run]) -> None:
+    first = {"version": "0.1.0", "commit": "c" * 40, "dirty": False}
+    all_of_one = [replace(run, summary=replace(run.summary, plugins={"own": first})) for run in runs]
+    assert mixed(all_of_one) == []
+    changed = with_(all_of_one, plugins={"own": {**first, "dirty": True}})
+    said = f"the plugin own is not of one state: 0.1.0 at {'c' * 10}, 0.1.0 at {'c' * 10} with changes."
+    assert mixed(changed) == [said]

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from tests.conftest import SMALL, ComposeJob
+from xformer.config.groups import groups
 from xformer.config.plan import Plan
-from xformer.config.validate import groups
 from xformer.data.facts import Facts
 from xformer.errors import DataError
 from xformer.tasks.generative import Generative

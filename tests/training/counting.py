@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 from torch._dynamo.utils import counters
 
-from xformer.config.validate import CONF
+from xformer.config.groups import CONF
 from xformer.runs.job import Job, choices
 from xformer.tasks.base import Task
 from xformer.training.run import run

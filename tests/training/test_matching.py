@@ -7,12 +7,13 @@ import torch
 from omegaconf import OmegaConf
 
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
+from xformer.config.match import Matched
 from xformer.config.plan import Plan
 from xformer.errors import ConfigError
 from xformer.runs.load import load_runs
 from xformer.runs.summary import read_summary
 from xformer.training import cost
-from xformer.training.matching import Matched, match
+from xformer.training.matching import match
 from xformer.training.run import run
 
 FAST = [*SMALL, *SMALL_LISTOPS, "trainer.max_steps=2"]
@@ -25,7 +26,9 @@ def matched(compose_job: ComposeJob):
         job = compose_job(*FAST, *overrides)
         plan = Plan.of(job.config)
         plan.load_data()
-        plan, found = match(job.config, plan)
+        plan = match(plan)
+        found = plan.matched
+        assert found is not None
         assert OmegaConf.select(job.config, found.by) == found.now
         return found, plan
 

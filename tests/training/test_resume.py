@@ -15,7 +15,8 @@ from omegaconf import OmegaConf
 
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from xformer.callbacks.throughput import Throughput
-from xformer.config.validate import CONF, cell
+from xformer.config.compose import cell
+from xformer.config.groups import CONF
 from xformer.errors import RunError
 from xformer.runs.job import CONFIG_FILE
 from xformer.runs.load import load_runs, read_run

@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from tests.contracts.variants import ENCODERS
 from tests.studies.service import of_file, offline_file, records
+from xformer.config.groups import groups
 from xformer.config.plan import Plan
-from xformer.config.validate import groups
 from xformer.data.batch import ClassificationBatch
 from xformer.errors import RunError
 from xformer.loggers.wandb import RECORD

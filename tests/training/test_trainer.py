@@ -15,7 +15,7 @@ from xformer.errors import ConfigError
 from xformer.loggers.metrics_csv import MetricsCSV
 from xformer.runs.checkpoints import CheckpointFiles
 from xformer.tasks.base import Task
-from xformer.training.trainer import build_loggers, build_trainer, check_trainer, refusals, write_config
+from xformer.training.trainer import build_loggers, build_trainer, check_monitors, refusals, write_config
 
 FAST = [*SMALL, *SMALL_LISTOPS]
 
@@ -27,8 +27,8 @@ def task_of(compose_job: ComposeJob, *overrides: str) -> Task:
 
 
 def test_checkpoints_go_into_the_run_and_are_written_whole(compose_job: ComposeJob) -> None:
-    task, job = task_of(compose_job), compose_job(*FAST)
-    trainer = build_trainer(job, task)
+    job = compose_job(*FAST)
+    trainer = build_trainer(job)
     kept = [callback for callback in trainer.callbacks if isinstance(callback, ModelCheckpoint)]
     assert kept
     assert {Path(str(callback.dirpath)).parent for callback in kept} == {job.directory}
@@ -38,11 +38,10 @@ def test_checkpoints_go_into_the_run_and_are_written_whole(compose_job: ComposeJ
 
 
 def test_a_callback_that_was_switched_off_or_set_to_null_is_not_there(compose_job: ComposeJob) -> None:
-    task = task_of(compose_job)
     on = ["debug=fast", "size=tiny", "trainer.accelerator=cpu", *SMALL_LISTOPS, "trainer.enable_progress_bar=true"]
 
     def has(kind: type, *overrides: str) -> bool:
-        callbacks = build_trainer(compose_job(*on, *overrides), task).callbacks  # type: ignore[attr-defined]
+        callbacks = build_trainer(compose_job(*on, *overrides)).callbacks  # type: ignore[attr-defined]
         return any(isinstance(callback, kind) for callback in callbacks)
 
     for kind, switch in (
@@ -74,13 +73,14 @@ def test_what_cannot_run_is_refused_before_data_is_loaded(
     overrides: list[str], words: str, compose_job: ComposeJob
 ) -> None:
     with pytest.raises(ConfigError, match=words):
-        check_trainer(compose_job(*FAST, *overrides))
+        build_trainer(compose_job(*FAST, *overrides))
 
 
 def test_what_nobody_measures_cannot_be_monitored(compose_job: ComposeJob) -> None:
     task = task_of(compose_job)
+    trainer = build_trainer(compose_job(*FAST, "monitor.name=val/acuracy"))
     with pytest.raises(ConfigError, match=r"monitor\.name=val/acuracy is nothing .* did you mean val/accuracy"):
-        build_trainer(compose_job(*FAST, "monitor.name=val/acuracy"), task)
+        check_monitors(trainer, task)
 
 
 def test_a_refusal_names_the_key_by_its_name_or_its_value_and_other_errors_pass() -> None:

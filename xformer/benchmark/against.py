@@ -5,7 +5,7 @@ from typing import Any
 
 from xformer.benchmark.peers import PEERS, Peer
 from xformer.benchmark.subjects import Fused
-from xformer.config.validate import nearest
+from xformer.config.groups import nearest
 from xformer.errors import ConfigError
 
 TORCH = "torch fused"

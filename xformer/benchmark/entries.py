@@ -7,7 +7,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from xformer.benchmark.against import other, refuse_unequal
 from xformer.benchmark.kinds import COUNT, GOAL, TRUTH, WORD, Kind
-from xformer.config.validate import CONF, groups, nearest, validate
+from xformer.config.groups import groups, nearest, written
+from xformer.config.validate import validate
 from xformer.errors import ConfigError
 
 Entry = Mapping[str, Any]
@@ -107,6 +108,4 @@ def _defaults(attention: str) -> dict[str, Any]:
 
 
 def _file(attention: str) -> DictConfig:
-    node = OmegaConf.load(CONF / "attention" / f"{attention}.yaml")
-    assert isinstance(node, DictConfig)
-    return node
+    return written("attention", attention)

@@ -24,7 +24,7 @@ from xformer.benchmark.kinds import (
     Kind,
     some,
 )
-from xformer.config.validate import CONF, nearest
+from xformer.config.groups import CONF, nearest
 from xformer.errors import ConfigError
 
 _TENSORS = {"dtype": DTYPE, "batch": COUNT, "heads": COUNT, "head_dim": COUNT}

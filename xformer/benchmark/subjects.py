@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from xformer.attention.base import AttentionContext
-from xformer.config.validate import CONF, make
+from xformer.config.groups import written
+from xformer.config.validate import make
 from xformer.core.mask import Mask
 from xformer.layers.initialise import initialise
 from xformer.layers.multi_head import MultiHeadAttention
@@ -178,7 +179,7 @@ def step(module: nn.Module, inputs: tuple[Tensor, ...], *, training: bool) -> Ca
 
 
 def _option(group: str, name: str, settings: Mapping[str, Any]) -> DictConfig:
-    node = OmegaConf.load(CONF / group / f"{name}.yaml")
+    node = written(group, name)
     OmegaConf.set_struct(node, True)
     merged = OmegaConf.merge(node, dict(settings))
     assert isinstance(merged, DictConfig)

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 from jaxtyping import Int
 from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from xformer.benchmark.live_bytes import extra_bytes
+from xformer.config.compose import compose_config
 from xformer.config.plan import Plan
-from xformer.config.validate import CONF, target
+from xformer.config.validate import target
 from xformer.core import devices
 from xformer.data.batch import LanguageModelingBatch
 from xformer.data.facts import Facts
@@ -37,8 +37,7 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     Raises:
         ConfigError: a task that is not about predicting tokens of a sequence.
     """
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("train", overrides=list(overrides))
+    config = compose_config(overrides)
     task = target(config.task)
     if not (isinstance(task, type) and issubclass(task, Task)) or task.takes is not LanguageModelingBatch:
         raise ConfigError(

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from xformer.architecture.size import Size
 from xformer.benchmark.whole import Place
-from xformer.config.validate import nearest
+from xformer.config.groups import nearest
 from xformer.errors import ConfigError
 
 

@@ -17,7 +17,7 @@ def main() -> None:
     from xformer.core.denormals import flush_denormals
     from xformer.runs.finished import open_run
     from xformer.training.evaluate import evaluate
-    from xformer.training.run import quieten
+    from xformer.training.screen import quieten
 
     flush_denormals()
     quieten()

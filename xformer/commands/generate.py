@@ -14,7 +14,7 @@ def main() -> None:
     from xformer.core.denormals import flush_denormals
     from xformer.runs.finished import open_run
     from xformer.runs.writer import Settings, Writer
-    from xformer.training.run import quieten
+    from xformer.training.screen import quieten
 
     flush_denormals()
     quieten()

@@ -2,12 +2,13 @@
 
 import os
 import sys
+from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
 
+from xformer.config.groups import CONF
 from xformer.config.redact import redact_streams
-from xformer.config.validate import CONF
 from xformer.errors import XformerError
 from xformer.runs import sweep
 
@@ -22,6 +23,7 @@ def train_as_configured(config: DictConfig) -> float | None:
     from xformer.runs.job import Job
     from xformer.training.run import run
 
+    _restartable()
     redact_streams()  # here too, for a launcher's own processes
     job = Job.from_hydra(config)
     try:
@@ -32,6 +34,14 @@ def train_as_configured(config: DictConfig) -> float | None:
             raise
         error(str(refusal))
         sys.exit(1)
+
+
+def _restartable() -> None:
+    """Make `sys.argv` the command that a strategy starts for its other processes: `xformer`, then `train`."""
+    started = Path(sys.argv[0])
+    script, _, command = started.name.partition(" ")
+    if command == "train" and not started.exists():
+        sys.argv[:1] = [str(started.with_name(script)), command]
 
 
 def main() -> None:

@@ -12,9 +12,10 @@ from xformer.architecture.base import Architecture
 from xformer.architecture.slot import Slot
 from xformer.attention.base import Attention
 from xformer.config.entries import Layer, layers_of
-from xformer.config.options import nodes
-from xformer.config.validate import CONF, defaults, groups, slot_default, slots, target, typed
+from xformer.config.groups import defaults, groups, nodes, slot_default, slots, typed, written
+from xformer.config.validate import target
 from xformer.core.capability import Capability
+from xformer.core.program import train_command
 from xformer.data.base import DataModule
 from xformer.errors import ConfigError, IncompatibleError
 from xformer.position.base import Position
@@ -83,7 +84,7 @@ def _refuse_unchosen(config: DictConfig, choices: dict[str, str]) -> None:
             raise ConfigError(f"{key} has no option; choose one, such as {typed(key)}={slot_default(key, choices)}.")
         if "_target_" in config[key] and key not in choices:
             raise ConfigError(
-                f"{typed(key)} takes one option and not several; a run of each is python train.py -m "
+                f"{typed(key)} takes one option and not several; a run of each is {train_command()} -m "
                 f"{typed(key)}={','.join(groups()[group][:2])}, for example."
             )
 
@@ -127,9 +128,9 @@ def _refuse_untaken(config: DictConfig, choices: dict[str, str]) -> None:
 
 def _changed_keys(config: DictConfig, key: str, option: str) -> list[str]:
     """What a slot's node has otherwise than its option's file, as the command line spells it."""
-    written = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(CONF / slots()[key] / f"{option}.yaml")))
+    stated = cast(dict[str, Any], OmegaConf.to_container(written(slots()[key], option)))
     found = cast(dict[str, Any], OmegaConf.to_container(config[key]))
-    return [f"{key}.{name}={value}" for name, value in found.items() if written.get(name) != value]
+    return [f"{key}.{name}={value}" for name, value in found.items() if stated.get(name) != value]
 
 
 def _check_depth(config: DictConfig, key: str, layers: list[Layer]) -> None:

@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from xformer.attention.base import Capable
 from xformer.attention.hybrid import LayerEntry
-from xformer.config.options import written
-from xformer.config.validate import _parameters, groups, nearest, target, validate_option
+from xformer.config.groups import groups, nearest, written
+from xformer.config.validate import _parameters, target, validate_option
 from xformer.config.values import shown
 from xformer.errors import ConfigError
 from xformer.position.base import Position

@@ -8,12 +8,12 @@ import itertools
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import yaml  # type: ignore[import-untyped]
+from omegaconf import OmegaConf
 
-_CONF = Path(__file__).parents[1] / "conf"
+from xformer.config.groups import option_file, written
+
 _POSITION = "position"
 _LAYERS = ".layers"
 
@@ -81,5 +81,6 @@ def _text(value: Any) -> str:
 
 @cache
 def _defaults(group: str, name: str) -> Mapping[str, Any]:
-    file = _CONF / group / f"{name}.yaml"
-    return (yaml.safe_load(file.read_text()) or {}) if file.is_file() else {}
+    if option_file(group, name) is None:
+        return {}
+    return cast(dict[str, Any], OmegaConf.to_container(written(group, name)))

@@ -5,9 +5,10 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge
 
-from xformer.config.validate import typed
+from xformer.config.groups import typed
 
 Measure = Literal["parameters", "flops"]
+UNITS = {"parameters": "parameters", "flops": "FLOPs per token"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,3 +31,34 @@ class Match:
     def reference(self) -> str:
         """The reference as the command line spells it."""
         return " ".join(f"{typed(key)}={option}" for key, option in self.to.items())
+
+
+@dataclass(frozen=True)
+class Matched:
+    """What matching did.
+
+    Attributes:
+        measure: what is equal.
+        to: the reference's choices.
+        by: the key of the dimension.
+        was: the dimension as asked for.
+        now: the dimension as it is.
+        reference: the reference's parameters, or FLOPs per token.
+        reached: this model's.
+        difference: what remains, in percent of the reference.
+    """
+
+    measure: str
+    to: str
+    by: str
+    was: int
+    now: int
+    reference: float
+    reached: float
+    difference: float
+
+    def __str__(self) -> str:
+        return (
+            f"Matched to {self.to}: {self.by} {self.was} -> {self.now} gives {self.reached:,.0f} "
+            f"{UNITS[self.measure]}, against {self.reference:,.0f} ({self.difference:+.2f} %)."
+        )

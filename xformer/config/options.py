@@ -11,10 +11,10 @@ from typing import Any, Protocol, runtime_checkable
 
 from omegaconf import DictConfig, OmegaConf
 
+from xformer.config.groups import callbacks, option_file, slots, written
 from xformer.config.identity import targets
-from xformer.config.validate import CONF, groups, slots
+from xformer.config.plugins import Plugin, allowed_prefixes, plugins
 
-_OURS = "xformer."
 _NO_PART = ("callbacks", "logger", "experiment", "debug")
 """Groups whose option is no part with a class: there may be several, or it sets keys of the other groups."""
 
@@ -27,33 +27,6 @@ class Record(Protocol):
     overrides: list[str]
     by_hand: dict[str, str]
     without_effect: list[str] | None
-
-
-def nodes(group: str) -> Iterator[tuple[str, DictConfig]]:
-    """Every option of a group and its node, whether its file holds the node alone or more than one group."""
-    for option in groups()[group]:
-        found = written(group, option)
-        yield option, found.get(group, found)
-
-
-def written(group: str, option: str) -> DictConfig:
-    """An option's file, over those of the same group that it extends."""
-    found = OmegaConf.load(CONF / group / f"{option}.yaml")
-    assert isinstance(found, DictConfig)
-    extended = [
-        written(group, name) for name in found.pop("defaults", []) if isinstance(name, str) and name != "_self_"
-    ]
-    merged = OmegaConf.merge(*extended, found)
-    assert isinstance(merged, DictConfig)
-    return merged
-
-
-@functools.cache
-def callbacks() -> DictConfig:
-    """Every callback in `conf/`, by its key: several may be chosen, and Hydra keeps no choice of them."""
-    merged = OmegaConf.merge(*(node for _, node in nodes("callbacks")))
-    assert isinstance(merged, DictConfig)
-    return merged
 
 
 def target_at(key: str, choices: Mapping[str, str]) -> str | None:
@@ -73,7 +46,7 @@ def _composed(choices: tuple[tuple[str, str], ...]) -> DictConfig:
     found: dict[str, Any] = {"callbacks": callbacks()}
     for key, option in choices:
         group = slots().get(key, key)
-        if group not in _NO_PART and (CONF / group / f"{option}.yaml").is_file():
+        if group not in _NO_PART and option_file(group, option) is not None:
             node = written(group, option)
             found[key] = node.get(group, node)
     return OmegaConf.create(found)
@@ -82,6 +55,30 @@ def _composed(choices: tuple[tuple[str, str], ...]) -> DictConfig:
 def replaced(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, str]:
     """The parts of a configuration composed now that are none of their option's: their keys, and each `_target_`."""
     return {key: target for key, target in targets(config).items() if target != target_at(key, choices)}
+
+
+def used_plugins(config: Mapping[str, Any], choices: Mapping[str, str]) -> list[Plugin]:
+    """The plugins that a configuration has an option or a class of."""
+    chosen = [*((slots().get(key, key), option) for key, option in choices.items()), *_listed(config)]
+    files = [file for group, option in chosen if (file := option_file(group, option))]
+    named = targets(config).values()
+    return [
+        plugin
+        for plugin in plugins()
+        if any(map(plugin.defines, named)) or any(file.is_relative_to(plugin.conf) for file in files)
+    ]
+
+
+def _listed(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The options that stand in the lists of hybrids, each with its group."""
+    for node in config.values():
+        entries = node.get("layers") if isinstance(node, Mapping) else None
+        for entry in entries if isinstance(entries, list) else ():
+            for name, settings in entry.items() if isinstance(entry, Mapping) else [(entry, None)]:
+                yield "attention", name
+                position = (settings or {}).get("position")
+                if position is not None:
+                    yield "position", next(iter(position)) if isinstance(position, Mapping) else position
 
 
 def by_hand(config: Mapping[str, Any], record: Record) -> dict[str, str]:
@@ -103,7 +100,7 @@ def by_hand(config: Mapping[str, Any], record: Record) -> dict[str, str]:
 
 
 def renewed(config: Mapping[str, Any], record: Record) -> dict[str, Any]:
-    """A stored configuration with the classes of this project that its options have now.
+    """A stored configuration with the classes that its options have now, in this project or a plugin.
 
     Args:
         config: as plain containers.
@@ -116,7 +113,7 @@ def renewed(config: Mapping[str, Any], record: Record) -> dict[str, Any]:
             key: renew(value, f"{path}.{key}" if path else str(key)) if isinstance(value, Mapping) else value
             for key, value in node.items()
         }
-        if str(found.get("_target_")).startswith(_OURS) and path not in kept:
+        if str(found.get("_target_")).startswith(allowed_prefixes()) and path not in kept:
             found["_target_"] = target_at(path, record.choices) or found["_target_"]
         return found
 

@@ -1,35 +1,75 @@
-"""From a valid configuration to data and model: every part as a factory that waits for the data."""
+"""From a composed configuration to data and model: checked, and every part a factory that waits for the data."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from xformer.architecture.base import ArchitectureFactory
-from xformer.config.validate import make
+from xformer.config import compatibility
+from xformer.config.match import Matched
+from xformer.config.validate import make, validate
 from xformer.data.base import DataModule
+from xformer.errors import ConfigError
 from xformer.layers.initialise import initialise
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
 from xformer.tasks.base import Task
 
+GRAPHS = "reduce-overhead"
+"""The value of `compile` that records CUDA graphs."""
+
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a configuration says, as factories that wait for the data."""
+    """Everything a configuration says, as factories that wait for the data.
 
+    Attributes:
+        config: the configuration.
+        data: of which nothing is loaded yet.
+        architecture: makes the model.
+        optimizer: makes the optimiser.
+        schedule: of the learning rate.
+        task: makes the task from all of these.
+        seed: of the initial values and of the order of the data.
+        matched: how the model's size was adjusted (`xformer.training.matching`).
+    """
+
+    config: DictConfig
     data: DataModule
     architecture: ArchitectureFactory
     optimizer: OptimizerFactory
     schedule: Schedule
     task: Callable[..., Task]
     seed: int
+    matched: Matched | None = None
+
+    @classmethod
+    def read(cls, config: DictConfig, choices: dict[str, str]) -> "Plan":
+        """Refuse whatever the configuration alone shows to be wrong, once and whole; what to build.
+
+        Args:
+            config: as composed; slots that the architecture does not have are taken out of it.
+            choices: the option chosen in each group and slot; likewise.
+
+        Raises:
+            ConfigError: a key, a value or a combination that is not valid.
+            IncompatibleError: choices that do not go together.
+        """
+        validate(config)
+        compatibility.check(config, choices)
+        refuse_compilation(config)
+        with open_dict(config):
+            for slot in compatibility.unused(config):
+                config.pop(slot, None)
+                choices.pop(slot, None)
+        return cls.of(config)
 
     @classmethod
     def of(cls, config: DictConfig) -> "Plan":
-        """Instantiate every part; nothing is loaded yet, and a bad value is refused here.
+        """Instantiate every part of a valid configuration; a value that its class refuses is refused here.
 
         Raises:
             ConfigError: a value that its class refuses.
@@ -40,7 +80,7 @@ class Plan:
         # Called twice in every step, where Hydra would check each time anew what a partial of its own may call.
         schedule = partial(schedule.func, *schedule.args, **schedule.keywords)
         data = make(config.data)(config.seed, Path(config.cache))
-        return cls(data, architecture, optimizer, schedule, task, config.seed)
+        return cls(config, data, architecture, optimizer, schedule, task, config.seed)
 
     def load_data(self) -> DataModule:
         """The data module, prepared and loaded, so that it can tell its vocabulary."""
@@ -53,3 +93,24 @@ class Plan:
         task = self.task(self.data.facts, self.architecture, self.optimizer, self.schedule)
         initialise(task, self.seed)
         return task
+
+
+def refuse_compilation(config: DictConfig) -> None:
+    """Refuse what CUDA graphs cannot do, before data is loaded.
+
+    Raises:
+        ConfigError: gradients are held from one batch to the next, or the number of sequences changes.
+    """
+    if config.compile != GRAPHS:
+        return
+    accumulated = config.trainer.accumulate_grad_batches
+    if accumulated != 1:
+        raise ConfigError(
+            f"trainer.accumulate_grad_batches={accumulated} does not go with compile={GRAPHS}: a replayed CUDA graph "
+            "overwrites the gradients that are held; compile=true would work."
+        )
+    if config.data.get("tokens_per_batch") is not None:
+        raise ConfigError(
+            f"data.tokens_per_batch={config.data.tokens_per_batch} does not go with compile={GRAPHS}: a CUDA graph is "
+            "recorded for one number of sequences; compile=true, or data.batch_size, would work."
+        )

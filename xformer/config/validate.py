@@ -4,37 +4,25 @@ Hydra's struct mode covers the command line alone: a misspelt key inside a file 
 node with a `_target_` is compared with that target's signature, and what is left with the keys of `train.yaml`.
 """
 
-import difflib
-import functools
-import hashlib
 import inspect
-import re
-import secrets
-import shlex
-import traceback
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict, Unpack
 
 from annotated_types import Ge, Interval
-from hydra import compose, initialize_config_dir
-from hydra.errors import InstantiationException, MissingConfigException, OverrideParseException
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from xformer.config.identity import replayed
-from xformer.config.redact import is_secret, redact
+from xformer.config.groups import groups, nearest, slots, typed
+from xformer.config.lightning import RANGES
+from xformer.config.parts import PARTS, is_part, makes, waits
+from xformer.config.plugins import allowed_prefixes
 from xformer.config.values import check, shown
 from xformer.errors import ConfigError, XformerError
 
-CONF = Path(__file__).parents[1] / "conf"
-ALLOWED_TARGETS = ("xformer.", "lightning.pytorch.")
-_LISTED = 12
-_LONGEST_NAME = 200
-_BETWEEN_OVERRIDES = re.compile(r",(?=[+~]*[\w./@]+=)")  # and not between the values of a list
 _INSTANTIATE = {"_target_", "_partial_"}
 
 
@@ -59,64 +47,28 @@ _SETTINGS: dict[str, Any] = {
 }
 
 
-def groups() -> dict[str, list[str]]:
-    """Every group of `conf/` and its options."""
-    return {
-        folder.name: sorted(file.stem for file in folder.glob("*.yaml"))
-        for folder in sorted(CONF.iterdir())
-        if folder.is_dir() and folder.name != "hydra"
-    }
-
-
-@functools.cache
-def defaults() -> dict[str, tuple[str, str | None]]:
-    """What `train.yaml` chooses: each key of a configuration that holds an option, its group, and the option."""
-    entries: Any = OmegaConf.to_container(OmegaConf.load(CONF / "train.yaml").defaults, resolve=False)
-    chosen = [item for entry in entries if isinstance(entry, dict) for item in entry.items()]
-    found = [(str(key).partition("@"), option) for key, option in chosen]
-    return {slot or group: (group, option) for (group, _, slot), option in found if group in groups()}
-
-
-def slots() -> dict[str, str]:
-    """The keys of a configuration that hold one more choice from a group (decoder_attention), and that group."""
-    return {key: group for key, (group, _) in defaults().items() if key != group}
-
-
-def slot_default(key: str, choices: dict[str, str]) -> str:
-    """What a slot holds unless it is chosen: an option, or whatever another group's choice is."""
-    default = str(defaults()[key][1])
-    return choices[default[2:-1]] if default.startswith("${") else default
-
-
-def typed(key: str) -> str:
-    """How the command line spells a key: attention@decoder_attention, where it is a slot."""
-    return f"{slots()[key]}@{key}" if key in slots() else key
-
-
-def nearest(name: str, options: Iterable[str]) -> str:
-    """The way out of a misspelling: `did you mean x? Valid: x, y, z.`, without the list where it is long."""
-    options = sorted(options)
-    near = difflib.get_close_matches(name, options, n=1)
-    listed = f"Valid: {', '.join(options)}."
-    if not near:
-        return listed
-    return f"did you mean {near[0]}?" + (f" {listed}" if len(options) <= _LISTED else "")
-
-
 def target(node: DictConfig) -> Callable[..., Any]:
     """The class or function that a node names.
 
     Raises:
         ConfigError: the name lies outside this project and Lightning, or does not exist.
     """
-    name = str(node._target_)
-    if not name.startswith(ALLOWED_TARGETS):
-        raise ConfigError(f"_target_={name} is not allowed; targets begin with {' or '.join(ALLOWED_TARGETS)}")
+    name, allowed = str(node._target_), (*allowed_prefixes(), "lightning.pytorch.")
+    if not name.startswith(allowed):
+        raise ConfigError(
+            f"_target_={name} is not allowed; targets begin with {' or '.join(allowed)}, or with a package that is "
+            "named as a plugin."
+        )
     try:
         module, _, member = name.rpartition(".")
         found: Callable[..., Any] = getattr(import_module(module), member)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"_target_={name} cannot be imported: {error}.") from error
+    except Exception as error:
+        if name.startswith("xformer."):
+            raise
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ConfigError(f"_target_={name} cannot be imported ({said}).") from error
     if not callable(found):
         raise ConfigError(f"_target_={name} makes nothing: it must be a class or a function.")
     return found
@@ -128,8 +80,6 @@ def validate(config: DictConfig) -> None:
     Raises:
         ConfigError: naming the key, the value and what would be valid.
     """
-    from xformer.config import parts  # which takes seconds to import
-
     known = {*_SETTINGS, *groups(), *slots()}
     for key in map(str, config):
         if key not in known:
@@ -138,7 +88,7 @@ def validate(config: DictConfig) -> None:
         if key in _SETTINGS:
             check(key, value, _SETTINGS[key])
         elif isinstance(value, DictConfig):
-            _validate_node(value, key, parts.PARTS.get(slots().get(key, key)))
+            _validate_node(value, key, PARTS.get(slots().get(key, key)))
         elif key in slots():
             raise ConfigError(
                 f"{key}={shown(value)} is no choice of an option: the command line spells it {typed(key)}={value}."
@@ -158,9 +108,7 @@ def validate_option(node: DictConfig, group: str, path: str | None = None) -> No
     Raises:
         ConfigError: naming the key, the value and what would be valid.
     """
-    from xformer.config import parts
-
-    _validate_node(node, path or group, parts.PARTS[group])
+    _validate_node(node, path or group, PARTS[group])
 
 
 def _validate_node(node: DictConfig, path: str, hint: Any) -> None:
@@ -171,7 +119,7 @@ def _validate_node(node: DictConfig, path: str, hint: Any) -> None:
         path: of the node, to name in the message.
         hint: the type that the part must have, or a dictionary of it.
     """
-    from xformer.config import entries, parts
+    from xformer.config import entries  # which validates the entries with what is here
 
     if typing.get_origin(hint) is dict:
         for key in map(str, node):
@@ -189,7 +137,7 @@ def _validate_node(node: DictConfig, path: str, hint: Any) -> None:
         if key not in parameters:
             raise ConfigError(f"{path}.{key} is not a parameter of {node._target_}; {nearest(key, parameters)}")
         value = _value(node, key, path)
-        if isinstance(value, DictConfig) and "_target_" in value and parts.is_part(parameters[key]):
+        if isinstance(value, DictConfig) and "_target_" in value and is_part(parameters[key]):
             # What another part is, is checked under its own name.
             look = _part if OmegaConf.is_interpolation(node, key) else _validate_node
             look(value, f"{path}.{key}", parameters[key])
@@ -205,16 +153,14 @@ def _validate_node(node: DictConfig, path: str, hint: Any) -> None:
 
 def _part(node: DictConfig, path: str, hint: Any) -> Callable[..., Any]:
     """The target of a node, if it makes what is wanted there."""
-    from xformer.config import parts
-
     if not isinstance(_value(node, "_target_", path) if "_target_" in node else None, str):
         raise ConfigError(f"{path}._target_ is not there: choose an option, or say what the part is.")
     found = target(node)
-    if not parts.makes(found, hint):
+    if not makes(found, hint):
         raise ConfigError(f"{path}._target_={node._target_} makes something else than {path} needs.")
     partial = _value(node, "_partial_", path) if "_partial_" in node else False
-    if partial is not parts.waits(hint):
-        right = shown(parts.waits(hint))
+    if partial is not waits(hint):
+        right = shown(waits(hint))
         raise ConfigError(f"{path}._partial_={shown(partial)} must be {right}: the code decides it, not the choice.")
     return found
 
@@ -246,10 +192,10 @@ def _parameters(found: Callable[..., Any]) -> dict[str, Any]:
     """What a configuration may set: keyword-only parameters of our own code, all parameters of another's."""
     signature = inspect.signature(found)
     kinds: list[inspect._ParameterKind] = [inspect.Parameter.KEYWORD_ONLY]
-    if not found.__module__.startswith("xformer."):
+    if not found.__module__.startswith(allowed_prefixes()):
         kinds += [inspect.Parameter.POSITIONAL_OR_KEYWORD]
     hints = typing.get_type_hints(found.__init__ if inspect.isclass(found) else found, include_extras=True)
-    hints |= _ranges().get(found, {})
+    hints |= RANGES.get(found, {})
     own = {name: hints.get(name, Any) for name, parameter in signature.parameters.items() if parameter.kind in kinds}
     return own | _unpacked(hints)
 
@@ -260,81 +206,10 @@ def _unpacked(hints: dict[str, Any]) -> dict[str, Any]:
     return {name: hint for each in dicts for name, hint in typing.get_type_hints(each, include_extras=True).items()}
 
 
-@functools.cache
-def _ranges() -> dict[Callable[..., Any], dict[str, Any]]:
-    from xformer.config.lightning import RANGES  # which takes seconds to import
-
-    return RANGES
-
-
 def _required(found: Callable[..., Any]) -> list[str]:
     parameters = inspect.signature(found).parameters.values()
     hints = typing.get_type_hints(found.__init__ if inspect.isclass(found) else found, include_extras=True)
     return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty] + [*_unpacked(hints)]
-
-
-def explain(error: Exception) -> str:
-    """One sentence for an error of ours, of Hydra's or of OmegaConf's."""
-    if isinstance(error, XformerError):
-        return str(error)
-    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
-        group, _, option = str(error.missing_cfg_file).rpartition("/")
-        return f"{group}={option} is not an option; {nearest(option, error.options)}"
-    if isinstance(error, OverrideParseException):
-        return _unreadable(error.override, str(error).splitlines()[0])
-    told = " ".join(str(error).split())
-    if found := re.search(r"Could not override '([^']+)'", told):
-        return f"{found[1]} is not a key of the configuration; {_near_key(found[1])}"
-    if found := re.search(r"Ambiguous value for argument '(.+?)' 1\. ", told):
-        return f"{found[1]} names several values: python train.py -m {found[1]} runs each of them."
-    if found := re.search(r"(.+?) full_key: (\S+)", told):
-        return f"{found[2]}: {found[1].rstrip('.')}."
-    return told
-
-
-def unchosen(overrides: Iterable[str]) -> str | None:
-    """The sentence for a group that is given no option, `data=null`; None where there is none."""
-    for override in overrides:
-        group, equals, value = override.partition("=")
-        if equals and group in groups() and value.strip().lower() in ("null", "none", "true", "false", ""):
-            return f"{override} is not an option; {nearest(value, groups()[group])}"
-    return None
-
-
-def is_of_hydra(error: BaseException) -> bool:
-    """Whether Hydra or OmegaConf raised an error while they read what was typed, and not our own code."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and not {"hydra", "omegaconf"}.isdisjoint(Path(frames[-1].filename).parts)
-
-
-def _unreadable(override: str, reason: str) -> str:
-    key, equals, value = override.partition("=")
-    if not equals:
-        return f"{override} is not an override ({reason}); write key=value."
-    quoted = shlex.quote(f'{key}="{value}"')
-    return f"{override} cannot be read ({reason}); a value that holds =, a comma or a bracket is quoted: {quoted}."
-
-
-def _near_key(name: str) -> str:
-    """The way out of a key that is none: its siblings, or where a key of this name stands."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("train")
-    parent, _, key = name.rpartition(".")
-    siblings = OmegaConf.select(config, parent) if parent else None
-    if isinstance(siblings, DictConfig):
-        return nearest(key, (str(sibling) for sibling in siblings if not str(sibling).startswith("_")))
-    places = [place for place in _keys() if place.rpartition(".")[2] == key]
-    if places:
-        return f"did you mean {' or '.join(places[:3])}?"
-    return nearest(name, {*groups(), *(str(top) for top in config)})
-
-
-def _keys() -> list[str]:
-    """The keys of all options, such as `attention.rank`, and the groups, which are keys themselves."""
-    found = [file for group in groups() for file in sorted((CONF / group).glob("*.yaml")) if group != "experiment"]
-    nodes: list[tuple[str, Any]] = [(file.parent.name, OmegaConf.load(file)) for file in found]
-    below = [f"{group}.{key}" for group, node in nodes for key in map(str, node) if not key.startswith("_")]
-    return [*groups(), *dict.fromkeys(below)]
 
 
 def make(node: DictConfig) -> Any:
@@ -353,20 +228,3 @@ def make(node: DictConfig) -> Any:
         if isinstance(error.__cause__, XformerError):
             raise error.__cause__ from None
         raise
-
-
-def cell(name: str) -> str:
-    """A directory's name for a cell of a sweep, from its overrides, whatever number it has in the sweep.
-
-    What cannot change its result is no part of the name: with another logger it is the same cell. Nor is a secret.
-    """
-    overrides = [override for override in _BETWEEN_OVERRIDES.split(name) if not is_secret(override.partition("=")[0])]
-    name = redact(",".join(replayed(overrides)))
-    plain = re.sub(r"[^\w.,=@+-]+", "_", name)
-    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return plain if plain == name and len(name) <= _LONGEST_NAME else f"{plain[: _LONGEST_NAME - 9]}-{digest}"
-
-
-OmegaConf.register_new_resolver("cell", cell, replace=True)
-# A few letters that keep apart two runs started in the same second: ${unique:} in conf/train.yaml.
-OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(2), use_cache=True, replace=True)

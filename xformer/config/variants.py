@@ -16,7 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from xformer.attention.base import AttentionContext, Capable
 from xformer.attention.mixer import TokenMixer
-from xformer.config.validate import CONF, groups, make, target, validate_option
+from xformer.config.groups import groups, written
+from xformer.config.validate import make, target, validate_option
 from xformer.config.values import check
 from xformer.core.capability import Capability
 from xformer.errors import ConfigError
@@ -130,4 +131,4 @@ def variants() -> dict[str, str]:
 
 
 def _node(option: str) -> DictConfig:
-    return cast(DictConfig, OmegaConf.load(CONF / "attention" / f"{option}.yaml"))
+    return written("attention", option)

@@ -14,9 +14,11 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from xformer.config.groups import CONF, option_files
 from xformer.config.options import renewed
 from xformer.config.plan import Plan
-from xformer.config.validate import CONF, validate
+from xformer.config.plugins import require_plugins
+from xformer.config.validate import validate
 from xformer.data.base import DataModule
 from xformer.errors import ConfigError, DataError
 from xformer.runs import checkpoints
@@ -90,15 +92,17 @@ class Run:
 def open_run(directory: Path | str) -> Run:
     """Build a run's model again and load its best weights, or the newest where the best are not known.
 
-    Only what an option in `conf/` names is instantiated, and weights are read with `weights_only`: a directory from
-    elsewhere cannot run code.
+    Only what an option of ours or of a plugin names is instantiated, and weights are read with `weights_only`: a
+    directory from elsewhere runs no code but that of plugins which are installed and named here.
 
     Raises:
         DataError: the directory holds no finished run, no readable checkpoint, or one of another model or vocabulary.
-        ConfigError: its configuration is not valid, for this version of the project at least.
+        ConfigError: its configuration is not valid, for this version of the project at least, or a plugin of its is
+            not installed and named.
     """
     directory = Path(directory)
     summary = finished(directory)
+    require_plugins(summary.plugins, str(directory))
     config = read_config(directory)
     plan = Plan.of(config)
     plan.data.restore(directory)
@@ -169,8 +173,8 @@ def refuse_foreign(config: DictConfig, source: str) -> None:
 
 @functools.cache
 def _shipped() -> frozenset[str]:
-    """Every target in `conf/`: an allowed module may have imported what would run a stranger's code."""
-    files = (OmegaConf.load(file) for file in CONF.rglob("*.yaml"))
+    """Every target that an option has: an allowed module may have imported what would run a stranger's code."""
+    files = map(OmegaConf.load, (CONF / "train.yaml", *option_files()))
     return frozenset(str(node._target_) for file in files for node in _targets(file))
 
 

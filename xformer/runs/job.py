@@ -1,6 +1,6 @@
 """One run as it was asked for."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,9 +8,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
+from xformer.config.compose import compose_config
+from xformer.config.groups import nearest
 from xformer.config.layer_names import shown_overrides
+from xformer.config.plugins import name_plugins
 from xformer.config.redact import redact
-from xformer.config.validate import nearest
 from xformer.errors import ConfigError
 from xformer.runs import sweep
 
@@ -61,6 +63,23 @@ class Job:
         job.give()
         return job
 
+    @classmethod
+    def compose(cls, overrides: Sequence[str]) -> "Job":
+        """The job that a command line would be, which writes nothing.
+
+        Raises:
+            ConfigError: an override that Hydra refuses.
+        """
+        overrides = name_plugins(overrides)
+        config = compose_config(overrides, with_hydra=True)
+        chosen = choices(config.hydra.runtime.choices)
+        with open_dict(config):
+            del config["hydra"]
+        OmegaConf.set_struct(config, True)
+        job = cls(config, Path(), chosen, list(overrides))
+        job.give()
+        return job
+
     def give(self) -> None:
         """Set what the study gives to an option wherever that is chosen, unless the command line says otherwise.
 
@@ -80,13 +99,6 @@ class Job:
                     )
                 if f"{group}.{key}" not in typed:
                     self.config[group][key] = value
-
-    def forget(self, keys: Iterable[str]) -> None:
-        """Leave out choices that this run does not use, so that its record tells only what decided it."""
-        with open_dict(self.config):
-            for key in keys:
-                self.choices.pop(key, None)
-                self.config.pop(key, None)
 
     @property
     def name(self) -> str:

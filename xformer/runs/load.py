@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from xformer.config.groups import slots
 from xformer.config.identity import Value, flat, of_config, of_overrides, short, started_from
 from xformer.config.options import by_hand
-from xformer.config.validate import slots
 from xformer.errors import DataError
 from xformer.runs.job import CONFIG_FILE, choices
 from xformer.runs.metrics_table import FILE as METRICS_FILE

@@ -10,6 +10,7 @@ from typing import TypedDict
 
 import torch
 
+from xformer.config.plugins import Plugin
 from xformer.core import devices
 
 PACKAGES = {
@@ -33,6 +34,12 @@ class GitState(TypedDict):
     dirty: bool | None
 
 
+class PluginState(GitState):
+    """The version of a plugin that is installed, and the commit of its tree; None where that is not known."""
+
+    version: str | None
+
+
 class Hardware(TypedDict):
     """The machine as this process sees it; memory in bytes, None where the system does not say."""
 
@@ -54,6 +61,17 @@ def git_state(directory: Path) -> GitState:
         return {"commit": None, "dirty": None}
     changes = _git(directory, "status", "--porcelain", "--untracked-files=no")
     return {"commit": commit, "dirty": None if changes is None else bool(changes)}
+
+
+def plugin_state(plugin: Plugin) -> PluginState:
+    """The version of a plugin and, where git keeps its files, the state of its tree. Never raises."""
+    root = plugin.package.partition(".")[0]
+    distributions = metadata.packages_distributions().get(root, [])
+    version = metadata.version(distributions[0]) if distributions else None
+    # An environment may lie in a tree that knows nothing of it.
+    kept = _git(plugin.conf, "ls-files", "--error-unmatch", ".") is not None
+    state: GitState = git_state(plugin.conf) if kept else {"commit": None, "dirty": None}
+    return {"version": version, **state}
 
 
 def _git(directory: Path, *arguments: str) -> str | None:

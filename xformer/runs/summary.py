@@ -62,6 +62,8 @@ class Summary:
         matched: The dimension that was adjusted (`match`): from, to, and the difference in percent that remains.
         by_hand: Parts that are none of their option's, each by its key, with the `_target_` typed in its place.
         without_effect: Keys that cannot change the result, as the callbacks declare; None where they did not yet.
+        plugins: Packages that brought options or classes (`xformer.config.plugins`): version, commit, and whether
+            the tree was dirty.
     """
 
     status: Literal["running", "finished", "interrupted", "failed", "skipped"]
@@ -89,6 +91,7 @@ class Summary:
     matched: dict[str, Any] | None = None
     by_hand: dict[str, str] = field(default_factory=dict)
     without_effect: list[str] | None = None
+    plugins: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def of_json(content: Any) -> Summary:
@@ -149,6 +152,14 @@ def strict(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def plugin_line(state: Mapping[str, Any] | None) -> str:
+    """The state of a plugin in words: `0.1.0 at 3fa2c1d05e with changes`."""
+    if state is None:
+        return "not used"
+    commit = f" at {state['commit'][:10]}" if state.get("commit") else ""
+    return f"{state.get('version') or 'no version'}{commit}{' with changes' if state.get('dirty') else ''}"
 
 
 def read_summary(directory: Path) -> Summary:

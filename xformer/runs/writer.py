@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
-from xformer.config.validate import CONF, groups, target
+from xformer.config.groups import groups, written
+from xformer.config.validate import target
 from xformer.errors import ConfigError, DataError
 from xformer.generation.beam import beam_search
 from xformer.generation.choice import Choice, Sampling, most_likely
@@ -27,7 +27,7 @@ _STEEPEST = 10
 
 def _able() -> list[str]:
     """The tasks that write, as the command line names them."""
-    nodes = {option: OmegaConf.load(CONF / "task" / f"{option}.yaml").task for option in groups()["task"]}
+    nodes = {option: written("task", option).task for option in groups()["task"]}
     found = {option: target(node) for option, node in nodes.items()}
     return [option for option, task in found.items() if isinstance(task, type) and issubclass(task, Generative)]
 

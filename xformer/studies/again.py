@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from xformer.config.options import renewed
+from xformer.config.plugins import require_plugins
 from xformer.errors import ConfigError, DataError, RunError
 from xformer.runs.load import Run, read_run, run_directories
 from xformer.runs.summary import FILE
@@ -21,8 +22,9 @@ def cell_again(run: Run, where: Path, overrides: Sequence[str]) -> tuple[Run, bo
 
     Raises:
         RunError: nothing was trained, and what lies there is not this run's.
-        ConfigError: nothing can be written there.
+        ConfigError: nothing can be written there, or a plugin of the run is not installed and named.
     """
+    require_plugins(run.summary.plugins, run.name)
     directory = where / Path(run.name).name
     words = [*run.summary.overrides, *overrides, f"hydra.sweep.dir='{directory}'", "hydra.sweep.subdir=run"]
     return _launched(directory, ["train", "-m", *words])
@@ -33,8 +35,9 @@ def logged_again(run: LoggedRun, where: Path, overrides: Sequence[str]) -> tuple
 
     Raises:
         RunError: nothing was trained, and what lies there is not this run's.
-        ConfigError: nothing can be written there.
+        ConfigError: nothing can be written there, or a plugin of the run is not installed and named.
     """
+    require_plugins(run.summary.plugins, run.name)
     choices, typed = run.summary.choices, [*run.summary.overrides, *overrides]
     with _writable(where):
         write_asked(where, renewed(run.config, run.summary), choices, typed, run.source, overrides)

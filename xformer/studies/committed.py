@@ -15,9 +15,9 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from xformer.config.compose import cell
 from xformer.config.identity import Value, named, relevant, replayed
 from xformer.config.options import by_hand
-from xformer.config.validate import cell
 from xformer.errors import DataError
 from xformer.runs.load import Run
 from xformer.runs.summary import integer, of_json
@@ -31,7 +31,7 @@ _PLAIN = (
 _DAMAGED = (
     OSError, LookupError, TypeError, AttributeError, ValueError, yaml.YAMLError, csv.Error, OmegaConfBaseException,
 )  # fmt: skip
-_ENVIRONMENT = ("git", "versions", "hardware")
+_ENVIRONMENT = ("git", "versions", "hardware", "plugins")
 
 
 def write_table(folder: Path, runs: Sequence[Run]) -> None:
@@ -85,7 +85,7 @@ def row_name(run: Run) -> str:
 def _row(run: Run, common: Mapping[str, Value], environments: list[dict[str, Any]]) -> dict[str, str]:
     summary = asdict(run.summary)
     typed = replayed(run.summary.overrides)
-    environment = {key: summary[key] for key in _ENVIRONMENT}
+    environment = {key: summary[key] for key in _ENVIRONMENT if key != "plugins" or summary[key]}
     if environment not in environments:
         environments.append(environment)
     monitor = run.summary.monitor

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from xformer.config.validate import nearest
+from xformer.config.groups import nearest
 from xformer.errors import ConfigError
 from xformer.runs.load import Run
 from xformer.studies.statistics import Mode

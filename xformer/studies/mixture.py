@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from xformer.runs.load import Run
+from xformer.runs.summary import plugin_line
 
 
 def mixed(runs: Sequence[Run]) -> list[str]:
@@ -19,6 +20,10 @@ def mixed(runs: Sequence[Run]) -> list[str]:
         versions = _distinct(s.versions.get(package) for s in summaries)
         if len(versions) > 1:
             found.append(f"{package} is not of one version: {', '.join(versions)}.")
+    for plugin in _distinct(name for s in summaries for name in s.plugins):
+        states = _distinct(plugin_line(s.plugins[plugin]) for s in summaries if plugin in s.plugins)
+        if len(states) > 1:
+            found.append(f"the plugin {plugin} is not of one state: {', '.join(states)}.")
     machines = _distinct(machine(run) for run in runs)
     if len(machines) > 1:
         found.append(f"the runs come from different machines: {'; '.join(machines)}.")

@@ -20,7 +20,7 @@ _CAPTIONS = {
 
 _NO_CURVES = (
     "No learning curves: none of these runs has its metrics.csv here. A committed table holds final values alone; "
-    "curves come with run directories (python train.py -m experiment=STUDY makes a study's) or with --wandb."
+    "curves come with run directories (experiment=STUDY makes a study's) or with --wandb."
 )
 
 _CSS = """

@@ -23,6 +23,7 @@ from xformer.config.identity import text
 from xformer.errors import DataError
 from xformer.runs.load import Run
 from xformer.runs.provenance import git_state
+from xformer.runs.summary import plugin_line
 from xformer.studies.grouping import group_runs
 from xformer.studies.mixture import machine
 
@@ -122,6 +123,10 @@ def environment(committed: Run, again: Run) -> tuple[str, ...]:
     then, now, found = committed.summary, again.summary, []
     if then.git != now.git or not then.git.get("commit") or then.git.get("dirty"):
         found.append(f"code: {_code(committed)} then, {_code(again)} now.")
+    for plugin in sorted({*then.plugins, *now.plugins}):
+        was, is_now = then.plugins.get(plugin), now.plugins.get(plugin)
+        if was != is_now or (is_now and is_now.get("dirty")):
+            found.append(f"plugin {plugin}: {plugin_line(was)} then, {plugin_line(is_now)} now.")
     packages = sorted({*then.versions, *now.versions})
     moved = [p for p in packages if then.versions.get(p) != now.versions.get(p)]
     if moved:

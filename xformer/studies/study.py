@@ -8,8 +8,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from xformer.config.groups import CONF, nearest
 from xformer.config.identity import key_of, replayed
-from xformer.config.validate import CONF, nearest
+from xformer.config.plugins import plugins
+from xformer.core.program import train_command
 from xformer.errors import ConfigError, DataError
 from xformer.runs.load import Run, load_runs, run_directories
 from xformer.studies.committed import RUNS, read_table
@@ -46,12 +48,12 @@ class Study:
     @property
     def folder(self) -> Path:
         """The folder of results, beside the file."""
-        return EXPERIMENTS.resolve() / self.name
+        return _file(self.name).resolve().with_suffix("")
 
     @property
     def command(self) -> str:
         """What runs it whole."""
-        return f"python train.py -m experiment={self.name}"
+        return f"{train_command()} -m experiment={self.name}"
 
     @classmethod
     def of(cls, name: str) -> "Study":
@@ -118,13 +120,26 @@ class Study:
 
 def studies() -> list[str]:
     """The names of all studies: the experiments that say what they ask, those in a folder as FOLDER/NAME."""
-    files = [file for file in sorted(EXPERIMENTS.rglob("*.yaml")) if _ASKS.search(file.read_text(encoding="utf-8"))]
-    return [file.relative_to(EXPERIMENTS).with_suffix("").as_posix() for file in files]
+    return [
+        file.relative_to(folder).with_suffix("").as_posix()
+        for folder in _folders()
+        for file in sorted(folder.rglob("*.yaml"))
+        if _ASKS.search(file.read_text(encoding="utf-8"))
+    ]
+
+
+def _folders() -> list[Path]:
+    """Where experiments lie: ours, and the plugins'."""
+    return [EXPERIMENTS, *(plugin.conf / "experiment" for plugin in plugins())]
+
+
+def _file(name: str) -> Path:
+    return next(file for folder in _folders() if (file := folder / f"{name}.yaml").is_file())
 
 
 def _composed(name: str) -> Any:
     """A study's own file over those of `experiments/` that its defaults name, as Hydra puts it there."""
-    own: Any = OmegaConf.load(EXPERIMENTS / f"{name}.yaml")
+    own: Any = OmegaConf.load(_file(name))
     within = "/experiment/"
     bases = [base.removeprefix(within) for base in own.get("defaults", []) if str(base).startswith(within)]
     return OmegaConf.merge(*map(_composed, bases), own)

@@ -20,9 +20,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
-from omegaconf import DictConfig
 from torch.nn.functional import pad
 
+from xformer.config.plan import GRAPHS
 from xformer.data.base import DataModule
 from xformer.data.batch import IGNORED, PADDED_WITH
 from xformer.errors import ConfigError
@@ -30,30 +30,8 @@ from xformer.tasks.base import Outcome, Task
 
 Compile = bool | Literal["reduce-overhead"]
 """What `compile` in conf/train.yaml may be."""
-GRAPHS: Literal["reduce-overhead"] = "reduce-overhead"
 LENGTHS = 8
 """Lengths that batches are filled up to for CUDA graphs; an eighth of the longest is the most that is added."""
-
-
-def check(config: DictConfig) -> None:
-    """Refuse what CUDA graphs cannot do, before data is loaded.
-
-    Raises:
-        ConfigError: gradients are held from one batch to the next, or the number of sequences changes.
-    """
-    if config.compile != GRAPHS:
-        return
-    accumulated = config.trainer.accumulate_grad_batches
-    if accumulated != 1:
-        raise ConfigError(
-            f"trainer.accumulate_grad_batches={accumulated} does not go with compile={GRAPHS}: a replayed CUDA graph "
-            "overwrites the gradients that are held; compile=true would work."
-        )
-    if config.data.get("tokens_per_batch") is not None:
-        raise ConfigError(
-            f"data.tokens_per_batch={config.data.tokens_per_batch} does not go with compile={GRAPHS}: a CUDA graph is "
-            "recorded for one number of sequences; compile=true, or data.batch_size, would work."
-        )
 
 
 def compile_step(task: Task, data: DataModule, mode: Compile, device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""The metrics of a finished run on its own data, or on others."""
+"""The metrics of a model: of the best weights where training ends, and of a finished run on its own data or others."""
 
 import json
 import math
@@ -6,16 +6,24 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from xformer.callbacks.throughput import Throughput
+from xformer.callbacks.train_metrics import TrainMetrics
 from xformer.config.plan import Plan
 from xformer.config.validate import validate
 from xformer.data.base import DataModule
 from xformer.errors import ConfigError, DataError
+from xformer.runs import checkpoints
 from xformer.runs.finished import Run
+from xformer.runs.job import Job
+from xformer.runs.summary import Monitor, Summary
+from xformer.tasks.base import Task
 from xformer.tokenizers.base import Tokenised
 from xformer.tokenizers.trained import Trained
 
@@ -117,3 +125,42 @@ def _overridden(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
             raise ConfigError(f"--data {override} cannot be read: {str(error).splitlines()[0]}.") from error
     validate(changed)
     return changed
+
+
+def evaluate_best(trainer: Trainer, task: Task, data: DataModule, summary: Summary, job: Job) -> None:
+    """Validate and test the best weights, and take in what training measured."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    throughput = next((c for c in callbacks if isinstance(c, Throughput)), None)
+    trained = next((c for c in callbacks if isinstance(c, TrainMetrics)), None)
+    metrics: dict[str, float | None] = dict(trained.values) if trained else {}
+    metrics |= {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
+    if throughput:
+        summary.tokens_seen, summary.tokens_per_second = throughput.tokens_seen, throughput.tokens_per_second
+        summary.wall_seconds = throughput.earlier_seconds
+    keepers = (c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor)
+    keeper = next(keepers, None)
+    best, step = (keeper.best_model_path if keeper else ""), trainer.global_step
+    if best:
+        step = checkpoints.read(Path(best))["global_step"]
+    elif keeper:  # stopped before the first validation: keep what there is
+        trainer.save_checkpoint(Path(keeper.dirpath or job.directory) / checkpoints.LAST)
+    end = trainer.global_step
+    loggers, trainer.loggers = trainer.loggers, []  # the curve has the values of validation already
+    trainer.validate(task, data, ckpt_path=best or None, verbose=False)
+    metrics |= {name: value.item() for name, value in trainer.callback_metrics.items()}
+    if data.test_dataloader():
+        trainer.test(task, data, ckpt_path=best or None, verbose=False)
+        tested = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        metrics |= tested
+        _log_tested(loggers, tested, end)
+    trainer.loggers = loggers
+    monitor = job.config.monitor
+    summary.metrics = dict(metrics)
+    summary.monitor = Monitor(monitor.name, monitor.mode, metrics.get(monitor.name), step)
+
+
+def _log_tested(loggers: list[Logger], metrics: dict[str, float], step: int) -> None:
+    """Log at training's last step, which Lightning does not know where a resumed run has nothing left to train."""
+    for logger in loggers:
+        logger.log_metrics(metrics, step)
+        logger.finalize("success")

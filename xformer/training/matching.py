@@ -6,63 +6,32 @@ nearest to the reference's. What is trained is, to the bit, the run that has thi
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from xformer.config.match import Match, Measure
-from xformer.config.options import nodes
+from xformer.config.groups import groups, nearest, nodes, slots
+from xformer.config.match import UNITS, Match, Matched, Measure
 from xformer.config.plan import Plan
-from xformer.config.validate import groups, make, nearest, slots
+from xformer.config.validate import make
 from xformer.errors import ConfigError
 from xformer.training import cost
 
-_NAMES = {"parameters": "parameters", "flops": "FLOPs per token"}
 
-
-@dataclass(frozen=True)
-class Matched:
-    """What matching did.
-
-    Attributes:
-        measure: what is equal.
-        to: the reference's choices.
-        by: the key of the dimension.
-        was: the dimension as asked for.
-        now: the dimension as it is.
-        reference: the reference's parameters, or FLOPs per token.
-        reached: this model's.
-        difference: what remains, in percent of the reference.
-    """
-
-    measure: str
-    to: str
-    by: str
-    was: int
-    now: int
-    reference: float
-    reached: float
-    difference: float
-
-    def __str__(self) -> str:
-        return (
-            f"Matched to {self.to}: {self.by} {self.was} -> {self.now} gives {self.reached:,.0f} "
-            f"{_NAMES[self.measure]}, against {self.reference:,.0f} ({self.difference:+.2f} %)."
-        )
-
-
-def match(config: DictConfig, plan: Plan) -> tuple[Plan, Matched]:
-    """Adjust the dimension, in the configuration too, and plan anew.
+def match(plan: Plan) -> Plan:
+    """Adjust the dimension, in the configuration too, and plan anew; a plan that asks for nothing stays as it is.
 
     Args:
-        config: the run's, with a `match`. The dimension is set in it, and `match.was` to what it was.
-        plan: made of it, its data loaded.
+        plan: with its data loaded. The dimension is set in its configuration, and `match.was` to what it was.
 
     Raises:
         ConfigError: the reference or the dimension is none, or the dimension cannot make the two equal.
     """
+    config = plan.config
+    if config.get("match") is None:
+        return plan
     asked: Match = make(config.match)
     was = _dimension(config, asked.by) if asked.was is None else asked.was
     step = config.size.heads if asked.by == "size.d_model" else 1  # of the features, each head has as many
@@ -77,12 +46,12 @@ def match(config: DictConfig, plan: Plan) -> tuple[Plan, Matched]:
     reference = _cost(_with(resized(was), asked.to), plan, asked.measure)
     if cost_of(was) == cost_of(was + step):
         raise ConfigError(
-            f"match.by={asked.by} does not change the {_NAMES[asked.measure]}: use another, such as size.feed_forward."
+            f"match.by={asked.by} does not change the {UNITS[asked.measure]}: use another, such as size.feed_forward."
         )
     if cost_of(step) > reference:
         raise ConfigError(
             f"match={asked.measure} is out of reach: with {asked.reference} there are {reference:,.0f} "
-            f"{_NAMES[asked.measure]}, and this model has {cost_of(step):,.0f} even with {asked.by}={step}; use "
+            f"{UNITS[asked.measure]}, and this model has {cost_of(step):,.0f} even with {asked.by}={step}; use "
             "another match.by, or a model that costs less."
         )
     below = _last_below(cost_of, reference, was, step)
@@ -92,7 +61,7 @@ def match(config: DictConfig, plan: Plan) -> tuple[Plan, Matched]:
     OmegaConf.update(config, asked.by, now)
     config.match.was = was
     matched = Matched(asked.measure, asked.reference, asked.by, was, now, reference, reached, difference)
-    return _planned(config, plan), matched
+    return replace(Plan.of(config), data=plan.data, matched=matched)
 
 
 def _last_below(cost_of: Callable[[int], float], most: float, start: int, step: int) -> int:
@@ -138,9 +107,5 @@ def _changed(config: DictConfig, key: str, value: object) -> DictConfig:
 
 def _cost(config: DictConfig, plan: Plan, measure: Measure) -> float:
     with torch.random.fork_rng(devices=[]):
-        task = _planned(config, plan).build_task()
+        task = replace(Plan.of(config), data=plan.data).build_task()
         return float(cost.parameters(task) if measure == "parameters" else cost.flops(task, plan.data.facts))
-
-
-def _planned(config: DictConfig, loaded: Plan) -> Plan:
-    return replace(Plan.of(config), data=loaded.data)

@@ -1,18 +1,9 @@
 """A model from the options of a command line, without a run: what a notebook builds."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
-from omegaconf import OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
-
-from xformer.config import compatibility
 from xformer.config.plan import Plan
-from xformer.config.validate import CONF, explain, is_of_hydra, unchosen, validate
-from xformer.errors import ConfigError
-from xformer.runs.job import Job, choices
+from xformer.runs.job import Job
 from xformer.tasks.base import Task
 from xformer.training.matching import match
 
@@ -31,31 +22,7 @@ def build_model(options: str | Sequence[str] = ()) -> Task:
         IncompatibleError: choices that do not go together.
         DataError: the data cannot be read.
     """
-    job = _composed([options] if isinstance(options, str) else options)
-    validate(job.config)
-    compatibility.check(job.config, job.choices)
-    plan = Plan.of(job.config)
+    job = Job.compose([options] if isinstance(options, str) else options)
+    plan = Plan.read(job.config, job.choices)
     plan.load_data()
-    if job.config.get("match") is not None:
-        plan, _ = match(job.config, plan)
-    return plan.build_task().eval()
-
-
-def _composed(options: Sequence[str]) -> Job:
-    """The job that the command line would be, which writes nothing."""
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = compose("train", overrides=list(options), return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explain(error)) from error
-    except (ValueError, TypeError, AssertionError) as error:
-        if not is_of_hydra(error):
-            raise
-        raise ConfigError(unchosen(options) or f"{' '.join(options)} cannot be composed: {error}.") from error
-    chosen = choices(config.hydra.runtime.choices)
-    with open_dict(config):
-        del config["hydra"]
-    OmegaConf.set_struct(config, True)
-    job = Job(config, Path(), chosen, list(options))
-    job.give()
-    return job
+    return match(plan).build_task().eval()

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from xformer.config.redact import RedactingFormatter
 from xformer.core import console
 from xformer.core.devices import is_main_process
+from xformer.core.program import train_command
 from xformer.errors import IncompatibleError, Interrupted, XformerError
 from xformer.loggers.base import RunLogger
 from xformer.runs import checkpoints
@@ -147,7 +148,7 @@ def _farewell(stopped: Interrupted, job: Job) -> str:
     newest = next(iter(checkpoints.found(job.directory)), None)
     if newest is None:
         return f"{stopped} Nothing was saved yet."
-    return f"{stopped} Saved; continue with: python train.py resume={job.directory}"
+    return f"{stopped} Saved; continue with: {train_command()} resume={job.directory}"
 
 
 def interruption(error: BaseException | None) -> Interrupted | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from xformer.config.validate import CONF
+from xformer.config.groups import CONF
 from xformer.errors import ConfigError
 from xformer.runs.finished import refuse_foreign
 from xformer.runs.job import Job

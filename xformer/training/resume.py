@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,13 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
 
-from xformer.config import compatibility
 from xformer.config.declared import without_effect
 from xformer.config.identity import flat, key_of, matters, relevant, text
 from xformer.config.options import renewed
+from xformer.config.plan import Plan
+from xformer.config.plugins import require_plugins
 from xformer.config.redact import MASK, resolved
 from xformer.core.devices import is_main_process
-from xformer.data.base import DataModule
 from xformer.errors import ConfigError, DataError, RunError
 from xformer.loggers.metrics_csv import MetricsCSV
 from xformer.optimization.schedule import Schedule
@@ -71,7 +72,7 @@ def expand(words: Sequence[str]) -> list[str]:
 
     Raises:
         RunError: DIR is no run.
-        ConfigError: it is asked for with what it cannot go with.
+        ConfigError: it is asked for with what it cannot go with, or a plugin of its is not installed and named.
     """
     asked = [word for word in words if word.startswith("resume=")]
     name = asked[-1].partition("=")[2].strip("'\"") if asked else ""
@@ -87,6 +88,7 @@ def expand(words: Sequence[str]) -> list[str]:
         what = "holds no run" if directory.is_dir() else "is no directory"
         raise RunError(f"resume={name} {what}: give the directory of the run to continue.")
     summary = read_run(directory).summary
+    require_plugins(summary.plugins, f"resume={name}")
     typed = {key_of(word) for word in rest}
     unheard = tuple(f"{key}." for key in typed if not matters(key))  # of another logger than the one chosen now
     own = [
@@ -115,68 +117,198 @@ def _enter(directory: str | None) -> None:
 # What is there
 
 
-def finished(job: Job) -> Summary | None:
-    """The summary of a run that is done, which `skip_finished` and `resume` leave as it is; None where it is to be run.
+class Earlier:
+    """What a job's directory holds already, each file read once and when it is first asked for; nothing is changed.
 
-    Raises:
-        RunError: the directory holds a run of another configuration, which would be taken for this one.
+    Args:
+        job: whose configuration is valid.
     """
-    if not (job.config.resume or job.config.skip_finished) or not (job.directory / CONFIG_FILE).exists():
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.directory = job, job.directory
+        self.resumes, self.skips = bool(job.config.resume), bool(job.config.skip_finished)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The configuration that a run left there.
+
+        Raises:
+            RunError: it is damaged.
+        """
+        file = self.directory / CONFIG_FILE
+        try:
+            found = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+        except (yaml.YAMLError, OSError, ValueError):
+            found = None
+        if not isinstance(found, dict):
+            raise RunError(f"{file} is damaged, so that nobody knows what was run; move it away.")
+        return {str(key): value for key, value in found.items()}
+
+    @cached_property
+    def summary(self) -> Summary:
+        """The run's summary, or what is known of one that left none."""
+        return read_run(self.directory).summary
+
+    @cached_property
+    def asked(self) -> dict[str, Any]:
+        """The job's own configuration, resolved."""
+        return resolved(self.job.config)
+
+    def finished(self) -> Summary | None:
+        """The summary of a run that is done, which `skip_finished` and `resume` leave; None where it is to be run.
+
+        Raises:
+            RunError: the directory holds a run of another configuration, which would be taken for this one.
+        """
+        if not (self.resumes or self.skips) or not (self.directory / CONFIG_FILE).exists():
+            return None
+        if not self.resumes and not self._trained():
+            return None  # and so nothing that would be taken for this run
+        self._refuse_another()
+        if not (self.directory / FILE).exists():
+            return None
+        done = self.summary.status == "finished"
+        return self.summary if done and not (self.resumes and self._is_longer()) else None
+
+    def start(self) -> Start | None:
+        """Where a run goes on from: `resume` insists on a checkpoint, `skip_finished` takes one if it is there.
+
+        Raises:
+            RunError: there is none to resume from, or the directory holds what would be overwritten.
+        """
+        newest = next(checkpoints.readable(self.directory), None) if self.resumes or self.skips else None
+        if newest is None and self.resumes:
+            raise RunError(
+                f"resume=true found no readable checkpoint in hydra.run.dir={self.directory}; give the directory of "
+                "the run to continue, or leave resume out to start one."
+            )
+        if newest is not None:
+            file, content = newest
+            if not (self.directory / CONFIG_FILE).exists():
+                raise RunError(f"{self.directory} has lost its {CONFIG_FILE}, so that nobody knows what was run there.")
+            saved = content.get("exact_resume", {})
+            processes = len(saved["random"]) if "random" in saved else None
+            return Start(file, content["global_step"], saved.get("rows"), processes)
+        if self.skips and checkpoints.found(self.directory):
+            log.warning("%s has no checkpoint that can be read: this run starts again.", self.directory)
+        if is_main_process():  # what the others find there may be the main process's own
+            self._refuse_to_overwrite()
         return None
-    _written(job)
-    if not job.config.resume and not _trained(job.directory):
-        return None  # and so nothing that would be taken for this run
-    _refuse_another(job)
-    if not (job.directory / FILE).exists():
-        return None
-    summary = read_summary(job.directory)
-    return summary if summary.status == "finished" and not _is_longer(job) else None
 
+    def check(self, start: Start | None, plan: Plan, trainer: Trainer) -> str | None:
+        """What is known once data and trainer are built; a sentence where the learning rates are others now.
 
-def start(job: Job) -> Start | None:
-    """Where a run goes on from: `resume` insists on a checkpoint, `skip_finished` takes one if it is there.
+        Raises:
+            RunError: other data or another number of processes than the run has had.
+        """
+        if start is None:
+            return None
+        known, found = self.summary.data_fingerprint, plan.data.fingerprint
+        if known not in (None, found):
+            raise RunError(
+                f"resume: {self.directory} was trained on other data than are found now (fingerprint {known}, now "
+                f"{found}); put back what it was trained on."
+            )
+        if self.job.config.callbacks.get("exact_resume") is not None and start.processes != trainer.world_size:
+            by = f"by {start.processes} processes" if start.processes else "without its place in the data"
+            raise RunError(
+                f"{start.checkpoint.name} was saved {by} and cannot be resumed exactly by {trainer.world_size}; use as "
+                "many, or set callbacks.exact_resume=null to go on with batches in another order."
+            )
+        return self._changed_schedule(start, plan.schedule)
 
-    Raises:
-        RunError: there is none to resume from, or the directory holds what would be overwritten.
-    """
-    newest = next(checkpoints.readable(job.directory), None) if job.config.resume or job.config.skip_finished else None
-    if newest is None and job.config.resume:
-        raise RunError(
-            f"resume=true found no readable checkpoint in hydra.run.dir={job.directory}; give the directory of the run "
-            "to continue, or leave resume out to start one."
+    def _changed_schedule(self, start: Start, schedule: Schedule) -> str | None:
+        """What a longer run does to a schedule that is already under way, in a sentence; None where it does nothing."""
+        was, now = (_value(config, "trainer.max_steps") for config in (self.config, self.asked))
+        if was in _UNLIMITED or now in _UNLIMITED:
+            return None
+        before, after = schedule(start.step, was), schedule(start.step, now)
+        if before == after:
+            return None
+        return (
+            f"schedule={self.job.choices.get('schedule')} depends on trainer.max_steps: at step {start.step:,} the "
+            f"learning rate was {before:.4g} of its peak for {was:,} steps and is {after:.4g} for {now:,}, so this is "
+            f"not the run that {now:,} steps from the start would be."
         )
-    if newest is not None:
-        file, content = newest
-        if not (job.directory / CONFIG_FILE).exists():
-            raise RunError(f"{job.directory} has lost its {CONFIG_FILE}, so that nobody knows what was run there.")
-        saved = content.get("exact_resume", {})
-        processes = len(saved["random"]) if "random" in saved else None
-        return Start(file, content["global_step"], saved.get("rows"), processes)
-    if job.config.skip_finished and checkpoints.found(job.directory):
-        log.warning("%s has no checkpoint that can be read: this run starts again.", job.directory)
-    if is_main_process():  # what the others find there may be the main process's own
-        _refuse_to_overwrite(job)
-    return None
 
+    def _refuse_to_overwrite(self) -> None:
+        if is_empty(self.directory):
+            return
+        if not self.skips:  # which starts again where no checkpoint can be read
+            checkpoints.refuse_to_overwrite(self.directory)
+        if not any((self.directory / file).exists() for file in (FILE, CONFIG_FILE)):
+            names = sorted(entry.name for entry in self.directory.iterdir())
+            raise RunError(
+                f"hydra.run.dir={self.directory} holds what is no run's ({', '.join(names[:_MOST_NAMED])}); give a new "
+                "directory, or an empty one."
+            )
+        if (self.directory / CONFIG_FILE).exists():
+            _ = self.config  # which raises where it is damaged
+        try:
+            finished = self.summary.status == "finished"
+        except DataError as error:
+            raise RunError(f"{str(error).rstrip('.')}; give another hydra.run.dir.") from error
+        if finished:
+            raise RunError(
+                f"hydra.run.dir={self.directory} holds a finished run; another hydra.run.dir leaves it alone, and "
+                "skip_finished=true is content with it."
+            )
+        if self._trained():
+            self._refuse_another()
 
-def refuse_other_data_or_processes(job: Job, start: Start, data: DataModule, trainer: Trainer) -> None:
-    """Other data or another number of processes than the run has had; known once both are built.
+    def _trained(self) -> bool:
+        """Whether a run got as far as a first measurement, a checkpoint or its end."""
+        if checkpoints.found(self.directory):
+            return True
+        if (self.directory / FILE).exists() and read_summary(self.directory).status == "finished":
+            return True
+        metrics = self.directory / METRICS_FILE
+        return metrics.exists() and metrics.read_bytes().count(b"\n") > 1
 
-    Raises:
-        RunError: naming them.
-    """
-    known = read_run(job.directory).summary.data_fingerprint
-    if known not in (None, data.fingerprint):
-        raise RunError(
-            f"resume: {job.directory} was trained on other data than are found now (fingerprint {known}, now "
-            f"{data.fingerprint}); put back what it was trained on."
+    def _refuse_another(self) -> None:
+        """A run is what its configuration says from its first step to its last."""
+        old, new = renewed(self.config, self.summary), self.asked
+        then, now = (
+            {"seed": config.get("seed"), **relevant(flat(config), idle)}
+            for config, idle in ((old, self.summary.without_effect), (new, without_effect(new["callbacks"])))
         )
-    if job.config.callbacks.get("exact_resume") is not None and start.processes != trainer.world_size:
-        found = f"by {start.processes} processes" if start.processes else "without its place in the data"
-        raise RunError(
-            f"{start.checkpoint.name} was saved {found} and cannot be resumed exactly by {trainer.world_size}; use as "
-            "many, or set callbacks.exact_resume=null to go on with batches in another order."
-        )
+        changed = {
+            key: (then.get(key, "absent"), now.get(key, "absent"))
+            for key in {**then, **now}
+            if key not in then or key not in now or then[key] != now[key]
+        }
+        if self.resumes:
+            changed = {key: pair for key, pair in changed.items() if not _may_change(key, *pair)}
+        if not changed:
+            return
+        named = self._named(changed)
+        more = f"; and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
+        said = f"{self.directory} holds a run of another configuration ({'; '.join(named[:_MOST_NAMED])}{more})"
+        if self.resumes:
+            raise RunError(
+                f"resume: {said}; a run goes on as it began: resume={self.directory} alone takes its own, and what may "
+                f"be otherwise is {', '.join(MAY_GROW)} (more of them), {', '.join(MAY_CHANGE)}, loggers, and what "
+                "only watches or stores."
+            )
+        way_out = "hydra.sweep.dir" if self.job.sweep else "hydra.run.dir"
+        asked = "skip_finished=true: " if self.skips else ""
+        raise RunError(f"{asked}{said}; move it away, or give another {way_out}.")
+
+    def _named(self, changed: Mapping[str, tuple[Any, Any]]) -> list[str]:
+        """`optimizer.lr was 0.001 and is 0.3`; a choice stands for all that it brings."""
+        found: dict[str, None] = {}
+        for key, (before, after) in changed.items():
+            group = key.partition(".")[0]
+            was, now = self.summary.choices.get(group), self.job.choices.get(group)
+            if None not in (was, now) and was != now:
+                found[f"{group} was {was} and is {now}"] = None
+            else:
+                found[f"{key} was {text(before)} and is {text(after)}"] = None
+        return list(found)
+
+    def _is_longer(self) -> bool:
+        """Whether a resumed run is asked to be longer than it was."""
+        return any(_limit(_value(self.asked, key)) > _limit(_value(self.config, key)) for key in MAY_GROW)
 
 
 def truncate_metrics(loggers: Sequence[Logger], start: Start | None) -> None:
@@ -186,114 +318,10 @@ def truncate_metrics(loggers: Sequence[Logger], start: Start | None) -> None:
             logger.start_at(0) if start is None else logger.start_at(start.step, start.rows)
 
 
-def changed_schedule(job: Job, start: Start, schedule: Schedule) -> str | None:
-    """What a longer run does to a schedule that is already under way, in a sentence; None where it does nothing."""
-    was, now = (_value(config, "trainer.max_steps") for config in (_written(job), resolved(job.config)))
-    if was in _UNLIMITED or now in _UNLIMITED:
-        return None
-    before, after = schedule(start.step, was), schedule(start.step, now)
-    if before == after:
-        return None
-    return (
-        f"schedule={job.choices.get('schedule')} depends on trainer.max_steps: at step {start.step:,} the learning "
-        f"rate was {before:.4g} of its peak for {was:,} steps and is {after:.4g} for {now:,}, so this is not the run "
-        f"that {now:,} steps from the start would be."
-    )
-
-
-def _refuse_to_overwrite(job: Job) -> None:
-    if is_empty(job.directory):
-        return
-    if not job.config.skip_finished:  # which starts again where no checkpoint can be read
-        checkpoints.refuse_to_overwrite(job.directory)
-    if not any((job.directory / file).exists() for file in (FILE, CONFIG_FILE)):
-        names = sorted(entry.name for entry in job.directory.iterdir())
-        raise RunError(
-            f"hydra.run.dir={job.directory} holds what is no run's ({', '.join(names[:_MOST_NAMED])}); give a new "
-            "directory, or an empty one."
-        )
-    if (job.directory / CONFIG_FILE).exists():
-        _written(job)
-    try:
-        summary = read_run(job.directory).summary
-    except DataError as error:
-        raise RunError(f"{str(error).rstrip('.')}; give another hydra.run.dir.") from error
-    if summary.status == "finished":
-        raise RunError(
-            f"hydra.run.dir={job.directory} holds a finished run; another hydra.run.dir leaves it alone, and "
-            "skip_finished=true is content with it."
-        )
-    if _trained(job.directory):
-        _refuse_another(job)
-
-
-def _trained(directory: Path) -> bool:
-    """Whether a run got as far as a first measurement, a checkpoint or its end."""
-    if checkpoints.found(directory):
-        return True
-    if (directory / FILE).exists() and read_summary(directory).status == "finished":
-        return True
-    metrics = directory / METRICS_FILE
-    return metrics.exists() and metrics.read_bytes().count(b"\n") > 1
-
-
-def _refuse_another(job: Job) -> None:
-    """A run is what its configuration says from its first step to its last."""
-    earlier = read_run(job.directory).summary
-    old, new = renewed(_written(job), earlier), resolved(job.config)
-    for key in compatibility.unused(job.config):
-        new.pop(key, None)
-    then, now = (
-        {"seed": config.get("seed"), **relevant(flat(config), idle)}
-        for config, idle in ((old, earlier.without_effect), (new, without_effect(new["callbacks"])))
-    )
-    changed = {
-        key: (then.get(key, "absent"), now.get(key, "absent"))
-        for key in {**then, **now}
-        if key not in then or key not in now or then[key] != now[key]
-    }
-    if job.config.resume:
-        changed = {key: pair for key, pair in changed.items() if not _may_change(key, *pair)}
-    if not changed:
-        return
-    named = _named(changed, job)
-    more = f"; and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
-    said = f"{job.directory} holds a run of another configuration ({'; '.join(named[:_MOST_NAMED])}{more})"
-    if job.config.resume:
-        raise RunError(
-            f"resume: {said}; a run goes on as it began: resume={job.directory} alone takes its own, and what may be "
-            f"otherwise is {', '.join(MAY_GROW)} (more of them), {', '.join(MAY_CHANGE)}, loggers, and what only "
-            "watches or stores."
-        )
-    way_out = "hydra.sweep.dir" if job.sweep else "hydra.run.dir"
-    asked = "skip_finished=true: " if job.config.skip_finished else ""
-    raise RunError(f"{asked}{said}; move it away, or give another {way_out}.")
-
-
-def _named(changed: Mapping[str, tuple[Any, Any]], job: Job) -> list[str]:
-    """`optimizer.lr was 0.001 and is 0.3`; a choice stands for all that it brings."""
-    old = read_run(job.directory).summary.choices
-    found: dict[str, None] = {}
-    for key, (before, after) in changed.items():
-        group = key.partition(".")[0]
-        was, now = old.get(group), job.choices.get(group)
-        if None not in (was, now) and was != now:
-            found[f"{group} was {was} and is {now}"] = None
-        else:
-            found[f"{key} was {text(before)} and is {text(after)}"] = None
-    return list(found)
-
-
 def _may_change(key: str, before: Any, after: Any) -> bool:
     if any(key == other or key.startswith(f"{other}.") for other in MAY_CHANGE):
         return True
     return key in MAY_GROW and _limit(after) > _limit(before)
-
-
-def _is_longer(job: Job) -> bool:
-    """Whether a resumed run is asked to be longer than it was."""
-    old, new = _written(job), resolved(job.config)
-    return bool(job.config.resume) and any(_limit(_value(new, key)) > _limit(_value(old, key)) for key in MAY_GROW)
 
 
 def _limit(value: Any) -> float:
@@ -303,15 +331,3 @@ def _limit(value: Any) -> float:
 def _value(config: Mapping[str, Any], key: str) -> Any:
     group, _, name = key.partition(".")
     return config[group].get(name)
-
-
-def _written(job: Job) -> dict[str, Any]:
-    """The configuration that a run left in its directory."""
-    file = job.directory / CONFIG_FILE
-    try:
-        found = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-    except (yaml.YAMLError, OSError, ValueError):
-        found = None
-    if not isinstance(found, dict):
-        raise RunError(f"{file} is damaged, so that nobody knows what was run; move it away.")
-    return {str(key): value for key, value in found.items()}

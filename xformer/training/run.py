@@ -1,40 +1,36 @@
-"""One run: validate, build, fit, test, summarise."""
+"""One run: read, build, fit, test, summarise."""
 
-import logging
 import tempfile
-import warnings
 from dataclasses import asdict
 from pathlib import Path
 
-from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch import Trainer, seed_everything
 from omegaconf import OmegaConf
 
 from xformer.callbacks.interrupt import listening
-from xformer.callbacks.throughput import Throughput
-from xformer.callbacks.train_metrics import TrainMetrics
-from xformer.config import compatibility
 from xformer.config.declared import without_effect
-from xformer.config.options import replaced
+from xformer.config.options import replaced, used_plugins
 from xformer.config.plan import Plan
 from xformer.config.redact import resolved
-from xformer.config.validate import validate
 from xformer.core import console, threads
 from xformer.core.denormals import flush_denormals
 from xformer.core.devices import is_main_process
 from xformer.data.base import DataModule
-from xformer.runs import checkpoints, sweep
+from xformer.runs import sweep
 from xformer.runs.finished import finished
 from xformer.runs.job import CONFIG_FILE, Job
 from xformer.runs.lock import is_empty
+from xformer.runs.provenance import plugin_state
 from xformer.runs.storage import explaining
-from xformer.runs.summary import Monitor, Summary
+from xformer.runs.summary import Summary
 from xformer.tasks.base import Task
-from xformer.training import compilation, cost, launch, resume, screen
+from xformer.training import cost, launch, screen
+from xformer.training.compilation import compile_step
+from xformer.training.evaluate import evaluate_best
 from xformer.training.matching import match
-from xformer.training.recording import recording
-from xformer.training.trainer import build_loggers, build_trainer, check_trainer, refusals, write_config
+from xformer.training.recording import Record, recording
+from xformer.training.resume import Earlier, Start, truncate_metrics
+from xformer.training.trainer import build_loggers, build_trainer, check_monitors, refusals, write_config
 from xformer.training.warm_start import inherit
 
 
@@ -50,52 +46,33 @@ def run(job: Job) -> float | None:
         XformerError: what the user can mend.
     """
     flush_denormals()
-    quieten()
+    screen.quieten()
     epilogue = None
     places = _places(job)
     # Twice: what the run writes, and then its record of that.
     with listening(), explaining(places), recording(job) as record, explaining(places):
         summary = record.summary
-        plan = _plan(job)
-        _declare(summary, job)
+        plan, trainer = _read(job, summary), build_trainer(job)
         record.acquire()
-        done = resume.finished(job)
-        if done is not None:
+        earlier = Earlier(job)
+        if (done := earlier.finished()) is not None:
             console.note(f"Already finished, and left as it is: {job.directory}")
             return done.monitor.best if done.monitor else None
-        start = resume.start(job)
+        start = earlier.start()
         if is_empty(job.directory):
             record.claim()
         _share(job, summary, resumed=start is not None)
-        seed_everything(job.config.seed, verbose=False)
+        seed_everything(plan.seed, verbose=False)
         data = plan.load_data()
-        if job.config.get("match") is not None:
-            plan = _match(summary, job, plan)
-        task = plan.build_task()
-        if job.config.init_from is not None:
-            _inherit(summary, task, Path(job.config.init_from))
-        _measure(summary, task, data)
-        trainer = build_trainer(job, task)
-        launch.check_world_size(trainer)
-        if start is not None:
-            resume.refuse_other_data_or_processes(job, start, data, trainer)
-            _tell(resume.changed_schedule(job, start, plan.schedule))
-        for logger in build_loggers(job):
-            record.loggers.append(logger)
-        trainer.loggers = [*record.loggers]
-        record.claim()
-        resume.truncate_metrics(trainer.loggers, start)
-        if is_main_process():
-            write_config(job)
-            data.save(job.directory)
-        for logger in record.loggers:
-            logger.begin(summary)
-        if is_main_process():
-            screen.header(job, trainer, data.describe(), summary)
-        compilation.compile_step(task, data, job.config.compile, trainer.strategy.root_device)
+        plan = match(plan)
+        task = _built(job, plan, summary)
+        check_monitors(trainer, task)
+        _tell(earlier.check(start, plan, trainer))
+        _begin(job, record, trainer, data, start)
+        compile_step(task, data, job.config.compile, trainer.strategy.root_device)
         with refusals("trainer", job.config.trainer):
             trainer.fit(task, data, ckpt_path=None if start is None else start.checkpoint)
-        _evaluate(trainer, task, data, summary, job)
+        evaluate_best(trainer, task, data, summary, job)
         epilogue = None if job.sweep else task.epilogue(data)
     if summary.status == "finished" and is_main_process():
         screen.results(job, summary, epilogue)
@@ -108,24 +85,21 @@ def _places(job: Job) -> dict[str, Path]:
     return {"hydra.run.dir": job.directory, "cache": Path(str(cache)), "TMPDIR": Path(tempfile.gettempdir())}
 
 
-def _plan(job: Job) -> Plan:
-    """Refuse everything that can be refused from the configuration alone; what to build."""
-    validate(job.config)
-    compatibility.check(job.config, job.choices)
-    compilation.check(job.config)
-    job.forget(compatibility.unused(job.config))
+def _read(job: Job, summary: Summary) -> Plan:
+    """Refuse everything that can be refused before data is loaded; what to build.
+
+    The summary learns what the configuration is but its options and values: only now do the classes stand where it
+    names them.
+    """
+    plan = Plan.read(job.config, job.choices)
     launch.check_sweep(job)
     if job.config.init_from is not None:
         finished(Path(job.config.init_from))
-    check_trainer(job)
-    return Plan.of(job.config)
-
-
-def _declare(summary: Summary, job: Job) -> None:
-    """What the configuration is but its options and values: only now do the classes stand where it names them."""
     config = resolved(job.config)
     summary.by_hand = replaced({**config, "logger": None}, job.choices)
     summary.without_effect = without_effect(config["callbacks"])
+    summary.plugins = {found.package: dict(plugin_state(found)) for found in used_plugins(config, job.choices)}
+    return plan
 
 
 def _share(job: Job, summary: Summary, *, resumed: bool) -> None:
@@ -141,85 +115,39 @@ def _share(job: Job, summary: Summary, *, resumed: bool) -> None:
     summary.hardware["torch_threads"] = found
 
 
-def _match(summary: Summary, job: Job, plan: Plan) -> Plan:
-    """Give the model the size of a reference, and say what that took."""
-    plan, matched = match(job.config, plan)
-    summary.matched = asdict(matched)
-    _tell(str(matched))
-    return plan
+def _built(job: Job, plan: Plan, summary: Summary) -> Task:
+    """The task, with another run's weights where it starts from one; the summary learns what it is and costs."""
+    task, data = plan.build_task(), plan.data
+    if plan.matched is not None:
+        summary.matched = asdict(plan.matched)
+        _tell(str(plan.matched))
+    if job.config.init_from is not None:
+        inherited = inherit(task, Path(job.config.init_from))
+        summary.inherited = asdict(inherited)
+        _tell(str(inherited))
+    summary.floors, summary.data_fingerprint = dict(data.floors), data.fingerprint
+    summary.floor_of = data.floor_of if data.floors else None
+    summary.attention = {slot.name: summary.choices[key] for key, slot in task.model.slots.items()}
+    summary.parameters, summary.flops_per_token = cost.parameters(task), cost.flops(task, data.facts)
+    return task
 
 
-def _inherit(summary: Summary, task: Task, other: Path) -> None:
-    """Start from another run's weights, and say what was not taken."""
-    inherited = inherit(task, other)
-    summary.inherited = asdict(inherited)
-    _tell(str(inherited))
+def _begin(job: Job, record: Record, trainer: Trainer, data: DataModule, start: Start | None) -> None:
+    """Take the directory, and write into it what stands there before the first step."""
+    for logger in build_loggers(job):
+        record.loggers.append(logger)
+    trainer.loggers = [*record.loggers]
+    record.claim()
+    truncate_metrics(trainer.loggers, start)
+    if is_main_process():
+        write_config(job)
+        data.save(job.directory)
+    for logger in record.loggers:
+        logger.begin(record.summary)
+    if is_main_process():
+        screen.header(job, trainer, data.describe(), record.summary)
 
 
 def _tell(sentence: str | None) -> None:
     if sentence is not None and is_main_process():
         console.note(sentence)
-
-
-def _measure(summary: Summary, task: Task, data: DataModule) -> None:
-    """What is known of the budget before training."""
-    summary.floors, summary.data_fingerprint = dict(data.floors), data.fingerprint
-    summary.floor_of = data.floor_of if data.floors else None
-    summary.attention = {slot.name: summary.choices[key] for key, slot in task.model.slots.items()}
-    summary.parameters, summary.flops_per_token = cost.parameters(task), cost.flops(task, data.facts)
-
-
-def _evaluate(trainer: Trainer, task: Task, data: DataModule, summary: Summary, job: Job) -> None:
-    """Validate and test the best weights, and take in what training measured."""
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    throughput = next((c for c in callbacks if isinstance(c, Throughput)), None)
-    trained = next((c for c in callbacks if isinstance(c, TrainMetrics)), None)
-    metrics: dict[str, float | None] = dict(trained.values) if trained else {}
-    metrics |= {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
-    if throughput:
-        summary.tokens_seen, summary.tokens_per_second = throughput.tokens_seen, throughput.tokens_per_second
-        summary.wall_seconds = throughput.earlier_seconds
-    keepers = (c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor)
-    keeper = next(keepers, None)
-    best, step = (keeper.best_model_path if keeper else ""), trainer.global_step
-    if best:
-        step = checkpoints.read(Path(best))["global_step"]
-    elif keeper:  # stopped before the first validation: keep what there is
-        trainer.save_checkpoint(Path(keeper.dirpath or job.directory) / checkpoints.LAST)
-    end = trainer.global_step
-    loggers, trainer.loggers = trainer.loggers, []  # the curve has the values of validation already
-    trainer.validate(task, data, ckpt_path=best or None, verbose=False)
-    metrics |= {name: value.item() for name, value in trainer.callback_metrics.items()}
-    if data.test_dataloader():
-        trainer.test(task, data, ckpt_path=best or None, verbose=False)
-        tested = {name: value.item() for name, value in trainer.callback_metrics.items()}
-        metrics |= tested
-        _log_tested(loggers, tested, end)
-    trainer.loggers = loggers
-    monitor = job.config.monitor
-    summary.metrics = dict(metrics)
-    summary.monitor = Monitor(monitor.name, monitor.mode, metrics.get(monitor.name), step)
-
-
-def _log_tested(loggers: list[Logger], metrics: dict[str, float], step: int) -> None:
-    """Log at training's last step, which Lightning does not know where a resumed run has nothing left to train."""
-    for logger in loggers:
-        logger.log_metrics(metrics, step)
-        logger.finalize("success")
-
-
-_NOISE = (
-    ".*does not have many workers.*",
-    ".*`max_epochs` was not set.*",
-    ".*`isinstance.treespec, LeafSpec.` is deprecated.*",
-    "Checkpoint directory .* exists and is not empty.*",
-    ".*is smaller than the logging interval.*",  # of steps, which go on from epoch to epoch
-)
-
-
-def quieten() -> None:
-    """Leave on the screen what a person needs: Lightning's notes about hardware and loaders are in the summary."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in _NOISE:
-        warnings.filterwarnings("ignore", message=message)

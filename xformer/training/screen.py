@@ -1,19 +1,20 @@
 """What a run shows on the screen: the header before it, the results after it, a sweep's table."""
 
+import logging
 import shlex
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 from lightning.pytorch import Trainer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from xformer.config.groups import slots
 from xformer.config.identity import key_of
-from xformer.config.validate import slots, target
 from xformer.core import devices
-from xformer.data.base import DataModule
+from xformer.core.program import train_command
 from xformer.runs import sweep
 from xformer.runs.job import Job
 from xformer.runs.summary import Summary, read_summary
@@ -111,9 +112,8 @@ def results(job: Job, summary: Summary, epilogue: str | None) -> None:
     for name, value in summary.metrics.items():
         if name.startswith(("train/", "val/", "test/")):
             table.add_row(name, "nan" if value is None else f"{value:.4f}")
-    floor_of = cast(type[DataModule], target(job.config.data)).floor_of
     for name, value in summary.floors.items():
-        table.add_row(f"floor: {name} ({floor_of})", f"{value:.4f}", style="dim")
+        table.add_row(f"floor: {name} ({summary.floor_of})", f"{value:.4f}", style="dim")
     console.print(table)
     facts = {
         "cost": f"{summary.wall_seconds:.0f} s, {_speed(summary)}peak memory {_si(summary.peak_memory_bytes or 0)}B",
@@ -135,8 +135,8 @@ def next_command(job: Job) -> str:
     dropped = ("attention=", "seed=", "hydra.", "cache=", "resume=", "skip_finished=")
     typed = [shlex.quote(override) for override in job.overrides if not override.startswith(dropped)]
     if job.choices["attention"] == "full" and not job.choices["architecture"].startswith("decoder"):
-        return " ".join(["python train.py", *typed, "attention=linformer"])
-    return " ".join(["python train.py -m", *typed, f"attention={job.choices['attention']}", "seed=0,1,2"])
+        return " ".join([train_command(), *typed, "attention=linformer"])
+    return " ".join([f"{train_command()} -m", *typed, f"attention={job.choices['attention']}", "seed=0,1,2"])
 
 
 def _device(trainer: Trainer, summary: Summary) -> str:
@@ -168,3 +168,20 @@ def _si(number: float | int) -> str:
             return f"{number:.3g} {unit}"
         number /= 1000
     return f"{number:.3g} P"
+
+
+_NOISE = (
+    ".*does not have many workers.*",
+    ".*`max_epochs` was not set.*",
+    ".*`isinstance.treespec, LeafSpec.` is deprecated.*",
+    "Checkpoint directory .* exists and is not empty.*",
+    ".*is smaller than the logging interval.*",  # of steps, which go on from epoch to epoch
+)
+
+
+def quieten() -> None:
+    """Leave on the screen what a person needs: Lightning's notes about hardware and loaders are in the summary."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in _NOISE:
+        warnings.filterwarnings("ignore", message=message)

@@ -1,7 +1,7 @@
 """From a valid configuration to data, model and Trainer."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hydra.errors import InstantiationException
@@ -13,8 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 from torchmetrics import MetricCollection
 
 from xformer.callbacks.train_metrics import TrainMetrics
+from xformer.config.groups import nearest
 from xformer.config.redact import resolved
-from xformer.config.validate import make, nearest
+from xformer.config.validate import make
 from xformer.config.values import shown
 from xformer.errors import ConfigError
 from xformer.loggers.base import RunLogger
@@ -43,11 +44,12 @@ def write_config(job: Job) -> None:
     write_whole(job.directory / CONFIG_FILE, OmegaConf.to_yaml(resolved(job.config)))
 
 
-def check_trainer(job: Job) -> None:
-    """Refuse, before data is loaded, what the Trainer and its callbacks refuse, and devices that are not there.
+def build_trainer(job: Job) -> Trainer:
+    """The Trainer with the chosen callbacks, and without loggers, which may write as soon as they are built.
 
     Raises:
-        ConfigError: naming the key.
+        ConfigError: what the Trainer or a callback refuses, by its key.
+        RunError: devices that are not there, or other processes than were launched.
     """
     node = job.config.trainer
     launch.check_machine(node)
@@ -55,31 +57,16 @@ def check_trainer(job: Job) -> None:
         raise ConfigError("trainer.max_steps=-1 and trainer.max_epochs=-1 would never end: set one of them.")
     if node.barebones:
         raise ConfigError("trainer.barebones=true leaves nothing of a run to compare: give trainer.barebones=false.")
-    launch.check_devices(_trainer(job))
-
-
-def build_trainer(job: Job, task: Task) -> Trainer:
-    """The Trainer with the chosen callbacks, and without loggers, which may write as soon as they are built.
-
-    Raises:
-        ConfigError: something is to be monitored that the task does not measure.
-    """
-    trainer = _trainer(job)
-    _check_monitors(trainer.callbacks, task)  # type: ignore[attr-defined]
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+    callbacks = [*_callbacks(job.config), TrainMetrics()]
+    with refusals("trainer", node):
+        trainer: Trainer = make(node)(callbacks=callbacks, logger=False, default_root_dir=str(job.directory))
+    launch.check_devices(trainer)
+    launch.check_world_size(trainer)
+    for callback in callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
             callback.dirpath = str(job.directory / FOLDER)
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # not where trainer.plugins brings another
         trainer.strategy.checkpoint_io = CheckpointFiles()
-    return trainer
-
-
-def _trainer(job: Job) -> Trainer:
-    callbacks = _callbacks(job.config)
-    with refusals("trainer", job.config.trainer):
-        trainer: Trainer = make(job.config.trainer)(
-            callbacks=[*callbacks, TrainMetrics()], logger=False, default_root_dir=str(job.directory)
-        )
     return trainer
 
 
@@ -124,12 +111,17 @@ def refusals(path: str, node: DictConfig) -> Iterator[None]:
         raise ConfigError(f"{where} is refused by Lightning: {message}.") from error
 
 
-def _check_monitors(callbacks: Iterable[Callback], task: Task) -> None:
+def check_monitors(trainer: Trainer, task: Task) -> None:
+    """Refuse to monitor what the task does not measure.
+
+    Raises:
+        ConfigError: naming the metric.
+    """
     known = {f"{stage}/loss" for stage in ("train", "val")} | {"tokens", "tokens_per_second"}
     for metrics in task.children():
         if isinstance(metrics, MetricCollection) and metrics.prefix in ("train/", "val/"):
             known |= {str(name) for name in metrics}
-    for callback in callbacks:
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
         name = getattr(callback, "monitor", None)
         if name is not None and name not in known and not name.startswith("probe/"):
             raise ConfigError(f"monitor.name={name} is nothing that this task measures; {nearest(name, known)}")

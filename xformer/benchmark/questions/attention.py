@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from xformer.attention.base import Attention
@@ -18,7 +18,8 @@ from xformer.benchmark.progress import measuring
 from xformer.benchmark.results import Results, Row
 from xformer.benchmark.subjects import Fused, Mixing, Projected, Shape, step
 from xformer.benchmark.timing import AGAIN, Times, interleaved, turns
-from xformer.config.validate import CONF, target
+from xformer.config.groups import written
+from xformer.config.validate import target
 from xformer.core import devices
 from xformer.core.capability import Capability
 from xformer.errors import RunError
@@ -227,9 +228,7 @@ def _possible(config: DictConfig, shape: Shape) -> dict[str, Mapping[str, Any]]:
 
 
 def _can(entry: Mapping[str, Any], shape: Shape) -> bool:
-    node = OmegaConf.load(CONF / "attention" / f"{entry['attention']}.yaml")
-    assert isinstance(node, DictConfig)
-    found = target(node)
+    found = target(written("attention", entry["attention"]))
     assert isinstance(found, type)
     assert issubclass(found, Attention)
     able = not shape.causal or Capability.CAUSAL in found.provides

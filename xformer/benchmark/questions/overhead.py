@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 from lightning.pytorch import Callback, LightningModule, Trainer
 from omegaconf import DictConfig
 
@@ -30,14 +29,14 @@ from xformer.benchmark.timing import AGAIN, Times
 from xformer.callbacks.finite import FiniteLoss
 from xformer.callbacks.resume import ExactResume
 from xformer.callbacks.throughput import Throughput
+from xformer.config.compose import compose_config
 from xformer.config.plan import Plan
-from xformer.config.validate import CONF
 from xformer.data.base import DataModule
 from xformer.errors import ConfigError
 from xformer.loggers.metrics_csv import MetricsCSV
 from xformer.loggers.wandb import wandb_logger
 from xformer.tasks.base import Task
-from xformer.training.run import quieten
+from xformer.training.screen import quieten
 
 BARE, TRAINER, LOADING = "bare loop", "Trainer", "data loading alone"
 STEPS, WARMUP = 20, 3
@@ -135,8 +134,7 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
         ConfigError: the model's data have too few batches for the steps of a round.
     """
     quieten()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        plan = Plan.of(compose("train", overrides=list(config.model)))
+    plan = Plan.of(compose_config(config.model))
     data = plan.load_data()
     if len(data.train_dataloader()) < STEPS:
         raise ConfigError(f"model={list(config.model)} has less than {STEPS} batches in an epoch; make them smaller.")

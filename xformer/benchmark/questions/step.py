@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.profilers import Profiler
 from omegaconf import DictConfig
@@ -31,13 +30,14 @@ from xformer.benchmark.results import Results, Row
 from xformer.callbacks.finite import FiniteLoss
 from xformer.callbacks.resume import ExactResume
 from xformer.callbacks.throughput import Throughput
-from xformer.config.plan import Plan
-from xformer.config.validate import CONF, make
+from xformer.config.compose import compose_config
+from xformer.config.plan import Plan, refuse_compilation
+from xformer.config.validate import make
 from xformer.core import devices
 from xformer.loggers.metrics_csv import MetricsCSV
 from xformer.tasks.base import Task
 from xformer.training import compilation
-from xformer.training.run import quieten
+from xformer.training.screen import quieten
 
 WARMUP = 30
 STEP, OTHER = "the whole step", "the Trainer's own"
@@ -200,7 +200,7 @@ def trained(node: DictConfig, steps: int, told: Callable[[], object]) -> Watch:
     Raises:
         ConfigError: a setting that cannot be trained.
     """
-    compilation.check(node)
+    refuse_compilation(node)
     needed = WARMUP + 3 * steps
     plan = Plan.of(node)
     data, parts = plan.load_data(), Parts()
@@ -235,8 +235,7 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
     rows: list[Row] = []
     with measuring(len(config.compile) * (WARMUP + 3 * config.steps)) as told:
         for mode in config.compile:
-            with initialize_config_dir(str(CONF), version_base="1.3"):
-                node = compose("train", overrides=[*config.train, f"compile={str(mode).lower()}"])
+            node = compose_config([*config.train, f"compile={str(mode).lower()}"])
             rows += [{"compile": str(mode).lower(), **row} for row in trained(node, config.steps, told).rows()]
     notes = [
         f"Run: {' '.join(config.train)}; {config.steps} steps each for the first line, the host's and the others.",

@@ -1,0 +1,67 @@
+"""Make a package for variants of your own: a plugin, with an attention, its option and its tests."""
+
+import argparse
+import keyword
+from importlib.util import find_spec
+from pathlib import Path
+
+TEMPLATE = Path(__file__).parents[1] / "template"
+"""A whole package, whose name `myplugin` and class `MyPlugin` are replaced."""
+
+
+def main() -> None:
+    """Write the package into a folder of its name, and print what comes next."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", metavar="NAME", help="of the package, as Python imports it")
+    parser.add_argument("--directory", type=Path, metavar="DIR", help="where it is written; default: ./NAME")
+    arguments = parser.parse_args()
+    directory = arguments.directory or Path(arguments.name)
+    refuse_name(arguments.name)
+    for path in write_plugin(arguments.name, directory):
+        print(path)
+    print(f"next       pip install -e {directory} && xformer train attention={arguments.name}")
+
+
+def refuse_name(name: str) -> None:
+    """Refuse a name that a plugin cannot have.
+
+    Raises:
+        ConfigError: it is no identifier, or a package or an option has it already.
+    """
+    from xformer.config.groups import groups
+    from xformer.errors import ConfigError
+
+    if not name.isidentifier() or keyword.iskeyword(name) or name != name.lower():
+        raise ConfigError(f"{name} is not the name of a package: use small letters, digits and _, such as my_variants.")
+    if find_spec(name) is not None:
+        raise ConfigError(f"{name} is the name of a package that is installed here: choose another.")
+    if name in groups()["attention"]:
+        raise ConfigError(f"attention={name} is an option already: choose another name.")
+
+
+def write_plugin(name: str, directory: Path) -> list[Path]:
+    """Write the template under another name.
+
+    Returns:
+        The files.
+
+    Raises:
+        ConfigError: the directory holds something, or cannot be written.
+    """
+    from xformer.errors import ConfigError
+
+    made = "".join(part.capitalize() for part in name.split("_"))
+    sources = sorted(path for path in TEMPLATE.rglob("*") if path.is_file() and not {"__pycache__"} & {*path.parts})
+    written = []
+    try:
+        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+            raise ConfigError(f"{directory} is there already: give another place with --directory.")
+        for source in sources:
+            path = directory / source.relative_to(TEMPLATE).as_posix().replace("myplugin", name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            text = source.read_text(encoding="utf-8").replace("myplugin", name).replace("MyPlugin", made)
+            path.write_text(text, encoding="utf-8")
+            written.append(path)
+    except OSError as error:
+        raise ConfigError(f"{directory} cannot be written: {error.strerror}; give another with --directory.") from error
+    return written

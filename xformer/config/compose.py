@@ -1,0 +1,156 @@
+"""Composing a configuration with Hydra, and one sentence for whatever Hydra refuses."""
+
+import hashlib
+import re
+import secrets
+import shlex
+import traceback
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from xformer.config.groups import groups, nearest, option_file
+from xformer.config.identity import replayed
+from xformer.config.plugins import CONF, plugins
+from xformer.config.redact import is_secret, redact
+from xformer.core.program import train_command
+from xformer.core.user_directories import user_cache
+from xformer.errors import ConfigError, XformerError
+
+_LONGEST_NAME = 200
+_BETWEEN_OVERRIDES = re.compile(r",(?=[+~]*[\w./@]+=)")  # and not between the values of a list
+
+
+class PluginSearchPath(SearchPathPlugin):
+    """Lets Hydra find the options of the plugins, in `--help` and sweeps too."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Add each plugin's `conf/`."""
+        for plugin in plugins():
+            search_path.append(provider=plugin.package, path=f"file://{plugin.conf}")
+
+
+Plugins.instance().register(PluginSearchPath)
+
+
+def compose_config(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig:
+    """The configuration that the command line `train.py OVERRIDES` composes.
+
+    Args:
+        overrides: as on the command line.
+        with_hydra: whether Hydra's own node is part of it.
+
+    Raises:
+        ConfigError: an override that Hydra refuses.
+    """
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose("train", overrides=list(overrides), return_hydra_config=with_hydra)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error)) from error
+    except (ValueError, TypeError, AssertionError) as error:
+        if not is_of_hydra(error):
+            raise
+        raise ConfigError(unchosen(overrides) or f"{' '.join(overrides)} cannot be composed: {error}.") from error
+
+
+def explain(error: Exception) -> str:
+    """One sentence for an error of ours, of Hydra's or of OmegaConf's."""
+    if isinstance(error, XformerError):
+        return str(error)
+    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        return f"{group}={option} is not an option; {nearest(option, error.options)}"
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error.override, str(error).splitlines()[0])
+    told = " ".join(str(error).split())
+    if found := re.search(r"Could not override '([^']+)'", told):
+        return f"{found[1]} is not a key of the configuration; {_near_key(found[1])}"
+    if found := re.search(r"Ambiguous value for argument '(.+?)' 1\. ", told):
+        return f"{found[1]} names several values: {train_command()} -m {found[1]} runs each of them."
+    if found := re.search(r"(.+?) full_key: (\S+)", told):
+        return f"{found[2]}: {found[1].rstrip('.')}."
+    return told
+
+
+def unchosen(overrides: Iterable[str]) -> str | None:
+    """The sentence for a group that is given no option, `data=null`; None where there is none."""
+    for override in overrides:
+        group, equals, value = override.partition("=")
+        if equals and group in groups() and value.strip().lower() in ("null", "none", "true", "false", ""):
+            return f"{override} is not an option; {nearest(value, groups()[group])}"
+    return None
+
+
+def is_of_hydra(error: BaseException) -> bool:
+    """Whether Hydra or OmegaConf raised an error while they read what was typed, and not our own code."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and not {"hydra", "omegaconf"}.isdisjoint(Path(frames[-1].filename).parts)
+
+
+def _unreadable(override: str, reason: str) -> str:
+    key, equals, value = override.partition("=")
+    if not equals:
+        return f"{override} is not an override ({reason}); write key=value."
+    quoted = shlex.quote(f'{key}="{value}"')
+    return f"{override} cannot be read ({reason}); a value that holds =, a comma or a bracket is quoted: {quoted}."
+
+
+def _near_key(name: str) -> str:
+    """The way out of a key that is none: its siblings, or where a key of this name stands."""
+    config = compose_config([])
+    parent, _, key = name.rpartition(".")
+    siblings = OmegaConf.select(config, parent) if parent else None
+    if isinstance(siblings, DictConfig):
+        here = {str(sibling) for sibling in siblings if not str(sibling).startswith("_")}
+        # Which option was chosen is not known here: it may have other keys than the default.
+        return nearest(key, here | {place.rpartition(".")[2] for place in _keys() if place.startswith(f"{parent}.")})
+    places = [place for place in _keys() if place.rpartition(".")[2] == key]
+    if places:
+        return f"did you mean {' or '.join(places[:3])}?"
+    return nearest(name, {*groups(), *(str(top) for top in config)})
+
+
+def _keys() -> list[str]:
+    """The keys of all options, such as `attention.rank`, and the groups, which are keys themselves."""
+    options = [(group, option) for group, options in groups().items() for option in options if group != "experiment"]
+    below = [
+        f"{group}.{key}"
+        for group, option in options
+        for key in map(str, OmegaConf.load(option_file(group, option)))  # type: ignore[arg-type]
+        if not key.startswith("_")
+    ]
+    return [*groups(), *dict.fromkeys(below)]
+
+
+def cell(name: str) -> str:
+    """A directory's name for a cell of a sweep, from its overrides, whatever number it has in the sweep.
+
+    What cannot change its result is no part of the name: with another logger it is the same cell. Nor is a secret.
+    """
+    overrides = [override for override in _BETWEEN_OVERRIDES.split(name) if not is_secret(override.partition("=")[0])]
+    name = redact(",".join(replayed(overrides)))
+    plain = re.sub(r"[^\w.,=@+-]+", "_", name)
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return plain if plain == name and len(name) <= _LONGEST_NAME else f"{plain[: _LONGEST_NAME - 9]}-{digest}"
+
+
+def cache_directory() -> str:
+    """`.cache` within a project, which has a repository or a pyproject.toml; elsewhere the user's own directory."""
+    here = Path.cwd()
+    places = [folder / mark for folder in (here, *here.parents) for mark in (".git", "pyproject.toml")]
+    return ".cache" if any(place.exists() for place in places) else str(user_cache())
+
+
+OmegaConf.register_new_resolver("cache_directory", cache_directory, replace=True)
+OmegaConf.register_new_resolver("train_command", train_command, replace=True)
+OmegaConf.register_new_resolver("cell", cell, replace=True)
+# A few letters that keep apart two runs started in the same second: ${unique:} in conf/train.yaml.
+OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(2), use_cache=True, replace=True)

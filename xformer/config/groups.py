@@ -1,0 +1,100 @@
+"""The groups of `conf/` and their options, ours and the plugins', and how the command line spells them."""
+
+import difflib
+import functools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from xformer.config.plugins import CONF as CONF
+from xformer.config.plugins import conf_folders
+
+_LISTED = 12
+
+
+def groups() -> dict[str, list[str]]:
+    """Every group of `conf/` and its options."""
+    return {
+        folder.name: sorted(file.stem for conf in conf_folders() for file in (conf / folder.name).glob("*.yaml"))
+        for folder in sorted(CONF.iterdir())
+        if folder.is_dir() and folder.name != "hydra"
+    }
+
+
+@functools.cache
+def defaults() -> dict[str, tuple[str, str | None]]:
+    """What `train.yaml` chooses: each key of a configuration that holds an option, its group, and the option."""
+    entries: Any = OmegaConf.to_container(OmegaConf.load(CONF / "train.yaml").defaults, resolve=False)
+    chosen = [item for entry in entries if isinstance(entry, dict) for item in entry.items()]
+    found = [(str(key).partition("@"), option) for key, option in chosen]
+    return {slot or group: (group, option) for (group, _, slot), option in found if group in groups()}
+
+
+def slots() -> dict[str, str]:
+    """The keys of a configuration that hold one more choice from a group (decoder_attention), and that group."""
+    return {key: group for key, (group, _) in defaults().items() if key != group}
+
+
+def slot_default(key: str, choices: dict[str, str]) -> str:
+    """What a slot holds unless it is chosen: an option, or whatever another group's choice is."""
+    default = str(defaults()[key][1])
+    return choices[default[2:-1]] if default.startswith("${") else default
+
+
+def typed(key: str) -> str:
+    """How the command line spells a key: attention@decoder_attention, where it is a slot."""
+    return f"{slots()[key]}@{key}" if key in slots() else key
+
+
+def nearest(name: str, options: Iterable[str]) -> str:
+    """The way out of a misspelling: `did you mean x? Valid: x, y, z.`, without the list where it is long."""
+    options = sorted(options)
+    near = difflib.get_close_matches(name, options, n=1)
+    listed = f"Valid: {', '.join(options)}."
+    if not near:
+        return listed
+    return f"did you mean {near[0]}?" + (f" {listed}" if len(options) <= _LISTED else "")
+
+
+def option_file(group: str, option: str) -> Path | None:
+    """The file of an option; None where there is no such option."""
+    files = (conf / group / f"{option}.yaml" for conf in conf_folders())
+    return next((file for file in files if file.is_file()), None)
+
+
+def option_files() -> Iterator[Path]:
+    """The file of every option."""
+    for conf in conf_folders():
+        for group in groups():
+            yield from sorted((conf / group).rglob("*.yaml"))
+
+
+def nodes(group: str) -> Iterator[tuple[str, DictConfig]]:
+    """Every option of a group and its node, whether its file holds the node alone or more than one group."""
+    for option in groups()[group]:
+        found = written(group, option)
+        yield option, found.get(group, found)
+
+
+def written(group: str, option: str) -> DictConfig:
+    """An option's file, over those of the same group that it extends."""
+    file = option_file(group, option)
+    assert file is not None, f"{group}={option}"
+    found = OmegaConf.load(file)
+    assert isinstance(found, DictConfig)
+    extended = [
+        written(group, name) for name in found.pop("defaults", []) if isinstance(name, str) and name != "_self_"
+    ]
+    merged = OmegaConf.merge(*extended, found)
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+@functools.cache
+def callbacks() -> DictConfig:
+    """Every callback in `conf/`, by its key: several may be chosen, and Hydra keeps no choice of them."""
+    merged = OmegaConf.merge(*(node for _, node in nodes("callbacks")))
+    assert isinstance(merged, DictConfig)
+    return merged

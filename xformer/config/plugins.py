@@ -1,0 +1,193 @@
+"""Plugins: packages of the user's own, which bring further options and the classes behind them.
+
+A package is a plugin where it was installed with an entry point of the group `xformer.plugins`, or where the user names
+it: by `plugins=[mypkg]` on any command line, by `plugins: [mypkg]` in `config.yaml` of the user's configuration
+directory, or by the environment variable `XFORMER_PLUGINS`, which the processes of a sweep or of a strategy inherit.
+A stored run names nothing: it is opened only where its plugins are installed and named by one of these.
+
+Its folder `conf/` holds further options of the groups that there are, and its classes are allowed as their `_target_`.
+"""
+
+import functools
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from pathlib import Path
+
+from omegaconf import OmegaConf
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from xformer.core.user_directories import user_config
+from xformer.errors import ConfigError
+
+GROUP = "xformer.plugins"
+VARIABLE = "XFORMER_PLUGINS"
+CONF = Path(__file__).parents[1] / "conf"
+_PACKAGE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A package that the user trusts.
+
+    Attributes:
+        package: its import name.
+        conf: its folder of options.
+    """
+
+    package: str
+    conf: Path
+
+    def defines(self, target: str) -> bool:
+        """Whether a `_target_` lies in the package."""
+        return target.startswith(f"{self.package}.")
+
+
+def name_plugins(words: Sequence[str]) -> list[str]:
+    """A command line without `plugins=[...]`, which names them for this process and those that it starts.
+
+    Raises:
+        ConfigError: a plugin that cannot be used.
+    """
+    named = [word for word in words if word.startswith("plugins=")]
+    packages = [package for word in named for package in _listed(word.partition("=")[2])]
+    if packages:
+        earlier = os.environ.get(VARIABLE, "").split(",")
+        os.environ[VARIABLE] = ",".join(dict.fromkeys(filter(None, [*earlier, *packages])))
+    plugins()
+    return [word for word in words if word not in named]
+
+
+def plugins() -> tuple[Plugin, ...]:
+    """The plugins that are installed and named.
+
+    Raises:
+        ConfigError: one that cannot be used: what is wrong with it, and what names it.
+    """
+    return _plugins(os.environ.get(VARIABLE, ""))
+
+
+@functools.lru_cache(maxsize=8)
+def _plugins(listed: str) -> tuple[Plugin, ...]:
+    sources = {package: f"{VARIABLE} or plugins=" for package in _listed(listed)}
+    sources |= {package: str(_settings()) for package in _of_settings()}
+    sources |= {found.value: f"the entry point {GROUP}" for found in metadata.entry_points(group=GROUP)}
+    found = tuple(_plugin(package, source) for package, source in sorted(sources.items()))
+    _refuse_collisions(found)
+    return found
+
+
+def conf_folders() -> list[Path]:
+    """Every `conf/`: that of xformer first, then those of the plugins."""
+    return [CONF, *(plugin.conf for plugin in plugins())]
+
+
+def allowed_prefixes() -> tuple[str, ...]:
+    """What the name of a class of our own or of a plugin begins with."""
+    return ("xformer.", *(f"{plugin.package}." for plugin in plugins()))
+
+
+def require_plugins(packages: Iterable[str], what: str) -> None:
+    """Refuse what needs a plugin that is not installed, or that nobody has named.
+
+    Args:
+        packages: which it was made with.
+        what: needs them, to name in the message.
+
+    Raises:
+        ConfigError: naming the first that is not there.
+    """
+    there = {plugin.package for plugin in plugins()}
+    for package in packages:
+        if package in there:
+            continue
+        if not _PACKAGE.fullmatch(package) or _spec(package.partition(".")[0]) is None:
+            raise ConfigError(f"{what} needs the plugin {package}, which is not installed here.")
+        raise ConfigError(
+            f"{what} needs the plugin {package}, which nobody has named: add plugins=[{package}] if you trust it."
+        )
+
+
+def _listed(text: str) -> list[str]:
+    """The packages of `[a,b]` or `a,b`."""
+    packages = [package.strip(" '\"") for package in text.strip().removeprefix("[").removesuffix("]").split(",")]
+    return [package for package in packages if package]
+
+
+def _settings() -> Path:
+    return user_config() / "config.yaml"
+
+
+def _of_settings() -> list[str]:
+    """The plugins that the user's own settings name."""
+    if not _settings().is_file():
+        return []
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(_settings()))
+    except (OSError, YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{_settings()} cannot be read: {str(error).splitlines()[0]}.") from error
+    named = content.get("plugins") if isinstance(content, dict) and set(content) == {"plugins"} else None
+    if not isinstance(named, list) or not all(isinstance(package, str) for package in named):
+        raise ConfigError(f"{_settings()} holds one key, a list of packages: plugins: [mypkg].")
+    return [str(package) for package in named]
+
+
+def _plugin(package: str, source: str) -> Plugin:
+    """A package, found without importing it.
+
+    Raises:
+        ConfigError: there is none, or it has no options.
+    """
+    if not _PACKAGE.fullmatch(package):
+        raise ConfigError(f"{source}: {package} is not the name of a package; name it as Python imports it.")
+    spec = _spec(package)
+    if spec is None:
+        raise ConfigError(
+            f"{source}: the plugin {package} cannot be imported: there is no such package here; install it, or put the "
+            "folder that holds it on PYTHONPATH."
+        )
+    folders = [Path(folder) / "conf" for folder in spec.submodule_search_locations or ()]
+    found = next((folder for folder in folders if folder.is_dir()), None)
+    if found is None:
+        raise ConfigError(
+            f"{source}: the plugin {package} has no folder conf/ beside its __init__.py; options go there, such as "
+            "conf/attention/NAME.yaml, and into the package's package-data."
+        )
+    return Plugin(package, found)
+
+
+def _spec(package: str) -> ModuleSpec | None:
+    """Where a package lies; one without a parent is not imported for that."""
+    try:
+        return find_spec(package)
+    except (ImportError, ValueError):
+        return None
+
+
+def _refuse_collisions(found: Iterable[Plugin]) -> None:
+    """Every option has one file, in a group that there is.
+
+    Raises:
+        ConfigError: naming the plugin, the file and the way out.
+    """
+    known = {folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name != "hydra"}
+    ours = (file for group in known for file in (CONF / group).rglob("*.yaml"))
+    owners = {file.relative_to(CONF): "xformer" for file in ours}
+    for plugin in found:
+        for file in sorted(plugin.conf.rglob("*.yaml")):
+            option = file.relative_to(plugin.conf)
+            if option.parts[0] not in known:
+                raise ConfigError(
+                    f"the plugin {plugin.package} has conf/{option}, which is in no group; groups are "
+                    f"{', '.join(sorted(known))}."
+                )
+            if option in owners:
+                raise ConfigError(
+                    f"the plugin {plugin.package} has conf/{option}, and {owners[option]} has an option of that name "
+                    "already: rename the file."
+                )
+            owners[option] = plugin.package
