@@ -72,7 +72,8 @@ def test_the_steps_are_enough_for_the_contracts(project: Path) -> None:
 
 def test_the_steps_are_enough_to_train(project: Path) -> None:
     _, training = step(4)[1].splitlines()
-    small = "size=tiny data.train_size=200 data.val_size=64 data.test_size=64 trainer.accelerator=cpu"
+    sizes = " ".join(f"data.generation.{split}_size=64" for split in ("train", "val", "test"))
+    small = f"size=tiny {sizes} trainer.accelerator=cpu"
     result = call(project, f"{training} {small} hydra.run.dir={project / 'run'}")
     assert result.returncode == 0, result.stderr
     assert OmegaConf.load(project / "run" / "summary.json").choices.attention == "aft_simple"

@@ -39,7 +39,8 @@ ROOT = Path(__file__).parents[1]
 BEFORE = Path(__file__).parent / "before"
 """Made at commit ff645dd, when classes told configurations apart: a run, the cache that it filled, and a table."""
 RUN = [
-    "task=language_modeling", "data.files=text.txt", "data.block=16", "data.batch_size=8", "tokenizer=character",
+    "task=language_modeling", "data.source.files=text.txt", "data.block=16", "data.loader.batch_size=8",
+    "tokenizer=character",
     "size.d_model=8", "size.layers=1", "size.heads=2", "size.feed_forward=8", "attention=local", "position=rotary",
     "schedule=constant", "optimizer.lr=0.01", "trainer.val_check_interval=3", "trainer.accelerator=cpu", "logger=csv",
     "threads=1", "seed=3",

@@ -47,7 +47,7 @@ def test_it_has_as_many_parameters(compose_job: ComposeJob) -> None:
 
 
 def test_it_runs(compose_job: ComposeJob) -> None:
-    small = ["data.block=32", "data.batch_size=4", "trainer.max_steps=3", "trainer.val_check_interval=3"]
+    small = ["data.block=32", "data.loader.batch_size=4", "trainer.max_steps=3", "trainer.val_check_interval=3"]
     job = compose_job("experiment=shakespeare_gpu", *SMALL, *small)
     run(job)
     summary = read_summary(job.directory)

@@ -92,13 +92,13 @@ def reviews(path: Path) -> str:
     "overrides",
     [
         ["data.balanced=true", "tokenizer=byte"],
-        ["data.tokens_per_batch=512", "loss=focal", "task.class_weights=balanced"],
+        ["data.loader.tokens_per_batch=512", "loss=focal", "task.class_weights=balanced"],
         ["attention=linformer", "position=sinusoidal", "tokenizer=character", "task.pooling=class"],
     ],
     ids=["balanced", "budget", "linformer"],
 )
 def test_a_run_on_a_file_of_ones_own(overrides: list[str], compose_job: ComposeJob, tmp_path: Path) -> None:
-    source = [f"data.files={reviews(tmp_path / 'reviews.tsv')}", "data.column_names=[text,label]"]
+    source = [f"data.source.files={reviews(tmp_path / 'reviews.tsv')}", "data.source.column_names=[text,label]"]
     job = compose_job(*SMALL, "data=text_classification", *source, "data.max_length=32", *overrides)
     run(job)
     summary = read_summary(job.directory)

@@ -118,7 +118,7 @@ def test_another_reference_can_be_chosen(matched) -> None:
         (["attention=linformer", "attention.rank=64"], r"out of reach: with attention=full .* size\.feed_forward=1;"),
         (["match.by=optimizer.lr"], r"match\.by=optimizer\.lr is no dimension"),
         (["match.by=size.width"], r"match\.by=size\.width is no dimension"),
-        (["match.by=data.batch_size"], r"match\.by=data\.batch_size does not change the parameters"),
+        (["match.by=data.loader.batch_size"], r"match\.by=data\.loader\.batch_size does not change the parameters"),
         (["match.to.attention=fool"], r"match\.to\.attention=fool is not an option; Valid: additive, "),
         (["+match.to.atention=full"], r"match\.to\.atention=full: atention is no choice of this run; did you mean "),
     ],

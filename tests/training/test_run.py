@@ -160,7 +160,9 @@ def test_every_variant_is_trained_on_the_same_batches(
         monkeypatch.setattr(Classification, "training_step", watched)
         redraws = ["attention.redraw_interval=1"] if name == "performer" else []
         options = [f"attention={name}", *redraws, "trainer.max_steps=8", "trainer.limit_val_batches=1"]
-        run(compose_job(*FAST, *options, "data.test_size=1", directory=tmp_path / name))  # more than an epoch
+        run(
+            compose_job(*FAST, *options, "data.generation.test_size=1", directory=tmp_path / name)
+        )  # more than an epoch
     for name, batches in seen.items():
         assert len(batches) == 8
         assert all(torch.equal(a, b) for a, b in zip(batches, seen["full"], strict=True)), name

@@ -12,11 +12,13 @@ from typing import Any, TypeAlias
 
 import yaml  # type: ignore[import-untyped]
 
+from xformer.config.moved import first_settings
+
 Value: TypeAlias = str | int | float | bool | None
 
 _NO_RESULT = {  # how a run is started, watched and stored; the seed is the repetition
     "seed", "threads", "cache", "resume", "skip_finished", "on_incompatible", "study", "logger", "experiment", "debug",
-    "hydra", "data.num_workers",
+    "hydra", "data.loader.num_workers",
     "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps", "trainer.profiler",
 }  # fmt: skip
 _UNDECLARED = {  # what callbacks had without effect when they did not yet say so themselves: of such runs alone, closed
@@ -109,7 +111,7 @@ def started_from(settings: Mapping[str, Value], inherited: Mapping[str, Any] | N
 
 def short(settings: Mapping[str, Value]) -> str:
     """A configuration in a word, `full-3fa2c1d0`: its attention and a hash of everything."""
-    digest = hashlib.sha256(json.dumps(sorted(settings.items())).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(json.dumps(sorted(first_settings(settings).items())).encode()).hexdigest()[:8]
     return f"{settings.get('attention', 'run')}-{digest}"
 
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 from omegaconf import DictConfig, OmegaConf
 
 from xformer.config.identity import targets
+from xformer.config.moved import new_config
 from xformer.config.validate import CONF, groups, slots
 
 _OURS = "xformer."
@@ -103,12 +104,13 @@ def by_hand(config: Mapping[str, Any], record: Record) -> dict[str, str]:
 
 
 def renewed(config: Mapping[str, Any], record: Record) -> dict[str, Any]:
-    """A stored configuration with the classes of this project that its options have now.
+    """A stored configuration with the keys and the classes of this project that its options have now.
 
     Args:
         config: as plain containers.
         record: of its run.
     """
+    config = new_config(config, record.choices)
     kept = by_hand(config, record)
 
     def renew(node: Mapping[str, Any], path: str) -> dict[str, Any]:

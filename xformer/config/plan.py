@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from xformer.architecture.base import ArchitectureFactory
 from xformer.config.validate import make
 from xformer.data.base import DataModule
+from xformer.data.configs import DataContext
 from xformer.layers.initialise import initialise
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
@@ -39,7 +40,7 @@ class Plan:
         )
         # Called twice in every step, where Hydra would check each time anew what a partial of its own may call.
         schedule = partial(schedule.func, *schedule.args, **schedule.keywords)
-        data = make(config.data)(config.seed, Path(config.cache))
+        data = make(config.data)(DataContext(config.seed, Path(config.cache)))
         return cls(data, architecture, optimizer, schedule, task, config.seed)
 
     def load_data(self) -> DataModule:

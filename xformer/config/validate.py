@@ -13,7 +13,9 @@ import secrets
 import shlex
 import traceback
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import is_dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
@@ -26,6 +28,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from xformer.config.identity import replayed
+from xformer.config.moved import MOVED
 from xformer.config.redact import is_secret, redact
 from xformer.config.values import check, shown
 from xformer.errors import ConfigError, XformerError
@@ -166,8 +169,6 @@ def _validate_node(node: DictConfig, path: str, hint: Any) -> None:
         path: of the node, to name in the message.
         hint: the type that the part must have, or a dictionary of it.
     """
-    from xformer.config import parts
-
     if typing.get_origin(hint) is dict:
         for key in map(str, node):
             value = _value(node, key, path)
@@ -177,22 +178,45 @@ def _validate_node(node: DictConfig, path: str, hint: Any) -> None:
                 raise ConfigError(f"{path}.{key}={shown(value)} is no part with a _target_; null removes it.")
         return
     found = _part(node, path, hint)
+    _validate_keys(node, path, found)
+
+
+def _validate_keys(node: DictConfig, path: str, found: Callable[..., Any]) -> None:
+    """Check the keys of a part, or of a block of options, against the parameters of what it makes."""
+    from xformer.config import parts
+
     parameters = _parameters(found)
     for key in map(str, node):
-        if key in _INSTANTIATE:
+        name = f"{path}.{key}"
+        if key in _INSTANTIATE and "_target_" in node:
             continue
         if key not in parameters:
-            raise ConfigError(f"{path}.{key} is not a parameter of {node._target_}; {nearest(key, parameters)}")
-        value = _value(node, key, path)
-        if isinstance(value, DictConfig) and "_target_" in value and parts.is_part(parameters[key]):
+            raise ConfigError(f"{name} is not a parameter of {_name(node, found)}; {_renamed(name, key, parameters)}")
+        value, hint = _value(node, key, path), parameters[key]
+        if isinstance(value, DictConfig) and "_target_" in value and parts.is_part(hint):
             # What another part is, is checked under its own name.
             look = _part if OmegaConf.is_interpolation(node, key) else _validate_node
-            look(value, f"{path}.{key}", parameters[key])
+            look(value, name, hint)
+        elif is_dataclass(hint) and isinstance(hint, type):
+            if not isinstance(value, DictConfig):
+                raise ConfigError(
+                    f"{name}={shown(value)} must be a mapping with the keys {', '.join(_required(hint))}."
+                )
+            _validate_keys(value, name, hint)
         else:
-            check(f"{path}.{key}", _plain(value, f"{path}.{key}"), parameters[key])
+            check(name, _plain(value, name), hint)
     missing = [name for name in _required(found) if name not in node]
     if missing:
-        raise ConfigError(f"{path}.{missing[0]} is missing; {node._target_} cannot do without it.")
+        raise ConfigError(f"{path}.{missing[0]} is missing; {_name(node, found)} cannot do without it.")
+
+
+def _name(node: DictConfig, found: Callable[..., Any]) -> str:
+    return str(node._target_) if "_target_" in node else found.__name__
+
+
+def _renamed(name: str, key: str, options: Iterable[str]) -> str:
+    """The way out of a key that is none: what an old one is called now, or its near misses."""
+    return f"it is {MOVED[name]} now." if name in MOVED else nearest(key, options)
 
 
 def _part(node: DictConfig, path: str, hint: Any) -> Callable[..., Any]:
@@ -303,6 +327,8 @@ def _near_key(name: str) -> str:
     """The way out of a key that is none: its siblings, or where a key of this name stands."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train")
+    if name in MOVED:
+        return f"it is {MOVED[name]} now."
     parent, _, key = name.rpartition(".")
     siblings = OmegaConf.select(config, parent) if parent else None
     if isinstance(siblings, DictConfig):
@@ -317,22 +343,41 @@ def _keys() -> list[str]:
     """The keys of all options, such as `attention.rank`, and the groups, which are keys themselves."""
     found = [file for group in groups() for file in sorted((CONF / group).glob("*.yaml")) if group != "experiment"]
     nodes: list[tuple[str, Any]] = [(file.parent.name, OmegaConf.load(file)) for file in found]
-    below = [f"{group}.{key}" for group, node in nodes for key in map(str, node) if not key.startswith("_")]
-    return [*groups(), *dict.fromkeys(below)]
+    return [*groups(), *dict.fromkeys(key for group, node in nodes for key in _below(node, group))]
+
+
+def _below(node: Mapping[Any, Any], path: str) -> Iterator[str]:
+    for key in node:
+        if not str(key).startswith("_"):
+            yield f"{path}.{key}"
+            inner = None if OmegaConf.is_interpolation(node, key) else node[key]
+            yield from _below(inner, f"{path}.{key}") if isinstance(inner, Mapping | DictConfig) else ()
 
 
 def make(node: DictConfig) -> Any:
     """Instantiate a node; an error of ours keeps its sentence, which Hydra would wrap in its own.
 
+    A block of options below a factory, such as `data.loader`, becomes the dataclass that the factory asks for.
+
     Raises:
         XformerError: whatever the target raised.
     """
     try:
-        return instantiate(node, _convert_="all")
+        made = instantiate(node, _convert_="all")
     except InstantiationException as error:
         if isinstance(error.__cause__, XformerError):
             raise error.__cause__ from None
         raise
+    if isinstance(made, partial):
+        hints = _parameters(made.func)
+        return partial(
+            made.func, *made.args, **{key: _block(value, hints[key]) for key, value in made.keywords.items()}
+        )
+    return made
+
+
+def _block(value: Any, hint: Any) -> Any:
+    return hint(**value) if isinstance(value, dict) and is_dataclass(hint) and isinstance(hint, type) else value
 
 
 def cell(name: str) -> str:

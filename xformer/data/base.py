@@ -13,6 +13,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from xformer.data.configs import DataContext, LoaderConfig
 from xformer.data.facts import Facts
 from xformer.data.sampling.buckets import TokenBatches, TokenEvaluationBatches
 from xformer.data.sampling.curriculum import CurriculumBatches, Pace
@@ -40,12 +41,8 @@ class DataModule(LightningDataModule, ABC):
     After `prepare_data()` and `setup(stage)` the attributes below hold; use `Trainer(use_distributed_sampler=False)`.
 
     Args:
-        seed: Decides the order of training batches and nothing else.
-        cache: Directory for generated and tokenised data.
-        batch_size: Sequences per step over all devices, so that their number does not change the experiment.
-        num_workers: Processes that fetch batches ahead; 0 fetches in the training process.
-        tokens_per_batch: Most tokens per step over all devices, padding included, in place of `batch_size`: batches
-            are then of similar length. For splits with `lengths`, an array of each item's tokens.
+        context: The seed of the order, and the cache.
+        loader: Size of the batches, and who fetches them.
 
     Attributes:
         facts: What a task has to know.
@@ -65,12 +62,9 @@ class DataModule(LightningDataModule, ABC):
     splits: dict[str, Split]
     pace: Pace | None = None
 
-    def __init__(
-        self, seed: int, cache: Path, *, batch_size: int, num_workers: int, tokens_per_batch: int | None = None
-    ) -> None:
+    def __init__(self, context: DataContext, *, loader: LoaderConfig) -> None:
         super().__init__()
-        self.seed, self.cache, self.batch_size, self.num_workers = seed, Path(cache), batch_size, num_workers
-        self.tokens_per_batch = tokens_per_batch
+        self.seed, self.cache, self.loader = context.seed, context.cache, loader
 
     @abstractmethod
     def load(self) -> None:
@@ -130,17 +124,21 @@ class DataModule(LightningDataModule, ABC):
         rank, world = self._place()
         frozen = getattr(self.trainer, "overfit_batches", 0) > 0
         batches: EpochBatches
-        if self.tokens_per_batch is None:
-            batches = TrainingBatches(self.order(), self.batch_size, self.seed, rank=rank, world=world, frozen=frozen)
+        if self.loader.tokens_per_batch is None:
+            batches = TrainingBatches(
+                self.order(), self.loader.batch_size, self.seed, rank=rank, world=world, frozen=frozen
+            )
         else:
             lengths = self._lengths("train")
-            batches = TokenBatches(lengths, self.tokens_per_batch, self.seed, rank=rank, world=world, frozen=frozen)
+            batches = TokenBatches(
+                lengths, self.loader.tokens_per_batch, self.seed, rank=rank, world=world, frozen=frozen
+            )
         paced = batches if self.pace is None else self._paced(batches, self.pace)
         return self._loader(self.splits["train"], paced)
 
     def _loader(self, items: Split, batches: Sampler[list[int]]) -> Loader:
         cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return Loader(items, batches, seed=self.seed, num_workers=self.num_workers, pin_memory=cuda)
+        return Loader(items, batches, seed=self.seed, num_workers=self.loader.num_workers, pin_memory=cuda)
 
     def _paced(self, batches: EpochBatches, pace: Pace) -> CurriculumBatches:
         limit = 1.0 if self.trainer is None else self.trainer.limit_train_batches
@@ -169,18 +167,18 @@ class DataModule(LightningDataModule, ABC):
         items = self.splits[split]
         rank, world = self._place()
         batches: EvaluationBatches | TokenEvaluationBatches
-        if self.tokens_per_batch is None:
-            batches = EvaluationBatches(len(items), self.batch_size, rank=rank, world=world)
+        if self.loader.tokens_per_batch is None:
+            batches = EvaluationBatches(len(items), self.loader.batch_size, rank=rank, world=world)
         else:
-            batches = TokenEvaluationBatches(self._lengths(split), self.tokens_per_batch, rank=rank, world=world)
+            batches = TokenEvaluationBatches(self._lengths(split), self.loader.tokens_per_batch, rank=rank, world=world)
         return self._loader(items, batches)
 
     def _lengths(self, split: str) -> Int64[np.ndarray, " items"]:
         lengths = getattr(self.splits[split], "lengths", None)
         if lengths is None or not isinstance(self.order(), Permutation):
             raise ConfigError(
-                f"data.tokens_per_batch={self.tokens_per_batch} needs sequences of different lengths, each visited "
-                f"once an epoch, and {type(self).__name__} has none as it is set: leave it null."
+                f"data.loader.tokens_per_batch={self.loader.tokens_per_batch} needs sequences of different lengths, "
+                f"each visited once an epoch, and {type(self).__name__} has none as it is set: leave it null."
             )
         return np.asarray(lengths, dtype=np.int64)
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from xformer.config.moved import new_overrides
 from xformer.config.redact import redact
 from xformer.errors import DataError
 from xformer.runs.storage import write_whole
@@ -99,6 +100,7 @@ def of_json(content: Any) -> Summary:
     """
     try:
         summary: Summary = _typed().validate_json(json.dumps(strict(content)), strict=True)
+        summary.overrides = new_overrides(summary.overrides, summary.choices)
         return summary
     except ValidationError as error:
         first = error.errors(include_url=False)[0]

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from xformer.config.identity import Value, named, relevant, replayed
+from xformer.config.moved import new_settings
 from xformer.config.options import by_hand
 from xformer.config.validate import cell
 from xformer.errors import DataError
@@ -124,6 +125,7 @@ def _run(folder: Path, row: Mapping[str, str], shared: Mapping[str, Any]) -> Run
         **shared["environments"][values["environment"]],
     })  # fmt: skip
     # A table of an earlier version has a `_target_` for each part.
+    settings = new_settings(settings, summary.choices)
     parts = named(settings, summary.choices, by_hand(settings, summary))
     return Run(f"{folder.name}/{row['run']}", relevant(parts), summary, whole=whole)
 

@@ -17,7 +17,7 @@ from xformer.layers.patches import PatchEmbedding
 from xformer.layers.pooling import PoolingName
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
-from xformer.tasks.augmentation import Mixup, RandAugment
+from xformer.tasks.augmentation import Augmentation
 from xformer.tasks.base import Outcome, Task
 from xformer.tasks.losses import cross_entropy
 from xformer.tasks.metrics import classification_metrics
@@ -36,8 +36,7 @@ class ImageClassification(Task):
         patch_size: height and width of a patch, in pixels; a token is a patch.
         pooling: `mean` over the patches, or the state of a learned `class` token put in front.
         label_smoothing: share of the target given to all classes, in training alone.
-        rand_augment: changes training images.
-        mixup: then mixes them, and their classes.
+        augmentation: changes training images, and then mixes them.
 
     Raises:
         ConfigError: patches that do not fill the images, a class token in front of a causal stack, where it would
@@ -56,8 +55,7 @@ class ImageClassification(Task):
         patch_size: Annotated[int, Ge(1)],
         pooling: PoolingName,
         label_smoothing: Annotated[float, Interval(ge=0, lt=1)],
-        rand_augment: RandAugment,
-        mixup: Mixup,
+        augmentation: Augmentation,
     ) -> None:
         super().__init__(facts, optimizer, schedule)
         assert facts.image is not None
@@ -77,7 +75,7 @@ class ImageClassification(Task):
             )
         self.head = Linear(self.model.size.d_model, facts.classes)
         self.classes, self.class_token, self.label_smoothing = facts.classes, class_token, label_smoothing
-        self.rand_augment, self.mixup = rand_augment, mixup
+        self.rand_augment, self.mixup = augmentation.rand_augment, augmentation.mixup
 
     def build_metrics(self, facts: Facts, prefix: str) -> MetricCollection:
         """Accuracy, and the mean over the classes of their F1."""

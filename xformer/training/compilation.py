@@ -48,10 +48,10 @@ def check(config: DictConfig) -> None:
             f"trainer.accumulate_grad_batches={accumulated} does not go with compile={GRAPHS}: a replayed CUDA graph "
             "overwrites the gradients that are held; compile=true would work."
         )
-    if config.data.get("tokens_per_batch") is not None:
+    if config.data.loader.get("tokens_per_batch") is not None:
         raise ConfigError(
-            f"data.tokens_per_batch={config.data.tokens_per_batch} does not go with compile={GRAPHS}: a CUDA graph is "
-            "recorded for one number of sequences; compile=true, or data.batch_size, would work."
+            f"data.loader.tokens_per_batch={config.data.loader.tokens_per_batch} does not go with compile={GRAPHS}: a "
+            "CUDA graph is recorded for one number of sequences; compile=true, or data.loader.batch_size, would work."
         )
 
 
@@ -83,7 +83,7 @@ def compile_step(task: Task, data: DataModule, mode: Compile, device: torch.devi
     if mode == GRAPHS:
         task.compiled_step = Recorded(step, task, data.facts.padding or 0)
     else:
-        task.compiled_step = Varying(step, with_sequences=data.tokens_per_batch is not None)
+        task.compiled_step = Varying(step, with_sequences=data.loader.tokens_per_batch is not None)
 
 
 class Varying:

@@ -32,8 +32,8 @@ def header(job: Job, trainer: Trainer, data: str, summary: Summary) -> None:
         keys = [key for group in groups for key in (group, *(k for k, of in slots().items() if of == group))]
         chosen = "  ".join(f"{key}=[bold]{job.choices[key]}[/]" for key in keys if key in job.choices)
         table.add_row("[bold]xformer[/]" if groups is _SHOWN[0] else "", chosen)
-    budget, times = job.config.data.get("tokens_per_batch"), job.config.trainer.accumulate_grad_batches
-    batch = f"{budget * times:,} tokens" if budget else f"{job.config.data.batch_size * times} sequences"
+    budget, times = job.config.data.loader.get("tokens_per_batch"), job.config.trainer.accumulate_grad_batches
+    batch = f"{budget * times:,} tokens" if budget else f"{job.config.data.loader.batch_size * times} sequences"
     facts = {
         "model": f"{summary.parameters:,} parameters, {_si(summary.flops_per_token or 0)}FLOPs per token",
         "data": data,

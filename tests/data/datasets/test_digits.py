@@ -23,7 +23,7 @@ def test_the_splits_partition_the_images(ready):
 
 
 def test_the_split_depends_on_its_own_seed_alone(ready):
-    first, same, other = ready("digits", seed=1), ready("digits", seed=2), ready("digits", split_seed=1)
+    first, same, other = ready("digits", seed=1), ready("digits", seed=2), ready("digits", split={"seed": 1})
     assert rows(first, "test") == rows(same, "test") != rows(other, "test")
     assert first.fingerprint == same.fingerprint != other.fingerprint
 
@@ -51,7 +51,7 @@ def test_the_floor_is_the_majority_class(ready):
 
 @pytest.mark.parametrize("fractions", [(0.5, 0.5), (0.2, 0.9)])
 def test_fractions_that_leave_nothing_are_refused(build, fractions):
-    with pytest.raises(ConfigError, match=r"data\.val_fraction=.*data\.test_fraction="):
+    with pytest.raises(ConfigError, match=r"data\.split\.val_fraction=.*data\.split\.test_fraction="):
         build("digits", val_fraction=fractions[0], test_fraction=fractions[1])
 
 

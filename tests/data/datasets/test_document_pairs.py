@@ -49,11 +49,11 @@ def test_each_document_is_cut_on_its_own(ready, file: str) -> None:
 
 
 def test_what_is_missing_is_named(build, file: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"data\.files=null: no pairs .*new_aan_pairs\.train\.tsv"):
+    with pytest.raises(DataError, match=r"data\.source\.files=null: no pairs .*new_aan_pairs\.train\.tsv"):
         build("retrieval_lra", tokenizer="byte").prepare_data()
     with pytest.raises(DataError, match="other"):
         build("retrieval_lra", files=file, second_column="other", tokenizer="byte").prepare_data()
     path = tmp_path / "holes.tsv"
     path.write_text("1\ta\tb\tsome text\t \n0\ta\tb\tsome text\tmore\n")
-    with pytest.raises(DataError, match=r"data\.second_column=second has no text in row 1 of train"):
+    with pytest.raises(DataError, match=r"data\.source\.second_column=second has no text in row 1 of train"):
         build("retrieval_lra", files=str(path), tokenizer="byte").prepare_data()

@@ -96,7 +96,7 @@ def test_decoded_images_are_kept_until_a_file_changes(
         assert ready("images", **options).fingerprint == first.fingerprint
     write(folder / "cat", 1, 77)
     assert ready("images", **options).fingerprint != first.fingerprint
-    assert ready("images", **options, split_seed=1).fingerprint != first.fingerprint
+    assert ready("images", **options, split={"seed": 1}).fingerprint != first.fingerprint
 
 
 def test_images_are_mapped_and_not_held_in_memory(ready: Ready) -> None:
@@ -168,20 +168,20 @@ def test_images_of_different_sizes_want_a_size(ready: Ready, folder: Path) -> No
 @pytest.mark.parametrize(
     "options",
     [
-        {"folder": "a", "dataset": "b"},
+        {"source.folder": "a", "source.dataset": "b"},
         {"mean": [0.5, 0.5, 0.5]},
         {"mean": [0.5], "std": [0.5]},
     ],
 )
 def test_impossible_options_are_refused_before_anything_is_read(ready: Ready, options: dict[str, Any]) -> None:
-    words = refused(ready, ConfigError, **options)
+    words = refused(ready, ConfigError, **{key.removeprefix("source."): value for key, value in options.items()})
     assert all(f"data.{key}=" in words for key in options)
 
 
 def test_nothing_is_held_out_to_validate_on_only_where_the_source_has_a_split(
     ready: Ready, folder: Path, tmp_path: Path
 ) -> None:
-    assert "data.val_fraction=0.0" in refused(ready, ConfigError, folder=str(folder), val_fraction=0.0)
+    assert "data.split.val_fraction=0.0" in refused(ready, ConfigError, folder=str(folder), val_fraction=0.0)
     path = saved(tmp_path / "set", train=[0, 1] * 5, validation=[1, 0])
     module = ready("images", dataset=str(path), image_column="img", val_fraction=0.0, test_fraction=0.0, batch_size=2)
     assert {name: len(split) for name, split in module.splits.items()} == {"train": 10, "val": 2}

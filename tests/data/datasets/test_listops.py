@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.data.datasets.listops_reader import value_of, words_of
+from xformer.data.configs import DataContext, GenerationConfig, LoaderConfig
 from xformer.data.datasets import trees
 from xformer.data.datasets.listops import ListOps
 from xformer.errors import ConfigError
@@ -56,7 +57,7 @@ def test_it_reports_on_itself(ready):
 def test_the_trees_depend_on_the_generation_seed_alone(ready):
     first = ready("listops", seed=1, **SMALL_TREES)
     same = ready("listops", seed=2, **SMALL_TREES)
-    other = ready("listops", seed=1, generation_seed=1, **SMALL_TREES)
+    other = ready("listops", seed=1, generation={"seed": 1}, **SMALL_TREES)
     assert all_trees(first, "test") == all_trees(same, "test") != all_trees(other, "test")
     assert first.fingerprint == same.fingerprint != other.fingerprint
     order = [next(iter(module.train_dataloader())).labels.tolist() for module in (first, same)]
@@ -66,8 +67,8 @@ def test_the_trees_depend_on_the_generation_seed_alone(ready):
 def test_the_fingerprint_does_not_depend_on_the_place(ready, tmp_path):
     here = ready("listops", **SMALL_TREES)
     there = ListOps(
-        0, tmp_path / "there", **SMALL_TREES, max_depth=6, max_args=5, min_length=20, max_length=128,
-        generation_seed=0, batch_size=4, num_workers=0,
+        DataContext(0, tmp_path / "there"), max_depth=6, max_args=5, min_length=20, max_length=128,
+        generation=GenerationConfig(**SMALL_TREES, seed=0), loader=LoaderConfig(batch_size=4, num_workers=0),
     )  # fmt: skip
     there.prepare_data()
     there.setup("test")
@@ -134,5 +135,5 @@ def test_bounds_without_a_tree_are_refused(build):
 
 def test_more_trees_than_there_are_is_refused(build):
     module = build("listops", max_depth=2, max_args=2, min_length=1, max_length=5)
-    with pytest.raises(ConfigError, match=r"data\.max_length=5 .*only about 400 different trees.* ask for 24000"):
+    with pytest.raises(ConfigError, match=r"data\.max_length=5 .*only about 400 different trees.*asks for 24000"):
         module.prepare_data()

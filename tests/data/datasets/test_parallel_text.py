@@ -110,14 +110,12 @@ def test_an_empty_side_is_not_trained_on_but_tested_on(ready, tmp_path):
 
 def test_held_out_pairs_are_in_one_split_only(ready, files):
     whole = {key: value["train"] for key, value in files.items()}
-    module = ready("parallel_text", **whole, validation_fraction=0.2, test_fraction=0.1)
+    module = ready("parallel_text", **whole, val_fraction=0.2, test_fraction=0.1)
     parts = {split: read(module, split) for split in module.splits}
     assert {split: len(part) for split, part in parts.items()} == {"train": 42, "val": 12, "test": 6}
     assert sorted(pair for part in parts.values() for pair in part) == sorted(corpus(60))
-    assert (
-        read(ready("parallel_text", **whole, validation_fraction=0.2, test_fraction=0.1, seed=4), "val") == parts["val"]
-    )
-    other = ready("parallel_text", **whole, validation_fraction=0.2, test_fraction=0.1, split_seed=1)
+    assert read(ready("parallel_text", **whole, val_fraction=0.2, test_fraction=0.1, seed=4), "val") == parts["val"]
+    other = ready("parallel_text", **whole, val_fraction=0.2, test_fraction=0.1, split={"seed": 1})
     assert read(other, "val") != parts["val"]
     assert "test" not in ready("parallel_text", **whole, test_fraction=0.0).splits
 
@@ -247,18 +245,24 @@ def refusals(tmp_path):
         {"source_files": a, "target_files": str(tmp_path / "none")},
         "target_files=.*none cannot be read .No such file",
     )
-    yield {"source_files": empty, "target_files": empty}, "The train split of data.source_files=.*empty is empty"
+    yield {"source_files": empty, "target_files": empty}, "The train split of data.source.source_files=.*empty is empty"
     both = {"train": a, "test": empty}
-    yield {"source_files": both, "target_files": both}, "The test split of data.source_files=.* is empty"
-    yield {"source_files": both, "target_files": a}, "data.source_files has train, test and data.target_files train:"
-    yield {"source_files": {"dev": a}, "target_files": {"dev": a}}, "data.source_files has dev .* the same of train"
-    yield {"files": str(tmp_path / "t.tsv")}, "data.source_column=source is not in .*: its columns are de, en"
-    yield {"files": str(tmp_path / "n.jsonl"), **columns}, "has no text in row 2 of data.source_column"
-    yield {"source_files": a, "target_files": a}, "validation_fraction=0.05 of 3 pairs leaves none for val"
-    fractions = {"validation_fraction": 0.3, "test_fraction": 0.3}
+    yield {"source_files": both, "target_files": both}, "The test split of data.source.source_files=.* is empty"
+    yield (
+        {"source_files": both, "target_files": a},
+        "data.source.source_files has train, test and data.source.target_files train:",
+    )
+    yield (
+        {"source_files": {"dev": a}, "target_files": {"dev": a}},
+        "data.source.source_files has dev .* the same of train",
+    )
+    yield {"files": str(tmp_path / "t.tsv")}, "data.source.source_column=source is not in .*: its columns are de, en"
+    yield {"files": str(tmp_path / "n.jsonl"), **columns}, "has no text in row 2 of data.source.source_column"
+    yield {"source_files": a, "target_files": a}, "val_fraction=0.05 of 3 pairs leaves none for val"
+    fractions = {"val_fraction": 0.3, "test_fraction": 0.3}
     yield {"source_files": a, "target_files": a, "max_length": 2, **fractions, "tokenizer": "byte"}, None
     yield {"source_files": str(tmp_path / "t.tsv"), "target_files": str(tmp_path / "t.tsv"), "max_length": 2,
-           "validation_fraction": 0.4, "test_fraction": 0.0}, "data.max_length=2 leaves no training pair"  # fmt: skip
+           "val_fraction": 0.4, "test_fraction": 0.0}, "data.max_length=2 leaves no training pair"  # fmt: skip
 
 
 def test_bad_input_is_one_sentence(ready, tmp_path):
@@ -276,7 +280,8 @@ def test_a_dataset_without_the_column_is_refused(ready, tmp_path):
 
     Dataset.from_dict({"de": ["a"], "en": ["b"]}).save_to_disk(tmp_path / "pairs")
     with pytest.raises(
-        DataError, match=r"data\.target_column=target is not in data\.dataset=.*: its columns are de, en"
+        DataError,
+        match=r"data\.source\.target_column=target is not in data\.source\.dataset=.*: its columns are de, en",
     ):
         ready("parallel_text", dataset=str(tmp_path / "pairs"), source_column="de")
 
@@ -287,7 +292,7 @@ def test_a_dataset_without_the_column_is_refused(ready, tmp_path):
         ({}, "data=parallel_text reads one source"),
         ({"source_files": "a"}, "data=parallel_text reads one source"),
         ({"source_files": "a", "target_files": "b", "dataset": "c"}, "data=parallel_text reads one source"),
-        ({"files": "a", "test_fraction": 0.95}, r"data\.test_fraction=0\.95 must leave something"),
+        ({"files": "a", "test_fraction": 0.95}, r"data\.split\.test_fraction=0\.95 must leave something"),
     ],
 )
 def test_settings_out_of_range_are_refused(build, options, message):

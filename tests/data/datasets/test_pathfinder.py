@@ -28,7 +28,7 @@ def test_batches_are_sequences_and_labels_are_balanced(ready: Any) -> None:
 
 def test_images_depend_on_their_own_seed_alone_and_are_kept(ready: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     first = ready("pathfinder", **SMALL, seed=1)
-    other = ready("pathfinder", **SMALL, generation_seed=1)
+    other = ready("pathfinder", **SMALL, generation={"seed": 1})
     assert first.fingerprint != other.fingerprint
     with monkeypatch.context() as patched:
         patched.setattr(Pathfinder, "_build", lambda *_: pytest.fail("generated again"))

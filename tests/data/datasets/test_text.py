@@ -9,6 +9,7 @@ import torch
 from xformer.data.batch import IGNORED
 from xformer.data.datasets import text
 from xformer.data.sources.documents import in_memory
+from xformer.data.sources.text import TextSource
 from xformer.errors import ConfigError, DataError
 
 PROSE = "".join(f"Line {number}: the quick brown fox jumps over the lazy dog.\n" for number in range(60))
@@ -37,7 +38,7 @@ def test_the_splits_are_consecutive_stretches_of_the_text(ready, file, tokenizer
 def test_each_document_ends_with_the_end_of_text(ready, tmp_path):
     for name in ("b", "a", "c"):
         (tmp_path / f"{name}.txt").write_text(name * 20)
-    module = ready("text", files=str(tmp_path / "*.txt"), tokenizer="byte", block=4, validation_fraction=0.2)
+    module = ready("text", files=str(tmp_path / "*.txt"), tokenizer="byte", block=4, val_fraction=0.2)
     end = module.tokenizer.end_of_text
     train = tokens_of(module, "train").tolist()
     assert train == [ord("a")] * 20 + [end] + [ord("b")] * 20 + [end] + [ord("c")] * 2 + [end]
@@ -139,12 +140,15 @@ def test_a_datasets_own_validation_and_test_reach_no_tokenizer(ready, tmp_path):
 )
 def test_the_presets_name_what_is_on_the_hub(build, monkeypatch, name, config):
     asked = []
-    monkeypatch.setattr(
-        text, "read", lambda *source, **options: asked.append((source, options)) or {"train": in_memory([])}
-    )
+    monkeypatch.setattr(text, "read", lambda source: asked.append(source) or {"train": in_memory([])})
     with pytest.raises(DataError, match=r"The training split of Salesforce/wikitext is empty"):
         build(name).prepare_data()
-    assert asked == [((None, "Salesforce/wikitext", config, "text"), {"joined": True, "streaming": False})]
+    assert asked == [
+        TextSource(
+            files=None, dataset="Salesforce/wikitext", dataset_config=config, column="text", joined=True,
+            streaming=False,
+        )
+    ]  # fmt: skip
 
 
 def test_further_lengths_are_tested_in_batches_of_as_many_tokens(ready, file):
@@ -201,13 +205,13 @@ def test_an_empty_split_is_refused(build, tmp_path):
 
 def test_nothing_is_held_out_to_validate_on_only_where_the_source_has_a_split(build, ready, file, tmp_path):
     with pytest.raises(
-        ConfigError, match=r"data\.validation_fraction=0\.0 leaves .* has no validation split: use 0\.1"
+        ConfigError, match=r"data\.split\.val_fraction=0\.0 leaves .* has no validation split: use 0\.1"
     ):
-        build("text", files=str(file), validation_fraction=0.0).prepare_data()
+        build("text", files=str(file), val_fraction=0.0).prepare_data()
     for name in ("train", "valid"):
         (tmp_path / "own" / f"wiki.{name}.txt").parent.mkdir(exist_ok=True)
         (tmp_path / "own" / f"wiki.{name}.txt").write_text(name * 20)
-    module = ready("text", dataset=str(tmp_path / "own"), block=8, validation_fraction=0.0, test_fraction=0.0)
+    module = ready("text", dataset=str(tmp_path / "own"), block=8, val_fraction=0.0, test_fraction=0.0)
     assert set(module.splits) == {"train", "val"}
 
 
@@ -243,7 +247,7 @@ def test_a_second_module_does_not_tokenise_again(ready, build, file, monkeypatch
     assert second.tokenizer.fingerprint == first.tokenizer.fingerprint
     # Another split is other data.
     with pytest.raises(AssertionError, match="tokenised again"):
-        build("text", files=str(file), tokenizer=tokenizer, validation_fraction=0.2).prepare_data()
+        build("text", files=str(file), tokenizer=tokenizer, val_fraction=0.2).prepare_data()
 
 
 def test_each_tokenizer_has_its_own_cache(ready, build, file):
@@ -326,11 +330,14 @@ def test_a_further_length_needs_as_much_of_a_test_split(ready, file, overrides, 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"files": "a.txt", "dataset": "b"}, r"data\.files=a\.txt and data\.dataset=b exclude each other"),
+        (
+            {"files": "a.txt", "dataset": "b"},
+            r"data\.source\.files=a\.txt and data\.source\.dataset=b exclude each other",
+        ),
         ({"block": 8, "stride": 9}, r"data\.stride=9 must be at most 8"),
         ({"block": 8, "stride": 8, "test_blocks": [4]}, r"data\.stride=8 must be at most 4"),
         ({"test_blocks": [256, 256]}, r"data\.test_blocks=\[256, 256\] names a length twice"),
-        ({"validation_fraction": 0.5, "test_fraction": 0.5}, "leave something to train on"),
+        ({"val_fraction": 0.5, "test_fraction": 0.5}, "leave something to train on"),
     ],
 )
 def test_settings_out_of_range_are_refused(build, overrides, message):

@@ -68,13 +68,13 @@ def test_a_directory_is_read_whole_and_back(ready, directory, tokenizer):
 
 
 def test_what_a_file_lacks_is_held_out_by_its_own_seed(ready, file):
-    options = {"files": file, "tokenizer": "byte", "validation_fraction": 0.2, "test_fraction": 0.1}
+    options = {"files": file, "tokenizer": "byte", "val_fraction": 0.2, "test_fraction": 0.1}
     module = ready("text_classification", **options)
     parts = {name: read_back(module, name) for name in module.splits}
     assert {name: len(part) for name, part in parts.items()} == {"train": 42, "val": 12, "test": 6}
     assert sorted(row for part in parts.values() for row in part) == sorted(rows(60))
     assert ready("text_classification", seed=5, **options).fingerprint == module.fingerprint
-    assert ready("text_classification", split_seed=5, **options).fingerprint != module.fingerprint
+    assert ready("text_classification", split={"seed": 5}, **options).fingerprint != module.fingerprint
     alone = ready("text_classification", **{**options, "test_fraction": 0.0})
     assert list(alone.splits) == ["train", "val"]
     assert alone.floors == {}
@@ -230,7 +230,9 @@ def test_a_rare_label_that_is_held_out_names_the_seed_that_held_it_out(build, tm
     (tmp_path / "rare.csv").write_text("text,label\n" + "\n".join(rows))
 
     def prepare(seed):
-        build("text_classification", files=str(tmp_path / "rare.csv"), split_seed=seed, tokenizer="byte").prepare_data()
+        build(
+            "text_classification", files=str(tmp_path / "rare.csv"), split={"seed": seed}, tokenizer="byte"
+        ).prepare_data()
 
     outcomes = []
     for seed in range(40):
@@ -242,18 +244,22 @@ def test_a_rare_label_that_is_held_out_names_the_seed_that_held_it_out(build, tm
     refused = [seed for seed, told in enumerate(outcomes) if told]
     assert 0 < len(refused) < 40  # what the sentence offers does work
     for seed in refused:
-        assert f"data.split_seed={seed} holds out for " in outcomes[seed]
+        assert f"data.split.seed={seed} holds out for " in outcomes[seed]
         assert "the label rare" in outcomes[seed]
-        assert "another data.split_seed" in outcomes[seed]
+        assert "another data.split.seed" in outcomes[seed]
 
 
 @pytest.mark.parametrize(
     ("split", "line", "message"),
     [
         ("dev", ("a film", "ugly"), r"has the label ugly in val, which no training row has \(those have bad, good\)"),
-        ("test", ("a film", "-1"), r"data\.label_column=label has the label -1 in test, which no training row has"),
-        ("train", (" ", "good"), r"data\.text_column=text has no text in row 41 of train, only ' '"),
-        ("dev", ("a film", ""), r"data\.label_column=label has no label in row 13 of val, only ''"),
+        (
+            "test",
+            ("a film", "-1"),
+            r"data\.source\.label_column=label has the label -1 in test, which no training row has",
+        ),
+        ("train", (" ", "good"), r"data\.source\.text_column=text has no text in row 41 of train, only ' '"),
+        ("dev", ("a film", ""), r"data\.source\.label_column=label has no label in row 13 of val, only ''"),
     ],
 )
 def test_a_wrong_row_is_one_sentence(build, directory, split, line, message):
@@ -278,7 +284,7 @@ def test_a_curriculum_that_would_cancel_the_balance_is_refused(ready):
 def test_a_label_is_a_whole_number_or_text(build, tmp_path, label):
     path = tmp_path / "t.json"
     path.write_text(json.dumps([{"text": "one", "label": label}, {"text": "two", "label": label}]))
-    with pytest.raises(DataError, match=r"data\.label_column=label has no label in row 1 of train, only"):
+    with pytest.raises(DataError, match=r"data\.source\.label_column=label has no label in row 1 of train, only"):
         build("text_classification", files=str(path)).prepare_data()
 
 
@@ -292,11 +298,11 @@ def test_a_single_label_is_nothing_to_learn(build, tmp_path):
     ("options", "message"),
     [
         (
-            {"validation_fraction": 0.0},
-            r"data\.validation_fraction=0\.0 leaves no row for val: change it, or give more",
+            {"val_fraction": 0.0},
+            r"data\.split\.val_fraction=0\.0 leaves no row for val: change it, or give more",
         ),
-        ({"validation_fraction": 0.001}, r"data\.validation_fraction=0\.001 leaves no row for val"),
-        ({"test_fraction": 0.001}, r"data\.test_fraction=0\.001 leaves no row for test"),
+        ({"val_fraction": 0.001}, r"data\.split\.val_fraction=0\.001 leaves no row for val"),
+        ({"test_fraction": 0.001}, r"data\.split\.test_fraction=0\.001 leaves no row for test"),
     ],
 )
 def test_an_empty_split_is_refused(build, file, options, message):
@@ -307,9 +313,15 @@ def test_an_empty_split_is_refused(build, file, options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"files": "a.csv", "dataset": "b"}, r"data\.files=a\.csv and data\.dataset=b exclude each other"),
-        ({"validation_fraction": 0.5, "test_fraction": 0.5}, "must leave something to train on"),
-        ({"balanced": True, "tokens_per_batch": 99}, r"data\.balanced=true and data\.tokens_per_batch=99 exclude"),
+        (
+            {"files": "a.csv", "dataset": "b"},
+            r"data\.source\.files=a\.csv and data\.source\.dataset=b exclude each other",
+        ),
+        ({"val_fraction": 0.5, "test_fraction": 0.5}, "must leave something to train on"),
+        (
+            {"balanced": True, "tokens_per_batch": 99},
+            r"data\.balanced=true and data\.loader\.tokens_per_batch=99 exclude",
+        ),
     ],
 )
 def test_settings_out_of_range_are_refused(build, options, message):

@@ -10,18 +10,24 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from xformer.data.batch import IGNORED
+from xformer.data.configs import DataContext, FreshGenerationConfig, LoaderConfig
 from xformer.data.datasets.transduction import BEGIN, END, PADDING, Transduction
 from xformer.errors import ConfigError
 
 DEFAULTS: dict[str, Any] = {
     "kind": "reverse", "symbols": 6, "min_length": 1, "max_length": 9, "test_lengths": [],
-    "train_size": 60, "val_size": 20, "test_size": 20, "fresh": False,
-    "generation_seed": 0, "batch_size": 4, "num_workers": 0,
 }  # fmt: skip
+GENERATION: dict[str, Any] = {"train_size": 60, "val_size": 20, "test_size": 20, "fresh": False, "seed": 0}
 
 
-def build(seed: int = 0, **options: Any) -> Transduction:
-    data = Transduction(seed, Path("unused"), **{**DEFAULTS, **options})
+def build(seed: int = 0, batch_size: int = 4, generation_seed: int = 0, **options: Any) -> Transduction:
+    generation = {key: options.pop(key, value) for key, value in GENERATION.items()} | {"seed": generation_seed}
+    data = Transduction(
+        DataContext(seed, Path("unused")),
+        generation=FreshGenerationConfig(**generation),
+        loader=LoaderConfig(batch_size=batch_size, num_workers=0),
+        **{**DEFAULTS, **options},
+    )
     data.prepare_data()
     data.setup("fit")
     return data

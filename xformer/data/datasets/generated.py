@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -10,6 +9,7 @@ from jaxtyping import Int64
 
 from xformer.core.digest import digest, stable_name_of
 from xformer.data.base import DataModule
+from xformer.data.configs import DataContext, FreshGenerationConfig, LoaderConfig
 from xformer.data.sampling.sampler import Fresh, Order
 from xformer.errors import DataError
 
@@ -50,39 +50,20 @@ class Generated(DataModule):
 
     Each states a `stable_name`, by which its fingerprint knows it, whatever the class is called.
 
-    The items depend on `generation_seed` alone, except that `fresh` training items also depend on `seed` and epoch,
-    like the order.
+    The items depend on `generation.seed` alone, except that `fresh` training items also depend on the run's seed and
+    the epoch, like the order.
 
     Args:
-        seed: order of the training batches.
-        cache: unused: items are made when they are asked for.
-        train_size: training sequences in an epoch.
-        val_size: number of validation sequences.
-        test_size: number of test sequences.
-        fresh: whether every epoch has new training sequences.
-        generation_seed: decides the sequences.
-        batch_size: sequences per step over all devices.
-        num_workers: processes that fetch ahead.
+        context: seed of the order of the training batches; the cache is not used.
+        generation: how many sequences there are, and of what seed.
+        loader: size of the batches, and who fetches them.
     """
 
     stable_name: ClassVar[str]
 
-    def __init__(
-        self,
-        seed: int,
-        cache: Path,
-        *,
-        train_size: int,
-        val_size: int,
-        test_size: int,
-        fresh: bool,
-        generation_seed: int,
-        batch_size: int,
-        num_workers: int,
-    ) -> None:
-        super().__init__(seed, cache, batch_size=batch_size, num_workers=num_workers)
-        self.sizes = {"train": train_size, "val": val_size, "test": test_size}
-        self.fresh, self.generation_seed = fresh, generation_seed
+    def __init__(self, context: DataContext, *, generation: FreshGenerationConfig, loader: LoaderConfig) -> None:
+        super().__init__(context, loader=loader)
+        self.generation, self.sizes = generation, generation.sizes
 
     @abstractmethod
     def items(self, size: int, key: tuple[int, ...]) -> Items[Any]:
@@ -91,7 +72,7 @@ class Generated(DataModule):
     def load(self) -> None:
         """Make the splits; subclasses add what they know."""
         parts = {
-            name: self.items(size, (self.generation_seed, number))
+            name: self.items(size, (self.generation.seed, number))
             for number, (name, size) in enumerate(self.sizes.items())
         }
         self.splits = {**parts}
@@ -100,11 +81,13 @@ class Generated(DataModule):
             [None if field is None else field.tolist() for field in part.__getitems__(range(min(len(part), 8)))]
             for part in parts.values()
         ]
-        self.fingerprint = digest(stable_name_of(type(self)), self.sizes, self.fresh, self.generation_seed, shown)
+        self.fingerprint = digest(
+            stable_name_of(type(self)), self.sizes, self.generation.fresh, self.generation.seed, shown
+        )
 
     def order(self) -> Order:
         """Each item once, or each shape once with a new content."""
-        return Fresh(self.sizes["train"]) if self.fresh else super().order()
+        return Fresh(self.sizes["train"]) if self.generation.fresh else super().order()
 
     def encode(self, text: str) -> Int64[np.ndarray, " tokens"]:
         """Ids typed as numbers with blanks between.
@@ -123,4 +106,4 @@ class Generated(DataModule):
     def counts(self) -> str:
         """The sizes of the splits, for a person."""
         sizes = "/".join(f"{size:,}" for size in self.sizes.values())
-        return f"{sizes} sequences" + (", new ones in every epoch," if self.fresh else "")
+        return f"{sizes} sequences" + (", new ones in every epoch," if self.generation.fresh else "")

@@ -4,15 +4,15 @@ A sequence begins with pairs of a key and a value. Every key comes once more, la
 is its value; nothing else is asked. The gap before a query follows a power law, as repeated bigrams do in text.
 """
 
-from pathlib import Path
 from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Ge, Gt
 from jaxtyping import Float64, Int64
 
 from xformer.data.batch import IGNORED, LanguageModelingBatch
+from xformer.data.configs import DataContext, FreshGenerationConfig, LoaderConfig
 from xformer.data.datasets.generated import Generated, Items
 from xformer.data.facts import Facts
 from xformer.errors import ConfigError
@@ -73,20 +73,14 @@ class Recall(Generated):
     """Multi-query associative recall, with the parameters and the distribution of Zoology's `multiquery_ar`.
 
     Args:
-        seed: order of the training batches.
-        cache: unused: sequences are made when they are asked for.
+        context: seed of the order of the training batches; the cache is not used.
         vocabulary: number of tokens: a blank, keys in the first half, values in the second.
         length: tokens of a sequence; even.
         pairs: of a key and a value, at the beginning; no key and no value occurs in two of them.
         power_a: the gap g before a query has a probability proportional to g^(power_a - 1); 1 is uniform.
         random_non_queries: whether the rest is tokens drawn at random; blanks otherwise.
-        train_size: training sequences in an epoch.
-        val_size: number of validation sequences.
-        test_size: number of test sequences.
-        fresh: whether every epoch has new training sequences.
-        generation_seed: decides the sequences.
-        batch_size: sequences per step over all devices.
-        num_workers: processes that fetch ahead.
+        generation: how many sequences there are, and of what seed.
+        loader: size of the batches, and who fetches them.
 
     Raises:
         ConfigError: the length or the vocabulary has no room for the pairs.
@@ -98,33 +92,17 @@ class Recall(Generated):
 
     def __init__(
         self,
-        seed: int,
-        cache: Path,
+        context: DataContext,
         *,
         vocabulary: Annotated[int, Ge(1)],
         length: Annotated[int, Ge(1)],
         pairs: Annotated[int, Ge(1)],
         power_a: Annotated[float, Gt(0)],
         random_non_queries: bool,
-        train_size: Annotated[int, Ge(1)],
-        val_size: Annotated[int, Ge(1)],
-        test_size: Annotated[int, Ge(1)],
-        fresh: bool,
-        generation_seed: Annotated[int, Ge(0)],
-        batch_size: Annotated[int, Ge(1)],
-        num_workers: Annotated[int, Interval(ge=0, le=1024)],
+        generation: FreshGenerationConfig,
+        loader: LoaderConfig,
     ) -> None:
-        super().__init__(
-            seed,
-            cache,
-            train_size=train_size,
-            val_size=val_size,
-            test_size=test_size,
-            fresh=fresh,
-            generation_seed=generation_seed,
-            batch_size=batch_size,
-            num_workers=num_workers,
-        )
+        super().__init__(context, generation=generation, loader=loader)
         if length % 2:
             raise ConfigError(f"data.length={length} is odd, and keys stand at every second place: use {length + 1}.")
         if length < 4 * pairs:

@@ -5,15 +5,15 @@ Every token but the marked one says nothing about the label. So a model that ans
 positions would find it with no attention at all.
 """
 
-from pathlib import Path
 from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
-from annotated_types import Ge, Interval
+from annotated_types import Ge
 from jaxtyping import Int64
 
 from xformer.data.batch import ClassificationBatch
+from xformer.data.configs import DataContext, FreshGenerationConfig, LoaderConfig
 from xformer.data.datasets.generated import Generated, Items
 from xformer.data.facts import Facts
 from xformer.errors import ConfigError
@@ -52,19 +52,13 @@ class Retrieval(Generated):
     """Random values, of which one is marked; the label is that value.
 
     Args:
-        seed: order of the training batches.
-        cache: unused: sequences are made when they are asked for.
+        context: seed of the order of the training batches; the cache is not used.
         values: number of values, which are the classes.
         length: tokens of a sequence.
         min_distance: the fewest tokens before the marked one. Beyond layers x window a stack with nothing but a local
             window is at chance.
-        train_size: training sequences in an epoch.
-        val_size: number of validation sequences.
-        test_size: number of test sequences.
-        fresh: whether every epoch has new training sequences.
-        generation_seed: decides the sequences.
-        batch_size: sequences per step over all devices.
-        num_workers: processes that fetch ahead.
+        generation: how many sequences there are, and of what seed.
+        loader: size of the batches, and who fetches them.
 
     Raises:
         ConfigError: fewer than two values, or no place for the marked one.
@@ -76,31 +70,15 @@ class Retrieval(Generated):
 
     def __init__(
         self,
-        seed: int,
-        cache: Path,
+        context: DataContext,
         *,
         values: Annotated[int, Ge(2)],
         length: Annotated[int, Ge(1)],
         min_distance: Annotated[int, Ge(0)],
-        train_size: Annotated[int, Ge(1)],
-        val_size: Annotated[int, Ge(1)],
-        test_size: Annotated[int, Ge(1)],
-        fresh: bool,
-        generation_seed: Annotated[int, Ge(0)],
-        batch_size: Annotated[int, Ge(1)],
-        num_workers: Annotated[int, Interval(ge=0, le=1024)],
+        generation: FreshGenerationConfig,
+        loader: LoaderConfig,
     ) -> None:
-        super().__init__(
-            seed,
-            cache,
-            train_size=train_size,
-            val_size=val_size,
-            test_size=test_size,
-            fresh=fresh,
-            generation_seed=generation_seed,
-            batch_size=batch_size,
-            num_workers=num_workers,
-        )
+        super().__init__(context, generation=generation, loader=loader)
         if length <= min_distance:
             raise ConfigError(
                 f"data.length={length} has no place for a marked token after data.min_distance={min_distance} others: "
