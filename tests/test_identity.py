@@ -18,6 +18,7 @@ from torch.testing import assert_close
 from tests.conftest import ComposeJob
 from xformer.architecture.encoder_decoder import EncoderDecoder
 from xformer.architecture.stack import Stack
+from xformer.config.moved import new_overrides
 from xformer.config.options import target_at
 from xformer.config.plan import Plan
 from xformer.config.validate import target
@@ -104,7 +105,7 @@ def test_a_cache_of_before_is_read(old: Path, compose_job: ComposeJob, monkeypat
     job = compose_job(*RUN)
     job.config.cache = str(old.parent / "cache")
     assert Plan.of(job.config).load_data().fingerprint == read_summary(old).data_fingerprint
-    job.config.data.files = str(ROOT / "README.md")
+    job.config.data.source.files = str(ROOT / "README.md")
     with pytest.raises(AssertionError, match="tokenised again"):
         Plan.of(job.config).load_data()
 
@@ -135,7 +136,7 @@ INITIAL = json.loads((BEFORE / "initial.json").read_text())
 @pytest.mark.parametrize("typed", INITIAL)
 def test_a_seed_starts_from_the_weights_it_did_before(typed: str, old: Path, compose_job: ComposeJob) -> None:
     small = ["size=tiny", "size.d_model=8", "size.heads=2", "size.feed_forward=8", "size.layers=2", "seed=5"]
-    plan = Plan.of(compose_job(*typed.split(), *small).config)
+    plan = Plan.of(compose_job(*new_overrides(typed.split(), {}), *small).config)
     plan.load_data()
     state = plan.build_task().state_dict()
     assert list(state) == list(INITIAL[typed])

@@ -55,7 +55,7 @@ def test_other_text_at_another_length_with_the_run_s_own_tokenizer(
         raise AssertionError("trained again")
 
     monkeypatch.setattr(BPE, "train", never)
-    options = ["--data", f"files={other}", f"block={block}", "val_fraction=0.5", "--split", "val"]
+    options = ["--data", f"source.files={other}", f"block={block}", "split.val_fraction=0.5", "--split", "val"]
     code, _, notes = xformer("evaluate", directory, *options, "--output", tmp_path / "found.json")
     assert code == 0, notes
     opened = open_run(directory)
@@ -81,10 +81,10 @@ def test_other_text_at_another_length_with_the_run_s_own_tokenizer(
         ("prose", ["--data", "block=long"], ["data.block=long has the wrong type"]),
         ("prose", ["--data", "block"], ["--data block is no key=value"]),
         ("prose", ["--data", "_target_=xformer.data.datasets.digits.Digits"], ["would be other data altogether"]),
-        ("prose", ["--data", "files=/no/such/file.txt"], ["data.source.files=/no/such/file.txt"]),
+        ("prose", ["--data", "source.files=/no/such/file.txt"], ["data.source.files=/no/such/file.txt"]),
         (
             "prose",
-            ["--data", "test_fraction=0.0", "--split", "test"],
+            ["--data", "split.test_fraction=0.0", "--split", "test"],
             ["have no test split; what they have: train, val"],
         ),
         ("prose", ["--output", "/no/such/place.json"], ["--output /no/such/place.json cannot be written"]),
@@ -108,7 +108,7 @@ def test_other_classes_are_refused_though_there_are_as_many(
         (tmp_path / f"{name}.csv").write_text("\n".join(["text,label", *rows]) + "\n")
     files = [f"data.source.files={tmp_path / 'a.csv'}", "data.max_length=32"]
     run(compose_job(*SMALL, "data=text_classification", "tokenizer=byte", *files, directory=tmp_path / "run"))
-    code, _, sentence = xformer("evaluate", tmp_path / "run", "--data", f"files={tmp_path / 'b.csv'}")
+    code, _, sentence = xformer("evaluate", tmp_path / "run", "--data", f"source.files={tmp_path / 'b.csv'}")
     assert code == 1
     assert "class_names is ['sports', 'tech', 'world'] and the model's ['business', 'sports', 'tech']" in sentence
     assert xformer("evaluate", tmp_path / "run")[0] == 0

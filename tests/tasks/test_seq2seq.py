@@ -185,7 +185,7 @@ def options(tmp_path: Path) -> list[str]:
             path = tmp_path / f"{split}.{key}"
             path.write_text("".join(" ".join(names[d] for d in row) + "\n" for row in figures(count, seed)))
             paths.append(f"{split}:{path}")
-        found.append(f"data.{key}={{{','.join(paths)}}}")
+        found.append(f"data.source.{key}={{{','.join(paths)}}}")
     return found
 
 
