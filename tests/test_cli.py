@@ -289,8 +289,8 @@ def test_a_compiled_run_learns_the_same(train, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("attention", ["full", "linformer"])
-def test_the_default_run_ends_above_both_floors(train, attention: str, tmp_path: Path) -> None:
+def test_the_default_run_ends_above_both_trivial_baselines(train, attention: str, tmp_path: Path) -> None:
     result = train(f"attention={attention}", f"hydra.run.dir={tmp_path / 'run'}")
     assert result.returncode == 0, result.stderr
     summary = read_summary(tmp_path / "run")
-    assert summary.metrics["test/accuracy"] > max(summary.floors.values()) + 0.05
+    assert summary.metrics["test/accuracy"] > max(summary.trivial_baselines.values()) + 0.05

@@ -115,6 +115,7 @@ def test_a_table_of_before_is_the_one_that_is_committed_now(tmp_path: Path) -> N
     assert [(r.settings, r.seed, r.summary.metrics) for r in then] == [
         (r.settings, r.seed, r.summary.metrics) for r in now
     ]
+    assert all("one of the sequence's values" in run.summary.trivial_baselines for run in then)  # as `floors`
     assert "_target_" in (BEFORE / "table" / "shared.yml").read_text()
     write_table(tmp_path, then)
     assert [(r.settings, r.summary.metrics) for r in read_table(tmp_path)] == [

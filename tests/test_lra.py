@@ -103,4 +103,4 @@ def test_a_cell_runs_on_small_data(name: str, attention: str, compose_job: Compo
     summary = read_summary(job.directory)
     assert summary.status == "finished"
     assert {"val/accuracy", "test/accuracy"} <= set(summary.metrics)
-    assert "majority class" in summary.floors
+    assert "majority class" in summary.trivial_baselines

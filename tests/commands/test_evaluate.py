@@ -61,7 +61,7 @@ def test_other_text_at_another_length_with_the_run_s_own_tokenizer(
     opened = open_run(directory)
     text = other.read_text()
     ids = opened.data.encode(text[int(len(text) * 0.4) : int(len(text) * 0.9)])
-    held_out = torch.tensor([*ids.tolist(), opened.data.facts.end])
+    held_out = torch.tensor([*ids.tolist(), opened.data.spec.end])
     total = 0.0
     with torch.no_grad():
         for end in range(block, len(held_out) - 1 + block, block):

@@ -67,7 +67,7 @@ def test_dropped_text_is_told_and_earns_no_credit(read_by, tmp_path: Path, begin
     (tmp_path / "both.txt").write_text((begin + "the cab ж€ж that 😀ж€ bat. ") * 200, encoding="utf-8")
     read, both = (read_by("text", files=str(tmp_path / f"{name}.txt"), **parts) for name in ("read", "both"))
     spaces = 2 + len(begin) - begin.count("ж")  # which a pre-tokenizer drops from any text, and which do count
-    plain, mixed = (module.facts.tokens_per_byte["test"] for module in (read, both))
+    plain, mixed = (module.spec.tokens_per_byte["test"] for module in (read, both))
     assert mixed == pytest.approx(plain * 18 / (18 + spaces), rel=0.02)
     assert "unread" not in read.describe()
     assert "; unread, as the tokenizer has no token for it: 4" in both.describe()
@@ -115,7 +115,7 @@ def test_a_pair_with_a_side_that_is_dropped_is_left_out_and_never_empty(read_by,
     module = read_by("parallel_text", **files, val_fraction=0.2, test_fraction=0.2, split={"seed": 3})
     for split in ("train", "val", "test"):
         batch = module.splits[split].__getitems__(range(len(module.splits[split])))
-        assert (batch.source_tokens != module.facts.padding).any(1).all()
+        assert (batch.source_tokens != module.spec.padding).any(1).all()
     assert "unread" in module.describe()
 
 

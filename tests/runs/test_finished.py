@@ -111,7 +111,7 @@ BROKEN: dict[str, tuple[Any, type[Exception], str]] = {
         DataError,
         r"config\.yaml cannot be read",
     ),
-    "no facts": (lambda run: (run / "data.json").unlink(), DataError, r"data\.json cannot be read"),
+    "no spec": (lambda run: (run / "data.json").unlink(), DataError, r"data\.json cannot be read"),
     "a foreign target": (
         lambda run: _config(run, architecture__attention={"_target_": "os.system", "command": "true"}),
         ConfigError,

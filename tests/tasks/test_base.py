@@ -94,7 +94,7 @@ def summed(seen: list[tuple[Tensor, Tensor]], prefix: str, names: set[str], data
     values = {
         "loss": nats.mean(),
         "perplexity": nats.mean().exp(),
-        "bits_per_byte": nats.mean() / np.log(2) * (data.facts.tokens_per_byte or {}).get(prefix, np.nan),
+        "bits_per_byte": nats.mean() / np.log(2) * (data.spec.tokens_per_byte or {}).get(prefix, np.nan),
         "accuracy": right.double().mean(),
         "token_accuracy": right.double().mean(),
         "macro_f1": f1,

@@ -83,7 +83,7 @@ def test_a_trained_model_is_measured_by_the_data_at_hand(built: Any, tmp_path: P
     task, own = built("tokenizer=byte")
     (tmp_path / "prose.txt").write_text("another text, in which documents end\n" * 30)
     other_task, other = built("tokenizer=byte", "data.test_blocks=[20]", "data.split.test_fraction=0.3")
-    assert own.facts.tokens_per_byte["test"] != pytest.approx(other.facts.tokens_per_byte["test"], rel=1e-6)
+    assert own.spec.tokens_per_byte["test"] != pytest.approx(other.spec.tokens_per_byte["test"], rel=1e-6)
     assert evaluated(task, other) == evaluated(other_task, other)
     assert "test/loss@20" in evaluated(task, other)
     assert "test/loss@20" not in evaluated(task, own)

@@ -68,7 +68,7 @@ def test_what_stands_in_padding_changes_no_loss(built: Any) -> None:
 def test_the_three_tables_are_one(built: Any) -> None:
     tied, data, _ = built()
     assert tied.head is None
-    assert sum(p.shape == (data.facts.vocabulary, 32) for p in tied.parameters()) == 1
+    assert sum(p.shape == (data.spec.vocabulary, 32) for p in tied.parameters()) == 1
     apart, _, _ = built("task.tied_embeddings=false")
     assert apart.head is not None
     assert apart.head.weight.data_ptr() != apart.model.embedding.weight.data_ptr()
@@ -78,13 +78,13 @@ def test_the_three_tables_are_one(built: Any) -> None:
 def test_greedy_decoding_equals_the_argmax_without_states(attention: str, built: Any) -> None:
     task, data, batch = built(f"attention@decoder_attention={attention}", "position@decoder_position=rotary")
     source, mask = batch.source_tokens, batch.source_padding_mask
-    written = greedy(task.model, task.logits, source, mask, begin=data.facts.begin, end=data.facts.end, max_new=9)
-    ended = (written == data.facts.end).cumsum(dim=1) > 0
-    assert (written[ended] == data.facts.end).all()
-    target = torch.full((len(source), 1), data.facts.begin)
+    written = greedy(task.model, task.logits, source, mask, begin=data.spec.begin, end=data.spec.end, max_new=9)
+    ended = (written == data.spec.end).cumsum(dim=1) > 0
+    assert (written[ended] == data.spec.end).all()
+    target = torch.full((len(source), 1), data.spec.begin)
     for step in range(written.shape[1]):
         best = task(source, mask, target)[:, -1].argmax(-1)
-        running = (written[:, :step] != data.facts.end).all(dim=1)
+        running = (written[:, :step] != data.spec.end).all(dim=1)
         assert torch.equal(written[running, step], best[running])
         target = torch.cat([target, written[:, step : step + 1]], dim=1)
 
@@ -103,7 +103,7 @@ def test_sequence_accuracy_is_greedys_exact_match(built: Any) -> None:
         if 0.2 < metric.compute() < 0.9:
             break
     source, mask = batch.source_tokens, batch.source_padding_mask
-    written = greedy(task.model, task.logits, source, mask, begin=data.facts.begin, end=data.facts.end, max_new=3)
+    written = greedy(task.model, task.logits, source, mask, begin=data.spec.begin, end=data.spec.end, max_new=3)
     exact = [
         data.decode(w.tolist()) == data.decode(t.tolist()) for w, t in zip(written, batch.target_tokens, strict=True)
     ]
@@ -213,7 +213,7 @@ def test_the_scores_are_sacrebleus_on_what_greedy_writes(options: list[str], com
             batch = data.splits[split].__getitems__(range(first, min(first + 16, len(data.splits[split]))))
             ids = greedy(
                 task.model, task.logits, batch.source_tokens, batch.source_padding_mask,
-                begin=data.facts.begin, end=data.facts.end, max_new=data.facts.length,
+                begin=data.spec.begin, end=data.spec.end, max_new=data.spec.length,
             )  # fmt: skip
             texts += [data.decode(row) for row in ids.tolist()]
     for split, seed, count in (("val", 1, 32), ("test", 2, 50)):

@@ -191,7 +191,7 @@ def _built(compose_job: ComposeJob, *overrides: str) -> tuple[Task, Any, Any]:
 )
 def test_filling_up_changes_no_loss_and_no_gradient(overrides: list[str], compose_job: ComposeJob) -> None:
     task, batch, data = _built(compose_job, *overrides)
-    step = Recorded(task.step, task, data.facts.padding)
+    step = Recorded(task.step, task, data.spec.padding)
     found = []
     for compute in (task.step, step):
         task.zero_grad()
@@ -212,7 +212,7 @@ def test_nothing_that_is_kept_lies_where_the_next_replay_writes(compose_job: Com
         outcome = task.step(batch)
         return outcome._replace(loss=place.copy_(outcome.loss.detach()))
 
-    step = Recorded(replayed, task, data.facts.padding)
+    step = Recorded(replayed, task, data.spec.padding)
     first = step(batch).loss
     kept = first.clone()
     for parameter in task.parameters():

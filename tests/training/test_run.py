@@ -42,7 +42,7 @@ def test_a_run_leaves_a_self_contained_directory(compose_job: ComposeJob) -> Non
     assert {"train/loss", "val/loss", "val/accuracy", "test/loss", "test/accuracy"} <= set(summary.metrics)
     assert summary.monitor is not None
     assert (summary.monitor.name, summary.monitor.best, summary.monitor.step) == ("val/accuracy", best, 5)
-    assert set(summary.floors) == {"majority class", "root operator"}
+    assert set(summary.trivial_baselines) == {"majority class", "root operator"}
     for number in ("parameters", "flops_per_token", "tokens_seen", "peak_memory_bytes", "wall_seconds"):
         assert getattr(summary, number) > 0
     assert summary.versions["torch"] == torch.__version__

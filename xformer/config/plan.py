@@ -51,6 +51,6 @@ class Plan:
 
     def build_task(self) -> Task:
         """The task with its model, initialised from the seed."""
-        task = self.task(self.data.facts, self.architecture, self.optimizer, self.schedule)
+        task = self.task(self.data.spec, self.architecture, self.optimizer, self.schedule)
         initialise(task, self.seed)
         return task

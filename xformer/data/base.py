@@ -4,7 +4,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,25 +14,15 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from xformer.data.configs import DataContext, LoaderConfig
-from xformer.data.facts import Facts
 from xformer.data.sampling.buckets import TokenBatches, TokenEvaluationBatches
 from xformer.data.sampling.curriculum import CurriculumBatches, Pace
 from xformer.data.sampling.loader import Loader
 from xformer.data.sampling.sampler import EpochBatches, EvaluationBatches, Fresh, Order, Permutation, TrainingBatches
+from xformer.data.spec import DataSpec
+from xformer.data.split import Split
 from xformer.errors import ConfigError, DataError
 
-FACTS_FILE = "data.json"
-
-
-@runtime_checkable
-class Split(Protocol):
-    """Items that are read a whole batch at a time."""
-
-    def __len__(self) -> int:
-        """Number of items."""
-
-    def __getitems__(self, indices: Sequence[int]) -> Any:
-        """Return one typed batch."""
+SPEC_FILE = "data.json"
 
 
 class DataModule(LightningDataModule, ABC):
@@ -45,8 +35,9 @@ class DataModule(LightningDataModule, ABC):
         loader: Size of the batches, and who fetches them.
 
     Attributes:
-        facts: What a task has to know.
-        floors: What trivial predictors reach, by name, in the metric that `floor_of` names; empty where there are none.
+        spec: Sizes and ids that a model is built for.
+        trivial_baselines: The scores of trivial predictors, by name, in the metric that `baseline_metric` names; empty
+            where there are none.
         fingerprint: Stable hash of the very data and tokenizer.
         splits: The items of "train", "val" and, unless there are none, "test"; "test@64" for a further length of 64.
         pace: How a curriculum grows; None where all items are trained on from the first step.
@@ -54,10 +45,10 @@ class DataModule(LightningDataModule, ABC):
 
     yields: ClassVar[type]
     pads: ClassVar[bool]
-    floor_of: ClassVar[str] = "test/accuracy"
+    baseline_metric: ClassVar[str] = "test/accuracy"
 
-    facts: Facts
-    floors: dict[str, float]
+    spec: DataSpec
+    trivial_baselines: dict[str, float]
     fingerprint: str
     splits: dict[str, Split]
     pace: Pace | None = None
@@ -87,19 +78,19 @@ class DataModule(LightningDataModule, ABC):
         return " ".join(map(str, tokens))
 
     def save(self, directory: Path) -> None:
-        """Leave in a run directory what `restore` needs to read and write sequences without the data."""
-        (directory / FACTS_FILE).write_text(json.dumps(self.facts.as_dict()), encoding="utf-8")
+        """Write into a run directory what `restore` needs to read and write sequences without the data."""
+        (directory / SPEC_FILE).write_text(json.dumps(self.spec.as_dict()), encoding="utf-8")
 
     def restore(self, directory: Path) -> None:
-        """Take over what `save` left: `facts`, `encode` and `decode` then work, without any data.
+        """Load what `save` wrote: `spec`, `encode` and `decode` then work, without any data.
 
         Raises:
             DataError: there is nothing of the kind.
         """
         try:
-            self.facts = Facts.from_dict(json.loads((directory / FACTS_FILE).read_text(encoding="utf-8")))
+            self.spec = DataSpec.from_dict(json.loads((directory / SPEC_FILE).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
-            raise DataError(f"{directory / FACTS_FILE} cannot be read ({error}): train the run again.") from error
+            raise DataError(f"{directory / SPEC_FILE} cannot be read ({error}): train the run again.") from error
 
     def setup(self, stage: str) -> None:
         """Load, once for all stages."""
@@ -122,7 +113,7 @@ class DataModule(LightningDataModule, ABC):
                 does not suit the data or their order.
         """
         rank, world = self._place()
-        frozen = getattr(self.trainer, "overfit_batches", 0) > 0
+        frozen = getattr(self.trainer, "overfit_batches", 0) > 0  # which Lightning does not declare
         batches: EpochBatches
         if self.loader.tokens_per_batch is None:
             batches = TrainingBatches(
@@ -160,7 +151,7 @@ class DataModule(LightningDataModule, ABC):
         """This rank's share of the test items, also at further lengths; an empty list where there is no test split."""
         if "test" not in self.splits:
             return []
-        further = [self._evaluation(f"test@{length}") for length in self.facts.test_lengths]
+        further = [self._evaluation(f"test@{length}") for length in self.spec.test_lengths]
         return [self._evaluation("test"), *further] if further else self._evaluation("test")
 
     def _evaluation(self, split: str) -> Loader:
@@ -174,13 +165,13 @@ class DataModule(LightningDataModule, ABC):
         return self._loader(items, batches)
 
     def _lengths(self, split: str) -> Int64[np.ndarray, " items"]:
-        lengths = getattr(self.splits[split], "lengths", None)
+        lengths = self.splits[split].lengths
         if lengths is None or not isinstance(self.order(), Permutation):
             raise ConfigError(
                 f"data.loader.tokens_per_batch={self.loader.tokens_per_batch} needs sequences of different lengths, "
                 f"each visited once an epoch, and {type(self).__name__} has none as it is set: leave it null."
             )
-        return np.asarray(lengths, dtype=np.int64)
+        return lengths
 
     def _place(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)

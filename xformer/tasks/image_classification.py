@@ -11,7 +11,7 @@ from torchmetrics import MetricCollection
 from xformer.architecture.base import ArchitectureFactory
 from xformer.core.linear import Linear
 from xformer.data.batch import Batch, ImageBatch
-from xformer.data.facts import Facts, ImageFacts
+from xformer.data.spec import DataSpec, ImageSpec
 from xformer.errors import ConfigError
 from xformer.layers.patches import PatchEmbedding
 from xformer.layers.pooling import PoolingName
@@ -29,7 +29,7 @@ class ImageClassification(Task):
     Augmentation changes training batches alone, on their device.
 
     Args:
-        facts: of images with classes.
+        spec: of images with classes.
         architecture: builds the stack.
         optimizer: builds the optimiser.
         schedule: the learning rate's factor at a step.
@@ -47,7 +47,7 @@ class ImageClassification(Task):
 
     def __init__(
         self,
-        facts: Facts,
+        spec: DataSpec,
         architecture: ArchitectureFactory,
         optimizer: OptimizerFactory,
         schedule: Schedule,
@@ -57,10 +57,10 @@ class ImageClassification(Task):
         label_smoothing: Annotated[float, Interval(ge=0, lt=1)],
         augmentation: Augmentation,
     ) -> None:
-        super().__init__(facts, optimizer, schedule)
-        assert facts.image is not None
-        assert facts.classes is not None
-        image, class_token = facts.image, pooling == "class"
+        super().__init__(spec, optimizer, schedule)
+        assert spec.image is not None
+        assert spec.classes is not None
+        image, class_token = spec.image, pooling == "class"
         self.tokens_per_image = _patches(image, patch_size)
         self.model = architecture(
             lambda d_model: PatchEmbedding(
@@ -73,19 +73,19 @@ class ImageClassification(Task):
                 "task.pooling=class puts a token in front, which sees nothing else in a causal architecture; "
                 "task.pooling=mean would work."
             )
-        self.head = Linear(self.model.size.d_model, facts.classes)
-        self.classes, self.class_token, self.label_smoothing = facts.classes, class_token, label_smoothing
+        self.head = Linear(self.model.size.d_model, spec.classes)
+        self.classes, self.class_token, self.label_smoothing = spec.classes, class_token, label_smoothing
         self.rand_augment, self.mixup = augmentation.rand_augment, augmentation.mixup
 
-    def build_metrics(self, facts: Facts, prefix: str) -> MetricCollection:
+    def build_metrics(self, spec: DataSpec, prefix: str) -> MetricCollection:
         """Accuracy, and the mean over the classes of their F1."""
-        assert facts.classes is not None
-        return classification_metrics(facts.classes, prefix)
+        assert spec.classes is not None
+        return classification_metrics(spec.classes, prefix)
 
-    def example(self, facts: Facts) -> ImageBatch:
+    def example(self, spec: DataSpec) -> ImageBatch:
         """One image, to measure the model with."""
-        assert facts.image is not None
-        images = torch.zeros(1, facts.image.channels, facts.image.height, facts.image.width)
+        assert spec.image is not None
+        images = torch.zeros(1, spec.image.channels, spec.image.height, spec.image.width)
         return ImageBatch(images, torch.zeros(1, dtype=torch.long))
 
     def count_tokens(self, batch: Batch) -> Tensor:
@@ -113,7 +113,7 @@ class ImageClassification(Task):
         return Outcome(cross_entropy(logits, batch.labels, label_smoothing=smoothing), logits, labels)
 
 
-def _patches(image: ImageFacts, size: int) -> int:
+def _patches(image: ImageSpec, size: int) -> int:
     """How many patches an image has.
 
     Raises:

@@ -10,7 +10,7 @@ from torchmetrics import Metric, MetricCollection
 from xformer.architecture.base import ArchitectureFactory
 from xformer.architecture.stack import Stack
 from xformer.data.batch import Batch, LanguageModelingBatch
-from xformer.data.facts import Facts
+from xformer.data.spec import DataSpec
 from xformer.errors import IncompatibleError
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
@@ -28,7 +28,7 @@ class MaskedLanguageModeling(TokenPrediction):
     run asks for the same tokens. Perplexity is that of the chosen tokens.
 
     Args:
-        facts: of the data.
+        spec: of the data.
         architecture: builds the model.
         optimizer: builds the optimiser.
         schedule: the learning rate's factor at a step.
@@ -47,7 +47,7 @@ class MaskedLanguageModeling(TokenPrediction):
 
     def __init__(
         self,
-        facts: Facts,
+        spec: DataSpec,
         architecture: ArchitectureFactory,
         optimizer: OptimizerFactory,
         schedule: Schedule,
@@ -57,7 +57,7 @@ class MaskedLanguageModeling(TokenPrediction):
         masking: MaskingConfig,
     ) -> None:
         super().__init__(
-            facts,
+            spec,
             architecture,
             optimizer,
             schedule,
@@ -72,7 +72,7 @@ class MaskedLanguageModeling(TokenPrediction):
         self.masking = masking
         self._batch = (0, 0)
 
-    def build_metrics(self, facts: Facts, prefix: str) -> MetricCollection:
+    def build_metrics(self, spec: DataSpec, prefix: str) -> MetricCollection:
         """Accuracy of the most likely token at the chosen places; in evaluation, their perplexity."""
         metrics: dict[str, Metric | MetricCollection] = {"accuracy": TokenAccuracy()}
         if prefix != "train/":  # where a batch is logged, and processes would average their perplexities

@@ -1,6 +1,6 @@
 """What a model costs, before it is trained."""
 
-from xformer.data.facts import Facts
+from xformer.data.spec import DataSpec
 from xformer.tasks.base import Task
 from xformer.training.flops import flops_per_token
 
@@ -10,10 +10,10 @@ def parameters(task: Task) -> int:
     return sum(parameter.numel() for parameter in task.parameters() if parameter.requires_grad)
 
 
-def flops(task: Task, facts: Facts) -> float:
+def flops(task: Task, spec: DataSpec) -> float:
     """FLOPs per token of a training step on one sequence of the greatest length, without padding.
 
     A run's own batches differ: padding costs and is no token, and attention costs less per token in a shorter sequence.
     """
-    example = task.example(facts)
+    example = task.example(spec)
     return flops_per_token(task, lambda: task.step(task.prepare(example)).loss, tokens=int(task.count_tokens(example)))

@@ -139,7 +139,7 @@ def _changed(config: DictConfig, key: str, value: object) -> DictConfig:
 def _cost(config: DictConfig, plan: Plan, measure: Measure) -> float:
     with torch.random.fork_rng(devices=[]):
         task = _planned(config, plan).build_task()
-        return float(cost.parameters(task) if measure == "parameters" else cost.flops(task, plan.data.facts))
+        return float(cost.parameters(task) if measure == "parameters" else cost.flops(task, plan.data.spec))
 
 
 def _planned(config: DictConfig, loaded: Plan) -> Plan:

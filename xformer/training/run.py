@@ -163,10 +163,10 @@ def _tell(sentence: str | None) -> None:
 
 def _measure(summary: Summary, task: Task, data: DataModule) -> None:
     """What is known of the budget before training."""
-    summary.floors, summary.data_fingerprint = dict(data.floors), data.fingerprint
-    summary.floor_of = data.floor_of if data.floors else None
+    summary.trivial_baselines, summary.data_fingerprint = dict(data.trivial_baselines), data.fingerprint
+    summary.baseline_metric = data.baseline_metric if data.trivial_baselines else None
     summary.attention = {slot.name: summary.choices[key] for key, slot in task.model.slots.items()}
-    summary.parameters, summary.flops_per_token = cost.parameters(task), cost.flops(task, data.facts)
+    summary.parameters, summary.flops_per_token = cost.parameters(task), cost.flops(task, data.spec)
 
 
 def _evaluate(trainer: Trainer, task: Task, data: DataModule, summary: Summary, job: Job) -> None:

@@ -30,7 +30,7 @@ def test_the_split_depends_on_its_own_seed_alone(ready):
 
 def test_batches_are_64_pixels_without_padding(ready):
     module = ready("digits")
-    assert (module.facts.vocabulary, module.facts.length, module.facts.classes, module.pads) == (17, 64, 10, False)
+    assert (module.spec.vocabulary, module.spec.length, module.spec.classes, module.pads) == (17, 64, 10, False)
     seen = 0
     for batch in module.test_dataloader():
         assert type(batch) is module.yields
@@ -46,7 +46,7 @@ def test_batches_are_64_pixels_without_padding(ready):
 def test_the_floor_is_the_majority_class(ready):
     module = ready("digits")
     guess = np.bincount(module.splits["train"].labels).argmax()
-    assert module.floors == {"majority class": np.mean(module.splits["test"].labels == guess)}
+    assert module.trivial_baselines == {"majority class": np.mean(module.splits["test"].labels == guess)}
 
 
 @pytest.mark.parametrize("fractions", [(0.5, 0.5), (0.2, 0.9)])

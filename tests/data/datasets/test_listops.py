@@ -47,11 +47,11 @@ def test_batches_are_padded_to_their_longest_and_labelled(ready):
 
 def test_it_reports_on_itself(ready):
     module = ready("listops", **SMALL_TREES)
-    assert (module.facts.vocabulary, module.facts.classes, module.facts.length) == (16, 10, 127)
+    assert (module.spec.vocabulary, module.spec.classes, module.spec.length) == (16, 10, 127)
     assert module.describe().startswith("ListOps: 300/40/60 trees, length 21 to 127, ")
     assert {name: len(split) for name, split in module.splits.items()} == {"train": 300, "val": 40, "test": 60}
     tokens = torch.cat([batch.tokens.flatten() for batch in module.train_dataloader()])
-    assert tokens.max() < module.facts.vocabulary
+    assert tokens.max() < module.spec.vocabulary
 
 
 def test_the_trees_depend_on_the_generation_seed_alone(ready):
@@ -98,14 +98,14 @@ def test_a_truncated_cache_is_built_again(ready, tmp_path: Path, caplog):
     assert all_trees(second, "train") == before
 
 
-def test_the_floors_are_those_of_the_small_setting(ready):
+def test_the_trivial_baselines_are_those_of_the_small_setting(ready):
     module = ready("listops", train_size=8000, val_size=10, test_size=8000)
-    assert module.floors["majority class"] == pytest.approx(0.118, abs=0.012)
-    assert module.floors["root operator"] == pytest.approx(0.243, abs=0.015)
+    assert module.trivial_baselines["majority class"] == pytest.approx(0.118, abs=0.012)
+    assert module.trivial_baselines["root operator"] == pytest.approx(0.243, abs=0.015)
     assert module.mean_length == pytest.approx(40, abs=1)
 
 
-def test_the_floors_are_fitted_on_the_training_trees(ready):
+def test_the_trivial_baselines_are_fitted_on_the_training_trees(ready):
     module = ready("listops", **SMALL_TREES)
     pairs = {
         split: [(words[0], value_of(words)) for words in map(words_of, all_trees(module, split))]
@@ -113,19 +113,21 @@ def test_the_floors_are_fitted_on_the_training_trees(ready):
     }
     guess, wrong = (Counter(value for _, value in pairs[split]).most_common(1)[0][0] for split in ("train", "test"))
     assert guess != wrong
-    assert module.floors["majority class"] == np.mean([value == guess for _, value in pairs["test"]])
+    assert module.trivial_baselines["majority class"] == np.mean([value == guess for _, value in pairs["test"]])
     by_root = {
         root: np.bincount([value for other, value in pairs["train"] if other == root]).argmax()
         for root, _ in pairs["train"]
     }
-    assert module.floors["root operator"] == np.mean([value == by_root[root] for root, value in pairs["test"]])
+    assert module.trivial_baselines["root operator"] == np.mean(
+        [value == by_root[root] for root, value in pairs["test"]]
+    )
 
 
 @pytest.mark.slow
-def test_the_floors_are_those_of_the_long_range_arena(ready):
+def test_the_trivial_baselines_are_those_of_the_long_range_arena(ready):
     module = ready("listops_lra", train_size=6000, val_size=10, test_size=3000)
-    assert module.floors["majority class"] == pytest.approx(0.166, abs=0.025)
-    assert module.floors["root operator"] == pytest.approx(0.370, abs=0.03)
+    assert module.trivial_baselines["majority class"] == pytest.approx(0.166, abs=0.025)
+    assert module.trivial_baselines["root operator"] == pytest.approx(0.370, abs=0.03)
 
 
 def test_bounds_without_a_tree_are_refused(build):

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from xformer.data.batch import IGNORED
 from xformer.data.datasets import parallel_text
 from xformer.data.datasets.parallel_text import Translations, pack_pairs
-from xformer.data.facts import Facts
 from xformer.data.sources.corpus import of_table, survey
+from xformer.data.spec import DataSpec
 from xformer.errors import ConfigError, DataError
 from xformer.tokenizers.byte import Byte
 
@@ -57,17 +57,17 @@ def test_every_split_reads_back(ready, files, tokenizer):
 
 def test_a_batch_is_framed_and_padded_to_its_longest(ready, files):
     module = ready("parallel_text", **files, tokenizer="byte")
-    facts, size = module.facts, module.tokenizer.vocabulary
-    assert (facts.padding, facts.begin, facts.end, facts.vocabulary) == (size, size + 1, size + 2, size + 3)
+    spec, size = module.spec, module.tokenizer.vocabulary
+    assert (spec.padding, spec.begin, spec.end, spec.vocabulary) == (size, size + 1, size + 2, size + 3)
     batch = module.splits["train"].__getitems__(range(5))
     for (source, target), *row in zip(corpus(60)[:5], *batch[:5], strict=True):
         tokens, real, written, written_real, labels = (side.tolist() for side in row)
         source, target = list(source.encode()), list(target.encode())
-        assert tokens == [*source, facts.end] + [facts.padding] * (len(tokens) - len(source) - 1)
+        assert tokens == [*source, spec.end] + [spec.padding] * (len(tokens) - len(source) - 1)
         assert sum(real) == len(source) + 1
-        assert written == [facts.begin, *target] + [facts.padding] * (len(written) - len(target) - 1)
+        assert written == [spec.begin, *target] + [spec.padding] * (len(written) - len(target) - 1)
         assert sum(written_real) == len(target) + 1
-        assert labels == [*target, facts.end] + [IGNORED] * (len(labels) - len(target) - 1)
+        assert labels == [*target, spec.end] + [IGNORED] * (len(labels) - len(target) - 1)
     assert batch.source_padding_mask.all(0).any()
     assert batch.source_padding_mask.any(0).all()
     assert batch.target_padding_mask.any(0).all()
@@ -89,10 +89,10 @@ def test_long_training_pairs_are_left_out_and_long_others_cut(ready, files):
     assert read(module, "val") == cut
     beyond = sum(max(len(s.encode()) for s in pair) >= limit for pair in corpus(12, 1) + corpus(9, 2))
     assert f"{60 - len(short)} training pairs left out as longer or empty, {beyond} others cut" in module.describe()
-    assert f"{len(short)}/12/9 pairs of at most 20 Byte tokens of {module.facts.vocabulary};" in module.describe()
+    assert f"{len(short)}/12/9 pairs of at most 20 Byte tokens of {module.spec.vocabulary};" in module.describe()
     for split in module.splits.values():
         batch = split.__getitems__(range(len(split)))
-        assert max(batch.source_tokens.shape[1], batch.target_tokens.shape[1]) <= limit == module.facts.length
+        assert max(batch.source_tokens.shape[1], batch.target_tokens.shape[1]) <= limit == module.spec.length
 
 
 def test_an_empty_side_is_not_trained_on_but_tested_on(ready, tmp_path):
@@ -185,8 +185,8 @@ def test_any_text_reads_back(pairs, tmp_path_factory):
     table = of_table("here", {"source_column": [a for a, _ in pairs], "target_column": [b for _, b in pairs]})
     assert survey(table)[0] == len(pairs)
     pack_pairs(directory, {"train": table, "val": table}, tokenizer)
-    facts = Facts(vocabulary=260, length=50, padding=257, begin=258, end=259)
-    batch = Translations(directory, "val", tokenizer, facts).__getitems__(range(len(pairs)))
+    spec = DataSpec(vocabulary=260, length=50, padding=257, begin=258, end=259)
+    batch = Translations(directory, "val", tokenizer, spec).__getitems__(range(len(pairs)))
     assert batch.references == [b for _, b in pairs]
     assert [bytes(t for t in row if 0 <= t < 256).decode() for row in batch.labels.tolist()] == batch.references
 
@@ -228,8 +228,8 @@ def test_a_run_directory_is_enough_to_encode_and_decode(ready, build, files, tmp
     restored.restore(tmp_path)
     ids = restored.encode("drei fünf").tolist()
     assert ids == module.encode("drei fünf").tolist()
-    assert ids[-1] == module.facts.end
-    assert restored.decode([module.facts.begin, *ids, module.facts.padding, 7]) == "drei fünf"
+    assert ids[-1] == module.spec.end
+    assert restored.decode([module.spec.begin, *ids, module.spec.padding, 7]) == "drei fünf"
 
 
 def refusals(tmp_path):

@@ -65,7 +65,7 @@ def test_the_default_is_the_prose_of_python(ready):
     first = topics[min(topics)]
     assert module.tokenizer.decode(tokens_of(module, "train")[: len(first.encode())].tolist()) == first
     assert module.describe().startswith("Text (Python's own prose): ")
-    assert (module.facts.classes, module.facts.length, module.facts.vocabulary) == (None, 128, 257)
+    assert (module.spec.classes, module.spec.length, module.spec.vocabulary) == (None, 128, 257)
 
 
 @pytest.mark.parametrize("tokenizer", ["character", "bpe", "unigram", "wordpiece"])
@@ -77,7 +77,7 @@ def test_the_tokenizer_learns_from_the_training_part_only(ready, tmp_path, token
     assert one.tokenizer.fingerprint == other.tokenizer.fingerprint
     assert one.fingerprint != other.fingerprint
     if tokenizer == "character":
-        assert set(tokens_of(one, "test").tolist()) == {one.facts.vocabulary - 1}
+        assert set(tokens_of(one, "test").tolist()) == {one.spec.vocabulary - 1}
 
 
 def test_training_windows_are_runs_of_the_text_and_labels_come_next(ready, file):
@@ -158,7 +158,7 @@ def test_further_lengths_are_tested_in_batches_of_as_many_tokens(ready, file):
     assert [next(iter(loader)).tokens.shape for loader in longer] == [(4, 16), (1, 200)]
     counts = [sum(int((batch.labels != IGNORED).sum()) for batch in loader) for loader in (first, *longer)]
     assert counts == [module.tokens["test"] - 1] * 3
-    assert module.facts.test_lengths == [16, 200]
+    assert module.spec.test_lengths == [16, 200]
 
 
 @pytest.mark.parametrize("tokenizer", ["character", "byte", "bpe", "unigram", "wordpiece"])
@@ -177,7 +177,7 @@ def test_labels_by_bytes_are_those_of_the_text(ready, tmp_path, tokenizer):
         rest = [module.tokenizer._model.id_to_token(index) for index in ids[1:].tolist() if index != end]
         first = len(stretch.encode()) - sum(map(len, rest))
     expected = (module.tokens["test"] - 1) / (len(stretch.encode()) - first)
-    assert module.facts.tokens_per_byte["test"] == pytest.approx(expected, rel=1e-12)
+    assert module.spec.tokens_per_byte["test"] == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_floor_is_the_loss_of_the_training_frequencies(ready, tmp_path):
@@ -186,8 +186,8 @@ def test_the_floor_is_the_loss_of_the_training_frequencies(ready, tmp_path):
     assert "".join(map(chr, module.tokenizer.state()["points"])) == "ab"
     a, b = 161 / 243, 81 / 243  # one more of each, and of the unknown character, than the 160 and 80
     assert module.tokens["test"] == 30
-    assert module.floors == {"unigram": pytest.approx(-(14 * np.log(a) + 15 * np.log(b)) / 29)}
-    assert module.floor_of == "test/loss"
+    assert module.trivial_baselines == {"unigram": pytest.approx(-(14 * np.log(a) + 15 * np.log(b)) / 29)}
+    assert module.baseline_metric == "test/loss"
 
 
 def test_an_empty_split_is_refused(build, tmp_path):
@@ -228,7 +228,7 @@ def test_tokens_are_mapped_with_a_sidecar(ready, file, tmp_path):
     (sidecar,) = (tmp_path / "cache").glob("text-*/tokens.json")
     content = json.loads(sidecar.read_text())
     sizes = {name: module.tokens[name] - 1 for name in ("train", "val", "test")}  # one byte a character
-    assert content == {"dtype": "uint16", "vocabulary": module.facts.vocabulary, "splits": sizes}
+    assert content == {"dtype": "uint16", "vocabulary": module.spec.vocabulary, "splits": sizes}
 
 
 @pytest.mark.parametrize("tokenizer", ["character", "byte", "bpe"])
@@ -257,7 +257,7 @@ def test_each_tokenizer_has_its_own_cache(ready, build, file):
     smaller = build("text", files=str(file), tokenizer="bpe", block=8)
     smaller.tokenizer.vocabulary_size = 270
     smaller.setup("fit")
-    assert smaller.facts.vocabulary == 270 < module.facts.vocabulary
+    assert smaller.spec.vocabulary == 270 < module.spec.vocabulary
 
 
 def test_setup_alone_does_what_a_rank_without_prepare_data_needs(build, file):

@@ -10,14 +10,21 @@ from hypothesis import strategies as st
 from xformer.data.sampling.buckets import TokenBatches
 from xformer.data.sampling.curriculum import CurriculumBatches, Pace
 from xformer.data.sampling.sampler import Fresh, Permutation, TrainingBatches
+from xformer.data.split import Split
 from xformer.errors import ConfigError
 
 SIZE = 60
 
 
-class Items:
+class Items(Split):
     def __init__(self, lengths):
         self.lengths = np.array(lengths)
+
+    def __len__(self):
+        return len(self.lengths)
+
+    def __getitems__(self, indices):
+        return list(indices)
 
 
 def lengths(seed=0):

@@ -11,12 +11,13 @@ from xformer.core.digest import digest
 from xformer.data.base import DataModule
 from xformer.data.batch import ClassificationBatch
 from xformer.data.configs import DataContext, LoaderConfig, RandomSplitConfig
-from xformer.data.facts import Facts
-from xformer.data.floors import majority
 from xformer.data.sources.hold_out import deal_images
+from xformer.data.spec import DataSpec
+from xformer.data.split import Split
+from xformer.data.trivial_baselines import majority
 
 
-class Images:
+class Images(Split):
     """Images as rows of pixels, with their labels.
 
     Args:
@@ -64,8 +65,8 @@ class Digits(DataModule):
         rows = deal_images(len(labels), self.split.fractions, self.split.seed)
         self.splits = {name: Images(tokens[rows[name]], labels[rows[name]]) for name in ("train", "val", "test")}
         counts = np.bincount(labels[rows["train"]], minlength=10).tolist()
-        self.facts = Facts(vocabulary=17, length=tokens.shape[1], classes=10, class_counts=counts)
-        self.floors = {"majority class": majority(labels[rows["train"]], labels[rows["test"]])}
+        self.spec = DataSpec(vocabulary=17, length=tokens.shape[1], classes=10, class_counts=counts)
+        self.trivial_baselines = {"majority class": majority(labels[rows["train"]], labels[rows["test"]])}
         self.fingerprint = digest(
             tokens.tolist(), labels.tolist(), {name: part.tolist() for name, part in rows.items()}
         )
@@ -73,4 +74,4 @@ class Digits(DataModule):
     def describe(self) -> str:
         """Sizes of the splits."""
         sizes = "/".join(f"{len(split):,}" for split in self.splits.values())
-        return f"Digits: {sizes} images, {self.facts.length} pixels, {self.facts.vocabulary} grey levels"
+        return f"Digits: {sizes} images, {self.spec.length} pixels, {self.spec.vocabulary} grey levels"

@@ -11,6 +11,7 @@ from xformer.data.configs import DataContext, LoaderConfig, RandomSplitConfig
 from xformer.data.datasets.text_classification import LabelledTexts, Row
 from xformer.data.labelled import LabelledSequences
 from xformer.data.sources.tables import TableSource
+from xformer.data.split import Split
 from xformer.errors import DataError
 from xformer.tokenizers.base import Tokenizer
 
@@ -30,7 +31,7 @@ class LabelledPairSource(TableSource):
     label_column: str
 
 
-class PairedTexts:
+class PairedTexts(Split):
     """Pairs of texts, of which the two of a pair lie one after the other."""
 
     def __init__(self, texts: LabelledSequences) -> None:
@@ -92,16 +93,16 @@ class DocumentPairs(LabelledTexts):
     def load(self) -> None:
         """Map the tokens into memory."""
         super().load()
-        assert self.facts.class_counts is not None
+        assert self.spec.class_counts is not None
         self.splits = {name: PairedTexts(part) for name, part in self.parts.items()}
-        self.facts = replace(self.facts, class_counts=[count // 2 for count in self.facts.class_counts])
+        self.spec = replace(self.spec, class_counts=[count // 2 for count in self.spec.class_counts])
 
     def describe(self) -> str:
         """Source, sizes of the splits, and lengths."""
         sizes = "/".join(f"{len(part):,}" for part in self.splits.values())
         longest = max(part.lengths.max() for part in self.parts.values())
         return (
-            f"DocumentPairs ({self.source.place}): {sizes} pairs of {self.facts.classes} classes, "
+            f"DocumentPairs ({self.source.place}): {sizes} pairs of {self.spec.classes} classes, "
             f"{self.tokenizer.kind} of {self.tokenizer.vocabulary:,}, up to {longest} tokens each"
             f"{self.unread}"
         )

@@ -1,6 +1,6 @@
 """Items made when they are asked for, each from a generator of its own, so that there can be new ones at every step."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -11,12 +11,13 @@ from xformer.core.digest import digest, stable_name_of
 from xformer.data.base import DataModule
 from xformer.data.configs import DataContext, FreshGenerationConfig, LoaderConfig
 from xformer.data.sampling.sampler import Fresh, Order
+from xformer.data.split import Split
 from xformer.errors import DataError
 
 Row = TypeVar("Row")
 
 
-class Items(ABC, Generic[Row]):
+class Items(Split, Generic[Row]):
     """Items that exist only while they are asked for: item i depends on the key and on i, and on nothing else.
 
     There are `size` of them in an epoch. Where an epoch brings new ones, i grows beyond `size`: then item i has the
@@ -46,9 +47,10 @@ class Items(ABC, Generic[Row]):
 
 
 class Generated(DataModule):
-    """Data that `Items` make. Subclasses write `items` and `describe`, and set `facts` and `floors` in `load`.
+    """Data whose items are generated when they are asked for.
 
-    Each states a `stable_name`, by which its fingerprint knows it, whatever the class is called.
+    Subclasses write `items` and `describe`, set `spec` and `trivial_baselines` in `load`, and state a `stable_name`, by
+    which the fingerprint knows them, whatever the class is called.
 
     The items depend on `generation.seed` alone, except that `fresh` training items also depend on the run's seed and
     the epoch, like the order.
@@ -96,9 +98,9 @@ class Generated(DataModule):
             DataError: something else is in the text.
         """
         words = text.split()
-        if not words or not all(word.isdecimal() and int(word) < self.facts.vocabulary for word in words):
+        if not words or not all(word.isdecimal() and int(word) < self.spec.vocabulary for word in words):
             raise DataError(
-                f"{text!r} is no sequence of these data: give token numbers from 0 to {self.facts.vocabulary - 1} with "
+                f"{text!r} is no sequence of these data: give token numbers from 0 to {self.spec.vocabulary - 1} with "
                 "blanks between."
             )
         return np.array([int(word) for word in words])

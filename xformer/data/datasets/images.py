@@ -19,11 +19,12 @@ from xformer.data.base import CachedData
 from xformer.data.batch import Batch, ImageBatch
 from xformer.data.cache import cached, fingerprint
 from xformer.data.configs import DataContext, LoaderConfig, RandomSplitConfig
-from xformer.data.facts import Facts, ImageFacts
-from xformer.data.floors import majority
 from xformer.data.sources.hold_out import deal_images
 from xformer.data.sources.hub import NAMES
 from xformer.data.sources.pictures import ImageSource, Pictures, read
+from xformer.data.spec import DataSpec, ImageSpec
+from xformer.data.split import Split
+from xformer.data.trivial_baselines import majority
 from xformer.errors import ConfigError, DataError
 
 # Raise it whenever the pixels that come out change: a cache written by another version is then not found.
@@ -33,7 +34,7 @@ _CHUNK = 1024
 Part = tuple[Pictures, Int64[np.ndarray, " rows"]]
 
 
-class Stored:
+class Stored(Split):
     """Decoded images, read from disk only where they are asked for.
 
     Args:
@@ -160,17 +161,19 @@ class Images(CachedData):
         }
         self.class_counts: list[int] = np.bincount(labels["train"], minlength=len(self.classes)).tolist()
         mean, std = self.mean or about["mean"], self.std or about["std"]
-        self.facts = self.describe_images(shape, mean, std)
-        self.floors = {"majority class": majority(labels["train"], labels["test"])} if "test" in labels else {}
+        self.spec = self.describe_images(shape, mean, std)
+        self.trivial_baselines = (
+            {"majority class": majority(labels["train"], labels["test"])} if "test" in labels else {}
+        )
         self.fingerprint = fingerprint(entry)
         self.shape = shape
         self.copies: dict[str, int] = {name: count for name, count in about.get("copies", {}).items() if count}
 
-    def describe_images(self, shape: tuple[int, int, int], mean: list[float], std: list[float]) -> Facts:
+    def describe_images(self, shape: tuple[int, int, int], mean: list[float], std: list[float]) -> DataSpec:
         """What a task has to know."""
         channels, height, width = shape
-        image = ImageFacts(channels=channels, height=height, width=width, mean=mean, std=std)
-        return Facts(
+        image = ImageSpec(channels=channels, height=height, width=width, mean=mean, std=std)
+        return DataSpec(
             vocabulary=256,
             length=height * width,
             classes=len(self.classes),

@@ -15,9 +15,9 @@ from xformer.data.batch import ClassificationBatch
 from xformer.data.cache import cached, fingerprint
 from xformer.data.configs import DataContext, GenerationConfig, LoaderConfig
 from xformer.data.datasets import trees
-from xformer.data.facts import Facts
-from xformer.data.floors import by_feature, majority
 from xformer.data.labelled import LabelledSequences
+from xformer.data.spec import DataSpec
+from xformer.data.trivial_baselines import by_feature, majority
 from xformer.errors import ConfigError, DataError
 
 # Raise it whenever the generator changes: a cache written by another version is then not found.
@@ -108,7 +108,7 @@ class ListOps(CachedData):
         return found
 
     def load(self) -> None:
-        """Map the trees into memory and measure the floors."""
+        """Map the trees into memory and compute the trivial baselines."""
         lengths = np.fromfile(self.entry / "lengths.bin", dtype=np.int64)
         labels = np.fromfile(self.entry / "labels.bin", dtype=np.uint8).astype(np.int64)
         offsets = np.concatenate([[0], np.cumsum(lengths)])
@@ -123,7 +123,7 @@ class ListOps(CachedData):
         train, test = parts["train"], parts["test"]
         roots, test_roots = (tokens.array[part.offsets[:-1]] for part in (train, test))
         # The bound and not the longest that happened to be drawn: another seed of the generation means the same model.
-        self.facts = Facts(
+        self.spec = DataSpec(
             vocabulary=len(trees.SYMBOLS),
             length=self.shape[3] - 1,
             classes=10,
@@ -131,7 +131,7 @@ class ListOps(CachedData):
             padding=trees.PADDING,
         )
         self.fingerprint = fingerprint(self.entry)
-        self.floors = {
+        self.trivial_baselines = {
             "majority class": majority(train.labels, test.labels),
             "root operator": by_feature(roots, train.labels, test_roots, test.labels),
         }
@@ -159,5 +159,5 @@ class ListOps(CachedData):
     def describe(self) -> str:
         """Sizes of the splits and range of the lengths."""
         sizes = "/".join(f"{size:,}" for size in self.sizes.values())
-        lengths = f"{self.shape[2] + 1} to {self.facts.length}"
+        lengths = f"{self.shape[2] + 1} to {self.spec.length}"
         return f"ListOps: {sizes} trees, length {lengths}, {self.mean_length:.0f} on average"

@@ -14,12 +14,13 @@ from xformer.data.arrays import Ragged, write_rows
 from xformer.data.batch import Seq2SeqBatch
 from xformer.data.cache import cached, fingerprint
 from xformer.data.configs import DataContext, LoaderConfig, RandomSplitConfig
-from xformer.data.facts import Facts
 from xformer.data.pairs import pad_pairs
 from xformer.data.sources.corpus import Corpus, ParallelSource, aligned, of_dataset, of_table, part, survey, texts
 from xformer.data.sources.hold_out import deal
 from xformer.data.sources.hub import NAMES
 from xformer.data.sources.tables import read_tables
+from xformer.data.spec import DataSpec
+from xformer.data.split import Split
 from xformer.data.tokenised import TokenisedData, Unread, remark, token_type
 from xformer.errors import DataError
 from xformer.tokenizers.base import Tokenizer
@@ -121,32 +122,32 @@ class ParallelText(TokenisedData):
         entry = self.entry
         self.tokenizer.load(entry)
         size = self.tokenizer.vocabulary
-        self.facts = Facts(vocabulary=size + 3, length=self.max_length, padding=size, begin=size + 1, end=size + 2)
+        self.spec = DataSpec(vocabulary=size + 3, length=self.max_length, padding=size, begin=size + 1, end=size + 2)
         names = [split for split in NAMES if (entry / f"{split}.source.bin").exists()]
-        self.pairs = {split: Translations(entry, split, self.tokenizer, self.facts) for split in names}
+        self.pairs = {split: Translations(entry, split, self.tokenizer, self.spec) for split in names}
         if not len(self.pairs["train"]):
             raise DataError(
                 f"data.max_length={self.max_length} leaves no training pair: the shortest is longer, so raise it."
             )
         self.splits = {**self.pairs}
-        self.floors: dict[str, float] = {}
+        self.trivial_baselines: dict[str, float] = {}
         self.unread = remark(entry)
         self.fingerprint = digest(fingerprint(entry), self.max_length)
 
     def encode(self, text: str) -> Int64[np.ndarray, " tokens"]:
         """Ids of a source, with its end."""
-        assert self.facts.end is not None
-        return np.append(super().encode(text), self.facts.end)
+        assert self.spec.end is not None
+        return np.append(super().encode(text), self.spec.end)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text up to the end, without special tokens."""
-        ids, end = list(tokens), self.facts.end
+        ids, end = list(tokens), self.spec.end
         return super().decode(ids[: ids.index(end)] if end in ids else ids)
 
     def describe(self) -> str:
         """Source, sizes of the splits, tokenizer, and what `max_length` does to the pairs."""
         sizes = "/".join(f"{len(split):,}" for split in self.pairs.values())
-        kind = f"{self.tokenizer.kind} tokens of {self.facts.vocabulary:,}"
+        kind = f"{self.tokenizer.kind} tokens of {self.spec.vocabulary:,}"
         left_out, *cut = (int(split.beyond.sum()) for split in self.pairs.values())
         source = self._source().partition("=")[2]
         return (
@@ -182,23 +183,23 @@ def _files(directory: Path, split: str, column: str) -> tuple[Path, Path]:
     return directory / f"{split}.{column}.bin", directory / f"{split}.{column}.offsets"
 
 
-class Translations:
+class Translations(Split):
     """The pairs of a split.
 
-    Of the training pairs, those with an empty side or one beyond `facts.length` are left out; of the others every pair
+    Of the training pairs, those with an empty side or one beyond `spec.length` are left out; of the others every pair
     stays, and what is beyond is cut off, for the references not.
 
     Args:
         entry: the directory that `pack_pairs` wrote.
         split: "train", "val" or "test".
         tokenizer: trained.
-        facts: the length, which counts the token at the end or the beginning, and the ids of the special tokens.
+        spec: the length, which counts the token at the end or the beginning, and the ids of the special tokens.
     """
 
-    def __init__(self, entry: Path, split: str, tokenizer: Tokenizer, facts: Facts) -> None:
+    def __init__(self, entry: Path, split: str, tokenizer: Tokenizer, spec: DataSpec) -> None:
         self._sides = tuple(Ragged(*_files(entry, split, side), token_type(tokenizer)) for side in SIDES)
         self._references = None if split == "train" else Ragged(*_files(entry, split, "reference"), np.uint8)
-        self._most, self._facts = facts.length - 1, facts
+        self._most, self._spec = spec.length - 1, spec
         lengths = np.stack([side.lengths for side in self._sides])
         self.beyond = (lengths.max(0) > self._most) | ((lengths.min(0) == 0) & (split == "train"))
         self._rows = np.flatnonzero(~self.beyond) if split == "train" else np.arange(len(self.beyond))
@@ -211,11 +212,11 @@ class Translations:
     def __getitems__(self, indices: Sequence[int]) -> Seq2SeqBatch:
         rows = self._rows[np.asarray(indices)].tolist()
         sources, targets = ([side[row][: self._most] for row in rows] for side in self._sides)
-        facts = self._facts
-        assert facts.padding is not None
-        assert facts.begin is not None
-        assert facts.end is not None
-        batch = pad_pairs(sources, targets, padding=facts.padding, begin=facts.begin, end=facts.end)
+        spec = self._spec
+        assert spec.padding is not None
+        assert spec.begin is not None
+        assert spec.end is not None
+        batch = pad_pairs(sources, targets, padding=spec.padding, begin=spec.begin, end=spec.end)
         if self._references is None:
             return batch
         return batch._replace(references=[self._references[row].tobytes().decode("utf-8") for row in rows])

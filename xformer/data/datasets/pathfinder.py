@@ -24,8 +24,8 @@ from xformer.data.cache import cached, fingerprint
 from xformer.data.configs import DataContext, GenerationConfig, LoaderConfig
 from xformer.data.datasets.contours import ContourConfig, PaddleConfig, Scenes, Style, draw, scenes
 from xformer.data.datasets.pixels import PixelRows
-from xformer.data.facts import Facts
-from xformer.data.floors import by_feature, majority
+from xformer.data.spec import DataSpec
+from xformer.data.trivial_baselines import by_feature, majority
 from xformer.errors import ConfigError
 
 # Raise it whenever the generator changes: a cache written by another version is then not found.
@@ -105,7 +105,7 @@ class Pathfinder(CachedData):
             np.round(np.concatenate(apart)).astype(np.int64).tofile(directory / f"{name}.apart")
 
     def load(self) -> None:
-        """Map the images into memory and measure the floors."""
+        """Map the images into memory and compute the trivial baselines."""
         entry, shape = self.entry, (1, self.style.image_size, self.style.image_size)
         labels, apart = (
             {name: np.fromfile(entry / f"{name}.{kind}", dtype=np.int64) for name in self.sizes}
@@ -115,9 +115,9 @@ class Pathfinder(CachedData):
             name: PixelRows(Flat(entry / f"{name}.bin", np.uint8), shape, own) for name, own in labels.items()
         }
         counts = np.bincount(labels["train"], minlength=2).tolist()
-        self.facts = Facts(vocabulary=256, length=self.style.image_size**2, classes=2, class_counts=counts)
+        self.spec = DataSpec(vocabulary=256, length=self.style.image_size**2, classes=2, class_counts=counts)
         self.fingerprint = fingerprint(entry)
-        self.floors = {
+        self.trivial_baselines = {
             "majority class": majority(labels["train"], labels["test"]),
             "distance of the circles": by_feature(apart["train"], labels["train"], apart["test"], labels["test"]),
         }

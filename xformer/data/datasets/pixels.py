@@ -10,8 +10,8 @@ from annotated_types import Ge
 from xformer.data.batch import ClassificationBatch
 from xformer.data.configs import DataContext, LoaderConfig, RandomSplitConfig
 from xformer.data.datasets.images import Images, Stored
-from xformer.data.facts import Facts
 from xformer.data.sources.pictures import ImageSource
+from xformer.data.spec import DataSpec
 
 
 class PixelRows(Stored):
@@ -53,9 +53,9 @@ class Pixels(Images):
             context, source=source, image_size=image_size, channels=1, mean=None, std=None, split=split, loader=loader
         )
 
-    def describe_images(self, shape: tuple[int, int, int], mean: list[float], std: list[float]) -> Facts:
+    def describe_images(self, shape: tuple[int, int, int], mean: list[float], std: list[float]) -> DataSpec:
         """What a task has to know."""
-        return Facts(
+        return DataSpec(
             vocabulary=256,
             length=shape[1] * shape[2],
             classes=len(self.classes),

@@ -14,7 +14,7 @@ from jaxtyping import Float64, Int64
 from xformer.data.batch import IGNORED, LanguageModelingBatch
 from xformer.data.configs import DataContext, FreshGenerationConfig, LoaderConfig
 from xformer.data.datasets.generated import Generated, Items
-from xformer.data.facts import Facts
+from xformer.data.spec import DataSpec
 from xformer.errors import ConfigError
 
 Tokens = Int64[np.ndarray, " length"]
@@ -134,8 +134,8 @@ class Recall(Generated):
     def load(self) -> None:
         """Make the splits."""
         super().load()
-        self.facts = Facts(vocabulary=self.vocabulary, length=self.length)
-        self.floors = {"one of the sequence's values": 1 / self.pairs}
+        self.spec = DataSpec(vocabulary=self.vocabulary, length=self.length)
+        self.trivial_baselines = {"one of the sequence's values": 1 / self.pairs}
 
     def describe(self) -> str:
         """Sizes and parameters."""

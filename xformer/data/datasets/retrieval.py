@@ -15,7 +15,7 @@ from jaxtyping import Int64
 from xformer.data.batch import ClassificationBatch
 from xformer.data.configs import DataContext, FreshGenerationConfig, LoaderConfig
 from xformer.data.datasets.generated import Generated, Items
-from xformer.data.facts import Facts
+from xformer.data.spec import DataSpec
 from xformer.errors import ConfigError
 
 
@@ -93,8 +93,8 @@ class Retrieval(Generated):
     def load(self) -> None:
         """Make the splits."""
         super().load()
-        self.facts = Facts(vocabulary=2 * self.values, length=self.length, classes=self.values)
-        self.floors = {"any value": 1 / self.values}
+        self.spec = DataSpec(vocabulary=2 * self.values, length=self.length, classes=self.values)
+        self.trivial_baselines = {"any value": 1 / self.values}
 
     def describe(self) -> str:
         """Sizes and parameters."""

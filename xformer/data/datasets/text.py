@@ -10,14 +10,14 @@ from xformer.data.arrays import Flat
 from xformer.data.batch import LanguageModelingBatch
 from xformer.data.cache import cached, fingerprint
 from xformer.data.configs import DataContext, LoaderConfig, SplitConfig
-from xformer.data.facts import Facts
-from xformer.data.floors import unigram
 from xformer.data.sampling.loader import Loader
 from xformer.data.sampling.sampler import Draws, EvaluationBatches, Order, share_of
 from xformer.data.sources.documents import Documents, Extent, cut, extent
 from xformer.data.sources.packing import Blocks, Windows, pack, tokens_per_byte, unpack
 from xformer.data.sources.text import TextSource, read
+from xformer.data.spec import DataSpec
 from xformer.data.tokenised import TokenisedData, remark
+from xformer.data.trivial_baselines import unigram
 from xformer.errors import ConfigError, DataError
 from xformer.tokenizers.base import Tokenizer
 
@@ -33,7 +33,7 @@ class Text(TokenisedData):
     trained on the training part alone. An epoch is as many random windows as there are whole blocks in that part.
     Text is read and tokenised piece by piece and the tokens are mapped from a file, so neither has to fit in memory.
 
-    `floors` holds the test loss, in nats, of predicting each token by its frequency in the training part.
+    `trivial_baselines` holds the test loss, in nats, of predicting each token by its frequency in the training part.
 
     Args:
         context: Seed of the offsets of the training windows, and where the tokens are kept.
@@ -54,7 +54,7 @@ class Text(TokenisedData):
 
     yields: ClassVar[type] = LanguageModelingBatch
     pads: ClassVar[bool] = False
-    floor_of: ClassVar[str] = "test/loss"
+    baseline_metric: ClassVar[str] = "test/loss"
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ class Text(TokenisedData):
                     f"data.{key}={longest} is too long for the {len(tokens):,} tokens of the {name} split: use a "
                     f"smaller block, more text, or another data.split.{'test' if name == 'test' else 'val'}_fraction."
                 )
-        self.facts = Facts(
+        self.spec = DataSpec(
             vocabulary=self.tokenizer.vocabulary,
             length=self.block,
             end=self.tokenizer.end_of_text,
@@ -143,9 +143,9 @@ class Text(TokenisedData):
             tokens_per_byte=tokens_per_byte(entry),
         )
         self.unread = remark(entry)
-        self.floors = {}
+        self.trivial_baselines = {}
         if "test" in flat:
-            self.floors["unigram"] = unigram(flat["train"], flat["test"], self.tokenizer.vocabulary)
+            self.trivial_baselines["unigram"] = unigram(flat["train"], flat["test"], self.tokenizer.vocabulary)
         self.fingerprint = fingerprint(entry)
         self.tokens = {name: len(tokens) for name, tokens in flat.items()}
         self.splits = {
@@ -175,7 +175,7 @@ class Text(TokenisedData):
         """Source, sizes of the splits and tokenizer."""
         sizes = "/".join(f"{size:,}" for size in self.tokens.values())
         kind = self.tokenizer.kind
-        blocks = f"{sizes} {kind} tokens of {self.facts.vocabulary:,}, blocks of {self.block}"
+        blocks = f"{sizes} {kind} tokens of {self.spec.vocabulary:,}, blocks of {self.block}"
         return f"Text ({self._source()}): {blocks}{self.unread}"
 
     def _source(self) -> str:

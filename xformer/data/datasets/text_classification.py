@@ -18,8 +18,6 @@ from xformer.data.arrays import Flat, write_rows
 from xformer.data.batch import ClassificationBatch
 from xformer.data.cache import cached, fingerprint
 from xformer.data.configs import DataContext, LoaderConfig, RandomSplitConfig
-from xformer.data.facts import Facts
-from xformer.data.floors import majority
 from xformer.data.labelled import LabelledSequences
 from xformer.data.sampling.balanced import Balanced
 from xformer.data.sampling.sampler import Order
@@ -27,7 +25,9 @@ from xformer.data.sources.hold_out import hold_out
 from xformer.data.sources.hub import NAMES
 from xformer.data.sources.prose import chapters
 from xformer.data.sources.tables import Columns, TableSource, read_tables
+from xformer.data.spec import DataSpec
 from xformer.data.tokenised import TokenisedData, Unread, remark, token_type
+from xformer.data.trivial_baselines import majority
 from xformer.errors import ConfigError, DataError
 from xformer.tokenizers.base import Tokenizer
 
@@ -184,7 +184,7 @@ class LabelledTexts(TokenisedData):
         self.parts = self._unpack(entry, padding)
         train = self.parts["train"].labels
         self.splits = {**self.parts}
-        self.facts = Facts(
+        self.spec = DataSpec(
             vocabulary=padding + 1,
             length=self.max_length,
             classes=len(self.classes),
@@ -193,7 +193,7 @@ class LabelledTexts(TokenisedData):
             padding=padding,
         )
         test = self.parts.get("test")
-        self.floors = {} if test is None else {"majority class": majority(train, test.labels)}
+        self.trivial_baselines = {} if test is None else {"majority class": majority(train, test.labels)}
         self.unread, self.fingerprint = remark(entry), fingerprint(entry)
 
     def _unpack(self, entry: Path, padding: int) -> dict[str, LabelledSequences]:
@@ -274,7 +274,7 @@ class TextClassification(LabelledTexts):
         sizes = "/".join(f"{len(part):,}" for part in self.parts.values())
         lengths = np.concatenate([part.lengths for part in self.parts.values()])
         return (
-            f"TextClassification ({source}): {sizes} texts of {self.facts.classes} classes, "
+            f"TextClassification ({source}): {sizes} texts of {self.spec.classes} classes, "
             f"{self.tokenizer.kind} of {self.tokenizer.vocabulary:,}, {lengths.min()} to {lengths.max()} "
             f"tokens, {lengths.mean():.0f} on average{self.unread}"
         )

@@ -15,9 +15,10 @@ from xformer.data.base import DataModule
 from xformer.data.batch import Seq2SeqBatch
 from xformer.data.configs import DataContext, FreshGenerationConfig, LoaderConfig
 from xformer.data.datasets.generated import Items
-from xformer.data.facts import Facts
 from xformer.data.pairs import pad_pairs
 from xformer.data.sampling.sampler import Fresh, Order
+from xformer.data.spec import DataSpec
+from xformer.data.split import Split
 from xformer.errors import ConfigError, DataError
 
 Kind = Literal["copy", "reverse", "sort"]
@@ -27,7 +28,7 @@ _SPECIAL = 3
 _PATIENCE = 20
 
 
-class Sequences:
+class Sequences(Split):
     """Sources with what is to be written for each.
 
     Args:
@@ -37,14 +38,10 @@ class Sequences:
 
     def __init__(self, sources: list[Symbols], targets: list[Symbols]) -> None:
         self.sources, self.targets = sources, targets
+        self.lengths: Int64[np.ndarray, " sequences"] = np.array([len(source) + 1 for source in sources])
 
     def __len__(self) -> int:
         return len(self.sources)
-
-    @property
-    def lengths(self) -> Int64[np.ndarray, " sequences"]:
-        """Tokens of each source."""
-        return np.array([len(source) + 1 for source in self.sources])
 
     def __getitems__(self, indices: Sequence[int]) -> Seq2SeqBatch:
         sources, targets = [self.sources[index] for index in indices], [self.targets[index] for index in indices]
@@ -66,7 +63,8 @@ class FreshSequences(Items[Symbols]):
         self, like: Sequences, held_out: list[Symbols], *, kind: Kind, symbols: int, generation_seed: int
     ) -> None:
         super().__init__(len(like), (generation_seed,))
-        self.lengths, self.kind, self.symbols = like.lengths, kind, symbols
+        self.lengths: Int64[np.ndarray, " sequences"] = like.lengths
+        self.kind, self.symbols = kind, symbols
         self.held_out = {source.tobytes() for source in held_out}
 
     def row(self, shape: int, generator: np.random.Generator) -> Symbols:
@@ -149,7 +147,7 @@ class Transduction(DataModule):
                 generation_seed=self.generation.seed,
             )
         longest = max(bounds[1] for bounds in self.bounds.values())
-        self.facts = Facts(
+        self.spec = DataSpec(
             vocabulary=self.symbols + _SPECIAL,
             length=longest + 1,
             padding=PADDING,
@@ -157,7 +155,7 @@ class Transduction(DataModule):
             end=END,
             test_lengths=list(self.test_lengths),
         )
-        self.floors: dict[str, float] = {}
+        self.trivial_baselines: dict[str, float] = {}
         # The hash has the splits in one row, as long as they were drawn together.
         rows = [source.tolist() for name in self.sizes for source in sources[name]]
         self.fingerprint = digest(self.kind, self.sizes, rows, *(["fresh"] if self.generation.fresh else []))
