@@ -1,7 +1,7 @@
 """Items made when they are asked for, each from a generator of its own, so that there can be new ones at every step."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -26,24 +26,24 @@ class Items(Split, Generic[Row]):
     Args:
         size: items in an epoch.
         key: of the generators; another key, other items.
+        make: makes one item, from the number of its shape (below `size`) and a generator.
+        collate: puts items into one typed batch.
     """
 
-    def __init__(self, size: int, key: tuple[int, ...]) -> None:
-        self.size, self.key = size, key
+    def __init__(
+        self,
+        size: int,
+        key: tuple[int, ...],
+        make: Callable[[int, np.random.Generator], Row],
+        collate: Callable[[list[Row]], Any],
+    ) -> None:
+        self.size, self.key, self.make, self.collate = size, key, make, collate
 
     def __len__(self) -> int:
         return self.size
 
-    @abstractmethod
-    def row(self, shape: int, generator: np.random.Generator) -> Row:
-        """Make one item, of the shape of item `shape` (below `size`)."""
-
-    @abstractmethod
-    def batch(self, rows: list[Row]) -> Any:
-        """Put items into one typed batch."""
-
     def __getitems__(self, indices: Sequence[int]) -> Any:
-        return self.batch([self.row(i % self.size, np.random.default_rng((*self.key, i))) for i in indices])
+        return self.collate([self.make(i % self.size, np.random.default_rng((*self.key, i))) for i in indices])
 
 
 class Generated(DataModule):

@@ -4,6 +4,7 @@ A sequence begins with pairs of a key and a value. Every key comes once more, la
 is its value; nothing else is asked. The gap before a query follows a power law, as repeated bigrams do in text.
 """
 
+from functools import partial
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -21,52 +22,43 @@ Tokens = Int64[np.ndarray, " length"]
 _BLANK = 0
 
 
-class Recalls(Items[tuple[Tokens, Tokens]]):
-    """Sequences of pairs and queries, each with its labels.
+def recalled(
+    _: int,
+    generator: np.random.Generator,
+    *,
+    vocabulary: int,
+    length: int,
+    pairs: int,
+    gaps: Float64[np.ndarray, " gaps"],
+    random_non_queries: bool,
+) -> tuple[Tokens, Tokens]:
+    """A sequence of pairs and queries, and its labels, `IGNORED` but at the queries.
 
     Args:
-        size: sequences in an epoch.
-        key: of the generators.
+        generator: makes it.
         vocabulary: number of tokens: a blank, keys in the first half, values in the second.
         length: tokens of a sequence.
         pairs: of a key and a value.
         gaps: the probability of every gap, in pairs of tokens, between the last pair and a query.
         random_non_queries: whether tokens drawn at random take the place of blanks.
     """
+    half, context = vocabulary // 2, 2 * pairs
+    keys = 1 + generator.choice(half - 1, pairs, replace=False)
+    values = half + generator.choice(vocabulary - half, pairs, replace=False)
+    places = context + 2 * generator.choice(len(gaps), pairs, replace=False, p=gaps)
+    tokens = np.full(length, _BLANK, dtype=np.int64)
+    if random_non_queries:
+        tokens[:] = generator.integers(0, vocabulary, length)
+    tokens[0:context:2], tokens[1:context:2], tokens[places] = keys, values, keys
+    labels = np.full(length, IGNORED, dtype=np.int64)
+    labels[places] = values
+    return tokens, labels
 
-    def __init__(
-        self,
-        size: int,
-        key: tuple[int, ...],
-        *,
-        vocabulary: int,
-        length: int,
-        pairs: int,
-        gaps: Float64[np.ndarray, " gaps"],
-        random_non_queries: bool,
-    ) -> None:
-        super().__init__(size, key)
-        self.vocabulary, self.length, self.pairs, self.gaps = vocabulary, length, pairs, gaps
-        self.random_non_queries = random_non_queries
 
-    def row(self, shape: int, generator: np.random.Generator) -> tuple[Tokens, Tokens]:
-        """A sequence and its labels, `IGNORED` but at the queries."""
-        half, context = self.vocabulary // 2, 2 * self.pairs
-        keys = 1 + generator.choice(half - 1, self.pairs, replace=False)
-        values = half + generator.choice(self.vocabulary - half, self.pairs, replace=False)
-        places = context + 2 * generator.choice(len(self.gaps), self.pairs, replace=False, p=self.gaps)
-        tokens = np.full(self.length, _BLANK, dtype=np.int64)
-        if self.random_non_queries:
-            tokens[:] = generator.integers(0, self.vocabulary, self.length)
-        tokens[0:context:2], tokens[1:context:2], tokens[places] = keys, values, keys
-        labels = np.full(self.length, IGNORED, dtype=np.int64)
-        labels[places] = values
-        return tokens, labels
-
-    def batch(self, rows: list[tuple[Tokens, Tokens]]) -> LanguageModelingBatch:
-        """Sequences one below the other."""
-        tokens, labels = (torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True))
-        return LanguageModelingBatch(tokens, labels)
+def stacked_pairs(rows: list[tuple[Tokens, Tokens]]) -> LanguageModelingBatch:
+    """Sequences one below the other."""
+    tokens, labels = (torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True))
+    return LanguageModelingBatch(tokens, labels)
 
 
 class Recall(Generated):
@@ -118,18 +110,18 @@ class Recall(Generated):
         self.vocabulary, self.length, self.pairs, self.power_a = vocabulary, length, pairs, power_a
         self.random_non_queries = random_non_queries
 
-    def items(self, size: int, key: tuple[int, ...]) -> Recalls:
+    def items(self, size: int, key: tuple[int, ...]) -> Items[tuple[Tokens, Tokens]]:
         """The sequences of one split."""
         gaps = np.arange(1, self.length // 2 - self.pairs + 1) ** (self.power_a - 1.0)
-        return Recalls(
-            size,
-            key,
+        make = partial(
+            recalled,
             vocabulary=self.vocabulary,
             length=self.length,
             pairs=self.pairs,
             gaps=gaps / gaps.sum(),
             random_non_queries=self.random_non_queries,
         )
+        return Items(size, key, make, stacked_pairs)
 
     def load(self) -> None:
         """Make the splits."""

@@ -5,6 +5,7 @@ Every token but the marked one says nothing about the label. So a model that ans
 positions would find it with no attention at all.
 """
 
+from functools import partial
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -18,34 +19,24 @@ from xformer.data.datasets.generated import Generated, Items
 from xformer.data.spec import DataSpec
 from xformer.errors import ConfigError
 
+Tokens = Int64[np.ndarray, " length"]
 
-class Marked(Items[tuple[Int64[np.ndarray, " length"], int]]):
-    """Sequences of values, of which one is marked, and that one.
 
-    Args:
-        size: sequences in an epoch.
-        key: of the generators.
-        values: number of values; token v is value v, and token values + v the same value, marked.
-        length: tokens of a sequence.
-        min_distance: the fewest tokens before the marked one.
-    """
+def marked(
+    _: int, generator: np.random.Generator, *, values: int, length: int, min_distance: int
+) -> tuple[Tokens, int]:
+    """A sequence and the value that is marked in it: token v is value v, and values + v the same value, marked."""
+    tokens = generator.integers(0, values, length)
+    place = generator.integers(min_distance, length)
+    label = int(tokens[place])
+    tokens[place] += values
+    return tokens, label
 
-    def __init__(self, size: int, key: tuple[int, ...], *, values: int, length: int, min_distance: int) -> None:
-        super().__init__(size, key)
-        self.values, self.length, self.min_distance = values, length, min_distance
 
-    def row(self, shape: int, generator: np.random.Generator) -> tuple[Int64[np.ndarray, " length"], int]:
-        """A sequence and the value that is marked in it."""
-        tokens = generator.integers(0, self.values, self.length)
-        place = generator.integers(self.min_distance, self.length)
-        label = int(tokens[place])
-        tokens[place] += self.values
-        return tokens, label
-
-    def batch(self, rows: list[tuple[Int64[np.ndarray, " length"], int]]) -> ClassificationBatch:
-        """Sequences one below the other."""
-        tokens, labels = zip(*rows, strict=True)
-        return ClassificationBatch(torch.from_numpy(np.stack(tokens)), None, torch.tensor(labels))
+def stacked(rows: list[tuple[Tokens, int]]) -> ClassificationBatch:
+    """Sequences one below the other."""
+    tokens, labels = zip(*rows, strict=True)
+    return ClassificationBatch(torch.from_numpy(np.stack(tokens)), None, torch.tensor(labels))
 
 
 class Retrieval(Generated):
@@ -86,9 +77,10 @@ class Retrieval(Generated):
             )
         self.values, self.length, self.min_distance = values, length, min_distance
 
-    def items(self, size: int, key: tuple[int, ...]) -> Marked:
+    def items(self, size: int, key: tuple[int, ...]) -> Items[tuple[Tokens, int]]:
         """The sequences of one split."""
-        return Marked(size, key, values=self.values, length=self.length, min_distance=self.min_distance)
+        make = partial(marked, values=self.values, length=self.length, min_distance=self.min_distance)
+        return Items(size, key, make, stacked)
 
     def load(self) -> None:
         """Make the splits."""

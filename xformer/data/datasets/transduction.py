@@ -4,6 +4,7 @@ A source is its symbols and the end token; the target is the same symbols in the
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -33,51 +34,34 @@ class Sequences(Split):
 
     Args:
         sources: token ids of the symbols.
-        targets: the same symbols in their new order.
+        kind: what is to be written.
     """
 
-    def __init__(self, sources: list[Symbols], targets: list[Symbols]) -> None:
-        self.sources, self.targets = sources, targets
+    def __init__(self, sources: list[Symbols], kind: Kind) -> None:
+        self.sources, self.kind = sources, kind
         self.lengths: Int64[np.ndarray, " sequences"] = np.array([len(source) + 1 for source in sources])
 
     def __len__(self) -> int:
         return len(self.sources)
 
     def __getitems__(self, indices: Sequence[int]) -> Seq2SeqBatch:
-        sources, targets = [self.sources[index] for index in indices], [self.targets[index] for index in indices]
-        return pad_pairs(sources, targets, padding=PADDING, begin=BEGIN, end=END)
+        return paired([self.sources[index] for index in indices], self.kind)
 
 
-class FreshSequences(Items[Symbols]):
-    """Sources of given lengths whose symbols are drawn when they are asked for.
+def drawn(
+    shape: int, generator: np.random.Generator, *, lengths: Symbols, symbols: int, held_out: set[bytes]
+) -> Symbols:
+    """A source as long as that of a number; there is one that is not held out, because one has this length."""
+    while True:
+        source: Symbols = generator.integers(_SPECIAL, _SPECIAL + symbols, lengths[shape] - 1)
+        if source.tobytes() not in held_out:
+            return source
 
-    Args:
-        like: sequences that have these lengths.
-        held_out: sources that must not be drawn.
-        kind: what is to be written.
-        symbols: how many different symbols there are.
-        generation_seed: decides the symbols.
-    """
 
-    def __init__(
-        self, like: Sequences, held_out: list[Symbols], *, kind: Kind, symbols: int, generation_seed: int
-    ) -> None:
-        super().__init__(len(like), (generation_seed,))
-        self.lengths: Int64[np.ndarray, " sequences"] = like.lengths
-        self.kind, self.symbols = kind, symbols
-        self.held_out = {source.tobytes() for source in held_out}
-
-    def row(self, shape: int, generator: np.random.Generator) -> Symbols:
-        """A source; there is one that is not held out, because `like` has one of this length."""
-        while True:
-            source: Symbols = generator.integers(_SPECIAL, _SPECIAL + self.symbols, self.lengths[shape] - 1)
-            if source.tobytes() not in self.held_out:
-                return source
-
-    def batch(self, rows: list[Symbols]) -> Seq2SeqBatch:
-        """The sources with what is to be written."""
-        targets = [_rearranged(source, self.kind) for source in rows]
-        return pad_pairs(rows, targets, padding=PADDING, begin=BEGIN, end=END)
+def paired(sources: list[Symbols], kind: Kind) -> Seq2SeqBatch:
+    """Sources with what is to be written for each."""
+    targets = [_rearranged(source, kind) for source in sources]
+    return pad_pairs(sources, targets, padding=PADDING, begin=BEGIN, end=END)
 
 
 class Transduction(DataModule):
@@ -134,18 +118,16 @@ class Transduction(DataModule):
             ConfigError: the bounds admit too few different ones.
         """
         sources = self._generate()
-        parts = {
-            name: Sequences(rows, [_rearranged(source, self.kind) for source in rows]) for name, rows in sources.items()
-        }
+        parts = {name: Sequences(rows, self.kind) for name, rows in sources.items()}
         self.splits = {**parts}
         if self.generation.fresh:
-            self.splits["train"] = FreshSequences(
-                parts["train"],
-                [source for name in sources if name != "train" for source in sources[name]],
-                kind=self.kind,
-                symbols=self.symbols,
-                generation_seed=self.generation.seed,
-            )
+            held_out = {source.tobytes() for name in sources if name != "train" for source in sources[name]}
+            lengths = parts["train"].lengths
+            make = partial(drawn, lengths=lengths, symbols=self.symbols, held_out=held_out)
+            collate = partial(paired, kind=self.kind)
+            fresh = Items(self.sizes["train"], (self.generation.seed,), make, collate)
+            fresh.lengths = lengths
+            self.splits["train"] = fresh
         longest = max(bounds[1] for bounds in self.bounds.values())
         self.spec = DataSpec(
             vocabulary=self.symbols + _SPECIAL,
