@@ -29,6 +29,7 @@ _UNDECLARED = {  # what callbacks had without effect when they did not yet say s
 }  # fmt: skip
 _NOT_WHERE_NULL = {"init_from"}  # runs from before there was such a key did what null does
 _NO_CHOICE = {"callbacks"}  # Hydra keeps no choice of several options; the keys below it tell what was chosen
+_FOLLOWS_SEED = "task.masking.seed"  # left out where it does: the seed is the repetition
 _INSTANTIATE = {"_partial_", "_convert_", "_recursive_"}
 _TARGET = "._target_"
 
@@ -62,6 +63,8 @@ def flat(config: Mapping[str, Any]) -> dict[str, Value]:
         for key, node in nodes.items()
     }
     found = _flat({**config, **own})
+    if _FOLLOWS_SEED in found and found[_FOLLOWS_SEED] == found.get("seed"):
+        del found[_FOLLOWS_SEED]
     if found.get("match.was") is not None:
         found |= {str(found.get("match.by")): found["match.was"], "match.was": None}
     return found
