@@ -34,7 +34,7 @@ SMALL = [
     "trainer.accelerator=cpu",
     "callbacks.progress=null",
 ]
-SMALL_LISTOPS = ["data.train_size=200", "data.val_size=64", "data.test_size=64"]
+SMALL_LISTOPS = ["data.generation.train_size=200", "data.generation.val_size=64", "data.generation.test_size=64"]
 
 ComposeJob = Callable[..., Job]
 
@@ -123,8 +123,13 @@ PIECES = ["tokenizer=bpe", "tokenizer.vocabulary_size=300"]
 RUNS = {
     "prose": ["task=language_modeling", "tokenizer=byte", "data.block=32"],
     "pieces": [*PIECES, "task=language_modeling", "data.block=16", "position=t5"],
-    "reverse": ["task=seq2seq", "data.train_size=60", "data.val_size=20", "data.test_size=20"],
-    "listops": ["data.train_size=64", "data.val_size=32", "data.test_size=32"],
+    "reverse": [
+        "task=seq2seq",
+        "data.generation.train_size=60",
+        "data.generation.val_size=20",
+        "data.generation.test_size=20",
+    ],
+    "listops": ["data.generation.train_size=64", "data.generation.val_size=32", "data.generation.test_size=32"],
 }
 WHOLE = ["trainer.limit_val_batches=null", "trainer.limit_test_batches=null"]
 TEXT = "Every attention that a stack can have is a class, and every class has a file of its own. " * 60
@@ -145,7 +150,7 @@ def trained(kept: Path, compose_job: ComposeJob, capsys: pytest.CaptureFixture[s
         text = kept / "text.txt"
         text.write_text(TEXT)
         if not (kept / name).exists():
-            files = [f"data.files={text}"] if "task=language_modeling" in RUNS[name] else []
+            files = [f"data.source.files={text}"] if "task=language_modeling" in RUNS[name] else []
             run(compose_job(*SMALL, *WHOLE, *RUNS[name], *files, directory=kept / name))
         capsys.readouterr()
         return kept / name

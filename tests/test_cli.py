@@ -67,12 +67,15 @@ def in_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
         (["optimizer.lr=fast"], ["optimizer.lr=fast has the wrong type", "float"]),
         (["atention=full"], ["atention is not a key", "did you mean attention?"]),
         (["+atention=full"], ["atention is not a key", "did you mean attention?"]),
-        (["data.files=outputs/a=b/x.txt"], ["data.files=outputs/a=b/x.txt", "'data.files=\"outputs/a=b/x.txt\"'"]),
+        (
+            ["data.source.files=outputs/a=b/x.txt"],
+            ["data.source.files=outputs/a=b/x.txt", "'data.source.files=\"outputs/a=b/x.txt\"'"],
+        ),
         (["data.betas=[1,2"], ["data.betas=[1,2 cannot be read"]),
         (["attention full"], ["attention full is not an override", "key=value"]),
         (["threads=0"], ["threads=0 must be at least 1, or auto"]),
         (["size.d_model=130"], ["size.d_model=130 is not divisible by size.heads=4", "128 or 132"]),
-        (["task=language_modeling", "data.files=/no/such/file.txt"], ["data.files=/no/such/file.txt"]),
+        (["task=language_modeling", "data.source.files=/no/such/file.txt"], ["data.source.files=/no/such/file.txt"]),
         (["max_steps=10"], ["max_steps is not a key", "did you mean trainer.max_steps?"]),
         (["model.attention=full"], ["model.attention is not a key", "did you mean attention"]),
         (["attention=full,linformer"], ["names several values", "-m attention=full,linformer"]),
@@ -87,7 +90,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
         (["trainer.accelerator=quantum"], ["trainer.accelerator=quantum", "cpu"]),
         (["trainer.devices=999", "trainer.accelerator=cpu"], ["trainer.devices=999", "cores"]),
         (["trainer.barebones=true"], ["trainer.barebones=true", "trainer.barebones=false"]),
-        (["data.files=" + "n" * 300, "task=language_modeling"], ["cannot be used: the name is too long"]),
+        (["data.source.files=" + "n" * 300, "task=language_modeling"], ["cannot be used: the name is too long"]),
         (["init_from=" + "n" * 300], ["cannot be used: the name is too long"]),
         (["experiment=shakespear"], ["experiment=shakespear is not an option", "did you mean shakespeare?"]),
     ],
@@ -133,7 +136,7 @@ def test_without_checkpoints_a_run_is_measured_all_the_same(compose_job: Compose
 @pytest.mark.slow
 def test_an_empty_file_is_refused(in_process, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").touch()
-    code, shown = in_process("task=language_modeling", f"data.files={tmp_path / 'empty.txt'}")
+    code, shown = in_process("task=language_modeling", f"data.source.files={tmp_path / 'empty.txt'}")
     assert code == 1
     assert "empty.txt" in shown
     assert "Traceback" not in shown
@@ -207,7 +210,7 @@ def test_local_launcher_runs_jobs_in_processes_of_their_own(train, tmp_path: Pat
     assert {read_summary(folder).seed for folder in (tmp_path / "sweep").glob("[0-9]")} == {0, 1}
 
 
-TEXT = ["data.block=32", "data.batch_size=6", "data.stride=24", "data.test_fraction=0.01"]
+TEXT = ["data.block=32", "data.loader.batch_size=6", "data.stride=24", "data.split.test_fraction=0.01"]
 
 
 @pytest.mark.slow
@@ -286,8 +289,8 @@ def test_a_compiled_run_learns_the_same(train, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("attention", ["full", "linformer"])
-def test_the_default_run_ends_above_both_floors(train, attention: str, tmp_path: Path) -> None:
+def test_the_default_run_ends_above_both_trivial_baselines(train, attention: str, tmp_path: Path) -> None:
     result = train(f"attention={attention}", f"hydra.run.dir={tmp_path / 'run'}")
     assert result.returncode == 0, result.stderr
     summary = read_summary(tmp_path / "run")
-    assert summary.metrics["test/accuracy"] > max(summary.floors.values()) + 0.05
+    assert summary.metrics["test/accuracy"] > max(summary.trivial_baselines.values()) + 0.05

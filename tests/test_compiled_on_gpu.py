@@ -18,7 +18,7 @@ SETTING = [
     "trainer.enable_progress_bar=false",
     "architecture.dropout=0.0",
     "trainer.max_steps=20",
-    "data.batch_size=4",
+    "data.loader.batch_size=4",
 ]
 
 

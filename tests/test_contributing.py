@@ -82,7 +82,7 @@ def test_the_steps_are_enough_to_train(project: Path, example: str) -> None:
     _, training = step(4, example)[1].splitlines()
     small = "size=tiny trainer.accelerator=cpu"
     if "task=" not in training:
-        small += " data.train_size=200 data.val_size=64 data.test_size=64"
+        small += "".join(f" data.generation.{split}_size=64" for split in ("train", "val", "test"))
     result = call(project, f"{training} {small} hydra.run.dir={project / example}")
     assert result.returncode == 0, result.stderr
     assert OmegaConf.load(project / example / "summary.json").choices.attention == example

@@ -146,7 +146,8 @@ def test_what_is_accepted_trains(option: tuple[str, str], number: int, value: An
     directory = Path(mkdtemp())
     small: dict[str, Any] = {
         "trainer.max_steps": 2, "trainer.val_check_interval": 2, "trainer.max_time": "00:00:00:20",
-        "data.train_size": 64, "data.val_size": 8, "data.test_size": 8, "data.batch_size": 2, "cache": str(directory),
+        "data.generation.train_size": 64, "data.generation.val_size": 8, "data.generation.test_size": 8,
+        "data.loader.batch_size": 2, "cache": str(directory),
     }  # fmt: skip
     base = job.config.copy()
     for name, least in small.items():

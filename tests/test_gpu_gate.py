@@ -177,7 +177,7 @@ def test_what_is_timed_is_trained_alone(tmp_path: Path, compose_job: ComposeJob)
 def test_shakespeare_is_the_experiment(tmp_path: Path, compose_job: ComposeJob) -> None:
     (job,) = jobs(tmp_path, "shakespeare").values()
     config = compose_job(*(word for word in job.command[2:] if not word.startswith(("hydra.", "cache=")))).config
-    assert (config.size.d_model, config.data.files) == (384, "text.txt")
+    assert (config.size.d_model, config.data.source.files) == (384, "text.txt")
     summary = tmp_path / "runs" / "shakespeare" / "summary.json"
     summary.parent.mkdir(parents=True)
     summary.write_text(json.dumps({"status": "finished", "monitor": {"name": "val/loss", "best": 1.46}}))

@@ -32,7 +32,7 @@ def test_it_trains_opens_decodes_and_is_drawn(compose_job: ComposeJob) -> None:
         {"local": {"window": 4}},
         {"full": {"position": "none"}},
     ]
-    tokens = torch.randint(data.facts.vocabulary, (2, 32))
+    tokens = torch.randint(data.spec.vocabulary, (2, 32))
     with torch.no_grad():
         states, whole = model.init_states(32), model(tokens)
         steps = torch.cat([model(part, states=states) for part in tokens.split([9, *[1] * 23], dim=1)], dim=1)

@@ -18,6 +18,7 @@ from torch.testing import assert_close
 from tests.conftest import ComposeJob
 from xformer.architecture.encoder_decoder import EncoderDecoder
 from xformer.architecture.stack import Stack
+from xformer.config.moved import new_overrides
 from xformer.config.options import target_at
 from xformer.config.plan import Plan
 from xformer.config.validate import target
@@ -39,7 +40,8 @@ ROOT = Path(__file__).parents[1]
 BEFORE = Path(__file__).parent / "before"
 """Made at commit ff645dd, when classes told configurations apart: a run, the cache that it filled, and a table."""
 RUN = [
-    "task=language_modeling", "data.files=text.txt", "data.block=16", "data.batch_size=8", "tokenizer=character",
+    "task=language_modeling", "data.source.files=text.txt", "data.block=16", "data.loader.batch_size=8",
+    "tokenizer=character",
     "size.d_model=8", "size.layers=1", "size.heads=2", "size.feed_forward=8", "attention=local", "position=rotary",
     "schedule=constant", "optimizer.lr=0.01", "trainer.val_check_interval=3", "trainer.accelerator=cpu", "logger=csv",
     "threads=1", "seed=3",
@@ -103,7 +105,7 @@ def test_a_cache_of_before_is_read(old: Path, compose_job: ComposeJob, monkeypat
     job = compose_job(*RUN)
     job.config.cache = str(old.parent / "cache")
     assert Plan.of(job.config).load_data().fingerprint == read_summary(old).data_fingerprint
-    job.config.data.files = str(ROOT / "README.md")
+    job.config.data.source.files = str(ROOT / "README.md")
     with pytest.raises(AssertionError, match="tokenised again"):
         Plan.of(job.config).load_data()
 
@@ -113,6 +115,7 @@ def test_a_table_of_before_is_the_one_that_is_committed_now(tmp_path: Path) -> N
     assert [(r.settings, r.seed, r.summary.metrics) for r in then] == [
         (r.settings, r.seed, r.summary.metrics) for r in now
     ]
+    assert all("one of the sequence's values" in run.summary.trivial_baselines for run in then)  # as `floors`
     assert "_target_" in (BEFORE / "table" / "shared.yml").read_text()
     write_table(tmp_path, then)
     assert [(r.settings, r.summary.metrics) for r in read_table(tmp_path)] == [
@@ -134,7 +137,7 @@ INITIAL = json.loads((BEFORE / "initial.json").read_text())
 @pytest.mark.parametrize("typed", INITIAL)
 def test_a_seed_starts_from_the_weights_it_did_before(typed: str, old: Path, compose_job: ComposeJob) -> None:
     small = ["size=tiny", "size.d_model=8", "size.heads=2", "size.feed_forward=8", "size.layers=2", "seed=5"]
-    plan = Plan.of(compose_job(*typed.split(), *small).config)
+    plan = Plan.of(compose_job(*new_overrides(typed.split(), {}), *small).config)
     plan.load_data()
     state = plan.build_task().state_dict()
     assert list(state) == list(INITIAL[typed])

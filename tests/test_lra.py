@@ -29,7 +29,7 @@ ATTENTIONS = ["full", "local", "sparse", "linformer", "performer", "bigbird"]
 
 def texts(folder: Path) -> list[str]:
     (folder / "train.tsv").write_text("text\tlabel\n" + "a fine film\t1\na dull one\t0\n" * 40)
-    return ["data.dataset=null", f"data.files={folder}", "data.max_length=24"]
+    return ["data.source.dataset=null", f"data.source.files={folder}", "data.max_length=24"]
 
 
 def pairs(folder: Path) -> list[str]:
@@ -39,7 +39,7 @@ def pairs(folder: Path) -> list[str]:
         rows = [(number % 2, f"P{number}", f"Q{number}", f"paper {number}", "a longer text") for number in range(48)]
         csv.writer(lines, delimiter="\t", lineterminator="\n").writerows(rows)
         (folder / f"{name}.tsv").write_text(lines.getvalue())
-    return [f"data.files={folder}", "data.max_length=24"]
+    return [f"data.source.files={folder}", "data.max_length=24"]
 
 
 def images(folder: Path) -> list[str]:
@@ -50,20 +50,20 @@ def images(folder: Path) -> list[str]:
     rows = {"img": [Picture.new("RGB", (6, 6), (n, 0, 9)) for n in range(80)], "label": [n % 2 for n in range(80)]}
     part = Dataset.from_dict(rows, features=Features({"img": Image(), "label": Kind("int64")}))
     DatasetDict(train=part, test=part.select(range(20))).save_to_disk(folder)
-    return [f"data.dataset={folder}"]
+    return [f"data.source.dataset={folder}"]
 
 
 SMALL_DATA: dict[str, Callable[[Path], list[str]]] = {
     "lra_listops": lambda folder: [
-        *("data.train_size=64", "data.val_size=32", "data.test_size=32"),
+        *("data.generation.train_size=64", "data.generation.val_size=32", "data.generation.test_size=32"),
         *("data.min_length=10", "data.max_length=60", "data.max_depth=4"),
     ],
     "lra_text": texts,
     "lra_retrieval": pairs,
     "lra_image": images,
     "lra_pathfinder": lambda folder: [
-        *("data.train_size=24", "data.val_size=8", "data.test_size=8"),
-        *("data.contour_length=4", "data.distractor_length=2"),
+        *("data.generation.train_size=24", "data.generation.val_size=8", "data.generation.test_size=8"),
+        *("data.contours.length=4", "data.contours.distractor_length=2"),
     ],
 }
 
@@ -85,7 +85,7 @@ def test_a_study_has_the_settings_that_are_claimed(name: str, compose_job: Compo
     assert (config.architecture.dropout, config.task.pooling) == (0.1, "mean")
     assert (config.optimizer.lr, config.optimizer.weight_decay) == (1e-4, 0)
     steps, warmup, batch, length = SETTINGS[name]
-    assert (config.trainer.max_steps, config.data.batch_size) == (steps, batch)
+    assert (config.trainer.max_steps, config.data.loader.batch_size) == (steps, batch)
     assert length is None or config.data.max_length == length
     rates = [plan.schedule(step, steps) for step in (0, warmup - 1, (warmup + steps) // 2, steps)]
     assert rates == [pytest.approx(value, abs=1e-3) for value in (1 / warmup, 1, 0.5, 0)]
@@ -97,10 +97,10 @@ def test_a_study_has_the_settings_that_are_claimed(name: str, compose_job: Compo
 def test_a_cell_runs_on_small_data(name: str, attention: str, compose_job: ComposeJob, tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
-    small = [*SMALL, *SMALL_DATA[name](folder), "data.batch_size=8", "trainer.max_steps=2"]
+    small = [*SMALL, *SMALL_DATA[name](folder), "data.loader.batch_size=8", "trainer.max_steps=2"]
     job = compose_job(f"experiment={name}", f"attention={attention}", *small)
     run(job)
     summary = read_summary(job.directory)
     assert summary.status == "finished"
     assert {"val/accuracy", "test/accuracy"} <= set(summary.metrics)
-    assert "majority class" in summary.floors
+    assert "majority class" in summary.trivial_baselines

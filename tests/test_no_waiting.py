@@ -20,7 +20,7 @@ from xformer.config.groups import CONF, groups
 from xformer.config.plan import Plan
 from xformer.core import devices
 from xformer.data.batch import LanguageModelingBatch
-from xformer.data.facts import Facts, ImageFacts
+from xformer.data.spec import DataSpec, ImageSpec
 from xformer.errors import IncompatibleError
 from xformer.runs.job import choices
 
@@ -84,9 +84,9 @@ def test_a_batch_of_evaluation_does_not_wait(
     assert all(isinstance(options["batch_size"], torch.Tensor) for options in logged)
 
 
-FACTS = Facts(
+FACTS = DataSpec(
     vocabulary=64, length=16, classes=4, class_counts=[4, 3, 2, 1], padding=0, begin=1, end=2,
-    image=ImageFacts(channels=1, height=8, width=8, mean=[0.5], std=[0.5]),
+    image=ImageSpec(channels=1, height=8, width=8, mean=[0.5], std=[0.5]),
 )  # fmt: skip
 
 
@@ -121,7 +121,7 @@ def test_the_gradients_of_every_task_do_not_wait(
     except IncompatibleError:
         return
     plan = Plan.of(config)
-    plan.data.facts = FACTS
+    plan.data.spec = FACTS
     model = plan.build_task()
     batch: Any = on_meta(model.example(FACTS))
     model.to("meta")

@@ -120,7 +120,7 @@ TINY_BENCHMARK = [
     "models=[{attention: full, length: 16}]",
     "tokens=16",
     "vocabulary=50",
-    "model=[task=language_modeling,data.block=16,data.batch_size=8,size=tiny]",
+    "model=[task=language_modeling,data.block=16,data.loader.batch_size=8,size=tiny]",
     "contexts=[16]",
     "batches=[1]",
     "new_tokens=2",

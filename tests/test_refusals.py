@@ -179,14 +179,14 @@ TEXT = [*SMALL, "task=language_modeling", "data.block=16", "tokenizer=byte"]
 def test_resumed_with_data_that_are_gone_or_others(compose_job: ComposeJob, tmp_path: Path) -> None:
     text, directory = tmp_path / "text.txt", tmp_path / "run"
     text.write_text("One line of a text, and another one of it. " * 60)
-    run(compose_job(*TEXT, f"data.files={text}"))
+    run(compose_job(*TEXT, f"data.source.files={text}"))
     before = tree(directory)
     text.write_text("Another text, and no line of it is the same. " * 60)
     with pytest.raises(RunError, match="was trained on other data than are found now"):
-        run(compose_job(*TEXT, f"data.files={text}", *LONGER))
+        run(compose_job(*TEXT, f"data.source.files={text}", *LONGER))
     text.unlink()
     with pytest.raises(DataError):
-        run(compose_job(*TEXT, f"data.files={text}", *LONGER))
+        run(compose_job(*TEXT, f"data.source.files={text}", *LONGER))
     assert tree(directory) == before
 
 

@@ -32,7 +32,8 @@ ROOT = Path(__file__).parents[1]
 FAST = [*SMALL, *SMALL_LISTOPS]
 _WATCHED = (  # as the documents put it: loggers, and what only watches, stores or loads
     "logger", "callbacks.progress", "callbacks.throughput", "callbacks.last_checkpoint", "callbacks.save_on_interrupt",
-    "callbacks.checkpoint.dirpath", "data.num_workers", "trainer.enable_progress_bar", "trainer.enable_model_summary",
+    "callbacks.checkpoint.dirpath", "data.loader.num_workers", "trainer.enable_progress_bar",
+    "trainer.enable_model_summary",
     "trainer.log_every_n_steps", "trainer.profiler", "cache", "resume", "skip_finished", "on_incompatible", "study",
     "experiment", "debug", "threads", "callbacks.checkpoint.enable_version_counter",
 )  # fmt: skip
@@ -72,7 +73,7 @@ def test_every_key_of_a_configuration_is_compared_but_what_is_listed(
     assert {".".join(path) for path in every} - listed == {*refused}
     assert all(f"{key} was " in said or "more)" in said for key, said in refused.items())
     assert len(refused) > 60
-    assert {"seed", "optimizer.lr", "attention.rank", "data.train_size", "trainer.precision"} <= {*refused}
+    assert {"seed", "optimizer.lr", "attention.rank", "data.generation.train_size", "trainer.precision"} <= {*refused}
 
 
 def _refusal(job: Job) -> str | None:
@@ -116,7 +117,7 @@ def test_a_schedule_that_more_steps_do_not_change_is_not_told(
 
 def test_a_longer_run_resumed_with_other_workers_and_logger_says_what_it_is(compose_job: ComposeJob) -> None:
     run(compose_job(*FAST))
-    job = compose_job(*FAST, "resume=true", "trainer.max_steps=8", "logger=tensorboard", "data.num_workers=1")
+    job = compose_job(*FAST, "resume=true", "trainer.max_steps=8", "logger=tensorboard", "data.loader.num_workers=1")
     run(job)
     found = read_run(job.directory)
     assert (found.summary.status, found.settings["trainer.max_steps"]) == ("finished", 8)
@@ -184,7 +185,7 @@ def test_a_cell_of_a_sweep_is_continued_from_another_place_after_it_was_moved(tm
     home.mkdir()
     elsewhere.mkdir()
     (home / "text.txt").write_text("One line of a text, and another one of it. " * 60)
-    words = [*SMALL, "task=language_modeling", "data.block=16", "tokenizer=byte", "data.files=text.txt",
+    words = [*SMALL, "task=language_modeling", "data.block=16", "tokenizer=byte", "data.source.files=text.txt",
              "schedule=constant"]  # fmt: skip
     where = ["hydra.sweep.dir=sweep", "hydra.sweep.subdir=${hydra.job.override_dirname}"]
     swept = _train("-m", *words, *where, "seed=0,1", cwd=home, cache=cache)

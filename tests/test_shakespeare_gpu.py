@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import SMALL, ComposeJob
 from xformer.config.plan import Plan
-from xformer.data.facts import Facts
+from xformer.data.spec import DataSpec
 from xformer.runs.summary import read_summary
 from xformer.training.cost import parameters
 from xformer.training.run import run
@@ -27,7 +27,7 @@ def test_it_is_nanogpt_s(compose_job: ComposeJob) -> None:
     assert dict(config.size) | {"_target_": ""} == {
         "_target_": "", "layers": 6, "heads": 6, "d_model": 384, "feed_forward": 4 * 384
     }  # fmt: skip
-    assert (config.data.block, config.data.batch_size, config.trainer.accumulate_grad_batches) == (256, 64, 1)
+    assert (config.data.block, config.data.loader.batch_size, config.trainer.accumulate_grad_batches) == (256, 64, 1)
     assert (config.architecture.dropout, config.task.tied_embeddings, config.position._target_.split(".")[-1]) == (
         0.2, True, "Learned"
     )  # fmt: skip
@@ -42,12 +42,12 @@ def test_it_is_nanogpt_s(compose_job: ComposeJob) -> None:
 def test_it_has_as_many_parameters(compose_job: ComposeJob) -> None:
     """10.65 M by its own count, which leaves out the positions."""
     plan = Plan.of(compose_job("experiment=shakespeare_gpu").config)
-    plan.data.facts = Facts(vocabulary=65, length=256)
+    plan.data.spec = DataSpec(vocabulary=65, length=256)
     assert parameters(plan.build_task()) - 256 * 384 == pytest.approx(10.65e6, rel=5e-3)
 
 
 def test_it_runs(compose_job: ComposeJob) -> None:
-    small = ["data.block=32", "data.batch_size=4", "trainer.max_steps=3", "trainer.val_check_interval=3"]
+    small = ["data.block=32", "data.loader.batch_size=4", "trainer.max_steps=3", "trainer.val_check_interval=3"]
     job = compose_job("experiment=shakespeare_gpu", *SMALL, *small)
     run(job)
     summary = read_summary(job.directory)

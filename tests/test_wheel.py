@@ -14,8 +14,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 NAME = "my_mixers"
 SMALL = [
-    "debug=fast", "size=tiny", "logger=csv", "trainer.accelerator=cpu", "callbacks.progress=null", "data.train_size=64",
-    "data.val_size=32", "data.test_size=32",
+    "debug=fast", "size=tiny", "logger=csv", "trainer.accelerator=cpu", "callbacks.progress=null",
+    "data.generation.train_size=64", "data.generation.val_size=32", "data.generation.test_size=32",
 ]  # fmt: skip
 STUDY = """# @package _global_
 defaults:

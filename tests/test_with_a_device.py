@@ -21,7 +21,7 @@ from xformer.training.run import run
 pytestmark = pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true")
 
 TINY = ["rounds=1", "seconds=0", "heads=1", "head_dim=8"]
-TINY_MODEL = "model=[task=language_modeling,data.block=16,data.batch_size=2,size=tiny]"
+TINY_MODEL = "model=[task=language_modeling,data.block=16,data.loader.batch_size=2,size=tiny]"
 
 
 @pytest.fixture

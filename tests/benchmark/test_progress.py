@@ -13,7 +13,7 @@ TINY = [
     "heads=1",
     "vocabulary=50",
     "tokens=8",
-    "model=[task=language_modeling,data.block=16,data.batch_size=2,size=tiny]",
+    "model=[task=language_modeling,data.block=16,data.loader.batch_size=2,size=tiny]",
 ]
 SMALL = {
     "attention": ["lengths=[8]", "causal=[true]", "variants=[{attention: full}]"],

@@ -7,7 +7,7 @@ from xformer.benchmark import whole
 from xformer.benchmark.whole import Place, TrainingStep, build, composed, variant_overrides
 from xformer.errors import ConfigError
 
-TINY = "[task=language_modeling,data.block=16,data.batch_size=2,size=tiny,architecture.dropout=0.0]"
+TINY = "[task=language_modeling,data.block=16,data.loader.batch_size=2,size=tiny,architecture.dropout=0.0]"
 PLACE = Place(vocabulary=50, length=16, batch=2)
 
 

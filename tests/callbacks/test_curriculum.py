@@ -12,6 +12,7 @@ from tests.callbacks.tiny import trainer
 from xformer.callbacks.curriculum import Curriculum
 from xformer.callbacks.resume import ExactResume
 from xformer.data.batch import Seq2SeqBatch
+from xformer.data.configs import DataContext, FreshGenerationConfig, LoaderConfig
 from xformer.data.datasets.transduction import Transduction
 
 pytestmark = pytest.mark.filterwarnings(
@@ -40,8 +41,9 @@ class Recorder(LightningModule):
 
 def fit(directory: Path, *callbacks: Callback, fresh: bool = False, workers: int = 0, **options: Any) -> Any:
     data = Transduction(
-        0, directory, kind="copy", symbols=9, min_length=1, max_length=12, test_lengths=[],
-        train_size=48, val_size=8, test_size=8, fresh=fresh, generation_seed=0, batch_size=8, num_workers=workers,
+        DataContext(0, directory), kind="copy", symbols=9, min_length=1, max_length=12, test_lengths=[],
+        generation=FreshGenerationConfig(train_size=48, val_size=8, test_size=8, fresh=fresh, seed=0),
+        loader=LoaderConfig(batch_size=8, num_workers=workers),
     )  # fmt: skip
     model, resume = Recorder(), options.pop("resume", None)
     run = trainer(directory, ExactResume(), *callbacks, max_epochs=3, limit_val_batches=0, **options)

@@ -32,7 +32,7 @@ class Shuffled(Sampler[list[int]]):
 
 class Tiny(Task):
     def __init__(self, *, spoil_at: int | None = None):
-        LightningModule.__init__(self)  # a task's needs data's facts, for metrics that are not measured here
+        LightningModule.__init__(self)  # a task's needs data's spec, for metrics that are not measured here
         self.net = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 1))
         self.spoil_at = spoil_at
         self.seen: list[Tensor] = []
@@ -41,7 +41,7 @@ class Tiny(Task):
         logits = self.net(batch.tokens.float())
         return Outcome(logits.square().mean(), logits, batch.labels)
 
-    def build_metrics(self, facts: Any, prefix: str) -> MetricCollection:
+    def build_metrics(self, spec: Any, prefix: str) -> MetricCollection:
         return MetricCollection({}, prefix=prefix)
 
     def training_step(self, batch: ClassificationBatch, batch_idx: int) -> Tensor:

@@ -55,13 +55,13 @@ def test_other_text_at_another_length_with_the_run_s_own_tokenizer(
         raise AssertionError("trained again")
 
     monkeypatch.setattr(BPE, "train", never)
-    options = ["--data", f"files={other}", f"block={block}", "validation_fraction=0.5", "--split", "val"]
+    options = ["--data", f"source.files={other}", f"block={block}", "split.val_fraction=0.5", "--split", "val"]
     code, _, notes = xformer("evaluate", directory, *options, "--output", tmp_path / "found.json")
     assert code == 0, notes
     opened = open_run(directory)
     text = other.read_text()
     ids = opened.data.encode(text[int(len(text) * 0.4) : int(len(text) * 0.9)])
-    held_out = torch.tensor([*ids.tolist(), opened.data.facts.end])
+    held_out = torch.tensor([*ids.tolist(), opened.data.spec.end])
     total = 0.0
     with torch.no_grad():
         for end in range(block, len(held_out) - 1 + block, block):
@@ -81,10 +81,10 @@ def test_other_text_at_another_length_with_the_run_s_own_tokenizer(
         ("prose", ["--data", "block=long"], ["data.block=long has the wrong type"]),
         ("prose", ["--data", "block"], ["--data block is no key=value"]),
         ("prose", ["--data", "_target_=xformer.data.datasets.digits.Digits"], ["would be other data altogether"]),
-        ("prose", ["--data", "files=/no/such/file.txt"], ["data.files=/no/such/file.txt"]),
+        ("prose", ["--data", "source.files=/no/such/file.txt"], ["data.source.files=/no/such/file.txt"]),
         (
             "prose",
-            ["--data", "test_fraction=0.0", "--split", "test"],
+            ["--data", "split.test_fraction=0.0", "--split", "test"],
             ["have no test split; what they have: train, val"],
         ),
         ("prose", ["--output", "/no/such/place.json"], ["--output /no/such/place.json cannot be written"]),
@@ -106,9 +106,9 @@ def test_other_classes_are_refused_though_there_are_as_many(
     for name, classes in (("a", ("business", "sports", "tech")), ("b", ("sports", "tech", "world"))):
         rows = [f"a story of number {number},{label}" for number in range(20) for label in classes]
         (tmp_path / f"{name}.csv").write_text("\n".join(["text,label", *rows]) + "\n")
-    files = [f"data.files={tmp_path / 'a.csv'}", "data.max_length=32"]
+    files = [f"data.source.files={tmp_path / 'a.csv'}", "data.max_length=32"]
     run(compose_job(*SMALL, "data=text_classification", "tokenizer=byte", *files, directory=tmp_path / "run"))
-    code, _, sentence = xformer("evaluate", tmp_path / "run", "--data", f"files={tmp_path / 'b.csv'}")
+    code, _, sentence = xformer("evaluate", tmp_path / "run", "--data", f"source.files={tmp_path / 'b.csv'}")
     assert code == 1
     assert "class_names is ['sports', 'tech', 'world'] and the model's ['business', 'sports', 'tech']" in sentence
     assert xformer("evaluate", tmp_path / "run")[0] == 0

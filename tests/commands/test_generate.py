@@ -27,8 +27,8 @@ def test_a_source_is_answered_and_not_repeated(trained: Trained, xformer: Comman
     directory = trained("reverse")
     code, shown, _ = xformer("generate", directory, "--prompt", "3 1 4")
     opened = open_run(directory)
-    source, target = torch.from_numpy(opened.data.encode("3 1 4"))[None], torch.tensor([[opened.data.facts.begin]])
-    while target.shape[1] <= opened.data.facts.length and opened.data.facts.end not in target:
+    source, target = torch.from_numpy(opened.data.encode("3 1 4"))[None], torch.tensor([[opened.data.spec.begin]])
+    while target.shape[1] <= opened.data.spec.length and opened.data.spec.end not in target:
         with torch.no_grad():
             target = torch.cat((target, opened.task(source, None, target)[:, -1:].argmax(-1)), dim=1)
     assert code == 0

@@ -7,10 +7,10 @@ import torch
 
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from xformer.config.plan import Plan
-from xformer.data.facts import Facts
+from xformer.data.spec import DataSpec
 from xformer.errors import XformerError
 
-FACTS = Facts(vocabulary=9, length=8, classes=3)
+FACTS = DataSpec(vocabulary=9, length=8, classes=3)
 
 
 def test_nothing_is_loaded_until_it_is_asked_for(compose_job: ComposeJob, tmp_path: Path) -> None:
@@ -29,7 +29,7 @@ def test_nothing_is_loaded_until_it_is_asked_for(compose_job: ComposeJob, tmp_pa
 def test_a_model_is_its_seeds(compose_job: ComposeJob) -> None:
     def weights(seed: int) -> list[torch.Tensor]:
         plan = Plan.of(compose_job(*SMALL, f"seed={seed}").config)
-        plan.data.facts = FACTS
+        plan.data.spec = FACTS
         return [parameter.detach() for parameter in plan.build_task().parameters()]
 
     first, again, other = weights(1), weights(1), weights(2)

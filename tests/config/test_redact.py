@@ -25,7 +25,8 @@ SECRET_KEYS = [
     "credentials", "aws_secret_access_key", "apiKey", "privateKey", "data.auth_token", "passphrase", "OPENAI_API_KEY",
 ]  # fmt: skip
 ORDINARY = [
-    "data.tokens_per_batch", "tokenizer", "tokens", "flops_per_token", "key_value_heads", "unk_token", "mask_token",
+    "data.loader.tokens_per_batch", "tokenizer", "tokens", "flops_per_token", "key_value_heads", "unk_token",
+    "mask_token",
     "attention", "monkey", "task.class_weights", "SSH_AUTH_SOCK", "GOOGLE_CREDENTIALS_FILE", "author", "monitor.name",
 ]  # fmt: skip
 
@@ -91,7 +92,7 @@ def test_the_value_of_a_secret_variable_is_masked_wherever_it_stands(before: str
 
 def test_a_variable_with_an_ordinary_name_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATASET", "wikitext-103")
-    assert redact("data.files=wikitext-103/a.txt") == "data.files=wikitext-103/a.txt"
+    assert redact("data.source.files=wikitext-103/a.txt") == "data.source.files=wikitext-103/a.txt"
 
 
 def test_what_asks_for_a_secret_is_none() -> None:
@@ -106,7 +107,7 @@ def test_prose_is_left_alone() -> None:
 
 
 def test_the_password_of_an_address_is_masked() -> None:
-    assert redact("data.files=https://me:hunter2@host/x") == f"data.files=https://me:{MASK}@host/x"
+    assert redact("data.source.files=https://me:hunter2@host/x") == f"data.source.files=https://me:{MASK}@host/x"
 
 
 def test_a_summary_keeps_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +129,7 @@ def test_a_literal_in_the_configuration_is_masked() -> None:
 def test_a_cell_is_named_without_its_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_TOKEN", "tok-998877")
     assert cell("attention=full,+logger.wandb.api_key=zzz111,seed=0") == "attention=full,seed=0"
-    assert "998877" not in cell("data.files=x-tok-998877,seed=0")
+    assert "998877" not in cell("data.source.files=x-tok-998877,seed=0")
 
 
 def test_a_log_record_is_redacted_with_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from tests.data.drawn import write
+from xformer.config.validate import make
 from xformer.data.base import DataModule
+from xformer.data.configs import DataContext
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -21,15 +22,20 @@ def committed(path: Path) -> DictConfig:
 
 @pytest.fixture
 def build(tmp_path: Path) -> Callable[..., DataModule]:
-    """Build a data module from its committed yaml, with overrides, as the program does."""
+    """Build a data module from its committed yaml, with overrides, as the program does.
+
+    An option in a block may be named alone, `batch_size` for `loader.batch_size`, where no other has its name.
+    """
 
     def build(name: str, *, seed: int = 0, tokenizer: str = "character", **overrides: Any) -> DataModule:
         chosen = OmegaConf.load(CONF / "tokenizer" / f"{tokenizer}.yaml")
         if "vocabulary_size" in chosen:
             chosen.vocabulary_size = 300
-        data = OmegaConf.merge(committed(CONF / "data" / f"{name}.yaml"), overrides)
-        config = OmegaConf.create({"tokenizer": chosen, "data": data})
-        return instantiate(config.data, _convert_="all")(seed, tmp_path / "cache")
+        data = OmegaConf.create({"tokenizer": chosen, "data": committed(CONF / "data" / f"{name}.yaml")}).data
+        for key, value in overrides.items():
+            blocks = [block for block, node in data.items() if isinstance(node, DictConfig) and key in node]
+            OmegaConf.update(data, key if key in data else f"{blocks[0]}.{key}", value, force_add=True)
+        return make(data)(DataContext(seed, tmp_path / "cache"))
 
     return build
 

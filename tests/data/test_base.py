@@ -1,6 +1,7 @@
 import inspect
 import subprocess
 import sys
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -47,6 +48,12 @@ def test_a_yaml_names_exactly_the_keyword_only_parameters(path):
         p.name for p in parameters if p.kind is p.KEYWORD_ONLY
     }
     assert config.get("_partial_", False) == issubclass(kind, DataModule)
+    for parameter in parameters:
+        if parameter.kind is parameter.KEYWORD_ONLY and is_dataclass(
+            parameter.annotation
+        ):  # a block of options; what has a default may be left out
+            keys = {field.name: field.default is MISSING for field in fields(parameter.annotation)}
+            assert {key for key, needed in keys.items() if needed} <= set(config[parameter.name]) <= set(keys)
     if issubclass(kind, DataModule):
         batches = ClassificationBatch, ImageBatch, LanguageModelingBatch, PairClassificationBatch, Seq2SeqBatch
         assert kind.yields in batches
@@ -129,10 +136,10 @@ def test_the_batch_size_is_global(ready, name):
 
         module.trainer = Place()
         shares.append([batch.labels for batch in module.train_dataloader()])
-        assert len(module.val_dataloader()) == -(-len(module.splits["val"]) // module.batch_size)
+        assert len(module.val_dataloader()) == -(-len(module.splits["val"]) // module.loader.batch_size)
     for batch, first, second in zip(whole, *shares, strict=True):
         torch.testing.assert_close(torch.cat([first, second]), batch)
-        assert len(first) == len(second) == module.batch_size // 2
+        assert len(first) == len(second) == module.loader.batch_size // 2
 
 
 def test_an_indivisible_batch_size_is_refused(ready):
@@ -142,9 +149,9 @@ def test_an_indivisible_batch_size_is_refused(ready):
         world_size, global_rank, overfit_batches, strategy = 2, 0, 0, on("cpu")
 
     module.trainer = Place()
-    with pytest.raises(ConfigError, match=r"data\.batch_size=33 .* multiple of the 2 in use"):
+    with pytest.raises(ConfigError, match=r"data\.loader\.batch_size=33 .* multiple of the 2 in use"):
         module.train_dataloader()
-    with pytest.raises(ConfigError, match=r"data\.batch_size=33"):
+    with pytest.raises(ConfigError, match=r"data\.loader\.batch_size=33"):
         module.val_dataloader()
 
 

@@ -62,12 +62,12 @@ def read_by(build, latin: Path):
 
 @pytest.mark.parametrize("begin", ["", "ж", "ж \n"])
 def test_dropped_text_is_told_and_earns_no_credit(read_by, tmp_path: Path, begin: str) -> None:
-    parts = {"block": 8, "validation_fraction": 0.25, "test_fraction": 0.25}
+    parts = {"block": 8, "val_fraction": 0.25, "test_fraction": 0.25}
     (tmp_path / "read.txt").write_text("the cab that bat. " * 200)
     (tmp_path / "both.txt").write_text((begin + "the cab ж€ж that 😀ж€ bat. ") * 200, encoding="utf-8")
     read, both = (read_by("text", files=str(tmp_path / f"{name}.txt"), **parts) for name in ("read", "both"))
     spaces = 2 + len(begin) - begin.count("ж")  # which a pre-tokenizer drops from any text, and which do count
-    plain, mixed = (module.facts.tokens_per_byte["test"] for module in (read, both))
+    plain, mixed = (module.spec.tokens_per_byte["test"] for module in (read, both))
     assert mixed == pytest.approx(plain * 18 / (18 + spaces), rel=0.02)
     assert "unread" not in read.describe()
     assert "; unread, as the tokenizer has no token for it: 4" in both.describe()
@@ -81,8 +81,8 @@ def test_data_without_dropped_text_have_the_fingerprint_they_had(read_by, tmp_pa
 
 
 TABLES = [
-    ("text_classification", "{0}", r"data\.text_column=text, row 7 of train,"),
-    ("retrieval_lra", "x\t{0}", r"data\.second_column=second, row 7 of train,"),
+    ("text_classification", "{0}", r"data\.source\.text_column=text, row 7 of train,"),
+    ("retrieval_lra", "x\t{0}", r"data\.source\.second_column=second, row 7 of train,"),
 ]
 
 
@@ -96,7 +96,7 @@ def test_a_row_of_nothing_but_dropped_text_is_refused_by_number(
     path = tmp_path / "rows.tsv"
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     names = ["label", "text"] if name == "text_classification" else ["label", "first", "second"]
-    own = {"files": str(path), "column_names": names, "split_seed": 0, "validation_fraction": 0.1, "test_fraction": 0.1}
+    own = {"files": str(path), "column_names": names, "split": {"seed": 0}, "val_fraction": 0.1, "test_fraction": 0.1}
     own |= {"label_column": "label"}
     with pytest.raises(DataError, match=rf"{where} has only text that the tokenizer has no token for") as caught:
         read_by(name, **own)
@@ -112,10 +112,10 @@ def test_a_pair_with_a_side_that_is_dropped_is_left_out_and_never_empty(read_by,
     for side in ("source", "target"):
         (tmp_path / side).write_text("\n".join(["the bat"] * 39 + ["\u200b"]), encoding="utf-8")
     files = {f"{side}_files": str(tmp_path / side) for side in ("source", "target")}
-    module = read_by("parallel_text", **files, validation_fraction=0.2, test_fraction=0.2, split_seed=3)
+    module = read_by("parallel_text", **files, val_fraction=0.2, test_fraction=0.2, split={"seed": 3})
     for split in ("train", "val", "test"):
         batch = module.splits[split].__getitems__(range(len(module.splits[split])))
-        assert (batch.source_tokens != module.facts.padding).any(1).all()
+        assert (batch.source_tokens != module.spec.padding).any(1).all()
     assert "unread" in module.describe()
 
 

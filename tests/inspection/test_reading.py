@@ -13,7 +13,7 @@ def test_tokens_are_named_so_that_each_can_be_seen(trained: Trained) -> None:
     data = open_run(trained("prose")).data  # of bytes
     text = "a b\t\n\rc"
     assert "".join(labels(data, data.encode(text).tolist())) == "a␣b⇥↵␍c"
-    assert labels(data, [data.facts.end]) == ["<end>"]
+    assert labels(data, [data.spec.end]) == ["<end>"]
     assert labels(data, [0xE2]) == ["\N{REPLACEMENT CHARACTER}"]
 
 

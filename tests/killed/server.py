@@ -35,15 +35,17 @@ SMALL = [
     "trainer.max_steps=12", "trainer.val_check_interval=4", "trainer.log_every_n_steps=1", "optimizer.lr=0.01",
     "architecture.dropout=0",
 ]  # fmt: skip
-TREES = ["data.train_size=40", "data.val_size=24", "data.test_size=16", "data.batch_size=8", "data.max_depth=3",
-         "data.max_length=40"]  # fmt: skip
-RECALL = ["task=language_modeling", "data=recall", "data.train_size=40", "data.val_size=24", "data.test_size=16",
-          "data.batch_size=8"]  # fmt: skip
+SIZES = ["data.generation.train_size=40", "data.generation.val_size=24", "data.generation.test_size=16",
+         "data.loader.batch_size=8"]  # fmt: skip
+TREES = [*SIZES, "data.max_depth=3", "data.max_length=40"]
+RECALL = ["task=language_modeling", "data=recall", *SIZES]
 KINDS = {
-    "accumulation": [*TREES, "data.train_size=72", "trainer.accumulate_grad_batches=4", "trainer.val_check_interval=6"],
-    "fresh": [*RECALL, "data.fresh=true"],
-    "tokens_per_batch": [*TREES, "data.tokens_per_batch=300"],
-    "workers": [*TREES, "data.num_workers=1"],
+    "accumulation": [
+        *TREES, "data.generation.train_size=72", "trainer.accumulate_grad_batches=4", "trainer.val_check_interval=6",
+    ],
+    "fresh": [*RECALL, "data.generation.fresh=true"],
+    "tokens_per_batch": [*TREES, "data.loader.tokens_per_batch=300"],
+    "workers": [*TREES, "data.loader.num_workers=1"],
     "dropout": [*TREES, "architecture.dropout=0.3"],
     "gloo": [*TREES, "architecture.dropout=0.3", "trainer.strategy=ddp", "trainer.devices=2"],
     "curriculum": [*TREES, "callbacks=[default,curriculum]", "callbacks.curriculum.steps=8"],

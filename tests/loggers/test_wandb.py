@@ -152,13 +152,13 @@ def test_an_online_run_is_resumed_by_its_id(tmp_path: Path, monkeypatch: pytest.
 
 def test_what_is_on_the_command_line_is_redacted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_TOKEN", "tok-998877")
-    typed = ["train.py", "+logger.wandb.api_key=zzz111,zzz222", "data.files=tok-998877", "seed=1"]
+    typed = ["train.py", "+logger.wandb.api_key=zzz111,zzz222", "data.source.files=tok-998877", "seed=1"]
     monkeypatch.setattr(sys, "argv", typed)
-    start(tmp_path, "data.files=tok-998877,+a.api_key=zzz111").end(0)
+    start(tmp_path, "data.source.files=tok-998877,+a.api_key=zzz111").end(0)
     assert sys.argv is typed
     file = offline_file(tmp_path)
     (about,) = [row["environment"] for row in records(file) if "args" in row.get("environment", {})]
-    assert about["args"] == ["+logger.wandb.api_key=***", "data.files=${oc.env:MY_TOKEN}", "seed=1"]
+    assert about["args"] == ["+logger.wandb.api_key=***", "data.source.files=${oc.env:MY_TOKEN}", "seed=1"]
     for written in tmp_path.rglob("*"):
         if written.is_file():
             assert not re.search(b"998877|zzz", written.read_bytes()), written

@@ -18,7 +18,7 @@ from xformer.attention.full import Full
 from xformer.config.groups import CONF
 from xformer.config.validate import target
 from xformer.core.embedding import Embedding
-from xformer.data.facts import ImageFacts
+from xformer.data.spec import ImageSpec
 from xformer.layers.feed_forward import Activation
 from xformer.layers.norm import NormLayer
 from xformer.layers.patches import PatchEmbedding
@@ -109,7 +109,7 @@ def models() -> Iterator[nn.Module]:
     for norm_layer, activation in itertools.product(get_args(NormLayer), get_args(Activation)):
         yield stack(Encoder, norm_layer=norm_layer, activation=activation)
     for class_token in (False, True):
-        image = ImageFacts(channels=1, height=8, width=8, mean=[0.5], std=[0.5])
+        image = ImageSpec(channels=1, height=8, width=8, mean=[0.5], std=[0.5])
         yield PatchEmbedding(15, 4, mean=image.mean, std=image.std, class_token=class_token)
 
 

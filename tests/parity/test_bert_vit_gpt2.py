@@ -24,7 +24,7 @@ from tests.parity.weights import (
 )
 from xformer.architecture.decoder import Decoder
 from xformer.architecture.encoder import Encoder
-from xformer.data.facts import ImageFacts
+from xformer.data.spec import ImageSpec
 from xformer.layers.patches import PatchEmbedding
 
 COMMON: dict[str, Any] = {
@@ -62,7 +62,7 @@ def test_vit() -> None:
 
 def test_vit_from_the_pixels() -> None:
     theirs, ours = _vit(build(Encoder, 10, position=position_factory("learned")))
-    image = ImageFacts(channels=3, height=12, width=12, mean=[0.0] * 3, std=[1.0] * 3)
+    image = ImageSpec(channels=3, height=12, width=12, mean=[0.0] * 3, std=[1.0] * 3)
     ours.embedding = PatchEmbedding(SIZE.d_model, 4, mean=image.mean, std=image.std, class_token=True).double()
     patches = theirs.embeddings.patch_embeddings.projection
     copy_linear(ours.embedding.projection, patches.weight.flatten(1), patches.bias)

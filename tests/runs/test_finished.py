@@ -15,7 +15,13 @@ from xformer.runs.finished import open_run
 from xformer.training.run import run
 
 TEXT = [*SMALL, "task=language_modeling", "data.block=32", "tokenizer=byte"]
-PAIRS = [*SMALL, "task=seq2seq", "data.train_size=60", "data.val_size=20", "data.test_size=20"]
+PAIRS = [
+    *SMALL,
+    "task=seq2seq",
+    "data.generation.train_size=60",
+    "data.generation.val_size=20",
+    "data.generation.test_size=20",
+]
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +111,7 @@ BROKEN: dict[str, tuple[Any, type[Exception], str]] = {
         DataError,
         r"config\.yaml cannot be read",
     ),
-    "no facts": (lambda run: (run / "data.json").unlink(), DataError, r"data\.json cannot be read"),
+    "no spec": (lambda run: (run / "data.json").unlink(), DataError, r"data\.json cannot be read"),
     "a foreign target": (
         lambda run: _config(run, architecture__attention={"_target_": "os.system", "command": "true"}),
         ConfigError,

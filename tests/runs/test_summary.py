@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from xformer.errors import DataError
-from xformer.runs.summary import Monitor, Summary, read_summary, write_summary
+from xformer.runs.summary import Monitor, Summary, of_json, read_summary, write_summary
 
 
 def full() -> Summary:
@@ -17,7 +17,7 @@ def full() -> Summary:
         seed=3,
         metrics={"val/loss": 1.25, "test/accuracy": 0.5},
         monitor=Monitor("val/loss", "min", best=1.25, step=40),
-        floors={"val/loss": 2.0},
+        trivial_baselines={"val/loss": 2.0},
         parameters=1000,
         tokens_seen=4096,
         git={"commit": None, "dirty": None},
@@ -71,3 +71,8 @@ def test_keys_of_a_later_version_are_left_out(tmp_path: Path) -> None:
     path = write_summary(tmp_path, full())
     path.write_text(json.dumps(json.loads(path.read_text()) | {"carbon_grams": 1}))
     assert read_summary(tmp_path) == full()
+
+
+def test_a_summary_of_before_had_other_names_for_the_trivial_baselines() -> None:
+    summary = of_json({"status": "finished", "floors": {"chance": 0.5}, "floor_of": "test/accuracy"})
+    assert (summary.trivial_baselines, summary.baseline_metric) == ({"chance": 0.5}, "test/accuracy")

@@ -171,7 +171,7 @@ def test_no_secret_is_left_by_any_road(tmp_path: Path, cache: Path) -> None:
     "overrides",
     [
         [f"+logger.wandb.api_key={LITERAL}", "logger=wandb"],
-        ["task=language_modeling", "data.files=/no/such/${oc.env:HF_TOKEN}.txt"],
+        ["task=language_modeling", "data.source.files=/no/such/${oc.env:HF_TOKEN}.txt"],
         pytest.param([f"+logger.wandb.api_key={LITERAL}", "logger=wandb", "seed=0,1", "-m"], marks=pytest.mark.slow),
         pytest.param([f"data.password={LITERAL}"], marks=pytest.mark.slow),
         pytest.param(["optimizer.lr=${oc.env:HF_TOKEN}", f"+monitor.token={LITERAL}"], marks=pytest.mark.slow),

@@ -35,7 +35,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         fields: dict[str, Any] = {
             "status": "finished", "choices": choices, "overrides": [f"attention={attention}", f"seed={seed}"],
             "seed": seed, "metrics": metrics, "monitor": Monitor("val/accuracy", "max", value, 3),
-            "floors": {"chance": 0.1}, "parameters": 1000, "flops_per_token": 1e4, "tokens_seen": 500,
+            "trivial_baselines": {"chance": 0.1}, "parameters": 1000, "flops_per_token": 1e4, "tokens_seen": 500,
             "tokens_per_second": 100.0, "peak_memory_bytes": 10**8, "wall_seconds": 10.0,
             "git": {"commit": "c" * 40, "dirty": False}, "versions": {"torch": "2.13"},
             "hardware": {"cpu": "CPU", "cores": 2, "torch_threads": 1, "cuda": []}, "data_fingerprint": "f",

@@ -28,7 +28,7 @@ def test_a_table_gives_the_comparison_that_its_runs_give(sweep: Path, make_run: 
         }
         settings = {key: value for key, value in before.summary.choices.items() if key != "experiment"}  # it is typed
         assert after.summary.choices == settings
-        for field in ("status", "error", "seed", "overrides", "git", "versions", "hardware", "floors"):
+        for field in ("status", "error", "seed", "overrides", "git", "versions", "hardware", "trivial_baselines"):
             assert getattr(after.summary, field) == getattr(before.summary, field), field
     assert FORMATS["csv"](compare(back)) == FORMATS["csv"](compare(runs))
     assert list(compare(back).left_out.values()) == list(compare(runs).left_out.values())

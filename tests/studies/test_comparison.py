@@ -146,11 +146,11 @@ def test_a_reason_of_many_lines_is_told_on_one(kind: str, start: str, sweep: Pat
     assert line.endswith("shapes (3, 4) differ")
 
 
-def test_floors_are_told_of_the_metric_that_they_are_of(sweep: Path, make_run: MakeRun) -> None:
+def test_trivial_baselines_are_told_of_the_metric_that_they_are_of(sweep: Path, make_run: MakeRun) -> None:
     told = notes(compare(load_runs([sweep]), "test/loss"))
     assert "Trivial baselines: chance 0.1." in told
-    make_run(0.5, seed=4, floor_of="test/accuracy")
-    make_run(0.5, seed=5, floor_of="test/loss", floors={"unigrams": 2.5, "broken": None})
+    make_run(0.5, seed=4, baseline_metric="test/accuracy")
+    make_run(0.5, seed=5, baseline_metric="test/loss", trivial_baselines={"unigrams": 2.5, "broken": None})
     told = notes(compare(load_runs([sweep]), "test/loss"))
     assert "Trivial baselines in test/accuracy: chance 0.1." in told
     assert "Trivial baselines in test/loss: unigrams 2.5." in told

@@ -34,6 +34,13 @@ def test_runs_that_differ_in_the_seed_and_in_where_they_lie_are_one_group(make_r
     assert [len(group.runs) for group in groups] == [3]
 
 
+def test_the_seed_of_the_masks_is_no_configuration_where_it_follows_the_seed() -> None:
+    configs = [{"seed": seed, "task": {"masking": {"rate": 0.15, "seed": seed}}} for seed in (0, 1)]
+    assert of_config(configs[0], {}) == of_config(configs[1], {}) == {"task.masking.rate": 0.15}
+    held = [{**config, "task": {"masking": {"rate": 0.15, "seed": 7}}} for config in configs]
+    assert of_config(held[0], {}) == of_config(held[1], {}) != of_config(configs[0], {})
+
+
 def test_a_choice_stands_for_all_that_it_brings(sweep: Path) -> None:
     groups = group_runs(load_runs([sweep]))
     found = differences(groups)

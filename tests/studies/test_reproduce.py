@@ -171,7 +171,7 @@ def test_a_folder_that_cannot_be_written_whole_is_left_alone(sweep: Path, make_r
         ({"overrides": ["attention=full", "optimizer.lr=0.1"]}, "it sets optimizer.lr, which is not in the grid"),
         ({"overrides": ["attention=full", "debug=fast"]}, "it sets debug, which is not in the grid"),
         ({"overrides": ["experiment=attentions", "seed=1", "cache=x", "hydra.sweep.dir=y", "logger=csv"]}, None),
-        ({"overrides": ["logger.wandb.project=x", "data.num_workers=2"]}, None),
+        ({"overrides": ["logger.wandb.project=x", "data.loader.num_workers=2"]}, None),
     ],
 )
 def test_what_is_no_run_of_the_study_is_not_recorded(

@@ -26,13 +26,19 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
     pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec:FutureWarning"),
 ]
-LISTOPS = [*SMALL_LISTOPS, "data.val_size=160"]
+LISTOPS = [*SMALL_LISTOPS, "data.generation.val_size=160"]
 TASKS: dict[str, list[str]] = {
     "language_modeling": ["task=language_modeling", "data.block=16", "position=alibi"],
     "masked_language_modeling": ["task=masked_language_modeling", "data.block=16", "position=t5"],
     "classification": [*LISTOPS, "loss=focal", "task.class_weights=balanced"],
     "image_classification": ["task=image_classification"],
-    "seq2seq": ["task=seq2seq", "data=transduction", "data.train_size=64", "data.val_size=160", "data.test_size=8"],
+    "seq2seq": [
+        "task=seq2seq",
+        "data=transduction",
+        "data.generation.train_size=64",
+        "data.generation.val_size=160",
+        "data.generation.test_size=8",
+    ],
 }
 PRECISIONS = ["bf16-true", "16-true"]
 
@@ -44,9 +50,9 @@ def built(compose_job: ComposeJob, tmp_path: Path) -> Function[[str], tuple[Task
     )
 
     def build(name: str) -> tuple[Task, DataModule]:
-        files = [f"data.files={tmp_path / 'prose.txt'}"] if "language" in name else []
+        files = [f"data.source.files={tmp_path / 'prose.txt'}"] if "language" in name else []
         plan = Plan.of(
-            compose_job(*SMALL, *TASKS[name], *files, "data.batch_size=4", "architecture.dropout=0.0").config
+            compose_job(*SMALL, *TASKS[name], *files, "data.loader.batch_size=4", "architecture.dropout=0.0").config
         )
         data = plan.load_data()
         return plan.build_task(), data
@@ -88,7 +94,7 @@ def summed(seen: list[tuple[Tensor, Tensor]], prefix: str, names: set[str], data
     values = {
         "loss": nats.mean(),
         "perplexity": nats.mean().exp(),
-        "bits_per_byte": nats.mean() / np.log(2) * (data.facts.tokens_per_byte or {}).get(prefix, np.nan),
+        "bits_per_byte": nats.mean() / np.log(2) * (data.spec.tokens_per_byte or {}).get(prefix, np.nan),
         "accuracy": right.double().mean(),
         "token_accuracy": right.double().mean(),
         "macro_f1": f1,

@@ -41,7 +41,7 @@ def test_weights_smoothing_and_loss_change_training_alone(built: Any) -> None:
     batch = data.splits["train"].__getitems__(range(16))
     outcome = task.train().step(batch)
     counts = torch.bincount(torch.from_numpy(data.splits["train"].labels.astype("int64")), minlength=10)
-    assert data.facts.class_counts == counts.tolist()
+    assert data.spec.class_counts == counts.tolist()
     weights = 200 / (10 * counts)
     expected = Focal(gamma=1.5)(outcome.logits, batch.labels, weights=weights, label_smoothing=0.1)
     assert_close(outcome.loss, expected)
@@ -92,17 +92,17 @@ def reviews(path: Path) -> str:
     "overrides",
     [
         ["data.balanced=true", "tokenizer=byte"],
-        ["data.tokens_per_batch=512", "loss=focal", "task.class_weights=balanced"],
+        ["data.loader.tokens_per_batch=512", "loss=focal", "task.class_weights=balanced"],
         ["attention=linformer", "position=sinusoidal", "tokenizer=character", "task.pooling=class"],
     ],
     ids=["balanced", "budget", "linformer"],
 )
 def test_a_run_on_a_file_of_ones_own(overrides: list[str], compose_job: ComposeJob, tmp_path: Path) -> None:
-    source = [f"data.files={reviews(tmp_path / 'reviews.tsv')}", "data.column_names=[text,label]"]
+    source = [f"data.source.files={reviews(tmp_path / 'reviews.tsv')}", "data.source.column_names=[text,label]"]
     job = compose_job(*SMALL, "data=text_classification", *source, "data.max_length=32", *overrides)
     run(job)
     summary = read_summary(job.directory)
     assert summary.status == "finished"
     assert {"train/macro_f1", "val/macro_f1", "test/macro_f1", "test/accuracy"} <= set(summary.metrics)
-    assert summary.floors == {"majority class": 0.8} or summary.floors["majority class"] > 0.5
+    assert summary.trivial_baselines == {"majority class": 0.8} or summary.trivial_baselines["majority class"] > 0.5
     assert (job.directory / "tokenizer.json").is_file()

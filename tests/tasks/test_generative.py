@@ -9,17 +9,17 @@ import torch
 from tests.conftest import SMALL, ComposeJob
 from xformer.config.groups import groups
 from xformer.config.plan import Plan
-from xformer.data.facts import Facts
+from xformer.data.spec import DataSpec
 from xformer.errors import DataError
 from xformer.tasks.generative import Generative
 
-FACTS = Facts(vocabulary=12, length=8, classes=3, padding=0, begin=1, end=2)
+FACTS = DataSpec(vocabulary=12, length=8, classes=3, padding=0, begin=1, end=2)
 WRITING = ("language_modeling", "seq2seq")
 
 
 def built(compose_job: ComposeJob, task: str, *overrides: str) -> Any:
     plan = Plan.of(compose_job(*SMALL, f"task={task}", *overrides).config)
-    plan.data.facts = FACTS
+    plan.data.spec = FACTS
     return plan.build_task().eval()
 
 

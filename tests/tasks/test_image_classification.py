@@ -19,7 +19,7 @@ from xformer.tasks.image_classification import ImageClassification
 from xformer.training.run import run
 
 TINY = [*SMALL, "task=image_classification"]
-AUGMENTED = [*TINY, "task.rand_augment.operations=2", "task.mixup.alpha=0.5"]
+AUGMENTED = [*TINY, "task.augmentation.rand_augment.operations=2", "task.augmentation.mixup.alpha=0.5"]
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_only_training_is_augmented(compose_job: ComposeJob, monkeypatch: pytest
 
 
 def test_augmented_runs_repeat_and_resume_exactly(compose_job: ComposeJob, tmp_path: Path) -> None:
-    steps = [*AUGMENTED, "schedule=constant", "trainer.val_check_interval=2", "data.batch_size=16"]
+    steps = [*AUGMENTED, "schedule=constant", "trainer.val_check_interval=2", "data.loader.batch_size=16"]
     for name in ("whole", "again"):
         run(compose_job(*steps, "trainer.max_steps=6", directory=tmp_path / name))
     run(compose_job(*steps, "trainer.max_steps=4", directory=tmp_path / "parts"))
@@ -121,8 +121,14 @@ def test_the_encoder_decoder_reads_patches_on_both_sides(compose_job: ComposeJob
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
-        ("+task.mixup.alfa=1", r"task\.mixup\.alfa is not a parameter .* did you mean alpha"),
-        ("task.rand_augment.operations=two", r"task\.rand_augment\.operations=two has the wrong type"),
+        (
+            "+task.augmentation.mixup.alfa=1",
+            r"task\.augmentation\.mixup\.alfa is not a parameter .* did you mean alpha",
+        ),
+        (
+            "task.augmentation.rand_augment.operations=two",
+            r"task\.augmentation\.rand_augment\.operations=two has the wrong type",
+        ),
     ],
 )
 def test_a_bad_key_or_value_of_a_part_is_named(override: str, sentence: str, compose_job: ComposeJob) -> None:

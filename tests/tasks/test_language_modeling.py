@@ -31,7 +31,7 @@ def built(compose_job: ComposeJob, tmp_path: Path) -> Any:
     (tmp_path / "prose.txt").write_text(PROSE)
 
     def build(*overrides: str) -> tuple[LanguageModeling, DataModule]:
-        setting = ["task=language_modeling", f"data.files={tmp_path / 'prose.txt'}", "data.block=16"]
+        setting = ["task=language_modeling", f"data.source.files={tmp_path / 'prose.txt'}", "data.block=16"]
         plan = Plan.of(compose_job(*SMALL, "position=rotary", *setting, *overrides).config)
         data = plan.load_data()
         task = plan.build_task()
@@ -63,7 +63,7 @@ def counted(task: LanguageModeling, tokens: list[int], block: int, stride: int) 
 @QUIET
 @pytest.mark.parametrize(("stride", "batch"), [(None, 5), (5, 3), (16, 1)])
 def test_a_splits_figures_are_those_of_all_its_tokens(stride: int | None, batch: int, built: Any) -> None:
-    task, data = built(f"data.stride={stride or 'null'}", f"data.batch_size={batch}", "data.test_blocks=[40]")
+    task, data = built(f"data.stride={stride or 'null'}", f"data.loader.batch_size={batch}", "data.test_blocks=[40]")
     tokens = data.splits["test"].tokens.array.tolist()
     text = PROSE[round(0.9 * len(PROSE)) :]
     assert data.decode(tokens) == text
@@ -82,8 +82,8 @@ def test_a_splits_figures_are_those_of_all_its_tokens(stride: int | None, batch:
 def test_a_trained_model_is_measured_by_the_data_at_hand(built: Any, tmp_path: Path) -> None:
     task, own = built("tokenizer=byte")
     (tmp_path / "prose.txt").write_text("another text, in which documents end\n" * 30)
-    other_task, other = built("tokenizer=byte", "data.test_blocks=[20]", "data.test_fraction=0.3")
-    assert own.facts.tokens_per_byte["test"] != pytest.approx(other.facts.tokens_per_byte["test"], rel=1e-6)
+    other_task, other = built("tokenizer=byte", "data.test_blocks=[20]", "data.split.test_fraction=0.3")
+    assert own.spec.tokens_per_byte["test"] != pytest.approx(other.spec.tokens_per_byte["test"], rel=1e-6)
     assert evaluated(task, other) == evaluated(other_task, other)
     assert "test/loss@20" in evaluated(task, other)
     assert "test/loss@20" not in evaluated(task, own)

@@ -85,7 +85,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(compose_job: ComposeJob, tmp_
         *TINY,
         "schedule=constant",
         "trainer.val_check_interval=4",
-        "data.batch_size=800",
+        "data.loader.batch_size=800",
         "trainer.accumulate_grad_batches=2",
     ]
     run(compose_job(*steps, "trainer.max_steps=6", directory=tmp_path / "whole"))
@@ -116,5 +116,7 @@ def test_a_causal_architecture_is_refused(built: Any) -> None:
 
 
 def test_shares_that_exceed_all_tokens_are_refused(built: Any) -> None:
-    with pytest.raises(ConfigError, match=r"task\.hidden=0\.8 and task\.random=0\.3 .* together at most 1"):
-        built("task.random=0.3")
+    with pytest.raises(
+        ConfigError, match=r"task\.masking\.hidden=0\.8 and task\.masking\.random=0\.3 .* together at most 1"
+    ):
+        built("task.masking.random=0.3")

@@ -17,7 +17,7 @@ from xformer.inspection.probes.base import singles
 from xformer.tasks.pair_classification import PairClassification
 from xformer.training.run import run
 
-PAIRS = [*SMALL, "task=pair_classification", "data.batch_size=8"]
+PAIRS = [*SMALL, "task=pair_classification", "data.loader.batch_size=8"]
 
 
 @pytest.fixture

@@ -22,7 +22,12 @@ from xformer.tasks.metrics import SequenceAccuracy
 from xformer.tasks.seq2seq import Seq2Seq
 from xformer.training.run import run
 
-SMALL_PAIRS = ["data.train_size=100", "data.val_size=40", "data.test_size=40", "data.symbols=5"]
+SMALL_PAIRS = [
+    "data.generation.train_size=100",
+    "data.generation.val_size=40",
+    "data.generation.test_size=40",
+    "data.symbols=5",
+]
 TINY = [*SMALL, "task=seq2seq", *SMALL_PAIRS]
 
 
@@ -63,7 +68,7 @@ def test_what_stands_in_padding_changes_no_loss(built: Any) -> None:
 def test_the_three_tables_are_one(built: Any) -> None:
     tied, data, _ = built()
     assert tied.head is None
-    assert sum(p.shape == (data.facts.vocabulary, 32) for p in tied.parameters()) == 1
+    assert sum(p.shape == (data.spec.vocabulary, 32) for p in tied.parameters()) == 1
     apart, _, _ = built("task.tied_embeddings=false")
     assert apart.head is not None
     assert apart.head.weight.data_ptr() != apart.model.embedding.weight.data_ptr()
@@ -73,20 +78,21 @@ def test_the_three_tables_are_one(built: Any) -> None:
 def test_greedy_decoding_equals_the_argmax_without_states(attention: str, built: Any) -> None:
     task, data, batch = built(f"attention@decoder_attention={attention}", "position@decoder_position=rotary")
     source, mask = batch.source_tokens, batch.source_padding_mask
-    written = greedy(task.model, task.logits, source, mask, begin=data.facts.begin, end=data.facts.end, max_new=9)
-    ended = (written == data.facts.end).cumsum(dim=1) > 0
-    assert (written[ended] == data.facts.end).all()
-    target = torch.full((len(source), 1), data.facts.begin)
+    written = greedy(task.model, task.logits, source, mask, begin=data.spec.begin, end=data.spec.end, max_new=9)
+    ended = (written == data.spec.end).cumsum(dim=1) > 0
+    assert (written[ended] == data.spec.end).all()
+    target = torch.full((len(source), 1), data.spec.begin)
     for step in range(written.shape[1]):
         best = task(source, mask, target)[:, -1].argmax(-1)
-        running = (written[:, :step] != data.facts.end).all(dim=1)
+        running = (written[:, :step] != data.spec.end).all(dim=1)
         assert torch.equal(written[running, step], best[running])
         target = torch.cat([target, written[:, step : step + 1]], dim=1)
 
 
 def test_sequence_accuracy_is_greedys_exact_match(built: Any) -> None:
-    task, data, batch = built("data.kind=copy", "data.max_length=2", "data.min_length=1", "data.train_size=10",
-                              "data.val_size=8", "data.test_size=8")  # fmt: skip
+    task, data, batch = built("data.kind=copy", "data.max_length=2", "data.min_length=1",
+                              "data.generation.train_size=10",
+                              "data.generation.val_size=8", "data.generation.test_size=8")  # fmt: skip
     optimizer = torch.optim.Adam(task.parameters(), lr=0.02)
     for _ in range(30):  # until some are right and some are not
         optimizer.zero_grad()
@@ -97,7 +103,7 @@ def test_sequence_accuracy_is_greedys_exact_match(built: Any) -> None:
         if 0.2 < metric.compute() < 0.9:
             break
     source, mask = batch.source_tokens, batch.source_padding_mask
-    written = greedy(task.model, task.logits, source, mask, begin=data.facts.begin, end=data.facts.end, max_new=3)
+    written = greedy(task.model, task.logits, source, mask, begin=data.spec.begin, end=data.spec.end, max_new=3)
     exact = [
         data.decode(w.tolist()) == data.decode(t.tolist()) for w, t in zip(written, batch.target_tokens, strict=True)
     ]
@@ -150,7 +156,7 @@ def test_a_run_of_another_architecture_does_not_speak_of_these_slots(compose_job
 @pytest.mark.parametrize("kind", ["copy", "reverse", "sort"])
 def test_it_learns(kind: str, compose_job: ComposeJob) -> None:
     job = compose_job(
-        *SMALL, "task=seq2seq", "size=small", f"data.kind={kind}", "data.max_length=5", "data.batch_size=64",
+        *SMALL, "task=seq2seq", "size=small", f"data.kind={kind}", "data.max_length=5", "data.loader.batch_size=64",
         "optimizer.lr=3e-3", "architecture.dropout=0.0", "trainer.max_steps=500", "trainer.val_check_interval=250",
         "trainer.log_every_n_steps=100", "trainer.limit_val_batches=1.0", "trainer.limit_test_batches=1.0",
     )  # fmt: skip
@@ -179,7 +185,7 @@ def options(tmp_path: Path) -> list[str]:
             path = tmp_path / f"{split}.{key}"
             path.write_text("".join(" ".join(names[d] for d in row) + "\n" for row in figures(count, seed)))
             paths.append(f"{split}:{path}")
-        found.append(f"data.{key}={{{','.join(paths)}}}")
+        found.append(f"data.source.{key}={{{','.join(paths)}}}")
     return found
 
 
@@ -191,7 +197,7 @@ def trainer(**limits: Any) -> Trainer:
 
 
 def test_the_scores_are_sacrebleus_on_what_greedy_writes(options: list[str], compose_job: ComposeJob) -> None:
-    small = ["data.batch_size=16", "data.max_length=24", "task.decode_batches=2", "architecture.dropout=0.0"]
+    small = ["data.loader.batch_size=16", "data.max_length=24", "task.decode_batches=2", "architecture.dropout=0.0"]
     plan = Plan.of(compose_job(*SMALL, *options, *small, "tokenizer=bpe", "tokenizer.vocabulary_size=300").config)
     data, task = plan.load_data(), plan.build_task()
     assert isinstance(task, Seq2Seq)
@@ -207,7 +213,7 @@ def test_the_scores_are_sacrebleus_on_what_greedy_writes(options: list[str], com
             batch = data.splits[split].__getitems__(range(first, min(first + 16, len(data.splits[split]))))
             ids = greedy(
                 task.model, task.logits, batch.source_tokens, batch.source_padding_mask,
-                begin=data.facts.begin, end=data.facts.end, max_new=data.facts.length,
+                begin=data.spec.begin, end=data.spec.end, max_new=data.spec.length,
             )  # fmt: skip
             texts += [data.decode(row) for row in ids.tolist()]
     for split, seed, count in (("val", 1, 32), ("test", 2, 50)):
@@ -219,7 +225,12 @@ def test_the_scores_are_sacrebleus_on_what_greedy_writes(options: list[str], com
 
 
 def test_symbols_have_no_text_to_score(compose_job: ComposeJob) -> None:
-    sizes = ["data.train_size=100", "data.val_size=40", "data.test_size=40", "data.symbols=5"]
+    sizes = [
+        "data.generation.train_size=100",
+        "data.generation.val_size=40",
+        "data.generation.test_size=40",
+        "data.symbols=5",
+    ]
     job = compose_job(*SMALL, "task=seq2seq", *sizes)
     run(job)
     metrics = read_summary(job.directory).metrics
@@ -228,7 +239,7 @@ def test_symbols_have_no_text_to_score(compose_job: ComposeJob) -> None:
 
 
 def test_a_run_leaves_its_scores_in_the_summary(options: list[str], compose_job: ComposeJob) -> None:
-    job = compose_job(*SMALL, *options, "data.tokens_per_batch=800", "data.max_length=40")
+    job = compose_job(*SMALL, *options, "data.loader.tokens_per_batch=800", "data.max_length=40")
     run(job)
     metrics = read_summary(job.directory).metrics
     assert {"val/bleu", "val/chrf", "test/bleu", "test/chrf", "test/token_accuracy"} <= set(metrics)
@@ -239,7 +250,8 @@ def test_a_run_leaves_its_scores_in_the_summary(options: list[str], compose_job:
 def test_it_learns_to_translate(options: list[str], compose_job: ComposeJob) -> None:
     job = compose_job(
         *SMALL, *options, "size=small", "tokenizer=bpe", "tokenizer.vocabulary_size=320", "data.max_length=24",
-        "data.tokens_per_batch=1200", "optimizer.lr=3e-3", "architecture.dropout=0.0", "task.label_smoothing=0.1",
+        "data.loader.tokens_per_batch=1200", "optimizer.lr=3e-3", "architecture.dropout=0.0",
+        "task.label_smoothing=0.1",
         "trainer.max_steps=300", "trainer.val_check_interval=150", "trainer.log_every_n_steps=10",
         "trainer.limit_val_batches=1.0", "trainer.limit_test_batches=1.0",
     )  # fmt: skip

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from tests.conftest import SMALL, ComposeJob
 from xformer.config.plan import Plan
 from xformer.data.batch import IGNORED
-from xformer.data.facts import Facts
+from xformer.data.spec import DataSpec
 from xformer.errors import IncompatibleError
 from xformer.tasks.token_prediction import TokenPrediction
 
@@ -19,7 +19,7 @@ from xformer.tasks.token_prediction import TokenPrediction
 def built(compose_job: ComposeJob) -> Any:
     def build(*overrides: str, test_lengths: tuple[int, ...] = ()) -> TokenPrediction:
         plan = Plan.of(compose_job(*SMALL, "architecture.dropout=0.0", *overrides).config)
-        plan.data.facts = Facts(vocabulary=12, length=8, test_lengths=[*test_lengths])
+        plan.data.spec = DataSpec(vocabulary=12, length=8, test_lengths=[*test_lengths])
         task = plan.build_task()
         assert isinstance(task, TokenPrediction)
         return task

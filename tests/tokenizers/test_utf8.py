@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from xformer.commands.generate import _lines
-from xformer.data.sources.corpus import of_dataset, of_files
+from xformer.data.datasets.text_classification import LabelledTextSource
+from xformer.data.sources.corpus import ParallelSource, of_dataset, of_files
 from xformer.data.sources.tables import read_tables
-from xformer.data.sources.text import read
+from xformer.data.sources.text import TextSource, read
 from xformer.errors import DataError
 from xformer.tokenizers.file import File
 
@@ -21,7 +22,16 @@ TEXT, ROWS = "good\nschön\n", [{"text": "good", "label": "1"}, {"text": "schön
 
 
 def table(path: Path, names: list[str] | None = None) -> Any:
-    return read_tables(str(path), None, None, COLUMNS, names)
+    return read_tables(
+        LabelledTextSource(files=str(path), dataset=None, dataset_config=None, column_names=names, **COLUMNS)
+    )
+
+
+def documents(files: str | None = None, dataset: str | None = None, *, joined: bool = False) -> Any:
+    source = TextSource(
+        files=files, dataset=dataset, dataset_config=None, column="text", joined=joined, streaming=False
+    )
+    return {split: list(part) for split, part in read(source).items()}
 
 
 def in_directory(path: Path, *, joined: bool = False, suffix: str = ".txt") -> Any:
@@ -29,7 +39,7 @@ def in_directory(path: Path, *, joined: bool = False, suffix: str = ".txt") -> A
     directory = path.parent / f"as{suffix}"
     directory.mkdir()
     (directory / f"train{suffix}").write_bytes(path.read_bytes())
-    return {split: list(part) for split, part in read(None, str(directory), None, "text", joined=joined).items()}
+    return documents(dataset=str(directory), joined=joined)
 
 
 def pairs(path: Path) -> Any:
@@ -40,7 +50,11 @@ def rows_of_pairs(path: Path) -> Any:
     directory = path.parent / "pairs"
     directory.mkdir()
     (directory / "train.csv").write_bytes(path.read_bytes())
-    return list(of_dataset(str(directory), None, {"source_column": "text", "target_column": "text"})["train"])
+    source = ParallelSource(
+        source_files=None, target_files=None, files=None, dataset=str(directory), dataset_config=None,
+        column_names=None, source_column="text", target_column="text",
+    )  # fmt: skip
+    return list(of_dataset(source)["train"])
 
 
 def tokenizer(path: Path) -> Any:
@@ -52,7 +66,7 @@ CSV = "text,label\ngood,1\nschön,0\n"
 QUOTED = '"good",1\nschön,0\n'
 MODEL = '{"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []}}'
 READERS: dict[str, tuple[str, str, Callable[[Path], Any]]] = {
-    "documents": ("a.txt", TEXT, lambda path: {k: list(v) for k, v in read(str(path), None, None, "text").items()}),
+    "documents": ("a.txt", TEXT, lambda path: documents(str(path))),
     "text files by split": ("a.txt", TEXT, in_directory),
     "dataset of csv": ("a.csv", CSV, lambda path: in_directory(path, suffix=".csv")),
     "joined rows": ("a.csv", CSV, lambda path: in_directory(path, suffix=".csv", joined=True)),
@@ -105,5 +119,8 @@ def test_values_that_begin_with_a_mark_lose_it(kind: str, tmp_path: Path) -> Non
         found = table(tmp_path / "a.parquet")
     else:
         DatasetDict(train=Dataset.from_pandas(rows)).save_to_disk(str(tmp_path / "saved"))
-        found = read_tables(None, str(tmp_path / "saved"), None, COLUMNS)
+        saved = str(tmp_path / "saved")
+        found = read_tables(
+            LabelledTextSource(files=None, dataset=saved, dataset_config=None, column_names=None, **COLUMNS)
+        )
     assert found == {"train": {f"{key}_column": [row[key] for row in ROWS] for key in ("text", "label")}}

@@ -26,14 +26,19 @@ from xformer.training.run import run
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["debug=fast", "size=tiny", "logger=csv", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false"]
-SIZES = ["data.train_size=60", "data.val_size=24", "data.test_size=24", "data.batch_size=4"]
-TEXT = ["data.block=32", "data.batch_size=4"]
+SIZES = [
+    "data.generation.train_size=60",
+    "data.generation.val_size=24",
+    "data.generation.test_size=24",
+    "data.loader.batch_size=4",
+]
+TEXT = ["data.block=32", "data.loader.batch_size=4"]
 TASKS = {
     "classification": SIZES,
     "language_modeling": TEXT,
     "masked_language_modeling": TEXT,
     "seq2seq": SIZES,
-    "image_classification": ["data.batch_size=4", "task.mixup.alpha=0.4"],
+    "image_classification": ["data.loader.batch_size=4", "task.augmentation.mixup.alpha=0.4"],
 }
 BREAK = {"local", "sparse", "bigbird"}
 """Their kernels loop over groups of blocks in Python, and are called as they are: one break for every layer's."""
@@ -71,7 +76,7 @@ def test_every_task_trains_with_one_graph(tmp_path: Path, cache: Path) -> None:
 
 @pytest.mark.slow
 def test_batches_that_vary_in_number_and_length_train_with_one_graph(tmp_path: Path, cache: Path) -> None:
-    (found,) = counted(tmp_path, cache, ["compile=true", *SIZES[:3], "data.tokens_per_batch=300"])
+    (found,) = counted(tmp_path, cache, ["compile=true", *SIZES[:3], "data.loader.tokens_per_batch=300"])
     assert (found["graphs"], found["elsewhere"]) == (1, 0)
 
 
@@ -119,8 +124,8 @@ def test_a_run_with_cuda_graphs_is_refused_where_it_cannot_be(compose_job: Compo
         run(compose_job(*graphs))
     with pytest.raises(ConfigError, match=r"trainer\.accumulate_grad_batches=2 .* compile=true would work"):
         run(compose_job(*graphs, "trainer.accumulate_grad_batches=2"))
-    with pytest.raises(ConfigError, match=r"data\.tokens_per_batch=300 .* data\.batch_size"):
-        run(compose_job(*graphs, "data.tokens_per_batch=300"))
+    with pytest.raises(ConfigError, match=r"data\.loader\.tokens_per_batch=300 .* data\.loader\.batch_size"):
+        run(compose_job(*graphs, "data.loader.tokens_per_batch=300"))
     with pytest.raises(ConfigError, match=r"compile=fast .*reduce-overhead"):
         validate(compose_job("compile=fast").config)
 
@@ -185,7 +190,7 @@ def _built(compose_job: ComposeJob, *overrides: str) -> tuple[Task, Any, Any]:
 @pytest.mark.parametrize("overrides", [["task=seq2seq"], *([f"attention={name}"] for name in ENCODERS)], ids=str)
 def test_filling_up_changes_no_loss_and_no_gradient(overrides: list[str], compose_job: ComposeJob) -> None:
     task, batch, data = _built(compose_job, *overrides)
-    step = Recorded(task.step, task, data.facts.padding)
+    step = Recorded(task.step, task, data.spec.padding)
     found = []
     for compute in (task.step, step):
         task.zero_grad()
@@ -206,7 +211,7 @@ def test_nothing_that_is_kept_lies_where_the_next_replay_writes(compose_job: Com
         outcome = task.step(batch)
         return outcome._replace(loss=place.copy_(outcome.loss.detach()))
 
-    step = Recorded(replayed, task, data.facts.padding)
+    step = Recorded(replayed, task, data.spec.padding)
     first = step(batch).loss
     kept = first.clone()
     for parameter in task.parameters():

@@ -4,16 +4,16 @@ import pytest
 
 from tests.conftest import SMALL, ComposeJob
 from xformer.config.plan import Plan
-from xformer.data.facts import Facts
+from xformer.data.spec import DataSpec
 from xformer.tasks.base import Task
 from xformer.training.cost import flops, parameters
 
-FACTS = Facts(vocabulary=50, length=16)
+FACTS = DataSpec(vocabulary=50, length=16)
 
 
 def built(compose_job: ComposeJob) -> Task:
     plan = Plan.of(compose_job(*SMALL, "task=language_modeling", "position=sinusoidal").config)
-    plan.data.facts = FACTS
+    plan.data.spec = FACTS
     return plan.build_task()
 
 

@@ -37,7 +37,7 @@ def matched(compose_job: ComposeJob):
 
 def test_linformers_projections_are_paid_for_by_the_feed_forward_layer(matched) -> None:
     found, plan = matched(*LINFORMER, "match=parameters")
-    length, d_model = plan.data.facts.length, 32
+    length, d_model = plan.data.spec.length, 32
     projections, unit = 2 * 8 * length, 2 * d_model + 1  # of a layer: E and F; two weights and a bias of a feature
     assert (found.by, found.was, found.now) == ("size.feed_forward", 64, 64 - round(projections / unit))
     assert found.reached == cost.parameters(plan.build_task())
@@ -105,9 +105,9 @@ def test_heads_divide_a_width_that_is_adjusted(matched) -> None:
 
 def _parameters(plan: Plan, width: int) -> int:
     """By hand, for two layers of Linformer."""
-    length, inner = plan.data.facts.length, 64
+    length, inner = plan.data.spec.length, 64
     block = 4 * (width * width + width) + 2 * width * inner + inner + width + 2 * 2 * width + 2 * 8 * length
-    return width * (plan.data.facts.vocabulary + length) + 2 * block + 2 * width + 10 * width + 10
+    return width * (plan.data.spec.vocabulary + length) + 2 * block + 2 * width + 10 * width + 10
 
 
 def test_another_reference_can_be_chosen(matched) -> None:
@@ -121,7 +121,7 @@ def test_another_reference_can_be_chosen(matched) -> None:
         (["attention=linformer", "attention.rank=64"], r"out of reach: with attention=full .* size\.feed_forward=1;"),
         (["match.by=optimizer.lr"], r"match\.by=optimizer\.lr is no dimension"),
         (["match.by=size.width"], r"match\.by=size\.width is no dimension"),
-        (["match.by=data.batch_size"], r"match\.by=data\.batch_size does not change the parameters"),
+        (["match.by=data.loader.batch_size"], r"match\.by=data\.loader\.batch_size does not change the parameters"),
         (["match.to.attention=fool"], r"match\.to\.attention=fool is not an option; Valid: additive, "),
         (["+match.to.atention=full"], r"match\.to\.atention=full: atention is no choice of this run; did you mean "),
     ],

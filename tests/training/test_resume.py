@@ -146,10 +146,10 @@ def test_a_directory_of_a_damaged_configuration_is_refused_in_a_sentence(damage:
 
 def test_cells_have_names_of_their_own_that_a_file_system_takes() -> None:
     assert cell("attention=full,seed=0") == "attention=full,seed=0"
-    names = [cell(f"data.files={'a/b c' * 100},seed={seed}") for seed in range(3)]
+    names = [cell(f"data.source.files={'a/b c' * 100},seed={seed}") for seed in range(3)]
     assert len(set(names)) == 3
     assert cell("a=x/y") != cell("a=x y")
-    watched = "callbacks=[default,curriculum],data.num_workers=2,logger=wandb,++logger.wandb.project=p,seed=0"
+    watched = "callbacks=[default,curriculum],data.loader.num_workers=2,logger=wandb,++logger.wandb.project=p,seed=0"
     assert cell(f"{watched},trainer.enable_progress_bar=false") == cell("callbacks=[default,curriculum],seed=0")
     assert cell("data.kind=sort,seed=0") != cell("data.kind=reverse,seed=0") != cell("data.kind=reverse,seed=1")
     for name in names:

@@ -43,7 +43,7 @@ def test_a_run_leaves_a_self_contained_directory(compose_job: ComposeJob) -> Non
     assert {"train/loss", "val/loss", "val/accuracy", "test/loss", "test/accuracy"} <= set(summary.metrics)
     assert summary.monitor is not None
     assert (summary.monitor.name, summary.monitor.best, summary.monitor.step) == ("val/accuracy", best, 5)
-    assert set(summary.floors) == {"majority class", "root operator"}
+    assert set(summary.trivial_baselines) == {"majority class", "root operator"}
     for number in ("parameters", "flops_per_token", "tokens_seen", "peak_memory_bytes", "wall_seconds"):
         assert getattr(summary, number) > 0
     assert summary.versions["torch"] == torch.__version__
@@ -161,7 +161,9 @@ def test_every_variant_is_trained_on_the_same_batches(
         monkeypatch.setattr(Classification, "training_step", watched)
         redraws = ["attention.redraw_interval=1"] if name == "performer" else []
         options = [f"attention={name}", *redraws, "trainer.max_steps=8", "trainer.limit_val_batches=1"]
-        run(compose_job(*FAST, *options, "data.test_size=1", directory=tmp_path / name))  # more than an epoch
+        run(
+            compose_job(*FAST, *options, "data.generation.test_size=1", directory=tmp_path / name)
+        )  # more than an epoch
     for name, batches in seen.items():
         assert len(batches) == 8
         assert all(torch.equal(a, b) for a, b in zip(batches, seen["full"], strict=True)), name

@@ -10,7 +10,7 @@ from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from xformer.callbacks.throughput import Throughput
 from xformer.callbacks.train_metrics import TrainMetrics
 from xformer.config.plan import Plan
-from xformer.data.facts import Facts
+from xformer.data.spec import DataSpec
 from xformer.errors import ConfigError
 from xformer.loggers.metrics_csv import MetricsCSV
 from xformer.runs.checkpoints import CheckpointFiles
@@ -22,7 +22,7 @@ FAST = [*SMALL, *SMALL_LISTOPS]
 
 def task_of(compose_job: ComposeJob, *overrides: str) -> Task:
     plan = Plan.of(compose_job(*FAST, *overrides).config)
-    plan.data.facts = Facts(vocabulary=9, length=8, classes=3)
+    plan.data.spec = DataSpec(vocabulary=9, length=8, classes=3)
     return plan.build_task()
 
 

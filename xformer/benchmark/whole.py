@@ -20,7 +20,7 @@ from xformer.config.plan import Plan
 from xformer.config.validate import target
 from xformer.core import devices
 from xformer.data.batch import LanguageModelingBatch
-from xformer.data.facts import Facts
+from xformer.data.spec import DataSpec
 from xformer.errors import ConfigError
 from xformer.tasks.base import Task
 from xformer.tasks.token_prediction import TokenPrediction
@@ -93,7 +93,7 @@ class Place:
 def build(config: DictConfig, place: Place) -> tuple[TokenPrediction, Plan]:
     """The task with its model, for sequences of a place, and the plan it comes from."""
     plan = Plan.of(config)
-    plan.data.facts = Facts(vocabulary=place.vocabulary, length=place.length)
+    plan.data.spec = DataSpec(vocabulary=place.vocabulary, length=place.length)
     task = plan.build_task()
     assert isinstance(task, TokenPrediction)
     return task.to(place.device), plan

@@ -5,8 +5,9 @@ import re
 import secrets
 import shlex
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
@@ -18,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from xformer.config.groups import groups, nearest, option_file
 from xformer.config.identity import replayed
+from xformer.config.moved import MOVED
 from xformer.config.plugins import CONF, plugins
 from xformer.config.redact import is_secret, redact
 from xformer.core.program import train_command
@@ -105,6 +107,8 @@ def _unreadable(override: str, reason: str) -> str:
 
 def _near_key(name: str) -> str:
     """The way out of a key that is none: its siblings, or where a key of this name stands."""
+    if name in MOVED:
+        return f"it is {MOVED[name]} now."
     config = compose_config([])
     parent, _, key = name.rpartition(".")
     siblings = OmegaConf.select(config, parent) if parent else None
@@ -121,13 +125,16 @@ def _near_key(name: str) -> str:
 def _keys() -> list[str]:
     """The keys of all options, such as `attention.rank`, and the groups, which are keys themselves."""
     options = [(group, option) for group, options in groups().items() for option in options if group != "experiment"]
-    below = [
-        f"{group}.{key}"
-        for group, option in options
-        for key in map(str, OmegaConf.load(option_file(group, option)))  # type: ignore[arg-type]
-        if not key.startswith("_")
-    ]
-    return [*groups(), *dict.fromkeys(below)]
+    files = [(group, OmegaConf.load(option_file(group, option))) for group, option in options]  # type: ignore[arg-type]
+    return [*groups(), *dict.fromkeys(key for group, node in files for key in _below(node, group))]
+
+
+def _below(node: Any, path: str) -> Iterator[str]:
+    for key in node:
+        if not str(key).startswith("_"):
+            yield f"{path}.{key}"
+            inner = None if OmegaConf.is_interpolation(node, key) else node[key]
+            yield from _below(inner, f"{path}.{key}") if isinstance(inner, DictConfig) else ()
 
 
 def cell(name: str) -> str:

@@ -13,12 +13,13 @@ from typing import Any, TypeAlias
 import yaml  # type: ignore[import-untyped]
 
 from xformer.config.layer_names import shown_choice
+from xformer.config.moved import first_settings
 
 Value: TypeAlias = str | int | float | bool | None
 
 _NO_RESULT = {  # how a run is started, watched and stored; the seed is the repetition
     "seed", "threads", "cache", "resume", "skip_finished", "on_incompatible", "study", "logger", "experiment", "debug",
-    "hydra", "data.num_workers",
+    "hydra", "data.loader.num_workers",
     "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps", "trainer.profiler",
 }  # fmt: skip
 _UNDECLARED = {  # what callbacks had without effect when they did not yet say so themselves: of such runs alone, closed
@@ -29,6 +30,7 @@ _UNDECLARED = {  # what callbacks had without effect when they did not yet say s
 }  # fmt: skip
 _NOT_WHERE_NULL = {"init_from"}  # runs from before there was such a key did what null does
 _NO_CHOICE = {"callbacks"}  # Hydra keeps no choice of several options; the keys below it tell what was chosen
+_FOLLOWS_SEED = "task.masking.seed"  # left out where it does: the seed is the repetition
 _INSTANTIATE = {"_partial_", "_convert_", "_recursive_"}
 _TARGET = "._target_"
 
@@ -62,6 +64,8 @@ def flat(config: Mapping[str, Any]) -> dict[str, Value]:
         for key, node in nodes.items()
     }
     found = _flat({**config, **own})
+    if _FOLLOWS_SEED in found and found[_FOLLOWS_SEED] == found.get("seed"):
+        del found[_FOLLOWS_SEED]
     if found.get("match.was") is not None:
         found |= {str(found.get("match.by")): found["match.was"], "match.was": None}
     return found
@@ -111,7 +115,7 @@ def started_from(settings: Mapping[str, Value], inherited: Mapping[str, Any] | N
 
 def short(settings: Mapping[str, Value]) -> str:
     """A configuration in a word, `full-3fa2c1d0`: its attention and a hash of everything."""
-    digest = hashlib.sha256(json.dumps(sorted(settings.items())).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(json.dumps(sorted(first_settings(settings).items())).encode()).hexdigest()[:8]
     return f"{shown_choice(settings, 'attention') if 'attention' in settings else 'run'}-{digest}"
 
 

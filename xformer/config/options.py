@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from xformer.config.groups import callbacks, option_file, slots, written
 from xformer.config.identity import targets
+from xformer.config.moved import new_config
 from xformer.config.plugins import Plugin, allowed_prefixes, plugins
 
 _NO_PART = ("callbacks", "logger", "experiment", "debug")
@@ -100,12 +101,13 @@ def by_hand(config: Mapping[str, Any], record: Record) -> dict[str, str]:
 
 
 def renewed(config: Mapping[str, Any], record: Record) -> dict[str, Any]:
-    """A stored configuration with the classes that its options have now, in this project or a plugin.
+    """A stored configuration with the keys and the classes that its options have now, in this project or a plugin.
 
     Args:
         config: as plain containers.
         record: of its run.
     """
+    config = new_config(config, record.choices)
     kept = by_hand(config, record)
 
     def renew(node: Mapping[str, Any], path: str) -> dict[str, Any]:

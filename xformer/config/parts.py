@@ -3,7 +3,6 @@
 import inspect
 import typing
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
@@ -14,6 +13,7 @@ from xformer.architecture.size import Size
 from xformer.attention.base import AttentionFactory
 from xformer.config.match import Match
 from xformer.data.base import DataModule
+from xformer.data.configs import DataContext
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
 from xformer.position.base import PositionFactory
@@ -26,7 +26,7 @@ PARTS: Mapping[str, Any] = {
     "architecture": ArchitectureFactory,
     "attention": AttentionFactory,
     "callbacks": dict[str, Callback],
-    "data": Callable[[int, Path], DataModule],
+    "data": Callable[[DataContext], DataModule],
     "logger": dict[str, Callable[..., Logger]],
     "loss": Loss,
     "match": Match,

@@ -12,6 +12,7 @@ from xformer.config import compatibility
 from xformer.config.match import Matched
 from xformer.config.validate import make, validate
 from xformer.data.base import DataModule
+from xformer.data.configs import DataContext
 from xformer.errors import ConfigError
 from xformer.layers.initialise import initialise
 from xformer.optimization.optimizer import OptimizerFactory
@@ -79,7 +80,7 @@ class Plan:
         )
         # Called twice in every step, where Hydra would check each time anew what a partial of its own may call.
         schedule = partial(schedule.func, *schedule.args, **schedule.keywords)
-        data = make(config.data)(config.seed, Path(config.cache))
+        data = make(config.data)(DataContext(config.seed, Path(config.cache)))
         return cls(config, data, architecture, optimizer, schedule, task, config.seed)
 
     def load_data(self) -> DataModule:
@@ -90,7 +91,7 @@ class Plan:
 
     def build_task(self) -> Task:
         """The task with its model, initialised from the seed."""
-        task = self.task(self.data.facts, self.architecture, self.optimizer, self.schedule)
+        task = self.task(self.data.spec, self.architecture, self.optimizer, self.schedule)
         initialise(task, self.seed)
         return task
 
@@ -109,8 +110,8 @@ def refuse_compilation(config: DictConfig) -> None:
             f"trainer.accumulate_grad_batches={accumulated} does not go with compile={GRAPHS}: a replayed CUDA graph "
             "overwrites the gradients that are held; compile=true would work."
         )
-    if config.data.get("tokens_per_batch") is not None:
+    if config.data.loader.get("tokens_per_batch") is not None:
         raise ConfigError(
-            f"data.tokens_per_batch={config.data.tokens_per_batch} does not go with compile={GRAPHS}: a CUDA graph is "
-            "recorded for one number of sequences; compile=true, or data.batch_size, would work."
+            f"data.loader.tokens_per_batch={config.data.loader.tokens_per_batch} does not go with compile={GRAPHS}: a "
+            "CUDA graph is recorded for one number of sequences; compile=true, or data.loader.batch_size, would work."
         )

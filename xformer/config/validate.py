@@ -6,7 +6,9 @@ node with a `_target_` is compared with that target's signature, and what is lef
 
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import is_dataclass
+from functools import partial
 from importlib import import_module
 from typing import Annotated, Any, Literal, TypedDict, Unpack
 
@@ -18,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from xformer.config.groups import groups, nearest, slots, typed
 from xformer.config.lightning import RANGES
+from xformer.config.moved import MOVED
 from xformer.config.parts import PARTS, is_part, makes, waits
 from xformer.config.plugins import allowed_prefixes
 from xformer.config.values import check, shown
@@ -119,8 +122,6 @@ def _validate_node(node: DictConfig, path: str, hint: Any) -> None:
         path: of the node, to name in the message.
         hint: the type that the part must have, or a dictionary of it.
     """
-    from xformer.config import entries  # which validates the entries with what is here
-
     if typing.get_origin(hint) is dict:
         for key in map(str, node):
             value = _value(node, key, path)
@@ -130,25 +131,47 @@ def _validate_node(node: DictConfig, path: str, hint: Any) -> None:
                 raise ConfigError(f"{path}.{key}={shown(value)} is no part with a _target_; null removes it.")
         return
     found = _part(node, path, hint)
+    _validate_keys(node, path, found)
+
+
+def _validate_keys(node: DictConfig, path: str, found: Callable[..., Any]) -> None:
+    """Check the keys of a part, or of a block of options, against the parameters of what it makes."""
+    from xformer.config import entries  # which validates the entries with what is here
+
     parameters = _parameters(found)
     for key in map(str, node):
-        if key in _INSTANTIATE:
+        name = f"{path}.{key}"
+        if key in _INSTANTIATE and "_target_" in node:
             continue
         if key not in parameters:
-            raise ConfigError(f"{path}.{key} is not a parameter of {node._target_}; {nearest(key, parameters)}")
-        value = _value(node, key, path)
-        if isinstance(value, DictConfig) and "_target_" in value and is_part(parameters[key]):
+            raise ConfigError(f"{name} is not a parameter of {_name(node, found)}; {_renamed(name, key, parameters)}")
+        value, hint = _value(node, key, path), parameters[key]
+        if isinstance(value, DictConfig) and "_target_" in value and is_part(hint):
             # What another part is, is checked under its own name.
             look = _part if OmegaConf.is_interpolation(node, key) else _validate_node
-            look(value, f"{path}.{key}", parameters[key])
-        elif entries.holds_layers(parameters[key]):
-            found_entries = entries.read_layers(_plain(value, f"{path}.{key}"), f"{path}.{key}")
-            node[key] = [entry.written_out() for entry in found_entries]
+            look(value, name, hint)
+        elif is_dataclass(hint) and isinstance(hint, type):
+            if not isinstance(value, DictConfig):
+                raise ConfigError(
+                    f"{name}={shown(value)} must be a mapping with the keys {', '.join(_required(hint))}."
+                )
+            _validate_keys(value, name, hint)
+        elif entries.holds_layers(hint):
+            node[key] = [entry.written_out() for entry in entries.read_layers(_plain(value, name), name)]
         else:
-            check(f"{path}.{key}", _plain(value, f"{path}.{key}"), parameters[key])
+            check(name, _plain(value, name), hint)
     missing = [name for name in _required(found) if name not in node]
     if missing:
-        raise ConfigError(f"{path}.{missing[0]} is missing; {node._target_} cannot do without it.")
+        raise ConfigError(f"{path}.{missing[0]} is missing; {_name(node, found)} cannot do without it.")
+
+
+def _name(node: DictConfig, found: Callable[..., Any]) -> str:
+    return str(node._target_) if "_target_" in node else found.__name__
+
+
+def _renamed(name: str, key: str, options: Iterable[str]) -> str:
+    """The way out of a key that is none: what an old one is called now, or its near misses."""
+    return f"it is {MOVED[name]} now." if name in MOVED else nearest(key, options)
 
 
 def _part(node: DictConfig, path: str, hint: Any) -> Callable[..., Any]:
@@ -215,6 +238,8 @@ def _required(found: Callable[..., Any]) -> list[str]:
 def make(node: DictConfig) -> Any:
     """Instantiate a node; an error of ours keeps its sentence, which Hydra would wrap in its own.
 
+    A block of options below a factory, such as `data.loader`, becomes the dataclass that the factory asks for.
+
     Raises:
         XformerError: whatever the target raised.
     """
@@ -223,8 +248,18 @@ def make(node: DictConfig) -> Any:
     plain = OmegaConf.to_container(node, resolve=True)
     ready = expanded(plain)
     try:
-        return instantiate(node if ready == plain else ready, _convert_="all")
+        made = instantiate(node if ready == plain else ready, _convert_="all")
     except InstantiationException as error:
         if isinstance(error.__cause__, XformerError):
             raise error.__cause__ from None
         raise
+    if isinstance(made, partial):
+        hints = _parameters(made.func)
+        return partial(
+            made.func, *made.args, **{key: _block(value, hints[key]) for key, value in made.keywords.items()}
+        )
+    return made
+
+
+def _block(value: Any, hint: Any) -> Any:
+    return hint(**value) if isinstance(value, dict) and is_dataclass(hint) and isinstance(hint, type) else value

@@ -17,7 +17,7 @@ def note(sentence: str) -> None:
     Console().print(escape(sentence), soft_wrap=True, highlight=False)
 
 
-def metrics(values: Mapping[str, float | None], facts: Mapping[str, str]) -> None:
+def metrics(values: Mapping[str, float | None], about: Mapping[str, str]) -> None:
     """Metrics, and what they are of."""
     console = Console()
     table = Table()
@@ -26,8 +26,8 @@ def metrics(values: Mapping[str, float | None], facts: Mapping[str, str]) -> Non
     for name, value in values.items():
         table.add_row(name, "nan" if value is None else f"{value:.4f}")
     console.print(table)
-    for name, fact in facts.items():
-        console.print(f"[dim]{name:<11}[/]{escape(fact)}", soft_wrap=True, highlight=False)
+    for name, line in about.items():
+        console.print(f"[dim]{name:<11}[/]{escape(line)}", soft_wrap=True, highlight=False)
 
 
 def aside(sentence: str) -> None:

@@ -4,7 +4,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,25 +13,16 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from xformer.data.facts import Facts
+from xformer.data.configs import DataContext, LoaderConfig
 from xformer.data.sampling.buckets import TokenBatches, TokenEvaluationBatches
 from xformer.data.sampling.curriculum import CurriculumBatches, Pace
 from xformer.data.sampling.loader import Loader
 from xformer.data.sampling.sampler import EpochBatches, EvaluationBatches, Fresh, Order, Permutation, TrainingBatches
+from xformer.data.spec import DataSpec
+from xformer.data.split import Split
 from xformer.errors import ConfigError, DataError
 
-FACTS_FILE = "data.json"
-
-
-@runtime_checkable
-class Split(Protocol):
-    """Items that are read a whole batch at a time."""
-
-    def __len__(self) -> int:
-        """Number of items."""
-
-    def __getitems__(self, indices: Sequence[int]) -> Any:
-        """Return one typed batch."""
+SPEC_FILE = "data.json"
 
 
 class DataModule(LightningDataModule, ABC):
@@ -40,16 +31,13 @@ class DataModule(LightningDataModule, ABC):
     After `prepare_data()` and `setup(stage)` the attributes below hold; use `Trainer(use_distributed_sampler=False)`.
 
     Args:
-        seed: Decides the order of training batches and nothing else.
-        cache: Directory for generated and tokenised data.
-        batch_size: Sequences per step over all devices, so that their number does not change the experiment.
-        num_workers: Processes that fetch batches ahead; 0 fetches in the training process.
-        tokens_per_batch: Most tokens per step over all devices, padding included, in place of `batch_size`: batches
-            are then of similar length. For splits with `lengths`, an array of each item's tokens.
+        context: The seed of the order, and the cache.
+        loader: Size of the batches, and who fetches them.
 
     Attributes:
-        facts: What a task has to know.
-        floors: What trivial predictors reach, by name, in the metric that `floor_of` names; empty where there are none.
+        spec: Sizes and ids that a model is built for.
+        trivial_baselines: The scores of trivial predictors, by name, in the metric that `baseline_metric` names; empty
+            where there are none.
         fingerprint: Stable hash of the very data and tokenizer.
         splits: The items of "train", "val" and, unless there are none, "test"; "test@64" for a further length of 64.
         pace: How a curriculum grows; None where all items are trained on from the first step.
@@ -57,20 +45,17 @@ class DataModule(LightningDataModule, ABC):
 
     yields: ClassVar[type]
     pads: ClassVar[bool]
-    floor_of: ClassVar[str] = "test/accuracy"
+    baseline_metric: ClassVar[str] = "test/accuracy"
 
-    facts: Facts
-    floors: dict[str, float]
+    spec: DataSpec
+    trivial_baselines: dict[str, float]
     fingerprint: str
     splits: dict[str, Split]
     pace: Pace | None = None
 
-    def __init__(
-        self, seed: int, cache: Path, *, batch_size: int, num_workers: int, tokens_per_batch: int | None = None
-    ) -> None:
+    def __init__(self, context: DataContext, *, loader: LoaderConfig) -> None:
         super().__init__()
-        self.seed, self.cache, self.batch_size, self.num_workers = seed, Path(cache), batch_size, num_workers
-        self.tokens_per_batch = tokens_per_batch
+        self.seed, self.cache, self.loader = context.seed, context.cache, loader
 
     @abstractmethod
     def load(self) -> None:
@@ -93,19 +78,19 @@ class DataModule(LightningDataModule, ABC):
         return " ".join(map(str, tokens))
 
     def save(self, directory: Path) -> None:
-        """Leave in a run directory what `restore` needs to read and write sequences without the data."""
-        (directory / FACTS_FILE).write_text(json.dumps(self.facts.as_dict()), encoding="utf-8")
+        """Write into a run directory what `restore` needs to read and write sequences without the data."""
+        (directory / SPEC_FILE).write_text(json.dumps(self.spec.as_dict()), encoding="utf-8")
 
     def restore(self, directory: Path) -> None:
-        """Take over what `save` left: `facts`, `encode` and `decode` then work, without any data.
+        """Load what `save` wrote: `spec`, `encode` and `decode` then work, without any data.
 
         Raises:
             DataError: there is nothing of the kind.
         """
         try:
-            self.facts = Facts.from_dict(json.loads((directory / FACTS_FILE).read_text(encoding="utf-8")))
+            self.spec = DataSpec.from_dict(json.loads((directory / SPEC_FILE).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
-            raise DataError(f"{directory / FACTS_FILE} cannot be read ({error}): train the run again.") from error
+            raise DataError(f"{directory / SPEC_FILE} cannot be read ({error}): train the run again.") from error
 
     def setup(self, stage: str) -> None:
         """Load, once for all stages."""
@@ -128,19 +113,23 @@ class DataModule(LightningDataModule, ABC):
                 does not suit the data or their order.
         """
         rank, world = self._place()
-        frozen = getattr(self.trainer, "overfit_batches", 0) > 0
+        frozen = getattr(self.trainer, "overfit_batches", 0) > 0  # which Lightning does not declare
         batches: EpochBatches
-        if self.tokens_per_batch is None:
-            batches = TrainingBatches(self.order(), self.batch_size, self.seed, rank=rank, world=world, frozen=frozen)
+        if self.loader.tokens_per_batch is None:
+            batches = TrainingBatches(
+                self.order(), self.loader.batch_size, self.seed, rank=rank, world=world, frozen=frozen
+            )
         else:
             lengths = self._lengths("train")
-            batches = TokenBatches(lengths, self.tokens_per_batch, self.seed, rank=rank, world=world, frozen=frozen)
+            batches = TokenBatches(
+                lengths, self.loader.tokens_per_batch, self.seed, rank=rank, world=world, frozen=frozen
+            )
         paced = batches if self.pace is None else self._paced(batches, self.pace)
         return self._loader(self.splits["train"], paced)
 
     def _loader(self, items: Split, batches: Sampler[list[int]]) -> Loader:
         cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return Loader(items, batches, seed=self.seed, num_workers=self.num_workers, pin_memory=cuda)
+        return Loader(items, batches, seed=self.seed, num_workers=self.loader.num_workers, pin_memory=cuda)
 
     def _paced(self, batches: EpochBatches, pace: Pace) -> CurriculumBatches:
         limit = 1.0 if self.trainer is None else self.trainer.limit_train_batches
@@ -162,27 +151,27 @@ class DataModule(LightningDataModule, ABC):
         """This rank's share of the test items, also at further lengths; an empty list where there is no test split."""
         if "test" not in self.splits:
             return []
-        further = [self._evaluation(f"test@{length}") for length in self.facts.test_lengths]
+        further = [self._evaluation(f"test@{length}") for length in self.spec.test_lengths]
         return [self._evaluation("test"), *further] if further else self._evaluation("test")
 
     def _evaluation(self, split: str) -> Loader:
         items = self.splits[split]
         rank, world = self._place()
         batches: EvaluationBatches | TokenEvaluationBatches
-        if self.tokens_per_batch is None:
-            batches = EvaluationBatches(len(items), self.batch_size, rank=rank, world=world)
+        if self.loader.tokens_per_batch is None:
+            batches = EvaluationBatches(len(items), self.loader.batch_size, rank=rank, world=world)
         else:
-            batches = TokenEvaluationBatches(self._lengths(split), self.tokens_per_batch, rank=rank, world=world)
+            batches = TokenEvaluationBatches(self._lengths(split), self.loader.tokens_per_batch, rank=rank, world=world)
         return self._loader(items, batches)
 
     def _lengths(self, split: str) -> Int64[np.ndarray, " items"]:
-        lengths = getattr(self.splits[split], "lengths", None)
+        lengths = self.splits[split].lengths
         if lengths is None or not isinstance(self.order(), Permutation):
             raise ConfigError(
-                f"data.tokens_per_batch={self.tokens_per_batch} needs sequences of different lengths, each visited "
-                f"once an epoch, and {type(self).__name__} has none as it is set: leave it null."
+                f"data.loader.tokens_per_batch={self.loader.tokens_per_batch} needs sequences of different lengths, "
+                f"each visited once an epoch, and {type(self).__name__} has none as it is set: leave it null."
             )
-        return np.asarray(lengths, dtype=np.int64)
+        return lengths
 
     def _place(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)

@@ -8,9 +8,10 @@ from jaxtyping import Int64
 
 from xformer.data.arrays import Flat
 from xformer.data.batch import ClassificationBatch
+from xformer.data.split import Split
 
 
-class LabelledSequences:
+class LabelledSequences(Split):
     """Tokenised sequences, cut at their ends, with their labels.
 
     Args:

@@ -35,12 +35,12 @@ class TokenisedData(CachedData):
         return self.tokenizer.decode([token for token in tokens if token < vocabulary])
 
     def save(self, directory: Path) -> None:
-        """Leave the facts and the tokenizer."""
+        """Write the spec and the tokenizer."""
         super().save(directory)
         self.tokenizer.save(directory)
 
     def restore(self, directory: Path) -> None:
-        """Take over the facts and the tokenizer."""
+        """Load the spec and the tokenizer."""
         super().restore(directory)
         self.tokenizer.load(directory)
 

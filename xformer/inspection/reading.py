@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from xformer.data.base import DataModule
-from xformer.data.facts import Facts
+from xformer.data.spec import DataSpec
 from xformer.errors import ConfigError, DataError
 from xformer.generation.greedy import greedy
 from xformer.layers.pooling import ClassTokenPooling
@@ -68,17 +68,17 @@ def read(task: Task, data: DataModule, text: str, target: str | None = None) -> 
 
 
 def _pair(task: Seq2Seq, data: DataModule, source: Tensor, text: str | None) -> Reading:
-    facts = data.facts
-    assert facts.begin is not None
-    assert facts.end is not None
+    spec = data.spec
+    assert spec.begin is not None
+    assert spec.end is not None
     if text is None:
-        about = {"begin": facts.begin, "end": facts.end, "max_new": facts.length}
+        about = {"begin": spec.begin, "end": spec.end, "max_new": spec.length}
         written = greedy(task.model, task.logits, source, None, **about)
     else:
         written = _encode(data, text, "--target")
-        if written[0, -1] != facts.end:
-            written = torch.nn.functional.pad(written, (0, 1), value=facts.end)
-    target = torch.nn.functional.pad(written[:, :-1], (1, 0), value=facts.begin)
+        if written[0, -1] != spec.end:
+            written = torch.nn.functional.pad(written, (0, 1), value=spec.end)
+    target = torch.nn.functional.pad(written[:, :-1], (1, 0), value=spec.begin)
     read, taken, given = (labels(data, ids[0].tolist()) for ids in (source, target, written))
     inputs, targets = Axis("source", read), Axis("target so far", taken)
     axes = {
@@ -104,10 +104,10 @@ def _encode(data: DataModule, text: str, option: str) -> Tensor:
 
 def labels(data: DataModule, ids: Sequence[int]) -> list[str]:
     """The tokens' names, one by one, with their whitespace made visible."""
-    special = _special(data.facts)
+    special = _special(data.spec)
     return [special.get(token) or data.decode([token]).translate(_VISIBLE) or f"<{token}>" for token in ids]
 
 
-def _special(facts: Facts) -> dict[int, str]:
-    found = {getattr(facts, name): f"<{name}>" for name in _SPECIAL}
+def _special(spec: DataSpec) -> dict[int, str]:
+    found = {getattr(spec, name): f"<{name}>" for name in _SPECIAL}
     return {token: name for token, name in found.items() if token is not None}

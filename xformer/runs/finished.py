@@ -47,7 +47,7 @@ class Run:
         config: the resolved configuration.
         summary: how it went.
         checkpoint: the file the weights come from.
-        data: its facts, `encode` and `decode`; no data is loaded.
+        data: its spec, `encode` and `decode`; no data is loaded.
         task: the trained model, in evaluation mode.
     """
 
@@ -211,10 +211,10 @@ def best_weights(directory: Path, summary: Summary) -> tuple[Path, dict[str, Ten
 
 
 def _check_tokenizer(data: DataModule, directory: Path) -> None:
-    if isinstance(data, Tokenised) and data.tokenizer.vocabulary > data.facts.vocabulary:
+    if isinstance(data, Tokenised) and data.tokenizer.vocabulary > data.spec.vocabulary:
         raise DataError(
             f"{directory} has a tokenizer of {data.tokenizer.vocabulary:,} ids, and its model was trained with "
-            f"{data.facts.vocabulary:,}: put back the run's own tokenizer.json."
+            f"{data.spec.vocabulary:,}: put back the run's own tokenizer.json."
         )
 
 

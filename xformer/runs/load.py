@@ -11,6 +11,7 @@ import yaml  # type: ignore[import-untyped]
 
 from xformer.config.groups import slots
 from xformer.config.identity import Value, flat, of_config, of_overrides, short, started_from
+from xformer.config.moved import new_config, new_overrides
 from xformer.config.options import by_hand
 from xformer.errors import DataError
 from xformer.runs.job import CONFIG_FILE, choices
@@ -125,6 +126,7 @@ def read_run(directory: Path) -> Run:
 
 def settings_of(config: Mapping[str, Any], summary: Summary) -> dict[str, Value]:
     """The settings of a run, from its resolved configuration and its summary."""
+    config = new_config(config, summary.choices)
     return of_config(config, summary.choices, by_hand(flat(config), summary), summary.without_effect)
 
 
@@ -147,9 +149,10 @@ def _killed(started: Any, config: Any) -> Summary:
         # A run leaves out the slots that its architecture has not; before it began, nobody knows which.
         unused = {key for key in slots() if key not in config} if config else set()
         summary.choices = {key: option for key, option in chosen.items() if key not in unused}
-        summary.overrides = [str(override) for override in started["hydra"]["overrides"]["task"]]
-    typed = dict(override.split("=", 1) for override in summary.overrides if "=" in override)
-    seed = config["seed"] if config else typed.get("seed")
+        typed = [str(override) for override in started["hydra"]["overrides"]["task"]]
+        summary.overrides = new_overrides(typed, summary.choices)
+    values = dict(override.split("=", 1) for override in summary.overrides if "=" in override)
+    seed = config["seed"] if config else values.get("seed")
     summary.seed = None if seed is None else int(seed)
     return summary
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from xformer.config.moved import new_overrides
 from xformer.config.redact import redact
 from xformer.errors import DataError
 from xformer.runs.storage import write_whole
@@ -17,6 +18,8 @@ from xformer.runs.storage import write_whole
 FILE = "summary.json"
 NOT_ENDED = "It was killed, or is still running."
 _SHOWN, _LONGEST_INTEGER = 40, 19
+_EARLIER = {"floors": "trivial_baselines", "floor_of": "baseline_metric"}
+"""Keys by the names that earlier versions wrote."""
 
 
 @dataclass
@@ -43,8 +46,8 @@ class Summary:
         seed: The seed of initialisation and data order.
         metrics: Final values by name as logged, `val/loss` or `test/accuracy`.
         monitor: The metric that picked the best checkpoint.
-        floors: By name (chance, the unigram loss), the value of what knows nothing.
-        floor_of: The metric that the floors are of.
+        trivial_baselines: By name (chance, the unigram loss), the score of a trivial predictor.
+        baseline_metric: The metric that the trivial baselines are of.
         parameters: Trainable parameters.
         flops_per_token: FLOPs of one training step per token, forward and backward.
         tokens_seen: Real tokens trained on, padding excluded, over all processes.
@@ -74,8 +77,8 @@ class Summary:
     seed: int | None = None
     metrics: dict[str, float | None] = field(default_factory=dict)
     monitor: Monitor | None = None
-    floors: dict[str, float | None] = field(default_factory=dict)
-    floor_of: str | None = None
+    trivial_baselines: dict[str, float | None] = field(default_factory=dict)
+    baseline_metric: str | None = None
     parameters: int | None = None
     flops_per_token: float | None = None
     tokens_seen: int | None = None
@@ -101,7 +104,11 @@ def of_json(content: Any) -> Summary:
         ValueError: a value is not of its type, or one is missing; in one line.
     """
     try:
-        summary: Summary = _typed().validate_json(json.dumps(strict(content)), strict=True)
+        named = strict(content)
+        if isinstance(named, dict):
+            named = {_EARLIER.get(key, key): value for key, value in named.items()}
+        summary: Summary = _typed().validate_json(json.dumps(named), strict=True)
+        summary.overrides = new_overrides(summary.overrides, summary.choices)
         return summary
     except ValidationError as error:
         first = error.errors(include_url=False)[0]

@@ -119,8 +119,8 @@ class Writer:
                 f"that does: {', '.join(_able())}."
             )
         self.run, self.settings, self.task, self.data = run, settings, run.task, run.data
-        self.max_new = run.data.facts.length if settings.max_new is None else settings.max_new
-        self.end, self._tell = run.data.facts.end, tell
+        self.max_new = run.data.spec.length if settings.max_new is None else settings.max_new
+        self.end, self._tell = run.data.spec.end, tell
         self._told: set[str] = set()
 
     def encode(self, prompts: Sequence[str]) -> list[Tensor]:
@@ -172,7 +172,7 @@ class Writer:
         return [self._text(prompt, row.tolist()) for prompt, row in zip(prompts, rows, strict=True)]
 
     def _start(self, prompts: Sequence[Tensor]) -> Prefixes:
-        start = self.task.prefixes(prompts, self.data.facts, self.max_new)
+        start = self.task.prefixes(prompts, self.data.spec, self.max_new)
         for remark in start.remarks:
             if remark not in self._told:
                 self._tell(remark)

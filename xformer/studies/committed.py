@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from xformer.config.compose import cell
 from xformer.config.identity import Value, named, relevant, replayed
+from xformer.config.moved import new_settings
 from xformer.config.options import by_hand
 from xformer.errors import DataError
 from xformer.runs.load import Run
@@ -25,7 +26,7 @@ from xformer.runs.summary import integer, of_json
 RUNS = "runs.csv"
 SHARED = "shared.yml"  # not .yaml: Hydra would offer it as an experiment
 _PLAIN = (
-    "status", "error", "seed", "floor_of", "parameters", "flops_per_token", "tokens_seen", "tokens_per_second",
+    "status", "error", "seed", "baseline_metric", "parameters", "flops_per_token", "tokens_seen", "tokens_per_second",
     "peak_memory_bytes", "wall_seconds", "data_fingerprint",
 )  # fmt: skip
 _DAMAGED = (
@@ -94,7 +95,7 @@ def _row(run: Run, common: Mapping[str, Value], environments: list[dict[str, Any
         **{f"config.{key}": value for key, value in run.settings.items() if not (run.whole and key in common)},
         **{key: summary[key] for key in _PLAIN},
         **{f"metrics.{key}": value for key, value in run.summary.metrics.items()},
-        **{f"floors.{key}": value for key, value in run.summary.floors.items()},
+        **{f"trivial_baselines.{key}": value for key, value in run.summary.trivial_baselines.items()},
         "best": monitor.best if monitor else None,
         "best_step": monitor.step if monitor else None,
         "environment": environments.index(environment),
@@ -115,15 +116,16 @@ def _run(folder: Path, row: Mapping[str, str], shared: Mapping[str, Any]) -> Run
             raise ValueError(f"{key} is {str(value)[:40]!r}, and no single value")
     best = {"best": values.get("best"), "step": values.get("best_step")}
     summary = of_json({
-        **{key: values[key] for key in _PLAIN if key in values},
+        **{key: values[key] for key in (*_PLAIN, "floor_of") if key in values},  # as earlier versions call it
         "choices": {key: str(settings[key]) for key in shared["choices"] if key in settings},
         "overrides": shlex.split(row["overrides"]),
         "metrics": _below("metrics.", values),
-        "floors": _below("floors.", values),
+        "trivial_baselines": _below("floors.", values) | _below("trivial_baselines.", values),
         "monitor": shared["monitor"] | best if "best" in values else None,
         **shared["environments"][values["environment"]],
     })  # fmt: skip
     # A table of an earlier version has a `_target_` for each part.
+    settings = new_settings(settings, summary.choices)
     parts = named(settings, summary.choices, by_hand(settings, summary))
     return Run(f"{folder.name}/{row['run']}", relevant(parts), summary, whole=whole)
 

@@ -53,11 +53,11 @@ def notes(comparison: Comparison) -> list[str]:
     if any(row.budget.flops is not None for row in comparison.rows):
         found.append(FLOPS_ARE)
     summaries = [run.summary for row in comparison.rows for run in row.group.runs]
-    for metric in dict.fromkeys(summary.floor_of for summary in summaries):
-        of_it = [summary.floors for summary in summaries if summary.floor_of == metric]
-        floors = dict.fromkeys(floor for named in of_it for floor in named.items() if floor[1] is not None)
-        if 0 < len(floors) <= 4:
-            known = ", ".join(f"{name} {three_digits(value)}" for name, value in floors if value is not None)
+    for metric in dict.fromkeys(summary.baseline_metric for summary in summaries):
+        of_it = [summary.trivial_baselines for summary in summaries if summary.baseline_metric == metric]
+        scores = dict.fromkeys(score for named in of_it for score in named.items() if score[1] is not None)
+        if 0 < len(scores) <= 4:
+            known = ", ".join(f"{name} {three_digits(value)}" for name, value in scores if value is not None)
             found.append(f"Trivial baselines{f' in {metric}' if metric else ''}: {known}.")
     return found
 

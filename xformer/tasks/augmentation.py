@@ -4,6 +4,7 @@ Everything is drawn from torch's global generator, which a checkpoint stores, so
 is imported only where something is to be augmented.
 """
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
@@ -46,11 +47,14 @@ class RandAugment:
         unknown = [name for name in without if name not in names]
         if unknown:
             raise ConfigError(
-                f"task.rand_augment.without={without} names no operation {unknown[0]}; valid: {', '.join(names)}."
+                f"task.augmentation.rand_augment.without={without} names no operation {unknown[0]}; valid: "
+                f"{', '.join(names)}."
             )
         policy = [policy for policy in default_policy if policy[0][0] not in without]
         if operations > len(policy):
-            raise ConfigError(f"task.rand_augment.operations={operations} must be from 0 to {len(policy)}, the policy.")
+            raise ConfigError(
+                f"task.augmentation.rand_augment.operations={operations} must be from 0 to {len(policy)}, the policy."
+            )
         self._augment = Kornias(n=operations, m=magnitude, policy=policy)
 
     @torch.no_grad()
@@ -95,3 +99,16 @@ class Mixup:
         share = labels[:, 2:]
         own, other = (one_hot(labels[:, column].long(), classes) for column in (0, 1))
         return ImageBatch(images, (1 - share) * own + share * other)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """What changes training images.
+
+    Attributes:
+        rand_augment: changes each of them.
+        mixup: then mixes them, and their classes.
+    """
+
+    rand_augment: RandAugment
+    mixup: Mixup

@@ -15,7 +15,7 @@ from xformer.architecture.base import Architecture
 from xformer.attention.mixer import TokenMixer
 from xformer.data.base import DataModule
 from xformer.data.batch import IGNORED, Batch, count_tokens
-from xformer.data.facts import Facts
+from xformer.data.spec import DataSpec
 from xformer.layers.stable_names import keep_stable_names
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
@@ -35,7 +35,7 @@ class Task(LightningModule, ABC):
     """A model with an objective.
 
     Args:
-        facts: of the data.
+        spec: of the data.
         optimizer: builds the optimiser.
         schedule: the learning rate's factor at a step.
     """
@@ -51,12 +51,12 @@ class Task(LightningModule, ABC):
     compiled_step: Callable[[Any], Outcome] | None = None
     """What `training_outcome` was compiled to: evaluation and decoding, which have other shapes, are not compiled."""
 
-    def __init__(self, facts: Facts, optimizer: OptimizerFactory, schedule: Schedule) -> None:
+    def __init__(self, spec: DataSpec, optimizer: OptimizerFactory, schedule: Schedule) -> None:
         super().__init__()
         keep_stable_names(self)
         self._optimizer, self._schedule = optimizer, schedule
         self.train_metrics, self.val_metrics, self.test_metrics = (
-            self.build_metrics(facts, f"{stage}/") for stage in ("train", "val", "test")
+            self.build_metrics(spec, f"{stage}/") for stage in ("train", "val", "test")
         )
 
     @abstractmethod
@@ -71,10 +71,10 @@ class Task(LightningModule, ABC):
         """What `step` reads in place of a batch of the data, such as a masked or an augmented one."""
         return batch
 
-    def example(self, facts: Facts) -> Batch:
+    def example(self, spec: DataSpec) -> Batch:
         """The smallest batch, of the longest sequence, to measure a model with."""
         kind: Any = self.takes
-        example: Batch = kind.example(facts.length)
+        example: Batch = kind.example(spec.length)
         return example
 
     def count_tokens(self, batch: Batch) -> Tensor:
@@ -82,7 +82,7 @@ class Task(LightningModule, ABC):
         return count_tokens(batch)
 
     @abstractmethod
-    def build_metrics(self, facts: Facts, prefix: str) -> MetricCollection:
+    def build_metrics(self, spec: DataSpec, prefix: str) -> MetricCollection:
         """The metrics of one stage; they are updated with logits and labels."""
 
     def on_train_start(self) -> None:

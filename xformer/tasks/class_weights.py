@@ -8,21 +8,21 @@ from annotated_types import Gt
 from jaxtyping import Float
 from torch import Tensor
 
-from xformer.data.facts import Facts
+from xformer.data.spec import DataSpec
 from xformer.errors import ConfigError
 
 ClassWeights = Literal["balanced"] | Sequence[Annotated[float, Gt(0)]]
 """`balanced`, or one for each class; a batch of a class that weighs nothing would have no mean."""
 
 
-def resolve(weights: ClassWeights | None, facts: Facts) -> Float[Tensor, " classes"] | None:
+def resolve(weights: ClassWeights | None, spec: DataSpec) -> Float[Tensor, " classes"] | None:
     """The weight of each class, in float64.
 
     Args:
         weights: one for each class in the order of their numbers; or `balanced`: n / (classes * n_c), so that all
             classes count alike in the sum over the n training labels of which n_c are of class c (King & Zeng 2001);
             or None, for no weights.
-        facts: of the data.
+        spec: of the data.
 
     Raises:
         ConfigError: too few or too many weights, or one that is not positive: a batch of such a class alone would have
@@ -30,9 +30,9 @@ def resolve(weights: ClassWeights | None, facts: Facts) -> Float[Tensor, " class
     """
     if weights is None:
         return None
-    classes = facts.classes or 0
+    classes = spec.classes or 0
     if isinstance(weights, str):
-        return _balanced(facts.class_counts, classes)
+        return _balanced(spec.class_counts, classes)
     if len(weights) != classes:
         raise ConfigError(
             f"task.class_weights={list(weights)} has {len(weights)} weights, and the data have {classes} classes: give "

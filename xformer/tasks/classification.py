@@ -12,7 +12,7 @@ from xformer.core.embedding import Embedding
 from xformer.core.linear import Linear
 from xformer.core.precision import wide
 from xformer.data.batch import Batch, ClassificationBatch
-from xformer.data.facts import Facts
+from xformer.data.spec import DataSpec
 from xformer.errors import ConfigError
 from xformer.layers.pooling import ClassTokenPooling, MeanPooling, PoolingName
 from xformer.optimization.optimizer import OptimizerFactory
@@ -30,7 +30,7 @@ class Classification(Task):
     is cross-entropy in nats.
 
     Args:
-        facts: of data with classes.
+        spec: of data with classes.
         architecture: builds the stack.
         optimizer: builds the optimiser.
         schedule: the learning rate's factor at a step.
@@ -48,7 +48,7 @@ class Classification(Task):
 
     def __init__(
         self,
-        facts: Facts,
+        spec: DataSpec,
         architecture: ArchitectureFactory,
         optimizer: OptimizerFactory,
         schedule: Schedule,
@@ -58,24 +58,24 @@ class Classification(Task):
         class_weights: ClassWeights | None,
         label_smoothing: Annotated[float, Interval(ge=0, lt=1)],
     ) -> None:
-        super().__init__(facts, optimizer, schedule)
-        assert facts.classes is not None
-        self.pooling = ClassTokenPooling(facts.vocabulary) if pooling == "class" else MeanPooling()
+        super().__init__(spec, optimizer, schedule)
+        assert spec.classes is not None
+        self.pooling = ClassTokenPooling(spec.vocabulary) if pooling == "class" else MeanPooling()
         extra = self.pooling.extra_tokens
-        self.model = architecture(lambda d_model: Embedding(facts.vocabulary + extra, d_model), facts.length + extra)
+        self.model = architecture(lambda d_model: Embedding(spec.vocabulary + extra, d_model), spec.length + extra)
         if extra and self.model.causal:
             raise ConfigError(
                 "task.pooling=class puts a token in front, which sees nothing else in a causal architecture; "
                 "task.pooling=mean would work."
             )
-        self.head = Linear(self.model.size.d_model, facts.classes)
+        self.head = Linear(self.model.size.d_model, spec.classes)
         self.loss, self.label_smoothing = loss, label_smoothing
-        self.class_weights = resolve(class_weights, facts)  # no buffer, which a cast of the model would round
+        self.class_weights = resolve(class_weights, spec)  # no buffer, which a cast of the model would round
 
-    def build_metrics(self, facts: Facts, prefix: str) -> MetricCollection:
+    def build_metrics(self, spec: DataSpec, prefix: str) -> MetricCollection:
         """Accuracy, and the mean of the classes' F1 scores."""
-        assert facts.classes is not None
-        return classification_metrics(facts.classes, prefix)
+        assert spec.classes is not None
+        return classification_metrics(spec.classes, prefix)
 
     def forward(
         self, tokens: Int[Tensor, "batch length"], padding_mask: Bool[Tensor, "batch length"] | None = None

@@ -7,7 +7,7 @@ from typing import ClassVar
 from jaxtyping import Int
 from torch import Tensor
 
-from xformer.data.facts import Facts
+from xformer.data.spec import DataSpec
 from xformer.generation.prefixes import Prefixes
 
 
@@ -23,12 +23,12 @@ class Generative(ABC):
         """In tokens; None where there is no limit."""
 
     @abstractmethod
-    def prefixes(self, prompts: Sequence[Int[Tensor, "..."]], facts: Facts, max_new: int) -> Prefixes:
+    def prefixes(self, prompts: Sequence[Int[Tensor, "..."]], spec: DataSpec, max_new: int) -> Prefixes:
         """What to write after, or for, each prompt; the task is in evaluation mode.
 
         Args:
             prompts: token ids on the model's device.
-            facts: of the data that the task was trained on.
+            spec: of the data that the task was trained on.
             max_new: how many tokens to write at most.
 
         Raises:

@@ -11,13 +11,13 @@ from torchmetrics import MetricCollection
 from xformer.architecture.base import ArchitectureFactory
 from xformer.core.linear import Linear
 from xformer.data.batch import Batch, ImageBatch
-from xformer.data.facts import Facts, ImageFacts
+from xformer.data.spec import DataSpec, ImageSpec
 from xformer.errors import ConfigError
 from xformer.layers.patches import PatchEmbedding
 from xformer.layers.pooling import PoolingName
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
-from xformer.tasks.augmentation import Mixup, RandAugment
+from xformer.tasks.augmentation import Augmentation
 from xformer.tasks.base import Outcome, Task
 from xformer.tasks.losses import cross_entropy
 from xformer.tasks.metrics import classification_metrics
@@ -29,15 +29,14 @@ class ImageClassification(Task):
     Augmentation changes training batches alone, on their device.
 
     Args:
-        facts: of images with classes.
+        spec: of images with classes.
         architecture: builds the stack.
         optimizer: builds the optimiser.
         schedule: the learning rate's factor at a step.
         patch_size: height and width of a patch, in pixels; a token is a patch.
         pooling: `mean` over the patches, or the state of a learned `class` token put in front.
         label_smoothing: share of the target given to all classes, in training alone.
-        rand_augment: changes training images.
-        mixup: then mixes them, and their classes.
+        augmentation: changes training images, and then mixes them.
 
     Raises:
         ConfigError: patches that do not fill the images, a class token in front of a causal stack, where it would
@@ -48,7 +47,7 @@ class ImageClassification(Task):
 
     def __init__(
         self,
-        facts: Facts,
+        spec: DataSpec,
         architecture: ArchitectureFactory,
         optimizer: OptimizerFactory,
         schedule: Schedule,
@@ -56,13 +55,12 @@ class ImageClassification(Task):
         patch_size: Annotated[int, Ge(1)],
         pooling: PoolingName,
         label_smoothing: Annotated[float, Interval(ge=0, lt=1)],
-        rand_augment: RandAugment,
-        mixup: Mixup,
+        augmentation: Augmentation,
     ) -> None:
-        super().__init__(facts, optimizer, schedule)
-        assert facts.image is not None
-        assert facts.classes is not None
-        image, class_token = facts.image, pooling == "class"
+        super().__init__(spec, optimizer, schedule)
+        assert spec.image is not None
+        assert spec.classes is not None
+        image, class_token = spec.image, pooling == "class"
         self.tokens_per_image = _patches(image, patch_size)
         self.model = architecture(
             lambda d_model: PatchEmbedding(
@@ -75,19 +73,19 @@ class ImageClassification(Task):
                 "task.pooling=class puts a token in front, which sees nothing else in a causal architecture; "
                 "task.pooling=mean would work."
             )
-        self.head = Linear(self.model.size.d_model, facts.classes)
-        self.classes, self.class_token, self.label_smoothing = facts.classes, class_token, label_smoothing
-        self.rand_augment, self.mixup = rand_augment, mixup
+        self.head = Linear(self.model.size.d_model, spec.classes)
+        self.classes, self.class_token, self.label_smoothing = spec.classes, class_token, label_smoothing
+        self.rand_augment, self.mixup = augmentation.rand_augment, augmentation.mixup
 
-    def build_metrics(self, facts: Facts, prefix: str) -> MetricCollection:
+    def build_metrics(self, spec: DataSpec, prefix: str) -> MetricCollection:
         """Accuracy, and the mean over the classes of their F1."""
-        assert facts.classes is not None
-        return classification_metrics(facts.classes, prefix)
+        assert spec.classes is not None
+        return classification_metrics(spec.classes, prefix)
 
-    def example(self, facts: Facts) -> ImageBatch:
+    def example(self, spec: DataSpec) -> ImageBatch:
         """One image, to measure the model with."""
-        assert facts.image is not None
-        images = torch.zeros(1, facts.image.channels, facts.image.height, facts.image.width)
+        assert spec.image is not None
+        images = torch.zeros(1, spec.image.channels, spec.image.height, spec.image.width)
         return ImageBatch(images, torch.zeros(1, dtype=torch.long))
 
     def count_tokens(self, batch: Batch) -> Tensor:
@@ -115,7 +113,7 @@ class ImageClassification(Task):
         return Outcome(cross_entropy(logits, batch.labels, label_smoothing=smoothing), logits, labels)
 
 
-def _patches(image: ImageFacts, size: int) -> int:
+def _patches(image: ImageSpec, size: int) -> int:
     """How many patches an image has.
 
     Raises:

@@ -10,7 +10,7 @@ from torchmetrics import Metric, MetricCollection
 from xformer.architecture.stack import Stack
 from xformer.data.base import DataModule
 from xformer.data.batch import IGNORED, Batch, LanguageModelingBatch
-from xformer.data.facts import Facts
+from xformer.data.spec import DataSpec
 from xformer.errors import DataError
 from xformer.generation.choice import Sampling
 from xformer.generation.continuing import Continuing
@@ -34,15 +34,15 @@ class LanguageModeling(TokenPrediction, Generative):
 
     model: Stack
 
-    def build_metrics(self, facts: Facts, prefix: str) -> MetricCollection:
+    def build_metrics(self, spec: DataSpec, prefix: str) -> MetricCollection:
         """Accuracy of the most likely next token; in evaluation, perplexity and, of text, bits per byte."""
         metrics: dict[str, Metric | MetricCollection] = {"accuracy": TokenAccuracy()}
         groups, split = [["accuracy"]], prefix.rstrip("/")
         if split != "train":  # where a batch is logged, and processes would average their perplexities
             metrics["perplexity"] = Perplexity()
             groups.append(["perplexity"])
-            if facts.tokens_per_byte is not None and split in facts.tokens_per_byte:
-                metrics["bits_per_byte"] = BitsPerByte(facts.tokens_per_byte[split])
+            if spec.tokens_per_byte is not None and split in spec.tokens_per_byte:
+                metrics["bits_per_byte"] = BitsPerByte(spec.tokens_per_byte[split])
                 groups[1].append("bits_per_byte")
         return MetricCollection(metrics, prefix=prefix, compute_groups=groups)
 
@@ -60,17 +60,17 @@ class LanguageModeling(TokenPrediction, Generative):
         """The model's length, unless it extrapolates."""
         return None if self.model.extrapolates else self.model.max_length
 
-    def prefixes(self, prompts: Sequence[Int[Tensor, "..."]], facts: Facts, max_new: int) -> Continuing:
+    def prefixes(self, prompts: Sequence[Int[Tensor, "..."]], spec: DataSpec, max_new: int) -> Continuing:
         """Prompts to go on from; an empty one begins as a document does, after the end of another.
 
         Raises:
             DataError: a prompt is empty and documents have no end token, or is longer than the model reads.
         """
-        if facts.end is None and not all(map(len, prompts)):
+        if spec.end is None and not all(map(len, prompts)):
             raise DataError(
                 "A prompt is empty, and this tokenizer has no token to begin with; give at least one character."
             )
-        rows = [row if len(row) else row.new_tensor([facts.end]) for row in prompts]
+        rows = [row if len(row) else row.new_tensor([spec.end]) for row in prompts]
         return Continuing(self.model, self.logits, *pad_left(rows), max_new)
 
     def epilogue(self, data: DataModule) -> str | None:
@@ -83,6 +83,6 @@ class LanguageModeling(TokenPrediction, Generative):
             return None
         prompt = batch.tokens[0, :PROMPT_TOKENS].to(self.device)
         self.eval()
-        prefixes = self.prefixes([prompt], data.facts, SAMPLE_TOKENS)
+        prefixes = self.prefixes([prompt], data.spec, SAMPLE_TOKENS)
         write(prefixes, Sampling([0], SAMPLE_TOKENS, self.device), end=None, filters=[Temperature(TEMPERATURE)])
         return data.decode(prefixes.tokens[0].tolist())

@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar
 
-from annotated_types import Ge, Interval
+from annotated_types import Interval
 from jaxtyping import Float, Int
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
@@ -10,12 +10,12 @@ from torchmetrics import Metric, MetricCollection
 from xformer.architecture.base import ArchitectureFactory
 from xformer.architecture.stack import Stack
 from xformer.data.batch import Batch, LanguageModelingBatch
-from xformer.data.facts import Facts
-from xformer.errors import ConfigError, IncompatibleError
+from xformer.data.spec import DataSpec
+from xformer.errors import IncompatibleError
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
 from xformer.tasks.base import Outcome
-from xformer.tasks.masking import Draws, content_draws, draws, mask, sent
+from xformer.tasks.masking import Draws, MaskingConfig, content_draws, draws, mask, sent
 from xformer.tasks.metrics import Perplexity, TokenAccuracy
 from xformer.tasks.token_prediction import TokenPrediction
 
@@ -28,19 +28,15 @@ class MaskedLanguageModeling(TokenPrediction):
     run asks for the same tokens. Perplexity is that of the chosen tokens.
 
     Args:
-        facts: of the data.
+        spec: of the data.
         architecture: builds the model.
         optimizer: builds the optimiser.
         schedule: the learning rate's factor at a step.
         tied_embeddings: whether the output layer is the token table (Press & Wolf 2017).
         label_smoothing: share of the target given to all tokens, in training alone.
-        rate: share of a sequence's tokens that are chosen, at least one; 0.15 in the paper.
-        hidden: share of the chosen that become the mask token; 0.8 in the paper.
-        random: share of the chosen that become any token; 0.1 in the paper. The rest stay as they are.
-        seed: of the masks in training.
+        masking: how many tokens are chosen, and what becomes of them.
 
     Raises:
-        ConfigError: the shares of hidden and random tokens exceed 1 together.
         IncompatibleError: the architecture is causal.
     """
 
@@ -51,24 +47,17 @@ class MaskedLanguageModeling(TokenPrediction):
 
     def __init__(
         self,
-        facts: Facts,
+        spec: DataSpec,
         architecture: ArchitectureFactory,
         optimizer: OptimizerFactory,
         schedule: Schedule,
         *,
         tied_embeddings: bool,
         label_smoothing: Annotated[float, Interval(ge=0, lt=1)],
-        rate: Annotated[float, Interval(gt=0, le=1)],
-        hidden: Annotated[float, Interval(ge=0, le=1)],
-        random: Annotated[float, Interval(ge=0, le=1)],
-        seed: Annotated[int, Ge(0)],
+        masking: MaskingConfig,
     ) -> None:
-        if hidden + random > 1:
-            raise ConfigError(
-                f"task.hidden={hidden} and task.random={random} are shares of the same tokens: together at most 1."
-            )
         super().__init__(
-            facts,
+            spec,
             architecture,
             optimizer,
             schedule,
@@ -80,10 +69,10 @@ class MaskedLanguageModeling(TokenPrediction):
                 "task=masked_language_modeling does not go with a causal architecture, which would restore a token "
                 "from those before it alone; what would work: architecture=encoder."
             )
-        self.rate, self.hidden, self.random, self.seed = rate, hidden, random, seed
+        self.masking = masking
         self._batch = (0, 0)
 
-    def build_metrics(self, facts: Facts, prefix: str) -> MetricCollection:
+    def build_metrics(self, spec: DataSpec, prefix: str) -> MetricCollection:
         """Accuracy of the most likely token at the chosen places; in evaluation, their perplexity."""
         metrics: dict[str, Metric | MetricCollection] = {"accuracy": TokenAccuracy()}
         if prefix != "train/":  # where a batch is logged, and processes would average their perplexities
@@ -101,13 +90,9 @@ class MaskedLanguageModeling(TokenPrediction):
 
     def prepare(self, batch: LanguageModelingBatch) -> LanguageModelingBatch:
         """Tokens of which some are hidden, and these as labels; the batch's own labels are not used."""
+        how, drawn = self.masking, self._draws(batch.tokens)
         tokens, labels = mask(
-            batch.tokens,
-            self._draws(batch.tokens),
-            mask_id=self.vocabulary,
-            rate=self.rate,
-            hidden=self.hidden,
-            random=self.random,
+            batch.tokens, drawn, mask_id=self.vocabulary, rate=how.rate, hidden=how.hidden, random=how.random
         )
         return LanguageModelingBatch(tokens, labels)
 
@@ -121,5 +106,5 @@ class MaskedLanguageModeling(TokenPrediction):
             return content_draws(tokens)
         # All of the global batch's, of which each process takes the rows that its sampler gave it.
         rank, world = (self.global_rank, self.trainer.world_size) if self._trainer else (0, 1)
-        drawn = draws((self.seed, *self._batch), (world * len(tokens), tokens.shape[1]))
+        drawn = draws((self.masking.seed, *self._batch), (world * len(tokens), tokens.shape[1]))
         return Draws(*(sent(each[rank * len(tokens) :][: len(tokens)], tokens.device) for each in drawn))

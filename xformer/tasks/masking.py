@@ -1,13 +1,43 @@
 """Which tokens to hide, and from what they are drawn (Devlin et al. 2019, section 3.1 and appendix A.1)."""
 
 import hashlib
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple
 
 import torch
+from annotated_types import Ge, Interval
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from xformer.data.batch import IGNORED
+from xformer.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskingConfig:
+    """How many tokens are to be restored, and what is seen in their places.
+
+    Attributes:
+        rate: share of a sequence's tokens that are chosen, rounded, at least one token; 0.15 in the paper.
+        hidden: share of the chosen that become the mask token; 0.8 in the paper.
+        random: share of the chosen that become any token, itself included; 0.1 in the paper. The rest stay as they are.
+        seed: of the masks in training.
+
+    Raises:
+        ConfigError: the shares of hidden and random tokens exceed 1 together.
+    """
+
+    rate: Annotated[float, Interval(gt=0, le=1)]
+    hidden: Annotated[float, Interval(ge=0, le=1)]
+    random: Annotated[float, Interval(ge=0, le=1)]
+    seed: Annotated[int, Ge(0)]
+
+    def __post_init__(self) -> None:
+        if self.hidden + self.random > 1:
+            raise ConfigError(
+                f"task.masking.hidden={self.hidden} and task.masking.random={self.random} are shares of the same "
+                "tokens: together at most 1."
+            )
 
 
 class Draws(NamedTuple):

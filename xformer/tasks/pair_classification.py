@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from xformer.architecture.base import ArchitectureFactory
 from xformer.core.linear import Linear
 from xformer.data.batch import Batch, PairClassificationBatch
-from xformer.data.facts import Facts
+from xformer.data.spec import DataSpec
 from xformer.layers.pooling import PoolingName
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
@@ -31,7 +31,7 @@ class PairClassification(Classification):
     """A stack and a pooling, once for each sequence of a pair, and two linear layers.
 
     Args:
-        facts: of data with classes.
+        spec: of data with classes.
         architecture: builds the stack.
         optimizer: builds the optimiser.
         schedule: the learning rate's factor at a step.
@@ -45,7 +45,7 @@ class PairClassification(Classification):
 
     def __init__(
         self,
-        facts: Facts,
+        spec: DataSpec,
         architecture: ArchitectureFactory,
         optimizer: OptimizerFactory,
         schedule: Schedule,
@@ -56,7 +56,7 @@ class PairClassification(Classification):
         label_smoothing: Annotated[float, Interval(ge=0, lt=1)],
     ) -> None:
         super().__init__(
-            facts,
+            spec,
             architecture,
             optimizer,
             schedule,
@@ -65,10 +65,10 @@ class PairClassification(Classification):
             class_weights=class_weights,
             label_smoothing=label_smoothing,
         )
-        assert facts.classes is not None
+        assert spec.classes is not None
         size = self.model.size
         self.join = Linear(4 * size.d_model, size.feed_forward)
-        self.head = Linear(size.feed_forward, facts.classes)
+        self.head = Linear(size.feed_forward, spec.classes)
 
     def forward(  # type: ignore[override]
         self,

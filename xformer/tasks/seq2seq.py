@@ -12,7 +12,7 @@ from xformer.architecture.base import ArchitectureFactory
 from xformer.architecture.encoder_decoder import EncoderDecoder
 from xformer.data.base import DataModule
 from xformer.data.batch import Batch, Seq2SeqBatch
-from xformer.data.facts import Facts
+from xformer.data.spec import DataSpec
 from xformer.generation.greedy import greedy
 from xformer.generation.prefixes import pad_right
 from xformer.generation.transducing import Transducing
@@ -33,7 +33,7 @@ class Seq2Seq(TokenPrediction, Generative):
     Where the data give the targets as text (`Seq2SeqBatch.references`), what the model writes is decoded and scored.
 
     Args:
-        facts: of the data.
+        spec: of the data.
         architecture: builds the model.
         optimizer: builds the optimiser.
         schedule: the learning rate's factor at a step.
@@ -51,7 +51,7 @@ class Seq2Seq(TokenPrediction, Generative):
 
     def __init__(
         self,
-        facts: Facts,
+        spec: DataSpec,
         architecture: ArchitectureFactory,
         optimizer: OptimizerFactory,
         schedule: Schedule,
@@ -61,7 +61,7 @@ class Seq2Seq(TokenPrediction, Generative):
         decode_batches: Annotated[int, Ge(0)] | None,
     ) -> None:
         super().__init__(
-            facts, architecture, optimizer, schedule, tied_embeddings=tied_embeddings, label_smoothing=label_smoothing
+            spec, architecture, optimizer, schedule, tied_embeddings=tied_embeddings, label_smoothing=label_smoothing
         )
         self.decode_batches = decode_batches
         self.val_text, self.test_text = (
@@ -69,11 +69,11 @@ class Seq2Seq(TokenPrediction, Generative):
             for stage in ("val", "test")
         )
 
-    def _measure(self, facts: Facts) -> None:
-        super()._measure(facts)
-        self.facts = facts  # of the data at hand: what is written of longer sources is longer
+    def _measure(self, spec: DataSpec) -> None:
+        super()._measure(spec)
+        self.spec = spec  # of the data at hand: what is written of longer sources is longer
 
-    def build_metrics(self, facts: Facts, prefix: str) -> MetricCollection:
+    def build_metrics(self, spec: DataSpec, prefix: str) -> MetricCollection:
         """Accuracy by token and by whole sequence."""
         metrics: dict[str, Metric | MetricCollection] = {
             "token_accuracy": TokenAccuracy(),
@@ -100,25 +100,25 @@ class Seq2Seq(TokenPrediction, Generative):
         """The longest source, unless the model extrapolates."""
         return None if self.model.extrapolates else self.model.max_length
 
-    def prefixes(self, prompts: Sequence[Int[Tensor, "..."]], facts: Facts, max_new: int) -> Transducing:
+    def prefixes(self, prompts: Sequence[Int[Tensor, "..."]], spec: DataSpec, max_new: int) -> Transducing:
         """Sources to write targets for.
 
         Raises:
             DataError: a source is longer than the model reads.
         """
-        assert facts.begin is not None
+        assert spec.begin is not None
         source, mask = pad_right(prompts)
-        return Transducing(self.model, self.logits, source, mask, begin=facts.begin, max_new=max_new)
+        return Transducing(self.model, self.logits, source, mask, begin=spec.begin, max_new=max_new)
 
     def write(
         self, source: Int[Tensor, "batch source"], padding_mask: Bool[Tensor, "batch source"] | None
     ) -> Int[Tensor, "batch new"]:
         """What is scored as the model's writing: greedy decoding, up to the longest sequence of the data."""
-        facts = self.facts
-        assert facts.begin is not None
-        assert facts.end is not None
+        spec = self.spec
+        assert spec.begin is not None
+        assert spec.end is not None
         return greedy(
-            self.model, self.logits, source, padding_mask, begin=facts.begin, end=facts.end, max_new=facts.length
+            self.model, self.logits, source, padding_mask, begin=spec.begin, end=spec.end, max_new=spec.length
         )
 
     def validation_step(self, batch: Any, index: int) -> None:
@@ -147,10 +147,10 @@ class Seq2Seq(TokenPrediction, Generative):
         mask = batch.source_padding_mask
         mask = None if mask is None else mask[:EXAMPLES].to(self.device)
         self.eval()
-        facts = data.facts
-        assert facts.begin is not None
-        assert facts.end is not None
-        written = greedy(self.model, self.logits, source, mask, begin=facts.begin, end=facts.end, max_new=facts.length)
+        spec = data.spec
+        assert spec.begin is not None
+        assert spec.end is not None
+        written = greedy(self.model, self.logits, source, mask, begin=spec.begin, end=spec.end, max_new=spec.length)
         rows = zip(source, batch.target_tokens, written, strict=False)
         return "\n\n".join(
             "\n".join(

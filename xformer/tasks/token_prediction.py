@@ -15,7 +15,7 @@ from xformer.core.embedding import Embedding
 from xformer.core.linear import Linear
 from xformer.data.base import DataModule
 from xformer.data.batch import Batch
-from xformer.data.facts import Facts
+from xformer.data.spec import DataSpec
 from xformer.errors import IncompatibleError
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
@@ -27,7 +27,7 @@ class TokenPrediction(Task):
     """A model of tokens whose output layer scores every token of the vocabulary.
 
     Args:
-        facts: of the data.
+        spec: of the data.
         architecture: builds the model.
         optimizer: builds the optimiser.
         schedule: the learning rate's factor at a step.
@@ -43,7 +43,7 @@ class TokenPrediction(Task):
 
     def __init__(
         self,
-        facts: Facts,
+        spec: DataSpec,
         architecture: ArchitectureFactory,
         optimizer: OptimizerFactory,
         schedule: Schedule,
@@ -51,13 +51,13 @@ class TokenPrediction(Task):
         tied_embeddings: bool,
         label_smoothing: Annotated[float, Interval(ge=0, lt=1)],
     ) -> None:
-        super().__init__(facts, optimizer, schedule)
-        self.vocabulary = facts.vocabulary
-        rows = facts.vocabulary + self.extra_tokens
-        self.model = architecture(lambda d_model: Embedding(rows, d_model), facts.length)
-        self.head = None if tied_embeddings else Linear(self.model.size.d_model, facts.vocabulary, bias=False)
+        super().__init__(spec, optimizer, schedule)
+        self.vocabulary = spec.vocabulary
+        rows = spec.vocabulary + self.extra_tokens
+        self.model = architecture(lambda d_model: Embedding(rows, d_model), spec.length)
+        self.head = None if tied_embeddings else Linear(self.model.size.d_model, spec.vocabulary, bias=False)
         self.label_smoothing = label_smoothing
-        self._measure(facts)
+        self._measure(spec)
 
     def setup(self, stage: str) -> None:
         """Measure what the data at hand are: a trained model may be tested on others than its own.
@@ -67,12 +67,12 @@ class TokenPrediction(Task):
         """
         data = getattr(self.trainer, "datamodule", None)
         if isinstance(data, DataModule) and stage != "fit":
-            self._measure(data.facts)
+            self._measure(data.spec)
 
-    def _measure(self, facts: Facts) -> None:
-        self._refuse_longer(facts)
-        self.val_metrics, self.test_metrics = (self.build_metrics(facts, f"{stage}/") for stage in ("val", "test"))
-        self.test_suffixes = ["", *(f"@{length}" for length in facts.test_lengths)]
+    def _measure(self, spec: DataSpec) -> None:
+        self._refuse_longer(spec)
+        self.val_metrics, self.test_metrics = (self.build_metrics(spec, f"{stage}/") for stage in ("val", "test"))
+        self.test_suffixes = ["", *(f"@{length}" for length in spec.test_lengths)]
         self.longer_metrics = ModuleList(self.test_metrics.clone(postfix=suffix) for suffix in self.test_suffixes[1:])
 
     def test_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> None:
@@ -80,8 +80,8 @@ class TokenPrediction(Task):
         metrics = [self.test_metrics, *self.longer_metrics][dataloader_idx]
         self._evaluate(batch, "test", cast(MetricCollection, metrics), self.test_suffixes[dataloader_idx])
 
-    def _refuse_longer(self, facts: Facts) -> None:
-        longest = max(facts.test_lengths, default=0)
+    def _refuse_longer(self, spec: DataSpec) -> None:
+        longest = max(spec.test_lengths, default=0)
         if isinstance(self.model, Stack) and longest > self.model.max_length and not self.model.extrapolates:
             raise IncompatibleError(
                 f"data.test_blocks has {longest} tokens and the model is built for {self.model.max_length}: "

@@ -60,9 +60,9 @@ def compile_step(task: Task, data: DataModule, mode: Compile, device: torch.devi
         options["fallback_random"] = True  # the numbers that dropout draws uncompiled; the compiler's are slower here
     step = torch.compile(task.training_outcome, options=options)
     if mode == GRAPHS:
-        task.compiled_step = Recorded(step, task, data.facts.padding or 0)
+        task.compiled_step = Recorded(step, task, data.spec.padding or 0)
     else:
-        task.compiled_step = Varying(step, with_sequences=data.tokens_per_batch is not None)
+        task.compiled_step = Varying(step, with_sequences=data.loader.tokens_per_batch is not None)
 
 
 class Varying:

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from xformer.data.facts import Facts
+from xformer.data.spec import DataSpec
 from xformer.tasks.base import Task
 from xformer.training.flops import flops_per_token
 
@@ -12,12 +12,12 @@ def parameters(task: Task) -> int:
     return sum(parameter.numel() for parameter in task.parameters() if parameter.requires_grad)
 
 
-def flops(task: Task, facts: Facts) -> float:
+def flops(task: Task, spec: DataSpec) -> float:
     """FLOPs per token of a training step on one sequence of the greatest length, without padding.
 
     A run's own batches differ: padding costs and is no token, and attention costs less per token in a shorter sequence.
     """
-    example = task.example(facts)
+    example = task.example(spec)
 
     def loss() -> Tensor:
         outcome = task.training_outcome(task.prepare(example))

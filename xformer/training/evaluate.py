@@ -103,7 +103,7 @@ def _data(run: Run, overrides: Sequence[str]) -> DataModule:
     data.prepare_data()
     data.setup("validate")
     for key in ("vocabulary", "classes", "class_names"):
-        trained, found = getattr(run.data.facts, key), getattr(data.facts, key)
+        trained, found = getattr(run.data.spec, key), getattr(data.spec, key)
         if trained != found:
             raise DataError(
                 f"The data's {key} is {found} and the model's {trained}: give data of the kind that it was trained on."

@@ -108,4 +108,4 @@ def _changed(config: DictConfig, key: str, value: object) -> DictConfig:
 def _cost(config: DictConfig, plan: Plan, measure: Measure) -> float:
     with torch.random.fork_rng(devices=[]):
         task = replace(Plan.of(config), data=plan.data).build_task()
-        return float(cost.parameters(task) if measure == "parameters" else cost.flops(task, plan.data.facts))
+        return float(cost.parameters(task) if measure == "parameters" else cost.flops(task, plan.data.spec))

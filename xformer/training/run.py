@@ -125,10 +125,10 @@ def _built(job: Job, plan: Plan, summary: Summary) -> Task:
         inherited = inherit(task, Path(job.config.init_from))
         summary.inherited = asdict(inherited)
         _tell(str(inherited))
-    summary.floors, summary.data_fingerprint = dict(data.floors), data.fingerprint
-    summary.floor_of = data.floor_of if data.floors else None
+    summary.trivial_baselines, summary.data_fingerprint = dict(data.trivial_baselines), data.fingerprint
+    summary.baseline_metric = data.baseline_metric if data.trivial_baselines else None
     summary.attention = {slot.name: summary.choices[key] for key, slot in task.model.slots.items()}
-    summary.parameters, summary.flops_per_token = cost.parameters(task), cost.flops(task, data.facts)
+    summary.parameters, summary.flops_per_token = cost.parameters(task), cost.flops(task, data.spec)
     return task
 
 

@@ -33,18 +33,18 @@ def header(job: Job, trainer: Trainer, data: str, summary: Summary) -> None:
         keys = [key for group in groups for key in (group, *(k for k, of in slots().items() if of == group))]
         chosen = "  ".join(f"{key}=[bold]{job.choices[key]}[/]" for key in keys if key in job.choices)
         table.add_row("[bold]xformer[/]" if groups is _SHOWN[0] else "", chosen)
-    budget, times = job.config.data.get("tokens_per_batch"), job.config.trainer.accumulate_grad_batches
-    batch = f"{budget * times:,} tokens" if budget else f"{job.config.data.batch_size * times} sequences"
-    facts = {
+    budget, times = job.config.data.loader.get("tokens_per_batch"), job.config.trainer.accumulate_grad_batches
+    batch = f"{budget * times:,} tokens" if budget else f"{job.config.data.loader.batch_size * times} sequences"
+    about = {
         "model": f"{summary.parameters:,} parameters, {_si(summary.flops_per_token or 0)}FLOPs per token",
         "data": data,
         "training": f"{trainer.max_steps:,} steps of {batch}, seed {job.config.seed}",
         "device": f"{trainer.world_size} x {_device(trainer, summary)}, {_threads(job)}, precision {trainer.precision}",
         "directory": str(job.directory),
     }
-    for name, fact in facts.items():
+    for name, line in about.items():
         if not job.number or name in ("model", "directory"):
-            table.add_row(f"[dim]{name}[/]", escape(fact))
+            table.add_row(f"[dim]{name}[/]", escape(line))
     Console().print(table, soft_wrap=True)
 
 
@@ -95,7 +95,7 @@ def _ended(found: Sequence[tuple[Path, Summary]]) -> str:
 
 
 def results(job: Job, summary: Summary, epilogue: str | None) -> None:
-    """The metrics with the floors beside them, what the run cost, and the command that would come next.
+    """The metrics with the trivial baselines beside them, what the run cost, and the command that would come next.
 
     A cell of a sweep has one line, for the sweep ends with a table over all of them.
     """
@@ -112,16 +112,16 @@ def results(job: Job, summary: Summary, epilogue: str | None) -> None:
     for name, value in summary.metrics.items():
         if name.startswith(("train/", "val/", "test/")):
             table.add_row(name, "nan" if value is None else f"{value:.4f}")
-    for name, value in summary.floors.items():
-        table.add_row(f"floor: {name} ({summary.floor_of})", f"{value:.4f}", style="dim")
+    for name, value in summary.trivial_baselines.items():
+        table.add_row(f"baseline: {name} ({summary.baseline_metric})", f"{value:.4f}", style="dim")
     console.print(table)
-    facts = {
+    about = {
         "cost": f"{summary.wall_seconds:.0f} s, {_speed(summary)}peak memory {_si(summary.peak_memory_bytes or 0)}B",
         "directory": str(job.directory),
         "next": next_command(job),
     }
-    for name, fact in facts.items():
-        console.print(f"[dim]{name:<11}[/]{escape(fact)}", soft_wrap=True, highlight=False)
+    for name, line in about.items():
+        console.print(f"[dim]{name:<11}[/]{escape(line)}", soft_wrap=True, highlight=False)
 
 
 def _result(job: Job, summary: Summary) -> str:

@@ -38,7 +38,13 @@ def test_the_names_of_the_parts_are_those_that_the_trainer_gives(
 ) -> None:
     """Each is found as often as a step has it; else it would be told as the Trainer's own."""
     monkeypatch.setenv("XFORMER_CACHE", str(tmp_path))
-    sizes = ["data.train_size=200", "data.val_size=8", "data.test_size=8", "data.batch_size=2", "size=tiny"]
+    sizes = [
+        "data.generation.train_size=200",
+        "data.generation.val_size=8",
+        "data.generation.test_size=8",
+        "data.loader.batch_size=2",
+        "size=tiny",
+    ]
     config = settings("step", [f"train=[{','.join(sizes)}]", "compile=[false]", "steps=4"], quick=False)
     rows = {row["what"]: row for row in measure(config, peers=False).rows}
     assert set(rows) == {STEP, OPERATORS, *(f"host: {part}" for part in (*PARTS, OTHER))}

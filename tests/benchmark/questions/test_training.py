@@ -19,7 +19,7 @@ from xformer.benchmark.settings import settings
 from xformer.benchmark.timing import AGAIN, Times, interleaved
 from xformer.errors import ConfigError
 
-TINY = "[task=language_modeling,data.block=16,data.batch_size=2,size=tiny,architecture.dropout=0.0]"
+TINY = "[task=language_modeling,data.block=16,data.loader.batch_size=2,size=tiny,architecture.dropout=0.0]"
 WHOLE = "whole=[task=masked_language_modeling,size=tiny,architecture.dropout=0.0]"
 MODELS = "models=[{attention: full, length: 16}, {attention: linformer, rank: 4, length: 32}]"
 

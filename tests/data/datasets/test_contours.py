@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from tests.data.conftest import CONF
 from xformer.data.datasets import contours
-from xformer.data.datasets.contours import Scenes, Style, draw, scenes, tips
+from xformer.data.datasets.contours import ContourConfig, PaddleConfig, Scenes, Style, draw, scenes, tips
 from xformer.errors import ConfigError
 
 SCALE = 16
@@ -19,7 +19,16 @@ SCALE = 16
 
 def style(name: str, **changes: Any) -> Style:
     config = OmegaConf.load(CONF / "data" / f"{name}.yaml")
-    return Style(**{**{key: config[key] for key in Style.__dataclass_fields__}, **changes})
+    for key, value in changes.items():
+        place = next(block for block in (config, config.paddle, config.contours) if key in block)
+        place[key] = value
+    return Style(
+        image_size=config.image_size,
+        marker_radius=config.marker_radius,
+        padding=config.padding,
+        paddle=PaddleConfig(**config.paddle),
+        contours=ContourConfig(**config.contours),
+    )
 
 
 def some(own: Style, count: int, seed: int = 0) -> Scenes:
@@ -45,8 +54,8 @@ def test_a_flood_from_one_circle_reaches_the_other_where_the_label_says_so(name:
     own = style(name)
     found = some(own, count)
     for paddles, markers, label in zip(*found, strict=True):
-        pieces, number = ndimage.label(grown(own, paddles, own.paddle_margin + own.paddle_thickness / 8))
-        assert number == 2 + own.distractors
+        pieces, number = ndimage.label(grown(own, paddles, own.paddle.margin + own.paddle.thickness / 8))
+        assert number == 2 + own.contours.distractors
         first, second = (pieces[tuple((marker[::-1] * SCALE).astype(int))] for marker in markers)
         assert first > 0
         assert second > 0
@@ -60,21 +69,21 @@ def test_the_circles_are_at_ends_of_contours() -> None:
         for marker in markers:
             away = np.linalg.norm(paddles - marker, axis=-1).min(axis=1)
             assert away.min() == 0
-            assert np.sort(away)[1] > 2 * own.paddle_margin
+            assert np.sort(away)[1] > 2 * own.paddle.margin
 
 
 def test_paddles_keep_the_rules_of_the_style() -> None:
     own = style("pathfinder")
     paddles = some(own, 50).paddles
-    np.testing.assert_allclose(np.linalg.norm(paddles[:, :, 1] - paddles[:, :, 0], axis=-1), own.paddle_length)
+    np.testing.assert_allclose(np.linalg.norm(paddles[:, :, 1] - paddles[:, :, 0], axis=-1), own.paddle.length)
     assert paddles.min() >= own.padding
     assert paddles.max() <= own.image_size - own.padding
     beginnings, ends = tips(own, paddles)
-    np.testing.assert_allclose(np.linalg.norm(beginnings[:, 0] - beginnings[:, 1], axis=-1), own.seed_distance)
+    np.testing.assert_allclose(np.linalg.norm(beginnings[:, 0] - beginnings[:, 1], axis=-1), own.contours.seed_distance)
     assert np.linalg.norm(beginnings[:, :, None] - ends[:, None], axis=-1).min() > 2 * own.marker_radius
-    first = paddles[:, : own.contour_length]
+    first = paddles[:, : own.contours.length]
     gaps = np.linalg.norm(first[:, 1:, 0] - first[:, :-1, 1], axis=-1)
-    assert gaps.max() <= 2 * own.paddle_margin + 1e-9
+    assert gaps.max() <= 2 * own.paddle.margin + 1e-9
 
 
 def test_straighter_contours_turn_less() -> None:
@@ -94,7 +103,7 @@ def test_the_drawing_is_pillows() -> None:
     found = some(own, 8)
     images = draw(own, found).astype(float) / 255
     for image, paddles, markers in zip(images, found.paddles, found.markers, strict=True):
-        large = grown(own, paddles, own.paddle_thickness / 2).astype(float)
+        large = grown(own, paddles, own.paddle.thickness / 2).astype(float)
         y, x = np.mgrid[: len(large), : len(large)] / SCALE
         for marker in markers:
             large[(x - marker[0]) ** 2 + (y - marker[1]) ** 2 <= own.marker_radius**2] = 1
@@ -113,7 +122,7 @@ def test_circles_that_are_near_are_not_joined_more_often() -> None:
 
 def test_circles_that_could_touch_two_contours_are_refused() -> None:
     own = style("pathfinder")
-    most = 2 * own.paddle_margin  # two paddles keep this and half a thickness more between their middle lines
+    most = 2 * own.paddle.margin  # two paddles keep this and half a thickness more between their middle lines
     assert style("pathfinder", marker_radius=most).marker_radius == most
     with pytest.raises(ConfigError, match=rf"data\.marker_radius={most + 0.01} must be at most {most:g}"):
         style("pathfinder", marker_radius=most + 0.01)

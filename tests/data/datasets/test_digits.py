@@ -23,14 +23,14 @@ def test_the_splits_partition_the_images(ready):
 
 
 def test_the_split_depends_on_its_own_seed_alone(ready):
-    first, same, other = ready("digits", seed=1), ready("digits", seed=2), ready("digits", split_seed=1)
+    first, same, other = ready("digits", seed=1), ready("digits", seed=2), ready("digits", split={"seed": 1})
     assert rows(first, "test") == rows(same, "test") != rows(other, "test")
     assert first.fingerprint == same.fingerprint != other.fingerprint
 
 
 def test_batches_are_64_pixels_without_padding(ready):
     module = ready("digits")
-    assert (module.facts.vocabulary, module.facts.length, module.facts.classes, module.pads) == (17, 64, 10, False)
+    assert (module.spec.vocabulary, module.spec.length, module.spec.classes, module.pads) == (17, 64, 10, False)
     seen = 0
     for batch in module.test_dataloader():
         assert type(batch) is module.yields
@@ -46,12 +46,12 @@ def test_batches_are_64_pixels_without_padding(ready):
 def test_the_floor_is_the_majority_class(ready):
     module = ready("digits")
     guess = np.bincount(module.splits["train"].labels).argmax()
-    assert module.floors == {"majority class": np.mean(module.splits["test"].labels == guess)}
+    assert module.trivial_baselines == {"majority class": np.mean(module.splits["test"].labels == guess)}
 
 
 @pytest.mark.parametrize("fractions", [(0.5, 0.5), (0.2, 0.9)])
 def test_fractions_that_leave_nothing_are_refused(build, fractions):
-    with pytest.raises(ConfigError, match=r"data\.val_fraction=.*data\.test_fraction="):
+    with pytest.raises(ConfigError, match=r"data\.split\.val_fraction=.*data\.split\.test_fraction="):
         build("digits", val_fraction=fractions[0], test_fraction=fractions[1])
 
 

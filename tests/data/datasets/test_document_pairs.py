@@ -32,12 +32,14 @@ def test_pairs_are_read_whole_and_keep_together(ready, file: str) -> None:
         assert isinstance(batch, PairClassificationBatch)
         sides = [(batch.first_tokens, batch.first_padding_mask), (batch.second_tokens, batch.second_padding_mask)]
         texts = [[module.decode(row[mask].tolist()) for row, mask in zip(*side, strict=True)] for side in sides]
-        found += list(zip((module.facts.class_names[label] for label in batch.labels), *texts, strict=True))
+        found += list(zip((module.spec.class_names[label] for label in batch.labels), *texts, strict=True))
         assert [module.decode(row.tolist()) for row in batch.second_tokens] == texts[1]  # without padding
     assert sorted(found) == sorted((label, first, second) for label, _, _, first, second in rows(60))
     labels = [label for label, _, _ in found[:48]]
-    assert module.facts.class_counts == [labels.count("False"), labels.count("True")]
-    assert module.floors["majority class"] == pytest.approx(np.mean([label == "False" for label, *_ in found[54:]]))
+    assert module.spec.class_counts == [labels.count("False"), labels.count("True")]
+    assert module.trivial_baselines["majority class"] == pytest.approx(
+        np.mean([label == "False" for label, *_ in found[54:]])
+    )
     assert "48/6/6 pairs" in module.describe()
 
 
@@ -45,15 +47,15 @@ def test_each_document_is_cut_on_its_own(ready, file: str) -> None:
     module = ready("retrieval_lra", files=file, tokenizer="byte", max_length=10)
     batch = module.splits["train"].__getitems__([0, 5, 7])
     assert batch.first_tokens.shape[1] == 8
-    assert batch.second_tokens.shape[1] == 10 == module.facts.length
+    assert batch.second_tokens.shape[1] == 10 == module.spec.length
 
 
 def test_what_is_missing_is_named(build, file: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"data\.files=null: no pairs .*new_aan_pairs\.train\.tsv"):
+    with pytest.raises(DataError, match=r"data\.source\.files=null: no pairs .*new_aan_pairs\.train\.tsv"):
         build("retrieval_lra", tokenizer="byte").prepare_data()
     with pytest.raises(DataError, match="other"):
         build("retrieval_lra", files=file, second_column="other", tokenizer="byte").prepare_data()
     path = tmp_path / "holes.tsv"
     path.write_text("1\ta\tb\tsome text\t \n0\ta\tb\tsome text\tmore\n")
-    with pytest.raises(DataError, match=r"data\.second_column=second has no text in row 1 of train"):
+    with pytest.raises(DataError, match=r"data\.source\.second_column=second has no text in row 1 of train"):
         build("retrieval_lra", files=str(path), tokenizer="byte").prepare_data()

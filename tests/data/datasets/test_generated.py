@@ -34,12 +34,12 @@ def test_an_item_does_not_depend_on_its_batch_or_on_the_run(ready, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_splits_and_generation_seeds_have_items_of_their_own(ready, name):
-    data, others = ready(name, **SMALL[name]), ready(name, generation_seed=1, **SMALL[name])
+    data, others = ready(name, **SMALL[name]), ready(name, generation={"seed": 1}, **SMALL[name])
     found = [rows(split.__getitems__(range(40))) for module in (data, others) for split in module.splits.values()]
     assert len(set().union(*found)) == 6 * 40
     prints = {ready(name, **SMALL[name] | options).fingerprint for options in ({}, {"seed": 4}, {"batch_size": 8})}
     assert prints == {data.fingerprint}
-    changed = ({"generation_seed": 1}, {"fresh": True}, {"length": 28})
+    changed = ({"generation": {"seed": 1}}, {"fresh": True}, {"length": 28})
     assert len({data.fingerprint} | {ready(name, **SMALL[name] | options).fingerprint for options in changed}) == 4
 
 

@@ -36,7 +36,7 @@ def test_the_default_is_the_digits_with_the_split_of_the_sequences(ready: Ready)
         np.testing.assert_array_equal(levels, sequences.splits[name].tokens)
         np.testing.assert_array_equal(batch.labels.numpy(), sequences.splits[name].labels)
     assert module.describe() == "Images (scikit-learn's digits): 1,258/180/359 images of 8 x 8 pixels, grey, 10 classes"
-    assert module.floors == sequences.floors
+    assert module.trivial_baselines == sequences.trivial_baselines
 
 
 def test_a_folder_of_classes_is_read_as_pillow_reads_it(ready: Ready, folder: Path) -> None:
@@ -67,17 +67,17 @@ def test_splits_of_the_folder_are_kept_and_the_rest_is_held_out(ready: Ready, tm
 def test_the_normalisation_is_that_of_the_training_images_alone(ready: Ready, folder: Path) -> None:
     module = ready("images", folder=str(folder), channels=3, batch_size=4)
     train = everything(module, "train").images.double()
-    np.testing.assert_allclose(module.facts.image.mean, train.mean((0, 2, 3)), atol=1e-7)
-    np.testing.assert_allclose(module.facts.image.std, train.std((0, 2, 3), correction=0), atol=1e-7)
+    np.testing.assert_allclose(module.spec.image.mean, train.mean((0, 2, 3)), atol=1e-7)
+    np.testing.assert_allclose(module.spec.image.std, train.std((0, 2, 3), correction=0), atol=1e-7)
     given = ready("images", folder=str(folder), channels=3, mean=[0.5, 0.4, 0.3], std=[1.0, 2.0, 3.0], batch_size=4)
-    assert (given.facts.image.mean, given.facts.image.std) == ([0.5, 0.4, 0.3], [1.0, 2.0, 3.0])
+    assert (given.spec.image.mean, given.spec.image.std) == ([0.5, 0.4, 0.3], [1.0, 2.0, 3.0])
 
 
 def test_images_are_resized_and_made_grey_by_pillow(ready: Ready, tmp_path: Path) -> None:
     for name in ("a", "b"):
         write(tmp_path / name, 10, size=(12, 8))
     module = ready("images", folder=str(tmp_path), image_size=4, batch_size=4)
-    assert (module.facts.image.channels, module.facts.image.height, module.facts.image.width) == (1, 4, 4)
+    assert (module.spec.image.channels, module.spec.image.height, module.spec.image.width) == (1, 4, 4)
     middle = (2, 0, 10, 8)
     expected = {
         np.asarray(picture(number, (12, 8)).convert("L").resize((4, 4), Image.Resampling.BICUBIC, box=middle)).tobytes()
@@ -96,7 +96,7 @@ def test_decoded_images_are_kept_until_a_file_changes(
         assert ready("images", **options).fingerprint == first.fingerprint
     write(folder / "cat", 1, 77)
     assert ready("images", **options).fingerprint != first.fingerprint
-    assert ready("images", **options, split_seed=1).fingerprint != first.fingerprint
+    assert ready("images", **options, split={"seed": 1}).fingerprint != first.fingerprint
 
 
 def test_images_are_mapped_and_not_held_in_memory(ready: Ready) -> None:
@@ -107,17 +107,17 @@ def test_images_are_mapped_and_not_held_in_memory(ready: Ready) -> None:
 def test_what_a_run_keeps_of_images_is_read_back(ready: Ready, tmp_path: Path) -> None:
     module = ready("images")
     module.save(tmp_path)
-    facts, module.facts = module.facts, None
+    spec, module.spec = module.spec, None
     module.restore(tmp_path)
-    assert module.facts == facts
+    assert module.spec == spec
 
 
-def test_the_facts_name_and_count_the_classes(ready: Ready, folder: Path) -> None:
+def test_the_spec_name_and_count_the_classes(ready: Ready, folder: Path) -> None:
     write(folder / "dog", 10, 60)
     module = ready("images", channels=3, folder=str(folder), test_fraction=0.2, batch_size=4)
     labels = everything(module, "train").labels.tolist()
-    assert module.facts.class_names == ["cat", "dog"]
-    assert module.facts.class_counts == [labels.count(0), labels.count(1)]
+    assert module.spec.class_names == ["cat", "dog"]
+    assert module.spec.class_counts == [labels.count(0), labels.count(1)]
 
 
 def test_the_preset_reads_a_local_dataset(ready: Ready, tmp_path: Path) -> None:
@@ -168,20 +168,20 @@ def test_images_of_different_sizes_want_a_size(ready: Ready, folder: Path) -> No
 @pytest.mark.parametrize(
     "options",
     [
-        {"folder": "a", "dataset": "b"},
+        {"source.folder": "a", "source.dataset": "b"},
         {"mean": [0.5, 0.5, 0.5]},
         {"mean": [0.5], "std": [0.5]},
     ],
 )
 def test_impossible_options_are_refused_before_anything_is_read(ready: Ready, options: dict[str, Any]) -> None:
-    words = refused(ready, ConfigError, **options)
+    words = refused(ready, ConfigError, **{key.removeprefix("source."): value for key, value in options.items()})
     assert all(f"data.{key}=" in words for key in options)
 
 
 def test_nothing_is_held_out_to_validate_on_only_where_the_source_has_a_split(
     ready: Ready, folder: Path, tmp_path: Path
 ) -> None:
-    assert "data.val_fraction=0.0" in refused(ready, ConfigError, folder=str(folder), val_fraction=0.0)
+    assert "data.split.val_fraction=0.0" in refused(ready, ConfigError, folder=str(folder), val_fraction=0.0)
     path = saved(tmp_path / "set", train=[0, 1] * 5, validation=[1, 0])
     module = ready("images", dataset=str(path), image_column="img", val_fraction=0.0, test_fraction=0.0, batch_size=2)
     assert {name: len(split) for name, split in module.splits.items()} == {"train": 10, "val": 2}

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.data.datasets.listops_reader import value_of, words_of
+from xformer.data.configs import DataContext, GenerationConfig, LoaderConfig
 from xformer.data.datasets import trees
 from xformer.data.datasets.listops import ListOps
 from xformer.errors import ConfigError
@@ -46,17 +47,17 @@ def test_batches_are_padded_to_their_longest_and_labelled(ready):
 
 def test_it_reports_on_itself(ready):
     module = ready("listops", **SMALL_TREES)
-    assert (module.facts.vocabulary, module.facts.classes, module.facts.length) == (16, 10, 127)
+    assert (module.spec.vocabulary, module.spec.classes, module.spec.length) == (16, 10, 127)
     assert module.describe().startswith("ListOps: 300/40/60 trees, length 21 to 127, ")
     assert {name: len(split) for name, split in module.splits.items()} == {"train": 300, "val": 40, "test": 60}
     tokens = torch.cat([batch.tokens.flatten() for batch in module.train_dataloader()])
-    assert tokens.max() < module.facts.vocabulary
+    assert tokens.max() < module.spec.vocabulary
 
 
 def test_the_trees_depend_on_the_generation_seed_alone(ready):
     first = ready("listops", seed=1, **SMALL_TREES)
     same = ready("listops", seed=2, **SMALL_TREES)
-    other = ready("listops", seed=1, generation_seed=1, **SMALL_TREES)
+    other = ready("listops", seed=1, generation={"seed": 1}, **SMALL_TREES)
     assert all_trees(first, "test") == all_trees(same, "test") != all_trees(other, "test")
     assert first.fingerprint == same.fingerprint != other.fingerprint
     order = [next(iter(module.train_dataloader())).labels.tolist() for module in (first, same)]
@@ -66,8 +67,8 @@ def test_the_trees_depend_on_the_generation_seed_alone(ready):
 def test_the_fingerprint_does_not_depend_on_the_place(ready, tmp_path):
     here = ready("listops", **SMALL_TREES)
     there = ListOps(
-        0, tmp_path / "there", **SMALL_TREES, max_depth=6, max_args=5, min_length=20, max_length=128,
-        generation_seed=0, batch_size=4, num_workers=0,
+        DataContext(0, tmp_path / "there"), max_depth=6, max_args=5, min_length=20, max_length=128,
+        generation=GenerationConfig(**SMALL_TREES, seed=0), loader=LoaderConfig(batch_size=4, num_workers=0),
     )  # fmt: skip
     there.prepare_data()
     there.setup("test")
@@ -97,14 +98,14 @@ def test_a_truncated_cache_is_built_again(ready, tmp_path: Path, caplog):
     assert all_trees(second, "train") == before
 
 
-def test_the_floors_are_those_of_the_small_setting(ready):
+def test_the_trivial_baselines_are_those_of_the_small_setting(ready):
     module = ready("listops", train_size=8000, val_size=10, test_size=8000)
-    assert module.floors["majority class"] == pytest.approx(0.118, abs=0.012)
-    assert module.floors["root operator"] == pytest.approx(0.243, abs=0.015)
+    assert module.trivial_baselines["majority class"] == pytest.approx(0.118, abs=0.012)
+    assert module.trivial_baselines["root operator"] == pytest.approx(0.243, abs=0.015)
     assert module.mean_length == pytest.approx(40, abs=1)
 
 
-def test_the_floors_are_fitted_on_the_training_trees(ready):
+def test_the_trivial_baselines_are_fitted_on_the_training_trees(ready):
     module = ready("listops", **SMALL_TREES)
     pairs = {
         split: [(words[0], value_of(words)) for words in map(words_of, all_trees(module, split))]
@@ -112,19 +113,21 @@ def test_the_floors_are_fitted_on_the_training_trees(ready):
     }
     guess, wrong = (Counter(value for _, value in pairs[split]).most_common(1)[0][0] for split in ("train", "test"))
     assert guess != wrong
-    assert module.floors["majority class"] == np.mean([value == guess for _, value in pairs["test"]])
+    assert module.trivial_baselines["majority class"] == np.mean([value == guess for _, value in pairs["test"]])
     by_root = {
         root: np.bincount([value for other, value in pairs["train"] if other == root]).argmax()
         for root, _ in pairs["train"]
     }
-    assert module.floors["root operator"] == np.mean([value == by_root[root] for root, value in pairs["test"]])
+    assert module.trivial_baselines["root operator"] == np.mean(
+        [value == by_root[root] for root, value in pairs["test"]]
+    )
 
 
 @pytest.mark.slow
-def test_the_floors_are_those_of_the_long_range_arena(ready):
+def test_the_trivial_baselines_are_those_of_the_long_range_arena(ready):
     module = ready("listops_lra", train_size=6000, val_size=10, test_size=3000)
-    assert module.floors["majority class"] == pytest.approx(0.166, abs=0.025)
-    assert module.floors["root operator"] == pytest.approx(0.370, abs=0.03)
+    assert module.trivial_baselines["majority class"] == pytest.approx(0.166, abs=0.025)
+    assert module.trivial_baselines["root operator"] == pytest.approx(0.370, abs=0.03)
 
 
 def test_bounds_without_a_tree_are_refused(build):
@@ -134,5 +137,5 @@ def test_bounds_without_a_tree_are_refused(build):
 
 def test_more_trees_than_there_are_is_refused(build):
     module = build("listops", max_depth=2, max_args=2, min_length=1, max_length=5)
-    with pytest.raises(ConfigError, match=r"data\.max_length=5 .*only about 400 different trees.* ask for 24000"):
+    with pytest.raises(ConfigError, match=r"data\.max_length=5 .*only about 400 different trees.*asks for 24000"):
         module.prepare_data()

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from xformer.data.batch import IGNORED
 from xformer.data.datasets import parallel_text
 from xformer.data.datasets.parallel_text import Translations, pack_pairs
-from xformer.data.facts import Facts
 from xformer.data.sources.corpus import of_table, survey
+from xformer.data.spec import DataSpec
 from xformer.errors import ConfigError, DataError
 from xformer.tokenizers.byte import Byte
 
@@ -57,17 +57,17 @@ def test_every_split_reads_back(ready, files, tokenizer):
 
 def test_a_batch_is_framed_and_padded_to_its_longest(ready, files):
     module = ready("parallel_text", **files, tokenizer="byte")
-    facts, size = module.facts, module.tokenizer.vocabulary
-    assert (facts.padding, facts.begin, facts.end, facts.vocabulary) == (size, size + 1, size + 2, size + 3)
+    spec, size = module.spec, module.tokenizer.vocabulary
+    assert (spec.padding, spec.begin, spec.end, spec.vocabulary) == (size, size + 1, size + 2, size + 3)
     batch = module.splits["train"].__getitems__(range(5))
     for (source, target), *row in zip(corpus(60)[:5], *batch[:5], strict=True):
         tokens, real, written, written_real, labels = (side.tolist() for side in row)
         source, target = list(source.encode()), list(target.encode())
-        assert tokens == [*source, facts.end] + [facts.padding] * (len(tokens) - len(source) - 1)
+        assert tokens == [*source, spec.end] + [spec.padding] * (len(tokens) - len(source) - 1)
         assert sum(real) == len(source) + 1
-        assert written == [facts.begin, *target] + [facts.padding] * (len(written) - len(target) - 1)
+        assert written == [spec.begin, *target] + [spec.padding] * (len(written) - len(target) - 1)
         assert sum(written_real) == len(target) + 1
-        assert labels == [*target, facts.end] + [IGNORED] * (len(labels) - len(target) - 1)
+        assert labels == [*target, spec.end] + [IGNORED] * (len(labels) - len(target) - 1)
     assert batch.source_padding_mask.all(0).any()
     assert batch.source_padding_mask.any(0).all()
     assert batch.target_padding_mask.any(0).all()
@@ -89,10 +89,10 @@ def test_long_training_pairs_are_left_out_and_long_others_cut(ready, files):
     assert read(module, "val") == cut
     beyond = sum(max(len(s.encode()) for s in pair) >= limit for pair in corpus(12, 1) + corpus(9, 2))
     assert f"{60 - len(short)} training pairs left out as longer or empty, {beyond} others cut" in module.describe()
-    assert f"{len(short)}/12/9 pairs of at most 20 Byte tokens of {module.facts.vocabulary};" in module.describe()
+    assert f"{len(short)}/12/9 pairs of at most 20 Byte tokens of {module.spec.vocabulary};" in module.describe()
     for split in module.splits.values():
         batch = split.__getitems__(range(len(split)))
-        assert max(batch.source_tokens.shape[1], batch.target_tokens.shape[1]) <= limit == module.facts.length
+        assert max(batch.source_tokens.shape[1], batch.target_tokens.shape[1]) <= limit == module.spec.length
 
 
 def test_an_empty_side_is_not_trained_on_but_tested_on(ready, tmp_path):
@@ -110,14 +110,12 @@ def test_an_empty_side_is_not_trained_on_but_tested_on(ready, tmp_path):
 
 def test_held_out_pairs_are_in_one_split_only(ready, files):
     whole = {key: value["train"] for key, value in files.items()}
-    module = ready("parallel_text", **whole, validation_fraction=0.2, test_fraction=0.1)
+    module = ready("parallel_text", **whole, val_fraction=0.2, test_fraction=0.1)
     parts = {split: read(module, split) for split in module.splits}
     assert {split: len(part) for split, part in parts.items()} == {"train": 42, "val": 12, "test": 6}
     assert sorted(pair for part in parts.values() for pair in part) == sorted(corpus(60))
-    assert (
-        read(ready("parallel_text", **whole, validation_fraction=0.2, test_fraction=0.1, seed=4), "val") == parts["val"]
-    )
-    other = ready("parallel_text", **whole, validation_fraction=0.2, test_fraction=0.1, split_seed=1)
+    assert read(ready("parallel_text", **whole, val_fraction=0.2, test_fraction=0.1, seed=4), "val") == parts["val"]
+    other = ready("parallel_text", **whole, val_fraction=0.2, test_fraction=0.1, split={"seed": 1})
     assert read(other, "val") != parts["val"]
     assert "test" not in ready("parallel_text", **whole, test_fraction=0.0).splits
 
@@ -187,8 +185,8 @@ def test_any_text_reads_back(pairs, tmp_path_factory):
     table = of_table("here", {"source_column": [a for a, _ in pairs], "target_column": [b for _, b in pairs]})
     assert survey(table)[0] == len(pairs)
     pack_pairs(directory, {"train": table, "val": table}, tokenizer)
-    facts = Facts(vocabulary=260, length=50, padding=257, begin=258, end=259)
-    batch = Translations(directory, "val", tokenizer, facts).__getitems__(range(len(pairs)))
+    spec = DataSpec(vocabulary=260, length=50, padding=257, begin=258, end=259)
+    batch = Translations(directory, "val", tokenizer, spec).__getitems__(range(len(pairs)))
     assert batch.references == [b for _, b in pairs]
     assert [bytes(t for t in row if 0 <= t < 256).decode() for row in batch.labels.tolist()] == batch.references
 
@@ -230,8 +228,8 @@ def test_a_run_directory_is_enough_to_encode_and_decode(ready, build, files, tmp
     restored.restore(tmp_path)
     ids = restored.encode("drei fünf").tolist()
     assert ids == module.encode("drei fünf").tolist()
-    assert ids[-1] == module.facts.end
-    assert restored.decode([module.facts.begin, *ids, module.facts.padding, 7]) == "drei fünf"
+    assert ids[-1] == module.spec.end
+    assert restored.decode([module.spec.begin, *ids, module.spec.padding, 7]) == "drei fünf"
 
 
 def refusals(tmp_path):
@@ -247,18 +245,24 @@ def refusals(tmp_path):
         {"source_files": a, "target_files": str(tmp_path / "none")},
         "target_files=.*none cannot be read .No such file",
     )
-    yield {"source_files": empty, "target_files": empty}, "The train split of data.source_files=.*empty is empty"
+    yield {"source_files": empty, "target_files": empty}, "The train split of data.source.source_files=.*empty is empty"
     both = {"train": a, "test": empty}
-    yield {"source_files": both, "target_files": both}, "The test split of data.source_files=.* is empty"
-    yield {"source_files": both, "target_files": a}, "data.source_files has train, test and data.target_files train:"
-    yield {"source_files": {"dev": a}, "target_files": {"dev": a}}, "data.source_files has dev .* the same of train"
-    yield {"files": str(tmp_path / "t.tsv")}, "data.source_column=source is not in .*: its columns are de, en"
-    yield {"files": str(tmp_path / "n.jsonl"), **columns}, "has no text in row 2 of data.source_column"
-    yield {"source_files": a, "target_files": a}, "validation_fraction=0.05 of 3 pairs leaves none for val"
-    fractions = {"validation_fraction": 0.3, "test_fraction": 0.3}
+    yield {"source_files": both, "target_files": both}, "The test split of data.source.source_files=.* is empty"
+    yield (
+        {"source_files": both, "target_files": a},
+        "data.source.source_files has train, test and data.source.target_files train:",
+    )
+    yield (
+        {"source_files": {"dev": a}, "target_files": {"dev": a}},
+        "data.source.source_files has dev .* the same of train",
+    )
+    yield {"files": str(tmp_path / "t.tsv")}, "data.source.source_column=source is not in .*: its columns are de, en"
+    yield {"files": str(tmp_path / "n.jsonl"), **columns}, "has no text in row 2 of data.source.source_column"
+    yield {"source_files": a, "target_files": a}, "val_fraction=0.05 of 3 pairs leaves none for val"
+    fractions = {"val_fraction": 0.3, "test_fraction": 0.3}
     yield {"source_files": a, "target_files": a, "max_length": 2, **fractions, "tokenizer": "byte"}, None
     yield {"source_files": str(tmp_path / "t.tsv"), "target_files": str(tmp_path / "t.tsv"), "max_length": 2,
-           "validation_fraction": 0.4, "test_fraction": 0.0}, "data.max_length=2 leaves no training pair"  # fmt: skip
+           "val_fraction": 0.4, "test_fraction": 0.0}, "data.max_length=2 leaves no training pair"  # fmt: skip
 
 
 def test_bad_input_is_one_sentence(ready, tmp_path):
@@ -276,7 +280,8 @@ def test_a_dataset_without_the_column_is_refused(ready, tmp_path):
 
     Dataset.from_dict({"de": ["a"], "en": ["b"]}).save_to_disk(tmp_path / "pairs")
     with pytest.raises(
-        DataError, match=r"data\.target_column=target is not in data\.dataset=.*: its columns are de, en"
+        DataError,
+        match=r"data\.source\.target_column=target is not in data\.source\.dataset=.*: its columns are de, en",
     ):
         ready("parallel_text", dataset=str(tmp_path / "pairs"), source_column="de")
 
@@ -287,7 +292,7 @@ def test_a_dataset_without_the_column_is_refused(ready, tmp_path):
         ({}, "data=parallel_text reads one source"),
         ({"source_files": "a"}, "data=parallel_text reads one source"),
         ({"source_files": "a", "target_files": "b", "dataset": "c"}, "data=parallel_text reads one source"),
-        ({"files": "a", "test_fraction": 0.95}, r"data\.test_fraction=0\.95 must leave something"),
+        ({"files": "a", "test_fraction": 0.95}, r"data\.split\.test_fraction=0\.95 must leave something"),
     ],
 )
 def test_settings_out_of_range_are_refused(build, options, message):

@@ -13,8 +13,8 @@ SMALL = {"train_size": 60, "val_size": 10, "test_size": 20, "batch_size": 8}
 
 def test_batches_are_sequences_and_labels_are_balanced(ready: Any) -> None:
     module = ready("pathfinder", **SMALL)
-    assert (module.facts.vocabulary, module.facts.length, module.facts.classes) == (256, 1024, 2)
-    assert module.facts.class_counts == [30, 30]
+    assert (module.spec.vocabulary, module.spec.length, module.spec.classes) == (256, 1024, 2)
+    assert module.spec.class_counts == [30, 30]
     for name, size in (("train", 60), ("val", 10), ("test", 20)):
         batch = module.splits[name].__getitems__(range(size))
         assert batch.tokens.shape == (size, 1024)
@@ -22,13 +22,13 @@ def test_batches_are_sequences_and_labels_are_balanced(ready: Any) -> None:
         assert batch.labels.sum() == size // 2
         assert batch.tokens.max() == 255
         assert len(np.unique(batch.tokens.numpy(), axis=0)) == size
-    assert module.floors["majority class"] == 0.5
+    assert module.trivial_baselines["majority class"] == 0.5
     assert module.describe().startswith("Pathfinder: 60/10/20 images of 32 x 32 pixels, contours of 6 paddles")
 
 
 def test_images_depend_on_their_own_seed_alone_and_are_kept(ready: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     first = ready("pathfinder", **SMALL, seed=1)
-    other = ready("pathfinder", **SMALL, generation_seed=1)
+    other = ready("pathfinder", **SMALL, generation={"seed": 1})
     assert first.fingerprint != other.fingerprint
     with monkeypatch.context() as patched:
         patched.setattr(Pathfinder, "_build", lambda *_: pytest.fail("generated again"))

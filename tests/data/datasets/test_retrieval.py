@@ -15,7 +15,7 @@ def test_the_label_is_the_value_of_the_one_marked_token(ready, fresh):
         for row, label in zip(batch.tokens.tolist(), batch.labels.tolist(), strict=True):
             marked = [(place, token) for place, token in enumerate(row) if token >= 5]
             [(place, token)] = marked
-            assert token - 5 == label < data.facts.classes
+            assert token - 5 == label < data.spec.classes
             assert place >= 7
 
 

@@ -9,6 +9,7 @@ import torch
 from xformer.data.batch import IGNORED
 from xformer.data.datasets import text
 from xformer.data.sources.documents import in_memory
+from xformer.data.sources.text import TextSource
 from xformer.errors import ConfigError, DataError
 
 PROSE = "".join(f"Line {number}: the quick brown fox jumps over the lazy dog.\n" for number in range(60))
@@ -37,7 +38,7 @@ def test_the_splits_are_consecutive_stretches_of_the_text(ready, file, tokenizer
 def test_each_document_ends_with_the_end_of_text(ready, tmp_path):
     for name in ("b", "a", "c"):
         (tmp_path / f"{name}.txt").write_text(name * 20)
-    module = ready("text", files=str(tmp_path / "*.txt"), tokenizer="byte", block=4, validation_fraction=0.2)
+    module = ready("text", files=str(tmp_path / "*.txt"), tokenizer="byte", block=4, val_fraction=0.2)
     end = module.tokenizer.end_of_text
     train = tokens_of(module, "train").tolist()
     assert train == [ord("a")] * 20 + [end] + [ord("b")] * 20 + [end] + [ord("c")] * 2 + [end]
@@ -64,7 +65,7 @@ def test_the_default_is_the_prose_of_python(ready):
     first = topics[min(topics)]
     assert module.tokenizer.decode(tokens_of(module, "train")[: len(first.encode())].tolist()) == first
     assert module.describe().startswith("Text (Python's own prose): ")
-    assert (module.facts.classes, module.facts.length, module.facts.vocabulary) == (None, 128, 257)
+    assert (module.spec.classes, module.spec.length, module.spec.vocabulary) == (None, 128, 257)
 
 
 @pytest.mark.parametrize("tokenizer", ["character", "bpe", "unigram", "wordpiece"])
@@ -76,7 +77,7 @@ def test_the_tokenizer_learns_from_the_training_part_only(ready, tmp_path, token
     assert one.tokenizer.fingerprint == other.tokenizer.fingerprint
     assert one.fingerprint != other.fingerprint
     if tokenizer == "character":
-        assert set(tokens_of(one, "test").tolist()) == {one.facts.vocabulary - 1}
+        assert set(tokens_of(one, "test").tolist()) == {one.spec.vocabulary - 1}
 
 
 def test_training_windows_are_runs_of_the_text_and_labels_come_next(ready, file):
@@ -139,12 +140,15 @@ def test_a_datasets_own_validation_and_test_reach_no_tokenizer(ready, tmp_path):
 )
 def test_the_presets_name_what_is_on_the_hub(build, monkeypatch, name, config):
     asked = []
-    monkeypatch.setattr(
-        text, "read", lambda *source, **options: asked.append((source, options)) or {"train": in_memory([])}
-    )
+    monkeypatch.setattr(text, "read", lambda source: asked.append(source) or {"train": in_memory([])})
     with pytest.raises(DataError, match=r"The training split of Salesforce/wikitext is empty"):
         build(name).prepare_data()
-    assert asked == [((None, "Salesforce/wikitext", config, "text"), {"joined": True, "streaming": False})]
+    assert asked == [
+        TextSource(
+            files=None, dataset="Salesforce/wikitext", dataset_config=config, column="text", joined=True,
+            streaming=False,
+        )
+    ]  # fmt: skip
 
 
 def test_further_lengths_are_tested_in_batches_of_as_many_tokens(ready, file):
@@ -154,7 +158,7 @@ def test_further_lengths_are_tested_in_batches_of_as_many_tokens(ready, file):
     assert [next(iter(loader)).tokens.shape for loader in longer] == [(4, 16), (1, 200)]
     counts = [sum(int((batch.labels != IGNORED).sum()) for batch in loader) for loader in (first, *longer)]
     assert counts == [module.tokens["test"] - 1] * 3
-    assert module.facts.test_lengths == [16, 200]
+    assert module.spec.test_lengths == [16, 200]
 
 
 @pytest.mark.parametrize("tokenizer", ["character", "byte", "bpe", "unigram", "wordpiece"])
@@ -173,7 +177,7 @@ def test_labels_by_bytes_are_those_of_the_text(ready, tmp_path, tokenizer):
         rest = [module.tokenizer._model.id_to_token(index) for index in ids[1:].tolist() if index != end]
         first = len(stretch.encode()) - sum(map(len, rest))
     expected = (module.tokens["test"] - 1) / (len(stretch.encode()) - first)
-    assert module.facts.tokens_per_byte["test"] == pytest.approx(expected, rel=1e-12)
+    assert module.spec.tokens_per_byte["test"] == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_floor_is_the_loss_of_the_training_frequencies(ready, tmp_path):
@@ -182,8 +186,8 @@ def test_the_floor_is_the_loss_of_the_training_frequencies(ready, tmp_path):
     assert "".join(map(chr, module.tokenizer.state()["points"])) == "ab"
     a, b = 161 / 243, 81 / 243  # one more of each, and of the unknown character, than the 160 and 80
     assert module.tokens["test"] == 30
-    assert module.floors == {"unigram": pytest.approx(-(14 * np.log(a) + 15 * np.log(b)) / 29)}
-    assert module.floor_of == "test/loss"
+    assert module.trivial_baselines == {"unigram": pytest.approx(-(14 * np.log(a) + 15 * np.log(b)) / 29)}
+    assert module.baseline_metric == "test/loss"
 
 
 def test_an_empty_split_is_refused(build, tmp_path):
@@ -201,13 +205,13 @@ def test_an_empty_split_is_refused(build, tmp_path):
 
 def test_nothing_is_held_out_to_validate_on_only_where_the_source_has_a_split(build, ready, file, tmp_path):
     with pytest.raises(
-        ConfigError, match=r"data\.validation_fraction=0\.0 leaves .* has no validation split: use 0\.1"
+        ConfigError, match=r"data\.split\.val_fraction=0\.0 leaves .* has no validation split: use 0\.1"
     ):
-        build("text", files=str(file), validation_fraction=0.0).prepare_data()
+        build("text", files=str(file), val_fraction=0.0).prepare_data()
     for name in ("train", "valid"):
         (tmp_path / "own" / f"wiki.{name}.txt").parent.mkdir(exist_ok=True)
         (tmp_path / "own" / f"wiki.{name}.txt").write_text(name * 20)
-    module = ready("text", dataset=str(tmp_path / "own"), block=8, validation_fraction=0.0, test_fraction=0.0)
+    module = ready("text", dataset=str(tmp_path / "own"), block=8, val_fraction=0.0, test_fraction=0.0)
     assert set(module.splits) == {"train", "val"}
 
 
@@ -224,7 +228,7 @@ def test_tokens_are_mapped_with_a_sidecar(ready, file, tmp_path):
     (sidecar,) = (tmp_path / "cache").glob("text-*/tokens.json")
     content = json.loads(sidecar.read_text())
     sizes = {name: module.tokens[name] - 1 for name in ("train", "val", "test")}  # one byte a character
-    assert content == {"dtype": "uint16", "vocabulary": module.facts.vocabulary, "splits": sizes}
+    assert content == {"dtype": "uint16", "vocabulary": module.spec.vocabulary, "splits": sizes}
 
 
 @pytest.mark.parametrize("tokenizer", ["character", "byte", "bpe"])
@@ -243,7 +247,7 @@ def test_a_second_module_does_not_tokenise_again(ready, build, file, monkeypatch
     assert second.tokenizer.fingerprint == first.tokenizer.fingerprint
     # Another split is other data.
     with pytest.raises(AssertionError, match="tokenised again"):
-        build("text", files=str(file), tokenizer=tokenizer, validation_fraction=0.2).prepare_data()
+        build("text", files=str(file), tokenizer=tokenizer, val_fraction=0.2).prepare_data()
 
 
 def test_each_tokenizer_has_its_own_cache(ready, build, file):
@@ -253,7 +257,7 @@ def test_each_tokenizer_has_its_own_cache(ready, build, file):
     smaller = build("text", files=str(file), tokenizer="bpe", block=8)
     smaller.tokenizer.vocabulary_size = 270
     smaller.setup("fit")
-    assert smaller.facts.vocabulary == 270 < module.facts.vocabulary
+    assert smaller.spec.vocabulary == 270 < module.spec.vocabulary
 
 
 def test_setup_alone_does_what_a_rank_without_prepare_data_needs(build, file):
@@ -326,11 +330,14 @@ def test_a_further_length_needs_as_much_of_a_test_split(ready, file, overrides, 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"files": "a.txt", "dataset": "b"}, r"data\.files=a\.txt and data\.dataset=b exclude each other"),
+        (
+            {"files": "a.txt", "dataset": "b"},
+            r"data\.source\.files=a\.txt and data\.source\.dataset=b exclude each other",
+        ),
         ({"block": 8, "stride": 9}, r"data\.stride=9 must be at most 8"),
         ({"block": 8, "stride": 8, "test_blocks": [4]}, r"data\.stride=8 must be at most 4"),
         ({"test_blocks": [256, 256]}, r"data\.test_blocks=\[256, 256\] names a length twice"),
-        ({"validation_fraction": 0.5, "test_fraction": 0.5}, "leave something to train on"),
+        ({"val_fraction": 0.5, "test_fraction": 0.5}, "leave something to train on"),
     ],
 )
 def test_settings_out_of_range_are_refused(build, overrides, message):

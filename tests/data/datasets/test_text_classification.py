@@ -49,7 +49,7 @@ def read_back(module: TextClassification, split: str) -> list[tuple[str, str]]:
     items = module.splits[split]
     batch = items.__getitems__(range(len(items)))
     texts = [module.decode(row[:length].tolist()) for row, length in zip(batch.tokens, items.lengths, strict=True)]
-    return [(text, module.facts.class_names[label]) for text, label in zip(texts, batch.labels, strict=True)]
+    return [(text, module.spec.class_names[label]) for text, label in zip(texts, batch.labels, strict=True)]
 
 
 @pytest.mark.parametrize("tokenizer", ["character", "byte", "bpe"])
@@ -60,24 +60,24 @@ def test_a_directory_is_read_whole_and_back(ready, directory, tokenizer):
     if tokenizer != "character":  # which has never seen the other numbers' digits together, but all digits
         assert read_back(module, "val") == rows(12, 40)
         assert read_back(module, "test") == rows(8, 52)
-    facts = module.facts
-    assert (facts.classes, facts.class_names, facts.class_counts) == (2, ["bad", "good"], [10, 30])
-    assert (facts.padding, facts.vocabulary) == (module.tokenizer.vocabulary, module.tokenizer.vocabulary + 1)
-    assert module.floors == {"majority class": 6 / 8}
+    spec = module.spec
+    assert (spec.classes, spec.class_names, spec.class_counts) == (2, ["bad", "good"], [10, 30])
+    assert (spec.padding, spec.vocabulary) == (module.tokenizer.vocabulary, module.tokenizer.vocabulary + 1)
+    assert module.trivial_baselines == {"majority class": 6 / 8}
     assert f"({directory}): 40/12/8 texts of 2 classes" in module.describe()
 
 
 def test_what_a_file_lacks_is_held_out_by_its_own_seed(ready, file):
-    options = {"files": file, "tokenizer": "byte", "validation_fraction": 0.2, "test_fraction": 0.1}
+    options = {"files": file, "tokenizer": "byte", "val_fraction": 0.2, "test_fraction": 0.1}
     module = ready("text_classification", **options)
     parts = {name: read_back(module, name) for name in module.splits}
     assert {name: len(part) for name, part in parts.items()} == {"train": 42, "val": 12, "test": 6}
     assert sorted(row for part in parts.values() for row in part) == sorted(rows(60))
     assert ready("text_classification", seed=5, **options).fingerprint == module.fingerprint
-    assert ready("text_classification", split_seed=5, **options).fingerprint != module.fingerprint
+    assert ready("text_classification", split={"seed": 5}, **options).fingerprint != module.fingerprint
     alone = ready("text_classification", **{**options, "test_fraction": 0.0})
     assert list(alone.splits) == ["train", "val"]
-    assert alone.floors == {}
+    assert alone.trivial_baselines == {}
     assert alone.test_dataloader() == []
 
 
@@ -85,10 +85,10 @@ def test_the_default_is_the_prose_of_python_by_chapter(ready):
     from pydoc_data.topics import topics
 
     module = ready("text_classification", tokenizer="byte", max_length=4000)
-    assert module.facts.classes == 8
-    assert set(module.facts.class_names) <= set(topics)
+    assert module.spec.classes == 8
+    assert set(module.spec.class_names) <= set(topics)
     seen = set()
-    chapters = {name: " ".join(topics[name].split()) for name in module.facts.class_names}
+    chapters = {name: " ".join(topics[name].split()) for name in module.spec.class_names}
     for name in module.splits:
         for text, label in read_back(module, name):
             assert text[:200] in chapters[label]
@@ -103,7 +103,7 @@ def test_batches_are_padded_to_their_longest_and_no_further(ready, directory):
     for batch in [*module.train_dataloader(), *module.val_dataloader(), *module.test_dataloader()]:
         assert type(batch) is module.yields
         assert batch.tokens.dtype == batch.labels.dtype == torch.int64
-        torch.testing.assert_close(batch.padding_mask, batch.tokens != module.facts.padding)
+        torch.testing.assert_close(batch.padding_mask, batch.tokens != module.spec.padding)
         lengths = batch.padding_mask.sum(dim=1)
         assert lengths.max() == batch.tokens.shape[1]
         for row, length in zip(batch.padding_mask, lengths, strict=True):
@@ -114,7 +114,7 @@ def test_batches_are_padded_to_their_longest_and_no_further(ready, directory):
 
 def test_a_long_text_loses_its_end(ready, directory):
     module = ready("text_classification", files=str(directory), tokenizer="byte", max_length=10)
-    assert module.facts.length == 10
+    assert module.spec.length == 10
     texts = [text for text, _ in read_back(module, "val")]
     assert texts == [text[:10] for text, _ in rows(12, 40)]
     assert module.encode("a film of more than ten bytes").tolist() == list(b"a film of ")
@@ -153,7 +153,7 @@ def test_labels_are_numbered_in_their_own_order(ready, tmp_path, labels, names):
     path.write_text("\n".join(json.dumps(row) for row in table) if "a" not in labels else json.dumps(table))
     files = {"train": str(path), "val": str(path)}
     module = ready("text_classification", files=files, tokenizer="byte", test_fraction=0.0)
-    assert module.facts.class_names == names
+    assert module.spec.class_names == names
     assert [label for _, label in read_back(module, "val")] == [str(label) for label in labels]
 
 
@@ -170,7 +170,7 @@ def test_a_dataset_is_read_by_split(ready, tmp_path):
         module = ready(preset, dataset=str(tmp_path / "imdb"), tokenizer="byte")
         assert {name: len(split) for name, split in module.splits.items()} == {"train": 36, "val": 4, "test": 8}
         assert [text for text, _ in read_back(module, "test")] == [text for text, _ in rows(8, 40)]
-    assert module.facts.length == 4000
+    assert module.spec.length == 4000
 
 
 @pytest.mark.parametrize("tokenizer", ["character", "bpe"])
@@ -182,7 +182,7 @@ def test_the_tokenizer_learns_from_the_training_texts_only(ready, directory, tok
     assert one.tokenizer.fingerprint == other.tokenizer.fingerprint
     assert one.fingerprint != other.fingerprint
     seen = torch.cat([batch.tokens.flatten() for batch in other.train_dataloader()])
-    assert set(seen.tolist()) <= {*one.splits["train"].tokens.array.tolist(), other.facts.padding}
+    assert set(seen.tolist()) <= {*one.splits["train"].tokens.array.tolist(), other.spec.padding}
 
 
 def test_a_second_module_does_not_tokenise_again(ready, build, directory, monkeypatch):
@@ -218,9 +218,9 @@ def test_a_run_directory_is_enough_to_read_typed_text(ready, build, directory, t
     module.save(tmp_path)
     restored = build("text_classification", files="gone", tokenizer="bpe", max_length=6)
     restored.restore(tmp_path)
-    assert restored.facts == module.facts
+    assert restored.spec == module.spec
     np.testing.assert_array_equal(restored.encode("a dull film"), module.encode("a dull film"))
-    assert restored.decode([*restored.encode("dull").tolist(), restored.facts.padding]) == "dull"
+    assert restored.decode([*restored.encode("dull").tolist(), restored.spec.padding]) == "dull"
     with pytest.raises(DataError, match="An empty text has no class"):
         restored.encode(" ")
 
@@ -230,7 +230,9 @@ def test_a_rare_label_that_is_held_out_names_the_seed_that_held_it_out(build, tm
     (tmp_path / "rare.csv").write_text("text,label\n" + "\n".join(rows))
 
     def prepare(seed):
-        build("text_classification", files=str(tmp_path / "rare.csv"), split_seed=seed, tokenizer="byte").prepare_data()
+        build(
+            "text_classification", files=str(tmp_path / "rare.csv"), split={"seed": seed}, tokenizer="byte"
+        ).prepare_data()
 
     outcomes = []
     for seed in range(40):
@@ -242,18 +244,22 @@ def test_a_rare_label_that_is_held_out_names_the_seed_that_held_it_out(build, tm
     refused = [seed for seed, told in enumerate(outcomes) if told]
     assert 0 < len(refused) < 40  # what the sentence offers does work
     for seed in refused:
-        assert f"data.split_seed={seed} holds out for " in outcomes[seed]
+        assert f"data.split.seed={seed} holds out for " in outcomes[seed]
         assert "the label rare" in outcomes[seed]
-        assert "another data.split_seed" in outcomes[seed]
+        assert "another data.split.seed" in outcomes[seed]
 
 
 @pytest.mark.parametrize(
     ("split", "line", "message"),
     [
         ("dev", ("a film", "ugly"), r"has the label ugly in val, which no training row has \(those have bad, good\)"),
-        ("test", ("a film", "-1"), r"data\.label_column=label has the label -1 in test, which no training row has"),
-        ("train", (" ", "good"), r"data\.text_column=text has no text in row 41 of train, only ' '"),
-        ("dev", ("a film", ""), r"data\.label_column=label has no label in row 13 of val, only ''"),
+        (
+            "test",
+            ("a film", "-1"),
+            r"data\.source\.label_column=label has the label -1 in test, which no training row has",
+        ),
+        ("train", (" ", "good"), r"data\.source\.text_column=text has no text in row 41 of train, only ' '"),
+        ("dev", ("a film", ""), r"data\.source\.label_column=label has no label in row 13 of val, only ''"),
     ],
 )
 def test_a_wrong_row_is_one_sentence(build, directory, split, line, message):
@@ -278,7 +284,7 @@ def test_a_curriculum_that_would_cancel_the_balance_is_refused(ready):
 def test_a_label_is_a_whole_number_or_text(build, tmp_path, label):
     path = tmp_path / "t.json"
     path.write_text(json.dumps([{"text": "one", "label": label}, {"text": "two", "label": label}]))
-    with pytest.raises(DataError, match=r"data\.label_column=label has no label in row 1 of train, only"):
+    with pytest.raises(DataError, match=r"data\.source\.label_column=label has no label in row 1 of train, only"):
         build("text_classification", files=str(path)).prepare_data()
 
 
@@ -292,11 +298,11 @@ def test_a_single_label_is_nothing_to_learn(build, tmp_path):
     ("options", "message"),
     [
         (
-            {"validation_fraction": 0.0},
-            r"data\.validation_fraction=0\.0 leaves no row for val: change it, or give more",
+            {"val_fraction": 0.0},
+            r"data\.split\.val_fraction=0\.0 leaves no row for val: change it, or give more",
         ),
-        ({"validation_fraction": 0.001}, r"data\.validation_fraction=0\.001 leaves no row for val"),
-        ({"test_fraction": 0.001}, r"data\.test_fraction=0\.001 leaves no row for test"),
+        ({"val_fraction": 0.001}, r"data\.split\.val_fraction=0\.001 leaves no row for val"),
+        ({"test_fraction": 0.001}, r"data\.split\.test_fraction=0\.001 leaves no row for test"),
     ],
 )
 def test_an_empty_split_is_refused(build, file, options, message):
@@ -307,9 +313,15 @@ def test_an_empty_split_is_refused(build, file, options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"files": "a.csv", "dataset": "b"}, r"data\.files=a\.csv and data\.dataset=b exclude each other"),
-        ({"validation_fraction": 0.5, "test_fraction": 0.5}, "must leave something to train on"),
-        ({"balanced": True, "tokens_per_batch": 99}, r"data\.balanced=true and data\.tokens_per_batch=99 exclude"),
+        (
+            {"files": "a.csv", "dataset": "b"},
+            r"data\.source\.files=a\.csv and data\.source\.dataset=b exclude each other",
+        ),
+        ({"val_fraction": 0.5, "test_fraction": 0.5}, "must leave something to train on"),
+        (
+            {"balanced": True, "tokens_per_batch": 99},
+            r"data\.balanced=true and data\.loader\.tokens_per_batch=99 exclude",
+        ),
     ],
 )
 def test_settings_out_of_range_are_refused(build, options, message):

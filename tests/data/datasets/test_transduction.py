@@ -10,18 +10,24 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from xformer.data.batch import IGNORED
+from xformer.data.configs import DataContext, FreshGenerationConfig, LoaderConfig
 from xformer.data.datasets.transduction import BEGIN, END, PADDING, Transduction
 from xformer.errors import ConfigError
 
 DEFAULTS: dict[str, Any] = {
     "kind": "reverse", "symbols": 6, "min_length": 1, "max_length": 9, "test_lengths": [],
-    "train_size": 60, "val_size": 20, "test_size": 20, "fresh": False,
-    "generation_seed": 0, "batch_size": 4, "num_workers": 0,
 }  # fmt: skip
+GENERATION: dict[str, Any] = {"train_size": 60, "val_size": 20, "test_size": 20, "fresh": False, "seed": 0}
 
 
-def build(seed: int = 0, **options: Any) -> Transduction:
-    data = Transduction(seed, Path("unused"), **{**DEFAULTS, **options})
+def build(seed: int = 0, batch_size: int = 4, generation_seed: int = 0, **options: Any) -> Transduction:
+    generation = {key: options.pop(key, value) for key, value in GENERATION.items()} | {"seed": generation_seed}
+    data = Transduction(
+        DataContext(seed, Path("unused")),
+        generation=FreshGenerationConfig(**generation),
+        loader=LoaderConfig(batch_size=batch_size, num_workers=0),
+        **{**DEFAULTS, **options},
+    )
     data.prepare_data()
     data.setup("fit")
     return data
@@ -41,8 +47,8 @@ def test_a_batch_holds_what_is_asked(kind: str, symbols: int, shortest: int, see
         assert target[target != PADDING].tolist() == [BEGIN, *expected]
         assert labels[labels != IGNORED].tolist() == [*expected, END]
         assert shortest <= len(expected) <= 9
-        assert all(3 <= symbol < data.facts.vocabulary for symbol in expected)
-    assert batch.source_tokens.shape[1] == batch.source_padding_mask.sum(1).max() <= data.facts.length
+        assert all(3 <= symbol < data.spec.vocabulary for symbol in expected)
+    assert batch.source_tokens.shape[1] == batch.source_padding_mask.sum(1).max() <= data.spec.length
     assert data.decode(batch.labels[0].tolist()) == data.decode(batch.target_tokens[0].tolist())
 
 
@@ -84,8 +90,8 @@ def test_further_lengths_are_tested_beside_those_of_training() -> None:
     assert {len(s) for s in data.splits["test@5"].sources} == {5}  # type: ignore[attr-defined]
     for split in ("train", "val", "test"):
         assert max(len(s) for s in data.splits[split].sources) <= 9  # type: ignore[attr-defined]
-    assert data.facts.length == 21
-    assert data.facts.test_lengths == [20, 5]
+    assert data.spec.length == 21
+    assert data.spec.test_lengths == [20, 5]
     sources = [tuple(s.tolist()) for split in data.splits.values() for s in split.sources]  # type: ignore[attr-defined]
     assert len(set(sources)) == len(sources) == 140
     loaders = data.test_dataloader()

@@ -1,6 +1,7 @@
 """Batches by a budget of tokens: within the budget, every item once, the same on any number of devices."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -124,8 +125,8 @@ def test_fewer_items_than_devices_are_refused():
 
 def test_data_without_lengths_are_refused(ready):
     module = ready("digits")
-    module.tokens_per_batch = 1000
-    with pytest.raises(ConfigError, match=r"data\.tokens_per_batch=1000 needs sequences of different lengths"):
+    module.loader = replace(module.loader, tokens_per_batch=1000)
+    with pytest.raises(ConfigError, match=r"data\.loader\.tokens_per_batch=1000 needs sequences of different lengths"):
         module.train_dataloader()
 
 

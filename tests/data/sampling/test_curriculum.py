@@ -10,14 +10,21 @@ from hypothesis import strategies as st
 from xformer.data.sampling.buckets import TokenBatches
 from xformer.data.sampling.curriculum import CurriculumBatches, Pace
 from xformer.data.sampling.sampler import Fresh, Permutation, TrainingBatches
+from xformer.data.split import Split
 from xformer.errors import ConfigError
 
 SIZE = 60
 
 
-class Items:
+class Items(Split):
     def __init__(self, lengths):
-        self.lengths = np.array(lengths)
+        self.lengths = None if lengths is None else np.array(lengths)
+
+    def __len__(self):
+        return SIZE
+
+    def __getitems__(self, indices):
+        return list(indices)
 
 
 def lengths(seed=0):
@@ -83,7 +90,7 @@ def test_fresh_items_keep_their_draws():
     assert set(first) <= set(np.argsort(lengths(), kind="stable")[:6].tolist())
 
 
-@pytest.mark.parametrize("items", [object(), Items([4] * SIZE)])
+@pytest.mark.parametrize("items", [Items(None), Items([4] * SIZE)])
 def test_items_that_are_all_the_same_are_refused(items):
     with pytest.raises(ConfigError, match="all training items of these data are equally long: leave it out"):
         build(items)

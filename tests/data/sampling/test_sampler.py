@@ -106,12 +106,12 @@ def test_a_frozen_order_repeats_for_overfitting():
 
 @pytest.mark.parametrize(("batch_size", "world"), [(10, 3), (0, 1), (-4, 2), (1, 2)])
 def test_a_batch_that_cannot_be_shared_is_refused(batch_size, world):
-    with pytest.raises(ConfigError, match=rf"data\.batch_size={batch_size} .*multiple of the {world} in use"):
+    with pytest.raises(ConfigError, match=rf"data\.loader\.batch_size={batch_size} .*multiple of the {world} in use"):
         TrainingBatches(Permutation(100), batch_size, 0, world=world)
 
 
 def test_a_batch_larger_than_an_epoch_is_refused():
-    with pytest.raises(ConfigError, match=r"data\.batch_size=101 is more than the 100 sequences"):
+    with pytest.raises(ConfigError, match=r"data\.loader\.batch_size=101 is more than the 100 sequences"):
         TrainingBatches(Permutation(100), 101, 0)
 
 

@@ -1,8 +1,20 @@
 """Pairs from files, tables and datasets: each with its translation, and read again from the beginning."""
 
+from dataclasses import replace
+
 import pytest
 
-from xformer.data.sources.corpus import Pair, aligned, of_dataset, of_files, of_table, part, survey, texts
+from xformer.data.sources.corpus import (
+    Pair,
+    ParallelSource,
+    aligned,
+    of_dataset,
+    of_files,
+    of_table,
+    part,
+    survey,
+    texts,
+)
 from xformer.errors import ConfigError, DataError
 
 PAIRS = [Pair("one", "eins"), Pair("", "zwei"), Pair("three", "drei")]
@@ -22,7 +34,8 @@ def test_ragged_files_are_refused_with_both_counts(tmp_path):
         (tmp_path / "b").write_text("y\n" * second)
         with pytest.raises(DataError) as error:
             list(of_files(str(tmp_path / "a"), str(tmp_path / "b")))
-        words = f"data.source_files={tmp_path}/a has {first} lines and data.target_files={tmp_path}/b {second}: each"
+        words = f"data.source.source_files={tmp_path}/a has {first} lines and data.source.target_files={tmp_path}/b "
+        words += f"{second}: each"
         assert str(error.value).startswith(words)
 
 
@@ -31,7 +44,7 @@ def test_a_line_that_is_not_utf_8_is_named_after_those_before_it(tmp_path):
     (tmp_path / "b").write_text("1\n2\n3\n")
     pairs = iter(of_files(str(tmp_path / "a"), str(tmp_path / "b")))
     assert [next(pairs), next(pairs)] == [("x", "1"), ("y", "2")]
-    with pytest.raises(DataError, match=r"data\.source_files=.*a is not UTF-8 in line 3: convert the file"):
+    with pytest.raises(DataError, match=r"data\.source\.source_files=.*a is not UTF-8 in line 3: convert the file"):
         next(pairs)
 
 
@@ -50,9 +63,13 @@ def test_splits_are_those_of_both_sides(tmp_path):
 @pytest.mark.parametrize(
     ("source", "target", "told"),
     [
-        ({"train": "a", "test": "b"}, "c", "data.source_files has train, test and data.target_files train:"),
-        ({"test": "a"}, {"test": "b"}, "data.source_files has test and data.target_files test:"),
-        ({"train": "a", "dev": "b"}, {"train": "a", "dev": "b"}, "data.source_files has train, dev and"),
+        (
+            {"train": "a", "test": "b"},
+            "c",
+            "data.source.source_files has train, test and data.source.target_files train:",
+        ),
+        ({"test": "a"}, {"test": "b"}, "data.source.source_files has test and data.source.target_files test:"),
+        ({"train": "a", "dev": "b"}, {"train": "a", "dev": "b"}, "data.source.source_files has train, dev and"),
     ],
 )
 def test_other_splits_are_refused(source, target, told):
@@ -62,10 +79,12 @@ def test_other_splits_are_refused(source, target, told):
 
 
 def test_a_table_gives_its_rows_and_names_one_that_is_no_text():
-    table = of_table("data.files=t.csv", TABLE)
+    table = of_table("data.source.files=t.csv", TABLE)
     assert list(table) == list(table) == PAIRS
-    broken = of_table("data.files=t.csv", {**TABLE, "target_column": ["eins", "zwei", None]})
-    with pytest.raises(DataError, match=r"data\.files=t\.csv has no text in row 3 of data\.target_column: correct"):
+    broken = of_table("data.source.files=t.csv", {**TABLE, "target_column": ["eins", "zwei", None]})
+    with pytest.raises(
+        DataError, match=r"data\.source\.files=t\.csv has no text in row 3 of data\.source\.target_column: correct"
+    ):
         list(broken)
 
 
@@ -75,9 +94,13 @@ def test_a_dataset_gives_its_rows_by_split(tmp_path):
     rows = [{"id": number, "pair": pair._asdict()} for number, pair in enumerate(PAIRS * 700)]
     DatasetDict(train=Dataset.from_list(rows), validation=Dataset.from_list(rows[:1])).save_to_disk(tmp_path / "d")
     columns = {"source_column": "pair.source", "target_column": "pair.target"}
-    found = of_dataset(str(tmp_path / "d"), None, columns)
+    source = ParallelSource(
+        source_files=None, target_files=None, files=None, dataset=str(tmp_path / "d"), dataset_config=None,
+        column_names=None, **columns,
+    )  # fmt: skip
+    found = of_dataset(source)
     assert {split: list(pairs) for split, pairs in found.items()} == {"train": PAIRS * 700, "val": PAIRS[:1]}
-    swapped = of_dataset(str(tmp_path / "d"), None, dict(zip(columns, reversed(columns.values()), strict=True)))
+    swapped = of_dataset(replace(source, **dict(zip(columns, reversed(columns.values()), strict=True))))
     assert list(swapped["val"]) == [("eins", "one")]
 
 

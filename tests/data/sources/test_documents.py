@@ -52,13 +52,13 @@ def test_a_file_read_in_chunks_is_its_text_and_an_error_names_the_byte(tmp_path,
     monkeypatch.setattr(documents, "CHUNK", chunk)
     path = tmp_path / "a.txt"
     path.write_bytes("Größe\r\n\U0001f600".encode())
-    assert list(in_files([path], "data.files")) == [Piece("Größe\r\n\U0001f600", True)]
+    assert list(in_files([path], "data.source.files")) == [Piece("Größe\r\n\U0001f600", True)]
     path.write_bytes("Größe".encode() + b"\xe9x")
-    with pytest.raises(DataError, match=r"data\.files=.*a\.txt is not UTF-8 at byte 7: convert the file"):
-        list(in_files([path], "data.files"))
+    with pytest.raises(DataError, match=r"data\.source\.files=.*a\.txt is not UTF-8 at byte 7: convert the file"):
+        list(in_files([path], "data.source.files"))
     path.write_bytes("Größe\U0001f600".encode()[:-1])
     with pytest.raises(DataError, match="is not UTF-8 at byte 7"):
-        list(in_files([path], "data.files"))
+        list(in_files([path], "data.source.files"))
 
 
 def test_an_extent_follows_the_content_and_the_borders():
@@ -82,7 +82,7 @@ def test_memory_stays_bounded_whatever_the_size_of_a_file(tmp_path: Path, monkey
     monkeypatch.setattr(pieces, "PIECE", 1 << 14)
     line = "the quick brown fox jumps over the lazy dog.\n"
     (tmp_path / "large.txt").write_text(line * (6_000_000 // len(line)))
-    files, tokenizer = in_files([tmp_path / "large.txt"], "data.files"), WordPiece(vocabulary_size=50)
+    files, tokenizer = in_files([tmp_path / "large.txt"], "data.source.files"), WordPiece(vocabulary_size=50)
     (tmp_path / "packed").mkdir()
     tokenizer.train([line])  # what the library imports is not counted
     tracemalloc.start()

@@ -24,7 +24,7 @@ def test_a_dataset_without_training_split_is_refused(tmp_path):
 
 def test_a_directory_that_is_no_dataset_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"data\.dataset=.*empty cannot be read as a dataset"):
+    with pytest.raises(DataError, match=r"data\.source\.dataset=.*empty cannot be read as a dataset"):
         load(str(tmp_path / "empty"))
 
 
@@ -38,7 +38,12 @@ def test_without_a_network_a_hub_name_fails_at_once_and_says_what_runs(no_networ
         load("nobody/no-such-dataset", "raw")
     assert time.monotonic() - start < 5
     message = str(caught.value)
-    for part in ("data.dataset=nobody/no-such-dataset", "data.dataset_config=raw", "HF_HUB_OFFLINE", "HF_HOME"):
+    for part in (
+        "data.source.dataset=nobody/no-such-dataset",
+        "data.source.dataset_config=raw",
+        "HF_HUB_OFFLINE",
+        "HF_HOME",
+    ):
         assert part in message
     assert "or use data=digits." in message
     assert "\n" not in message
@@ -57,11 +62,13 @@ def test_a_name_the_hub_refuses_is_said_to_be_wrong(monkeypatch):
 
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda self, name, **options: None)
     monkeypatch.setattr(datasets, "load_dataset", fail)
-    with pytest.raises(DataError, match=r"data\.dataset=nobody/x .*doesn't exist on the Hub.*correct the name"):
+    with pytest.raises(DataError, match=r"data\.source\.dataset=nobody/x .*doesn't exist on the Hub.*correct the name"):
         load("nobody/x")
 
 
 def test_a_column_that_is_not_there_is_named_with_those_that_are():
     check_columns("here", ["a", "b"], {"column": "b"})
-    with pytest.raises(DataError, match=r"data\.label_column=c is not in data\.dataset=here: its columns are a, b\."):
+    with pytest.raises(
+        DataError, match=r"data\.source\.label_column=c is not in data\.source\.dataset=here: its columns are a, b\."
+    ):
         check_columns("here", ["a", "b"], {"column": "b", "label_column": "c"})

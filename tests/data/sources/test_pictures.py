@@ -18,8 +18,9 @@ from xformer.errors import DataError
 def read(
     folder: Path | None = None, dataset: Path | None = None, image_column: str = "img", label_column: str = "label"
 ) -> tuple[list[str], dict[str, Pictures]]:
-    sources = (None if source is None else str(source) for source in (folder, dataset))
-    return pictures.read(*sources, None, image_column, label_column)
+    folder, dataset = (None if place is None else str(place) for place in (folder, dataset))
+    columns = {"image_column": image_column, "label_column": label_column}
+    return pictures.read(pictures.ImageSource(folder=folder, dataset=dataset, dataset_config=None, **columns))
 
 
 def everything(**source: Any) -> list[Image.Image]:
@@ -114,7 +115,7 @@ def test_an_image_that_does_not_decode_is_named(folder: Path, tmp_path: Path) ->
     )
     DatasetDict(train=broken).save_to_disk(str(tmp_path / "broken"))
     words = refused(dataset=tmp_path / "broken")
-    assert re.match(r"Row 0 of the train split of data\.dataset=\S+ does not decode as an image", words)
+    assert re.match(r"Row 0 of the train split of data\.source\.dataset=\S+ does not decode as an image", words)
 
 
 def test_pixels_that_are_not_bytes_are_named(folder: Path) -> None:
@@ -144,9 +145,9 @@ def test_a_source_without_images_or_classes_is_named(tmp_path: Path, monkeypatch
     monkeypatch.setattr(pictures, "load_dataset_splits", lambda *_, **__: {"train": train, "test": train.select([])})
     assert "The test split of" in refused(dataset=path)
     monkeypatch.undo()
-    assert "data.image_column=image is not in" in refused(dataset=path, image_column="image")
-    assert "data.label_column=kind is not in" in refused(dataset=path, label_column="kind")
-    assert "data.image_column=label of" in refused(dataset=path, image_column="label")
+    assert "data.source.image_column=image is not in" in refused(dataset=path, image_column="image")
+    assert "data.source.label_column=kind is not in" in refused(dataset=path, label_column="kind")
+    assert "data.source.image_column=label of" in refused(dataset=path, image_column="label")
 
 
 @pytest.mark.parametrize("name", [".ipynb_checkpoints", "__MACOSX", "@eaDir", ".Trashes"])

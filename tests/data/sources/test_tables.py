@@ -1,8 +1,11 @@
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from xformer.data.datasets.text_classification import LabelledTextSource
+from xformer.data.sources.corpus import ParallelSource
 from xformer.data.sources.tables import read_tables
 from xformer.errors import ConfigError, DataError
 
@@ -37,8 +40,12 @@ def write(path: Path) -> str:
     return str(path)
 
 
-def read(files, columns=COLUMNS, column_names=None):
-    return read_tables(files, None, None, columns, column_names)
+def read(files=None, columns=COLUMNS, column_names=None, dataset=None):
+    if "text_column" in columns:
+        kind = LabelledTextSource
+    else:
+        kind = partial(ParallelSource, source_files=None, target_files=None)
+    return read_tables(kind(files=files, dataset=dataset, dataset_config=None, column_names=column_names, **columns))
 
 
 @pytest.mark.parametrize("extension", ["csv", "tsv", "json", "jsonl", "parquet"])
@@ -71,7 +78,9 @@ def test_columns_of_a_file_without_names_are_named(tmp_path):
 @pytest.mark.parametrize("first", ["sentence\tlabel", "Text\tstars"])
 def test_a_first_line_of_names_is_no_row_where_the_names_are_given(tmp_path, first):
     (tmp_path / "t.tsv").write_text(f"{first}\none\t0\ntwo\t1\n")
-    with pytest.raises(DataError, match=r"t\.tsv names its columns in its first line .*: set data\.column_names=null"):
+    with pytest.raises(
+        DataError, match=r"t\.tsv names its columns in its first line .*: set data\.source\.column_names=null"
+    ):
         read(str(tmp_path / "t.tsv"), column_names=["text", "label"])
 
 
@@ -109,7 +118,7 @@ def test_a_dataset_is_read_by_split_in_its_own_order(tmp_path):
 
     part = Dataset.from_dict({"text": ["a", "b", "c"], "label": [0, 1, 0]})
     DatasetDict(train=part.select([2, 0]), validation=part).save_to_disk(str(tmp_path / "saved"))
-    found = read_tables(None, str(tmp_path / "saved"), None, COLUMNS)
+    found = read(dataset=str(tmp_path / "saved"))
     assert found["train"] == {"text_column": ["c", "a"], "label_column": [0, 0]}
     assert found["val"] == {"text_column": ["a", "b", "c"], "label_column": [0, 1, 0]}
 
@@ -121,7 +130,7 @@ def test_a_view_of_a_dataset_keeps_its_rows(monkeypatch):
 
     part = Dataset.from_dict({"text": ["a", "b", "c"], "label": [0, 1, 0]}).select([2, 0])
     monkeypatch.setattr(tables, "load_dataset_splits", lambda name, config, **_: {"train": part})
-    assert read_tables(None, "any", None, COLUMNS)["train"]["text_column"] == ["c", "a"]
+    assert read(dataset="any")["train"]["text_column"] == ["c", "a"]
 
 
 def test_a_hub_name_without_a_network_is_one_sentence(monkeypatch):
@@ -131,8 +140,8 @@ def test_a_hub_name_without_a_network_is_one_sentence(monkeypatch):
         raise OSError("Name or service not known")
 
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", fail)
-    with pytest.raises(DataError, match=r"data\.dataset=nobody/none .*the hub cannot be reached") as caught:
-        read_tables(None, "nobody/none", None, COLUMNS)
+    with pytest.raises(DataError, match=r"data\.source\.dataset=nobody/none .*the hub cannot be reached") as caught:
+        read(dataset="nobody/none")
     assert "\n" not in str(caught.value)
 
 
@@ -143,13 +152,13 @@ BAD = {
     "none.json": (b"[]", r"text_column=text is not in .*none\.json"),
     "column.csv": (
         b"body,label\na,0\n",
-        r"data\.text_column=text is not in .*column\.csv: its columns are body, label",
+        r"data\.source\.text_column=text is not in .*column\.csv: its columns are body, label",
     ),
     "column.jsonl": (
         b'{"text": "a", "stars": 1}',
-        r"data\.label_column=label is not in .*: its columns are text, stars",
+        r"data\.source\.label_column=label is not in .*: its columns are text, stars",
     ),
-    "twice.csv": (b"text,text,label\na,b,0\n", r"data\.text_column=text is twice in .*twice\.csv"),
+    "twice.csv": (b"text,text,label\na,b,0\n", r"data\.source\.text_column=text is twice in .*twice\.csv"),
     "latin.csv": ("text,label\nGröße,0\n".encode("latin-1"), r"is not UTF-8 at byte 13: convert the file"),
     "latin.tsv": ("text\tlabel\nGröße\t0\n".encode("latin-1"), r"is not UTF-8 at byte 13: convert the file"),
     "latin.jsonl": ('{"text": "Größe", "label": 0}'.encode("latin-1"), r"is not UTF-8 at byte 12: convert the file"),
@@ -188,14 +197,13 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path, name):
 @pytest.mark.parametrize(
     ("files", "error", "message"),
     [
-        ("missing.csv", DataError, r"data\.files=missing\.csv does not exist"),
-        ("*.csv", DataError, r"data\.files=\*\.csv matches no file"),
-        ([], DataError, r"data\.files=\[\] names no file"),
-        (".", DataError, r"data\.files=\. has no file train with one of the extensions"),
-        ({"train": "missing.csv"}, DataError, r"data\.files=missing\.csv does not exist"),
-        ({"training": "a.csv"}, ConfigError, r"data\.files\.training is not a split: give train"),
+        ("missing.csv", DataError, r"data\.source\.files=missing\.csv does not exist"),
+        ("*.csv", DataError, r"data\.source\.files=\*\.csv matches no file"),
+        ([], DataError, r"data\.source\.files=\[\] names no file"),
+        (".", DataError, r"data\.source\.files=\. has no file train with one of the extensions"),
+        ({"train": "missing.csv"}, DataError, r"data\.source\.files=missing\.csv does not exist"),
+        ({"training": "a.csv"}, ConfigError, r"data\.source\.files\.training is not a split: give train"),
         ({"val": "a.csv"}, ConfigError, r"has no file for train"),
-        (None, ConfigError, r"data\.files=None and data\.dataset=None are both null"),
     ],
 )
 def test_sources_that_are_not_there_are_named(tmp_path, monkeypatch, files, error, message):
@@ -212,8 +220,10 @@ def test_two_files_for_a_split_are_refused(tmp_path):
 
 
 def test_files_and_dataset_exclude_each_other():
-    with pytest.raises(ConfigError, match=r"data\.files=a and data\.dataset=b exclude each other: give one of them"):
-        read_tables("a", "b", None, COLUMNS)
+    with pytest.raises(
+        ConfigError, match=r"data\.source\.files=a and data\.source\.dataset=b exclude each other: set one to null"
+    ):
+        read("a", dataset="b")
 
 
 def test_the_case_of_an_extension_does_not_matter(tmp_path: Path) -> None:

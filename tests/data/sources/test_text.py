@@ -20,8 +20,11 @@ def texts(documents: Documents) -> list[str]:
     return found
 
 
-def read(*source, **options):
-    return {split: texts(documents) for split, documents in sources.read(*source, **options).items()}
+def read(files, dataset, dataset_config, column, *, joined=False, streaming=False):
+    source = sources.TextSource(
+        files=files, dataset=dataset, dataset_config=dataset_config, column=column, joined=joined, streaming=streaming
+    )
+    return {split: texts(documents) for split, documents in sources.read(source).items()}
 
 
 def read_files(files):
@@ -53,13 +56,13 @@ def test_files_that_cannot_be_read_are_named(tmp_path, error):
     (tmp_path / "empty.txt").touch()
     (tmp_path / "latin.txt").write_bytes("Größe".encode("latin-1"))
     files, message = {
-        "missing": ("missing.txt", r"data\.files=.*missing\.txt does not exist: correct the path"),
-        "empty": ("empty.txt", r"data\.files=.*empty\.txt is empty: give a file with text"),
-        "pattern": ("*.md", r"data\.files=.*\*\.md matches no file .*: correct the pattern"),
-        "encoding": ("latin.txt", r"data\.files=.*latin\.txt is not UTF-8 at byte 2: convert the file"),
-        "directory": ("", r"data\.files=.* is a directory: add a pattern"),
-        "none": ([], r"data\.files=\[\] names no file"),
-        "second": (["good.txt", "missing.txt"], r"data\.files=.*missing\.txt does not exist"),
+        "missing": ("missing.txt", r"data\.source\.files=.*missing\.txt does not exist: correct the path"),
+        "empty": ("empty.txt", r"data\.source\.files=.*empty\.txt is empty: give a file with text"),
+        "pattern": ("*.md", r"data\.source\.files=.*\*\.md matches no file .*: correct the pattern"),
+        "encoding": ("latin.txt", r"data\.source\.files=.*latin\.txt is not UTF-8 at byte 2: convert the file"),
+        "directory": ("", r"data\.source\.files=.* is a directory: add a pattern"),
+        "none": ([], r"data\.source\.files=\[\] names no file"),
+        "second": (["good.txt", "missing.txt"], r"data\.source\.files=.*missing\.txt does not exist"),
     }[error]
     full = [str(tmp_path / name) for name in files] if isinstance(files, list) else str(tmp_path / files)
     with pytest.raises(DataError, match=message) as caught:
@@ -68,7 +71,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path, error):
 
 
 def test_files_and_dataset_exclude_each_other():
-    with pytest.raises(ConfigError, match=r"data\.files=a and data\.dataset=b exclude each other"):
+    with pytest.raises(ConfigError, match=r"data\.source\.files=a and data\.source\.dataset=b exclude each other"):
         read("a", "b", None, "text")
 
 
@@ -94,7 +97,9 @@ def test_a_datasets_own_splits_are_used_and_the_rest_is_cut(ready, tmp_path):
 
 def test_a_wrong_column_is_named_with_the_right_ones(tmp_path):
     path = save(tmp_path / "saved", train=["one"])
-    with pytest.raises(DataError, match=r"data\.column=body is not in data\.dataset=.*: its columns are text\."):
+    with pytest.raises(
+        DataError, match=r"data\.source\.column=body is not in data\.source\.dataset=.*: its columns are text\."
+    ):
         read(None, path, None, "body")
 
 
@@ -102,7 +107,7 @@ def test_a_column_without_text_is_refused(tmp_path):
     from datasets import Dataset
 
     Dataset.from_dict({"text": [1, 2]}).save_to_disk(str(tmp_path / "saved"))
-    with pytest.raises(DataError, match=r"data\.column=text of data\.dataset=.* holds no text"):
+    with pytest.raises(DataError, match=r"data\.source\.column=text of data\.source\.dataset=.* holds no text"):
         read(None, str(tmp_path / "saved"), None, "text")
 
 
@@ -118,7 +123,9 @@ def test_a_directory_of_text_files_has_a_document_for_each_split(tmp_path):
     expected = {"train": [" a\n"], "val": [" b\n"], "test": [" c\n"]}
     assert read(None, str(tmp_path), "wikitext-2-raw-v1", "text", joined=True) == expected
     (tmp_path / "wiki.valid.raw").write_bytes(b"ab\xff")
-    with pytest.raises(DataError, match=r"data\.dataset=.*wiki\.valid\.raw is not UTF-8 at byte 2: convert the file"):
+    with pytest.raises(
+        DataError, match=r"data\.source\.dataset=.*wiki\.valid\.raw is not UTF-8 at byte 2: convert the file"
+    ):
         read(None, str(tmp_path), None, "text")
 
 
@@ -132,7 +139,7 @@ def test_a_directory_of_tables_is_read_whole_or_as_a_stream(tmp_path, streaming,
     # The configuration is the hub's: a directory that has none is read without.
     found = read(None, str(tmp_path), "wikitext-2-raw-v1", "text", streaming=streaming)
     assert found == {split: [f"{split} {number}" for number in range(5)] for split in ("train", "test")}
-    with pytest.raises(DataError, match=r"data\.column=body is not in .*: its columns are text\."):
+    with pytest.raises(DataError, match=r"data\.source\.column=body is not in .*: its columns are text\."):
         read(None, str(tmp_path), None, "body", streaming=streaming)
 
 
@@ -148,7 +155,7 @@ def test_a_stream_that_breaks_off_is_said_so(monkeypatch):
             raise ConnectionError("no route to host")
 
     monkeypatch.setattr(sources, "load_dataset_splits", lambda *_, **__: {"train": Broken()})
-    with pytest.raises(DataError, match=r"data\.dataset=far breaks off \(no route to host\): start again\."):
+    with pytest.raises(DataError, match=r"data\.source\.dataset=far breaks off \(no route to host\): start again\."):
         read(None, "far", None, "text")
 
 
@@ -158,7 +165,7 @@ def test_a_stream_that_breaks_off_is_said_so(monkeypatch):
         ("cifar10", "data=images, or data=digits"),
         ("cifar10_pixels", "data=digits"),
         ("imdb", "data=text_classification, which reads"),
-        ("wikitext2", "data.dataset=null, which reads"),
+        ("wikitext2", "data.source.dataset=null, which reads"),
         ("multi30k", "data=transduction, which is generated here"),
     ],
 )

@@ -12,7 +12,12 @@ from xformer.inspection.probes.base import singles
 from xformer.tasks.base import Task
 
 Prepared = Callable[..., tuple[Task, list[Batch]]]
-TRANSDUCTION = ["task=seq2seq", "data.train_size=64", "data.val_size=32", "data.test_size=32"]
+TRANSDUCTION = [
+    "task=seq2seq",
+    "data.generation.train_size=64",
+    "data.generation.val_size=32",
+    "data.generation.test_size=32",
+]
 TEXT = ["task=language_modeling", "data.block=24"]
 LISTOPS = [*SMALL_LISTOPS, "data.min_length=10", "data.max_length=40", "data.max_depth=3"]
 

@@ -84,7 +84,7 @@ def _models(config: DictConfig) -> Iterator[tuple[str, TrainingStep]]:
 def _decoders(config: DictConfig) -> Iterator[tuple[str, TrainingStep]]:
     """Ours and theirs, all trained by our optimiser's factory."""
     node = composed(list(config.model))
-    place = Place(config.characters, node.data.block, node.data.batch_size, getattr(torch, config.dtype))
+    place = Place(config.characters, node.data.block, node.data.loader.batch_size, getattr(torch, config.dtype))
     task, plan = build(node, place)
     own: Loss = lambda batch: task.step(task.prepare(batch)).loss  # noqa: E731
     yield OURS, TrainingStep(task, own, plan.optimizer(task, True), place, compiled=config.compiled)

@@ -1,16 +1,17 @@
 """Dashed contours for the Pathfinder task (Linsley et al. 2018): where the dashes lie, and what they look like.
 
-A contour is a row of paddles, straight dashes. After each, its direction is followed for `paddle_margin`, turned, and
-followed for `paddle_margin` again before the next begins: so the ends of neighbours are at most two margins apart. A
+A contour is a row of paddles, straight dashes. After each, its direction is followed for the margin, turned, and
+followed for the margin again before the next begins: so the ends of neighbours are at most two margins apart. A
 paddle keeps two margins and half a thickness away from every other, those of its own contour included. So contours
 grown by a margin and a little never touch, and each is then in one piece: the image alone decides the label.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
+from annotated_types import Ge, Gt
 from jaxtyping import Bool, Float, Int, Int64, UInt8
 
 from xformer.errors import ConfigError
@@ -30,43 +31,65 @@ _SHARES = 0.5 + (_ANGLES + np.sin(2 * _ANGLES) / 2) / np.pi
 
 
 @dataclass(frozen=True, kw_only=True)
+class PaddleConfig:
+    """A dash; lengths are in pixels.
+
+    Attributes:
+        length: from end to end.
+        thickness: of the line.
+        margin: half of the gap between two dashes of a contour.
+        contrast: brightness, where the circles have 1 and what is brighter is cut off.
+    """
+
+    length: Annotated[float, Gt(0)]
+    thickness: Annotated[float, Gt(0)]
+    margin: Annotated[float, Gt(0)]
+    contrast: Annotated[float, Gt(0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContourConfig:
+    """Rows of dashes: two long contours, and shorter ones to distract.
+
+    Attributes:
+        length: paddles of each of the two long contours.
+        distractor_length: paddles of a distractor.
+        distractors: how many distractors there are.
+        continuity: a turn by the angle a has a density proportional to cos^2(continuity * a), and 0 from the first
+            zero on: the larger, the straighter.
+        seed_distance: between the beginnings of the two long contours, in pixels.
+    """
+
+    length: Annotated[int, Ge(1)]
+    distractor_length: Annotated[int, Ge(1)]
+    distractors: Annotated[int, Ge(0)]
+    continuity: Annotated[float, Ge(1)]
+    seed_distance: Annotated[float, Gt(0)]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Style:
-    """What the contours of all images have in common; lengths are in pixels.
+    """What all images have in common; lengths are in pixels.
 
     Attributes:
         image_size: height and width.
-        contour_length: paddles of each of the two long contours.
-        distractor_length: paddles of a distractor.
-        distractors: how many distractors there are.
-        paddle_length: of a dash.
-        paddle_thickness: of a dash.
-        paddle_margin: half of the gap between two dashes of a contour.
-        continuity: a turn by the angle a has a density proportional to cos^2(continuity * a), and 0 from the first
-            zero on: the larger, the straighter.
-        seed_distance: between the beginnings of the two long contours.
         marker_radius: of the circles.
         padding: between a dash and the border.
-        contrast: brightness of the dashes, where the circles have 1 and what is brighter is cut off.
+        paddle: the dashes.
+        contours: the rows of dashes.
 
     Raises:
         ConfigError: a circle could touch two contours.
     """
 
     image_size: int
-    contour_length: int
-    distractor_length: int
-    distractors: int
-    paddle_length: float
-    paddle_thickness: float
-    paddle_margin: float
-    continuity: float
-    seed_distance: float
     marker_radius: float
     padding: float
-    contrast: float
+    paddle: PaddleConfig
+    contours: ContourConfig
 
     def __post_init__(self) -> None:
-        most = self.clearance - self.paddle_thickness / 2
+        most = self.clearance - self.paddle.thickness / 2
         if self.marker_radius > most:
             raise ConfigError(
                 f"data.marker_radius={self.marker_radius} must be at most {most:g} to touch one contour only."
@@ -75,12 +98,13 @@ class Style:
     @property
     def clearance(self) -> float:
         """How far apart paddles are that are not neighbours, between their middle lines."""
-        return 2 * self.paddle_margin + self.paddle_thickness / 2
+        return 2 * self.paddle.margin + self.paddle.thickness / 2
 
     @property
     def paddles(self) -> int:
         """How many paddles an image has."""
-        return 2 * self.contour_length + self.distractors * self.distractor_length
+        contours = self.contours
+        return 2 * contours.length + contours.distractors * contours.distractor_length
 
 
 class Scenes(NamedTuple):
@@ -108,8 +132,9 @@ def scenes(generator: np.random.Generator, style: Style, labels: Int64[np.ndarra
         idle = 0 if len(found) else idle + 1
         if idle == _PATIENCE * style.paddles:
             raise ConfigError(
-                f"data.image_size={style.image_size} has no room for two contours of data.contour_length="
-                f"{style.contour_length} and data.distractors={style.distractors}: ask for fewer or shorter ones."
+                f"data.image_size={style.image_size} has no room for two contours of data.contours.length="
+                f"{style.contours.length} and data.contours.distractors={style.contours.distractors}: ask for fewer or "
+                "shorter ones."
             )
         if len(found):
             yield _mark(generator, style, found, labels[done : done + len(found)])
@@ -136,20 +161,20 @@ def _mark(
 
 def tips(style: Style, paddles: Paddles) -> tuple[Float[np.ndarray, "scenes 2 2"], Float[np.ndarray, "scenes 2 2"]]:
     """Where the two long contours begin, and where they end."""
-    length = style.contour_length
+    length = style.contours.length
     return paddles[:, [0, length], 0], paddles[:, [length - 1, 2 * length - 1], 1]
 
 
 def draw(style: Style, scenes: Scenes) -> UInt8[np.ndarray, "scenes height width"]:
     """Grey levels: white circles and dashes on black, antialiased by the distance from the middle line."""
-    half = style.paddle_thickness / 2
-    reach = int(np.ceil((style.paddle_length + style.paddle_thickness) / 2 + 1))
+    half = style.paddle.thickness / 2
+    reach = int(np.ceil((style.paddle.length + style.paddle.thickness) / 2 + 1))
     image = np.zeros((len(scenes.labels), style.image_size, style.image_size))
     for paddle in np.moveaxis(scenes.paddles, 1, 0):
         rows, points = _around(style, paddle.mean(axis=1), reach)
         # The share of a pixel that so thick a line covers, were it parallel to the pixels.
         cover = np.clip(half + 0.5 - _distance(points + 0.5, paddle[:, None]), 0, min(2 * half, 1))
-        _brighten(image, rows, points, style.contrast * cover)
+        _brighten(image, rows, points, style.paddle.contrast * cover)
     for marker in np.moveaxis(scenes.markers, 1, 0):
         rows, points = _around(style, marker, int(np.ceil(style.marker_radius + 1)))
         away = np.linalg.norm(points + 0.5 - marker[:, None], axis=-1)
@@ -185,12 +210,12 @@ class _Growth:
 
     def __init__(self, generator: np.random.Generator, style: Style) -> None:
         self.generator, self.style = generator, style
-        long, rest = style.contour_length, np.arange(2 * style.contour_length, style.paddles)
+        long, rest = style.contours.length, np.arange(2 * style.contours.length, style.paddles)
         self.order = np.concatenate([np.arange(2 * long).reshape(2, long).T.ravel(), rest])
         """The slot that each step fills: those of one contour are next to each other."""
         self.number = np.argsort(self.order)
         """The step that fills each slot."""
-        self.begins = np.concatenate([[0, long], rest[:: style.distractor_length]])
+        self.begins = np.concatenate([[0, long], rest[:: style.contours.distractor_length]])
         self.paddles = np.full((_SCENES, style.paddles, 2, 2), _NOWHERE)
         self.step, self.tries, self.age = np.zeros((3, _SCENES), dtype=np.int64)
 
@@ -225,19 +250,19 @@ class _Growth:
     ) -> Float[np.ndarray, "scenes 2 2"]:
         style, draws = self.style, self.generator.random((5, len(rows)))
         # A beginning: anywhere, but that of the second long contour is near that of the first.
-        near = self.paddles[:, 0, 0] + style.seed_distance * _unit(2 * np.pi * draws[0])
+        near = self.paddles[:, 0, 0] + style.contours.seed_distance * _unit(2 * np.pi * draws[0])
         anywhere = style.padding + (style.image_size - 2 * style.padding) * draws[1:3].T
-        start = np.where((slots == style.contour_length)[:, None], near, anywhere)
+        start = np.where((slots == style.contours.length)[:, None], near, anywhere)
         ahead = _unit(2 * np.pi * draws[3])
         # A continuation: a margin on, a turn, and a margin on again.
         last = self.paddles[rows, slots - 1]
         along = last[:, 1] - last[:, 0]
-        turn = np.interp(draws[4], _SHARES, _ANGLES) / style.continuity
+        turn = np.interp(draws[4], _SHARES, _ANGLES) / style.contours.continuity
         turned = _unit(np.arctan2(along[:, 1], along[:, 0]) + turn)
-        next_start = last[:, 1] + style.paddle_margin * (along / style.paddle_length + turned)
+        next_start = last[:, 1] + style.paddle.margin * (along / style.paddle.length + turned)
         follows = ~np.isin(slots, self.begins)[:, None]
         start, ahead = np.where(follows, next_start, start), np.where(follows, turned, ahead)
-        return np.stack([start, start + style.paddle_length * ahead], axis=1)
+        return np.stack([start, start + style.paddle.length * ahead], axis=1)
 
 
 def _allowed(style: Style, candidate: Float[np.ndarray, "scenes 2 2"], others: Paddles) -> Bool[np.ndarray, " scenes"]:
@@ -248,7 +273,7 @@ def _allowed(style: Style, candidate: Float[np.ndarray, "scenes 2 2"], others: P
     good: Bool[np.ndarray, " scenes"] = inside & ((middles**2).sum(-1) >= style.clearance**2).all(axis=1)
     candidate, others = candidate[good], others[good]
     # Two segments are closest at an end, unless they cross: then one of these points is near.
-    points = 2 + int(style.paddle_length / style.clearance)
+    points = 2 + int(style.paddle.length / style.clearance)
     along = np.linspace(0, 1, points)[:, None]
     own = candidate[:, None, 0] + along * (candidate[:, None, 1] - candidate[:, None, 0])
     nearest = np.minimum(

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Ge, Gt
 from jaxtyping import Int64, UInt8
 from PIL import Image, ImageOps
 
@@ -18,11 +18,13 @@ from xformer.data.arrays import Flat
 from xformer.data.base import CachedData
 from xformer.data.batch import Batch, ImageBatch
 from xformer.data.cache import cached, fingerprint
-from xformer.data.facts import Facts, ImageFacts
-from xformer.data.floors import majority
-from xformer.data.sources.hold_out import check_fractions, deal_images
+from xformer.data.configs import DataContext, LoaderConfig, RandomSplitConfig
+from xformer.data.sources.hold_out import deal_images
 from xformer.data.sources.hub import NAMES
-from xformer.data.sources.pictures import Pictures, read
+from xformer.data.sources.pictures import ImageSource, Pictures, read
+from xformer.data.spec import DataSpec, ImageSpec
+from xformer.data.split import Split
+from xformer.data.trivial_baselines import majority
 from xformer.errors import ConfigError, DataError
 
 # Raise it whenever the pixels that come out change: a cache written by another version is then not found.
@@ -32,7 +34,7 @@ _CHUNK = 1024
 Part = tuple[Pictures, Int64[np.ndarray, " rows"]]
 
 
-class Stored:
+class Stored(Split):
     """Decoded images, read from disk only where they are asked for.
 
     Args:
@@ -59,69 +61,46 @@ class Stored:
 class Images(CachedData):
     """Images of one size, with values in [0, 1], and their classes.
 
-    A folder holds a folder for each class, or `train` and as many of `val` and `test` as there are, which hold these.
     A source's own splits are used, and random images of the training part are held out for those it lacks. Decoded
     images are kept on disk and mapped into memory, so that there may be more of them than memory holds.
 
     Args:
-        seed: order of the training batches.
-        cache: where the decoded images are kept.
-        folder: of image files; every file in a class's folder is taken for one, but for what is hidden or the system's.
-        dataset: a local dataset directory, or a name on the hub. With neither, the digits of scikit-learn.
-        dataset_config: of the dataset, where it has several.
-        image_column: of the dataset.
-        label_column: of the dataset.
+        context: seed of the order of the training batches, and where the decoded images are kept.
+        source: where they come from.
         image_size: height and width: the largest middle square, resized by antialiased bicubic interpolation
             (Pillow's). None keeps the images as they are, which must then be of one size.
         channels: 1 for grey (ITU-R 601-2 luma), 3 for red, green and blue.
         mean: of each channel's values in [0, 1], to normalise with; None for that of the training split.
         std: likewise.
-        val_fraction: share of the training images to validate on, if the source has no validation split.
-        test_fraction: share to test on, if the source has no test split; 0 for no test.
-        split_seed: decides which image goes where.
-        batch_size: images per step over all devices.
-        num_workers: processes that fetch ahead.
+        split: what is held out where the source has no such split.
+        loader: size of the batches, and who fetches them.
 
     Raises:
-        ConfigError: a value is out of range, or both `folder` and `dataset` are given.
+        ConfigError: `mean` and `std` do not go with each other or with `channels`.
         DataError: in `prepare_data`, if the images cannot be read.
     """
 
     yields: ClassVar[type] = ImageBatch
     pads: ClassVar[bool] = False
-    split: ClassVar[type[Stored]] = Stored
+    stored: ClassVar[type[Stored]] = Stored
     """The form of this module's batches."""
 
     def __init__(
         self,
-        seed: int,
-        cache: Path,
+        context: DataContext,
         *,
-        folder: str | None,
-        dataset: str | None,
-        dataset_config: str | None,
-        image_column: str,
-        label_column: str,
+        source: ImageSource,
         image_size: Annotated[int, Ge(1)] | None,
         channels: Literal[1, 3],
         mean: list[float] | None,
         std: list[Annotated[float, Gt(0)]] | None,
-        val_fraction: Annotated[float, Interval(ge=0, lt=1)],
-        test_fraction: Annotated[float, Interval(ge=0, lt=1)],
-        split_seed: Annotated[int, Ge(0)],
-        batch_size: Annotated[int, Ge(1)],
-        num_workers: Annotated[int, Interval(ge=0, le=1024)],
+        split: RandomSplitConfig,
+        loader: LoaderConfig,
     ) -> None:
-        super().__init__(seed, cache, batch_size=batch_size, num_workers=num_workers)
-        if folder is not None and dataset is not None:
-            raise ConfigError(f"data.folder={folder} and data.dataset={dataset} exclude each other: set one to null.")
-        check_fractions(val_fraction=val_fraction, test_fraction=test_fraction)
+        super().__init__(context, loader=loader)
         _check_normalisation(mean, std, channels)
-        self.source = (folder, dataset, dataset_config, image_column, label_column)
-        self.form = (image_size, channels)
+        self.source, self.split, self.form = source, split, (image_size, channels)
         self.mean, self.std = mean, std
-        self.fractions = {"test": test_fraction, "val": val_fraction}
-        self.split_seed = split_seed
 
     def prepare(self) -> Path:
         """Read, resize and store, unless it is cached.
@@ -129,7 +108,7 @@ class Images(CachedData):
         Raises:
             DataError: the images cannot be read.
         """
-        classes, found = read(*self.source)
+        classes, found = read(self.source)
         splits = self._cut(found)
         identity = {name: (pictures.identity, _hash(rows)) for name, (pictures, rows) in splits.items()}
         name = f"images-{digest(VERSION, classes, identity, self.form)}"
@@ -137,10 +116,10 @@ class Images(CachedData):
 
     def _cut(self, found: dict[str, Pictures]) -> dict[str, Part]:
         """Hold out of "train" what the source does not bring itself."""
-        needed = {name: share for name, share in self.fractions.items() if share > 0 or name == "val"}
+        needed = {name: share for name, share in self.split.fractions.items() if share > 0 or name == "val"}
         missing = {name: share for name, share in needed.items() if name not in found}
         own = {name: (pictures, np.arange(len(pictures))) for name, pictures in found.items()}
-        dealt = deal_images(len(found["train"]), missing, self.split_seed) if missing else {}
+        dealt = deal_images(len(found["train"]), missing, self.split.seed) if missing else {}
         splits = {**own, **{name: (found["train"], rows) for name, rows in dealt.items()}}
         return {name: splits[name] for name in NAMES if name in splits}
 
@@ -178,21 +157,23 @@ class Images(CachedData):
         shape = (int(about["shape"][0]), int(about["shape"][1]), int(about["shape"][2]))
         labels = {name: np.fromfile(entry / f"{name}.labels", dtype=np.int64) for name in about["splits"]}
         self.splits = {
-            name: self.split(Flat(entry / f"{name}.bin", np.uint8), shape, own) for name, own in labels.items()
+            name: self.stored(Flat(entry / f"{name}.bin", np.uint8), shape, own) for name, own in labels.items()
         }
         self.class_counts: list[int] = np.bincount(labels["train"], minlength=len(self.classes)).tolist()
         mean, std = self.mean or about["mean"], self.std or about["std"]
-        self.facts = self.describe_images(shape, mean, std)
-        self.floors = {"majority class": majority(labels["train"], labels["test"])} if "test" in labels else {}
+        self.spec = self.describe_images(shape, mean, std)
+        self.trivial_baselines = (
+            {"majority class": majority(labels["train"], labels["test"])} if "test" in labels else {}
+        )
         self.fingerprint = fingerprint(entry)
         self.shape = shape
         self.copies: dict[str, int] = {name: count for name, count in about.get("copies", {}).items() if count}
 
-    def describe_images(self, shape: tuple[int, int, int], mean: list[float], std: list[float]) -> Facts:
+    def describe_images(self, shape: tuple[int, int, int], mean: list[float], std: list[float]) -> DataSpec:
         """What a task has to know."""
         channels, height, width = shape
-        image = ImageFacts(channels=channels, height=height, width=width, mean=mean, std=std)
-        return Facts(
+        image = ImageSpec(channels=channels, height=height, width=width, mean=mean, std=std)
+        return DataSpec(
             vocabulary=256,
             length=height * width,
             classes=len(self.classes),
@@ -203,7 +184,7 @@ class Images(CachedData):
 
     def describe(self) -> str:
         """Source, sizes of the splits and form of the images."""
-        source = self.source[0] or self.source[1] or "scikit-learn's digits"
+        source = self.source.place or "scikit-learn's digits"
         sizes = "/".join(f"{len(split):,}" for split in self.splits.values())
         channels, height, width = self.shape
         copies = self.copies.items()

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 import numpy as np
-from annotated_types import Ge, Interval
+from annotated_types import Ge
 from jaxtyping import Int64
 
 from xformer.core.digest import digest
@@ -13,10 +13,11 @@ from xformer.data.arrays import Flat
 from xformer.data.base import CachedData
 from xformer.data.batch import ClassificationBatch
 from xformer.data.cache import cached, fingerprint
+from xformer.data.configs import DataContext, GenerationConfig, LoaderConfig
 from xformer.data.datasets import trees
-from xformer.data.facts import Facts
-from xformer.data.floors import by_feature, majority
 from xformer.data.labelled import LabelledSequences
+from xformer.data.spec import DataSpec
+from xformer.data.trivial_baselines import by_feature, majority
 from xformer.errors import ConfigError, DataError
 
 # Raise it whenever the generator changes: a cache written by another version is then not found.
@@ -28,22 +29,16 @@ PATIENCE = 50
 class ListOps(CachedData):
     """Nested MIN, MAX, MED and SM (sum modulo 10) over digits; the label is the value. No tree occurs twice.
 
-    The trees depend on `generation_seed` alone, so that every run's `seed` meets the same ones.
+    The trees depend on `generation.seed` alone, so that every run's own seed meets the same ones.
 
     Args:
-        seed: Order of the training batches.
-        cache: Where the generated trees are kept.
-        train_size: Number of training trees.
-        val_size: Number of validation trees.
-        test_size: Number of test trees.
+        context: Seed of the order of the training batches, and where the generated trees are kept.
         max_depth: Levels of a tree; the root is one.
         max_args: Most arguments of an operator; the fewest are 2.
         min_length: Every tree has more tokens than this.
         max_length: Every tree has fewer tokens than this.
-        generation_seed: Decides the trees.
-        batch_size: Sequences per step over all devices.
-        tokens_per_batch: Most tokens per step over all devices, in place of `batch_size`.
-        num_workers: Processes that fetch ahead.
+        generation: How many trees there are, and of what seed.
+        loader: Size of the batches, and who fetches them.
 
     Raises:
         ConfigError: If the bounds admit no tree; in `prepare_data`, if they admit too few different ones.
@@ -54,30 +49,23 @@ class ListOps(CachedData):
 
     def __init__(
         self,
-        seed: int,
-        cache: Path,
+        context: DataContext,
         *,
-        train_size: Annotated[int, Ge(1)],
-        val_size: Annotated[int, Ge(1)],
-        test_size: Annotated[int, Ge(1)],
         max_depth: Annotated[int, Ge(2)],
         max_args: Annotated[int, Ge(2)],
         min_length: Annotated[int, Ge(1)],
         max_length: Annotated[int, Ge(1)],
-        generation_seed: Annotated[int, Ge(0)],
-        batch_size: Annotated[int, Ge(1)],
-        tokens_per_batch: Annotated[int, Ge(1)] | None = None,
-        num_workers: Annotated[int, Interval(ge=0, le=1024)],
+        generation: GenerationConfig,
+        loader: LoaderConfig,
     ) -> None:
-        super().__init__(seed, cache, batch_size=batch_size, num_workers=num_workers, tokens_per_batch=tokens_per_batch)
+        super().__init__(context, loader=loader)
         if max_length < min_length + 2:
             raise ConfigError(
                 f"data.max_length={max_length} admits no tree that is longer than data.min_length={min_length}: use at "
                 f"least {min_length + 2}."
             )
-        self.sizes = {"train": train_size, "val": val_size, "test": test_size}
+        self.generation, self.sizes = generation, generation.sizes
         self.shape = (max_depth, max_args, min_length, max_length)
-        self.generation_seed = generation_seed
 
     def prepare(self) -> Path:
         """Generate the trees unless they are cached.
@@ -85,11 +73,11 @@ class ListOps(CachedData):
         Raises:
             ConfigError: If the bounds admit too few different trees.
         """
-        name = f"listops-{digest(VERSION, self.sizes, self.shape, self.generation_seed)}"
+        name = f"listops-{digest(VERSION, self.sizes, self.shape, self.generation.seed)}"
         return cached(self.cache, name, self._build)
 
     def _build(self, directory: Path) -> None:
-        generator = np.random.default_rng(self.generation_seed)
+        generator = np.random.default_rng(self.generation.seed)
         found = self._generate(generator, sum(self.sizes.values()))
         texts, labels = zip(*found.items(), strict=True)
         # A tree likely to repeat is likely to come early; shuffled, the splits are alike.
@@ -115,12 +103,12 @@ class ListOps(CachedData):
             if idle == PATIENCE:
                 raise ConfigError(
                     f"data.max_length={self.shape[3]} and the other bounds admit only about {len(found)} different "
-                    f"trees, but data.train_size, val_size and test_size ask for {count}: widen them or ask for fewer."
+                    f"trees, but data.generation asks for {count}: widen them or ask for fewer."
                 )
         return found
 
     def load(self) -> None:
-        """Map the trees into memory and measure the floors."""
+        """Map the trees into memory and compute the trivial baselines."""
         lengths = np.fromfile(self.entry / "lengths.bin", dtype=np.int64)
         labels = np.fromfile(self.entry / "labels.bin", dtype=np.uint8).astype(np.int64)
         offsets = np.concatenate([[0], np.cumsum(lengths)])
@@ -134,8 +122,8 @@ class ListOps(CachedData):
         self.splits = {**parts}
         train, test = parts["train"], parts["test"]
         roots, test_roots = (tokens.array[part.offsets[:-1]] for part in (train, test))
-        # The bound and not the longest that happened to be drawn: another generation_seed means the same model.
-        self.facts = Facts(
+        # The bound and not the longest that happened to be drawn: another seed of the generation means the same model.
+        self.spec = DataSpec(
             vocabulary=len(trees.SYMBOLS),
             length=self.shape[3] - 1,
             classes=10,
@@ -143,7 +131,7 @@ class ListOps(CachedData):
             padding=trees.PADDING,
         )
         self.fingerprint = fingerprint(self.entry)
-        self.floors = {
+        self.trivial_baselines = {
             "majority class": majority(train.labels, test.labels),
             "root operator": by_feature(roots, train.labels, test_roots, test.labels),
         }
@@ -171,5 +159,5 @@ class ListOps(CachedData):
     def describe(self) -> str:
         """Sizes of the splits and range of the lengths."""
         sizes = "/".join(f"{size:,}" for size in self.sizes.values())
-        lengths = f"{self.shape[2] + 1} to {self.facts.length}"
+        lengths = f"{self.shape[2] + 1} to {self.spec.length}"
         return f"ListOps: {sizes} trees, length {lengths}, {self.mean_length:.0f} on average"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-from annotated_types import Ge, Interval
+from annotated_types import Ge
 from jaxtyping import Int64
 from numpy.typing import NDArray
 
@@ -13,14 +13,16 @@ from xformer.core.digest import digest, stable_name_of
 from xformer.data.arrays import Ragged, write_rows
 from xformer.data.batch import Seq2SeqBatch
 from xformer.data.cache import cached, fingerprint
-from xformer.data.facts import Facts
+from xformer.data.configs import DataContext, LoaderConfig, RandomSplitConfig
 from xformer.data.pairs import pad_pairs
-from xformer.data.sources.corpus import Aligned, Corpus, aligned, of_dataset, of_table, part, survey, texts
-from xformer.data.sources.hold_out import check_fractions, deal
+from xformer.data.sources.corpus import Corpus, ParallelSource, aligned, of_dataset, of_table, part, survey, texts
+from xformer.data.sources.hold_out import deal
 from xformer.data.sources.hub import NAMES
-from xformer.data.sources.tables import Files, read_tables
+from xformer.data.sources.tables import read_tables
+from xformer.data.spec import DataSpec
+from xformer.data.split import Split
 from xformer.data.tokenised import TokenisedData, Unread, remark, token_type
-from xformer.errors import ConfigError, DataError
+from xformer.errors import DataError
 from xformer.tokenizers.base import Tokenizer
 
 # Raise it whenever the packing changes: a cache written by another version is then not found.
@@ -37,27 +39,14 @@ class ParallelText(TokenisedData):
     validation or test pair the rest is cut off, but scores of the written text are taken against the whole target.
 
     Args:
-        seed: order of the training batches.
-        cache: where the tokens are kept.
-        source_files: a path, or one for each of train, val and test; one text a line.
-        target_files: the same of their translations.
-        files: a table (csv, tsv, json, parquet), or several; see `read_tables`.
-        dataset: a local dataset directory, or a name on the hub.
-        dataset_config: of the dataset, where it has several.
-        source_column: of the tables or the dataset, such as `translation.en`.
-        target_column: of the tables or the dataset.
-        column_names: all columns of a csv or tsv file whose first line does not name them.
+        context: seed of the order of the training batches, and where the tokens are kept.
+        source: where the pairs come from.
         tokenizer: trained here, unless the cache has it trained.
         max_length: most tokens of a side, its end included.
-        validation_fraction: share of the training pairs to validate on, if the source has no validation split.
-        test_fraction: share of the training pairs to test on, if the source has no test split; 0 for no test.
-        split_seed: decides which pairs are held out.
-        batch_size: pairs per step over all devices.
-        tokens_per_batch: most tokens of either side per step over all devices, in place of `batch_size`.
-        num_workers: processes that fetch ahead.
+        split: which pairs are held out where the source has no such split.
+        loader: size of the batches, of which a budget of tokens holds for either side, and who fetches them.
 
     Raises:
-        ConfigError: not exactly one source is given, or a number is out of range.
         DataError: in `prepare_data`, if the source cannot be read; in `setup`, if no pair is left.
     """
 
@@ -66,39 +55,16 @@ class ParallelText(TokenisedData):
 
     def __init__(
         self,
-        seed: int,
-        cache: Path,
+        context: DataContext,
         *,
-        source_files: Aligned | None,
-        target_files: Aligned | None,
-        files: Files | None,
-        dataset: str | None,
-        dataset_config: str | None,
-        source_column: str,
-        target_column: str,
-        column_names: list[str] | None,
+        source: ParallelSource,
         tokenizer: Tokenizer,
         max_length: Annotated[int, Ge(2)],
-        validation_fraction: Annotated[float, Interval(ge=0, lt=1)],
-        test_fraction: Annotated[float, Interval(ge=0, lt=1)],
-        split_seed: Annotated[int, Ge(0)],
-        batch_size: Annotated[int, Ge(1)],
-        tokens_per_batch: Annotated[int, Ge(1)] | None,
-        num_workers: Annotated[int, Interval(ge=0, le=1024)],
+        split: RandomSplitConfig,
+        loader: LoaderConfig,
     ) -> None:
-        super().__init__(seed, cache, batch_size=batch_size, num_workers=num_workers, tokens_per_batch=tokens_per_batch)
-        given = [source_files is not None or target_files is not None, files is not None, dataset is not None]
-        if sum(given) != 1 or (source_files is None) != (target_files is None):
-            raise ConfigError(
-                "data=parallel_text reads one source: give data.source_files and data.target_files, or data.files, or "
-                "data.dataset, and leave the others null."
-            )
-        check_fractions(validation_fraction=validation_fraction, test_fraction=test_fraction)
-        self.aligned, self.files, self.dataset = (source_files, target_files), files, dataset
-        self.dataset_config, self.column_names = dataset_config, column_names
-        self.columns = {"source_column": source_column, "target_column": target_column}
-        self.tokenizer, self.max_length, self.split_seed = tokenizer, max_length, split_seed
-        self.fractions = {"val": validation_fraction, "test": test_fraction}
+        super().__init__(context, loader=loader)
+        self.source, self.tokenizer, self.max_length, self.split = source, tokenizer, max_length, split
 
     def prepare(self) -> Path:
         """Read, hold out and tokenise, unless it is cached.
@@ -113,38 +79,35 @@ class ParallelText(TokenisedData):
                 raise DataError(f"The {split} split of {self._source()} is empty: give a source with pairs.")
         splits = self._hold_out(found, surveys["train"][0])
         settings = stable_name_of(type(self.tokenizer)), self.tokenizer.settings()
-        name = f"parallel_text-{digest(VERSION, surveys, self.fractions, self.split_seed, settings)}"
+        name = f"parallel_text-{digest(VERSION, surveys, self.split.fractions, self.split.seed, settings)}"
         return cached(self.cache, name, lambda directory: pack_pairs(directory, splits, self.tokenizer))
 
     def _read(self) -> dict[str, Corpus]:
-        source, target = self.aligned
-        if source is not None and target is not None:
-            return aligned(source, target)
-        if self.dataset is not None:
-            return of_dataset(self.dataset, self.dataset_config, self.columns)
-        tables = read_tables(self.files, None, None, self.columns, self.column_names)
-        return {split: of_table(self._source(), columns) for split, columns in tables.items()}
+        source = self.source
+        if source.source_files is not None and source.target_files is not None:
+            return aligned(source.source_files, source.target_files)
+        if source.dataset is not None:
+            return of_dataset(source)
+        return {split: of_table(self._source(), columns) for split, columns in read_tables(source).items()}
 
     def _source(self) -> str:
-        if self.dataset is not None:
-            return f"data.dataset={self.dataset}"
-        key, files = ("files", self.files) if self.files is not None else ("source_files", self.aligned[0])
-        return f"data.{key}={files['train'] if isinstance(files, dict) and 'train' in files else files}"
+        key = next(key for key in self.source.places if getattr(self.source, key) is not None)
+        files = getattr(self.source, key)
+        return f"data.source.{key}={files['train'] if isinstance(files, dict) and 'train' in files else files}"
 
     def _hold_out(self, found: dict[str, Corpus], count: int) -> dict[str, Corpus]:
         """Take pairs at random out of "train" for the splits that the source does not bring itself."""
         wanted = {
             split: share
-            for split, share in self.fractions.items()
+            for split, share in self.split.fractions.items()
             if split not in found and (split == "val" or share > 0)
         }
-        dealt = deal(count, wanted, self.split_seed)
+        dealt = deal(count, wanted, self.split.seed)
         for split, fraction in wanted.items():
             if not len(dealt[split]):
-                name = "validation" if split == "val" else "test"
                 raise DataError(
-                    f"data.{name}_fraction={fraction} of {count} pairs leaves none for {split}: raise it, or give the "
-                    "split."
+                    f"data.split.{split}_fraction={fraction} of {count} pairs leaves none for {split}: raise it, or "
+                    "give the split."
                 )
         kept = {split: np.isin(np.arange(count), rows).tolist() for split, rows in dealt.items()}
         splits = {**found, **{split: part(found["train"], pairs) for split, pairs in kept.items()}}
@@ -159,32 +122,32 @@ class ParallelText(TokenisedData):
         entry = self.entry
         self.tokenizer.load(entry)
         size = self.tokenizer.vocabulary
-        self.facts = Facts(vocabulary=size + 3, length=self.max_length, padding=size, begin=size + 1, end=size + 2)
+        self.spec = DataSpec(vocabulary=size + 3, length=self.max_length, padding=size, begin=size + 1, end=size + 2)
         names = [split for split in NAMES if (entry / f"{split}.source.bin").exists()]
-        self.pairs = {split: Translations(entry, split, self.tokenizer, self.facts) for split in names}
+        self.pairs = {split: Translations(entry, split, self.tokenizer, self.spec) for split in names}
         if not len(self.pairs["train"]):
             raise DataError(
                 f"data.max_length={self.max_length} leaves no training pair: the shortest is longer, so raise it."
             )
         self.splits = {**self.pairs}
-        self.floors: dict[str, float] = {}
+        self.trivial_baselines: dict[str, float] = {}
         self.unread = remark(entry)
         self.fingerprint = digest(fingerprint(entry), self.max_length)
 
     def encode(self, text: str) -> Int64[np.ndarray, " tokens"]:
         """Ids of a source, with its end."""
-        assert self.facts.end is not None
-        return np.append(super().encode(text), self.facts.end)
+        assert self.spec.end is not None
+        return np.append(super().encode(text), self.spec.end)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text up to the end, without special tokens."""
-        ids, end = list(tokens), self.facts.end
+        ids, end = list(tokens), self.spec.end
         return super().decode(ids[: ids.index(end)] if end in ids else ids)
 
     def describe(self) -> str:
         """Source, sizes of the splits, tokenizer, and what `max_length` does to the pairs."""
         sizes = "/".join(f"{len(split):,}" for split in self.pairs.values())
-        kind = f"{self.tokenizer.kind} tokens of {self.facts.vocabulary:,}"
+        kind = f"{self.tokenizer.kind} tokens of {self.spec.vocabulary:,}"
         left_out, *cut = (int(split.beyond.sum()) for split in self.pairs.values())
         source = self._source().partition("=")[2]
         return (
@@ -220,23 +183,23 @@ def _files(directory: Path, split: str, column: str) -> tuple[Path, Path]:
     return directory / f"{split}.{column}.bin", directory / f"{split}.{column}.offsets"
 
 
-class Translations:
+class Translations(Split):
     """The pairs of a split.
 
-    Of the training pairs, those with an empty side or one beyond `facts.length` are left out; of the others every pair
+    Of the training pairs, those with an empty side or one beyond `spec.length` are left out; of the others every pair
     stays, and what is beyond is cut off, for the references not.
 
     Args:
         entry: the directory that `pack_pairs` wrote.
         split: "train", "val" or "test".
         tokenizer: trained.
-        facts: the length, which counts the token at the end or the beginning, and the ids of the special tokens.
+        spec: the length, which counts the token at the end or the beginning, and the ids of the special tokens.
     """
 
-    def __init__(self, entry: Path, split: str, tokenizer: Tokenizer, facts: Facts) -> None:
+    def __init__(self, entry: Path, split: str, tokenizer: Tokenizer, spec: DataSpec) -> None:
         self._sides = tuple(Ragged(*_files(entry, split, side), token_type(tokenizer)) for side in SIDES)
         self._references = None if split == "train" else Ragged(*_files(entry, split, "reference"), np.uint8)
-        self._most, self._facts = facts.length - 1, facts
+        self._most, self._spec = spec.length - 1, spec
         lengths = np.stack([side.lengths for side in self._sides])
         self.beyond = (lengths.max(0) > self._most) | ((lengths.min(0) == 0) & (split == "train"))
         self._rows = np.flatnonzero(~self.beyond) if split == "train" else np.arange(len(self.beyond))
@@ -249,11 +212,11 @@ class Translations:
     def __getitems__(self, indices: Sequence[int]) -> Seq2SeqBatch:
         rows = self._rows[np.asarray(indices)].tolist()
         sources, targets = ([side[row][: self._most] for row in rows] for side in self._sides)
-        facts = self._facts
-        assert facts.padding is not None
-        assert facts.begin is not None
-        assert facts.end is not None
-        batch = pad_pairs(sources, targets, padding=facts.padding, begin=facts.begin, end=facts.end)
+        spec = self._spec
+        assert spec.padding is not None
+        assert spec.begin is not None
+        assert spec.end is not None
+        batch = pad_pairs(sources, targets, padding=spec.padding, begin=spec.begin, end=spec.end)
         if self._references is None:
             return batch
         return batch._replace(references=[self._references[row].tobytes().decode("utf-8") for row in rows])

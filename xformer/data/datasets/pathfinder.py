@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 import numpy as np
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Ge, Gt
 from jaxtyping import Float
 
 from xformer.core.digest import digest
@@ -21,10 +21,12 @@ from xformer.data.arrays import Flat
 from xformer.data.base import CachedData
 from xformer.data.batch import ClassificationBatch
 from xformer.data.cache import cached, fingerprint
-from xformer.data.datasets.contours import Scenes, Style, draw, scenes
+from xformer.data.configs import DataContext, GenerationConfig, LoaderConfig
+from xformer.data.datasets.contours import ContourConfig, PaddleConfig, Scenes, Style, draw, scenes
 from xformer.data.datasets.pixels import PixelRows
-from xformer.data.facts import Facts
-from xformer.data.floors import by_feature, majority
+from xformer.data.spec import DataSpec
+from xformer.data.trivial_baselines import by_feature, majority
+from xformer.errors import ConfigError
 
 # Raise it whenever the generator changes: a cache written by another version is then not found.
 VERSION = 1
@@ -34,29 +36,17 @@ _TOGETHER = 512
 class Pathfinder(CachedData):
     """Square grey images as sequences of pixels of 256 levels, row by row; half of each split has label 1.
 
-    The images depend on `generation_seed`, the sizes and the style alone, so that every run's `seed` meets the same.
+    The images depend on `generation` and the style alone, so that every run's own seed meets the same.
 
     Args:
-        seed: order of the training batches.
-        cache: where the generated images are kept.
-        train_size: number of training images.
-        val_size: number of validation images.
-        test_size: number of test images.
+        context: seed of the order of the training batches, and where the generated images are kept.
         image_size: height and width, in pixels, as are all lengths.
-        contour_length: paddles (dashes) of each of the two long contours.
-        distractor_length: paddles of a distractor.
-        distractors: how many distractors there are.
-        paddle_length: of a paddle.
-        paddle_thickness: of a paddle.
-        paddle_margin: half of the gap between two paddles of a contour.
-        continuity: at least 1; the larger, the straighter the contours.
-        seed_distance: between the beginnings of the two long contours.
         marker_radius: of the circles.
         padding: between a paddle and the border.
-        contrast: brightness of the paddles, where the circles have 1.
-        generation_seed: decides the images.
-        batch_size: sequences per step over all devices.
-        num_workers: processes that fetch ahead.
+        paddle: the dashes.
+        contours: the rows of dashes.
+        generation: how many images there are, at least two of each split, and of what seed.
+        loader: size of the batches, and who fetches them.
 
     Raises:
         ConfigError: a value admits no image; in `prepare_data`, if there is no room for what is asked for.
@@ -67,45 +57,24 @@ class Pathfinder(CachedData):
 
     def __init__(
         self,
-        seed: int,
-        cache: Path,
+        context: DataContext,
         *,
-        train_size: Annotated[int, Ge(2)],
-        val_size: Annotated[int, Ge(2)],
-        test_size: Annotated[int, Ge(2)],
         image_size: Annotated[int, Ge(1)],
-        contour_length: Annotated[int, Ge(1)],
-        distractor_length: Annotated[int, Ge(1)],
-        distractors: Annotated[int, Ge(0)],
-        paddle_length: Annotated[float, Gt(0)],
-        paddle_thickness: Annotated[float, Gt(0)],
-        paddle_margin: Annotated[float, Gt(0)],
-        continuity: Annotated[float, Ge(1)],
-        seed_distance: Annotated[float, Gt(0)],
         marker_radius: Annotated[float, Gt(0)],
         padding: Annotated[float, Ge(0)],
-        contrast: Annotated[float, Gt(0)],
-        generation_seed: Annotated[int, Ge(0)],
-        batch_size: Annotated[int, Ge(1)],
-        num_workers: Annotated[int, Interval(ge=0, le=1024)],
+        paddle: PaddleConfig,
+        contours: ContourConfig,
+        generation: GenerationConfig,
+        loader: LoaderConfig,
     ) -> None:
-        super().__init__(seed, cache, batch_size=batch_size, num_workers=num_workers)
-        self.sizes = {"train": train_size, "val": val_size, "test": test_size}
+        super().__init__(context, loader=loader)
+        self.generation, self.sizes = generation, generation.sizes
+        for split, size in self.sizes.items():
+            if size < 2:
+                raise ConfigError(f"data.generation.{split}_size={size} must be at least 2, an image of each label.")
         self.style = Style(
-            image_size=image_size,
-            contour_length=contour_length,
-            distractor_length=distractor_length,
-            distractors=distractors,
-            paddle_length=paddle_length,
-            paddle_thickness=paddle_thickness,
-            paddle_margin=paddle_margin,
-            continuity=continuity,
-            seed_distance=seed_distance,
-            marker_radius=marker_radius,
-            padding=padding,
-            contrast=contrast,
+            image_size=image_size, marker_radius=marker_radius, padding=padding, paddle=paddle, contours=contours
         )
-        self.generation_seed = generation_seed
 
     def prepare(self) -> Path:
         """Generate the images unless they are cached.
@@ -113,12 +82,19 @@ class Pathfinder(CachedData):
         Raises:
             ConfigError: there is no room for what is asked for.
         """
-        name = f"pathfinder-{digest(VERSION, self.sizes, vars(self.style), self.generation_seed)}"
+        style, paddle, contours = (dict(vars(part)) for part in (self.style, self.style.paddle, self.style.contours))
+        # Under the names that these had when the first caches were written.
+        named = {
+            **{key: style[key] for key in ("image_size", "marker_radius", "padding")},
+            **{key if key == "contrast" else f"paddle_{key}": value for key, value in paddle.items()},
+            **{"contour_length" if key == "length" else key: value for key, value in contours.items()},
+        }
+        name = f"pathfinder-{digest(VERSION, self.sizes, named, self.generation.seed)}"
         return cached(self.cache, name, self._build)
 
     def _build(self, directory: Path) -> None:
         for number, (name, size) in enumerate(self.sizes.items()):
-            generator = np.random.default_rng((self.generation_seed, number))
+            generator = np.random.default_rng((self.generation.seed, number))
             labels = generator.permutation(np.arange(size) % 2)
             apart: list[Float[np.ndarray, " scenes"]] = []
             with (directory / f"{name}.bin").open("wb") as file:
@@ -129,7 +105,7 @@ class Pathfinder(CachedData):
             np.round(np.concatenate(apart)).astype(np.int64).tofile(directory / f"{name}.apart")
 
     def load(self) -> None:
-        """Map the images into memory and measure the floors."""
+        """Map the images into memory and compute the trivial baselines."""
         entry, shape = self.entry, (1, self.style.image_size, self.style.image_size)
         labels, apart = (
             {name: np.fromfile(entry / f"{name}.{kind}", dtype=np.int64) for name in self.sizes}
@@ -139,9 +115,9 @@ class Pathfinder(CachedData):
             name: PixelRows(Flat(entry / f"{name}.bin", np.uint8), shape, own) for name, own in labels.items()
         }
         counts = np.bincount(labels["train"], minlength=2).tolist()
-        self.facts = Facts(vocabulary=256, length=self.style.image_size**2, classes=2, class_counts=counts)
+        self.spec = DataSpec(vocabulary=256, length=self.style.image_size**2, classes=2, class_counts=counts)
         self.fingerprint = fingerprint(entry)
-        self.floors = {
+        self.trivial_baselines = {
             "majority class": majority(labels["train"], labels["test"]),
             "distance of the circles": by_feature(apart["train"], labels["train"], apart["test"], labels["test"]),
         }
@@ -149,10 +125,10 @@ class Pathfinder(CachedData):
     def describe(self) -> str:
         """Sizes of the splits and form of the images."""
         sizes = "/".join(f"{size:,}" for size in self.sizes.values())
-        size, length = self.style.image_size, self.style.contour_length
+        size, contours = self.style.image_size, self.style.contours
         return (
-            f"Pathfinder: {sizes} images of {size} x {size} pixels, contours of {length} paddles, "
-            f"{self.style.distractors} distractors"
+            f"Pathfinder: {sizes} images of {size} x {size} pixels, contours of {contours.length} paddles, "
+            f"{contours.distractors} distractors"
         )
 
 

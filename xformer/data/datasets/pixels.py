@@ -1,16 +1,17 @@
 """Images as sequences of pixels, one token each, as in the Long Range Arena (Tay et al. 2021)."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
-from annotated_types import Ge, Interval
+from annotated_types import Ge
 
 from xformer.data.batch import ClassificationBatch
+from xformer.data.configs import DataContext, LoaderConfig, RandomSplitConfig
 from xformer.data.datasets.images import Images, Stored
-from xformer.data.facts import Facts
+from xformer.data.sources.pictures import ImageSource
+from xformer.data.spec import DataSpec
 
 
 class PixelRows(Stored):
@@ -26,67 +27,35 @@ class Pixels(Images):
     """Grey images as sequences of pixels of 256 levels, and their classes.
 
     Args:
-        seed: order of the training batches.
-        cache: where the decoded images are kept.
-        folder: of image files, in a folder for each class; see `Images`.
-        dataset: a local dataset directory, or a name on the hub. With neither, the digits of scikit-learn.
-        dataset_config: of the dataset, where it has several.
-        image_column: of the dataset.
-        label_column: of the dataset.
+        context: seed of the order of the training batches, and where the decoded images are kept.
+        source: where they come from.
         image_size: height and width; see `Images`.
-        val_fraction: share of the training images to validate on, if the source has no validation split.
-        test_fraction: share to test on, if the source has no test split; 0 for no test.
-        split_seed: decides which image goes where.
-        batch_size: sequences per step over all devices.
-        num_workers: processes that fetch ahead.
+        split: what is held out where the source has no such split.
+        loader: size of the batches, and who fetches them.
 
     Raises:
-        ConfigError: a value is out of range, or both `folder` and `dataset` are given.
         DataError: in `prepare_data`, if the images cannot be read.
     """
 
     yields: ClassVar[type] = ClassificationBatch
-    split: ClassVar[type[Stored]] = PixelRows
+    stored: ClassVar[type[Stored]] = PixelRows
 
     def __init__(
         self,
-        seed: int,
-        cache: Path,
+        context: DataContext,
         *,
-        folder: str | None,
-        dataset: str | None,
-        dataset_config: str | None,
-        image_column: str,
-        label_column: str,
+        source: ImageSource,
         image_size: Annotated[int, Ge(1)] | None,
-        val_fraction: Annotated[float, Interval(ge=0, lt=1)],
-        test_fraction: Annotated[float, Interval(ge=0, lt=1)],
-        split_seed: Annotated[int, Ge(0)],
-        batch_size: Annotated[int, Ge(1)],
-        num_workers: Annotated[int, Interval(ge=0, le=1024)],
+        split: RandomSplitConfig,
+        loader: LoaderConfig,
     ) -> None:
         super().__init__(
-            seed,
-            cache,
-            folder=folder,
-            dataset=dataset,
-            dataset_config=dataset_config,
-            image_column=image_column,
-            label_column=label_column,
-            image_size=image_size,
-            channels=1,
-            mean=None,
-            std=None,
-            val_fraction=val_fraction,
-            test_fraction=test_fraction,
-            split_seed=split_seed,
-            batch_size=batch_size,
-            num_workers=num_workers,
+            context, source=source, image_size=image_size, channels=1, mean=None, std=None, split=split, loader=loader
         )
 
-    def describe_images(self, shape: tuple[int, int, int], mean: list[float], std: list[float]) -> Facts:
+    def describe_images(self, shape: tuple[int, int, int], mean: list[float], std: list[float]) -> DataSpec:
         """What a task has to know."""
-        return Facts(
+        return DataSpec(
             vocabulary=256,
             length=shape[1] * shape[2],
             classes=len(self.classes),

@@ -4,89 +4,75 @@ A sequence begins with pairs of a key and a value. Every key comes once more, la
 is its value; nothing else is asked. The gap before a query follows a power law, as repeated bigrams do in text.
 """
 
-from pathlib import Path
+from functools import partial
 from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Ge, Gt
 from jaxtyping import Float64, Int64
 
 from xformer.data.batch import IGNORED, LanguageModelingBatch
+from xformer.data.configs import DataContext, FreshGenerationConfig, LoaderConfig
 from xformer.data.datasets.generated import Generated, Items
-from xformer.data.facts import Facts
+from xformer.data.spec import DataSpec
 from xformer.errors import ConfigError
 
 Tokens = Int64[np.ndarray, " length"]
 _BLANK = 0
 
 
-class Recalls(Items[tuple[Tokens, Tokens]]):
-    """Sequences of pairs and queries, each with its labels.
+def recalled(
+    _: int,
+    generator: np.random.Generator,
+    *,
+    vocabulary: int,
+    length: int,
+    pairs: int,
+    gaps: Float64[np.ndarray, " gaps"],
+    random_non_queries: bool,
+) -> tuple[Tokens, Tokens]:
+    """A sequence of pairs and queries, and its labels, `IGNORED` but at the queries.
 
     Args:
-        size: sequences in an epoch.
-        key: of the generators.
+        generator: makes it.
         vocabulary: number of tokens: a blank, keys in the first half, values in the second.
         length: tokens of a sequence.
         pairs: of a key and a value.
         gaps: the probability of every gap, in pairs of tokens, between the last pair and a query.
         random_non_queries: whether tokens drawn at random take the place of blanks.
     """
+    half, context = vocabulary // 2, 2 * pairs
+    keys = 1 + generator.choice(half - 1, pairs, replace=False)
+    values = half + generator.choice(vocabulary - half, pairs, replace=False)
+    places = context + 2 * generator.choice(len(gaps), pairs, replace=False, p=gaps)
+    tokens = np.full(length, _BLANK, dtype=np.int64)
+    if random_non_queries:
+        tokens[:] = generator.integers(0, vocabulary, length)
+    tokens[0:context:2], tokens[1:context:2], tokens[places] = keys, values, keys
+    labels = np.full(length, IGNORED, dtype=np.int64)
+    labels[places] = values
+    return tokens, labels
 
-    def __init__(
-        self,
-        size: int,
-        key: tuple[int, ...],
-        *,
-        vocabulary: int,
-        length: int,
-        pairs: int,
-        gaps: Float64[np.ndarray, " gaps"],
-        random_non_queries: bool,
-    ) -> None:
-        super().__init__(size, key)
-        self.vocabulary, self.length, self.pairs, self.gaps = vocabulary, length, pairs, gaps
-        self.random_non_queries = random_non_queries
 
-    def row(self, shape: int, generator: np.random.Generator) -> tuple[Tokens, Tokens]:
-        """A sequence and its labels, `IGNORED` but at the queries."""
-        half, context = self.vocabulary // 2, 2 * self.pairs
-        keys = 1 + generator.choice(half - 1, self.pairs, replace=False)
-        values = half + generator.choice(self.vocabulary - half, self.pairs, replace=False)
-        places = context + 2 * generator.choice(len(self.gaps), self.pairs, replace=False, p=self.gaps)
-        tokens = np.full(self.length, _BLANK, dtype=np.int64)
-        if self.random_non_queries:
-            tokens[:] = generator.integers(0, self.vocabulary, self.length)
-        tokens[0:context:2], tokens[1:context:2], tokens[places] = keys, values, keys
-        labels = np.full(self.length, IGNORED, dtype=np.int64)
-        labels[places] = values
-        return tokens, labels
-
-    def batch(self, rows: list[tuple[Tokens, Tokens]]) -> LanguageModelingBatch:
-        """Sequences one below the other."""
-        tokens, labels = (torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True))
-        return LanguageModelingBatch(tokens, labels)
+def stacked_pairs(rows: list[tuple[Tokens, Tokens]]) -> LanguageModelingBatch:
+    """Sequences one below the other."""
+    tokens, labels = (torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True))
+    return LanguageModelingBatch(tokens, labels)
 
 
 class Recall(Generated):
     """Multi-query associative recall, with the parameters and the distribution of Zoology's `multiquery_ar`.
 
     Args:
-        seed: order of the training batches.
-        cache: unused: sequences are made when they are asked for.
+        context: seed of the order of the training batches; the cache is not used.
         vocabulary: number of tokens: a blank, keys in the first half, values in the second.
         length: tokens of a sequence; even.
         pairs: of a key and a value, at the beginning; no key and no value occurs in two of them.
         power_a: the gap g before a query has a probability proportional to g^(power_a - 1); 1 is uniform.
         random_non_queries: whether the rest is tokens drawn at random; blanks otherwise.
-        train_size: training sequences in an epoch.
-        val_size: number of validation sequences.
-        test_size: number of test sequences.
-        fresh: whether every epoch has new training sequences.
-        generation_seed: decides the sequences.
-        batch_size: sequences per step over all devices.
-        num_workers: processes that fetch ahead.
+        generation: how many sequences there are, and of what seed.
+        loader: size of the batches, and who fetches them.
 
     Raises:
         ConfigError: the length or the vocabulary has no room for the pairs.
@@ -98,33 +84,17 @@ class Recall(Generated):
 
     def __init__(
         self,
-        seed: int,
-        cache: Path,
+        context: DataContext,
         *,
         vocabulary: Annotated[int, Ge(1)],
         length: Annotated[int, Ge(1)],
         pairs: Annotated[int, Ge(1)],
         power_a: Annotated[float, Gt(0)],
         random_non_queries: bool,
-        train_size: Annotated[int, Ge(1)],
-        val_size: Annotated[int, Ge(1)],
-        test_size: Annotated[int, Ge(1)],
-        fresh: bool,
-        generation_seed: Annotated[int, Ge(0)],
-        batch_size: Annotated[int, Ge(1)],
-        num_workers: Annotated[int, Interval(ge=0, le=1024)],
+        generation: FreshGenerationConfig,
+        loader: LoaderConfig,
     ) -> None:
-        super().__init__(
-            seed,
-            cache,
-            train_size=train_size,
-            val_size=val_size,
-            test_size=test_size,
-            fresh=fresh,
-            generation_seed=generation_seed,
-            batch_size=batch_size,
-            num_workers=num_workers,
-        )
+        super().__init__(context, generation=generation, loader=loader)
         if length % 2:
             raise ConfigError(f"data.length={length} is odd, and keys stand at every second place: use {length + 1}.")
         if length < 4 * pairs:
@@ -140,24 +110,24 @@ class Recall(Generated):
         self.vocabulary, self.length, self.pairs, self.power_a = vocabulary, length, pairs, power_a
         self.random_non_queries = random_non_queries
 
-    def items(self, size: int, key: tuple[int, ...]) -> Recalls:
+    def items(self, size: int, key: tuple[int, ...]) -> Items[tuple[Tokens, Tokens]]:
         """The sequences of one split."""
         gaps = np.arange(1, self.length // 2 - self.pairs + 1) ** (self.power_a - 1.0)
-        return Recalls(
-            size,
-            key,
+        make = partial(
+            recalled,
             vocabulary=self.vocabulary,
             length=self.length,
             pairs=self.pairs,
             gaps=gaps / gaps.sum(),
             random_non_queries=self.random_non_queries,
         )
+        return Items(size, key, make, stacked_pairs)
 
     def load(self) -> None:
         """Make the splits."""
         super().load()
-        self.facts = Facts(vocabulary=self.vocabulary, length=self.length)
-        self.floors = {"one of the sequence's values": 1 / self.pairs}
+        self.spec = DataSpec(vocabulary=self.vocabulary, length=self.length)
+        self.trivial_baselines = {"one of the sequence's values": 1 / self.pairs}
 
     def describe(self) -> str:
         """Sizes and parameters."""

@@ -5,66 +5,51 @@ Every token but the marked one says nothing about the label. So a model that ans
 positions would find it with no attention at all.
 """
 
-from pathlib import Path
+from functools import partial
 from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
-from annotated_types import Ge, Interval
+from annotated_types import Ge
 from jaxtyping import Int64
 
 from xformer.data.batch import ClassificationBatch
+from xformer.data.configs import DataContext, FreshGenerationConfig, LoaderConfig
 from xformer.data.datasets.generated import Generated, Items
-from xformer.data.facts import Facts
+from xformer.data.spec import DataSpec
 from xformer.errors import ConfigError
 
+Tokens = Int64[np.ndarray, " length"]
 
-class Marked(Items[tuple[Int64[np.ndarray, " length"], int]]):
-    """Sequences of values, of which one is marked, and that one.
 
-    Args:
-        size: sequences in an epoch.
-        key: of the generators.
-        values: number of values; token v is value v, and token values + v the same value, marked.
-        length: tokens of a sequence.
-        min_distance: the fewest tokens before the marked one.
-    """
+def marked(
+    _: int, generator: np.random.Generator, *, values: int, length: int, min_distance: int
+) -> tuple[Tokens, int]:
+    """A sequence and the value that is marked in it: token v is value v, and values + v the same value, marked."""
+    tokens = generator.integers(0, values, length)
+    place = generator.integers(min_distance, length)
+    label = int(tokens[place])
+    tokens[place] += values
+    return tokens, label
 
-    def __init__(self, size: int, key: tuple[int, ...], *, values: int, length: int, min_distance: int) -> None:
-        super().__init__(size, key)
-        self.values, self.length, self.min_distance = values, length, min_distance
 
-    def row(self, shape: int, generator: np.random.Generator) -> tuple[Int64[np.ndarray, " length"], int]:
-        """A sequence and the value that is marked in it."""
-        tokens = generator.integers(0, self.values, self.length)
-        place = generator.integers(self.min_distance, self.length)
-        label = int(tokens[place])
-        tokens[place] += self.values
-        return tokens, label
-
-    def batch(self, rows: list[tuple[Int64[np.ndarray, " length"], int]]) -> ClassificationBatch:
-        """Sequences one below the other."""
-        tokens, labels = zip(*rows, strict=True)
-        return ClassificationBatch(torch.from_numpy(np.stack(tokens)), None, torch.tensor(labels))
+def stacked(rows: list[tuple[Tokens, int]]) -> ClassificationBatch:
+    """Sequences one below the other."""
+    tokens, labels = zip(*rows, strict=True)
+    return ClassificationBatch(torch.from_numpy(np.stack(tokens)), None, torch.tensor(labels))
 
 
 class Retrieval(Generated):
     """Random values, of which one is marked; the label is that value.
 
     Args:
-        seed: order of the training batches.
-        cache: unused: sequences are made when they are asked for.
+        context: seed of the order of the training batches; the cache is not used.
         values: number of values, which are the classes.
         length: tokens of a sequence.
         min_distance: the fewest tokens before the marked one. Beyond layers x window a stack with nothing but a local
             window is at chance.
-        train_size: training sequences in an epoch.
-        val_size: number of validation sequences.
-        test_size: number of test sequences.
-        fresh: whether every epoch has new training sequences.
-        generation_seed: decides the sequences.
-        batch_size: sequences per step over all devices.
-        num_workers: processes that fetch ahead.
+        generation: how many sequences there are, and of what seed.
+        loader: size of the batches, and who fetches them.
 
     Raises:
         ConfigError: fewer than two values, or no place for the marked one.
@@ -76,31 +61,15 @@ class Retrieval(Generated):
 
     def __init__(
         self,
-        seed: int,
-        cache: Path,
+        context: DataContext,
         *,
         values: Annotated[int, Ge(2)],
         length: Annotated[int, Ge(1)],
         min_distance: Annotated[int, Ge(0)],
-        train_size: Annotated[int, Ge(1)],
-        val_size: Annotated[int, Ge(1)],
-        test_size: Annotated[int, Ge(1)],
-        fresh: bool,
-        generation_seed: Annotated[int, Ge(0)],
-        batch_size: Annotated[int, Ge(1)],
-        num_workers: Annotated[int, Interval(ge=0, le=1024)],
+        generation: FreshGenerationConfig,
+        loader: LoaderConfig,
     ) -> None:
-        super().__init__(
-            seed,
-            cache,
-            train_size=train_size,
-            val_size=val_size,
-            test_size=test_size,
-            fresh=fresh,
-            generation_seed=generation_seed,
-            batch_size=batch_size,
-            num_workers=num_workers,
-        )
+        super().__init__(context, generation=generation, loader=loader)
         if length <= min_distance:
             raise ConfigError(
                 f"data.length={length} has no place for a marked token after data.min_distance={min_distance} others: "
@@ -108,15 +77,16 @@ class Retrieval(Generated):
             )
         self.values, self.length, self.min_distance = values, length, min_distance
 
-    def items(self, size: int, key: tuple[int, ...]) -> Marked:
+    def items(self, size: int, key: tuple[int, ...]) -> Items[tuple[Tokens, int]]:
         """The sequences of one split."""
-        return Marked(size, key, values=self.values, length=self.length, min_distance=self.min_distance)
+        make = partial(marked, values=self.values, length=self.length, min_distance=self.min_distance)
+        return Items(size, key, make, stacked)
 
     def load(self) -> None:
         """Make the splits."""
         super().load()
-        self.facts = Facts(vocabulary=2 * self.values, length=self.length, classes=self.values)
-        self.floors = {"any value": 1 / self.values}
+        self.spec = DataSpec(vocabulary=2 * self.values, length=self.length, classes=self.values)
+        self.trivial_baselines = {"any value": 1 / self.values}
 
     def describe(self) -> str:
         """Sizes and parameters."""

@@ -4,11 +4,12 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
-from annotated_types import Ge, Interval
+from annotated_types import Ge
 from jaxtyping import Int64
 from numpy.typing import NDArray
 
@@ -16,16 +17,17 @@ from xformer.core.digest import digest, stable_name_of
 from xformer.data.arrays import Flat, write_rows
 from xformer.data.batch import ClassificationBatch
 from xformer.data.cache import cached, fingerprint
-from xformer.data.facts import Facts
-from xformer.data.floors import majority
+from xformer.data.configs import DataContext, LoaderConfig, RandomSplitConfig
 from xformer.data.labelled import LabelledSequences
 from xformer.data.sampling.balanced import Balanced
 from xformer.data.sampling.sampler import Order
-from xformer.data.sources.hold_out import check_fractions, hold_out
+from xformer.data.sources.hold_out import hold_out
 from xformer.data.sources.hub import NAMES
 from xformer.data.sources.prose import chapters
-from xformer.data.sources.tables import Columns, Files, read_tables
+from xformer.data.sources.tables import Columns, TableSource, read_tables
+from xformer.data.spec import DataSpec
 from xformer.data.tokenised import TokenisedData, Unread, remark, token_type
+from xformer.data.trivial_baselines import majority
 from xformer.errors import ConfigError, DataError
 from xformer.tokenizers.base import Tokenizer
 
@@ -36,6 +38,19 @@ _LISTED = 12
 _SHOWN = 40
 
 
+@dataclass(frozen=True, kw_only=True)
+class LabelledTextSource(TableSource):
+    """Tables of texts and labels.
+
+    Attributes:
+        text_column: the one with the text.
+        label_column: the one with the label, a whole number or text.
+    """
+
+    text_column: str
+    label_column: str
+
+
 class Row(NamedTuple):
     """The texts of an item, its label, and what to call it in a message."""
 
@@ -44,77 +59,33 @@ class Row(NamedTuple):
     name: str
 
 
-class TextClassification(TokenisedData):
-    """Tables of texts and labels. With neither `files` nor `dataset`, paragraphs of Python's own prose by chapter.
-
-    The classes are the training split's labels: numbers in their order, then words in theirs. The tokenizer is trained
-    on the training split alone. A batch is padded up to its longest text.
+class LabelledTexts(TokenisedData):
+    """Tables of texts with a label each, tokenised and cached. Subclasses say what a row is and how it is batched.
 
     Args:
-        seed: order of the training batches.
-        cache: where the tokens are kept.
-        files: a directory with a file for each split, a path or a pattern, several of these, or one for each split;
-            csv, tsv, json or parquet.
-        dataset: a local dataset directory, or a name on the hub.
-        dataset_config: of the dataset, where it has several.
-        column_names: all columns of a csv or tsv file whose first line does not name them.
-        text_column: the one with the text.
-        label_column: the one with the label, a whole number or text.
+        context: seed of the order of the training batches, and where the tokens are kept.
+        source: where the tables come from; its columns are those with text, and then that of the label.
         tokenizer: trained here, unless the cache has it trained.
         max_length: most tokens of a text; what is longer loses its end.
-        validation_fraction: share of the training rows to validate on, if the source has no validation split.
-        test_fraction: share of the training rows to test on, if the source has no test split; 0 for no test.
-        split_seed: decides which rows are held out.
-        balanced: whether a training epoch shows each class equally often, and not each text once.
-        batch_size: sequences per step over all devices.
-        tokens_per_batch: most tokens per step over all devices, in place of `batch_size`; not with `balanced`.
-        num_workers: processes that fetch ahead.
-
-    Raises:
-        ConfigError: both `files` and `dataset` are given, or a number is out of range.
-        DataError: in `prepare_data`, the tables cannot be read, a text or label is missing, or a split is empty.
+        split: which rows are held out where the source has no such split.
+        loader: size of the batches, and who fetches them.
     """
 
-    yields: ClassVar[type] = ClassificationBatch
     pads: ClassVar[bool] = True
     offline: ClassVar[str] = "data=text_classification, which reads the prose that Python ships"
     """Data of this kind that need no network."""
 
     def __init__(
         self,
-        seed: int,
-        cache: Path,
-        *,
-        files: Files | None,
-        dataset: str | None,
-        dataset_config: str | None,
-        column_names: list[str] | None,
-        text_column: str,
-        label_column: str,
+        context: DataContext,
+        source: TableSource,
         tokenizer: Tokenizer,
-        max_length: Annotated[int, Ge(1)],
-        validation_fraction: Annotated[float, Interval(ge=0, lt=1)],
-        test_fraction: Annotated[float, Interval(ge=0, lt=1)],
-        split_seed: Annotated[int, Ge(0)],
-        balanced: bool,
-        batch_size: Annotated[int, Ge(1)],
-        tokens_per_batch: Annotated[int, Ge(1)] | None,
-        num_workers: Annotated[int, Interval(ge=0, le=1024)],
+        max_length: int,
+        split: RandomSplitConfig,
+        loader: LoaderConfig,
     ) -> None:
-        super().__init__(seed, cache, batch_size=batch_size, num_workers=num_workers, tokens_per_batch=tokens_per_batch)
-        if files is not None and dataset is not None:
-            raise ConfigError(f"data.files={files} and data.dataset={dataset} exclude each other: set one to null.")
-        if balanced and tokens_per_batch is not None:
-            raise ConfigError(
-                f"data.balanced=true and data.tokens_per_batch={tokens_per_batch} exclude each other: one chooses the "
-                "texts of a batch by class, the other by length."
-            )
-        check_fractions(validation_fraction=validation_fraction, test_fraction=test_fraction)
-        self.files, self.dataset, self.dataset_config, self.column_names = files, dataset, dataset_config, column_names
-        # The columns with text, which are kept one after the other, and then that of the label.
-        self.columns = {"text_column": text_column, "label_column": label_column}
-        self.tokenizer, self.max_length, self.split_seed, self.balanced = tokenizer, max_length, split_seed, balanced
-        self.fractions = {"val": validation_fraction, "test": test_fraction}
+        super().__init__(context, loader=loader)
+        self.source, self.tokenizer, self.max_length, self.split = source, tokenizer, max_length, split
 
     def prepare(self) -> Path:
         """Read and tokenise, unless it is cached.
@@ -123,7 +94,7 @@ class TextClassification(TokenisedData):
             DataError: the tables cannot be read, or are not what they should be.
         """
         read = self._read()
-        splits = hold_out(read, self.fractions, self.split_seed)
+        splits = hold_out(read, self.split.fractions, self.split.seed)
         self.classes = _ordered({row.label for row in splits["train"]})
         numbers = {label: number for number, label in enumerate(self.classes)}
         for split in NAMES:
@@ -135,11 +106,11 @@ class TextClassification(TokenisedData):
 
     def _read(self) -> dict[str, list[Row]]:
         tables: Mapping[str, Columns] = {"train": chapters()}
-        if self.files is not None or self.dataset is not None:
-            tables = read_tables(
-                self.files, self.dataset, self.dataset_config, self.columns, self.column_names, offline=self.offline
-            )
-        values = {split: zip(*(table[key] for key in self.columns), strict=True) for split, table in tables.items()}
+        if self.source.place is not None:
+            tables = read_tables(self.source, offline=self.offline)
+        values = {
+            split: zip(*(table[key] for key in self.source.columns), strict=True) for split, table in tables.items()
+        }
         return {
             split: [self._row(f"row {number} of {split}", *row) for number, row in enumerate(rows, start=1)]
             for split, rows in values.items()
@@ -147,7 +118,7 @@ class TextClassification(TokenisedData):
 
     def _row(self, name: str, *values: Any) -> Row:
         *texts, label = values
-        for key, text in zip(self.columns, texts, strict=False):
+        for key, text in zip(self.source.columns, texts, strict=False):
             if not isinstance(text, str) or not text.strip():
                 raise self._wrong(key, f"has no text in {name}, only {text!r}")
         if (not isinstance(label, str) or not label.strip()) and not isinstance(label, int):
@@ -155,13 +126,16 @@ class TextClassification(TokenisedData):
         return Row(tuple(texts), str(label).strip(), name)
 
     def _wrong(self, key: str, problem: str) -> DataError:
-        return DataError(f"data.{key}={self.columns[key]} {problem}: correct the row or choose another column.")
+        return DataError(
+            f"data.source.{key}={self.source.columns[key]} {problem}: correct the row or choose another column."
+        )
 
     def _check(self, split: str, rows: list[Row], numbers: dict[str, int], *, held_out: bool) -> None:
         """Refuse a split without rows, and labels that cannot be learned."""
         if not rows:
-            key, of = ("test_fraction", "test") if split == "test" else ("validation_fraction", "val")
-            raise DataError(f"data.{key}={self.fractions[of]} leaves no row for {split}: change it, or give more rows.")
+            of = "test" if split == "test" else "val"
+            share = f"data.split.{of}_fraction={self.split.fractions[of]}"
+            raise DataError(f"{share} leaves no row for {split}: change it, or give more rows.")
         if len(self.classes) < 2:
             raise self._wrong("label_column", f"has one label alone in the training rows, {self.classes[0]}")
         label = next((row.label for row in rows if row.label not in numbers), None)
@@ -170,8 +144,8 @@ class TextClassification(TokenisedData):
         there = ", ".join([*self.classes[:_LISTED], *(["..."] if len(self.classes) > _LISTED else [])])
         if held_out:
             raise DataError(
-                f"data.split_seed={self.split_seed} holds out for {split} every row with the label {label} (the "
-                f"training rows have {there}): another data.split_seed would keep some, or leave so rare a label out."
+                f"data.split.seed={self.split.seed} holds out for {split} every row with the label {label} (the "
+                f"training rows have {there}): another data.split.seed would keep some, or leave so rare a label out."
             )
         raise self._wrong(
             "label_column", f"has the label {label} in {split}, which no training row has (those have {there})"
@@ -192,13 +166,13 @@ class TextClassification(TokenisedData):
 
     def _tokens(self, split: str, rows: list[Row], unread: Unread) -> Iterator[NDArray[Any]]:
         for row in rows:
-            for key, text in zip(self.columns, row.texts, strict=False):
+            for key, text in zip(self.source.columns, row.texts, strict=False):
                 unread.read(split, text)
                 tokens = self.tokenizer.encode(text)
                 if not len(tokens):  # nothing could be attended to
                     raise DataError(
-                        f"data.{key}={self.columns[key]}, {row.name}, has only text that the tokenizer has no token "
-                        f"for, {text[:_SHOWN]!r}: correct the row, or choose another tokenizer."
+                        f"data.source.{key}={self.source.columns[key]}, {row.name}, has only text that the tokenizer "
+                        f"has no token for, {text[:_SHOWN]!r}: correct the row, or choose another tokenizer."
                     )
                 yield tokens
 
@@ -210,7 +184,7 @@ class TextClassification(TokenisedData):
         self.parts = self._unpack(entry, padding)
         train = self.parts["train"].labels
         self.splits = {**self.parts}
-        self.facts = Facts(
+        self.spec = DataSpec(
             vocabulary=padding + 1,
             length=self.max_length,
             classes=len(self.classes),
@@ -219,7 +193,7 @@ class TextClassification(TokenisedData):
             padding=padding,
         )
         test = self.parts.get("test")
-        self.floors = {} if test is None else {"majority class": majority(train, test.labels)}
+        self.trivial_baselines = {} if test is None else {"majority class": majority(train, test.labels)}
         self.unread, self.fingerprint = remark(entry), fingerprint(entry)
 
     def _unpack(self, entry: Path, padding: int) -> dict[str, LabelledSequences]:
@@ -235,10 +209,6 @@ class TextClassification(TokenisedData):
             for name in sidecar["splits"]
         }
 
-    def order(self) -> Order:
-        """Each text once or, where it is asked for, each class equally often."""
-        return Balanced(self.parts["train"].labels) if self.balanced else super().order()
-
     def encode(self, text: str) -> Int64[np.ndarray, " tokens"]:
         """Ids of a text, without what is beyond `max_length`.
 
@@ -252,13 +222,59 @@ class TextClassification(TokenisedData):
             raise DataError(f"{text[:40]!r} has no token that the model can read: give at least one word that it can.")
         return ids
 
+
+class TextClassification(LabelledTexts):
+    """Tables of texts and labels. With neither `files` nor `dataset`, paragraphs of Python's own prose by chapter.
+
+    The classes are the training split's labels: numbers in their order, then words in theirs. The tokenizer is trained
+    on the training split alone. A batch is padded up to its longest text.
+
+    Args:
+        context: seed of the order of the training batches, and where the tokens are kept.
+        source: where the tables come from.
+        tokenizer: trained here, unless the cache has it trained.
+        max_length: most tokens of a text; what is longer loses its end.
+        split: which rows are held out where the source has no such split.
+        balanced: whether a training epoch shows each class equally often, and not each text once.
+        loader: size of the batches, and who fetches them; no `tokens_per_batch` with `balanced`.
+
+    Raises:
+        ConfigError: both `balanced` and `tokens_per_batch` are given.
+        DataError: in `prepare_data`, the tables cannot be read, a text or label is missing, or a split is empty.
+    """
+
+    yields: ClassVar[type] = ClassificationBatch
+
+    def __init__(
+        self,
+        context: DataContext,
+        *,
+        source: LabelledTextSource,
+        tokenizer: Tokenizer,
+        max_length: Annotated[int, Ge(1)],
+        split: RandomSplitConfig,
+        balanced: bool,
+        loader: LoaderConfig,
+    ) -> None:
+        super().__init__(context, source, tokenizer, max_length, split, loader)
+        if balanced and loader.tokens_per_batch is not None:
+            raise ConfigError(
+                f"data.balanced=true and data.loader.tokens_per_batch={loader.tokens_per_batch} exclude each other: "
+                "one chooses the texts of a batch by class, the other by length."
+            )
+        self.balanced = balanced
+
+    def order(self) -> Order:
+        """Each text once or, where it is asked for, each class equally often."""
+        return Balanced(self.parts["train"].labels) if self.balanced else super().order()
+
     def describe(self) -> str:
         """Source, sizes of the splits, tokenizer and lengths."""
-        source = self.files or self.dataset or "Python's own prose, by chapter"
+        source = self.source.place or "Python's own prose, by chapter"
         sizes = "/".join(f"{len(part):,}" for part in self.parts.values())
         lengths = np.concatenate([part.lengths for part in self.parts.values()])
         return (
-            f"TextClassification ({source}): {sizes} texts of {self.facts.classes} classes, "
+            f"TextClassification ({source}): {sizes} texts of {self.spec.classes} classes, "
             f"{self.tokenizer.kind} of {self.tokenizer.vocabulary:,}, {lengths.min()} to {lengths.max()} "
             f"tokens, {lengths.mean():.0f} on average{self.unread}"
         )

@@ -4,20 +4,22 @@ A source is its symbols and the end token; the target is the same symbols in the
 """
 
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-from annotated_types import Ge, Interval
+from annotated_types import Ge
 from jaxtyping import Int64
 
 from xformer.core.digest import digest
 from xformer.data.base import DataModule
 from xformer.data.batch import Seq2SeqBatch
+from xformer.data.configs import DataContext, FreshGenerationConfig, LoaderConfig
 from xformer.data.datasets.generated import Items
-from xformer.data.facts import Facts
 from xformer.data.pairs import pad_pairs
 from xformer.data.sampling.sampler import Fresh, Order
+from xformer.data.spec import DataSpec
+from xformer.data.split import Split
 from xformer.errors import ConfigError, DataError
 
 Kind = Literal["copy", "reverse", "sort"]
@@ -27,84 +29,58 @@ _SPECIAL = 3
 _PATIENCE = 20
 
 
-class Sequences:
+class Sequences(Split):
     """Sources with what is to be written for each.
 
     Args:
         sources: token ids of the symbols.
-        targets: the same symbols in their new order.
+        kind: what is to be written.
     """
 
-    def __init__(self, sources: list[Symbols], targets: list[Symbols]) -> None:
-        self.sources, self.targets = sources, targets
+    def __init__(self, sources: list[Symbols], kind: Kind) -> None:
+        self.sources, self.kind = sources, kind
+        self.lengths: Int64[np.ndarray, " sequences"] = np.array([len(source) + 1 for source in sources])
 
     def __len__(self) -> int:
         return len(self.sources)
 
-    @property
-    def lengths(self) -> Int64[np.ndarray, " sequences"]:
-        """Tokens of each source."""
-        return np.array([len(source) + 1 for source in self.sources])
-
     def __getitems__(self, indices: Sequence[int]) -> Seq2SeqBatch:
-        sources, targets = [self.sources[index] for index in indices], [self.targets[index] for index in indices]
-        return pad_pairs(sources, targets, padding=PADDING, begin=BEGIN, end=END)
+        return paired([self.sources[index] for index in indices], self.kind)
 
 
-class FreshSequences(Items[Symbols]):
-    """Sources of given lengths whose symbols are drawn when they are asked for.
+def drawn(
+    shape: int, generator: np.random.Generator, *, lengths: Symbols, symbols: int, held_out: set[bytes]
+) -> Symbols:
+    """A source as long as that of a number; there is one that is not held out, because one has this length."""
+    while True:
+        source: Symbols = generator.integers(_SPECIAL, _SPECIAL + symbols, lengths[shape] - 1)
+        if source.tobytes() not in held_out:
+            return source
 
-    Args:
-        like: sequences that have these lengths.
-        held_out: sources that must not be drawn.
-        kind: what is to be written.
-        symbols: how many different symbols there are.
-        generation_seed: decides the symbols.
-    """
 
-    def __init__(
-        self, like: Sequences, held_out: list[Symbols], *, kind: Kind, symbols: int, generation_seed: int
-    ) -> None:
-        super().__init__(len(like), (generation_seed,))
-        self.lengths, self.kind, self.symbols = like.lengths, kind, symbols
-        self.held_out = {source.tobytes() for source in held_out}
-
-    def row(self, shape: int, generator: np.random.Generator) -> Symbols:
-        """A source; there is one that is not held out, because `like` has one of this length."""
-        while True:
-            source: Symbols = generator.integers(_SPECIAL, _SPECIAL + self.symbols, self.lengths[shape] - 1)
-            if source.tobytes() not in self.held_out:
-                return source
-
-    def batch(self, rows: list[Symbols]) -> Seq2SeqBatch:
-        """The sources with what is to be written."""
-        targets = [_rearranged(source, self.kind) for source in rows]
-        return pad_pairs(rows, targets, padding=PADDING, begin=BEGIN, end=END)
+def paired(sources: list[Symbols], kind: Kind) -> Seq2SeqBatch:
+    """Sources with what is to be written for each."""
+    targets = [_rearranged(source, kind) for source in sources]
+    return pad_pairs(sources, targets, padding=PADDING, begin=BEGIN, end=END)
 
 
 class Transduction(DataModule):
     """Random symbol sequences, all different, whose lengths are uniform as far as there are enough short ones.
 
-    The sources depend on `generation_seed`, the bounds and the sizes alone: every run's `seed` and every `kind` meet
-    the same ones, and no test source occurs in training. `fresh` ones also depend on `seed` and epoch, like the order.
+    The sources depend on `generation.seed`, the bounds and the sizes alone: every run's own seed and every `kind` meet
+    the same ones, and no test source occurs in training. `fresh` ones also depend on the run's seed and the epoch.
 
     Args:
-        seed: order of the training batches.
-        cache: unused: generating takes less than a second.
+        context: seed of the order of the training batches; the cache is not used.
         kind: what to write.
         symbols: how many different symbols there are.
         min_length: the fewest symbols of a sequence.
         max_length: the most.
         test_lengths: further lengths to test at, in symbols: 24 gives `test/sequence_accuracy@24`. The model is built
             for the longest.
-        train_size: training sequences in an epoch.
-        val_size: number of validation sequences.
-        test_size: number of test sequences of each further length, and of those as long as in training.
-        fresh: whether every epoch has new training sequences, of the same lengths.
-        generation_seed: decides the sequences.
-        batch_size: sequences per step over all devices.
-        tokens_per_batch: most tokens per step over all devices, in place of `batch_size`.
-        num_workers: processes that fetch ahead.
+        generation: how many sequences there are, and of what seed; `test_size` is that of each further length too, and
+            `fresh` ones have the lengths of those they replace.
+        loader: size of the batches, and who fetches them.
 
     Raises:
         ConfigError: a bound admits no sequence; in `load`, the bounds admit too few different ones.
@@ -115,32 +91,24 @@ class Transduction(DataModule):
 
     def __init__(
         self,
-        seed: int,
-        cache: Path,
+        context: DataContext,
         *,
         kind: Kind,
         symbols: Annotated[int, Ge(2)],
         min_length: Annotated[int, Ge(1)],
         max_length: Annotated[int, Ge(1)],
         test_lengths: list[Annotated[int, Ge(1)]],
-        train_size: Annotated[int, Ge(1)],
-        val_size: Annotated[int, Ge(1)],
-        test_size: Annotated[int, Ge(1)],
-        fresh: bool,
-        generation_seed: Annotated[int, Ge(0)],
-        batch_size: Annotated[int, Ge(1)],
-        tokens_per_batch: Annotated[int, Ge(1)] | None = None,
-        num_workers: Annotated[int, Interval(ge=0, le=1024)],
+        generation: FreshGenerationConfig,
+        loader: LoaderConfig,
     ) -> None:
-        super().__init__(seed, cache, batch_size=batch_size, num_workers=num_workers, tokens_per_batch=tokens_per_batch)
+        super().__init__(context, loader=loader)
         if max_length < min_length:
             raise ConfigError(f"data.max_length={max_length} must be at least data.min_length={min_length}.")
         if len(set(test_lengths)) < len(test_lengths):
             raise ConfigError(f"data.test_lengths={test_lengths} names a length twice: leave one out.")
-        self.kind, self.symbols, self.fresh, self.generation_seed = kind, symbols, fresh, generation_seed
-        self.test_lengths = test_lengths
+        self.kind, self.symbols, self.test_lengths, self.generation = kind, symbols, test_lengths, generation
         further = {f"test@{length}": (length, length) for length in test_lengths}
-        self.sizes = {"train": train_size, "val": val_size, "test": test_size} | dict.fromkeys(further, test_size)
+        self.sizes = generation.sizes | dict.fromkeys(further, generation.test_size)
         self.bounds = dict.fromkeys(("train", "val", "test"), (min_length, max_length)) | further
 
     def load(self) -> None:
@@ -150,20 +118,18 @@ class Transduction(DataModule):
             ConfigError: the bounds admit too few different ones.
         """
         sources = self._generate()
-        parts = {
-            name: Sequences(rows, [_rearranged(source, self.kind) for source in rows]) for name, rows in sources.items()
-        }
+        parts = {name: Sequences(rows, self.kind) for name, rows in sources.items()}
         self.splits = {**parts}
-        if self.fresh:
-            self.splits["train"] = FreshSequences(
-                parts["train"],
-                [source for name in sources if name != "train" for source in sources[name]],
-                kind=self.kind,
-                symbols=self.symbols,
-                generation_seed=self.generation_seed,
-            )
+        if self.generation.fresh:
+            held_out = {source.tobytes() for name in sources if name != "train" for source in sources[name]}
+            lengths = parts["train"].lengths
+            make = partial(drawn, lengths=lengths, symbols=self.symbols, held_out=held_out)
+            collate = partial(paired, kind=self.kind)
+            fresh = Items(self.sizes["train"], (self.generation.seed,), make, collate)
+            fresh.lengths = lengths
+            self.splits["train"] = fresh
         longest = max(bounds[1] for bounds in self.bounds.values())
-        self.facts = Facts(
+        self.spec = DataSpec(
             vocabulary=self.symbols + _SPECIAL,
             length=longest + 1,
             padding=PADDING,
@@ -171,17 +137,17 @@ class Transduction(DataModule):
             end=END,
             test_lengths=list(self.test_lengths),
         )
-        self.floors: dict[str, float] = {}
+        self.trivial_baselines: dict[str, float] = {}
         # The hash has the splits in one row, as long as they were drawn together.
         rows = [source.tolist() for name in self.sizes for source in sources[name]]
-        self.fingerprint = digest(self.kind, self.sizes, rows, *(["fresh"] if self.fresh else []))
+        self.fingerprint = digest(self.kind, self.sizes, rows, *(["fresh"] if self.generation.fresh else []))
 
     def order(self) -> Order:
         """Each sequence once, or each length once with new symbols."""
-        return Fresh(self.sizes["train"]) if self.fresh else super().order()
+        return Fresh(self.sizes["train"]) if self.generation.fresh else super().order()
 
     def _generate(self) -> dict[str, list[Symbols]]:
-        generator = np.random.default_rng(self.generation_seed)
+        generator = np.random.default_rng(self.generation.seed)
         found: dict[bytes, Symbols] = {}
         parts: dict[str, list[Symbols]] = {}
         # Splits of the same lengths are drawn together, so that they are alike.
@@ -206,8 +172,8 @@ class Transduction(DataModule):
             if idle == _PATIENCE:
                 raise ConfigError(
                     f"data.max_length={longest} and data.symbols={self.symbols} admit only about "
-                    f"{len(found) - known} different sequences, but data.train_size, val_size and test_size ask for "
-                    f"{count}: widen them or ask for fewer."
+                    f"{len(found) - known} different sequences, but data.generation asks for {count}: widen them or "
+                    "ask for fewer."
                 )
         rows = list(found.values())[known:]
         # A sequence likely to repeat is likely to come early; shuffled, the splits are alike.
@@ -240,7 +206,7 @@ class Transduction(DataModule):
         sizes = "/".join(f"{self.sizes[name]:,}" for name in ("train", "val", "test"))
         shortest, longest = self.bounds["train"]
         tested = f", tested also at {', '.join(map(str, self.test_lengths))}" if self.test_lengths else ""
-        renewed = ", new ones in every epoch" if self.fresh else ""
+        renewed = ", new ones in every epoch" if self.generation.fresh else ""
         return (
             f"Transduction: {self.kind} {sizes} sequences of {shortest} to {longest} of {self.symbols} symbols"
             f"{tested}{renewed}"

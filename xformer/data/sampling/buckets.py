@@ -32,7 +32,7 @@ def cut(lengths: Lengths, budget: int, world: int) -> Int64[np.ndarray, " batche
     if budget < longest * world:
         each = f" on each of the {world} devices" if world > 1 else ""
         raise ConfigError(
-            f"data.tokens_per_batch={budget} does not hold a sequence of {longest} tokens{each}: use at least "
+            f"data.loader.tokens_per_batch={budget} does not hold a sequence of {longest} tokens{each}: use at least "
             f"{longest * world}, or shorter sequences."
         )
     borders = [0]

@@ -8,6 +8,7 @@ from jaxtyping import Shaped
 from torch.utils.data import Sampler
 
 from xformer.data.sampling.sampler import EpochBatches
+from xformer.data.split import Split
 from xformer.errors import ConfigError
 
 
@@ -46,7 +47,7 @@ class CurriculumBatches(Sampler[list[int]]):
         ConfigError: the items have no lengths, or they are all the same.
     """
 
-    def __init__(self, batches: EpochBatches, split: object, pace: Pace, trained: int) -> None:
+    def __init__(self, batches: EpochBatches, split: Split, pace: Pace, trained: int) -> None:
         self.batches, self.pace, self.trained = batches, pace, trained
         self.ranked = np.argsort(_lengths(split), kind="stable")
         self.rank = np.empty_like(self.ranked)
@@ -91,8 +92,8 @@ class CurriculumBatches(Sampler[list[int]]):
         return [item - item % size + int(self.ranked[self.rank[item % size] * allowed // size]) for item in items]
 
 
-def _lengths(split: object) -> Shaped[np.ndarray, " items"]:
-    lengths = getattr(split, "lengths", None)
+def _lengths(split: Split) -> Shaped[np.ndarray, " items"]:
+    lengths = split.lengths
     if lengths is None or np.min(lengths) == np.max(lengths):
         raise ConfigError(
             "callbacks=curriculum begins with short items, and all training items of these data are equally "

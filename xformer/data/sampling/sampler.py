@@ -128,7 +128,7 @@ class TrainingBatches(EpochBatches):
         self.share = share_of(batch_size, world)
         if batch_size > len(order):
             raise ConfigError(
-                f"data.batch_size={batch_size} is more than the {len(order)} sequences of a training epoch: "
+                f"data.loader.batch_size={batch_size} is more than the {len(order)} sequences of a training epoch: "
                 "choose a smaller one or more data."
             )
         self.order, self.batch_size, self.seed, self.rank, self.frozen = order, batch_size, seed, rank, frozen
@@ -183,7 +183,7 @@ def share_of(batch_size: int, world: int) -> int:
     """
     if batch_size < 1 or batch_size % world:
         raise ConfigError(
-            f"data.batch_size={batch_size} counts sequences over all devices, so it must be a positive multiple of "
-            f"the {world} in use."
+            f"data.loader.batch_size={batch_size} counts sequences over all devices, so it must be a positive multiple "
+            f"of the {world} in use."
         )
     return batch_size // world

@@ -1,13 +1,14 @@
 """Pairs of texts as streams that can be read again: two aligned files, tables, or a dataset on disk or on the hub."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import compress, zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from xformer.data.sources.hub import NAMES, check_columns, load_dataset_splits
-from xformer.data.sources.tables import Columns
+from xformer.data.sources.tables import Columns, TableSource
 from xformer.errors import ConfigError, DataError
 from xformer.tokenizers.pieces import rereadable
 from xformer.tokenizers.utf8 import refuse_others, unmarked
@@ -20,6 +21,37 @@ KEYS = ("source_column", "target_column")
 _ROWS = 1000
 
 OFFLINE = "data=transduction, which is generated here, or files of your own"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParallelSource(TableSource):
+    """Texts and their translations: two aligned files, or tables with a column for each side, or a dataset.
+
+    Attributes:
+        source_files: a path, or one for each of train, val and test; one text a line.
+        target_files: the same of their translations.
+        source_column: of the tables or the dataset, such as `translation.en`.
+        target_column: of the tables or the dataset.
+
+    Raises:
+        ConfigError: not exactly one source is given.
+    """
+
+    places: ClassVar[tuple[str, ...]] = ("source_files", "files", "dataset")
+
+    source_files: Aligned | None
+    target_files: Aligned | None
+    source_column: str
+    target_column: str
+
+    def __post_init__(self) -> None:
+        aligned = self.source_files is not None or self.target_files is not None
+        one_side = (self.source_files is None) != (self.target_files is None)
+        if one_side or aligned + (self.files is not None) + (self.dataset is not None) != 1:
+            raise ConfigError(
+                "data=parallel_text reads one source: give data.source.source_files and data.source.target_files, or "
+                "data.source.files, or data.source.dataset, and leave the others null."
+            )
 
 
 class Pair(NamedTuple):
@@ -44,7 +76,7 @@ def of_files(source: str, target: str) -> Iterator[Pair]:
     Raises:
         DataError: a file cannot be read or is not UTF-8, or they have different numbers of lines.
     """
-    names = f"data.source_files={source}", f"data.target_files={target}"
+    names = f"data.source.source_files={source}", f"data.source.target_files={target}"
     lines = tuple(_lines(Path(path).expanduser(), name) for path, name in zip((source, target), names, strict=True))
     for number, (text, translation) in enumerate(zip_longest(*lines)):
         if text is None or translation is None:
@@ -101,7 +133,9 @@ def _pairs(name: str, rows: Iterable[tuple[Any, ...]]) -> Iterator[Pair]:
     for number, row in enumerate(rows, start=1):
         for key, text in zip(KEYS, row, strict=True):
             if not isinstance(text, str):
-                raise DataError(f"{name} has no text in row {number:,} of data.{key}: correct it or drop the row.")
+                raise DataError(
+                    f"{name} has no text in row {number:,} of data.source.{key}: correct it or drop the row."
+                )
         yield Pair(*map(unmarked, row))
 
 
@@ -127,24 +161,25 @@ def aligned(source: Aligned, target: Aligned) -> dict[str, Corpus]:
     sources, targets = ({"train": files} if isinstance(files, str) else files for files in (source, target))
     if "train" not in sources or not set(sources) == set(targets) <= set(NAMES):
         raise ConfigError(
-            f"data.source_files has {', '.join(sources)} and data.target_files {', '.join(targets)}: give both a path, "
-            "or the same of train, val and test, train at least."
+            f"data.source.source_files has {', '.join(sources)} and data.source.target_files {', '.join(targets)}: "
+            "give both a path, or the same of train, val and test, train at least."
         )
     return {split: of_files(sources[split], targets[split]) for split in NAMES if split in sources}
 
 
-def of_dataset(dataset: str, config: str | None, columns: Mapping[str, str]) -> dict[str, Corpus]:
+def of_dataset(source: ParallelSource) -> dict[str, Corpus]:
     """Pairs of a local dataset directory or one on the hub, by split; a nested column is named with a dot.
 
     Raises:
         DataError: it is neither here nor reachable, or lacks a column.
     """
-    splits = load_dataset_splits(dataset, config, offline=OFFLINE)
+    dataset, columns = str(source.dataset), source.columns
+    splits = load_dataset_splits(dataset, source.dataset_config, offline=OFFLINE)
     flat = {split: rows.flatten() for split, rows in splits.items()}
     for rows in flat.values():
         check_columns(dataset, rows.column_names, columns)
     names = [columns[key] for key in KEYS]
-    return {split: _of_rows(f"data.dataset={dataset}", rows, names) for split, rows in flat.items()}
+    return {split: _of_rows(f"data.source.dataset={dataset}", rows, names) for split, rows in flat.items()}
 
 
 def survey(corpus: Corpus) -> tuple[int, str]:

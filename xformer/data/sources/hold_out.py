@@ -12,17 +12,6 @@ from xformer.errors import ConfigError
 Row = TypeVar("Row")
 
 
-def check_fractions(**fractions: float) -> None:
-    """Refuse fractions that leave nothing to train on.
-
-    Raises:
-        ConfigError: naming all.
-    """
-    if sum(fractions.values()) >= 1:
-        asked = " and ".join(f"data.{key}={fraction}" for key, fraction in fractions.items())
-        raise ConfigError(f"{asked} must leave something to train on: together they must be below 1.")
-
-
 def deal(total: int, fractions: Mapping[str, float], seed: int) -> dict[str, Int64[np.ndarray, " rows"]]:
     """Shuffle the rows from 0 to `total` and deal them out.
 
@@ -63,9 +52,11 @@ def deal_images(total: int, fractions: Mapping[str, float], seed: int) -> dict[s
     Raises:
         ConfigError: a split gets nothing.
     """
+    # Test first: so were the first caches dealt.
+    fractions = {split: fractions[split] for split in ("test", "val") if split in fractions}
     rows = deal(total, fractions, seed)
     for name, part in rows.items():
         if not len(part):
-            asked = " and ".join(f"data.{split}_fraction={fraction}" for split, fraction in fractions.items())
+            asked = " and ".join(f"data.split.{split}_fraction={fraction}" for split, fraction in fractions.items())
             raise ConfigError(f"{asked} of {total} leave no image for {name}: change them.")
     return rows

@@ -4,10 +4,11 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from xformer.errors import DataError
+from xformer.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from datasets import DatasetDict, IterableDatasetDict
@@ -17,6 +18,35 @@ logger = logging.getLogger(__name__)
 NAMES = {"train": ("train",), "val": ("validation", "valid", "val", "dev"), "test": ("test",)}
 """What datasets call each split."""
 SECONDS_TO_ANSWER = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSource:
+    """Where data come from: a dataset of the `datasets` library, or what a subclass reads in its place.
+
+    Attributes:
+        dataset: a local dataset directory, or a name on the hub.
+        dataset_config: of the dataset, where it has several.
+
+    Raises:
+        ConfigError: several places are given.
+    """
+
+    places: ClassVar[tuple[str, ...]] = ("files", "dataset")
+    """The fields of which at most one is set."""
+
+    dataset: str | None
+    dataset_config: str | None
+
+    def __post_init__(self) -> None:
+        found = [f"data.source.{key}={place}" for key in self.places if (place := getattr(self, key)) is not None]
+        if len(found) > 1:
+            raise ConfigError(f"{' and '.join(found)} exclude each other: set one to null.")
+
+    @property
+    def place(self) -> str | None:
+        """The place that is set, for a person; None where there is none."""
+        return next((str(place) for key in self.places if (place := getattr(self, key)) is not None), None)
 
 
 def load_dataset_splits(name: str, config: str | None, *, offline: str, streaming: bool = False) -> dict[str, Any]:
@@ -39,7 +69,9 @@ def load_dataset_splits(name: str, config: str | None, *, offline: str, streamin
         if own is not None:
             found[split] = loaded[own]
     if "train" not in found:
-        raise DataError(f"data.dataset={name} has no split train, only {', '.join(loaded)}: choose another dataset.")
+        raise DataError(
+            f"data.source.dataset={name} has no split train, only {', '.join(loaded)}: choose another dataset."
+        )
     return found
 
 
@@ -56,7 +88,9 @@ def check_columns(name: str, there: Iterable[str], columns: Mapping[str, str]) -
     """
     for key, column in columns.items():
         if column not in there:
-            raise DataError(f"data.{key}={column} is not in data.dataset={name}: its columns are {', '.join(there)}.")
+            raise DataError(
+                f"data.source.{key}={column} is not in data.source.dataset={name}: its columns are {', '.join(there)}."
+            )
 
 
 def first_line(error: Exception) -> str:
@@ -74,7 +108,7 @@ def _load_local(path: Path, config: str | None, streaming: bool) -> "DatasetDict
         loaded: Any = load_from_disk(str(path)) if saved else load_dataset(str(path), config, streaming=streaming)
     except Exception as error:
         reason = first_line(error)
-        raise DataError(f"data.dataset={path} cannot be read as a dataset ({reason}): correct it.") from error
+        raise DataError(f"data.source.dataset={path} cannot be read as a dataset ({reason}): correct it.") from error
     return loaded if isinstance(loaded, DatasetDict | IterableDatasetDict) else DatasetDict(train=loaded)
 
 
@@ -90,13 +124,13 @@ def _load(name: str, config: str | None, offline: str, streaming: bool) -> "Data
     except Exception as error:
         if reachable and not isinstance(error, ConnectionError):
             raise DataError(
-                f"data.dataset={name} with data.dataset_config={config} cannot be loaded ({first_line(error)}): "
-                "correct the name or the config."
+                f"data.source.dataset={name} with data.source.dataset_config={config} cannot be loaded "
+                f"({first_line(error)}): correct the name or the config."
             ) from error
         raise DataError(
-            f"data.dataset={name} with data.dataset_config={config} is no directory here, is not in the local cache "
-            f"and the hub cannot be reached (HF_HUB_OFFLINE={variable}): fetch it where "
-            f"there is a network and point HF_HOME to that cache, or use {offline}."
+            f"data.source.dataset={name} with data.source.dataset_config={config} is no directory here, is not in the "
+            f"local cache and the hub cannot be reached (HF_HUB_OFFLINE={variable}): fetch it where there is a network "
+            f"and point HF_HOME to that cache, or use {offline}."
         ) from error
 
 

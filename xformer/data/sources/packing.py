@@ -10,6 +10,7 @@ import torch
 from xformer.data.arrays import Flat
 from xformer.data.batch import IGNORED, LanguageModelingBatch
 from xformer.data.sources.documents import Documents
+from xformer.data.split import Split
 from xformer.data.tokenised import Unread, token_type
 from xformer.tokenizers.base import Tokenizer
 from xformer.tokenizers.pieces import rereadable
@@ -17,7 +18,7 @@ from xformer.tokenizers.pieces import rereadable
 SIDECAR = "tokens.json"
 
 
-class Blocks:
+class Blocks(Split):
     """Windows of a flat file at every offset, to train on.
 
     Args:

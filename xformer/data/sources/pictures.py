@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Int64
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from xformer.data.sources.hub import NAMES, check_columns, load_dataset_splits
+from xformer.data.sources.hub import NAMES, DatasetSource, check_columns, load_dataset_splits
 from xformer.errors import DataError
 
 _EIGHT_BITS = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"}
@@ -73,17 +73,26 @@ def _digits() -> Pictures:
     )
 
 
-def read(
-    folder: str | None, dataset: str | None, config: str | None, image_column: str, label_column: str
-) -> tuple[list[str], dict[str, Pictures]]:
-    """Find images by split, where the source has splits, and under "train" alone where it has not.
+@dataclass(frozen=True, kw_only=True)
+class ImageSource(DatasetSource):
+    """Images with a class each. With neither `folder` nor `dataset` they are the handwritten digits of scikit-learn.
 
-    Args:
-        folder: with a folder for each class in it, or with folders for the splits that have these.
-        dataset: a local directory, or a name on the hub.
-        config: of the dataset, where it has several.
+    Attributes:
+        folder: with a folder for each class in it, or with `train` and as many of `val` and `test` as there are, which
+            have these. Every file in a class's folder is taken for an image, but for what is hidden or the system's.
         image_column: of the dataset.
         label_column: of the dataset.
+    """
+
+    places: ClassVar[tuple[str, ...]] = ("folder", "dataset")
+
+    folder: str | None
+    image_column: str
+    label_column: str
+
+
+def read(source: ImageSource) -> tuple[list[str], dict[str, Pictures]]:
+    """Find images by split, where the source has splits, and under "train" alone where it has not.
 
     Returns:
         The names of the classes, and the images.
@@ -91,17 +100,17 @@ def read(
     Raises:
         DataError: there is nothing to read, or a label is outside of the training images' classes.
     """
-    if folder is not None:
-        return _read_folder(folder)
-    if dataset is not None:
-        return _read_dataset(dataset, config, image_column, label_column)
+    if source.folder is not None:
+        return _read_folder(source.folder)
+    if source.dataset is not None:
+        return _read_dataset(source.dataset, source.dataset_config, source.image_column, source.label_column)
     return [str(digit) for digit in range(10)], {"train": _digits()}
 
 
 def _read_folder(folder: str) -> tuple[list[str], dict[str, Pictures]]:
     root = Path(folder).expanduser()
     if not root.is_dir():
-        raise DataError(f"data.folder={folder} is no directory (seen from {Path.cwd()}): correct the path.")
+        raise DataError(f"data.source.folder={folder} is no directory (seen from {Path.cwd()}): correct the path.")
     parts: dict[str, Path] = {}
     for split, names in NAMES.items():
         own = next((root / name for name in names if (root / name).is_dir()), None)
@@ -112,8 +121,8 @@ def _read_folder(folder: str) -> tuple[list[str], dict[str, Pictures]]:
     classes = [path.name for path in _entries(parts["train"]) if path.is_dir()]
     if len(classes) < 2:
         raise DataError(
-            f"data.folder={folder} has {len(classes)} class folders in {parts['train']}: put the images of each class "
-            "into a folder of its name there, at least two."
+            f"data.source.folder={folder} has {len(classes)} class folders in {parts['train']}: put the images of each "
+            "class into a folder of its name there, at least two."
         )
     found = {split: _read_classes(part, classes) for split, part in parts.items()}
     counts = np.bincount(found["train"].labels, minlength=len(classes))
@@ -168,14 +177,16 @@ def _read_dataset(
         check_columns(name, part.column_names, {"image_column": image_column, "label_column": label_column})
     features = splits["train"].features
     if not isinstance(features[image_column], Feature):
-        raise DataError(f"data.image_column={image_column} of data.dataset={name} holds no images: choose another.")
+        raise DataError(
+            f"data.source.image_column={image_column} of data.source.dataset={name} holds no images: choose another."
+        )
     label = features[label_column]
     values = {split: part[label_column][:] for split, part in splits.items()}
     known: list[Any] = list(range(label.num_classes)) if isinstance(label, ClassLabel) else _distinct(values["train"])
     classes = list(label.names) if isinstance(label, ClassLabel) else [str(value) for value in known]
     found: dict[str, Pictures] = {}
     for split, part in splits.items():
-        where = f"the {split} split of data.dataset={name}"
+        where = f"the {split} split of data.source.dataset={name}"
         if not len(part):
             raise DataError(f"{where[0].upper()}{where[1:]} is empty: choose another dataset.")
         labels = _numbers(values[split], known, f"{where}, {label_column},")

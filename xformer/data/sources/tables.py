@@ -9,11 +9,12 @@ import codecs
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from xformer.data.sources.hub import NAMES, first_line, load_dataset_splits
+from xformer.data.sources.hub import NAMES, DatasetSource, first_line, load_dataset_splits
 from xformer.data.sources.text import expand
 from xformer.errors import ConfigError, DataError
 from xformer.tokenizers.utf8 import decode, unmarked
@@ -25,48 +26,53 @@ Columns = dict[str, list[Any]]
 _LISTED = 12
 
 
-def read_tables(
-    files: Files | None,
-    dataset: str | None,
-    dataset_config: str | None,
-    columns: Mapping[str, str],
-    column_names: list[str] | None = None,
-    *,
-    offline: str = "data.files of your own",
-) -> dict[str, Columns]:
+@dataclass(frozen=True, kw_only=True)
+class TableSource(DatasetSource):
+    """Tables with columns of text. A field of a nested column is named with a dot: `translation.de`.
+
+    Attributes:
+        files: a directory with a file for each split (train.*, validation.* or dev.*, test.*); or a path or a pattern
+            of files that are read one after the other, or a list of them; or such a path or pattern for each of
+            "train", "val" and "test". They are csv, tsv, json or parquet.
+        column_names: all columns of a csv or tsv file whose first line does not name them.
+    """
+
+    files: Files | None
+    column_names: list[str] | None
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The columns that are wanted, each under its key of the configuration (`text_column`), in their order."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name.endswith("_column")}
+
+
+def read_tables(source: TableSource, *, offline: str = "data.source.files of your own") -> dict[str, Columns]:
     """Read columns by split, under "train" alone where the source has no splits.
 
-    A field of a nested column is named with a dot: `translation.de`. Every value of a csv or tsv file is text; a tsv
-    file has no quotes, only tabs and line ends separate.
+    Every value of a csv or tsv file is text; a tsv file has no quotes, only tabs and line ends separate.
 
     Args:
-        files: A directory with a file for each split (train.*, validation.* or dev.*, test.*); or a path or a pattern
-            of files that are read one after the other, or a list of them; or such a path or pattern for each of
-            "train", "val" and "test".
-        dataset: A local dataset directory, or a name on the hub.
-        dataset_config: Of the dataset, where it has several.
-        columns: What is wanted: a key of the data's configuration (`text_column`) and the column it names.
-        column_names: All columns of a csv or tsv file whose first line does not name them.
-        offline: Data of this kind that need no network, to offer where there is none.
+        source: with files or a dataset.
+        offline: data of this kind that need no network, to offer where there is none.
 
     Returns:
-        For each split, the values of each column under its key of `columns`.
+        For each split, the values of each column under its key of `source.columns`.
 
     Raises:
-        ConfigError: Both or neither of `files` and `dataset` are given, or `files` names an unknown split.
+        ConfigError: `files` names an unknown split.
         DataError: A file or dataset is missing, empty, damaged or ragged, or lacks a column.
     """
-    if (files is None) == (dataset is None):
-        problem = "are both null" if files is None else "exclude each other"
-        raise ConfigError(f"data.files={files} and data.dataset={dataset} {problem}: give one of them.")
+    files, dataset, columns = source.files, source.dataset, source.columns
     if files is not None:
         return {
-            split: _joined([_read(path, columns, column_names) for path in paths])
+            split: _joined([_read(path, columns, source.column_names) for path in paths])
             for split, paths in _by_split(files).items()
         }
-    found = load_dataset_splits(str(dataset), dataset_config, offline=offline)
+    assert dataset is not None
+    found = load_dataset_splits(dataset, source.dataset_config, offline=offline)
     return {
-        split: _pick(part.with_format("arrow")[:], f"data.dataset={dataset}", columns) for split, part in found.items()
+        split: _pick(part.with_format("arrow")[:], f"data.source.dataset={dataset}", columns)
+        for split, part in found.items()
     }
 
 
@@ -79,16 +85,16 @@ def _by_split(files: Files) -> dict[str, list[Path]]:
         for split in files:
             if split not in NAMES:
                 raise ConfigError(
-                    f"data.files.{split} is not a split: give train, and val and test where there are any."
+                    f"data.source.files.{split} is not a split: give train, and val and test where there are any."
                 )
         if "train" not in files:
-            raise ConfigError(f"data.files={files} has no file for train: give one.")
+            raise ConfigError(f"data.source.files={files} has no file for train: give one.")
         return {split: expand(files[split]) for split in NAMES if split in files}
     if isinstance(files, str) and Path(files).expanduser().is_dir():
         return _in_directory(Path(files).expanduser())
     paths = [path for entry in ([files] if isinstance(files, str) else files) for path in expand(entry)]
     if not paths:
-        raise DataError("data.files=[] names no file: give a path, a pattern or a directory.")
+        raise DataError("data.source.files=[] names no file: give a path, a pattern or a directory.")
     return {"train": paths}
 
 
@@ -100,13 +106,15 @@ def _in_directory(directory: Path) -> dict[str, list[Path]]:
         )
         if len(paths) > 1:
             listed = ", ".join(path.name for path in paths)
-            raise DataError(f"data.files={directory} has several files for {split} ({listed}): name one of them.")
+            raise DataError(
+                f"data.source.files={directory} has several files for {split} ({listed}): name one of them."
+            )
         if paths:
             found[split] = paths
     if "train" not in found:
         raise DataError(
-            f"data.files={directory} has no file train with one of the extensions {', '.join(_READERS)}: give the path "
-            "of a file."
+            f"data.source.files={directory} has no file train with one of the extensions {', '.join(_READERS)}: give "
+            "the path of a file."
         )
     return found
 
@@ -114,14 +122,14 @@ def _in_directory(directory: Path) -> dict[str, list[Path]]:
 def _read(path: Path, columns: Mapping[str, str], column_names: list[str] | None) -> Columns:
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
-        raise DataError(f"data.files={path} has no known extension: use one of {', '.join(_READERS)}.")
+        raise DataError(f"data.source.files={path} has no known extension: use one of {', '.join(_READERS)}.")
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DataError(f"data.files={path} cannot be read ({error.strerror}): make it readable.") from error
+        raise DataError(f"data.source.files={path} cannot be read ({error.strerror}): make it readable.") from error
     if not content.strip():
-        raise DataError(f"data.files={path} is empty: give a file with rows.")
-    return _pick(reader(path, content, column_names), f"data.files={path}", columns)
+        raise DataError(f"data.source.files={path} is empty: give a file with rows.")
+    return _pick(reader(path, content, column_names), f"data.source.files={path}", columns)
 
 
 def _pick(table: Any, source: str, columns: Mapping[str, str]) -> Columns:
@@ -133,8 +141,8 @@ def _pick(table: Any, source: str, columns: Mapping[str, str]) -> Columns:
             problem = "is twice" if column in table.column_names else "is not"
             there = ", ".join(name[:40] for name in table.column_names[:_LISTED])
             raise DataError(
-                f"data.{key}={column} {problem} in {source}: its columns are {there}; where a first line does not name "
-                "them, data.column_names would."
+                f"data.source.{key}={column} {problem} in {source}: its columns are {there}; where a first line does "
+                "not name them, data.source.column_names would."
             )
     if not table.num_rows:
         raise DataError(f"{source} has no row: give a source with rows.")
@@ -155,7 +163,7 @@ def _separated(path: Path, content: bytes, column_names: list[str] | None, *, de
     import pyarrow as pa
     from pyarrow import csv
 
-    decode(content, f"data.files={path}")
+    decode(content, f"data.source.files={path}")
     content = content.removeprefix(codecs.BOM_UTF8)
     ragged: list[Any] = []
 
@@ -176,7 +184,7 @@ def _separated(path: Path, content: bytes, column_names: list[str] | None, *, de
         if ragged:
             row, named = ragged[0], column_names is None  # its first line, which is no row
             raise DataError(
-                f"data.files={path} is ragged: row {row.number - named} has {row.actual_columns} columns, and "
+                f"data.source.files={path} is ragged: row {row.number - named} has {row.actual_columns} columns, and "
                 f"{row.expected_columns} are expected; correct the row."
             ) from error
         raise _damaged(path, error) from error
@@ -189,8 +197,9 @@ def _refuse_header(path: Path, table: Any, column_names: list[str]) -> None:
     first = [str(value) for row in table.slice(0, 1).to_pylist() for value in row.values()]
     if {name.lower() for name in column_names} & {value.strip().lower() for value in first}:
         raise DataError(
-            f"data.files={path} names its columns in its first line ({', '.join(value[:40] for value in first)}): set "
-            "data.column_names=null, and give the columns that are wanted, such as data.label_column, these names."
+            f"data.source.files={path} names its columns in its first line "
+            f"({', '.join(value[:40] for value in first)}): set data.source.column_names=null, and give the columns "
+            "that are wanted, such as data.source.label_column, these names."
         )
 
 
@@ -198,17 +207,19 @@ def _json(path: Path, content: bytes, column_names: list[str] | None) -> Any:
     """A list of objects, or an object a line; rows need the first one's keys."""
     import pyarrow as pa
 
-    text = decode(content, f"data.files={path}")
+    text = decode(content, f"data.source.files={path}")
     try:
         rows = json.loads(text) if text.lstrip().startswith("[") else list(_lines(text))
     except (ValueError, RecursionError) as error:
         raise _damaged(path, error) from error
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
-            raise DataError(f"data.files={path} has a row {number} that is no object: write {{column: value, ...}}.")
+            raise DataError(
+                f"data.source.files={path} has a row {number} that is no object: write {{column: value, ...}}."
+            )
         lacking = [str(key) for key in rows[0] if key not in row]
         if lacking:
-            raise DataError(f"data.files={path} is ragged: row {number} has no {lacking[0]}; correct the row.")
+            raise DataError(f"data.source.files={path} is ragged: row {number} has no {lacking[0]}; correct the row.")
     try:
         return pa.Table.from_pylist(rows)
     except (ValueError, pa.ArrowTypeError, OverflowError) as error:
@@ -236,7 +247,9 @@ def _parquet(path: Path, content: bytes, column_names: list[str] | None) -> Any:
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
-    return DataError(f"data.files={path} cannot be read as {path.suffix[1:]} ({first_line(error)}): correct the file.")
+    return DataError(
+        f"data.source.files={path} cannot be read as {path.suffix[1:]} ({first_line(error)}): correct the file."
+    )
 
 
 _READERS: dict[str, Callable[[Path, bytes, list[str] | None], Any]] = {

@@ -2,67 +2,71 @@
 
 import glob
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xformer.data.sources.documents import Documents, Piece, document, in_files, in_memory
-from xformer.data.sources.hub import NAMES, check_columns, first_line, load_dataset_splits
+from xformer.data.sources.hub import NAMES, DatasetSource, check_columns, first_line, load_dataset_splits
 from xformer.data.sources.prose import prose
-from xformer.errors import ConfigError, DataError
+from xformer.errors import DataError
 from xformer.tokenizers.pieces import rereadable
 from xformer.tokenizers.utf8 import unmarked
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
-OFFLINE = "data.dataset=null, which reads the prose that Python ships"
+OFFLINE = "data.source.dataset=null, which reads the prose that Python ships"
 ROWS = 1000
 # Files of text in a directory, such as wiki.train.raw: a split each.
 TEXT_FILES = {".txt", ".raw", ".tokens"}
 
 
-def read(
-    files: str | list[str] | None,
-    dataset: str | None,
-    config: str | None,
-    column: str,
-    *,
-    joined: bool = False,
-    streaming: bool = False,
-) -> dict[str, Documents]:
+@dataclass(frozen=True, kw_only=True)
+class TextSource(DatasetSource):
+    """Documents. With neither `files` nor `dataset` they are Python's own prose.
+
+    Attributes:
+        files: a path, a glob pattern, or several of either; one document each.
+        column: of the dataset: the one with the text.
+        joined: whether the dataset's rows are the lines of one document; else each is one.
+        streaming: whether a dataset of the hub is read over the network instead of being downloaded first. It is read
+            three times: to know its length and content, to train the tokenizer, and to tokenise.
+    """
+
+    files: str | list[str] | None
+    column: str
+    joined: bool
+    streaming: bool
+
+
+def read(source: TextSource) -> dict[str, Documents]:
     """Find the documents, by split where the source has splits and under "train" alone where it has not.
 
-    They are read when they are iterated, a piece at a time, and what is wrong inside them is said then.
-
-    Args:
-        files: A path, a glob pattern, or several of either; one document each.
-        dataset: A local directory, or a name on the hub. A directory of text files has a document for each split.
-        config: Of the dataset, where it has several.
-        column: Of the dataset: the one with the text.
-        joined: Whether the dataset's rows are the lines of one document; else each is one.
-        streaming: Whether a dataset is read over the network, time and again, instead of being downloaded.
+    They are read when they are iterated, a piece at a time, and what is wrong inside them is said then. A directory of
+    text files that `dataset` names has a document for each split.
 
     Raises:
-        ConfigError: If both `files` and `dataset` are given.
         DataError: If there is nothing to read, or it cannot be read.
     """
-    if files is not None and dataset is not None:
-        raise ConfigError(f"data.files={files} and data.dataset={dataset} exclude each other: set one of them to null.")
+    files, dataset = source.files, source.dataset
     if files is not None:
         paths = [path for entry in ([files] if isinstance(files, str) else files) for path in expand(entry)]
         if not paths:
-            raise DataError("data.files=[] names no file: give a path or a pattern, or null for Python's own prose.")
-        return {"train": in_files(paths, "data.files")}
+            raise DataError(
+                "data.source.files=[] names no file: give a path or a pattern, or null for Python's own prose."
+            )
+        return {"train": in_files(paths, "data.source.files")}
     if dataset is None:
         return {"train": in_memory(prose())}
     path = Path(dataset).expanduser()
     texts = _text_files(path) if path.is_dir() else {}
     if "train" in texts:
-        return {split: in_files(paths, "data.dataset") for split, paths in texts.items()}
-    splits = load_dataset_splits(dataset, config, offline=OFFLINE, streaming=streaming)
+        return {split: in_files(paths, "data.source.dataset") for split, paths in texts.items()}
+    splits = load_dataset_splits(dataset, source.dataset_config, offline=OFFLINE, streaming=source.streaming)
     for rows in splits.values():
-        check_columns(dataset, rows.column_names or list(next(iter(rows), {})), {"column": column})
-    return {split: _rows(part, dataset, column, joined) for split, part in splits.items()}
+        check_columns(dataset, rows.column_names or list(next(iter(rows), {})), {"column": source.column})
+    return {split: _rows(part, dataset, source.column, source.joined) for split, part in splits.items()}
 
 
 def expand(entry: str) -> list[Path]:
@@ -77,10 +81,10 @@ def expand(entry: str) -> list[Path]:
     if glob.has_magic(entry):
         found = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())
         if not found:
-            raise DataError(f"data.files={entry} matches no file below {Path.cwd()}: correct the pattern.")
+            raise DataError(f"data.source.files={entry} matches no file below {Path.cwd()}: correct the pattern.")
         return found
     reason = "is a directory: add a pattern such as /*.txt" if path.is_dir() else "does not exist: correct the path"
-    raise DataError(f"data.files={entry} {reason} (seen from {Path.cwd()}).")
+    raise DataError(f"data.source.files={entry} {reason} (seen from {Path.cwd()}).")
 
 
 def _text_files(path: Path) -> dict[str, list[Path]]:
@@ -112,12 +116,14 @@ def _texts(split: "Dataset | IterableDataset", name: str, column: str) -> Iterat
         for rows in split.iter(ROWS):
             texts = [text for text in rows[column] if text is not None]
             if not all(isinstance(text, str) for text in texts):
-                raise DataError(f"data.column={column} of data.dataset={name} holds no text: choose another column.")
+                raise DataError(
+                    f"data.source.column={column} of data.source.dataset={name} holds no text: choose another column."
+                )
             yield texts
     except DataError:
         raise
     except Exception as error:
-        raise DataError(f"data.dataset={name} breaks off ({first_line(error)}): start again.") from error
+        raise DataError(f"data.source.dataset={name} breaks off ({first_line(error)}): start again.") from error
 
 
 def _line(text: str) -> str:

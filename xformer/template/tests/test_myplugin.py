@@ -88,9 +88,16 @@ def test_a_notebook_has_it_with_the_values_of_its_file() -> None:
 
 
 def test_it_trains(tmp_path: Path) -> None:
-    words = ["attention=myplugin", "debug=fast", "size=tiny", "logger=csv", "data.train_size=64", "data.val_size=32"]
+    words = [
+        "attention=myplugin",
+        "debug=fast",
+        "size=tiny",
+        "logger=csv",
+        "data.generation.train_size=64",
+        "data.generation.val_size=32",
+    ]
     where = [f"hydra.run.dir={tmp_path / 'run'}", f"cache={tmp_path / 'cache'}", "trainer.accelerator=cpu"]
-    command = [sys.executable, "-m", "xformer.cli", "train", *words, "data.test_size=32", *where]
+    command = [sys.executable, "-m", "xformer.cli", "train", *words, "data.generation.test_size=32", *where]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "summary.json").is_file()

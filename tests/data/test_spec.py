@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xformer.data.facts import Facts, ImageFacts
+from xformer.data.spec import DataSpec, ImageSpec
 
 number = st.integers(0, 2**40)
 real = st.floats(allow_nan=False, allow_infinity=False)
@@ -34,15 +34,15 @@ IMAGE: dict[str, Any] = {"channels": 1, "height": 8, "width": 8, "mean": [0.5], 
 
 @settings(deadline=None, max_examples=50)
 @given(values=every)
-def test_facts_come_back_from_a_file(values: dict[str, Any]) -> None:
-    facts = Facts(**{**values, "image": values["image"] and ImageFacts(**values["image"])})
-    assert set(values) == set(Facts.__dataclass_fields__)
-    assert Facts.from_dict(json.loads(json.dumps(facts.as_dict()))) == facts
+def test_specs_come_back_from_a_file(values: dict[str, Any]) -> None:
+    spec = DataSpec(**{**values, "image": values["image"] and ImageSpec(**values["image"])})
+    assert set(values) == set(DataSpec.__dataclass_fields__)
+    assert DataSpec.from_dict(json.loads(json.dumps(spec.as_dict()))) == spec
 
 
 def test_what_a_dictionary_leaves_out_is_nothing() -> None:
-    assert Facts.from_dict(FEW) == Facts(vocabulary=9, length=4)
-    assert Facts.from_dict({**FEW, "image": IMAGE}).image == ImageFacts(**IMAGE)
+    assert DataSpec.from_dict(FEW) == DataSpec(vocabulary=9, length=4)
+    assert DataSpec.from_dict({**FEW, "image": IMAGE}).image == ImageSpec(**IMAGE)
 
 
 @pytest.mark.parametrize(
@@ -63,5 +63,5 @@ def test_what_a_dictionary_leaves_out_is_nothing() -> None:
 )
 def test_a_value_that_is_missing_or_of_another_type_is_named_in_one_line(values: Any, where: str) -> None:
     with pytest.raises(ValueError, match=rf"^{where}: .") as caught:
-        Facts.from_dict(values)
+        DataSpec.from_dict(values)
     assert "\n" not in str(caught.value)

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xformer.data.arrays import Flat
-from xformer.data.floors import by_feature, majority, unigram
+from xformer.data.trivial_baselines import by_feature, majority, unigram
 
 
-def test_floors_on_hand_written_labels():
+def test_trivial_baselines_on_hand_written_labels():
     train, test = np.array([1, 1, 1, 0, 2, 2]), np.array([1, 0, 2, 2])
     feature, test_feature = np.array([5, 5, 5, 3, 4, 4]), np.array([5, 3, 4, 9])
     assert majority(train, test) == 0.25

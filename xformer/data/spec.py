@@ -1,4 +1,4 @@
-"""What a task has to know of its data, and a run directory keeps of them."""
+"""The specification of data: the sizes and ids that a model is built for, kept in each run directory."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -8,8 +8,8 @@ from pydantic import TypeAdapter, ValidationError
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageFacts:
-    """What a model has to know of images.
+class ImageSpec:
+    """The specification of images.
 
     Attributes:
         channels: 1 for grey, 3 for red, green and blue.
@@ -27,15 +27,15 @@ class ImageFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
-    """The numbers that decide a model's outer layers.
+class DataSpec:
+    """The specification of data: what decides a model's outer layers.
 
     Attributes:
         vocabulary: number of token ids, padding included.
         length: the longest sequence, in tokens.
         classes: number of labels; None where the labels are tokens.
         class_names: what each label means; None where the numbers say it.
-        class_counts: how many training items each label has; None where nobody counts them.
+        class_counts: number of training items of each label; None where they are not counted.
         padding: the id that fills short sequences up; None where nothing is padded.
         begin: the id that a written sequence begins with; None where there is none.
         end: the id that a sequence ends with; None where there is none.
@@ -54,22 +54,22 @@ class Facts:
     end: int | None = None
     test_lengths: list[int] = field(default_factory=list)
     tokens_per_byte: dict[str, float] | None = None
-    image: ImageFacts | None = None
+    image: ImageSpec | None = None
 
     @classmethod
-    def from_dict(cls, values: Any) -> "Facts":
-        """The facts that `as_dict` told.
+    def from_dict(cls, values: Any) -> "DataSpec":
+        """The specification that `as_dict` returned.
 
         Raises:
             ValueError: a value is missing or not of its type; in one line.
         """
         try:
-            facts: Facts = TypeAdapter(cls).validate_json(json.dumps(values), strict=True)
+            spec: DataSpec = TypeAdapter(cls).validate_json(json.dumps(values), strict=True)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-        return facts
+        return spec
 
     def as_dict(self) -> dict[str, Any]:
-        """The facts as JSON can hold them."""
+        """The specification as JSON holds it."""
         return asdict(self)

@@ -1,4 +1,4 @@
-"""Results that need no model: what a result must beat before it means anything."""
+"""Trivial baselines: scores that need no model, which a result must beat before it means anything."""
 
 import numpy as np
 from jaxtyping import Float64, Integer
