@@ -25,9 +25,9 @@ def repeats(
     x = module.draw(batch, length)
     with torch.no_grad():
         seed_all(1)
-        y = module(x)
+        y = module.again(x)
         seed_all(1 if seeded else 2)
-        z = module(x)
+        z = module.again(x)
     lines = (
         drawn(module, batch, length),
         "torch.manual_seed(1)",
@@ -46,7 +46,7 @@ def keeps_itself(subject: Subject, length: int, batch: int, seed: int) -> Eviden
     module = _unseeded(subject).at(seed)
     before = {name: tensor.clone() for name, tensor in module.module.state_dict().items() if torch.is_tensor(tensor)}
     with torch.no_grad():
-        module(module.draw(batch, length))
+        module.again(module.draw(batch, length))
     after = module.module.state_dict()
     changed = [n for n, t in before.items() if not torch.equal(t.nan_to_num(), after[n].nan_to_num())]
     lines = (

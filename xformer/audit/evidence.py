@@ -105,9 +105,9 @@ def relative(difference: Tensor, of: Tensor) -> float:
     """The largest difference, relative to the largest value; infinite where something is no number."""
     if not difference.numel():
         return 0.0
-    if not (torch.isfinite(difference).all() and torch.isfinite(of).all()):
+    if not torch.isfinite(difference).all():
         return float("inf")
-    return float(difference.abs().max() / of.abs().max().clamp(min=1e-300))
+    return float(difference.abs().max() / of[torch.isfinite(of)].abs().max().clamp(min=1e-300))
 
 
 def drawn(module: Module, batch: int, length: int, shift: int = 0, name: str = "x") -> str:
@@ -129,15 +129,27 @@ def smallest(
         batches: sizes that are tried.
         seeds: how many seeds.
     """
-    for n in (n for n in subject.lengths if n <= length):
-        for batch in batches:
-            for seed in range(seeds):
-                try:
-                    if measure(subject, n, batch, seed).fails:
-                        return n, batch, seed
-                except Unmeasurable:
-                    continue
-    raise AssertionError("it has failed and fails no more")
+    known = [n for n in subject.lengths if n <= length]
+    at = next((n for n in known if _fails(measure, subject, n, batches, seeds)), length)
+    below = max((n for n in known if n < at), default=0)  # not all lengths between were tried
+    between = (n for n in range(below + 1, at) if subject.takes(n))
+    at = next((n for n in between if _fails(measure, subject, n, batches, seeds)), at)
+    found = _fails(measure, subject, at, batches, seeds)
+    if found is None:
+        raise AssertionError("it has failed and fails no more")
+    return at, *found
+
+
+def _fails(measure: Measure, subject: Subject, n: int, batches: tuple[int, ...], seeds: int) -> tuple[int, int] | None:
+    """The smallest batch, and the first seed, for which it fails at a length."""
+    for batch in batches:
+        for seed in range(seeds):
+            try:
+                if measure(subject, n, batch, seed).fails:
+                    return batch, seed
+            except Exception:  # shorter than it takes, or than can be measured
+                continue
+    return None
 
 
 class Unmeasurable(Exception):

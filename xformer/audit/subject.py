@@ -46,7 +46,7 @@ class Subject:
     def __post_init__(self) -> None:
         found, began = [], time.perf_counter()
         for n in LENGTHS:
-            if self._takes(n):
+            if self.takes(n):
                 found.append(n)
             if time.perf_counter() - began > _PATIENCE:
                 break
@@ -60,7 +60,8 @@ class Subject:
         """The shortest length that it takes and that is no shorter than this; else the longest."""
         return next((n for n in self.lengths if n >= length), self.lengths[-1])
 
-    def _takes(self, length: int) -> bool:
+    def takes(self, length: int) -> bool:
+        """Whether it takes so many tokens."""
         try:
             with torch.no_grad():
                 module = self.at(0)
@@ -106,9 +107,22 @@ class Module:
         functions: tuple[Mix, Step | None] = subject.calling.functions(config)
         self._mix, self._step = functions
 
+        self._buffers = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
+
     def __call__(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Its outputs, (b, n, features)."""
+        """Its outputs, (b, n, features), with the buffers that it began with."""
+        self._restore()
         return self._mix(self.module, x, valid)
+
+    def again(self, x: Tensor) -> Tensor:
+        """Its outputs with the buffers that the call before has left."""
+        return self._mix(self.module, x, None)
+
+    def _restore(self) -> None:
+        with torch.no_grad():
+            for name, buffer in self.module.named_buffers():
+                if buffer.shape == self._buffers[name].shape:
+                    buffer.copy_(self._buffers[name])
 
     @property
     def steps(self) -> bool:
@@ -118,6 +132,8 @@ class Module:
     def step(self, x: Tensor, state: Any, start: int) -> tuple[Tensor, Any]:
         """The outputs of the next tokens, and the state after them."""
         assert self._step is not None
+        if start == 0:
+            self._restore()
         return self._step(self.module, x, state, start)
 
     def draw(self, batch: int, length: int, shift: int = 0) -> Tensor:
@@ -133,6 +149,7 @@ class Module:
         """The same module with its parameters and buffers in another type."""
         other = deepcopy(self)
         other.module, other.dtype = other.module.to(dtype), dtype
+        other._buffers = {name: buffer.clone() for name, buffer in other.module.named_buffers()}
         return other
 
 

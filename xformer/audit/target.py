@@ -137,10 +137,7 @@ def find_class(path: str) -> Callable[..., nn.Module]:
 def takes(cls: Callable[..., object]) -> dict[str, inspect.Parameter]:
     """What a constructor takes by name; what it hands on with `**kwargs` is what its base classes take."""
     found: dict[str, inspect.Parameter] = {}
-    makers: list[Any] = [cls]
-    if isinstance(cls, type):
-        makers = [vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base)]
-    for depth, maker in enumerate(makers):
+    for depth, maker in enumerate(_makers(cls)):
         parameters = list(inspect.signature(maker).parameters.values())[int(isinstance(cls, type)) :]
         named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         for p in named:  # what a base class needs, its child may pass by itself
@@ -181,6 +178,21 @@ def find_object(path: str, key: str) -> Any:
     return found
 
 
+def takes_any(cls: Callable[..., object]) -> bool:
+    """Whether it takes keys that no signature names, with `**kwargs`."""
+    return all(
+        any(p.kind is p.VAR_KEYWORD for p in inspect.signature(maker).parameters.values()) for maker in _makers(cls)
+    )
+
+
+def _makers(cls: Callable[..., object]) -> list[Any]:
+    """What is called to make an object: a function, or a class's own constructor and those of its bases."""
+    if not isinstance(cls, type):
+        return [cls]
+    bases = [base for base in cls.__mro__ if "__init__" in vars(base) and base not in (nn.Module, object)]
+    return [vars(base)["__init__"] for base in bases]
+
+
 def make_target(path: str, passed: Sequence[str]) -> Target:
     """The class that `path` names, with the arguments `key=value`, whose values are read as YAML.
 
@@ -191,8 +203,9 @@ def make_target(path: str, passed: Sequence[str]) -> Target:
     cls, given = find_class(path), parse(passed)
     known = takes(cls)
     config_class = _config_class(path, cls) if "config" in known and "config" not in given else None
-    arguments = {key: value for key, value in given.items() if key in known}
-    rest = {key: value for key, value in given.items() if key not in known}
+    loose = config_class is None and takes_any(cls)
+    arguments = {key: value for key, value in given.items() if key in known or loose}
+    rest = {key: value for key, value in given.items() if key not in arguments}
     if rest and config_class is None:
         raise ConfigError(f"{path} takes no {', '.join(rest)}; it takes {signature_of(cls)}.")
     guessed = {
