@@ -26,22 +26,24 @@ FEW_SEEDS = 3
 _PATIENCE = 20.0
 
 
-def examine(subject: Subject, *, seeds: int = FEW_SEEDS, longest: int = 2048) -> Card:
+def examine(subject: Subject, *, seeds: int = FEW_SEEDS, longest: int = 2048, timed: bool = True) -> Card:
     """The card of a module.
 
     Args:
         subject: the module, and how it is called.
         seeds: draws of weights and inputs.
         longest: length up to which time and memory are measured; 0 to leave them out.
+        timed: whether time is measured, for which nothing else should run on the machine.
     """
     with quietly(), generators_kept():
         findings = list(_findings(subject, seeds))
         by_length: dict[str, dict[int, float]] = {}
         grown: dict[str, str] = {}
         if longest:
-            seconds, memory = costs(subject, longest)
-            grown |= {"time of a forward pass": str(seconds), "memory of a training pass": str(memory)}
-            by_length |= {"seconds": seconds.values, "bytes": memory.values}
+            seconds, memory = costs(subject, longest, rounds=5 if timed else 0)
+            if timed:
+                grown["time of a forward pass"], by_length["seconds"] = str(seconds), seconds.values
+            grown["memory of a training pass"], by_length["bytes"] = str(memory), memory.values
         if subject.at(0).steps:
             try:
                 held = states(subject)

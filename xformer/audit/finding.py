@@ -79,17 +79,34 @@ def find_calling(
         return Subject(target, _seeded(target, calling, width, dtype), width, dtype)
     calling, dtype = _input_and_output(target, module, config, options, width)
     calling = _seeded(target, calling, width, dtype)
-    names = [*inspect.signature(module.forward).parameters]
+    names = [*forward_parameters(module)]
     calling = _causality(target, calling, names, options, width, dtype)
     calling = _padding(target, calling, names, options, width, dtype)
     calling = _state(target, module, calling, names, options, width, dtype)
     return Subject(target, replace(calling, step_function=step_function), width, dtype)
 
 
+def forward_parameters(module: nn.Module) -> dict[str, inspect.Parameter]:
+    """What `forward` takes by name; what it hands on with `*args, **kwargs` is what its base classes take."""
+    if "forward" in vars(module):
+        return dict(inspect.signature(module.forward).parameters)
+    found: dict[str, inspect.Parameter] = {}
+    hands_on = False
+    for base in (base for base in type(module).__mro__ if "forward" in vars(base) and base is not nn.Module):
+        parameters = list(inspect.signature(vars(base)["forward"]).parameters.values())[1:]
+        named = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        found = {**named, **found} if hands_on else {**found, **{n: p for n, p in named.items() if n not in found}}
+        kinds = {p.kind for p in parameters}
+        hands_on = inspect.Parameter.VAR_POSITIONAL in kinds
+        if not kinds & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}:
+            break
+    return found
+
+
 def _input_and_output(
     target: Target, module: nn.Module, config: Any, options: Mapping[str, Any], width: int
 ) -> tuple[Calling, torch.dtype]:
-    parameters = inspect.signature(module.forward).parameters
+    parameters = forward_parameters(module)
     needed = [p.name for p in parameters.values() if p.default is p.empty and p.kind == p.POSITIONAL_OR_KEYWORD]
     first = [*parameters][:3]
     if "inputs_embeds" in parameters:

@@ -58,6 +58,8 @@ def fit(values: dict[int, float]) -> Growth:
 def costs(subject: Subject, longest: int, rounds: int = 5) -> tuple[Growth, Growth]:
     """Seconds of a forward pass and bytes of a forward and backward pass, in float32, one row.
 
+    With no rounds seconds are not measured with care, and are not to be shown.
+
     Times are the least of some rounds, in which lengths take turns. Lengths end where a pass takes too long.
     """
     module = subject.at(0, dtype=torch.float32)

@@ -16,6 +16,7 @@ def main() -> None:
     parser.add_argument("--require", metavar="NAMES", default="", help="fail unless these hold, as causal,padding")
     parser.add_argument("--seeds", type=int, default=3, help="draws of weights and inputs (default: 3)")
     parser.add_argument("--longest", type=int, default=2048, help="for time and memory; 0 leaves them out")
+    parser.add_argument("--no-time", action="store_true", help="leave time out, where others use the machine too")
     parser.add_argument("--output", type=Path, help="directory for the card as Markdown and JSON")
     passed = parser.parse_intermixed_args()
 
@@ -42,7 +43,8 @@ def main() -> None:
         subject = find_calling(target, parse(options), passed.call, passed.step)
     shown = [passed.target, *passed.arguments, *([f"--call={passed.call}"] if passed.call else [])]
     card = replace(
-        examine(subject, seeds=passed.seeds, longest=passed.longest), command=f"xformer audit {shlex.join(shown)}"
+        examine(subject, seeds=passed.seeds, longest=passed.longest, timed=not passed.no_time),
+        command=f"xformer audit {shlex.join(shown)}",
     )
     print(card.to_markdown())
     if passed.output:
