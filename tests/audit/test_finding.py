@@ -105,7 +105,12 @@ def test_what_forward_hands_on_is_what_its_base_takes() -> None:
         ("Right", {"layout": "wide"}, None, "adapter.layout=wide is none of 'batch length width'"),
         ("Right", {"mask": "padding"}, None, "adapter.mask=padding is no argument of forward; it takes x, mask,"),
         ("Right", {"mask_form": "x"}, None, "adapter.mask_form=x is none of 'True = ignore'"),
-        ("Both", {"causal": True}, None, "adapter.causal=true: no argument of tests.audit.planted.Both makes it causal"),
+        (
+            "Both",
+            {"causal": True},
+            None,
+            "adapter.causal=true: no argument of tests.audit.planted.Both makes it causal",
+        ),
         ("Right", {"state": "mask"}, None, "adapter.state=mask: tests.audit.planted.Right cannot be called with it"),
         ("Right", {}, "tests.audit.planted:one_number", "one_number returns () for x of (3, 6, 16); it has to return"),
         ("Right", {}, "tests.audit.planted:nothing", "tests.audit.planted has no nothing"),

@@ -12,7 +12,9 @@ from xformer.errors import ConfigError
 
 
 def test_values_are_read_as_yaml() -> None:
-    passed = parse(["dim=64", "causal=true", "ratio=0.5", "name=relu", "sizes=[1, 2]", "no=null", "kind=torch.bfloat16"])
+    passed = parse(
+        ["dim=64", "causal=true", "ratio=0.5", "name=relu", "sizes=[1, 2]", "no=null", "kind=torch.bfloat16"]
+    )
     assert passed == {
         "dim": 64,
         "causal": True,

@@ -319,6 +319,7 @@ def _padding(
             )
         candidates = {name: (options["mask_form"],) for name in candidates}
     fallback: Calling | None = None
+    ignored: Calling | None = None
     causal = calling.causal is not None or not _sees_the_future(target, calling, width, dtype)
     for name, form in [(name, form) for name, forms in candidates.items() if name in names for form in forms]:
         if calling.causal is not None and calling.causal[0] == name and not calling.causal[1].startswith("within"):
@@ -332,9 +333,10 @@ def _padding(
             continue
         if inert:
             return found
+        ignored = ignored or found
         if fallback is None and effect:
             fallback = found
-    return fallback or calling
+    return fallback or ignored or calling
 
 
 def _hides(target: Target, calling: Calling, width: int, dtype: torch.dtype) -> tuple[bool, bool]:
