@@ -101,7 +101,7 @@ def test_what_forward_hands_on_is_what_its_base_takes() -> None:
     [
         ("NeedsMemory", {}, None, "its forward needs memory too; write a function of (module, x, valid)"),
         ("torch.nn.Embedding", {"width": 4}, None, "cannot be called with x of (batch, length, 4)"),
-        ("Right", {"wdith": 3}, None, "adapter.wdith is no option; those of the adapter are width, layout,"),
+        ("Right", {"breadth": 3}, None, "adapter.breadth is no option; those of the adapter are width, layout,"),
         ("Right", {"layout": "wide"}, None, "adapter.layout=wide is none of 'batch length width'"),
         ("Right", {"mask": "padding"}, None, "adapter.mask=padding is no argument of forward; it takes x, mask,"),
         ("Right", {"mask_form": "x"}, None, "adapter.mask_form=x is none of 'True = ignore'"),

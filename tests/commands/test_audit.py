@@ -52,7 +52,7 @@ def test_a_module_of_the_user_s_own_is_found_where_the_command_runs(
     ("words", "says"),
     [
         (["nosuchpackage.Class"], "there is no package nosuchpackage"),
-        (["torch.nn.GRU", "adapter.wdith=3"], "adapter.wdith is no option"),
+        (["torch.nn.GRU", "adapter.breadth=3"], "adapter.breadth is no option"),
         (["torch.nn.GRU", "--require", "fast"], "--require fast is no contract"),
         (["torch.nn.GRU", "--seeds", "0"], "pass 1 seed or more"),
         (["torch.nn.TransformerDecoderLayer"], "its forward needs memory too"),
