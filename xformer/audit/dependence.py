@@ -1,0 +1,183 @@
+"""Which outputs depend on which inputs: by the Jacobian, and by changing inputs, as a gradient does not see everything.
+
+A derivative is zero through a detached maximum, a sort or a chosen index; a change of the input shows those.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from xformer.audit.evidence import Evidence, drawn, relative, tolerance
+from xformer.audit.subject import Module, Subject, seed_all
+
+FACTORS = (1.0, 10.0, -100.0)
+"""A token is replaced by another one times these: what a stabiliser hides of small changes, large ones show."""
+FEW = 8
+
+
+def places(length: int, most: int) -> list[int]:
+    """All positions, or some of them, with both ends."""
+    if length <= most:
+        return list(range(length))
+    return sorted({round(i * (length - 1) / (most - 1)) for i in range(most)} | {1, length - 2})
+
+
+def jacobian(module: Module, x: Tensor, outputs: Sequence[int]) -> Tensor:
+    """How much each output depends on each input: (outputs, batch * length), the largest derivative of any feature.
+
+    Args:
+        module: what is differentiated.
+        x: (b, n, d).
+        outputs: positions, of the first row.
+    """
+    x = x.detach().requires_grad_()
+    seed_all(0)
+    y = module(x)
+    generator = torch.Generator().manual_seed(1)
+    rows = []
+    for i in outputs:
+        up = torch.zeros_like(y)
+        up[0, i] = torch.randn(y.shape[-1], generator=generator, dtype=torch.float64).to(y.dtype)
+        if not y.requires_grad:
+            rows.append(x.new_zeros(x.shape[0] * x.shape[1]))
+            continue
+        (slope,) = torch.autograd.grad(y, x, up, retain_graph=True, allow_unused=True)
+        rows.append(x.new_zeros(x.shape[0] * x.shape[1]) if slope is None else slope.abs().amax(-1).flatten())
+    return torch.stack(rows).detach()
+
+
+def responds(subject: Subject, length: int, batch: int, seed: int) -> Evidence:
+    """Whether the outputs depend on the inputs at all: the error is 1 where they do not."""
+    module = subject.at(seed)
+    with torch.no_grad():
+        y, other = module(module.draw(batch, length)), module(module.draw(batch, length, shift=1))
+    return Evidence(float(torch.equal(y, other)), 0.5)
+
+
+def future(subject: Subject, length: int, batch: int, seed: int, *, train: bool = False) -> Evidence:
+    """How much an output depends on a later token.
+
+    In train mode, where a module may draw, derivatives alone are taken: where they are not zero they are a leak,
+    whatever was drawn.
+    """
+    module = subject.at(seed, train=train)
+    x = module.draw(batch, length)
+    limit = 1e-3 if train and not _repeats(module, x) else tolerance(module, x)
+    outputs = places(length, 16)[:-1]
+    worst = Evidence(0.0, limit)
+    if outputs:
+        slopes = jacobian(module, x, outputs)[:, :length]
+        later = torch.arange(length) > torch.tensor(outputs)[:, None]
+        leak = (slopes * later).nan_to_num(torch.inf)
+        at, j = divmod(int(leak.argmax()), length)
+        error = float(leak.max() / slopes.nan_to_num(0.0).max().clamp(min=1e-300))
+        lines: tuple[str, ...] = (
+            drawn(module, batch, length),
+            "x.requires_grad_()",
+            f"mix(module, x)[0, {outputs[at]}].square().sum().backward()",
+            f"error = x.grad[0, {j}].abs().max().item()  # the derivative of output {outputs[at]} by token {j}",
+        )
+        says = f"output {outputs[at]} of {length} has a derivative by token {j}"
+        worst = Evidence(error, limit, lines, says)
+    if train or worst.fails:
+        return worst
+    with torch.no_grad():
+        y, fresh = module(x), module.draw(batch, length, shift=1)
+        for j in places(length, 16 if length <= 16 else FEW)[1:]:
+            for factor in FACTORS:
+                changed = x.clone()
+                changed[:, j] = factor * fresh[:, j]
+                z = module(changed)
+                error = relative((z - y)[:, :j], torch.cat([y, z], 1))
+                if error > worst.error:
+                    lines = (
+                        drawn(module, batch, length),
+                        drawn(module, batch, length, 1, "other"),
+                        "changed = x.clone()",
+                        f"changed[:, {j}] = {factor} * other[:, {j}]",
+                        f"error = (mix(module, changed) - mix(module, x))[:, :{j}].abs().max().item()"
+                        f"  # outputs before token {j}",
+                    )
+                    worst = Evidence(error, limit, lines, f"outputs before {j} of {length} change with token {j}")
+    return worst
+
+
+def other_rows(subject: Subject, length: int, batch: int, seed: int, *, train: bool = False) -> Evidence:
+    """How much a row of the batch depends on another row."""
+    module = subject.at(seed, train=train)
+    x = module.draw(batch, length)
+    limit = 1e-3 if train and not _repeats(module, x) else tolerance(module, x)
+    slopes = jacobian(module, x, places(length, 4)).view(-1, batch, length)
+    across = slopes[:, 1:].nan_to_num(torch.inf)
+    error = float(across.max() / slopes.nan_to_num(0.0).max().clamp(min=1e-300)) if batch > 1 else 0.0
+    lines: tuple[str, ...] = (
+        drawn(module, batch, length),
+        "x.requires_grad_()",
+        "mix(module, x)[0].square().sum().backward()",
+        "error = x.grad[1:].abs().max().item()  # the derivative of row 0 by other rows",
+    )
+    worst = Evidence(error, limit, lines, "row 0 has a derivative by another row")
+    if train or worst.fails or batch == 1:
+        return worst
+    with torch.no_grad():
+        y = module(x)
+        for factor in FACTORS:
+            changed = x.clone()
+            changed[1:] = factor * module.draw(batch, length, shift=1)[1:]
+            z = module(changed)
+            error = relative((z - y)[0], torch.cat([y, z], 1))
+            if error > worst.error:
+                lines = (
+                    drawn(module, batch, length),
+                    drawn(module, batch, length, 1, "other"),
+                    "changed = x.clone()",
+                    f"changed[1:] = {factor} * other[1:]",
+                    "error = (mix(module, changed) - mix(module, x))[0].abs().max().item()  # row 0",
+                )
+                worst = Evidence(error, limit, lines, "row 0 changes with another row")
+    return worst
+
+
+def batch_size(subject: Subject, length: int, batch: int, seed: int) -> Evidence:
+    """How far a row alone is from the same row in a batch."""
+    module = subject.at(seed)
+    x = module.draw(batch, length)
+    with torch.no_grad():
+        y = module(x)
+        errors = [relative(module(x[row : row + 1])[0] - y[row], y) for row in range(batch)]
+    row = max(range(batch), key=errors.__getitem__)
+    lines = (
+        drawn(module, batch, length),
+        f"error = (mix(module, x[{row}:{row + 1}])[0] - mix(module, x)[{row}]).abs().max().item()  # alone",
+    )
+    return Evidence(
+        errors[row], tolerance(module, x, moved=True), lines, f"row {row} alone differs from row {row} of {batch}"
+    )
+
+
+def reach(subject: Subject, length: int, seed: int) -> tuple[int, int, int, int]:
+    """How far back and ahead an output reads: the farthest with a derivative of any size, then with one above rounding.
+
+    Returns:
+        back, ahead, back above rounding, ahead above rounding, in tokens.
+    """
+    module = subject.at(seed)
+    x = module.draw(1, length)
+    outputs = places(length, FEW)
+    slopes = jacobian(module, x, outputs)
+    distance = torch.arange(length) - torch.tensor(outputs)[:, None]
+    found = []
+    for least in (0.0, tolerance(module, x) * float(slopes.max())):
+        read = distance[slopes > least]
+        found += [int(-read.min().clamp(max=0)), int(read.max().clamp(min=0))] if read.numel() else [0, 0]
+    return found[0], found[1], found[2], found[3]
+
+
+def _repeats(module: Module, x: Tensor) -> bool:
+    """Whether the module draws nothing in train mode."""
+    with torch.no_grad():
+        seed_all(0)
+        first = module(x)
+        seed_all(1)
+        return torch.equal(first, module(x))

@@ -1,0 +1,104 @@
+"""What padding changes: nothing that is no padding may change with its content, with its being there, or in a gradient.
+
+Shapes: b batch, n length, d features; `valid` (b, n) is True where a token is no padding.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from xformer.audit.dependence import FACTORS
+from xformer.audit.evidence import Evidence, Unmeasurable, drawn, relative, tolerance
+from xformer.audit.subject import Module, Subject
+
+Side = Literal["left", "right"]
+
+
+def content(subject: Subject, length: int, batch: int, seed: int, *, side: Side) -> Evidence:
+    """How much the outputs of other tokens change with what stands at padding."""
+    module, x, valid, counts = _padded(subject, length, batch, seed, side)
+    hidden = ~valid[..., None]
+    with torch.no_grad():
+        y = module(x, valid)
+        limit, fresh, worst = tolerance(module, x, valid), module.draw(batch, length, shift=1), (-1.0, 1.0)
+        for factor in FACTORS:
+            z = module(torch.where(hidden, factor * fresh, x), valid)
+            worst = max(worst, (relative((z - y)[valid], torch.cat([y[valid], z[valid]])), factor))
+    error, factor = worst
+    lines = (
+        *_lines(module, batch, length, counts, side),
+        drawn(module, batch, length, 1, "other"),
+        f"changed = torch.where(valid[..., None], x, {factor} * other)  # at padding alone",
+        "error = (mix(module, changed, valid) - mix(module, x, valid))[valid].abs().max().item()",
+    )
+    return Evidence(error, limit, lines, f"outputs change with what stands at padding ({side})")
+
+
+def alone(subject: Subject, length: int, batch: int, seed: int, *, side: Side) -> Evidence:
+    """How far the outputs are from those of the same tokens without padding."""
+    module, x, valid, counts = _padded(subject, length, batch, seed, side)
+    if not set(counts) <= set(subject.lengths):
+        raise Unmeasurable
+    with torch.no_grad():
+        y = module(x, valid)
+        errors = [relative(module(x[r : r + 1, valid[r]])[0] - y[r, valid[r]], y[valid]) for r in range(batch)]
+    row = max(range(batch), key=errors.__getitem__)
+    lines = (
+        *_lines(module, batch, length, counts, side),
+        f"whole = mix(module, x[{row}:{row + 1}, valid[{row}]])[0]  # without padding",
+        f"error = (mix(module, x, valid)[{row}, valid[{row}]] - whole).abs().max().item()",
+    )
+    return Evidence(
+        errors[row], tolerance(module, x, valid, moved=True), lines, f"padding on the {side} changes other outputs"
+    )
+
+
+def gradient(subject: Subject, length: int, batch: int, seed: int, *, side: Side) -> Evidence:
+    """Whether gradients of a loss over other tokens are finite in float32: the error is infinite where they are not."""
+    module, x, valid, counts = _padded(subject, length, batch, seed, side, torch.float32)
+    x.requires_grad_()
+    loss = module(x, valid)[valid].square().sum()
+    parts = [x, *module.parameters()]
+    slopes = torch.autograd.grad(loss, parts, allow_unused=True) if loss.requires_grad else []
+    finite = all(torch.isfinite(slope).all() for slope in slopes if slope is not None)
+    lines = (
+        "module = module.float()",
+        *_lines(module, batch, length, counts, side),
+        "x.requires_grad_()",
+        "mix(module, x, valid)[valid].square().sum().backward()",
+        "error = (~torch.isfinite(x.grad)).sum().item()  # derivatives by x that are no numbers",
+        "error += sum((~torch.isfinite(p.grad)).sum().item() for p in module.parameters() if p.grad is not None)",
+    )
+    return Evidence(0.0 if finite else float("inf"), 0.5, lines, f"gradients are not finite with padding on the {side}")
+
+
+def _padded(
+    subject: Subject, length: int, batch: int, seed: int, side: Side, dtype: torch.dtype | None = None
+) -> tuple[Module, Tensor, Tensor, Sequence[int]]:
+    """A batch of which the first row is whole, unless it is the only one, and the others are shorter."""
+    shorter = [n for n in subject.lengths if n < length] or ([max(1, length // 2)] if length > 1 else [])
+    if not shorter:
+        raise Unmeasurable
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randint(len(shorter), (batch,), generator=generator).tolist()
+    counts = [shorter[index] for index in chosen]
+    if batch > 1:
+        counts[0] = length
+    module = subject.at(seed, dtype=dtype)
+    return module, module.draw(batch, length), mask(counts, length, side), counts
+
+
+def mask(counts: Sequence[int], length: int, side: Side) -> Tensor:
+    """(b, n), True at as many tokens as `counts` says, with padding on one side."""
+    valid = torch.arange(length) < torch.tensor(counts)[:, None]
+    return valid if side == "right" else valid.flip(-1)
+
+
+def _lines(module: Module, batch: int, length: int, counts: Sequence[int], side: Side) -> tuple[str, ...]:
+    flipped = "" if side == "right" else ".flip(-1)"
+    valid = (
+        f"valid = (torch.arange({length}) < torch.tensor({list(counts)})[:, None]){flipped}  # padding on the {side}"
+    )
+    return drawn(module, batch, length), valid
