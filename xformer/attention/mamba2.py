@@ -52,7 +52,7 @@ from xformer.core.state import State
 from xformer.errors import ConfigError
 from xformer.position.base import Position
 
-_NO_SCORES = "its state sums inputs before any C reads it, so there is no score of a pair to add to."
+_NO_SCORES = "its state sums what it has read before any query comes, so there is no score of a pair to add to."
 
 
 class Mamba2(TokenMixer):
@@ -78,12 +78,12 @@ class Mamba2(TokenMixer):
     )
     reasons: ClassVar[dict[Capability, str]] = {
         Capability.BIDIRECTIONAL: "its state holds what came before, and a token that comes later is not in it yet.",
-        Capability.CROSS: "its gates decay what came before in the same sequence; another has no order with it.",
+        Capability.CROSS: "what came before decays with every token of its sequence; another has no order with it.",
         Capability.BIAS: _NO_SCORES,
         Capability.CONTENT_BIAS: _NO_SCORES,
         Capability.ROTARY: (
-            "its B and C are made inside it, behind a convolution, and the paper does not rotate them: convolution and "
-            "decay tell it the order of tokens."
+            "its queries and keys are made inside it, behind a convolution, and the paper does not rotate them: "
+            "convolution and decay tell it the order of tokens."
         ),
     }
 

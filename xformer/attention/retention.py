@@ -46,7 +46,7 @@ from xformer.core.state import State
 from xformer.position.base import Position, PositionContext
 from xformer.position.rotary import Rotary
 
-_NO_SCORES = "its state sums keys and values before any query reads it, so there is no score of a pair to add to."
+_NO_SCORES = "its state sums what it has read before any query comes, so there is no score of a pair to add to."
 
 
 class Retention(TokenMixer):
@@ -66,7 +66,7 @@ class Retention(TokenMixer):
     )
     reasons: ClassVar[dict[Capability, str]] = {
         Capability.BIDIRECTIONAL: "its state holds what came before, and a token that comes later is not in it yet.",
-        Capability.CROSS: "its decay is a power of the distance between two tokens of one sequence.",
+        Capability.CROSS: "what came before decays with every token of its sequence; another has no order with it.",
         Capability.BIAS: _NO_SCORES,
         Capability.CONTENT_BIAS: _NO_SCORES,
         Capability.ROTARY: "it rotates queries and keys by itself, as the paper does, and twice is another angle.",

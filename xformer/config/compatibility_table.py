@@ -1,5 +1,7 @@
 """The whole of what goes with what, from the classes' declarations, as the Markdown that stands in the README."""
 
+from dataclasses import dataclass, field
+
 from xformer.attention.base import Capable
 from xformer.config.compatibility import classes
 from xformer.core.capability import Capability
@@ -15,36 +17,57 @@ SITUATIONS = {
 }
 
 
+@dataclass
+class Note:
+    """A sentence that says why not, and of which variants and capabilities it does."""
+
+    number: int
+    variants: dict[str, None] = field(default_factory=dict)  # in the order of the table, each once
+    capabilities: dict[str, None] = field(default_factory=dict)
+
+    def text(self, sentence: str) -> str:
+        """The note below the tables."""
+        of = ", ".join([*(f"`{name}`" for name in self.variants), *self.capabilities])
+        return f"[{self.number}] {of}: {sentence}  "
+
+
 def markdown() -> str:
-    """Two tables, attention by situation and attention by position scheme, and a note for every no."""
+    """Two tables, attention by situation and by position scheme, and a note for every no.
+
+    What is alike in all columns of a table has one row, and what a sentence explains alike one note.
+    """
     attentions: dict[str, type[Capable]] = dict(classes("attention"))
     positions: dict[str, type[Position]] = dict(classes("position"))
-    notes: dict[str, str] = {}
+    notes: dict[str, Note] = {}
     situations = _table("attention", attentions, SITUATIONS, notes)
     schemes = _table("attention", attentions, {name: found.needs for name, found in positions.items()}, notes)
     legend = (
         "`causal`: decoders. `bidirectional`: encoders. `cross`: from one sequence to another. `incremental`: decoding "
         "from a state, token by token. `longer`: sequences longer than the model was built for."
     )
-    return "\n".join([situations, "", legend, "", schemes, "", *(f"{sign} {text}  " for text, sign in notes.items())])
+    return "\n".join([situations, "", legend, "", schemes, "", *(n.text(sentence) for sentence, n in notes.items())])
 
 
 def _table(
-    corner: str, attentions: dict[str, type[Capable]], columns: dict[str, Capability], notes: dict[str, str]
+    corner: str, attentions: dict[str, type[Capable]], columns: dict[str, Capability], notes: dict[str, Note]
 ) -> str:
-    lines = [f"| {corner} | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    rows: dict[tuple[str, ...], list[str]] = {}
     for name, attention in attentions.items():
-        cells = (_cell(name, attention, needed, notes) for needed in columns.values())
-        lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        cells = tuple(_cell(name, attention, needed, notes) for needed in columns.values())
+        rows.setdefault(cells, []).append(f"`{name}`")
+    lines = [f"| {corner} | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    return "\n".join(
+        [*lines, *(f"| {', '.join(names)} | " + " | ".join(cells) + " |" for cells, names in rows.items())]
+    )
 
 
-def _cell(name: str, attention: type[Capable], needed: Capability, notes: dict[str, str]) -> str:
+def _cell(name: str, attention: type[Capable], needed: Capability, notes: dict[str, Note]) -> str:
     missing = needed & ~attention.provides
     if not missing:
         return "yes"
     signs = []
     for capability in missing:
-        note = f"`{name}`, {str(capability.name).lower()}: {attention.reasons[capability]}"
-        signs.append(notes.setdefault(note, f"[{len(notes) + 1}]"))
+        note = notes.setdefault(attention.reasons[capability], Note(len(notes) + 1))
+        note.variants[name] = note.capabilities[str(capability.name).lower()] = None
+        signs.append(f"[{note.number}]")
     return "no " + "".join(signs)
