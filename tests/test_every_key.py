@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from tests.conftest import SMALL
-from xformer.config.compatibility import classes
+from xformer.config.compatibility import option_classes
 from xformer.config.compose import explain
 from xformer.config.groups import CONF, groups
 from xformer.errors import XformerError
@@ -48,9 +48,9 @@ HUGE = st.sampled_from([10**6, 10**12, 2**62])
 
 
 def _task_of(data: str) -> str:
-    takes = {task: found.takes for task, found in classes("task")}
-    yields = dict(classes("data"))[data].yields
-    return next(task for task, taken in takes.items() if taken is yields)
+    batch_type = {task: found.batch_type for task, found in option_classes("task")}
+    yields = dict(option_classes("data"))[data].yields
+    return next(task for task, taken in batch_type.items() if taken is yields)
 
 
 @functools.cache

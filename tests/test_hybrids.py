@@ -9,10 +9,10 @@ from xformer.architecture.stack import Stack
 from xformer.config.plan import Plan
 from xformer.config.validate import validate
 from xformer.inspection.attention_maps import attention_maps
-from xformer.runs.finished import open_run
-from xformer.runs.load import load_runs
+from xformer.runs.open_run import open_run
+from xformer.runs.recorded_run import load_runs
 from xformer.studies.grouping import differences, group_runs
-from xformer.training.matching import match
+from xformer.training.matching import match_size
 from xformer.training.run import run
 
 LAYERS = "attention.layers=[{local:{window:4}},{full:{position:none}}]"
@@ -67,6 +67,6 @@ def test_a_hybrid_is_matched_to_a_plain_model(compose_job: ComposeJob) -> None:
     validate(job.config)
     plan = Plan.of(job.config)
     plan.load_data()
-    _, found = match(job.config, plan)
+    _, found = match_size(job.config, plan)
     assert found.now < found.was
     assert abs(found.difference) < 1

@@ -43,7 +43,7 @@ def main() -> None:
         print("\nxformer COMMAND --help tells what a command takes.")
         return
     if command not in known:
-        _tell(f"{command} is not a command; {nearest(command, known)}")
+        _print_error(f"{command} is not a command; {nearest(command, known)}")
         sys.exit(2)
     started_as("xformer train")
     sys.argv = [str(Path(sys.argv[0]).absolute().with_name(f"xformer {command}")), *arguments]
@@ -70,24 +70,28 @@ def _friendly(command: Callable[[], object]) -> None:
     try:
         run()
     except (XformerError, HydraException, OmegaConfBaseException) as error:
-        if not (isinstance(error, XformerError) and error.told):
-            _tell(explain(error))
+        if not (isinstance(error, XformerError) and error.reported):
+            _print_error(explain(error))
         sys.exit(1)
     except (ValueError, TypeError, AssertionError) as error:
         if not is_of_hydra(error):
             raise
-        _tell(unchosen(sys.argv[1:]) or f"{' '.join(sys.argv[1:])} cannot be composed: {explain(error).rstrip('.')}.")
+        _print_error(
+            unchosen(sys.argv[1:]) or f"{' '.join(sys.argv[1:])} cannot be composed: {explain(error).rstrip('.')}."
+        )
         sys.exit(1)
     except OSError as error:  # outside of a run: of Hydra's own files, a summary, what a command writes
-        from xformer.runs.storage import explained
+        from xformer.runs.storage import explain_disk_error
 
-        if (sentence := explained(error, {"place (hydra.run.dir, hydra.sweep.dir, --output)": Path("/")})) is None:
+        if (
+            sentence := explain_disk_error(error, {"place (hydra.run.dir, hydra.sweep.dir, --output)": Path("/")})
+        ) is None:
             raise
-        _tell(sentence)
+        _print_error(sentence)
         sys.exit(1)
 
 
-def _tell(sentence: str) -> None:
+def _print_error(sentence: str) -> None:
     from xformer.core import console
 
     console.error(sentence)

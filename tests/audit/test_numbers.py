@@ -14,8 +14,8 @@ def test_the_error_is_that_of_computing_in_the_type() -> None:
     weight, bias = narrow.module.linear.weight.double(), narrow.module.linear.bias.double()  # type: ignore[union-attr]
     near = torch.ones(32, 32).tril().triu(-2).double()
     exact = near / near.sum(-1, keepdim=True) @ (x.double() @ weight.T + bias)
-    by_hand = float((narrow(x).double() - exact).detach().norm() / exact.detach().norm())
-    assert found["bfloat16"] == by_hand
+    target_overrides = float((narrow(x).double() - exact).detach().norm() / exact.detach().norm())
+    assert found["bfloat16"] == target_overrides
     assert 0.1 < roundings(found)["bfloat16"] < 3
     assert 0.1 < roundings(found)["float16"] < 3
 

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from tests.contracts.variants import OPTIONS, attention_class
-from xformer.config.compatibility_table import SITUATIONS, markdown
+from xformer.config.compatibility_table import SITUATIONS, compatibility_markdown
 from xformer.config.groups import groups
 
 
@@ -13,7 +13,7 @@ def test_the_readme_holds_the_generated_table() -> None:
     _, _, rest = readme.partition("<!-- compatibility -->")
     written, mark, _ = rest.partition("<!-- /compatibility -->")
     assert mark
-    assert written.strip() == markdown().strip(), "run `xformer compatibility` and paste what it prints"
+    assert written.strip() == compatibility_markdown().strip(), "run `xformer compatibility` and paste what it prints"
 
 
 def rows(table: str) -> dict[str, list[str]]:
@@ -23,7 +23,7 @@ def rows(table: str) -> dict[str, list[str]]:
 
 
 def test_the_tables_have_every_variant_once_and_a_note_for_every_no() -> None:
-    found = markdown()
+    found = compatibility_markdown()
     tables = found.split("\n\n")[0], found.split("\n\n")[2]
     for table in tables:
         assert sorted(rows(table)) == sorted(OPTIONS)
@@ -35,8 +35,8 @@ def test_the_tables_have_every_variant_once_and_a_note_for_every_no() -> None:
 
 
 def test_every_note_says_of_which_variants_and_capabilities_it_is() -> None:
-    notes = dict(re.findall(r"^(\[\d+\]) (.*?)  $", markdown(), re.MULTILINE))
-    situations = rows(markdown().split("\n\n")[0])
+    notes = dict(re.findall(r"^(\[\d+\]) (.*?)  $", compatibility_markdown(), re.MULTILINE))
+    situations = rows(compatibility_markdown().split("\n\n")[0])
     for name, cells in situations.items():
         for situation, cell in zip(SITUATIONS.values(), cells, strict=True):
             assert (cell == "yes") == (situation in attention_class(name).provides)

@@ -8,9 +8,9 @@ from omegaconf import OmegaConf
 from tests.conftest import ComposeJob
 from xformer.attention.base import AttentionContext
 from xformer.attention.local import Local
-from xformer.config.compatibility import check
+from xformer.config.compatibility import check_compatibility
 from xformer.config.entries import read_layers
-from xformer.config.validate import make, validate
+from xformer.config.validate import instantiate_node, validate
 from xformer.errors import ConfigError, IncompatibleError
 from xformer.position.rotary import Rotary
 
@@ -18,7 +18,7 @@ from xformer.position.rotary import Rotary
 def compose(compose_job: ComposeJob, *overrides: str) -> Any:
     job = compose_job("attention=hybrid", "size.layers=4", *overrides)
     validate(job.config)
-    check(job.config, job.choices)
+    check_compatibility(job.config, job.choices)
     return job.config
 
 
@@ -42,7 +42,7 @@ def test_entries_are_written_out_with_every_hyper_parameter(compose_job: Compose
 def test_a_node_builds_what_its_entries_say(compose_job: ComposeJob) -> None:
     config = compose(compose_job, "attention.layers=[{local:{window:5}},full]")
     for node in (config.attention, config.architecture):
-        build = make(node)
+        build = instantiate_node(node)
         build = build.keywords.get("attention", build)
         made = [build(AttentionContext(2, 4, 8, 8, False, layer=layer)) for layer in range(4)]
         assert [type(each).__name__ for each in made] == ["Local", "Full"] * 2

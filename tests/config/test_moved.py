@@ -10,13 +10,13 @@ from tests.conftest import ComposeJob
 from xformer.config import groups as groups_module
 from xformer.config.compose import explain
 from xformer.config.groups import CONF, groups
-from xformer.config.identity import flat, of_config, short
+from xformer.config.identity import flatten, settings_of_config, short_name
 from xformer.config.moved import MOVED, first_settings, new_config, new_key, new_overrides, new_settings
-from xformer.config.options import renewed
-from xformer.config.redact import resolved
+from xformer.config.options import with_current_targets
+from xformer.config.redact import resolved_config
 from xformer.config.validate import validate
 from xformer.errors import ConfigError
-from xformer.runs.summary import Summary, of_json
+from xformer.runs.summary import Summary, summary_from_json
 
 DATA = [("data", option) for option in groups()["data"]]
 TASKS = [("task", option) for option in ("image_classification", "masked_language_modeling")]
@@ -41,16 +41,16 @@ def of_before(config: dict[str, Any], *, images: bool) -> dict[str, Any]:
 @pytest.mark.parametrize(("group", "option"), [*DATA, *TASKS])
 def test_a_stored_configuration_of_before_is_that_of_now(group: str, option: str, compose_job: ComposeJob) -> None:
     job = compose_job(f"{group}={option}")
-    now = {**resolved(job.config), "logger": {}}
+    now = {**resolved_config(job.config), "logger": {}}
     then = of_before(now, images="Images" in str(now["data"]) or "Pixels" in str(now["data"]))
-    assert flat(then) != flat(now)
+    assert flatten(then) != flatten(now)
     assert "loader" not in then["data"]
-    summary = Summary("finished", choices=job.choices, without_effect=[])
-    assert renewed(then, summary) == now
-    assert of_config(new_config(then, job.choices), job.choices) == of_config(now, job.choices)
-    settings = new_settings(flat(then), job.choices)
+    summary = Summary("finished", choices=job.choices, ignored_keys=[])
+    assert with_current_targets(then, summary) == now
+    assert settings_of_config(new_config(then, job.choices), job.choices) == settings_of_config(now, job.choices)
+    settings = new_settings(flatten(then), job.choices)
     settings.pop("task.masking.seed", None)  # which follows the seed
-    assert settings == flat(now)
+    assert settings == flatten(now)
 
 
 def test_every_new_key_is_one_of_an_option_and_no_old_one_is() -> None:
@@ -75,7 +75,7 @@ def test_overrides_keep_their_signs_and_values() -> None:
         "data=text", "+data.loader.batch_size=8", "~data.source.files", "data.source.files.train=a=b",
         "optimizer.lr=1", "seed=3",
     ]  # fmt: skip
-    summary = of_json({"status": "finished", "overrides": typed, "choices": {"data": "text"}})
+    summary = summary_from_json({"status": "finished", "overrides": typed, "choices": {"data": "text"}})
     assert summary.overrides[1] == "+data.loader.batch_size=8"
 
 
@@ -99,7 +99,7 @@ def test_a_configuration_in_a_word_is_what_it_was() -> None:
     }  # fmt: skip
     assert new_settings(then, {}) == now
     assert first_settings(now) == then
-    assert short(now) == short(then)
+    assert short_name(now) == short_name(then)
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from xformer.config.compose import cell
 from xformer.config.groups import CONF
-from xformer.config.redact import MASK, Redacted, RedactingFormatter, is_secret, redact, redact_file, resolved
-from xformer.runs.summary import Summary, stored
+from xformer.config.redact import (
+    MASK,
+    RedactedStream,
+    RedactingFormatter,
+    is_secret,
+    redact,
+    redact_file,
+    resolved_config,
+)
+from xformer.runs.summary import Summary, summary_as_json
 
 SECRET_KEYS = [
     "api_key", "logger.wandb.api_key", "password", "db.password", "HF_TOKEN", "hub_token", "token", "client_secret",
@@ -113,16 +121,16 @@ def test_the_password_of_an_address_is_masked() -> None:
 def test_a_summary_keeps_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_PASSWORD", "hunter2-5d41")
     summary = Summary("failed", error="x/hunter2-5d41 is missing", overrides=["+a.api_key=zzz111", "seed=1"])
-    summary.flops_per_token, summary.inherited = 3.0, {"run": "/home/hunter2-5d41"}
-    kept = stored(summary)
+    summary.flops_per_token, summary.warm_start = 3.0, {"run": "/home/hunter2-5d41"}
+    kept = summary_as_json(summary)
     assert kept["error"] == "x/${oc.env:MY_PASSWORD} is missing"
     assert kept["overrides"] == [f"+a.api_key={MASK}", "seed=1"]
-    assert kept["inherited"] == {"run": "/home/${oc.env:MY_PASSWORD}"}
+    assert kept["warm_start"] == {"run": "/home/${oc.env:MY_PASSWORD}"}
     assert kept["flops_per_token"] == 3.0
 
 
 def test_a_literal_in_the_configuration_is_masked() -> None:
-    found = resolved(OmegaConf.create({"a": {"api_key": "zzz111"}, "tokens": 3}))
+    found = resolved_config(OmegaConf.create({"a": {"api_key": "zzz111"}, "tokens": 3}))
     assert found == {"a": {"api_key": MASK}, "tokens": 3}
 
 
@@ -152,7 +160,7 @@ def test_a_log_record_is_redacted_with_its_traceback(monkeypatch: pytest.MonkeyP
 def test_a_stream_is_itself_but_for_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_TOKEN", "tok-998877")
     stream = io.StringIO()
-    redacted = Redacted(stream)
+    redacted = RedactedStream(stream)
     print("one tok-998877", "api_key=zzz111", file=redacted, flush=True)
     redacted.writelines(["two tok-998877\n"])
     assert stream.getvalue() == f"one ${{oc.env:MY_TOKEN}} api_key={MASK}\ntwo ${{oc.env:MY_TOKEN}}\n"
@@ -215,7 +223,7 @@ def test_no_secret_comes_through_by_any_way() -> None:
         listed="${oc.dict.values:deep}",
     )
     assert given.cached == 2 * SECRET  # fills the resolver's cache with the value
-    plain = resolved(given)
+    plain = resolved_config(given)
     text = json.dumps(plain)
     assert SECRET not in text
     assert str(len(SECRET)) not in text
@@ -243,7 +251,7 @@ def test_the_rest_is_resolved_and_what_cannot_be_keeps_its_text() -> None:
         colour=Colour.RED,
         numbers=[1, 2.5, True, "${width}"],
     )
-    assert resolved(given) == {
+    assert resolved_config(given) == {
         "size": {"width": 4},
         "width": 4,
         "double": 8,
@@ -263,7 +271,7 @@ def test_the_rest_is_resolved_and_what_cannot_be_keeps_its_text() -> None:
 def test_neither_the_config_nor_the_resolver_is_changed() -> None:
     given = config(direct="${oc.env:TEST_SECRET}", absent="${oc.env:TEST_ABSENT,fallback}")
     before = OmegaConf.to_container(given, resolve=False)
-    resolved(given)
+    resolved_config(given)
     assert OmegaConf.to_container(given, resolve=False) == before
     assert given.direct == os.environ["TEST_SECRET"]
     assert given.absent == "fallback"

@@ -305,10 +305,10 @@ def test_what_is_not_declared_is_refused(name: str) -> None:
     other = Capability.BIDIRECTIONAL if causal else Capability.CAUSAL
     if not provides(name, other):
         with refused(other):
-            mixer(x, mask=Mask.counting(0, LENGTH, causal=not causal))
+            mixer(x, mask=Mask.consecutive(0, LENGTH, causal=not causal))
     if not provides(name, Capability.PADDING):
         with refused(Capability.PADDING):
-            mixer(x, mask=Mask.counting(0, LENGTH, causal=causal, key_padding=torch.ones(2, LENGTH) > 0))
+            mixer(x, mask=Mask.consecutive(0, LENGTH, causal=causal, key_padding=torch.ones(2, LENGTH) > 0))
     if not provides(name, Capability.INCREMENTAL):
         with refused(Capability.INCREMENTAL):
             mixer.init_state(LENGTH)

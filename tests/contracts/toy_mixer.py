@@ -12,7 +12,7 @@ from xformer.attention.mixer import TokenMixer
 from xformer.core.capability import Capability
 from xformer.core.linear import Linear
 from xformer.core.mask import Mask
-from xformer.core.precision import as_they_are, wide
+from xformer.core.precision import at_least_float32, without_autocast
 from xformer.core.state import State
 from xformer.position.base import Position
 
@@ -77,10 +77,10 @@ class ToyMixer(TokenMixer):
         return mixed
 
     def _sums(self, new: Tensor, valid: Tensor, state: ToyState) -> Tensor:
-        decay, totals = wide(self.decay), []
-        with as_they_are(new.device):
-            total = torch.zeros_like(wide(new[:, 0])) if state.total is None else state.total
-            for token, counts in zip(wide(new).unbind(1), valid.unbind(1), strict=True):
+        decay, totals = at_least_float32(self.decay), []
+        with without_autocast(new.device):
+            total = torch.zeros_like(at_least_float32(new[:, 0])) if state.total is None else state.total
+            for token, counts in zip(at_least_float32(new).unbind(1), valid.unbind(1), strict=True):
                 total = torch.where(counts, decay * total + token, total)
                 totals.append(total)
         state.total, state.length = total, state.length + new.shape[1]

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from tests.data.drawn import write
-from xformer.config.validate import make
+from xformer.config.validate import instantiate_node
 from xformer.data.base import DataModule
 from xformer.data.configs import DataContext
 
@@ -35,7 +35,7 @@ def build(tmp_path: Path) -> Callable[..., DataModule]:
         for key, value in overrides.items():
             blocks = [block for block, node in data.items() if isinstance(node, DictConfig) and key in node]
             OmegaConf.update(data, key if key in data else f"{blocks[0]}.{key}", value, force_add=True)
-        return make(data)(DataContext(seed, tmp_path / "cache"))
+        return instantiate_node(data)(DataContext(seed, tmp_path / "cache"))
 
     return build
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from xformer.errors import DataError
-from xformer.runs.summary import Monitor, Summary, of_json, read_summary, write_summary
+from xformer.runs.summary import MonitoredMetric, Summary, read_summary, summary_from_json, write_summary
 
 
 def full() -> Summary:
@@ -16,7 +16,7 @@ def full() -> Summary:
         overrides=["attention=linformer", "seed=3"],
         seed=3,
         metrics={"val/loss": 1.25, "test/accuracy": 0.5},
-        monitor=Monitor("val/loss", "min", best=1.25, step=40),
+        monitor=MonitoredMetric("val/loss", "min", best=1.25, step=40),
         trivial_baselines={"val/loss": 2.0},
         parameters=1000,
         tokens_seen=4096,
@@ -74,5 +74,5 @@ def test_keys_of_a_later_version_are_left_out(tmp_path: Path) -> None:
 
 
 def test_a_summary_of_before_had_other_names_for_the_trivial_baselines() -> None:
-    summary = of_json({"status": "finished", "floors": {"chance": 0.5}, "floor_of": "test/accuracy"})
+    summary = summary_from_json({"status": "finished", "floors": {"chance": 0.5}, "floor_of": "test/accuracy"})
     assert (summary.trivial_baselines, summary.baseline_metric) == ({"chance": 0.5}, "test/accuracy")

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from xformer.data.spec import DataSpec
 from xformer.errors import ConfigError
-from xformer.tasks.class_weights import resolve
+from xformer.tasks.class_weights import resolve_class_weights
 
 
 def spec(counts: list[int] | None, classes: int = 3) -> DataSpec:
@@ -19,9 +19,9 @@ def test_balanced_weights_are_scikit_learns():
     counts = [10, 3, 700]
     labels = [label for label, count in enumerate(counts) for _ in range(count)]
     expected = compute_class_weight("balanced", classes=np.arange(3), y=np.array(labels))
-    assert_close(resolve("balanced", spec(counts)), torch.tensor(expected))
-    assert resolve(None, spec(counts)) is None
-    assert_close(resolve([1.0, 0.5, 2.5], spec(None)), torch.tensor([1.0, 0.5, 2.5], dtype=torch.float64))
+    assert_close(resolve_class_weights("balanced", spec(counts)), torch.tensor(expected))
+    assert resolve_class_weights(None, spec(counts)) is None
+    assert_close(resolve_class_weights([1.0, 0.5, 2.5], spec(None)), torch.tensor([1.0, 0.5, 2.5], dtype=torch.float64))
 
 
 @pytest.mark.parametrize(
@@ -34,4 +34,4 @@ def test_balanced_weights_are_scikit_learns():
 )
 def test_weights_that_do_not_suit_the_data_are_refused(weights, counts, message):
     with pytest.raises(ConfigError, match=message):
-        resolve(weights, spec(counts))
+        resolve_class_weights(weights, spec(counts))

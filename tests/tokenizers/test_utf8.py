@@ -11,7 +11,7 @@ from xformer.commands.generate import _lines
 from xformer.data.datasets.text_classification import LabelledTextSource
 from xformer.data.sources.corpus import ParallelSource, of_dataset, of_files
 from xformer.data.sources.tables import read_tables
-from xformer.data.sources.text import TextSource, read
+from xformer.data.sources.text import TextSource, read_documents
 from xformer.errors import DataError
 from xformer.tokenizers.file import File
 
@@ -31,7 +31,7 @@ def documents(files: str | None = None, dataset: str | None = None, *, joined: b
     source = TextSource(
         files=files, dataset=dataset, dataset_config=None, column="text", joined=joined, streaming=False
     )
-    return {split: list(part) for split, part in read(source).items()}
+    return {split: list(part) for split, part in read_documents(source).items()}
 
 
 def in_directory(path: Path, *, joined: bool = False, suffix: str = ".txt") -> Any:

@@ -19,8 +19,8 @@ from xformer.config.compose import cell
 from xformer.config.groups import CONF
 from xformer.errors import RunError
 from xformer.runs.job import CONFIG_FILE
-from xformer.runs.load import load_runs, read_run
 from xformer.runs.metrics_table import read_metrics, series
+from xformer.runs.recorded_run import load_runs, read_run
 from xformer.runs.summary import FILE, read_summary
 from xformer.studies.study import Study, studies
 from xformer.training.run import run

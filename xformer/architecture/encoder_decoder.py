@@ -20,7 +20,7 @@ from torch import Tensor
 from xformer.architecture.base import Architecture, EmbeddingFactory
 from xformer.architecture.block_options import BlockOptions
 from xformer.architecture.slot import Slot
-from xformer.architecture.tower import Tower, limited, refuse_longer
+from xformer.architecture.tower import Tower, check_length, limited
 from xformer.attention.base import AttentionFactory
 from xformer.core.capability import Capability
 from xformer.core.memory import Memory
@@ -121,7 +121,7 @@ class EncoderDecoder(Architecture):
             DataError: the source is longer than the model can take.
         """
         x = self.embedding(inputs)
-        refuse_longer(x.shape[1], self.max_length, limited(self.decoder.mixers[1]))
+        check_length(x.shape[1], self.max_length, limited(self.decoder.mixers[1]))
         hidden = self.tower(x, padding_mask, positions)  # which knows that it counts, where nobody gave positions
         if positions is None:
             positions = torch.arange(x.shape[1], device=x.device)[None]

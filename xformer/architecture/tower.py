@@ -118,10 +118,10 @@ class Tower(nn.Module):
         """
         length = x.shape[1] + (states[0].length if states else 0)
         if length > self.max_length:
-            refuse_longer(length, self.max_length, self.limited_by)
+            check_length(length, self.max_length, self.limited_by)
         if positions is None:
             start = length - x.shape[1]
-            mask = Mask.counting(start, x.shape[1], causal=self.causal, key_padding=padding_mask, device=x.device)
+            mask = Mask.consecutive(start, x.shape[1], causal=self.causal, key_padding=padding_mask, device=x.device)
         else:
             mask = Mask(positions, positions, self.causal, padding_mask)
         if padding_mask is not None:
@@ -186,7 +186,7 @@ def limited(mixers: Iterable[TokenMixer]) -> list[str]:
     return [*dict.fromkeys(mixer.variant for mixer in mixers if Capability.VARIABLE_LENGTH not in mixer.provides)]
 
 
-def refuse_longer(length: int, limit: int, limited_by: Sequence[str]) -> None:
+def check_length(length: int, limit: int, limited_by: Sequence[str]) -> None:
     """Refuse a sequence that one of these parts was not built for.
 
     Raises:

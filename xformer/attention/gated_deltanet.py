@@ -44,7 +44,7 @@ from xformer.attention.mixer import TokenMixer
 from xformer.core.capability import Capability
 from xformer.core.linear import Linear
 from xformer.core.mask import Mask
-from xformer.core.precision import as_they_are, wide
+from xformer.core.precision import at_least_float32, without_autocast
 from xformer.core.state import State
 from xformer.position.base import Position
 
@@ -124,11 +124,11 @@ class GatedDeltaNet(TokenMixer):
         x, valid, heads = blank_padding(x, mask), mask.key_padding, self.context.heads
         projected = torch.cat([project(x) for project in (self.query, self.key, self.value)], dim=-1)
         step, write, gate = self.step(x), self.write(x), self.gate(x)
-        with as_they_are(x.device):
+        with without_autocast(x.device):
             convolved, past = self.convolve(projected, valid, None if state is None else state.past)
             query, key, value = (split_heads(one, heads) for one in torch.split(silu(convolved), self.widths, dim=-1))
-            log_decay = -wide(self.log_rate).exp()[:, None, None] * time_step(step, self.step_bias, valid)
-            beta = wide(write).sigmoid()
+            log_decay = -at_least_float32(self.log_rate).exp()[:, None, None] * time_step(step, self.step_bias, valid)
+            beta = at_least_float32(write).sigmoid()
             beta = beta if valid is None else beta.masked_fill(~valid[..., None], 0.0)
             mixed, matrix = delta_rule(
                 _normalised(query) * self.context.head_dim**-0.5,
@@ -142,8 +142,8 @@ class GatedDeltaNet(TokenMixer):
             )
             if state is not None:
                 state.keep(matrix, past, x.shape[1])
-            normed = rms_norm(mixed, mixed.shape[-1:], wide(self.norm.weight), self.norm.eps)
-            gated = merge_heads(normed) * silu(wide(gate))
+            normed = rms_norm(mixed, mixed.shape[-1:], at_least_float32(self.norm.weight), self.norm.eps)
+            gated = merge_heads(normed) * silu(at_least_float32(gate))
         merged: Tensor = self.output(self.dropout(gated.to(gate.dtype)))
         return merged
 

@@ -36,7 +36,7 @@ from xformer.attention.mixer import TokenMixer
 from xformer.core.capability import Capability
 from xformer.core.linear import Linear
 from xformer.core.mask import Mask
-from xformer.core.precision import as_they_are, wide
+from xformer.core.precision import at_least_float32, without_autocast
 from xformer.core.state import State
 from xformer.position.base import Position
 
@@ -113,14 +113,14 @@ class GLA(TokenMixer):
         x, heads = blank_padding(x, mask), self.context.heads
         query, key, value = (split_heads(project(x), heads) for project in (self.query, self.key, self.value))
         forget, gate = split_heads(self.forget_up(self.forget_down(x)), heads), self.gate(x)
-        with as_they_are(x.device):
-            log_decay = logsigmoid(wide(forget)) / self.temperature  # b h n d
+        with without_autocast(x.device):
+            log_decay = logsigmoid(at_least_float32(forget)) / self.temperature  # b h n d
             if mask.key_padding is not None:
                 log_decay = log_decay.masked_fill(~mask.key_padding[:, None, :, None], 0.0)
             mixed, matrix = linear_attention(
-                wide(query) * self.key_dim**-0.5,
-                wide(key),
-                wide(value),
+                at_least_float32(query) * self.key_dim**-0.5,
+                at_least_float32(key),
+                at_least_float32(value),
                 log_decay,
                 None if state is None else state.matrix,
                 kernel=self.kernel,
@@ -129,8 +129,10 @@ class GLA(TokenMixer):
             if state is not None:
                 state.keep(matrix, None, x.shape[1])
             norm, flat = self.norm, merge_heads(mixed).flatten(0, 1)  # (b n) (h e)
-            normed = group_norm(flat, norm.num_groups, wide(norm.weight), wide(norm.bias), norm.eps)
-            gated = silu(wide(gate)) * normed.view(gate.shape)
+            normed = group_norm(
+                flat, norm.num_groups, at_least_float32(norm.weight), at_least_float32(norm.bias), norm.eps
+            )
+            gated = silu(at_least_float32(gate)) * normed.view(gate.shape)
         merged: Tensor = self.output(self.dropout(gated.to(gate.dtype)))
         return merged
 

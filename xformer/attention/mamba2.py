@@ -47,7 +47,7 @@ from xformer.attention.mixer import TokenMixer
 from xformer.core.capability import Capability
 from xformer.core.linear import Linear
 from xformer.core.mask import Mask
-from xformer.core.precision import as_they_are, wide
+from xformer.core.precision import at_least_float32, without_autocast
 from xformer.core.state import State
 from xformer.errors import ConfigError
 from xformer.position.base import Position
@@ -146,7 +146,7 @@ class Mamba2(TokenMixer):
         assert state is None or isinstance(state, RecurrentState)
         x, valid = blank_padding(x, mask), mask.key_padding
         gate, inner, step = torch.split(self.input(x), [self.widths[0], sum(self.widths), self.heads], dim=-1)
-        with as_they_are(x.device):
+        with without_autocast(x.device):
             convolved, past = self.convolve(inner, valid, None if state is None else state.past)
             u, b, c = torch.split(silu(convolved), self.widths, dim=-1)
             u, dt = split_heads(u, self.heads), time_step(step, self.step_bias, valid)  # b h n p, b h n 1
@@ -154,16 +154,18 @@ class Mamba2(TokenMixer):
                 self._for_heads(c),
                 self._for_heads(b),
                 dt * u,
-                -wide(self.log_rate).exp()[:, None, None] * dt,
+                -at_least_float32(self.log_rate).exp()[:, None, None] * dt,
                 None if state is None else state.matrix,
                 kernel=self.kernel,
                 dtype=gate.dtype,
             )
             if state is not None:
                 state.keep(matrix, past, x.shape[1])
-            gated = merge_heads(mixed + wide(self.skip)[:, None, None] * u) * silu(wide(gate))
+            gated = merge_heads(mixed + at_least_float32(self.skip)[:, None, None] * u) * silu(at_least_float32(gate))
             grouped = gated.reshape(*gated.shape[:2], self.groups, -1)
-            normed = rms_norm(grouped, grouped.shape[-1:], eps=self.norm.eps).flatten(2) * wide(self.norm.weight)
+            normed = rms_norm(grouped, grouped.shape[-1:], eps=self.norm.eps).flatten(2) * at_least_float32(
+                self.norm.weight
+            )
         merged: Tensor = self.output(self.dropout(normed.to(gate.dtype)))
         return merged
 

@@ -74,7 +74,7 @@ class TokenMixer(Capable):
         """
         if mask is None:
             start = 0 if state is None else state.length
-            mask = Mask.counting(start, x.shape[1], causal=self.context.causal, device=x.device)
+            mask = Mask.consecutive(start, x.shape[1], causal=self.context.causal, device=x.device)
         self._check(mask, position, state)
         layer = self.context.layer if layer is None else layer
         mixed: Tensor = super().__call__(x, mask=mask, position=position, layer=layer, state=state, **cross)

@@ -41,7 +41,7 @@ from xformer.attention.mixer import TokenMixer
 from xformer.core.capability import Capability
 from xformer.core.linear import Linear
 from xformer.core.mask import Mask
-from xformer.core.precision import as_they_are, wide
+from xformer.core.precision import at_least_float32, without_autocast
 from xformer.core.state import State
 from xformer.position.base import Position, PositionContext
 from xformer.position.rotary import Rotary
@@ -105,15 +105,19 @@ class Retention(TokenMixer):
             split_heads(project(x), self.context.heads) for project in (self.query, self.key, self.value)
         )
         gate = self.gate(x)
-        with as_they_are(x.device):
-            q, k = (self.rotary.rotate(wide(each), mask.query_positions) for each in (query, key))
+        with without_autocast(x.device):
+            q, k = (self.rotary.rotate(at_least_float32(each), mask.query_positions) for each in (query, key))
             k = k * self.context.head_dim**-0.5
             retained = self._retain(q, k, value, mask, state)
             norm = self.norm
             normed = group_norm(
-                merge_heads(retained).flatten(0, 1), norm.num_groups, wide(norm.weight), wide(norm.bias), norm.eps
+                merge_heads(retained).flatten(0, 1),
+                norm.num_groups,
+                at_least_float32(norm.weight),
+                at_least_float32(norm.bias),
+                norm.eps,
             )
-            gated = silu(wide(gate)) * normed.view(gate.shape)
+            gated = silu(at_least_float32(gate)) * normed.view(gate.shape)
         merged: Tensor = self.output(self.dropout(gated.to(gate.dtype)))
         return merged
 

@@ -28,7 +28,7 @@ def main() -> None:
     from xformer.audit.finding import find_calling
     from xformer.audit.require import check, required
     from xformer.audit.target import make_target, parse
-    from xformer.core.console import note
+    from xformer.core.console import info
     from xformer.errors import ConfigError
 
     if passed.seeds < 1 or passed.longest < 0:
@@ -52,5 +52,5 @@ def main() -> None:
         name = passed.target.replace(":", ".")
         for path, text in ((f"{name}.md", card.to_markdown()), (f"{name}.json", card.to_json())):
             (passed.output / path).write_text(text, encoding="utf-8")
-            note(f"written    {passed.output / path}")
+            info(f"written    {passed.output / path}")
     check(card, contracts)

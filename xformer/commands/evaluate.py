@@ -15,9 +15,9 @@ def main() -> None:
 
     from xformer.core import console
     from xformer.core.denormals import flush_denormals
-    from xformer.runs.finished import open_run
+    from xformer.runs.open_run import open_run
+    from xformer.training.console_report import quieten
     from xformer.training.evaluate import evaluate
-    from xformer.training.screen import quieten
 
     flush_denormals()
     quieten()

@@ -32,7 +32,7 @@ MEANINGS = {
 }
 
 
-def check(config: DictConfig, choices: dict[str, str]) -> None:
+def check_compatibility(config: DictConfig, choices: dict[str, str]) -> None:
     """Compare what task, data, architecture and positions need with what the others provide.
 
     Args:
@@ -47,9 +47,9 @@ def check(config: DictConfig, choices: dict[str, str]) -> None:
     task = cast(type[Task], target(config.task))
     data = cast(type[DataModule], target(config.data))
     architecture = cast(type[Architecture], target(config.architecture))
-    if data.yields is not task.takes:
-        reason = f"it yields {data.yields.__name__}, and {task.takes.__name__} is needed"
-        raise _error(choices, "data", "task", reason, lambda other: other.yields is task.takes)
+    if data.yields is not task.batch_type:
+        reason = f"it yields {data.yields.__name__}, and {task.batch_type.__name__} is needed"
+        raise _error(choices, "data", "task", reason, lambda other: other.yields is task.batch_type)
     if task.needs_causal and not architecture.causal:
         reason = "each token would see the one it has to predict"
         raise _error(choices, "architecture", "task", reason, lambda other: bool(other.causal))
@@ -78,7 +78,7 @@ def _chosen(choices: dict[str, str], key: str) -> str:
 def _refuse_unchosen(config: DictConfig, choices: dict[str, str]) -> None:
     """Every group that has an option by default keeps one; of callbacks and loggers there may be several."""
     for key, (group, default) in defaults().items():
-        if default is None or (key in slots() and key in unused(config)):
+        if default is None or (key in slots() and key in unused_slots(config)):
             continue
         if not isinstance(config.get(key), DictConfig):
             raise ConfigError(f"{key} has no option; choose one, such as {typed(key)}={slot_default(key, choices)}.")
@@ -89,14 +89,14 @@ def _refuse_unchosen(config: DictConfig, choices: dict[str, str]) -> None:
             )
 
 
-def unused(config: DictConfig) -> list[str]:
+def unused_slots(config: DictConfig) -> list[str]:
     """The slots of other architectures, which stand in every configuration."""
     architecture = cast(type[Architecture], target(config.architecture))
     return [key for key in slots() if key not in {*architecture.slots, *architecture.positions()}]
 
 
 def _refuse_unused(config: DictConfig, choices: dict[str, str]) -> None:
-    for key in unused(config):
+    for key in unused_slots(config):
         if key not in choices:
             continue
         asked = _changed_keys(config, key, choices[key])
@@ -104,7 +104,9 @@ def _refuse_unused(config: DictConfig, choices: dict[str, str]) -> None:
             asked = [f"{typed(key)}={choices[key]}", *asked]
         if asked:
             takers = [
-                f"architecture={o}" for o, found in classes("architecture") if key in {*found.slots, *found.positions()}
+                f"architecture={o}"
+                for o, found in option_classes("architecture")
+                if key in {*found.slots, *found.positions()}
             ]
             raise IncompatibleError(
                 f"{asked[0]} does not go with architecture={choices['architecture']}: it has no such slot; what would "
@@ -197,7 +199,7 @@ def _check_layer(
         for capability in needed & ~variant.provides:
             why = variant.reasons.get(capability, "it does not provide that.").rstrip(".")
             reason = f"{MEANINGS[capability]} is needed, and {why}"
-            works = [option for option, found in classes("attention") if everything in found.provides]
+            works = [option for option, found in option_classes("attention") if everything in found.provides]
             if index is None:
                 raise _refused(
                     _chosen(choices, key), other, reason, [f"{typed(key)}={option}" for option in works], key
@@ -229,7 +231,7 @@ def _check_grouped_heads(config: DictConfig, architecture: type[Architecture], c
 def _error(
     choices: dict[str, str], key: str, other: str, reason: str, works: Callable[[Any], bool]
 ) -> IncompatibleError:
-    options = [f"{typed(key)}={option}" for option, found in classes(slots().get(key, key)) if works(found)]
+    options = [f"{typed(key)}={option}" for option, found in option_classes(slots().get(key, key)) if works(found)]
     return _refused(_chosen(choices, key), _chosen(choices, other), reason, options, key)
 
 
@@ -238,7 +240,7 @@ def _refused(what: str, other: str, reason: str, options: list[str], key: str) -
     return IncompatibleError(f"{what} does not go with {other}: {reason}; what would work: {way_out}.")
 
 
-def classes(group: str) -> Iterator[tuple[str, Any]]:
+def option_classes(group: str) -> Iterator[tuple[str, Any]]:
     """Every option of a group that is one node, and the class it names; a hybrid is made of others, and has none."""
     for option, node in nodes(group):
         if "_target_" in node and inspect.isclass(found := target(node)):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from xformer.attention.base import Capable
-from xformer.config.compatibility import classes
+from xformer.config.compatibility import option_classes
 from xformer.core.capability import Capability
 from xformer.position.base import Position
 
@@ -31,13 +31,13 @@ class Note:
         return f"[{self.number}] {of}: {sentence}  "
 
 
-def markdown() -> str:
+def compatibility_markdown() -> str:
     """Two tables, attention by situation and by position scheme, and a note for every no.
 
     What is alike in all columns of a table has one row, and what a sentence explains alike one note.
     """
-    attentions: dict[str, type[Capable]] = dict(classes("attention"))
-    positions: dict[str, type[Position]] = dict(classes("position"))
+    attentions: dict[str, type[Capable]] = dict(option_classes("attention"))
+    positions: dict[str, type[Position]] = dict(option_classes("position"))
     notes: dict[str, Note] = {}
     situations = _table("attention", attentions, SITUATIONS, notes)
     schemes = _table("attention", attentions, {name: found.needs for name, found in positions.items()}, notes)
@@ -67,7 +67,7 @@ def _cell(name: str, attention: type[Capable], needed: Capability, notes: dict[s
         return "yes"
     signs = []
     for capability in missing:
-        note = notes.setdefault(attention.reasons[capability], Note(len(notes) + 1))
-        note.variants[name] = note.capabilities[str(capability.name).lower()] = None
-        signs.append(f"[{note.number}]")
+        footnote = notes.setdefault(attention.reasons[capability], Note(len(notes) + 1))
+        footnote.variants[name] = footnote.capabilities[str(capability.name).lower()] = None
+        signs.append(f"[{footnote.number}]")
     return "no " + "".join(signs)

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from xformer.config.groups import groups, nearest, option_file
-from xformer.config.identity import replayed
+from xformer.config.identity import reproducing_overrides
 from xformer.config.moved import MOVED
 from xformer.config.plugins import CONF, plugins
 from xformer.config.redact import is_secret, redact
@@ -143,7 +143,7 @@ def cell(name: str) -> str:
     What cannot change its result is no part of the name: with another logger it is the same cell. Nor is a secret.
     """
     overrides = [override for override in _BETWEEN_OVERRIDES.split(name) if not is_secret(override.partition("=")[0])]
-    name = redact(",".join(replayed(overrides)))
+    name = redact(",".join(reproducing_overrides(overrides)))
     plain = re.sub(r"[^\w.,=@+-]+", "_", name)
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
     return plain if plain == name and len(name) <= _LONGEST_NAME else f"{plain[: _LONGEST_NAME - 9]}-{digest}"

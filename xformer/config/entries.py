@@ -13,7 +13,7 @@ from xformer.attention.base import Capable
 from xformer.attention.hybrid import LayerEntry
 from xformer.config.groups import groups, nearest, written
 from xformer.config.validate import _parameters, target, validate_option
-from xformer.config.values import shown
+from xformer.config.values import format_value
 from xformer.errors import ConfigError
 from xformer.position.base import Position
 
@@ -101,7 +101,7 @@ def read_layers(value: Any, path: str) -> list[Layer]:
         ConfigError: naming the entry and what would be valid.
     """
     if not isinstance(value, list) or not value:
-        raise ConfigError(f"{path}={shown(value)} must be a list of options, such as [local,local,full].")
+        raise ConfigError(f"{path}={format_value(value)} must be a list of options, such as [local,local,full].")
     return [_read_layer(entry, f"{path}[{index}]") for index, entry in enumerate(value)]
 
 
@@ -135,7 +135,9 @@ def _named(entry: Any, path: str) -> tuple[str, dict[str, Any]]:
         (name, settings), *_ = entry.items()
         if isinstance(name, str) and isinstance(settings, Mapping | None):
             return name, {str(key): value for key, value in (settings or {}).items()}
-    raise ConfigError(f"{path}={shown(entry)} is no option: write its name, or {{name: {{hyper-parameter: value}}}}.")
+    raise ConfigError(
+        f"{path}={format_value(entry)} is no option: write its name, or {{name: {{hyper-parameter: value}}}}."
+    )
 
 
 def _option(group: str, name: str, settings: Mapping[str, Any], path: str) -> Option:

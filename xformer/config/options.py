@@ -21,13 +21,13 @@ _NO_PART = ("callbacks", "logger", "experiment", "debug")
 
 
 @runtime_checkable
-class Record(Protocol):
+class RecordedChoices(Protocol):
     """What a run wrote down of its configuration: `xformer.runs.summary.Summary`."""
 
     choices: dict[str, str]
     overrides: list[str]
-    by_hand: dict[str, str]
-    without_effect: list[str] | None
+    target_overrides: dict[str, str]
+    ignored_keys: list[str] | None
 
 
 def target_at(key: str, choices: Mapping[str, str]) -> str | None:
@@ -53,7 +53,7 @@ def _composed(choices: tuple[tuple[str, str], ...]) -> DictConfig:
     return OmegaConf.create(found)
 
 
-def replaced(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, str]:
+def replaced_targets(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, str]:
     """The parts of a configuration composed now that are none of their option's: their keys, and each `_target_`."""
     return {key: target for key, target in targets(config).items() if target != target_at(key, choices)}
 
@@ -82,25 +82,25 @@ def _listed(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                     yield "position", next(iter(position)) if isinstance(position, Mapping) else position
 
 
-def by_hand(config: Mapping[str, Any], record: Record) -> dict[str, str]:
+def target_overrides(config: Mapping[str, Any], record: RecordedChoices) -> dict[str, str]:
     """The same of a stored configuration, or of flat settings, from what its run wrote down.
 
     Runs once did not write it down. Of their parts, those are by hand that no option has a place for, and those whose
     `_target_` was typed.
     """
-    if record.without_effect is not None:
-        return record.by_hand
+    if record.ignored_keys is not None:
+        return record.target_overrides
     choices, typed = record.choices, [override for override in record.overrides if "_target_" in override]
 
-    def is_by_hand(key: str, target: str) -> bool:
+    def is_target_override(key: str, target: str) -> bool:
         if any(target in override for override in typed):
             return target != target_at(key, choices)
         return key not in choices and target_at(key, choices) is None
 
-    return {key: target for key, target in targets(config).items() if is_by_hand(key, target)}
+    return {key: target for key, target in targets(config).items() if is_target_override(key, target)}
 
 
-def renewed(config: Mapping[str, Any], record: Record) -> dict[str, Any]:
+def with_current_targets(config: Mapping[str, Any], record: RecordedChoices) -> dict[str, Any]:
     """A stored configuration with the keys and the classes that its options have now, in this project or a plugin.
 
     Args:
@@ -108,7 +108,7 @@ def renewed(config: Mapping[str, Any], record: Record) -> dict[str, Any]:
         record: of its run.
     """
     config = new_config(config, record.choices)
-    kept = by_hand(config, record)
+    kept = target_overrides(config, record)
 
     def renew(node: Mapping[str, Any], path: str) -> dict[str, Any]:
         found = {

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, open_dict
 from xformer.architecture.base import ArchitectureFactory
 from xformer.config import compatibility
 from xformer.config.match import Matched
-from xformer.config.validate import make, validate
+from xformer.config.validate import instantiate_node, validate
 from xformer.data.base import DataModule
 from xformer.data.configs import DataContext
 from xformer.errors import ConfigError
@@ -60,10 +60,10 @@ class Plan:
             IncompatibleError: choices that do not go together.
         """
         validate(config)
-        compatibility.check(config, choices)
+        compatibility.check_compatibility(config, choices)
         refuse_compilation(config)
         with open_dict(config):
-            for slot in compatibility.unused(config):
+            for slot in compatibility.unused_slots(config):
                 config.pop(slot, None)
                 choices.pop(slot, None)
         return cls.of(config)
@@ -76,11 +76,11 @@ class Plan:
             ConfigError: a value that its class refuses.
         """
         architecture, optimizer, schedule, task = (
-            make(config[group]) for group in ("architecture", "optimizer", "schedule", "task")
+            instantiate_node(config[group]) for group in ("architecture", "optimizer", "schedule", "task")
         )
         # Called twice in every step, where Hydra would check each time anew what a partial of its own may call.
         schedule = partial(schedule.func, *schedule.args, **schedule.keywords)
-        data = make(config.data)(DataContext(config.seed, Path(config.cache)))
+        data = instantiate_node(config.data)(DataContext(config.seed, Path(config.cache)))
         return cls(config, data, architecture, optimizer, schedule, task, config.seed)
 
     def load_data(self) -> DataModule:

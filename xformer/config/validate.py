@@ -19,17 +19,17 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from xformer.config.groups import groups, nearest, slots, typed
-from xformer.config.lightning import RANGES
+from xformer.config.lightning_ranges import RANGES
 from xformer.config.moved import MOVED
-from xformer.config.parts import PARTS, is_part, makes, waits
+from xformer.config.parts import PARTS, is_factory, is_part, produces
 from xformer.config.plugins import allowed_prefixes
-from xformer.config.values import check, shown
+from xformer.config.values import check_value, format_value
 from xformer.errors import ConfigError, XformerError
 
 _INSTANTIATE = {"_target_", "_partial_"}
 
 
-class Monitor(TypedDict):
+class MonitorSettings(TypedDict):
     """The metric that decides which weights are the best."""
 
     name: str
@@ -46,7 +46,7 @@ _SETTINGS: dict[str, Any] = {
     "study": dict[str, str | dict[str, dict[str, Any]]] | None,
     "on_incompatible": Literal["fail", "skip"],
     "cache": str,
-    "monitor": Monitor,
+    "monitor": MonitorSettings,
 }
 
 
@@ -89,15 +89,15 @@ def validate(config: DictConfig) -> None:
             raise ConfigError(f"{key} is not a key of the configuration; {nearest(key, known)}")
         value = _value(config, key)
         if key in _SETTINGS:
-            check(key, value, _SETTINGS[key])
+            check_value(key, value, _SETTINGS[key])
         elif isinstance(value, DictConfig):
             _validate_node(value, key, PARTS.get(slots().get(key, key)))
         elif key in slots():
             raise ConfigError(
-                f"{key}={shown(value)} is no choice of an option: the command line spells it {typed(key)}={value}."
+                f"{key}={format_value(value)} is no choice of an option: the command line spells it {typed(key)}={value}."
             )
         elif value is not None:
-            raise ConfigError(f"{key}={shown(value)} is not an option; {nearest(str(value), groups()[key])}")
+            raise ConfigError(f"{key}={format_value(value)} is not an option; {nearest(str(value), groups()[key])}")
 
 
 def validate_option(node: DictConfig, group: str, path: str | None = None) -> None:
@@ -128,7 +128,7 @@ def _validate_node(node: DictConfig, path: str, hint: Any) -> None:
             if isinstance(value, DictConfig):
                 _validate_node(value, f"{path}.{key}", typing.get_args(hint)[1])
             elif value is not None:
-                raise ConfigError(f"{path}.{key}={shown(value)} is no part with a _target_; null removes it.")
+                raise ConfigError(f"{path}.{key}={format_value(value)} is no part with a _target_; null removes it.")
         return
     found = _part(node, path, hint)
     _validate_keys(node, path, found)
@@ -153,13 +153,13 @@ def _validate_keys(node: DictConfig, path: str, found: Callable[..., Any]) -> No
         elif is_dataclass(hint) and isinstance(hint, type):
             if not isinstance(value, DictConfig):
                 raise ConfigError(
-                    f"{name}={shown(value)} must be a mapping with the keys {', '.join(_required(hint))}."
+                    f"{name}={format_value(value)} must be a mapping with the keys {', '.join(_required(hint))}."
                 )
             _validate_keys(value, name, hint)
         elif entries.holds_layers(hint):
             node[key] = [entry.written_out() for entry in entries.read_layers(_plain(value, name), name)]
         else:
-            check(name, _plain(value, name), hint)
+            check_value(name, _plain(value, name), hint)
     missing = [name for name in _required(found) if name not in node]
     if missing:
         raise ConfigError(f"{path}.{missing[0]} is missing; {_name(node, found)} cannot do without it.")
@@ -179,12 +179,14 @@ def _part(node: DictConfig, path: str, hint: Any) -> Callable[..., Any]:
     if not isinstance(_value(node, "_target_", path) if "_target_" in node else None, str):
         raise ConfigError(f"{path}._target_ is not there: choose an option, or say what the part is.")
     found = target(node)
-    if not makes(found, hint):
+    if not produces(found, hint):
         raise ConfigError(f"{path}._target_={node._target_} makes something else than {path} needs.")
     partial = _value(node, "_partial_", path) if "_partial_" in node else False
-    if partial is not waits(hint):
-        right = shown(waits(hint))
-        raise ConfigError(f"{path}._partial_={shown(partial)} must be {right}: the code decides it, not the choice.")
+    if partial is not is_factory(hint):
+        right = format_value(is_factory(hint))
+        raise ConfigError(
+            f"{path}._partial_={format_value(partial)} must be {right}: the code decides it, not the choice."
+        )
     return found
 
 
@@ -235,7 +237,7 @@ def _required(found: Callable[..., Any]) -> list[str]:
     return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty] + [*_unpacked(hints)]
 
 
-def make(node: DictConfig) -> Any:
+def instantiate_node(node: DictConfig) -> Any:
     """Instantiate a node; an error of ours keeps its sentence, which Hydra would wrap in its own.
 
     A block of options below a factory, such as `data.loader`, becomes the dataclass that the factory asks for.

@@ -17,8 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from xformer.attention.base import AttentionContext, Capable
 from xformer.attention.mixer import TokenMixer
 from xformer.config.groups import groups, written
-from xformer.config.validate import make, target, validate_option
-from xformer.config.values import check
+from xformer.config.validate import instantiate_node, target, validate_option
+from xformer.config.values import check_value
 from xformer.core.capability import Capability
 from xformer.errors import ConfigError
 from xformer.layers.initialise import initialise
@@ -90,9 +90,9 @@ class Variant:
             ConfigError: a value is not valid, or the variant has no such hyper-parameter.
             IncompatibleError: `causal` is asked of a variant that cannot be, or that it is not of one that must be.
         """
-        given = {name: value for name, value in locals().items() if name in _RANGES}
-        for name, value in given.items():
-            check(name, value, _RANGES[name])
+        values = {name: value for name, value in locals().items() if name in _RANGES}
+        for name, value in values.items():
+            check_value(name, value, _RANGES[name])
         if d_model % num_heads:
             raise ConfigError(f"d_model={d_model} is not divisible by num_heads={num_heads}.")
         node = cast(DictConfig, OmegaConf.merge(_node(self.option), hyper_parameters))
@@ -102,7 +102,7 @@ class Variant:
         context = AttentionContext(
             num_heads, d_model // num_heads, max_length, max_length, causal, d_model=d_model, dropout=dropout
         )
-        made = make(node)(context)
+        made = instantiate_node(node)(context)
         if key_value_heads is not None and isinstance(made, TokenMixer):
             raise ConfigError(f"key_value_heads={key_value_heads}: {self.__name__} has no keys and values to share.")
         attend = token_mixer(made, key_value_heads=key_value_heads)
@@ -116,12 +116,12 @@ class Variant:
         """The signature of a call, the variant's hyper-parameters with the defaults of its file."""
         signature = inspect.signature(self.__call__)
         *shared, _ = signature.parameters.values()
-        own = [
+        saved = [
             inspect.Parameter(str(name), inspect.Parameter.KEYWORD_ONLY, default=value)
             for name, value in _node(self.option).items()
             if not str(name).startswith("_")
         ]
-        return signature.replace(parameters=[*shared, *own])
+        return signature.replace(parameters=[*shared, *saved])
 
 
 def variants() -> dict[str, str]:

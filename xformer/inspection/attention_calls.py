@@ -92,8 +92,8 @@ def _attentions(model: Architecture) -> Iterator[tuple[str, range, Attention]]:
 
     Towers come in the slots' order, and so do a block's mixers.
     """
-    places = [mixers for part in model.children() if isinstance(part, Tower) for mixers in part.mixers]
-    for slot, mixers in zip(model.slots, places, strict=True):
+    slots = [mixers for part in model.children() if isinstance(part, Tower) for mixers in part.mixers]
+    for slot, mixers in zip(model.slots, slots, strict=True):
         for first, mixer in enumerate(mixers):
             if isinstance(mixer, MultiHeadAttention):
                 yield slot, range(first, model.size.layers, len(mixers)), mixer.mix

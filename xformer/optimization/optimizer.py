@@ -29,7 +29,7 @@ def adamw(
 
     Heads may have a matrix, vector or number each: that they are stored together makes no matrix of vectors.
     """
-    matrices = _matrices(model)
+    matrices = _weight_matrices(model)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in parameters if p in matrices], "weight_decay": weight_decay},
@@ -38,7 +38,7 @@ def adamw(
     return AdamW(groups, lr=lr, betas=(betas[0], betas[1]), eps=eps, fused=fused)
 
 
-def _matrices(model: nn.Module) -> set[nn.Parameter]:
+def _weight_matrices(model: nn.Module) -> set[nn.Parameter]:
     """What has more than one row and more than one column, but for what position schemes and token mixers except."""
     undecayed = {id(p) for module in model.modules() if isinstance(module, TokenMixer) for p in module.undecayed()}
     return {

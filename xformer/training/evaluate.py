@@ -20,9 +20,9 @@ from xformer.config.validate import validate
 from xformer.data.base import DataModule
 from xformer.errors import ConfigError, DataError
 from xformer.runs import checkpoints
-from xformer.runs.finished import Run
 from xformer.runs.job import Job
-from xformer.runs.summary import Monitor, Summary
+from xformer.runs.open_run import OpenedRun
+from xformer.runs.summary import MonitoredMetric, Summary
 from xformer.tasks.base import Task
 from xformer.tokenizers.base import Tokenised
 from xformer.tokenizers.trained import Trained
@@ -60,7 +60,7 @@ class Evaluation:
             raise DataError(f"--output {file} cannot be written: {error.strerror}.") from error
 
 
-def evaluate(run: Run, overrides: Sequence[str] = (), split: str | None = None) -> Evaluation:
+def evaluate(run: OpenedRun, overrides: Sequence[str] = (), split: str | None = None) -> Evaluation:
     """Evaluate the run's model with the run's tokenizer; nothing is trained, and the run is left as it is.
 
     Args:
@@ -95,7 +95,7 @@ def evaluate(run: Run, overrides: Sequence[str] = (), split: str | None = None) 
     return Evaluation(*where, list(overrides), data.describe(), data.fingerprint, metrics)
 
 
-def _data(run: Run, overrides: Sequence[str]) -> DataModule:
+def _data(run: OpenedRun, overrides: Sequence[str]) -> DataModule:
     """The data, prepared and loaded, that the model can read."""
     data = Plan.of(_overridden(run.config, overrides)).data
     if isinstance(run.data, Tokenised) and isinstance(data, Tokenised):
@@ -141,7 +141,7 @@ def evaluate_best(trainer: Trainer, task: Task, data: DataModule, summary: Summa
     keeper = next(keepers, None)
     best, step = (keeper.best_model_path if keeper else ""), trainer.global_step
     if best:
-        step = checkpoints.read(Path(best))["global_step"]
+        step = checkpoints.read_checkpoint(Path(best))["global_step"]
     elif keeper:  # stopped before the first validation: keep what there is
         trainer.save_checkpoint(Path(keeper.dirpath or job.directory) / checkpoints.LAST)
     end = trainer.global_step
@@ -156,7 +156,7 @@ def evaluate_best(trainer: Trainer, task: Task, data: DataModule, summary: Summa
     trainer.loggers = loggers
     monitor = job.config.monitor
     summary.metrics = dict(metrics)
-    summary.monitor = Monitor(monitor.name, monitor.mode, metrics.get(monitor.name), step)
+    summary.monitor = MonitoredMetric(monitor.name, monitor.mode, metrics.get(monitor.name), step)
 
 
 def _log_tested(loggers: list[Logger], metrics: dict[str, float], step: int) -> None:

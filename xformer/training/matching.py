@@ -15,12 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 from xformer.config.groups import groups, nearest, nodes, slots
 from xformer.config.match import UNITS, Match, Matched, Measure
 from xformer.config.plan import Plan
-from xformer.config.validate import make
+from xformer.config.validate import instantiate_node
 from xformer.errors import ConfigError
 from xformer.training import cost
 
 
-def match(plan: Plan) -> Plan:
+def match_size(plan: Plan) -> Plan:
     """Adjust the dimension, in the configuration too, and plan anew; a plan that asks for nothing stays as it is.
 
     Args:
@@ -32,7 +32,7 @@ def match(plan: Plan) -> Plan:
     config = plan.config
     if config.get("match") is None:
         return plan
-    asked: Match = make(config.match)
+    asked: Match = instantiate_node(config.match)
     was = _dimension(config, asked.by) if asked.was is None else asked.was
     step = config.size.heads if asked.by == "size.d_model" else 1  # of the features, each head has as many
 
@@ -108,4 +108,8 @@ def _changed(config: DictConfig, key: str, value: object) -> DictConfig:
 def _cost(config: DictConfig, plan: Plan, measure: Measure) -> float:
     with torch.random.fork_rng(devices=[]):
         task = replace(Plan.of(config), data=plan.data).build_task()
-        return float(cost.parameters(task) if measure == "parameters" else cost.flops(task, plan.data.spec))
+        return float(
+            cost.trainable_parameters(task)
+            if measure == "parameters"
+            else cost.training_flops_per_token(task, plan.data.spec)
+        )

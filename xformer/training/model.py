@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from xformer.config.plan import Plan
 from xformer.runs.job import Job
 from xformer.tasks.base import Task
-from xformer.training.matching import match
+from xformer.training.matching import match_size
 
 
 def build_model(options: str | Sequence[str] = ()) -> Task:
@@ -25,4 +25,4 @@ def build_model(options: str | Sequence[str] = ()) -> Task:
     job = Job.compose([options] if isinstance(options, str) else options)
     plan = Plan.read(job.config, job.choices)
     plan.load_data()
-    return match(plan).build_task().eval()
+    return match_size(plan).build_task().eval()

@@ -15,21 +15,21 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
 
-from xformer.config.declared import without_effect
-from xformer.config.identity import flat, key_of, matters, relevant, text
-from xformer.config.options import renewed
+from xformer.config.identity import changes_result, flatten, key_of, override_value, without_ignored_keys
+from xformer.config.ignored_keys import find_ignored_keys
+from xformer.config.options import with_current_targets
 from xformer.config.plan import Plan
 from xformer.config.plugins import require_plugins
-from xformer.config.redact import MASK, resolved
+from xformer.config.redact import MASK, resolved_config
 from xformer.core.devices import is_main_process
 from xformer.errors import ConfigError, DataError, RunError
 from xformer.loggers.metrics_csv import MetricsCSV
 from xformer.optimization.schedule import Schedule
 from xformer.runs import checkpoints
 from xformer.runs.job import CONFIG_FILE, Job
-from xformer.runs.load import read_run
 from xformer.runs.lock import is_empty
 from xformer.runs.metrics_table import FILE as METRICS_FILE
+from xformer.runs.recorded_run import read_run
 from xformer.runs.summary import FILE, Summary, read_summary
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ _UNLIMITED = (None, -1)
 
 
 @dataclass(frozen=True)
-class Start:
+class ResumePoint:
     """Where a run goes on from.
 
     Attributes:
@@ -64,7 +64,7 @@ class Start:
 # What is typed
 
 
-def expand(words: Sequence[str]) -> list[str]:
+def expand_resume(words: Sequence[str]) -> list[str]:
     """A command line with `resume=DIR` as that run's own overrides, its directory, and then what else was typed.
 
     Relative paths of the run's own are meant from where it was started: that becomes the working directory, where it
@@ -90,19 +90,19 @@ def expand(words: Sequence[str]) -> list[str]:
     summary = read_run(directory).summary
     require_plugins(summary.plugins, f"resume={name}")
     typed = {key_of(word) for word in rest}
-    unheard = tuple(f"{key}." for key in typed if not matters(key))  # of another logger than the one chosen now
-    own = [
+    unheard = tuple(f"{key}." for key in typed if not changes_result(key))  # of another logger than the one chosen now
+    saved = [
         override
         for override in summary.overrides
         if key_of(override) not in typed | {"resume"} and not key_of(override).startswith(unheard)
     ]
-    hidden = [key_of(override) for override in own if MASK in override]
+    hidden = [key_of(override) for override in saved if MASK in override]
     if hidden:
         raise ConfigError(f"resume={name}: {hidden[0]} is a secret, which a run does not keep: type it once more.")
     _enter(summary.started_in)
     quoted = str(directory).replace("'", "\\'")
     place = words.index(asked[-1]) - sum(word in asked for word in words[: words.index(asked[-1])])
-    added = [*own, "resume=true", f"hydra.run.dir='{quoted}'", "hydra.mode=RUN"]
+    added = [*saved, "resume=true", f"hydra.run.dir='{quoted}'", "hydra.mode=RUN"]
     return [*rest[:place], *added, *rest[place:]]
 
 
@@ -152,7 +152,7 @@ class Earlier:
     @cached_property
     def asked(self) -> dict[str, Any]:
         """The job's own configuration, resolved."""
-        return resolved(self.job.config)
+        return resolved_config(self.job.config)
 
     def finished(self) -> Summary | None:
         """The summary of a run that is done, which `skip_finished` and `resume` leave; None where it is to be run.
@@ -170,13 +170,13 @@ class Earlier:
         done = self.summary.status == "finished"
         return self.summary if done and not (self.resumes and self._is_longer()) else None
 
-    def start(self) -> Start | None:
+    def start(self) -> ResumePoint | None:
         """Where a run goes on from: `resume` insists on a checkpoint, `skip_finished` takes one if it is there.
 
         Raises:
             RunError: there is none to resume from, or the directory holds what would be overwritten.
         """
-        newest = next(checkpoints.readable(self.directory), None) if self.resumes or self.skips else None
+        newest = next(checkpoints.readable_checkpoints(self.directory), None) if self.resumes or self.skips else None
         if newest is None and self.resumes:
             raise RunError(
                 f"resume=true found no readable checkpoint in hydra.run.dir={self.directory}; give the directory of "
@@ -188,14 +188,14 @@ class Earlier:
                 raise RunError(f"{self.directory} has lost its {CONFIG_FILE}, so that nobody knows what was run there.")
             saved = content.get("exact_resume", {})
             processes = len(saved["random"]) if "random" in saved else None
-            return Start(file, content["global_step"], saved.get("rows"), processes)
-        if self.skips and checkpoints.found(self.directory):
+            return ResumePoint(file, content["global_step"], saved.get("rows"), processes)
+        if self.skips and checkpoints.find_checkpoints(self.directory):
             log.warning("%s has no checkpoint that can be read: this run starts again.", self.directory)
         if is_main_process():  # what the others find there may be the main process's own
             self._refuse_to_overwrite()
         return None
 
-    def check(self, start: Start | None, plan: Plan, trainer: Trainer) -> str | None:
+    def check(self, start: ResumePoint | None, plan: Plan, trainer: Trainer) -> str | None:
         """What is known once data and trainer are built; a sentence where the learning rates are others now.
 
         Raises:
@@ -217,7 +217,7 @@ class Earlier:
             )
         return self._changed_schedule(start, plan.schedule)
 
-    def _changed_schedule(self, start: Start, schedule: Schedule) -> str | None:
+    def _changed_schedule(self, start: ResumePoint, schedule: Schedule) -> str | None:
         """What a longer run does to a schedule that is already under way, in a sentence; None where it does nothing."""
         was, now = (_value(config, "trainer.max_steps") for config in (self.config, self.asked))
         if was in _UNLIMITED or now in _UNLIMITED:
@@ -235,7 +235,7 @@ class Earlier:
         if is_empty(self.directory):
             return
         if not self.skips:  # which starts again where no checkpoint can be read
-            checkpoints.refuse_to_overwrite(self.directory)
+            checkpoints.check_not_overwriting(self.directory)
         if not any((self.directory / file).exists() for file in (FILE, CONFIG_FILE)):
             names = sorted(entry.name for entry in self.directory.iterdir())
             raise RunError(
@@ -258,7 +258,7 @@ class Earlier:
 
     def _trained(self) -> bool:
         """Whether a run got as far as a first measurement, a checkpoint or its end."""
-        if checkpoints.found(self.directory):
+        if checkpoints.find_checkpoints(self.directory):
             return True
         if (self.directory / FILE).exists() and read_summary(self.directory).status == "finished":
             return True
@@ -267,10 +267,10 @@ class Earlier:
 
     def _refuse_another(self) -> None:
         """A run is what its configuration says from its first step to its last."""
-        old, new = renewed(self.config, self.summary), self.asked
+        old, new = with_current_targets(self.config, self.summary), self.asked
         then, now = (
-            {"seed": config.get("seed"), **relevant(flat(config), idle)}
-            for config, idle in ((old, self.summary.without_effect), (new, without_effect(new["callbacks"])))
+            {"seed": config.get("seed"), **without_ignored_keys(flatten(config), idle)}
+            for config, idle in ((old, self.summary.ignored_keys), (new, find_ignored_keys(new["callbacks"])))
         )
         changed = {
             key: (then.get(key, "absent"), now.get(key, "absent"))
@@ -283,16 +283,16 @@ class Earlier:
             return
         named = self._named(changed)
         more = f"; and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
-        said = f"{self.directory} holds a run of another configuration ({'; '.join(named[:_MOST_NAMED])}{more})"
+        reason = f"{self.directory} holds a run of another configuration ({'; '.join(named[:_MOST_NAMED])}{more})"
         if self.resumes:
             raise RunError(
-                f"resume: {said}; a run goes on as it began: resume={self.directory} alone takes its own, and what may "
+                f"resume: {reason}; a run goes on as it began: resume={self.directory} alone takes its own, and what may "
                 f"be otherwise is {', '.join(MAY_GROW)} (more of them), {', '.join(MAY_CHANGE)}, loggers, and what "
                 "only watches or stores."
             )
         way_out = "hydra.sweep.dir" if self.job.sweep else "hydra.run.dir"
         asked = "skip_finished=true: " if self.skips else ""
-        raise RunError(f"{asked}{said}; move it away, or give another {way_out}.")
+        raise RunError(f"{asked}{reason}; move it away, or give another {way_out}.")
 
     def _named(self, changed: Mapping[str, tuple[Any, Any]]) -> list[str]:
         """`optimizer.lr was 0.001 and is 0.3`; a choice stands for all that it brings."""
@@ -303,7 +303,7 @@ class Earlier:
             if None not in (was, now) and was != now:
                 found[f"{group} was {was} and is {now}"] = None
             else:
-                found[f"{key} was {text(before)} and is {text(after)}"] = None
+                found[f"{key} was {override_value(before)} and is {override_value(after)}"] = None
         return list(found)
 
     def _is_longer(self) -> bool:
@@ -311,7 +311,7 @@ class Earlier:
         return any(_limit(_value(self.asked, key)) > _limit(_value(self.config, key)) for key in MAY_GROW)
 
 
-def truncate_metrics(loggers: Sequence[Logger], start: Start | None) -> None:
+def truncate_metrics(loggers: Sequence[Logger], start: ResumePoint | None) -> None:
     """Take out of the table what was logged after the checkpoint, also where nothing is left to train."""
     for logger in loggers:
         if isinstance(logger, MetricsCSV):

@@ -7,31 +7,31 @@ from pathlib import Path
 from lightning.pytorch import Trainer, seed_everything
 from omegaconf import OmegaConf
 
-from xformer.callbacks.interrupt import listening
-from xformer.config.declared import without_effect
-from xformer.config.options import replaced, used_plugins
+from xformer.callbacks.interrupt import handling_signals
+from xformer.config.ignored_keys import find_ignored_keys
+from xformer.config.options import replaced_targets, used_plugins
 from xformer.config.plan import Plan
-from xformer.config.redact import resolved
+from xformer.config.redact import resolved_config
 from xformer.core import console, threads
 from xformer.core.denormals import flush_denormals
 from xformer.core.devices import is_main_process
 from xformer.data.base import DataModule
 from xformer.runs import sweep
-from xformer.runs.finished import finished
 from xformer.runs.job import CONFIG_FILE, Job
 from xformer.runs.lock import is_empty
+from xformer.runs.open_run import finished_summary
 from xformer.runs.provenance import plugin_state
-from xformer.runs.storage import explaining
+from xformer.runs.storage import explaining_disk_errors
 from xformer.runs.summary import Summary
 from xformer.tasks.base import Task
-from xformer.training import cost, launch, screen
+from xformer.training import console_report, cost, launch_checks
 from xformer.training.compilation import compile_step
 from xformer.training.evaluate import evaluate_best
-from xformer.training.matching import match
-from xformer.training.recording import Record, recording
-from xformer.training.resume import Earlier, Start, truncate_metrics
-from xformer.training.trainer import build_loggers, build_trainer, check_monitors, refusals, write_config
-from xformer.training.warm_start import inherit
+from xformer.training.matching import match_size
+from xformer.training.recording import RunRecord, record_run
+from xformer.training.resume import Earlier, ResumePoint, truncate_metrics
+from xformer.training.trainer import as_config_errors, build_loggers, build_trainer, check_monitors, write_config
+from xformer.training.warm_start import load_warm_start
 
 
 def run(job: Job) -> float | None:
@@ -46,40 +46,45 @@ def run(job: Job) -> float | None:
         XformerError: what the user can mend.
     """
     flush_denormals()
-    screen.quieten()
+    console_report.quieten()
     epilogue = None
-    places = _places(job)
+    locations = _storage_locations(job)
     # Twice: what the run writes, and then its record of that.
-    with listening(), explaining(places), recording(job) as record, explaining(places):
+    with (
+        handling_signals(),
+        explaining_disk_errors(locations),
+        record_run(job) as record,
+        explaining_disk_errors(locations),
+    ):
         summary = record.summary
         plan, trainer = _read(job, summary), build_trainer(job)
         record.acquire()
         earlier = Earlier(job)
         if (done := earlier.finished()) is not None:
-            console.note(f"Already finished, and left as it is: {job.directory}")
+            console.info(f"Already finished, and left as it is: {job.directory}")
             return done.monitor.best if done.monitor else None
         start = earlier.start()
         if is_empty(job.directory):
             record.claim()
-        _share(job, summary, resumed=start is not None)
+        _set_threads(job, summary, resumed=start is not None)
         seed_everything(plan.seed, verbose=False)
         data = plan.load_data()
-        plan = match(plan)
+        plan = match_size(plan)
         task = _built(job, plan, summary)
         check_monitors(trainer, task)
-        _tell(earlier.check(start, plan, trainer))
+        _print(earlier.check(start, plan, trainer))
         _begin(job, record, trainer, data, start)
         compile_step(task, data, job.config.compile, trainer.strategy.root_device)
-        with refusals("trainer", job.config.trainer):
+        with as_config_errors("trainer", job.config.trainer):
             trainer.fit(task, data, ckpt_path=None if start is None else start.checkpoint)
         evaluate_best(trainer, task, data, summary, job)
         epilogue = None if job.sweep else task.epilogue(data)
     if summary.status == "finished" and is_main_process():
-        screen.results(job, summary, epilogue)
+        console_report.run_results(job, summary, epilogue)
     return summary.monitor.best if summary.monitor else None
 
 
-def _places(job: Job) -> dict[str, Path]:
+def _storage_locations(job: Job) -> dict[str, Path]:
     """What decides where a run writes, and where that is; the configuration is not checked yet."""
     cache = OmegaConf.select(job.config, "cache", throw_on_resolution_failure=False)
     return {"hydra.run.dir": job.directory, "cache": Path(str(cache)), "TMPDIR": Path(tempfile.gettempdir())}
@@ -92,26 +97,26 @@ def _read(job: Job, summary: Summary) -> Plan:
     names them.
     """
     plan = Plan.read(job.config, job.choices)
-    launch.check_sweep(job)
+    launch_checks.check_sweep(job)
     if job.config.init_from is not None:
-        finished(Path(job.config.init_from))
-    config = resolved(job.config)
-    summary.by_hand = replaced({**config, "logger": None}, job.choices)
-    summary.without_effect = without_effect(config["callbacks"])
+        finished_summary(Path(job.config.init_from))
+    config = resolved_config(job.config)
+    summary.target_overrides = replaced_targets({**config, "logger": None}, job.choices)
+    summary.ignored_keys = find_ignored_keys(config["callbacks"])
     summary.plugins = {found.package: dict(plugin_state(found)) for found in used_plugins(config, job.choices)}
     return plan
 
 
-def _share(job: Job, summary: Summary, *, resumed: bool) -> None:
+def _set_threads(job: Job, summary: Summary, *, resumed: bool) -> None:
     """Settle how many threads compute, for this run and whoever resumes it."""
-    under_way = sweep.current()
-    found = threads.number(
+    under_way = sweep.current_sweep()
+    found = threads.thread_count(
         job.config,
         at_once=under_way.at_once if under_way else 1,
         earlier=job.directory / CONFIG_FILE if resumed else None,
     )
     job.config.threads = found
-    threads.use(found)
+    threads.set_threads(found)
     summary.hardware["torch_threads"] = found
 
 
@@ -120,19 +125,22 @@ def _built(job: Job, plan: Plan, summary: Summary) -> Task:
     task, data = plan.build_task(), plan.data
     if plan.matched is not None:
         summary.matched = asdict(plan.matched)
-        _tell(str(plan.matched))
+        _print(str(plan.matched))
     if job.config.init_from is not None:
-        inherited = inherit(task, Path(job.config.init_from))
-        summary.inherited = asdict(inherited)
-        _tell(str(inherited))
+        warm_start = load_warm_start(task, Path(job.config.init_from))
+        summary.warm_start = asdict(warm_start)
+        _print(str(warm_start))
     summary.trivial_baselines, summary.data_fingerprint = dict(data.trivial_baselines), data.fingerprint
     summary.baseline_metric = data.baseline_metric if data.trivial_baselines else None
     summary.attention = {slot.name: summary.choices[key] for key, slot in task.model.slots.items()}
-    summary.parameters, summary.flops_per_token = cost.parameters(task), cost.flops(task, data.spec)
+    summary.parameters, summary.flops_per_token = (
+        cost.trainable_parameters(task),
+        cost.training_flops_per_token(task, data.spec),
+    )
     return task
 
 
-def _begin(job: Job, record: Record, trainer: Trainer, data: DataModule, start: Start | None) -> None:
+def _begin(job: Job, record: RunRecord, trainer: Trainer, data: DataModule, start: ResumePoint | None) -> None:
     """Take the directory, and write into it what stands there before the first step."""
     for logger in build_loggers(job):
         record.loggers.append(logger)
@@ -145,9 +153,9 @@ def _begin(job: Job, record: Record, trainer: Trainer, data: DataModule, start: 
     for logger in record.loggers:
         logger.begin(record.summary)
     if is_main_process():
-        screen.header(job, trainer, data.describe(), record.summary)
+        console_report.run_header(job, trainer, data.describe(), record.summary)
 
 
-def _tell(sentence: str | None) -> None:
+def _print(sentence: str | None) -> None:
     if sentence is not None and is_main_process():
-        console.note(sentence)
+        console.info(sentence)

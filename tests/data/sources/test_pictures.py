@@ -20,7 +20,7 @@ def read(
 ) -> tuple[list[str], dict[str, Pictures]]:
     folder, dataset = (None if place is None else str(place) for place in (folder, dataset))
     columns = {"image_column": image_column, "label_column": label_column}
-    return pictures.read(pictures.ImageSource(folder=folder, dataset=dataset, dataset_config=None, **columns))
+    return pictures.read_images(pictures.ImageSource(folder=folder, dataset=dataset, dataset_config=None, **columns))
 
 
 def everything(**source: Any) -> list[Image.Image]:

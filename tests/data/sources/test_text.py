@@ -24,7 +24,7 @@ def read(files, dataset, dataset_config, column, *, joined=False, streaming=Fals
     source = sources.TextSource(
         files=files, dataset=dataset, dataset_config=dataset_config, column=column, joined=joined, streaming=streaming
     )
-    return {split: texts(documents) for split, documents in sources.read(source).items()}
+    return {split: texts(documents) for split, documents in sources.read_documents(source).items()}
 
 
 def read_files(files):

@@ -8,7 +8,7 @@ from annotated_types import Ge
 
 from xformer.data.batch import PairClassificationBatch
 from xformer.data.configs import DataContext, LoaderConfig, RandomSplitConfig
-from xformer.data.datasets.text_classification import LabelledTexts, Row
+from xformer.data.datasets.text_classification import LabelledText, LabelledTexts
 from xformer.data.labelled import LabelledSequences
 from xformer.data.sources.tables import TableSource
 from xformer.data.split import Split
@@ -81,7 +81,7 @@ class DocumentPairs(LabelledTexts):
     ) -> None:
         super().__init__(context, source, tokenizer, max_length, split, loader)
 
-    def _read(self) -> dict[str, list[Row]]:
+    def _read(self) -> dict[str, list[LabelledText]]:
         if self.source.place is None:
             raise DataError(
                 "data.source.files=null: no pairs of documents come with this project; give files, for the Long Range "

@@ -15,7 +15,16 @@ from xformer.data.batch import Seq2SeqBatch
 from xformer.data.cache import cached, fingerprint
 from xformer.data.configs import DataContext, LoaderConfig, RandomSplitConfig
 from xformer.data.pairs import pad_pairs
-from xformer.data.sources.corpus import Corpus, ParallelSource, aligned, of_dataset, of_table, part, survey, texts
+from xformer.data.sources.corpus import (
+    Corpus,
+    ParallelSource,
+    aligned_lines,
+    corpus_texts,
+    of_dataset,
+    of_table,
+    part,
+    survey,
+)
 from xformer.data.sources.hold_out import deal
 from xformer.data.sources.hub import NAMES
 from xformer.data.sources.tables import read_tables
@@ -85,7 +94,7 @@ class ParallelText(TokenisedData):
     def _read(self) -> dict[str, Corpus]:
         source = self.source
         if source.source_files is not None and source.target_files is not None:
-            return aligned(source.source_files, source.target_files)
+            return aligned_lines(source.source_files, source.target_files)
         if source.dataset is not None:
             return of_dataset(source)
         return {split: of_table(self._source(), columns) for split, columns in read_tables(source).items()}
@@ -161,7 +170,7 @@ def pack_pairs(directory: Path, splits: Mapping[str, Corpus], tokenizer: Tokeniz
 
     A score of what a model writes is taken against that text, which a tokenizer need not give back.
     """
-    tokenizer.train(texts(splits["train"]))
+    tokenizer.train(corpus_texts(splits["train"]))
     tokenizer.save(directory)
     unread = Unread(tokenizer)
     for split, corpus in splits.items():

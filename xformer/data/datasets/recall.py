@@ -45,13 +45,13 @@ def recalled(
     half, context = vocabulary // 2, 2 * pairs
     keys = 1 + generator.choice(half - 1, pairs, replace=False)
     values = half + generator.choice(vocabulary - half, pairs, replace=False)
-    places = context + 2 * generator.choice(len(gaps), pairs, replace=False, p=gaps)
+    positions = context + 2 * generator.choice(len(gaps), pairs, replace=False, p=gaps)
     tokens = np.full(length, _BLANK, dtype=np.int64)
     if random_non_queries:
         tokens[:] = generator.integers(0, vocabulary, length)
-    tokens[0:context:2], tokens[1:context:2], tokens[places] = keys, values, keys
+    tokens[0:context:2], tokens[1:context:2], tokens[positions] = keys, values, keys
     labels = np.full(length, IGNORED, dtype=np.int64)
-    labels[places] = values
+    labels[positions] = values
     return tokens, labels
 
 
@@ -131,4 +131,6 @@ class Recall(Generated):
 
     def describe(self) -> str:
         """Sizes and parameters."""
-        return f"Recall: {self.counts()} of {self.length} tokens, {self.pairs} pairs, vocabulary {self.vocabulary:,}"
+        return (
+            f"Recall: {self.split_sizes()} of {self.length} tokens, {self.pairs} pairs, vocabulary {self.vocabulary:,}"
+        )

@@ -40,7 +40,7 @@ class TextSource(DatasetSource):
     streaming: bool
 
 
-def read(source: TextSource) -> dict[str, Documents]:
+def read_documents(source: TextSource) -> dict[str, Documents]:
     """Find the documents, by split where the source has splits and under "train" alone where it has not.
 
     They are read when they are iterated, a piece at a time, and what is wrong inside them is said then. A directory of
@@ -51,7 +51,7 @@ def read(source: TextSource) -> dict[str, Documents]:
     """
     files, dataset = source.files, source.dataset
     if files is not None:
-        paths = [path for entry in ([files] if isinstance(files, str) else files) for path in expand(entry)]
+        paths = [path for entry in ([files] if isinstance(files, str) else files) for path in expand_pattern(entry)]
         if not paths:
             raise DataError(
                 "data.source.files=[] names no file: give a path or a pattern, or null for Python's own prose."
@@ -69,7 +69,7 @@ def read(source: TextSource) -> dict[str, Documents]:
     return {split: _rows(part, dataset, source.column, source.joined) for split, part in splits.items()}
 
 
-def expand(entry: str) -> list[Path]:
+def expand_pattern(entry: str) -> list[Path]:
     """The files of a path or a glob pattern, those of a pattern by name.
 
     Raises:

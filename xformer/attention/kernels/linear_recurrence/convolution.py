@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from xformer.core.precision import wide
+from xformer.core.precision import at_least_float32
 
 
 class ShortConvolution(nn.Module):
@@ -50,7 +50,7 @@ class ShortConvolution(nn.Module):
             valid: False at padding; None where there is none.
             past: the w - 1 tokens before the first; None for zeros.
         """
-        x, weight = wide(x), wide(self.weight).squeeze(1)
+        x, weight = at_least_float32(x), at_least_float32(self.weight).squeeze(1)
         length, before = x.shape[1], self.width - 1
         if valid is not None:
             x = _gather(x, (~valid).long().argsort(dim=1, stable=True))  # what is not padding comes first
@@ -59,7 +59,7 @@ class ShortConvolution(nn.Module):
         y = sum(weight[:, j] * tokens[:, j : j + length] for j in range(self.width))
         assert isinstance(y, Tensor)
         if self.bias is not None:
-            y = y + wide(self.bias)
+            y = y + at_least_float32(self.bias)
         if valid is None:
             return y, tokens[:, length:]
         place = valid.long().cumsum(dim=1)

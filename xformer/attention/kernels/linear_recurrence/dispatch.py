@@ -19,7 +19,7 @@ from xformer.attention.kernels.linear_recurrence.linear_attention import (
     chunked_linear_attention,
     recurrent_linear_attention,
 )
-from xformer.core.precision import wide
+from xformer.core.precision import at_least_float32
 from xformer.errors import ConfigError
 
 Implementation = Literal["torch", "fla"]
@@ -74,9 +74,11 @@ def linear_attention(
         else:
             chunk = _of_fla("gla", "chunk_gla", value)
         query, key, value = (x.to(dtype) for x in (query, key, value))
-        return _called(chunk, state, q=query, k=key, v=value, g=wide(log_decay))
+        return _called(chunk, state, q=query, k=key, v=value, g=at_least_float32(log_decay))
     form = recurrent_linear_attention if value.shape[2] == 1 else chunked_linear_attention
-    return form(wide(query), wide(key), wide(value), wide(log_decay), state)
+    return form(
+        at_least_float32(query), at_least_float32(key), at_least_float32(value), at_least_float32(log_decay), state
+    )
 
 
 def delta_rule(
@@ -108,10 +110,17 @@ def delta_rule(
     if kernel == "fla" and value.shape[2] > 1:
         chunk = _of_fla("gated_delta_rule", "chunk_gated_delta_rule", value)
         query, key, value = (x.to(dtype) for x in (query, key, value))
-        gates = {"g": wide(log_decay).squeeze(-1), "beta": wide(beta).squeeze(-1)}
+        gates = {"g": at_least_float32(log_decay).squeeze(-1), "beta": at_least_float32(beta).squeeze(-1)}
         return _called(chunk, state, q=query, k=key, v=value, **gates)
     form = recurrent_delta_rule if value.shape[2] == 1 else chunked_delta_rule
-    return form(wide(query), wide(key), wide(value), wide(beta), wide(log_decay), state)
+    return form(
+        at_least_float32(query),
+        at_least_float32(key),
+        at_least_float32(value),
+        at_least_float32(beta),
+        at_least_float32(log_decay),
+        state,
+    )
 
 
 def _of_fla(module: str, name: str, tensor: Tensor) -> Any:
@@ -128,4 +137,4 @@ def _called(chunk: Any, state: Matrix | None, **tensors: Tensor) -> tuple[Value,
     """What a function of fla returns, whose tensors are (b n h ...)."""
     of_tokens = {name: tensor.transpose(1, 2).contiguous() for name, tensor in tensors.items()}
     outputs, last = chunk(**of_tokens, scale=1.0, initial_state=state, output_final_state=True)
-    return wide(outputs).transpose(1, 2), last
+    return at_least_float32(outputs).transpose(1, 2), last

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from xformer.core.precision import wide
+from xformer.core.precision import at_least_float32
 
 SMALLEST = 1e-4
 """Of the first time steps, as in the paper's code."""
@@ -34,7 +34,7 @@ def time_step(
     x: Float[Tensor, "b n h"], bias: Float[Tensor, " h"], valid: Bool[Tensor, "b n"] | None
 ) -> Float[Tensor, "b h n 1"]:
     """Dt = softplus(x + bias); 0 at padding, for which no time passes."""
-    step = softplus(wide(x) + wide(bias))
+    step = softplus(at_least_float32(x) + at_least_float32(bias))
     if valid is not None:
         step = step.masked_fill(~valid[..., None], 0.0)
     return step.mT[..., None]
