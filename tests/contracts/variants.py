@@ -8,7 +8,8 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from xformer.attention.base import Attention, AttentionContext
-from xformer.config.groups import CONF, groups
+from xformer.config.groups import groups, written
+from xformer.config.plugins import plugins
 from xformer.config.validate import target
 from xformer.core.mask import Mask
 from xformer.layers.initialise import initialise
@@ -39,20 +40,33 @@ ATTENTIONS, POSITIONS = groups()["attention"], groups()["position"]
 HEADS, HEAD_DIM, MAX_LENGTH = 2, 4, 24
 
 
+def stated() -> list[dict[str, Any]]:
+    """What each plugin states in its package's `contracts.yaml`: rows by group, and which attentions are quadratic."""
+    files = [file for plugin in plugins() if (file := plugin.conf.parent / "contracts.yaml").is_file()]
+    return [OmegaConf.to_container(OmegaConf.load(file)) for file in files]  # type: ignore[misc]
+
+
+def row(group: str, name: str) -> dict[str, Any]:
+    """A variant's row; of a plugin's variant, what its package states, or else the values of its option."""
+    rows = {"attention": ATTENTION_ROWS, "position": POSITION_ROWS}[group]
+    found = [each[group][name] for each in [{group: rows}, *stated()] if name in each.get(group, {})]
+    return found[0] if found else {}
+
+
 def attention_class(name: str) -> type[Attention]:
-    return target(OmegaConf.load(CONF / "attention" / f"{name}.yaml"))  # type: ignore[return-value, arg-type]
+    return target(written("attention", name))  # type: ignore[return-value, arg-type]
 
 
 def position_class(name: str) -> type[Position]:
-    return target(OmegaConf.load(CONF / "position" / f"{name}.yaml"))  # type: ignore[return-value, arg-type]
+    return target(written("position", name))  # type: ignore[return-value, arg-type]
 
 
 def attention_factory(name: str) -> Any:
-    return _factory("attention", name, ATTENTION_ROWS[name])
+    return _factory("attention", name, row("attention", name))
 
 
 def position_factory(name: str) -> Any:
-    return _factory("position", name, POSITION_ROWS[name])
+    return _factory("position", name, row("position", name))
 
 
 def build_attention(name: str, *, causal: bool, cross: bool = False, max_length: int = MAX_LENGTH) -> Attention:
@@ -82,7 +96,7 @@ def self_mask(length: int, causal: bool, key_padding: Tensor | None = None, star
 
 
 def _factory(group: str, name: str, row: dict[str, Any]) -> Any:
-    node = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml"), resolve=True)
+    node = OmegaConf.to_container(written(group, name), resolve=True)
     assert isinstance(node, dict)
     keywords = {key: value for key, value in node.items() if not str(key).startswith("_") and key != "defaults"}
     return partial(target(OmegaConf.create({"_target_": node["_target_"]})), **{**keywords, **row})
