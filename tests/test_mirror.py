@@ -30,7 +30,7 @@ SCENARIOS = ("contracts", "parity", "killed")
 SOURCES = sorted(
     path.relative_to(ROOT / "xformer").as_posix()
     for path in (ROOT / "xformer").rglob("*.py")
-    if path.name != "__init__.py" and "template" not in path.parts  # a package of its own, with its own tests
+    if path.name != "__init__.py" and not {"template", "contracts"} & {*path.parts}  # tests, and a package with its own
 )
 TESTS = {path.relative_to(ROOT / "tests").as_posix() for path in (ROOT / "tests").rglob("test_*.py")}
 

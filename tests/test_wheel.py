@@ -176,6 +176,10 @@ def test_a_run_opens_only_where_its_plugin_is_installed_and_named(
         away.rmdir()
 
 
+def test_the_contracts_run_on_it(xformer: Call) -> None:
+    assert " passed" in xformer("test", NAME, "-k", f"{NAME} and future").stdout
+
+
 def test_the_plugins_own_tests_pass(environment: Path) -> None:
     python = environment / "env" / "bin" / "python"
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("XFORMER", "PYTHONPATH"))}

@@ -8,7 +8,7 @@ from tests.conftest import Command
 
 FILES = {
     "README.md", "pyproject.toml", "my_trial/__init__.py", "my_trial/attention.py",
-    "my_trial/conf/attention/my_trial.yaml", "tests/test_my_trial.py",
+    "my_trial/conf/attention/my_trial.yaml", "my_trial/contracts.yaml", "tests/test_my_trial.py",
 }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from tests.contracts.variants import (
     position_factory,
     role,
     self_mask,
+    stated,
 )
 from xformer.attention.base import AttentionContext
 from xformer.attention.kernels.block_sparse import block_attention
@@ -27,7 +28,7 @@ from xformer.core.capability import Capability
 from xformer.layers.initialise import initialise
 from xformer.position.base import PositionContext
 
-QUADRATIC = {"full", "additive", "multiplicative"}
+QUADRATIC = {"full", "additive", "multiplicative", *(name for each in stated() for name in each.get("quadratic", ()))}
 SUBQUADRATIC = [name for name in ATTENTIONS if name not in QUADRATIC]
 LENGTH = 2048
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from tests.architecture.tiny import encoder_decoder
 from tests.contracts.test_combinations import ALLOWED, VOCABULARY, Combination, create, sampled
+from tests.contracts.tiny import encoder_decoder
 from tests.contracts.variants import (
     ATTENTIONS,
     HEADS,

@@ -11,7 +11,8 @@ from torch import Tensor
 from tests.contracts.toy_mixer import ToyMixer
 from xformer.attention.base import Attention, AttentionContext, Capable
 from xformer.attention.mixer import TokenMixer
-from xformer.config.groups import CONF, groups
+from xformer.config.groups import groups, written
+from xformer.config.plugins import plugins
 from xformer.config.validate import target
 from xformer.core.capability import Capability
 from xformer.core.mask import Mask
@@ -49,10 +50,23 @@ TOYS: dict[str, tuple[type[TokenMixer], dict[str, Any]]] = {"toy_mixer": (ToyMix
 """Variants that are no option, to prove the contracts themselves."""
 
 
+def stated() -> list[dict[str, Any]]:
+    """What each plugin states in its package's `contracts.yaml`: rows by group, and which attentions are quadratic."""
+    files = [file for plugin in plugins() if (file := plugin.conf.parent / "contracts.yaml").is_file()]
+    return [OmegaConf.to_container(OmegaConf.load(file)) for file in files]  # type: ignore[misc]
+
+
+def row(group: str, name: str) -> dict[str, Any]:
+    """A variant's row; of a plugin's variant, what its package states, or else the values of its option."""
+    rows = {"attention": ATTENTION_ROWS, "position": POSITION_ROWS}[group]
+    found = [each[group][name] for each in [{group: rows}, *stated()] if name in each.get(group, {})]
+    return found[0] if found else {}
+
+
 def attention_class(name: str) -> type[Capable]:
     if name in TOYS:
         return TOYS[name][0]
-    return target(OmegaConf.load(CONF / "attention" / f"{name}.yaml"))  # type: ignore[return-value, arg-type]
+    return target(written("attention", name))  # type: ignore[return-value, arg-type]
 
 
 # A hybrid is made of the others, by a function.
@@ -78,18 +92,18 @@ def role(causal: bool) -> Capability:
 
 
 def position_class(name: str) -> type[Position]:
-    return target(OmegaConf.load(CONF / "position" / f"{name}.yaml"))  # type: ignore[return-value, arg-type]
+    return target(written("position", name))  # type: ignore[return-value, arg-type]
 
 
 def attention_factory(name: str) -> Any:
     if name in TOYS:
-        found, row = TOYS[name]
-        return partial(found, **row)
-    return _factory("attention", name, ATTENTION_ROWS[name])
+        found, values = TOYS[name]
+        return partial(found, **values)
+    return _factory("attention", name, row("attention", name))
 
 
 def position_factory(name: str) -> Any:
-    return _factory("position", name, POSITION_ROWS[name])
+    return _factory("position", name, row("position", name))
 
 
 def build_attention(name: str, *, causal: bool, cross: bool = False, max_length: int = MAX_LENGTH) -> Attention:
@@ -127,7 +141,7 @@ def self_mask(length: int, causal: bool, key_padding: Tensor | None = None, star
 
 
 def _factory(group: str, name: str, row: dict[str, Any]) -> Any:
-    node = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml"), resolve=True)
+    node = OmegaConf.to_container(written(group, name), resolve=True)
     assert isinstance(node, dict)
     keywords = {key: value for key, value in node.items() if not str(key).startswith("_") and key != "defaults"}
     return partial(target(OmegaConf.create({"_target_": node["_target_"]})), **{**keywords, **row})

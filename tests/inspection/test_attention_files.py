@@ -14,11 +14,19 @@ def test_the_numbers_are_the_maps(tmp_path: Path) -> None:
     maps = [attention_map(4, 4, layer=layer) for layer in range(2)]
     *_, archive = write_attention_maps(tmp_path, "", "", maps, {"attention": (axis(4), axis(4))})
     with np.load(archive) as found:
-        assert sorted(found) == ["attention", "attention.error", "attention.keys", "attention.queries"]
+        parts = ("error", "keys", "layers", "queries")
+        assert sorted(found) == ["attention", *(f"attention.{part}" for part in parts)]
+        assert found["attention.layers"].tolist() == [0, 1]
         assert found["attention.error"].tolist() == [each.error for each in maps]
         assert found["attention"].shape == (2, 3, 4, 4)
         np.testing.assert_array_equal(found["attention"][1], maps[1].weights[0].numpy())
         assert found["attention.keys"].tolist() == NASTY[:4]
+
+
+def test_a_model_without_queries_and_keys_has_nothing_to_draw(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="No layer of this model has queries and keys"):
+        write(tmp_path / "none", "", "", [], {})
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_directory_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:

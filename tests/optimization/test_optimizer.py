@@ -9,11 +9,13 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
+from tests.contracts.toy_mixer import ToyMixer
 from tests.contracts.variants import ATTENTIONS, POSITIONS
 from xformer.architecture.decoder import Decoder
 from xformer.architecture.encoder import Encoder
 from xformer.architecture.size import Size
 from xformer.architecture.stack import Stack
+from xformer.attention.base import AttentionContext
 from xformer.attention.full import Full
 from xformer.config.groups import CONF
 from xformer.config.validate import target
@@ -111,6 +113,21 @@ def models() -> Iterator[nn.Module]:
     for class_token in (False, True):
         image = ImageSpec(channels=1, height=8, width=8, mean=[0.5], std=[0.5])
         yield PatchEmbedding(15, 4, mean=image.mean, std=image.std, class_token=class_token)
+
+
+class Exempting(ToyMixer):
+    """Leaves its gates alone."""
+
+    def undecayed(self) -> list[nn.Parameter]:
+        return [self.gates.weight]
+
+
+def test_a_mixer_may_exempt_a_matrix() -> None:
+    mixer = Exempting(AttentionContext(2, 4, 8, 8, True), decay=0.9)
+    *_, rest = adamw(mixer, False, lr=0.1, betas=[0.9, 0.99], eps=1e-8, weight_decay=0.5).param_groups
+    assert rest["weight_decay"] == 0
+    vectors = [mixer.gates.weight, mixer.gates.bias, mixer.decay, mixer.output.bias]
+    assert {id(parameter) for parameter in rest["params"]} == {*map(id, vectors)}
 
 
 def test_what_is_decayed_is_a_matrix_whatever_is_stored_together() -> None:

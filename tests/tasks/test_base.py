@@ -152,6 +152,28 @@ def test_every_attention_prepares_for_every_batch_and_knows_the_step(
     assert sorted(asked) == sorted((attention, step) for attention in attentions for step in (0, 0, 1, 1))
 
 
+def test_what_mixers_ask_for_is_added_to_the_loss_and_logged_apart(built: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, data = built("seq2seq")
+    forward, logged = MultiHeadAttention.forward, []
+
+    def asking(self: MultiHeadAttention, x: Tensor, **about: Any) -> Tensor:
+        mixed = forward(self, x, **about)
+        self.auxiliary_loss = 0.25 + 0 * mixed.sum()
+        return mixed
+
+    class Log(Callback):
+        def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, *about: Any) -> None:
+            logged.append((outputs["loss"], trainer.callback_metrics.copy()))
+
+    monkeypatch.setattr(MultiHeadAttention, "forward", asking)  # cross-attention has its own
+    options = {"limit_val_batches": 1, "log_every_n_steps": 1, "callbacks": [Log()]}
+    trainer("32-true", max_steps=2, **options).fit(task, data)
+    assert len(logged) == 2
+    for loss, metrics in logged:
+        assert metrics["train/auxiliary_loss"] == 0.25 * 2 * task.model.size.layers
+        torch.testing.assert_close(loss, metrics["train/loss"] + metrics["train/auxiliary_loss"])
+
+
 def test_no_cast_of_a_model_rounds_a_sum() -> None:
     model = nn.ModuleList([Perplexity(), BitsPerByte(0.5), TokenAccuracy()])
     logits, labels = torch.randn(4, 7, 5), torch.randint(5, (4, 7))

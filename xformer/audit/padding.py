@@ -97,8 +97,6 @@ def mask(counts: Sequence[int], length: int, side: Side) -> Tensor:
 
 
 def _lines(module: Module, batch: int, length: int, counts: Sequence[int], side: Side) -> tuple[str, ...]:
-    flipped = "" if side == "right" else ".flip(-1)"
-    valid = (
-        f"valid = (torch.arange({length}) < torch.tensor({list(counts)})[:, None]){flipped}  # padding on the {side}"
-    )
+    tokens = f"torch.arange({length}) < torch.tensor({list(counts)})[:, None]"
+    valid = f"valid = {tokens if side == 'right' else f'({tokens}).flip(-1)'}  # padding on the {side}"
     return drawn(module, batch, length), valid

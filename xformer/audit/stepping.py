@@ -30,6 +30,7 @@ def stepping(subject: Subject, length: int, batch: int, seed: int, *, prompt: bo
     lines = (
         *subject.calling.step_source(),
         "",
+        "",
         drawn(module, batch, length),
         "state, outputs, at = None, [], 0",
         f"for part in x.split({[first] * (first > 0) + [1] * (length - first)}, dim=1):",

@@ -86,7 +86,9 @@ class Subject:
             f"        torch.nn.init.normal_(p, p.flatten()[0].item(), {JITTER})",
             *self.calling.imports(),
             "",
+            "",
             *self.calling.source(),
+            "",
             "",
         ]
 

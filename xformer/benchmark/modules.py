@@ -15,7 +15,7 @@ from xformer.config.groups import written
 from xformer.config.validate import instantiate_node
 from xformer.core.mask import Mask
 from xformer.layers.initialise import initialise
-from xformer.layers.multi_head import MultiHeadAttention
+from xformer.layers.multi_head import token_mixer
 from xformer.position.base import Position, PositionContext
 
 
@@ -85,7 +85,7 @@ class Projected(nn.Module):
         context = AttentionContext(shape.heads, shape.head_dim, shape.length, shape.length, shape.causal)
         rest = {key: value for key, value in settings.items() if key not in ("attention", "position", "longest")}
         build = instantiate_node(_option("attention", settings["attention"], rest))
-        self.attention = MultiHeadAttention(build, context, shape.d_model, dropout=0.0, gain=1.0)
+        self.attention = token_mixer(build(context))
         self.position = _position(settings.get("position", "none"), shape)
         self.causal = shape.causal
         initialise(self, 0)

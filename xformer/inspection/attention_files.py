@@ -19,7 +19,8 @@ def write_attention_maps(
     """Write the maps of one input.
 
     `maps.npz` has for every slot an array (layers heads queries keys), the tokens, `SLOT.queries` and `SLOT.keys`, and
-    `SLOT.error`, for each layer how far weights times values are from its output, as a share of it.
+    `SLOT.error`, for each layer how far weights times values are from its output, as a share of it. `SLOT.layers` says
+    which layers these are: a token mixer without queries and keys has no map.
 
     Args:
         directory: for the files; it is made.
@@ -32,14 +33,17 @@ def write_attention_maps(
         The files, the page first.
 
     Raises:
-        DataError: the directory cannot be written to.
+        DataError: there are no maps, or the directory cannot be written to.
     """
+    if not maps:
+        raise DataError("No layer of this model has queries and keys, so there is no attention map to draw.")
     pictures, numbers = list[Picture](), dict[str, np.ndarray]()
     for slot, group in groupby(maps, lambda each: each.slot):
         layers, (queries, keys) = list(group), axes[slot]
         scale = Scale(layers)
         pictures += [Picture(each, draw_attention(each, queries, keys, scale)) for each in layers]
         numbers[slot] = np.stack([each.weights[0].numpy() for each in layers])
+        numbers[f"{slot}.layers"] = np.array([each.layer for each in layers])
         numbers[f"{slot}.error"] = np.array([each.error for each in layers])
         numbers[f"{slot}.queries"], numbers[f"{slot}.keys"] = np.array(queries.tokens), np.array(keys.tokens)
     files = [directory / f"{each.attention.slot}-layer-{each.attention.layer}.png" for each in pictures]

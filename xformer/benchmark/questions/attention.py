@@ -238,7 +238,7 @@ def _can(entry: Mapping[str, Any], shape: Shape) -> bool:
     found = target(written("attention", entry["attention"]))
     assert isinstance(found, type)
     assert issubclass(found, Attention)
-    able = not shape.causal or Capability.CAUSAL in found.provides
+    able = (Capability.CAUSAL if shape.causal else Capability.BIDIRECTIONAL) in found.provides
     return able and shape.length <= entry.get("longest", shape.length)
 
 

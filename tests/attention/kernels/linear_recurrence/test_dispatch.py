@@ -67,6 +67,46 @@ def test_a_device_without_cuda_is_refused(kind: str) -> None:
         run(kind, draw(kind, 9), "fla", torch.float32)
 
 
+@pytest.mark.parametrize(("kind", "shared"), [*((kind, False) for kind in KINDS), ("scalar", True)])
+def test_fla_is_called_with_tokens_before_heads(kind: str, shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in with the signature of fla's functions: q, k, v, g and beta by token and head, no scale, a state."""
+
+    def chunk(
+        *,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        g: Tensor,
+        beta: Any = None,
+        scale: float,
+        initial_state: Tensor,
+        **rest: Any,
+    ) -> tuple[Tensor, Tensor]:
+        assert (scale, rest) == (1.0, {"output_final_state": True})
+        assert q.shape == k.shape == (2, 9, 3, 4)
+        assert q.dtype is k.dtype is v.dtype is torch.bfloat16
+        assert g.shape[:3] == (2, 9, 3)
+        assert g.is_contiguous()
+        gates = [x[..., None] if x.ndim == 3 else x for x in (beta, g) if x is not None]
+        inputs = [x.transpose(1, 2) for x in (q, k, v, *gates)]
+        outputs, last = run(kind, inputs, "torch", torch.float32, initial_state)
+        return outputs.transpose(1, 2).to(v.dtype), last
+
+    inputs, state = draw(kind, 9, features=4), torch.randn(2, 3, 4, 4)
+    if shared:  # keys that heads share, and a decay that rows do
+        inputs = [inputs[0][:, :1], inputs[1][:, :1], inputs[2], inputs[3][:1]]
+    asked = []
+    monkeypatch.setattr(dispatch, "_of_fla", lambda *names: asked.append(names[:2]) or chunk)
+    inputs[:3] = [x.bfloat16().float() for x in inputs[:3]]
+    outputs, last = run(kind, inputs, "fla", torch.bfloat16, state)
+    expected, after = run(kind, inputs, "torch", torch.float32, state)
+    assert outputs.dtype is torch.float32
+    assert_close(outputs, expected, atol=0.02, rtol=0.02)
+    assert_close(last, after)
+    names = {"scalar": "simple_gla", "diagonal": "gla", "delta": "gated_delta_rule"}
+    assert asked == [(names[kind], f"chunk_{names[kind]}")]
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(importlib.util.find_spec("fla") is None, reason="needs flash-linear-attention")
 @pytest.mark.parametrize("kind", KINDS)
