@@ -18,7 +18,7 @@ def test_a_budget_is_the_mean_of_what_all_runs_recorded(make_run: MakeRun, tmp_p
     assert spent_budget([]) == Budget(None, None, None, None, None)
 
 
-@pytest.mark.parametrize(("other", "said"), [(104.0, False), (105.0, False), (106.0, True), (95.0, True)])
+@pytest.mark.parametrize(("other", "reasons"), [(104.0, False), (105.0, False), (106.0, True), (95.0, True)])
 def test_more_than_5_per_cent_is_a_difference_and_is_said(other: float, reasons: bool) -> None:
     def of(parameters: float) -> Budget:
         return Budget(parameters, None, None, None, None)

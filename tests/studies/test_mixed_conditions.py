@@ -25,7 +25,7 @@ def test_of_one_state_nothing_is_said(runs: list[RecordedRun]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("other", "said"),
+    ("other", "reasons"),
     [
         ({"git": {"commit": "d" * 40, "dirty": False}}, f"the runs come from 2 commits: {'c' * 10}, {'d' * 10}."),
         ({"git": {"commit": "c" * 40, "dirty": True}}, "1 of 9 runs were started from code that was not committed."),

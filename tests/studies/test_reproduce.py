@@ -83,7 +83,7 @@ OTHER_LOSS = {"val/accuracy": 0.8, "test/accuracy": 0.8, "test/loss": 9.9}
 
 
 @pytest.mark.parametrize(
-    ("other", "word", "said"),
+    ("other", "word", "reasons"),
     [
         ({}, "pass", "identical in every metric"),
         ({"value": 0.805}, "fail", "every metric ought to be identical"),
