@@ -62,13 +62,15 @@ def test_auxiliary_losses_of_all_layers_add_up_in_training_alone(shared: bool, c
     for mixer in model.tower.mixers[0]:
         mixer.register_forward_hook(lambda module, inputs, mixed: asked.append(0.5 * mixed.square().mean()))
     model(tokens(2, 7))
-    assert model.auxiliary_loss is None
+    assert model.pop_auxiliary_loss() is None
     asked.clear()
     model.train()(tokens(2, 7))
     assert len(asked) == 2
-    assert_close(model.auxiliary_loss, sum(asked))
-    assert model.auxiliary_loss is not None
-    model.auxiliary_loss.backward()
+    found = model.pop_auxiliary_loss()
+    assert found is not None
+    assert_close(found, sum(asked))
+    assert model.pop_auxiliary_loss() is None
+    found.backward()
     gates = [mixer.gates.weight for mixer in model.tower.mixers[0]]  # type: ignore[union-attr]
     assert all(gate.grad.abs().max() > 0 for gate in gates)  # type: ignore[union-attr]
     assert all(mixer.auxiliary_loss is None for mixer in model.tower.mixers[0]) or checkpointing

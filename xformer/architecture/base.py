@@ -41,11 +41,13 @@ class Architecture(nn.Module, ABC):
             padding_mask: True at real tokens.
         """
 
-    @property
-    def auxiliary_loss(self) -> Float[Tensor, ""] | None:
-        """The sum of what the token mixers asked for in the last training pass; None for nothing."""
-        asked = [part.auxiliary_loss for part in self.children() if isinstance(part, Tower)]
-        losses = [loss for loss in asked if loss is not None]
+    def pop_auxiliary_loss(self) -> Float[Tensor, ""] | None:
+        """The sum of what the token mixers asked for in the last training pass, once; None for nothing."""
+        losses: list[Tensor] = []
+        for part in self.children():
+            if isinstance(part, Tower) and part.auxiliary_loss is not None:
+                losses.append(part.auxiliary_loss)
+                part.auxiliary_loss = None
         return torch.stack(losses).sum() if losses else None
 
     @property

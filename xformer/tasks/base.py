@@ -65,7 +65,7 @@ class Task(LightningModule, ABC):
 
     def training_outcome(self, batch: Any) -> Outcome:
         """The same with the auxiliary losses of the model's token mixers; what training compiles."""
-        return self.step(batch)._replace(auxiliary_loss=self.model.auxiliary_loss if self.training else None)
+        return self.step(batch)._replace(auxiliary_loss=self.model.pop_auxiliary_loss() if self.training else None)
 
     def prepare(self, batch: Any) -> Any:
         """What `step` reads in place of a batch of the data, such as a masked or an augmented one."""
