@@ -124,7 +124,7 @@ def test_its_values_are_checked(xformer: Call) -> None:
     said = xformer("train", f"attention={NAME}", "attention.temperature=0", code=1).stderr
     assert "attention.temperature=0" in said
     assert "above 0" in said
-    said = xformer("train", f"attention={NAME}", "attention.temprature=1", code=1).stderr
+    said = xformer("train", f"attention={NAME}", "attention.temperatures=1", code=1).stderr
     assert "did you mean temperature?" in said
 
 
