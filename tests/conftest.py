@@ -67,7 +67,7 @@ def pytest_collection_finish() -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what is marked `gpu` where there is none."""
-    if item.get_closest_marker("gpu") and not devices.available():
+    if item.get_closest_marker("gpu") and not devices.is_available():
         pytest.skip("needs a CUDA device")
 
 
@@ -107,7 +107,7 @@ def compose_job(tmp_path: Path, cache: Path) -> Iterator[ComposeJob]:
             del config["hydra"]
         OmegaConf.set_struct(config, True)
         job = Job(config, where, chosen, list(overrides), sweep)
-        job.give()
+        job.apply_study_settings()
         return job
 
     yield make

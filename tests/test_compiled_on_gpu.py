@@ -7,7 +7,7 @@ import pytest
 from torch.testing import assert_close
 
 from tests.conftest import ComposeJob
-from xformer.runs.finished import open_run
+from xformer.runs.open_run import open_run
 from xformer.training.run import run
 
 SETTING = [

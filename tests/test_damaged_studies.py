@@ -7,13 +7,13 @@ import pytest
 
 from tests.damage import damaged, sentence_of
 from tests.studies.conftest import MakeRun
-from xformer.runs.load import load_runs
+from xformer.runs.recorded_run import load_runs
 from xformer.studies import record as recording
-from xformer.studies.committed import read_table, write_table
+from xformer.studies.committed_runs import read_table, write_table
 from xformer.studies.comparison import Comparison, compare
 from xformer.studies.figures import figures
-from xformer.studies.formats import FORMATS
-from xformer.studies.page import page
+from xformer.studies.output_formats import FORMATS
+from xformer.studies.report_page import report_page
 from xformer.studies.study import Study
 
 MANY = [100, pytest.param(1000, marks=pytest.mark.slow)]
@@ -56,7 +56,7 @@ def test_damaged_run_directories_are_compared_or_are_a_sentence(cases: int, runs
 def test_damaged_run_directories_are_reported_or_are_a_sentence(cases: int, runs: Path) -> None:
     def report() -> None:
         found = compare(load_runs([runs]))
-        page(found, "x", figures(found))
+        report_page(found, "x", figures(found))
 
     read = [file for file in files_of(runs) if file.parent.name != ".hydra"]
     said = []
@@ -70,14 +70,14 @@ def test_damaged_run_directories_are_reported_or_are_a_sentence(cases: int, runs
 def test_damaged_run_directories_are_recorded_or_nothing_is_written(
     cases: int, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recording, "write", lambda *_: [])  # pictures, which take a second
+    monkeypatch.setattr(recording, "write_figures", lambda *_: [])  # pictures, which take a second
     study = Study("attentions", "Which?", "attention=full", None, "1 minute", runs, ("attention",))
     folder = tmp_path / "attentions"
-    recording.record(study, load_runs([runs]), folder)
+    recording.record_study(study, load_runs([runs]), folder)
     for number in range(cases):
         before = {file: file.read_bytes() for file in files_of(folder)}
         with damaged([*files_of(runs), folder / "README.md"], number) as file:
-            said = sentence_of(lambda: recording.record(study, load_runs([runs]), folder))
+            said = sentence_of(lambda: recording.record_study(study, load_runs([runs]), folder))
             assert said is None or all(path.read_bytes() == text for path, text in before.items() if path != file)
 
 
@@ -126,6 +126,6 @@ def test_a_binary_table_of_metrics_is_named(runs: Path) -> None:
 
     def report() -> None:
         found = compare(load_runs([runs]))
-        page(found, "x", figures(found))
+        report_page(found, "x", figures(found))
 
     assert (sentence_of(report) or "").startswith(f"{file} is not a table of metrics: ")

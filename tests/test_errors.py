@@ -22,4 +22,4 @@ def test_a_signal_ends_the_process_with_its_code(number: signal.Signals, code: i
 
 def test_who_goes_on_after_errors_does_not_go_on_after_a_signal() -> None:
     assert not issubclass(Interrupted, Exception)
-    assert not XformerError.told
+    assert not XformerError.reported

@@ -19,8 +19,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from tests.conftest import SMALL
-from xformer.config.compatibility import classes
-from xformer.config.validate import CONF, explain, groups
+from xformer.config.compatibility import option_classes
+from xformer.config.validate import CONF, explain_error, groups
 from xformer.errors import XformerError
 from xformer.runs.job import Job, choices
 from xformer.runs.summary import read_summary
@@ -46,9 +46,9 @@ HUGE = st.sampled_from([10**6, 10**12, 2**62])
 
 
 def _task_of(data: str) -> str:
-    takes = {task: found.takes for task, found in classes("task")}
-    yields = dict(classes("data"))[data].yields
-    return next(task for task, taken in takes.items() if taken is yields)
+    batch_type = {task: found.batch_type for task, found in option_classes("task")}
+    yields = dict(option_classes("data"))[data].yields
+    return next(task for task, taken in batch_type.items() if taken is yields)
 
 
 @functools.cache
@@ -119,7 +119,7 @@ def test_a_value_is_accepted_or_refused_in_a_sentence(option: tuple[str, str], n
     except XformerError as error:
         _is_a_sentence(str(error))
     except OmegaConfBaseException as error:  # of what cannot even be set
-        _is_a_sentence(explain(error))
+        _is_a_sentence(explain_error(error))
     except TypeCheckError as error:
         _is_a_whole_number_for_a_float(error, value)
 
@@ -155,7 +155,7 @@ def test_what_is_accepted_trains(option: tuple[str, str], number: int, value: An
         _is_a_sentence(str(error))
         return
     except OmegaConfBaseException as error:
-        _is_a_sentence(explain(error))
+        _is_a_sentence(explain_error(error))
         return
     except TypeCheckError as error:
         _is_a_whole_number_for_a_float(error, value)

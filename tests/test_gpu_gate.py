@@ -135,7 +135,7 @@ def test_every_attention_is_trained_both_ways_and_its_command_can_be_run(
         composed = compose_job(*overrides)
         validate(composed.config)
         try:
-            compatibility.check(composed.config, composed.choices)
+            compatibility.check_compatibility(composed.config, composed.choices)
         except IncompatibleError:
             refused.add(name)
         Plan.of(composed.config)
@@ -324,7 +324,7 @@ def test_it_runs_to_its_end_here(tmp_path: Path) -> None:
     found = subprocess.run(
         [ROOT / ".ci" / "gpu"], env={**os.environ, "OUT": str(tmp_path)}, capture_output=True, text=True, timeout=600
     )
-    if not devices.available():
+    if not devices.is_available():
         assert "would run" in found.stdout
         assert found.returncode == gate.NO_DEVICE, found.stderr
     assert (tmp_path / "gpu.json").is_file()

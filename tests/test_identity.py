@@ -24,11 +24,11 @@ from xformer.config.validate import target
 from xformer.data.datasets.text import Text
 from xformer.errors import ConfigError, RunError
 from xformer.inspection.probes.base import Probe
-from xformer.runs.finished import open_run
 from xformer.runs.job import CONFIG_FILE
-from xformer.runs.load import load_runs, read_run
+from xformer.runs.open_run import open_run
+from xformer.runs.recorded_run import load_runs, read_run
 from xformer.runs.summary import read_summary
-from xformer.studies.committed import read_table, write_table
+from xformer.studies.committed_runs import read_table, write_table
 from xformer.studies.comparison import compare
 from xformer.studies.grouping import group_runs
 from xformer.studies.study import EXPERIMENTS
@@ -249,11 +249,11 @@ import json, sys
 import torch
 from pathlib import Path
 from xformer.studies.grouping import group_runs
-from xformer.runs.load import load_runs
+from xformer.runs.recorded_run import load_runs
 from xformer.config.plan import Plan
 from xformer.cli import train
 from xformer.training.evaluate import evaluate
-from xformer.runs.finished import open_run, read_config
+from xformer.runs.open_run import open_run, read_config
 import xformer
 
 old, here, words = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]

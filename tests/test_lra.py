@@ -78,7 +78,7 @@ def test_a_study_has_the_settings_that_are_claimed(name: str, compose_job: Compo
     assert (grid.attention.split(","), grid.seed) == (ATTENTIONS, "0,1,2")
     job = compose_job(f"experiment={name}")
     validate(job.config)
-    compatibility.check(job.config, job.choices)
+    compatibility.check_compatibility(job.config, job.choices)
     plan, config = Plan.of(job.config), job.config
     size = config.size
     assert (size.layers, size.d_model, size.heads, size.feed_forward) == (2, 64, 2, 128)

@@ -16,9 +16,9 @@ COVERED = {
     "core/capability.py": "contracts/test_attention.py",
     "layers/initialise.py": "position/test_base.py",
     "loggers/base.py": "training/test_recording.py",
-    "studies/again.py": "studies/test_reproduce.py",
-    "studies/figures.py": "studies/test_page.py",
-    "studies/formats.py": "studies/test_comparison.py",
+    "studies/repeat.py": "studies/test_reproduce.py",
+    "studies/figures.py": "studies/test_report_page.py",
+    "studies/output_formats.py": "studies/test_comparison.py",
     "studies/record.py": "studies/test_reproduce.py",
     "studies/table.py": "studies/test_comparison.py",
 }

@@ -13,7 +13,7 @@ from tests.architecture import tiny
 from tests.conftest import ComposeJob
 from xformer.architecture.decoder import Decoder
 from xformer.attention.kernels.block_sparse.attention import PositionOrder
-from xformer.benchmark.whole import Place, TrainingStep, build, composed
+from xformer.benchmark.models import TrainingStep, Workload, build_benchmark_model, composed_config
 from xformer.config import compatibility
 from xformer.config.plan import Plan
 from xformer.config.validate import CONF, groups
@@ -51,12 +51,14 @@ def test_a_step_of_training_does_not_wait(
     task: str, attention: str, position: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From the tokens to the clipped gradients, on a device of which nothing can be read."""
-    place = Place(vocabulary=64, length=32, batch=2)
-    model, plan = build(
-        composed([f"task={task}", "size=tiny", f"attention={attention}", f"position={position}"]), place
+    workload = Workload(vocabulary=64, length=32, batch=2)
+    model, plan = build_benchmark_model(
+        composed_config([f"task={task}", "size=tiny", f"attention={attention}", f"position={position}"]), workload
     )
     model.to("meta")
-    step = TrainingStep(model, lambda batch: model.step(model.prepare(batch)).loss, plan.optimizer(model, True), place)
+    step = TrainingStep(
+        model, lambda batch: model.step(model.prepare(batch)).loss, plan.optimizer(model, True), workload
+    )
     step.batch = LanguageModelingBatch(step.batch.tokens.to("meta"), step.batch.labels.to("meta"))
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)  # meta is not known to autocast
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
@@ -116,7 +118,7 @@ def test_the_gradients_of_every_task_do_not_wait(
         typed = [f"task={task}", "size=tiny", f"attention={attention}", f"position={position}"]
         config = compose("train", overrides=typed, return_hydra_config=True)
     try:
-        compatibility.check(config, choices(config.hydra.runtime.choices))
+        compatibility.check_compatibility(config, choices(config.hydra.runtime.choices))
     except IncompatibleError:
         return
     plan = Plan.of(config)
@@ -151,7 +153,7 @@ def test_forward_and_backward_do_not_wait(attention: str, position: str, padded:
     tokens = torch.randint(tiny.VOCABULARY, (2, tiny.LENGTH), device="cuda")
     real = torch.arange(tiny.LENGTH, device="cuda") < torch.tensor([[tiny.LENGTH], [3]], device="cuda")
     model(tokens, real if padded else None).sum().backward()  # what is made once
-    with devices.refuse_waiting():
+    with devices.forbid_synchronization():
         model(tokens, real if padded else None).sum().backward()
 
 
@@ -163,7 +165,7 @@ def test_the_order_of_counted_positions_is_the_one_that_is_read(padded: bool, mo
     with monkeypatch.context() as patched:
         patched.setattr(torch, "equal", None)
         patched.setattr(torch.Tensor, "max", None)
-        known = PositionOrder(positions, real, counted=True)
+        known = PositionOrder(positions, real, consecutive=True)
     assert known.span == read.span
     assert torch.equal(known.by_position(x), read.by_position(x))
     assert torch.equal(known.by_token(x), read.by_token(x))

@@ -37,6 +37,6 @@ def test_every_value_of_its_grid_composes_and_goes_together(name: str, compose_j
         chosen = [f"{key}={values[cell % len(values)]}" for key, values in grid.items()]
         job = compose_job(f"experiment=paper/{name}", *chosen, "trainer.accelerator=cpu")
         validate(job.config)
-        compatibility.check(job.config, job.choices)
+        compatibility.check_compatibility(job.config, job.choices)
         Plan.of(job.config)
         assert job.config.study.expected == "hours on a GPU for each cell"

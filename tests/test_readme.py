@@ -27,8 +27,8 @@ from xformer.config import compatibility
 from xformer.config.plan import Plan
 from xformer.config.validate import groups, validate
 from xformer.errors import IncompatibleError
-from xformer.runs.summary import Monitor, Summary, read_summary
-from xformer.training.resume import expand
+from xformer.runs.summary import MonitoredMetric, Summary, read_summary
+from xformer.training.resume import expand_resume
 from xformer.training.run import run
 
 ROOT = Path(__file__).parents[1]
@@ -221,7 +221,7 @@ def test_every_cell_of_a_command_can_be_run_as_typed(line: str, compose_job: Com
         validate(config)
         Plan.of(config)
         try:
-            compatibility.check(config, choices)
+            compatibility.check_compatibility(config, choices)
         except IncompatibleError:
             refused += 1
     allowed = range(1, len(cells)) if cells and "on_incompatible=skip" in cells[0] else range(1)
@@ -252,7 +252,11 @@ def test_a_command_runs(line: str, compose_job: ComposeJob, files: Path, monkeyp
             directory = Path(cell[0].partition("=")[2])
             _train(str(directory), compose_job)
             longer = ["trainer.max_steps=10"] if cell[1:] else []
-            run(compose_job(*(o for o in expand(cell) if not o.startswith("hydra.")), *longer, directory=directory))
+            run(
+                compose_job(
+                    *(o for o in expand_resume(cell) if not o.startswith("hydra.")), *longer, directory=directory
+                )
+            )
         else:
             run(compose_job(*fast(cell), directory=directory))
     assert read_summary(directory).status == "finished"
@@ -321,7 +325,7 @@ def test_the_cells_that_are_to_be_reproduced_are_there(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each is judged as if it had given the committed result; nothing is trained."""
-    monkeypatch.setattr("xformer.studies.again.cell_again", lambda run, where, overrides: (run, False))
+    monkeypatch.setattr("xformer.studies.repeat.repeat_cell", lambda run, where, overrides: (run, False))
     for line in [line for line in AWAY if line.startswith("xformer reproduce") and "--wandb" not in line]:
         monkeypatch.setattr(sys, "argv", shlex.split(line))
         cli.main()
@@ -382,7 +386,7 @@ def test_readme_is_short_and_every_page_can_be_reached_from_it_and_from_the_inde
 def test_the_fields_of_the_summary_are_given() -> None:
     row = next(line for line in page("running").splitlines() if line.startswith("| `summary.json`"))
     assert set(re.findall(r"`(\w+)`", row)) == {field.name for field in fields(Summary)}
-    assert f"`monitor` ({', '.join(field.name for field in fields(Monitor))})" in row
+    assert f"`monitor` ({', '.join(field.name for field in fields(MonitoredMetric))})" in row
 
 
 def test_the_shown_run_is_what_the_default_shows(compose_job: ComposeJob, capsys: pytest.CaptureFixture[str]) -> None:

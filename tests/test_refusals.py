@@ -16,17 +16,17 @@ import torch
 from omegaconf import OmegaConf
 
 from tests.conftest import SMALL, SMALL_LISTOPS, Command, ComposeJob
-from xformer.config.redact import resolved
+from xformer.config.redact import resolved_config
 from xformer.errors import ConfigError, DataError, IncompatibleError, RunError, XformerError
 from xformer.runs.checkpoints import FOLDER
-from xformer.runs.finished import open_run
 from xformer.runs.job import CONFIG_FILE
-from xformer.runs.load import read_run
 from xformer.runs.lock import FILE as LOCK
+from xformer.runs.open_run import open_run
+from xformer.runs.recorded_run import read_run
 from xformer.runs.summary import FILE
-from xformer.runs.sweep import Announce
+from xformer.runs.sweep import SweepCallback
 from xformer.training import rerun
-from xformer.training.resume import expand
+from xformer.training.resume import expand_resume
 from xformer.training.run import run
 
 ROOT = Path(__file__).parents[1]
@@ -242,9 +242,9 @@ def test_a_run_made_again_leaves_another_alone(
     directory = earlier("finished")
     before = tree(directory)
     job = compose_job(*LISTOPS, "seed=4", directory=tmp_path / "other")
-    rerun.write_asked(directory.parent, resolved(job.config), job.choices, job.overrides, None)
+    rerun.write_rerun(directory.parent, resolved_config(job.config), job.choices, job.overrides, None)
     with pytest.raises(RunError, match="seed was 3 and is 4"):
-        run(rerun.asked(directory.parent))
+        run(rerun.read_rerun(directory.parent))
     assert tree(directory) == before
 
 
@@ -262,7 +262,7 @@ def test_the_directory_to_resume_is_checked_before_anything_is_made(
         (["-m", "resume=finished/run", "seed=0,1"], "leave -m out"),
     ):
         with pytest.raises(XformerError, match=said):
-            expand(words)
+            expand_resume(words)
     assert tree(tmp_path) == before
     assert tree(directory)
 
@@ -272,7 +272,7 @@ def test_a_sweep_is_not_put_into_a_run(earlier: Callable[[str], Path], capsys: p
     before = tree(directory)
     config = OmegaConf.create({"hydra": {"sweep": {"dir": str(directory)}}})
     with pytest.raises(SystemExit, match="1"):
-        Announce().on_multirun_start(config)
+        SweepCallback().on_multirun_start(config)
     assert "is the directory of a run: give a sweep one of its own." in " ".join(capsys.readouterr().err.split())
     assert tree(directory) == before
 

@@ -16,15 +16,15 @@ import pytest
 
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from tests.test_refusals import tree
-from xformer.config.compatibility import unused
-from xformer.config.redact import resolved
+from xformer.config.compatibility import unused_slots
+from xformer.config.redact import resolved_config
 from xformer.errors import ConfigError, RunError
 from xformer.runs.job import Job
-from xformer.runs.load import read_run
 from xformer.runs.metrics_table import read_metrics
+from xformer.runs.recorded_run import read_run
 from xformer.runs.summary import Summary, write_summary
 from xformer.training import resume as continuation
-from xformer.training.resume import MAY_CHANGE, MAY_GROW, expand
+from xformer.training.resume import MAY_CHANGE, MAY_GROW, expand_resume
 from xformer.training.run import run
 from xformer.training.trainer import write_config
 
@@ -54,11 +54,11 @@ def test_every_key_of_a_configuration_is_compared_but_what_is_listed(
 ) -> None:
     """Each is made another in turn, in what the run left, and the run is resumed."""
     job = compose_job(*FAST, "attention=linformer", "resume=true")
-    job.forget(unused(job.config))
-    written = resolved(job.config)
+    job.drop_unused(unused_slots(job.config))
+    written = resolved_config(job.config)
     write_summary(job.directory, Summary("finished", choices=job.choices))
     write_config(job)
-    monkeypatch.setattr(continuation, "resolved", lambda config: copy.deepcopy(written))
+    monkeypatch.setattr(continuation, "resolved_config", lambda config: copy.deepcopy(written))
     free, refused, every = [*_documented(), *_WATCHED], {}, list(_keys(written))
     for path in every:
         changed, key = copy.deepcopy(written), ".".join(path)
@@ -77,7 +77,7 @@ def test_every_key_of_a_configuration_is_compared_but_what_is_listed(
 
 def _refusal(job: Job) -> str | None:
     try:
-        continuation.finished(job)
+        continuation.finished_earlier(job)
     except RunError as error:
         return str(error)
     return None
@@ -140,17 +140,17 @@ def test_a_directory_stands_for_its_own_overrides(tmp_path: Path, monkeypatch: p
     directory = _left(tmp_path / "sweep" / "attention=linformer,seed=0,it's one", *own)
     typed = ["--verbose", f"resume={directory.relative_to(tmp_path)}", "trainer.max_steps=9", "logger=csv"]
     kept = [*own[:3], "resume=true", f"hydra.run.dir='{str(directory).replace(chr(39), chr(92) + chr(39))}'"]
-    assert expand(typed) == ["--verbose", *kept, "hydra.mode=RUN", "trainer.max_steps=9", "logger=csv"]
-    assert expand(["resume=true", "seed=1"]) == ["resume=true", "seed=1"]
-    assert expand(["resume=False"]) == ["resume=False"]
+    assert expand_resume(typed) == ["--verbose", *kept, "hydra.mode=RUN", "trainer.max_steps=9", "logger=csv"]
+    assert expand_resume(["resume=true", "seed=1"]) == ["resume=true", "seed=1"]
+    assert expand_resume(["resume=False"]) == ["resume=False"]
 
 
 def test_a_secret_that_was_not_kept_is_asked_for(tmp_path: Path) -> None:
     directory = _left(tmp_path / "run", "logger=wandb", "+logger.wandb.api_key=***", "seed=1")
     with pytest.raises(ConfigError, match=r"logger\.wandb\.api_key is a secret, .*: type it once more\.$"):
-        expand([f"resume={directory}"])
+        expand_resume([f"resume={directory}"])
     typed = "+logger.wandb.api_key=mine"
-    assert expand([f"resume={directory}", typed]) == [
+    assert expand_resume([f"resume={directory}", typed]) == [
         "logger=wandb", "seed=1", "resume=true", f"hydra.run.dir='{directory}'", "hydra.mode=RUN", typed
     ]  # fmt: skip
 
@@ -163,11 +163,11 @@ def test_relative_paths_are_meant_from_where_the_run_was_started(
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setattr(sys, "argv", ["train.py"])
     directory = _left(tmp_path / "run", started_in=tmp_path / "started")
-    assert f"hydra.run.dir='{directory}'" in expand(["resume=../run"])
+    assert f"hydra.run.dir='{directory}'" in expand_resume(["resume=../run"])
     assert Path.cwd() == tmp_path / "started"
     monkeypatch.chdir(tmp_path / "here")
     (tmp_path / "started").rmdir()
-    assert f"hydra.run.dir='{directory}'" in expand(["resume=../run"])
+    assert f"hydra.run.dir='{directory}'" in expand_resume(["resume=../run"])
     assert Path.cwd() == tmp_path / "here"
 
 

@@ -8,7 +8,7 @@ from tests.conftest import SMALL, ComposeJob
 from xformer.config.plan import Plan
 from xformer.data.facts import Facts
 from xformer.runs.summary import read_summary
-from xformer.training.cost import parameters
+from xformer.training.cost import trainable_parameters
 from xformer.training.run import run
 
 LR, LAST_LR, WARMUP, STEPS = 1e-3, 1e-4, 100, 5000
@@ -43,7 +43,7 @@ def test_it_has_as_many_parameters(compose_job: ComposeJob) -> None:
     """10.65 M by its own count, which leaves out the positions."""
     plan = Plan.of(compose_job("experiment=shakespeare_gpu").config)
     plan.data.facts = Facts(vocabulary=65, length=256)
-    assert parameters(plan.build_task()) - 256 * 384 == pytest.approx(10.65e6, rel=5e-3)
+    assert trainable_parameters(plan.build_task()) - 256 * 384 == pytest.approx(10.65e6, rel=5e-3)
 
 
 def test_it_runs(compose_job: ComposeJob) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import SMALL, SMALL_LISTOPS
 from tests.studies.service import of_file, offline_file, records
-from xformer.runs.load import read_run
+from xformer.runs.recorded_run import read_run
 from xformer.studies.wandb_runs import _run
 
 ROOT = Path(__file__).parents[1]

@@ -16,7 +16,7 @@ from tests.studies.service import of_file, offline_file
 from xformer.config import compatibility
 from xformer.config.plan import Plan
 from xformer.config.validate import validate
-from xformer.runs.load import read_run
+from xformer.runs.recorded_run import read_run
 from xformer.studies.wandb_runs import _run
 
 ROOT = Path(__file__).parents[1]
@@ -47,7 +47,7 @@ def test_every_cell_is_a_run_of_train(compose_job: ComposeJob) -> None:
         overrides = words[3:]
         job = compose_job(*overrides)
         validate(job.config)
-        compatibility.check(job.config, job.choices)
+        compatibility.check_compatibility(job.config, job.choices)
         Plan.of(job.config)
         assert SWEEP["metric"]["name"] == job.config.monitor.name
         assert SWEEP["metric"]["goal"] == f"{job.config.monitor.mode}imize"

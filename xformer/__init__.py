@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from xformer.config.variants import Variant
     from xformer.core.mask import Mask
     from xformer.layers.multi_head import MultiHeadAttention
-    from xformer.runs.finished import open_run
-    from xformer.studies.frame import comparison_frame as compare
+    from xformer.runs.open_run import open_run
+    from xformer.studies.dataframe import comparison_frame as compare
     from xformer.training.model import build_model
 
 __version__ = "0.1.0"
@@ -30,8 +30,8 @@ _DEFINED_IN = {
     "Mask": "xformer.core.mask.Mask",
     "MultiHeadAttention": "xformer.layers.multi_head.MultiHeadAttention",
     "build_model": "xformer.training.model.build_model",
-    "compare": "xformer.studies.frame.comparison_frame",
-    "open_run": "xformer.runs.finished.open_run",
+    "compare": "xformer.studies.dataframe.comparison_frame",
+    "open_run": "xformer.runs.open_run.open_run",
 }
 
 

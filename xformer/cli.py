@@ -14,7 +14,7 @@ from xformer import commands
 from xformer.commands.train import WRAPPED
 from xformer.commands.train import main as train_as_typed
 from xformer.config.redact import redact_streams
-from xformer.config.validate import explain, is_of_hydra, nearest, unchosen
+from xformer.config.validate import explain_error, explain_missing_choice, is_of_hydra, nearest
 from xformer.core.threads import wait_passively
 from xformer.errors import XformerError
 
@@ -39,7 +39,7 @@ def main() -> None:
         print("\nxformer COMMAND --help tells what a command takes.")
         return
     if command not in known:
-        _tell(f"{command} is not a command; {nearest(command, known)}")
+        _print_error(f"{command} is not a command; {nearest(command, known)}")
         sys.exit(2)
     sys.argv = [f"xformer {command}", *arguments]
     _friendly(import_module(f"xformer.commands.{command}").main)
@@ -56,24 +56,29 @@ def _friendly(command: Callable[[], object]) -> None:
     try:
         command()
     except (XformerError, HydraException, OmegaConfBaseException) as error:
-        if not (isinstance(error, XformerError) and error.told):
-            _tell(explain(error))
+        if not (isinstance(error, XformerError) and error.reported):
+            _print_error(explain_error(error))
         sys.exit(1)
     except (ValueError, TypeError, AssertionError) as error:
         if not is_of_hydra(error):
             raise
-        _tell(unchosen(sys.argv[1:]) or f"{' '.join(sys.argv[1:])} cannot be composed: {explain(error).rstrip('.')}.")
+        _print_error(
+            explain_missing_choice(sys.argv[1:])
+            or f"{' '.join(sys.argv[1:])} cannot be composed: {explain_error(error).rstrip('.')}."
+        )
         sys.exit(1)
     except OSError as error:  # outside of a run: of Hydra's own files, a summary, what a command writes
-        from xformer.runs.storage import explained
+        from xformer.runs.storage import explain_disk_error
 
-        if (sentence := explained(error, {"place (hydra.run.dir, hydra.sweep.dir, --output)": Path("/")})) is None:
+        if (
+            sentence := explain_disk_error(error, {"place (hydra.run.dir, hydra.sweep.dir, --output)": Path("/")})
+        ) is None:
             raise
-        _tell(sentence)
+        _print_error(sentence)
         sys.exit(1)
 
 
-def _tell(sentence: str) -> None:
+def _print_error(sentence: str) -> None:
     from xformer.core import console
 
     console.error(sentence)

@@ -6,7 +6,7 @@ import signal
 class XformerError(Exception):
     """Something the user can mend; shown without a traceback."""
 
-    told = False
+    reported = False
     """Whether the screen has shown it."""
 
 

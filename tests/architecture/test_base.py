@@ -6,7 +6,7 @@ import pytest
 
 from xformer.architecture.base import Architecture
 from xformer.architecture.slot import Slot
-from xformer.config.compatibility import classes
+from xformer.config.compatibility import option_classes
 
 
 def test_its_position_schemes_are_those_of_its_slots_each_once() -> None:
@@ -22,7 +22,7 @@ def test_its_position_schemes_are_those_of_its_slots_each_once() -> None:
     assert Several.positions() == {"position", "third_position"}
 
 
-@pytest.mark.parametrize(("name", "architecture"), [*classes("architecture")])
+@pytest.mark.parametrize(("name", "architecture"), [*option_classes("architecture")])
 def test_every_option_says_what_tasks_and_the_compatibility_check_ask(name: str, architecture: type) -> None:
     assert issubclass(architecture, Architecture)
     assert isinstance(architecture.causal, bool), name

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.conftest import ComposeJob
-from xformer.config.compatibility import check, classes
+from xformer.config.compatibility import check_compatibility, option_classes
 from xformer.config.validate import CONF, slots, validate
 from xformer.errors import ConfigError, IncompatibleError
 
@@ -17,7 +17,7 @@ def test_every_slot_is_a_key_of_the_configuration_and_takes_a_known_scheme(compo
         "decoder_position": "position",
     }
     config = compose_job().config
-    for name, architecture in classes("architecture"):
+    for name, architecture in option_classes("architecture"):
         assert {*architecture.slots, *architecture.positions()} <= set(config), name
     assert (CONF / "architecture" / "encoder_decoder.yaml").is_file()
 
@@ -49,7 +49,7 @@ def test_every_slot_is_a_key_of_the_configuration_and_takes_a_known_scheme(compo
 def test_a_refusal_names_the_slot(overrides: list[str], words: list[str], compose_job: ComposeJob) -> None:
     job = compose_job("task=seq2seq", *overrides)
     with pytest.raises(IncompatibleError) as caught:
-        check(job.config, job.choices)
+        check_compatibility(job.config, job.choices)
     for word in words:
         assert word in str(caught.value)
 
@@ -68,7 +68,7 @@ def test_what_another_slot_needs_does_not_matter(overrides: list[str], compose_j
     for task in (["task=seq2seq"], [PAIR]):
         job = compose_job(*task, *overrides)
         validate(job.config)
-        check(job.config, job.choices)
+        check_compatibility(job.config, job.choices)
 
 
 @pytest.mark.parametrize("override", ["attention@decoder_attention=local", "position@decoder_position=alibi"])
@@ -76,18 +76,18 @@ def test_what_another_slot_needs_does_not_matter(overrides: list[str], compose_j
 def test_a_slot_that_is_not_there_is_refused(override: str, architecture: str, compose_job: ComposeJob) -> None:
     job = compose_job(f"architecture={architecture}", override)
     with pytest.raises(IncompatibleError, match=f"{override} does not go with architecture={architecture}.* {PAIR}"):
-        check(job.config, job.choices)
+        check_compatibility(job.config, job.choices)
     job = compose_job(f"architecture={architecture}", "position=alibi")
-    check(job.config, job.choices)
+    check_compatibility(job.config, job.choices)
 
 
 def test_a_key_of_a_slot_that_is_not_there_is_refused(compose_job: ComposeJob) -> None:
     override = "decoder_position.buckets=8"
     job = compose_job("architecture=encoder", "position=t5", override)
     with pytest.raises(IncompatibleError, match=f"{override} does not go with architecture=encoder.* {PAIR}"):
-        check(job.config, job.choices)
+        check_compatibility(job.config, job.choices)
     job = compose_job("task=seq2seq", "position=t5", override)
-    check(job.config, job.choices)
+    check_compatibility(job.config, job.choices)
 
 
 def test_a_slot_set_like_a_value_is_told_how_it_is_spelt(compose_job: ComposeJob) -> None:
@@ -108,7 +108,7 @@ def test_a_task_that_needs_another_architecture_says_so(
 ) -> None:
     job = compose_job(*overrides)
     with pytest.raises(IncompatibleError, match=words):
-        check(job.config, job.choices)
+        check_compatibility(job.config, job.choices)
 
 
 def test_the_decoders_positions_follow_the_encoders_unless_chosen(compose_job: ComposeJob) -> None:

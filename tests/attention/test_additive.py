@@ -114,7 +114,7 @@ class LargestTensor(TorchDispatchMode):
 def test_the_hidden_layer_of_all_pairs_never_exists() -> None:
     length, hidden = 1024, 16
     attention, tensors = build(hidden=hidden), [x.requires_grad_() for x in inputs(length, length, batch=1)]
-    mask = Mask.counting(0, length, causal=False)
+    mask = Mask.consecutive(0, length, causal=False)
     with LargestTensor() as recorder:
         attention(*tensors, mask=mask).sum().backward()
     assert recorder.numel <= max(HIDDEN_NUMBERS, HEADS * length**2) < HEADS * length**2 * hidden / 8

@@ -72,8 +72,8 @@ def inputs(batch: int = 2) -> list[Tensor]:
     return [torch.randn(batch, HEADS, LENGTH, HEAD_DIM, generator=generator) for _ in range(3)]
 
 
-def counting(causal: bool = False, valid: Tensor | None = None) -> Mask:
-    return Mask.counting(0, LENGTH, causal=causal, key_padding=valid)
+def consecutive(causal: bool = False, valid: Tensor | None = None) -> Mask:
+    return Mask.consecutive(0, LENGTH, causal=causal, key_padding=valid)
 
 
 @pytest.mark.parametrize(
@@ -88,16 +88,16 @@ def test_a_layers_role_is_refused_when_it_is_built(role: dict[str, bool], missin
 @pytest.mark.parametrize(
     ("asked", "missing"),
     [
-        ({"mask": counting(causal=True)}, "CAUSAL: it does not declare"),
-        ({"mask": counting(valid=torch.ones(2, LENGTH) > 0)}, r"PADDING: it was not told which tokens are real\.$"),
-        ({"mask": counting(), "bias": Slope()}, "BIAS: it does not declare"),
-        ({"mask": counting(), "bias": Scores()}, "CONTENT_BIAS: it does not declare"),
+        ({"mask": consecutive(causal=True)}, "CAUSAL: it does not declare"),
+        ({"mask": consecutive(valid=torch.ones(2, LENGTH) > 0)}, r"PADDING: it was not told which tokens are real\.$"),
+        ({"mask": consecutive(), "bias": Slope()}, "BIAS: it does not declare"),
+        ({"mask": consecutive(), "bias": Scores()}, "CONTENT_BIAS: it does not declare"),
     ],
     ids=["causal", "padding", "bias", "content bias"],
 )
 def test_what_is_not_declared_is_refused_before_anything_is_mixed(asked: dict[str, Any], missing: str) -> None:
     attention = Plain(context())
-    attention(*inputs(), mask=counting())
+    attention(*inputs(), mask=consecutive())
     state = attention.init_state(LENGTH)
     for call in (attention, lambda *qkv, **others: attention.step(*qkv, state, **others)):
         with pytest.raises(IncompatibleError, match=f"^Plain cannot do {missing}"):
@@ -108,9 +108,9 @@ def test_what_is_not_declared_is_refused_before_anything_is_mixed(asked: dict[st
 
 def test_a_table_does_not_stand_for_a_bias_of_the_content() -> None:
     attention = Mean(context())
-    attention(*inputs(), mask=counting(), bias=Slope())
+    attention(*inputs(), mask=consecutive(), bias=Slope())
     with pytest.raises(IncompatibleError, match="Mean cannot do CONTENT_BIAS"):
-        attention(*inputs(), mask=counting(), bias=Scores())
+        attention(*inputs(), mask=consecutive(), bias=Scores())
 
 
 def test_of_several_things_the_first_that_is_missing_is_named() -> None:
@@ -126,14 +126,14 @@ def test_one_that_keeps_no_state_cannot_decode() -> None:
     with pytest.raises(IncompatibleError, match="Forgetful cannot do INCREMENTAL"):
         attention.init_state(LENGTH)
     with pytest.raises(IncompatibleError, match="Forgetful cannot do INCREMENTAL"):
-        attention.step(*inputs(), state, mask=counting())
+        attention.step(*inputs(), state, mask=consecutive())
 
 
 def test_what_padding_holds_reaches_no_cached_attention() -> None:
     valid = torch.arange(LENGTH) < torch.tensor([[LENGTH], [3]])
     hidden = ~valid[:, None, :, None]
     attention, tokens = Mean(context()), inputs()
-    mixed = attention(*(x.masked_fill(hidden, torch.nan) for x in tokens), mask=counting(valid=valid))
+    mixed = attention(*(x.masked_fill(hidden, torch.nan) for x in tokens), mask=consecutive(valid=valid))
     assert_close(mixed[0], tokens[2][0].mean(1, keepdim=True).expand_as(mixed[0]))
     assert_close(mixed[1], tokens[2][1, :, :3].mean(1, keepdim=True).expand_as(mixed[1]))
 
@@ -147,13 +147,13 @@ def test_steps_with_a_cache_equal_forward(sizes: list[int], bias: RelativeBias |
     if valid is not None and side == "left":
         valid = valid.flip(-1)
         tokens = [x.masked_fill(~valid[:, None, :, None], torch.nan) for x in tokens]
-    mask = counting(causal=True, valid=valid)
+    mask = consecutive(causal=True, valid=valid)
     expected = attention(*tokens, mask=mask, bias=bias)
     assert expected.isfinite().all()
     state, steps = attention.init_state(LENGTH), []
     for start, end in itertools.pairwise(itertools.accumulate(sizes, initial=0)):
         own = None if valid is None else valid[:, start:end]
-        new = Mask.counting(start, end - start, causal=True, key_padding=own)
+        new = Mask.consecutive(start, end - start, causal=True, key_padding=own)
         steps.append(attention.step(*(x[:, :, start:end] for x in tokens), state, mask=new, bias=bias))
         assert state.length == end
     assert_close(torch.cat(steps, dim=2), expected)

@@ -6,7 +6,19 @@ from typing import Any
 
 import pytest
 
-from xformer.benchmark.kinds import COMPILE, COUNT, ENTRIES, GOAL, NAMES, NANOGPT, SECONDS, TRUTH, Kind, one_of, some
+from xformer.benchmark.kinds import (
+    COMPILE,
+    COUNT,
+    ENTRIES,
+    GOAL,
+    NAMES,
+    NANOGPT,
+    SECONDS,
+    TRUTH,
+    Kind,
+    non_empty_list,
+    one_of,
+)
 from xformer.errors import ConfigError
 
 TAKES: list[tuple[Kind, list[Any], list[Any]]] = [
@@ -18,7 +30,7 @@ TAKES: list[tuple[Kind, list[Any], list[Any]]] = [
     (NAMES, [None, [], ["a"]], ["a", [1], {}]),
     (ENTRIES, [[], [{}]], [{}, None, ["full"]]),
     (one_of("a", "b"), ["a", "b"], ["c", "", None, 1]),
-    (some(COUNT), [[1], [2, 3]], [[], 1, [0], [1, "2"], None]),
+    (non_empty_list(COUNT), [[1], [2, 3]], [[], 1, [0], [1, "2"], None]),
 ]
 
 
@@ -38,6 +50,6 @@ def test_what_fits_passes_and_what_does_not_is_named_with_what_would(
 
 def test_nanogpt_is_a_file_or_the_directory_of_its_model(tmp_path: Path) -> None:
     (tmp_path / "model.py").write_text("")
-    assert all(NANOGPT.fits(place) for place in (None, str(tmp_path), str(tmp_path / "model.py")))
+    assert all(NANOGPT.fits(workload) for workload in (None, str(tmp_path), str(tmp_path / "model.py")))
     (tmp_path / "model.py").unlink()
-    assert not any(NANOGPT.fits(place) for place in (str(tmp_path), str(tmp_path / "model.py"), 1))
+    assert not any(NANOGPT.fits(workload) for workload in (str(tmp_path), str(tmp_path / "model.py"), 1))

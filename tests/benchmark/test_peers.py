@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from xformer.benchmark.peers import PEERS, FlexWindow, Peer
-from xformer.benchmark.subjects import (
+from xformer.benchmark.modules import (
     Mixing,
     Projected,
     Shape,
-    step,
+    training_or_forward_step,
 )
+from xformer.benchmark.peers import PEERS, FlexWindow, Peer
 
 SHAPE = Shape(2, 8, 64, 128, causal=False)
 BIGBIRD = Shape(2, 2, 8, 1024, causal=False)
@@ -60,13 +60,13 @@ def test_a_window_is_that_of_flex_attention(shape: Shape) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("peer", [peer for peer in PEERS if peer.shortest == 1], ids=lambda peer: peer.name)
 def test_a_peer_takes_what_ours_takes(peer: Peer) -> None:
-    if not peer.takes(SHAPE):
+    if not peer.supports(SHAPE):
         pytest.skip(f"{peer.package} is not installed, or {peer.name} needs a CUDA device")
     ours: nn.Module = Projected(peer.ours, SHAPE) if peer.projects else Mixing(peer.ours, SHAPE)
     inputs = (torch.randn(2, 128, 512, requires_grad=True),) if peer.projects else tensors(SHAPE)
     theirs = peer.make(SHAPE)
     assert theirs(*inputs).shape == ours(*inputs).shape
     for module in (theirs, ours):
-        gradients = step(module, inputs, training=True)()
+        gradients = training_or_forward_step(module, inputs, training=True)()
         assert isinstance(gradients, tuple)
         assert all(gradient is not None for gradient in gradients[: len(inputs)])

@@ -28,7 +28,7 @@ def test_each_variant_is_a_line_over_lengths_in_its_panel(drawn: list[Figure], t
     ]
     names = {"bidirectional": "both ways", "causal": "left to right", "cross": "never measured"}
     about = {"x": "length", "y": "ms", "panel": "form", "names": names, "label": "milliseconds"}
-    plots.by_length(rows, tmp_path / "lines.png", **about)
+    plots.plot_by_length(rows, tmp_path / "lines.png", **about)
     assert (tmp_path / "lines.png").stat().st_size
     panels = {axis.get_title(): axis for axis in drawn[0].axes}
     assert [*panels] == ["both ways", "left to right"]
@@ -44,7 +44,7 @@ def test_each_variant_is_a_line_over_lengths_in_its_panel(drawn: list[Figure], t
 def test_each_row_is_a_bar_as_long_as_its_value(panel: str | None, drawn: list[Figure], tmp_path: Path) -> None:
     rows = [{"what": f"{what} {batch}", "speed": value, "batch": batch} for what, batch, value in
             (("a", 1, 0.5), ("b", 1, 1234.0), ("a", 8, 2.0))]  # fmt: skip
-    plots.bars(rows, tmp_path / "bars.png", name="what", value="speed", label="speed", panel=panel, line=1.0)
+    plots.plot_bars(rows, tmp_path / "bars.png", name="what", value="speed", label="speed", panel=panel, line=1.0)
     assert (tmp_path / "bars.png").stat().st_size
     expected = [rows] if panel is None else [rows[:2], rows[2:]]
     assert len(drawn[0].axes) == len(expected)

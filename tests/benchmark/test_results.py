@@ -12,8 +12,8 @@ SHOWN = {"what": ("what", ""), "watts": ("watts", ".0f"), "ms": ("ms", ".1f")}
 
 
 def test_a_number_that_is_not_there_is_not_exposed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    told = {"dtype": "bfloat16", "lengths": [1, 2]}
-    results = Results("question", ROWS, SHOWN, notes=["A sentence."], settings=told)
+    on_progress = {"dtype": "bfloat16", "lengths": [1, 2]}
+    results = Results("question", ROWS, SHOWN, notes=["A sentence."], settings=on_progress)
     results.print()
     shown = capsys.readouterr().out.splitlines()
     assert shown[-1] == "Settings: dtype bfloat16; the JSON has all."

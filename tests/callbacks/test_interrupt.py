@@ -17,11 +17,11 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 
 from tests.callbacks.tiny import Tiny, loaders, trainer
 from tests.conftest import SMALL, SMALL_LISTOPS
-from xformer.callbacks.interrupt import SaveOnInterrupt, listening, requeue
+from xformer.callbacks.interrupt import SaveOnInterrupt, handling_signals, requeue
 from xformer.callbacks.resume import ExactResume
 from xformer.data.batch import ClassificationBatch
 from xformer.errors import Interrupted, RunError
-from xformer.runs.checkpoints import read
+from xformer.runs.checkpoints import read_checkpoint
 from xformer.runs.summary import read_summary
 
 ROOT = Path(__file__).parents[2]
@@ -65,7 +65,7 @@ def fit(directory: Path, *callbacks: Callback, seed: int, resume: Path | None = 
     seed_everything(seed, verbose=False)
     model = Observed()
     run = trainer(directory, ExactResume(), SaveOnInterrupt(), *callbacks, **OPTIONS)
-    with listening():
+    with handling_signals():
         run.fit(model, **loaders(), ckpt_path=resume, weights_only=True)
     return model
 
@@ -77,13 +77,13 @@ def fit(directory: Path, *callbacks: Callback, seed: int, resume: Path | None = 
      "on_validation_start", "on_validation_batch_start", "on_validation_batch_end", "on_validation_end"],
 )  # fmt: skip
 def test_what_a_signal_saves_goes_on_exactly(hook: str, index: int, tmp_path: Path) -> None:
-    counting = Strikes(hook, 10**6)
-    whole = fit(tmp_path, counting, seed=0)
-    times = 10**6 - counting.left
+    consecutive = Strikes(hook, 10**6)
+    whole = fit(tmp_path, consecutive, seed=0)
+    times = 10**6 - consecutive.left
     seed_everything(0, verbose=False)
     first, strikes = Observed(), Strikes(hook, min(index % times, times - 1), signal.SIGTERM)
     run = trainer(tmp_path, ExactResume(), SaveOnInterrupt(), strikes, **OPTIONS)
-    with pytest.raises(Interrupted) as caught, listening():
+    with pytest.raises(Interrupted) as caught, handling_signals():
         run.fit(first, **loaders())
     assert caught.value.code == 143
     saved = tmp_path / "checkpoints" / "last.ckpt"
@@ -91,7 +91,7 @@ def test_what_a_signal_saves_goes_on_exactly(hook: str, index: int, tmp_path: Pa
         assert run.global_step == 6
         assert first.validations == whole.validations
         return
-    assert read(saved)["global_step"] > 0
+    assert read_checkpoint(saved)["global_step"] > 0
     resumed = fit(tmp_path, seed=1, resume=saved)
     for parameter, other in zip(resumed.parameters(), whole.parameters(), strict=True):
         assert torch.equal(parameter, other)
@@ -126,10 +126,10 @@ def test_processes_that_load_data_go_on_until_the_state_is_saved(
     run = trainer(
         tmp_path, ExactResume(), SaveOnInterrupt(), StrikesAll(number), **{**OPTIONS, "val_check_interval": 6}
     )
-    with pytest.raises(Interrupted) as caught, listening():
+    with pytest.raises(Interrupted) as caught, handling_signals():
         run.fit(Observed(), **loaders(workers=1))
     assert caught.value.signal == number
-    assert read(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 2
+    assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 2
 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
@@ -144,12 +144,12 @@ def test_others_that_are_repeated_do_not_cut_the_saving(tmp_path: Path) -> None:
     strikes = [Strikes(hook, index, signal.SIGTERM) for hook, index in moments.items()]
     with pytest.raises(Interrupted):
         fit(tmp_path, *strikes, seed=0)
-    assert read(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 2
+    assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_where_nothing_is_trained_a_signal_stops_at_once(number: signal.Signals) -> None:
-    with pytest.raises(Interrupted, match="Stopped by") as caught, listening():
+    with pytest.raises(Interrupted, match="Stopped by") as caught, handling_signals():
         signal.raise_signal(number)
     assert caught.value.code == 128 + number
 
@@ -157,7 +157,7 @@ def test_where_nothing_is_trained_a_signal_stops_at_once(number: signal.Signals)
 def test_handlers_are_put_back_and_ignored_signals_stay_ignored() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with listening():
+        with handling_signals():
             assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
             assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
@@ -185,21 +185,21 @@ def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
 
 
 def test_usr1_puts_the_job_back_into_the_queue(scontrol: Callable[[str], Path]) -> None:
-    asked = scontrol("true")
-    with pytest.raises(Interrupted, match="SIGUSR1") as caught, listening():
+    received = scontrol("true")
+    with pytest.raises(Interrupted, match="SIGUSR1") as caught, handling_signals():
         signal.raise_signal(signal.SIGUSR1)
     assert caught.value.code == 138
-    assert asked.read_text() == "requeue 17\n"
+    assert received.read_text() == "requeue 17\n"
 
 
 def test_a_task_of_an_array_is_named_by_both_numbers(
     scontrol: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = scontrol("true")
+    received = scontrol("true")
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "16")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
     requeue()
-    assert asked.read_text() == "requeue 16_3\n"
+    assert received.read_text() == "requeue 16_3\n"
 
 
 def test_a_queue_that_refuses_is_told(scontrol: Callable[[str], Path]) -> None:
@@ -214,7 +214,7 @@ def test_lightning_handles_no_signal(tmp_path: Path) -> None:
             found.append(signal.getsignal(signal.SIGTERM))
 
     found: list[Any] = []
-    with listening():
+    with handling_signals():
         ours = signal.getsignal(signal.SIGTERM)
         trainer(tmp_path, SaveOnInterrupt(), Looks(), max_steps=1).fit(Tiny(), **loaders())
     assert found == [ours]
@@ -252,7 +252,7 @@ def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(
     summary = read_summary(tmp_path / "run")
     assert summary.status == "interrupted"
     assert (summary.error or "").startswith("Stopped by ")
-    assert read(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] > 0
+    assert read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] > 0
 
 
 def _await_a_step(run: "subprocess.Popen[str]", metrics: Path) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tests.callbacks.tiny import Tiny, loaders, trainer
-from xformer.callbacks.progress import Bar, ProgressLines, line, progress, texts
+from xformer.callbacks.progress import Bar, ProgressLines, format_metrics, progress, progress_line
 from xformer.callbacks.throughput import Throughput
 from xformer.loggers.metrics_csv import MetricsCSV
 
@@ -72,7 +72,7 @@ def metrics_of(names: list[str], scale: float) -> dict[str, float]:
 def test_the_bar_is_one_line_at_every_width(task: str, scale: float, doing: str) -> None:
     for width in range(60, 201):
         console = Console(width=width, file=io.StringIO(), force_terminal=True, color_system=None)
-        text = line(
+        text = progress_line(
             width, step=15_000, total=200_000, doing=doing, metrics=metrics_of(LOGGED[task], scale), left="12:34:56"
         )
         console.print(Text(text, no_wrap=True))
@@ -85,7 +85,9 @@ def test_the_bar_is_one_line_at_every_width(task: str, scale: float, doing: str)
 
 
 def test_eighty_columns_hold_what_people_read() -> None:
-    shown = line(80, step=1500, total=2000, metrics=metrics_of(["loss", "accuracy", "macro_f1"], 1.0), left="1:23:02")
+    shown = progress_line(
+        80, step=1500, total=2000, metrics=metrics_of(["loss", "accuracy", "macro_f1"], 1.0), left="1:23:02"
+    )
     assert re.fullmatch(r"1,500/2,000  ━+─+  loss 1.234  accuracy 1.234  12,346 tokens/s  1:23:02 left", shown)
     done, rest = shown.count("━"), shown.count("─")
     assert done / (done + rest) == pytest.approx(0.75, abs=0.2)
@@ -93,10 +95,10 @@ def test_eighty_columns_hold_what_people_read() -> None:
 
 def test_a_wider_line_holds_more_and_an_unknown_total_has_no_bar() -> None:
     metrics = metrics_of(["loss", "accuracy"], 1.0)
-    assert "val/accuracy 2.345" in line(200, step=1, total=2, metrics=metrics, left="?")
-    assert "val/" not in line(60, step=1, total=2, metrics=metrics, left="?")
-    assert line(80, step=7, total=None, metrics={}, left="?") == "step 7  ? left"
-    assert line(80, step=None, total=None, doing="testing 3/10", metrics={}, left=None) == "testing 3/10"
+    assert "val/accuracy 2.345" in progress_line(200, step=1, total=2, metrics=metrics, left="?")
+    assert "val/" not in progress_line(60, step=1, total=2, metrics=metrics, left="?")
+    assert progress_line(80, step=7, total=None, metrics={}, left="?") == "step 7  ? left"
+    assert progress_line(80, step=None, total=None, doing="testing 3/10", metrics={}, left=None) == "testing 3/10"
 
 
 def terminal(width: int = 80) -> Console:
@@ -154,7 +156,7 @@ def test_a_resumed_run_says_from_which_step(make: Any, tmp_path: Path, capsys: p
 
 
 def test_texts() -> None:
-    assert texts({"train/loss": 1.23449, "tokens_per_second": 12345.6, "note": "x"}) == {
+    assert format_metrics({"train/loss": 1.23449, "tokens_per_second": 12345.6, "note": "x"}) == {
         "train/loss": "1.234",
         "tokens/s": "12,346",
         "note": "x",

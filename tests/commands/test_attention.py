@@ -8,9 +8,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from tests.conftest import SMALL, SMALL_LISTOPS, Command, ComposeJob, Trained
-from xformer.inspection.reading import labels, read
-from xformer.runs.finished import open_run
+from xformer.inspection.model_input import read_model_input, token_labels
 from xformer.runs.job import CONFIG_FILE
+from xformer.runs.open_run import open_run
 from xformer.training.run import run
 
 Draw = Callable[..., dict[str, np.ndarray]]
@@ -89,9 +89,9 @@ def test_a_translator_shows_how_it_aligns(trained: Trained, draw: Draw, refusal:
 
     own = draw(directory, "--input", "4 7 15")
     opened = open_run(directory)
-    reading = read(opened.task, opened.data, "4 7 15")
+    reading = read_model_input(opened.task, opened.data, "4 7 15")
     best = opened.task.logits(reading.forward())[0].argmax(-1)  # type: ignore[operator]
-    written = labels(opened.data, best.tolist())  # by reading its own words, it would write them again
+    written = token_labels(opened.data, best.tolist())  # by reading its own words, it would write them again
     assert own["cross_attention.queries"].tolist() == written
     assert own["decoder_attention.keys"].tolist() == ["<begin>", *written[:-1]]
 

@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import Command
 from tests.studies.conftest import MakeRun
 from xformer import cli
-from xformer.studies.formats import FORMATS
+from xformer.studies.output_formats import FORMATS
 
 RUNS = 40
 
@@ -32,13 +32,13 @@ def test_every_file_of_a_run_is_read_once(
     opened: Counter[Path] = Counter()
     own = Path.open
 
-    def counting(path: Path, *words: Any, **options: Any) -> Any:
+    def consecutive(path: Path, *words: Any, **options: Any) -> Any:
         opened[path.resolve()] += 1
         return own(path, *words, **options)
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["xformer", *command, str(many)])
-    monkeypatch.setattr(Path, "open", counting)
+    monkeypatch.setattr(Path, "open", consecutive)
     for name in ("HYDRA_FULL_ERROR", "XFORMER_WRAPPED"):
         monkeypatch.setenv(name, "")
     cli.main()

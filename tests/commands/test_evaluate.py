@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from tests.conftest import SMALL, Command, ComposeJob, Trained
 from xformer.data.cache import hash_of
-from xformer.runs.finished import open_run
+from xformer.runs.open_run import open_run
 from xformer.runs.summary import read_summary
 from xformer.tokenizers.bpe import BPE
 from xformer.training.run import run

@@ -8,7 +8,7 @@ import torch
 from tests.conftest import Command, Trained
 from xformer.attention.full import Full
 from xformer.core.capability import Capability
-from xformer.runs.finished import open_run
+from xformer.runs.open_run import open_run
 
 
 def test_a_prompt_is_gone_on_from_with_the_most_likely_tokens(trained: Trained, xformer: Command) -> None:

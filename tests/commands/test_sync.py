@@ -21,7 +21,7 @@ def test_runs_are_told_one_by_one_and_counted(
         asked.extend(directories)
         yield from ((Path(f"run-{number}"), number != 1) for number in range(3))
 
-    monkeypatch.setattr(sync, "sync", uploaded)
+    monkeypatch.setattr(sync, "sync_runs", uploaded)
     code, shown, _ = xformer("sync", word)
     assert code == 0
     assert [line.split() for line in shown.splitlines()] == [

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.conftest import ComposeJob
-from xformer.config.compatibility import MEANINGS, check
+from xformer.config.compatibility import MEANINGS, check_compatibility
 from xformer.config.validate import groups, target, validate
 from xformer.errors import IncompatibleError
 
@@ -34,7 +34,7 @@ def test_a_refusal_names_pair_reason_and_way_out(
 ) -> None:
     job = compose_job(*overrides)
     with pytest.raises(IncompatibleError) as caught:
-        check(job.config, job.choices)
+        check_compatibility(job.config, job.choices)
     for word in words:
         assert word in str(caught.value)
 
@@ -49,10 +49,10 @@ def test_what_is_declared_decides(attention: str, architecture: str, position: s
     needs = slot.needs | target(job.config.position).needs  # type: ignore[attr-defined]
     needs |= next(c for c in MEANINGS if c.name == "PADDING")
     if needs in target(job.config.attention).provides:  # type: ignore[attr-defined]
-        check(job.config, job.choices)
+        check_compatibility(job.config, job.choices)
     else:
         with pytest.raises(IncompatibleError, match=f"attention={attention} does not go with"):
-            check(job.config, job.choices)
+            check_compatibility(job.config, job.choices)
 
 
 @pytest.mark.parametrize(
@@ -62,10 +62,10 @@ def test_what_is_declared_decides(attention: str, architecture: str, position: s
 def test_a_choice_that_nobody_takes_is_refused(overrides: list[str], works: str, compose_job: ComposeJob) -> None:
     job = compose_job(*overrides)
     with pytest.raises(IncompatibleError, match=f"{overrides[-1]} does not go with .*what would work: .*{works}"):
-        check(job.config, job.choices)
+        check_compatibility(job.config, job.choices)
 
 
 def test_a_choice_of_the_data_s_own_is_no_choice_that_nobody_takes(compose_job: ComposeJob) -> None:
     for overrides in (["data=text_classification"], ["data=imdb"], ["data=text", "task=language_modeling"]):
         job = compose_job(*overrides)
-        check(job.config, job.choices)
+        check_compatibility(job.config, job.choices)

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from xformer.config.compatibility_table import markdown
+from xformer.config.compatibility_table import compatibility_markdown
 from xformer.config.validate import groups
 
 
@@ -12,11 +12,11 @@ def test_the_readme_holds_the_generated_table() -> None:
     _, _, rest = readme.partition("<!-- compatibility -->")
     written, mark, _ = rest.partition("<!-- /compatibility -->")
     assert mark
-    assert written.strip() == markdown().strip(), "run `xformer compatibility` and paste what it prints"
+    assert written.strip() == compatibility_markdown().strip(), "run `xformer compatibility` and paste what it prints"
 
 
 def test_the_table_has_every_pair_and_a_note_for_every_no() -> None:
-    table = markdown()
+    table = compatibility_markdown()
     for group in ("attention", "position"):
         for option in groups()[group]:
             assert option in table

@@ -7,7 +7,7 @@ import pytest
 from torch import nn
 
 from xformer.architecture.size import Size
-from xformer.config.parts import PARTS, is_part, makes, waits
+from xformer.config.parts import PARTS, is_factory, is_part, produces
 from xformer.config.validate import groups
 from xformer.core.linear import Linear
 
@@ -43,7 +43,7 @@ def test_every_group_of_parts_has_a_type() -> None:
     ids=str,
 )
 def test_an_object_and_a_factory_are_told_from_plain_values(hint: Any, part: bool, factory: bool) -> None:
-    assert (is_part(hint), waits(hint)) == (part, factory)
+    assert (is_part(hint), is_factory(hint)) == (part, factory)
 
 
 @pytest.mark.parametrize(
@@ -60,4 +60,4 @@ def test_an_object_and_a_factory_are_told_from_plain_values(hint: Any, part: boo
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_what_a_target_makes_is_of_the_type_or_not(found: Any, hint: Any, fits: bool) -> None:
-    assert makes(found, hint) == fits
+    assert produces(found, hint) == fits

@@ -15,9 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-from xformer.config.redact import MASK, Redacted, RedactingFormatter, is_secret, redact, redact_file, resolved
-from xformer.config.validate import CONF, cell
-from xformer.runs.summary import Summary, stored
+from xformer.config.redact import (
+    MASK,
+    RedactedStream,
+    RedactingFormatter,
+    is_secret,
+    redact,
+    redact_file,
+    resolved_config,
+)
+from xformer.config.validate import CONF, cell_directory_name
+from xformer.runs.summary import Summary, summary_as_json
 
 SECRET_KEYS = [
     "api_key", "logger.wandb.api_key", "password", "db.password", "HF_TOKEN", "hub_token", "token", "client_secret",
@@ -111,23 +119,23 @@ def test_the_password_of_an_address_is_masked() -> None:
 def test_a_summary_keeps_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_PASSWORD", "hunter2-5d41")
     summary = Summary("failed", error="x/hunter2-5d41 is missing", overrides=["+a.api_key=zzz111", "seed=1"])
-    summary.flops_per_token, summary.inherited = 3.0, {"run": "/home/hunter2-5d41"}
-    kept = stored(summary)
+    summary.flops_per_token, summary.warm_start = 3.0, {"run": "/home/hunter2-5d41"}
+    kept = summary_as_json(summary)
     assert kept["error"] == "x/${oc.env:MY_PASSWORD} is missing"
     assert kept["overrides"] == [f"+a.api_key={MASK}", "seed=1"]
-    assert kept["inherited"] == {"run": "/home/${oc.env:MY_PASSWORD}"}
+    assert kept["warm_start"] == {"run": "/home/${oc.env:MY_PASSWORD}"}
     assert kept["flops_per_token"] == 3.0
 
 
 def test_a_literal_in_the_configuration_is_masked() -> None:
-    found = resolved(OmegaConf.create({"a": {"api_key": "zzz111"}, "tokens": 3}))
+    found = resolved_config(OmegaConf.create({"a": {"api_key": "zzz111"}, "tokens": 3}))
     assert found == {"a": {"api_key": MASK}, "tokens": 3}
 
 
 def test_a_cell_is_named_without_its_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_TOKEN", "tok-998877")
-    assert cell("attention=full,+logger.wandb.api_key=zzz111,seed=0") == "attention=full,seed=0"
-    assert "998877" not in cell("data.files=x-tok-998877,seed=0")
+    assert cell_directory_name("attention=full,+logger.wandb.api_key=zzz111,seed=0") == "attention=full,seed=0"
+    assert "998877" not in cell_directory_name("data.files=x-tok-998877,seed=0")
 
 
 def test_a_log_record_is_redacted_with_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +158,7 @@ def test_a_log_record_is_redacted_with_its_traceback(monkeypatch: pytest.MonkeyP
 def test_a_stream_is_itself_but_for_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_TOKEN", "tok-998877")
     stream = io.StringIO()
-    redacted = Redacted(stream)
+    redacted = RedactedStream(stream)
     print("one tok-998877", "api_key=zzz111", file=redacted, flush=True)
     redacted.writelines(["two tok-998877\n"])
     assert stream.getvalue() == f"one ${{oc.env:MY_TOKEN}} api_key={MASK}\ntwo ${{oc.env:MY_TOKEN}}\n"
@@ -213,7 +221,7 @@ def test_no_secret_comes_through_by_any_way() -> None:
         listed="${oc.dict.values:deep}",
     )
     assert given.cached == 2 * SECRET  # fills the resolver's cache with the value
-    plain = resolved(given)
+    plain = resolved_config(given)
     text = json.dumps(plain)
     assert SECRET not in text
     assert str(len(SECRET)) not in text
@@ -241,7 +249,7 @@ def test_the_rest_is_resolved_and_what_cannot_be_keeps_its_text() -> None:
         colour=Colour.RED,
         numbers=[1, 2.5, True, "${width}"],
     )
-    assert resolved(given) == {
+    assert resolved_config(given) == {
         "size": {"width": 4},
         "width": 4,
         "double": 8,
@@ -261,7 +269,7 @@ def test_the_rest_is_resolved_and_what_cannot_be_keeps_its_text() -> None:
 def test_neither_the_config_nor_the_resolver_is_changed() -> None:
     given = config(direct="${oc.env:TEST_SECRET}", absent="${oc.env:TEST_ABSENT,fallback}")
     before = OmegaConf.to_container(given, resolve=False)
-    resolved(given)
+    resolved_config(given)
     assert OmegaConf.to_container(given, resolve=False) == before
     assert given.direct == os.environ["TEST_SECRET"]
     assert given.absent == "fallback"

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tests.conftest import ComposeJob
 from xformer.config.plan import Plan
-from xformer.config.validate import CONF, groups, make, nearest, target, validate
+from xformer.config.validate import CONF, groups, instantiate_node, nearest, target, validate
 from xformer.errors import ConfigError, XformerError
 
 OPTIONS = [(group, option) for group, options in groups().items() for option in options]
@@ -47,7 +47,7 @@ def test_keys_are_exactly_the_constructors_keywords(group: str, option: str) -> 
 
 @pytest.mark.parametrize(("group", "option"), [o for o in PLAIN if o[0] not in {"architecture", "data"}])
 def test_every_node_instantiates(group: str, option: str) -> None:
-    assert make(load(group, option)) is not None
+    assert instantiate_node(load(group, option)) is not None
 
 
 @pytest.mark.parametrize(("group", "option"), [o for o in OPTIONS if o[0] not in {"experiment", "debug"}])

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
 from xformer.config.validate import CONF, _parameters, target
-from xformer.config.values import check, described
+from xformer.config.values import check_value, describe_annotation
 from xformer.errors import ConfigError
 
 
@@ -75,7 +75,7 @@ def test_most_numbers_have_a_range() -> None:
 @pytest.mark.parametrize(("path", "hint", "value"), BEYOND, ids=[f"{path}={value}" for path, _, value in BEYOND])
 def test_a_value_beyond_a_bound_is_refused_with_key_value_and_bound(path: str, hint: Any, value: Any) -> None:
     with pytest.raises(ConfigError) as caught:
-        check(path, value, hint)
+        check_value(path, value, hint)
     told = str(caught.value)
     assert told.startswith(f"{path}={value} ")
     assert told.endswith(".")
@@ -97,7 +97,7 @@ VALUES = st.one_of(SCALARS, st.lists(SCALARS, max_size=3), st.dictionaries(st.te
 PLAIN = sorted(
     path
     for path, hint in HINTS.items()
-    if hint is not Any and "xformer.data.files" not in path and "a part" not in described(hint)
+    if hint is not Any and "xformer.data.files" not in path and "a part" not in describe_annotation(hint)
 )
 
 
@@ -106,7 +106,7 @@ PLAIN = sorted(
 def test_what_is_accepted_is_what_pydantic_accepts(path: str, value: Any) -> None:
     """But for the two rules that hold for every number."""
     try:
-        check(path, value, HINTS[path])
+        check_value(path, value, HINTS[path])
         accepted = True
     except ConfigError:
         accepted = False
@@ -139,5 +139,5 @@ def _finite(value: Any) -> bool:
 )
 def test_sentences(value: Any, hint: Any, sentence: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        check("k", value, hint)
+        check_value("k", value, hint)
     assert str(caught.value) == sentence

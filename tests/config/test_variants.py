@@ -85,7 +85,7 @@ def test_token_by_token_is_the_whole(variant: Variant) -> None:
 def test_padding_changes_nothing(variant: Variant) -> None:
     attend, x = variant(16, 4).eval(), torch.randn(1, 40, 16)
     valid = torch.arange(40)[None] < 25
-    mask = Mask.counting(0, 40, causal=False, key_padding=valid)
+    mask = Mask.consecutive(0, 40, causal=False, key_padding=valid)
     before = attend(x, mask=mask)
     x[:, 25:] = torch.nan
     assert_close(attend(x, mask=mask)[:, :25], before[:, :25])

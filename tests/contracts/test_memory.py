@@ -18,7 +18,7 @@ from tests.contracts.variants import (
     self_mask,
 )
 from xformer.attention.base import AttentionContext
-from xformer.attention.kernels.block_sparse import blocks
+from xformer.attention.kernels.block_sparse import block_attention
 from xformer.attention.kernels.strided import tiles
 from xformer.benchmark.live_bytes import LiveBytes
 from xformer.core.capability import Capability
@@ -122,7 +122,7 @@ def growth(measured: Sequence[int]) -> list[float]:
 @pytest.fixture
 def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     # The block-sparse kernel has room for a constant number of scores: let the shortest sequence fill it.
-    monkeypatch.setattr(blocks, "SCORES_AT_A_TIME", 1 << 17)
+    monkeypatch.setattr(block_attention, "SCORES_AT_A_TIME", 1 << 17)
     monkeypatch.setattr(tiles, "SCORES_AT_A_TIME", 1 << 16)
 
 

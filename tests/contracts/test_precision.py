@@ -121,7 +121,7 @@ def fused_errors(attention: Attention, causal: bool, inputs: list[Tensor], upstr
 def test_errors_are_within_twice_the_fused_kernel_s(
     name: str, picked: dict[str, Any], causal: bool, dtype: torch.dtype
 ) -> None:
-    make, mask = partial(build, name, picked, causal), Mask.counting(0, LENGTH, causal=causal)
+    make, mask = partial(build, name, picked, causal), Mask.consecutive(0, LENGTH, causal=causal)
     scale = 1.0 if picked == {"form": "dot"} else HEAD_DIM**-0.5
     for deviation in DEVIATIONS:
         *inputs, upstream = draw(dtype, deviation / (scale * HEAD_DIM**0.5))
@@ -144,7 +144,7 @@ def test_errors_are_within_twice_the_fused_kernel_s(
 def test_autocast_rounds_no_more_than_the_inputs(name: str, dtype: torch.dtype) -> None:
     """Of weights in float32 and inputs of 16 bits, which is what layers give under autocast."""
     causal = Capability.CAUSAL in attention_class(name).provides
-    mask, (*inputs, upstream) = Mask.counting(0, LENGTH, causal=causal), draw(dtype, 4.0)
+    mask, (*inputs, upstream) = Mask.consecutive(0, LENGTH, causal=causal), draw(dtype, 4.0)
     attention = build(name, {}, causal)
     allowed = WITHIN * fused_errors(attention, causal, inputs, upstream, HEAD_DIM**-0.5)
     for scheme in SCHEMES:
@@ -206,7 +206,7 @@ def test_products_beyond_float16_are_scaled_before_they_are_rounded(
         return
     inputs = [torch.full((1, 2, 2, 64), size).half() for size in (36.0, 36.0, 1.0)]
     found = differentiate(
-        mixing(attention, position, Mask.counting(0, 2, causal=causal)), inputs, torch.ones(1, 2, 2, 64)
+        mixing(attention, position, Mask.consecutive(0, 2, causal=causal)), inputs, torch.ones(1, 2, 2, 64)
     )
     assert all(x.isfinite().all() for x in found)
     if causal and Capability.INCREMENTAL in attention.provides:
@@ -214,5 +214,5 @@ def test_products_beyond_float16_are_scaled_before_they_are_rounded(
         for at in range(2):
             query, key, value = (x[:, :, at : at + 1] for x in inputs)
             query = query if bias is None else bias.shift(query)
-            mask = Mask.counting(at, 1, causal=True)
+            mask = Mask.consecutive(at, 1, causal=True)
             assert attention.step(query, key, value, state, mask=mask, bias=bias).isfinite().all()

@@ -23,7 +23,7 @@ from xformer.core.capability import Capability
 from xformer.data.facts import Facts
 from xformer.position.alibi import ALiBi
 from xformer.position.base import PositionContext
-from xformer.tasks.class_weights import resolve
+from xformer.tasks.class_weights import resolve_class_weights
 from xformer.tasks.losses import CrossEntropy, Focal, Loss
 
 LENGTH, CLASSES = 13, 3
@@ -127,7 +127,7 @@ def test_losses_are_exact_in_float64(gamma: float, smoothing: float) -> None:
         for c, logit in enumerate(row):
             p, share = math.exp(logit) / total, (1 - smoothing) * (c == label) + smoothing / CLASSES
             costs -= share * weights[c] * (1 - p) ** gamma * math.log(p)
-    resolved = resolve("balanced", Facts(vocabulary=5, length=4, classes=CLASSES, class_counts=counts))
+    resolved = resolve_class_weights("balanced", Facts(vocabulary=5, length=4, classes=CLASSES, class_counts=counts))
     about: dict[str, Any] = {"weights": resolved, "label_smoothing": smoothing}
     found = [Focal(gamma=gamma)(logits, torch.tensor(labels), **about)]
     if gamma == 0:

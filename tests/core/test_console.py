@@ -9,7 +9,7 @@ MARKED = "sizes [1, 2] and [bold]no mark-up[/] " + "and so on " * 30
 
 @pytest.mark.parametrize(
     ("tell", "stream", "start"),
-    [(console.error, "err", "error: "), (console.note, "out", ""), (console.aside, "err", "")],
+    [(console.error, "err", "error: "), (console.info, "out", ""), (console.info_on_stderr, "err", "")],
 )
 def test_a_sentence_is_whole_on_one_line_and_its_brackets_are_no_mark_up(
     tell, stream: str, start: str, capsys: pytest.CaptureFixture[str]

@@ -33,7 +33,7 @@ PUBLIC = {
 ENDS = {"_lazy_init", "_lazy_call", "is_initialized", "device_count"}
 """Functions of torch that are known."""
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
-    "name": (torch.device("cuda"),),
+    "device_name": (torch.device("cuda"),),
     "set_random_states": ([torch.ones(16, dtype=torch.uint8)],),
 }
 
@@ -126,14 +126,14 @@ def test_every_function_can_be_the_first(
 ) -> None:
     monkeypatch.setattr(devices, "cuda", FakeCuda(*[H200] * count, initialised=initialised))
     found = PUBLIC[name](*ARGUMENTS.get(name, ()))
-    if name == "refuse_waiting":
+    if name == "forbid_synchronization":
         with found:
             pass
 
 
 def test_looking_initialises_nothing(fake: FakeCuda) -> None:
     """A process that has initialised CUDA cannot be forked any more."""
-    devices.available()
+    devices.is_available()
     devices.default_device()
     devices.synchronize()
     devices.reset_peak_memory()
@@ -166,8 +166,8 @@ def test_a_peak_is_that_of_the_fullest_device(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_machine_names_its_devices(fake: FakeCuda) -> None:
     assert hardware()["cuda"] == [H200]
-    assert devices.name(torch.device("cuda", 0)) == H200
-    assert devices.name(torch.device("cpu")) is None
+    assert devices.device_name(torch.device("cuda", 0)) == H200
+    assert devices.device_name(torch.device("cpu")) is None
 
 
 def test_random_states_come_back(fake: FakeCuda) -> None:
@@ -201,10 +201,10 @@ def test_the_clock_waits_for_the_device_on_either_side(fake: FakeCuda) -> None:
 def test_refusing_to_wait_ends_whatever_happens(before: int, fake: FakeCuda) -> None:
     """The first time, torch warns, and a warning is an error in the tests."""
     fake.mode = before
-    with devices.refuse_waiting():
+    with devices.forbid_synchronization():
         assert fake.mode == 2
     assert fake.mode == before
-    with pytest.raises(ValueError, match="within"), devices.refuse_waiting():
+    with pytest.raises(ValueError, match="within"), devices.forbid_synchronization():
         raise ValueError("within")
     assert fake.mode == before
 
@@ -225,6 +225,6 @@ def test_refusing_to_wait_ends_where_it_cannot_begin(fake: FakeCuda, monkeypatch
             raise UserWarning("a prototype")
 
     monkeypatch.setattr(FakeCuda, "set_sync_debug_mode", half)
-    with pytest.raises(UserWarning, match="prototype"), devices.refuse_waiting():
+    with pytest.raises(UserWarning, match="prototype"), devices.forbid_synchronization():
         pass
     assert fake.mode == 0

@@ -49,11 +49,11 @@ def test_where_positions_begin_is_known_if_they_count_up_in_all_rows(
 
 
 def test_counted_positions_are_known_without_reading_them() -> None:
-    mask = Mask.counting(4, 3, causal=True, device=torch.device("meta"))  # a device that has no values to tell
+    mask = Mask.consecutive(4, 3, causal=True, device=torch.device("meta"))  # a device that has no values to tell
     assert mask.starts == (4, 4)
     assert mask.aligned
     assert Mask(*torch.empty(2, 1, 3, dtype=torch.long, device="meta")).starts is None
-    assert Mask.counting(4, 3, causal=True).query_positions.tolist() == [[4, 5, 6]]
+    assert Mask.consecutive(4, 3, causal=True).query_positions.tolist() == [[4, 5, 6]]
 
 
 @pytest.mark.parametrize("aligned", [False, True])

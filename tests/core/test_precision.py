@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from xformer.core.precision import as_they_are, autocasts, halves, in_float32, wide
+from xformer.core.precision import at_least_float32, autocast_enabled, in_float32, split_precision, without_autocast
 
 CPU = torch.device("cpu")
 
@@ -14,8 +14,8 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_16_bits_become_32_and_the_rest_stays(dtype: torch.dtype) -> None:
     x = torch.randn(3).to(dtype)
-    assert wide(x).dtype == (torch.float32 if x.itemsize == 2 else dtype)
-    assert torch.equal(wide(x).to(dtype), x)
+    assert at_least_float32(x).dtype == (torch.float32 if x.itemsize == 2 else dtype)
+    assert torch.equal(at_least_float32(x).to(dtype), x)
 
 
 class Mixer:
@@ -34,7 +34,7 @@ def test_a_method_computes_in_float32_at_least_also_under_autocast(dtype: torch.
     inputs = torch.randn(3, 1, 4, 8).to(dtype)
     about: list[Any] = []
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        assert autocasts(CPU) == autocast
+        assert autocast_enabled(CPU) == autocast
         mixed = Mixer().mix(*inputs, about=about)
     inner = torch.float64 if dtype == torch.float64 else torch.float32
     assert about == [(inner, inner, inner)]
@@ -45,19 +45,19 @@ def test_a_method_computes_in_float32_at_least_also_under_autocast(dtype: torch.
 
 def test_autocast_is_off_inside_and_on_again_after() -> None:
     with torch.autocast("cpu", torch.bfloat16):
-        with as_they_are(CPU):
-            assert not autocasts(CPU)
-        assert autocasts(CPU)
-    assert not autocasts(torch.device("meta"))  # where there is no such thing
+        with without_autocast(CPU):
+            assert not autocast_enabled(CPU)
+        assert autocast_enabled(CPU)
+    assert not autocast_enabled(torch.device("meta"))  # where there is no such thing
 
 
 def test_halves_sum_to_twice_the_digits() -> None:
     x = torch.randn(1000)
-    first, rest = halves(x, torch.bfloat16)
+    first, rest = split_precision(x, torch.bfloat16)
     assert first.dtype == rest.dtype == torch.bfloat16
     off, off_alone = (
         (parts - x.double()).abs() / x.abs() for parts in (first.double() + rest.double(), first.double())
     )
     assert off.max() < 2**-16 < 2**-10 < off_alone.max()
-    (same,) = halves(x, torch.float32)
+    (same,) = split_precision(x, torch.float32)
     assert same is x

@@ -15,7 +15,7 @@ from tests.contracts.variants import ATTENTIONS, HEAD_DIM, HEADS, attention_clas
 from xformer.core import sdpa
 from xformer.core.capability import Capability
 from xformer.core.mask import Mask
-from xformer.core.sdpa import aligned, backend, fused_attention, log_kernel
+from xformer.core.sdpa import align_mask, backend, fused_attention, log_kernel
 
 META = torch.device("meta")
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -73,7 +73,7 @@ def test_a_mask_for_a_gpu_has_aligned_rows_and_says_the_same(keys: int, dtype: t
     given = torch.randn(2, 2, queries, keys) * 3
     given = given > -3 if dtype == torch.bool else given.to(dtype)
     given[..., 0] = True if dtype == torch.bool else 0
-    found = aligned(given, torch.bfloat16)
+    found = align_mask(given, torch.bfloat16)
     assert found.dtype == torch.bfloat16
     assert found.shape == given.shape
     assert found.stride(-1) == 1
@@ -87,7 +87,7 @@ def test_a_mask_for_a_gpu_has_aligned_rows_and_says_the_same(keys: int, dtype: t
 def test_a_large_bias_is_rounded_where_it_does_not_matter() -> None:
     """Linformer's projected ALiBi is of hundreds, where bfloat16 has whole numbers alone."""
     bias = 300 + torch.linspace(-2, 2, 9).expand(1, 1, 2, 9)
-    weights = aligned(bias, torch.bfloat16).float().softmax(-1)
+    weights = align_mask(bias, torch.bfloat16).float().softmax(-1)
     assert_close(weights, bias.softmax(-1), atol=1e-3, rtol=0)
     assert (bias.bfloat16().float().softmax(-1) - bias.softmax(-1)).abs().max() > 0.05
 
@@ -124,12 +124,14 @@ def test_whatever_a_fused_kernel_gets_off_the_processor_it_can_take(
     bias = position.bias(0)
     assert bias is not None
     query = bias.shift(query)
-    attention(query, key, value, mask=Mask.counting(0, length, causal=causal, key_padding=real, device=META), bias=bias)
+    attention(
+        query, key, value, mask=Mask.consecutive(0, length, causal=causal, key_padding=real, device=META), bias=bias
+    )
     if causal:
         state = attention.init_state(length)
         for at in range(length):
             one = slice(at, at + 1)
-            mask = Mask.counting(at, 1, causal=True, key_padding=None if real is None else real[:, one], device=META)
+            mask = Mask.consecutive(at, 1, causal=True, key_padding=None if real is None else real[:, one], device=META)
             attention.step(query[:, :, one], key[:, :, one], value[:, :, one], state, mask=mask, bias=bias)
     assert taken or name == "multiplicative"  # which computes itself what has a bias
 

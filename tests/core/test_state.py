@@ -19,7 +19,7 @@ def tokens() -> list[torch.Tensor]:
 def test_steps_write_no_mask_and_allocate_nothing_for_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
     full, state = Full(AttentionContext(HEADS, HEAD_DIM, LENGTH, LENGTH, True)), KeyValueState(LENGTH)
     query, key, value = tokens()
-    expected = full(query, key, value, mask=Mask.counting(0, LENGTH, causal=True))
+    expected = full(query, key, value, mask=Mask.consecutive(0, LENGTH, causal=True))
 
     def never(mask: Mask) -> None:
         assert not mask.causal
@@ -29,7 +29,7 @@ def test_steps_write_no_mask_and_allocate_nothing_for_the_state(monkeypatch: pyt
     steps, places = [], set()
     for start, stop in ((0, 3), (3, 4), (4, 5), (5, 6)):
         part = slice(start, stop)
-        mask = Mask.counting(start, stop - start, causal=True)
+        mask = Mask.consecutive(start, stop - start, causal=True)
         steps.append(full.step(query[:, :, part], key[:, :, part], value[:, :, part], state, mask=mask))
         places.add((state.keys.data_ptr(), state.values.data_ptr(), state.positions.data_ptr()))
     assert_close(torch.cat(steps, dim=2), expected)

@@ -38,8 +38,8 @@ def config(width: int = 1024, asked: int | str = "auto", devices: object = 1):
 def test_one_for_every_64_of_the_width_and_no_more_than_cores(
     width: int, cores: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(threads, "cores", lambda: cores)
-    assert threads.number(config(width)) == expected
+    monkeypatch.setattr(threads, "usable_cores", lambda: cores)
+    assert threads.thread_count(config(width)) == expected
 
 
 @pytest.mark.parametrize(
@@ -50,23 +50,23 @@ def test_one_for_every_64_of_the_width_and_no_more_than_cores(
 def test_what_runs_beside_it_gets_its_share(
     devices: object, at_once: int, launched: str | None, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(threads, "cores", lambda: 8)
-    monkeypatch.setattr("xformer.core.devices.count", lambda: 0)
+    monkeypatch.setattr(threads, "usable_cores", lambda: 8)
+    monkeypatch.setattr("xformer.core.devices.device_count", lambda: 0)
     if launched:
         monkeypatch.setenv("LOCAL_WORLD_SIZE", launched)
-    assert threads.number(config(devices=devices), at_once=at_once) == expected
+    assert threads.thread_count(config(devices=devices), at_once=at_once) == expected
 
 
 def test_the_variable_that_openmp_reads_is_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "cores", lambda: 8)
+    monkeypatch.setattr(threads, "usable_cores", lambda: 8)
     monkeypatch.setattr(threads, "_allowed", "3")
-    assert threads.number(config()) == 3
-    assert threads.number(config(width=64)) == 1
+    assert threads.thread_count(config()) == 3
+    assert threads.thread_count(config(width=64)) == 1
 
 
 def test_what_is_asked_for_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "cores", lambda: 2)
-    assert threads.number(config(asked=5), at_once=4) == 5
+    monkeypatch.setattr(threads, "usable_cores", lambda: 2)
+    assert threads.thread_count(config(asked=5), at_once=4) == 5
 
 
 def test_load_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,20 +74,20 @@ def test_load_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     found = set()
     for load in (0.0, 50.0):
         monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, load, load))
-        found.add(threads.number(config()))
+        found.add(threads.thread_count(config()))
     assert len(found) == 1
 
 
 def test_a_resumed_run_takes_the_number_it_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "cores", lambda: 8)
+    monkeypatch.setattr(threads, "usable_cores", lambda: 8)
     file = tmp_path / "config.yaml"
     file.write_text("threads: 3\n")
-    assert threads.number(config(), earlier=file) == 3
-    assert threads.number(config(asked=2), earlier=file) == 2
+    assert threads.thread_count(config(), earlier=file) == 3
+    assert threads.thread_count(config(asked=2), earlier=file) == 2
     for text in ("seed: 1\n", "a: [b", "threads: auto\n", ""):  # of an older version, or damaged
         file.write_text(text)
-        assert threads.number(config(), earlier=file) == 8
-    assert threads.number(config(), earlier=tmp_path / "absent.yaml") == 8
+        assert threads.thread_count(config(), earlier=file) == 8
+    assert threads.thread_count(config(), earlier=tmp_path / "absent.yaml") == 8
 
 
 def test_a_run_records_its_number_and_goes_on_with_it(compose_job: ComposeJob) -> None:
@@ -129,17 +129,17 @@ def test_the_command_line_loads_before_torch_does() -> None:
 
 
 def test_the_number_reaches_processes_that_are_started_later() -> None:
-    threads.use(2)
+    threads.set_threads(2)
     assert os.environ["OMP_NUM_THREADS"] == "2"
     assert torch.get_num_threads() == 2
 
 
 def test_cores_are_those_that_this_process_may_use() -> None:
-    assert 1 <= threads.cores() <= (os.cpu_count() or 1)
+    assert 1 <= threads.usable_cores() <= (os.cpu_count() or 1)
     if hasattr(os, "sched_setaffinity"):
         allowed = os.sched_getaffinity(0)
         os.sched_setaffinity(0, {min(allowed)})
         try:
-            assert threads.cores() == 1
+            assert threads.usable_cores() == 1
         finally:
             os.sched_setaffinity(0, allowed)

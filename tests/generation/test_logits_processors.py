@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.testing import assert_close
 from transformers.generation import logits_process as theirs
 
-from tests.generation.test_beam import Toy
+from tests.generation.test_beam_search import Toy
 from xformer.errors import ConfigError
 from xformer.generation.logits_processors import RepetitionPenalty, Temperature, TopK, TopP
 
@@ -29,10 +29,10 @@ PAIRS = {
 }
 
 
-def rows(tokens: Tensor, real: Tensor | None = None) -> Toy:
+def rows(tokens: Tensor, valid: Tensor | None = None) -> Toy:
     toy = Toy(len(tokens), 1)
     toy.length = toy.begin = tokens.shape[1]
-    toy._tokens, toy._real = tokens, real
+    toy._tokens, toy._valid = tokens, valid
     return toy
 
 
@@ -44,10 +44,10 @@ def test_it_gives_what_hugging_face_gives(name: str) -> None:
 
 
 def test_padding_is_no_repetition() -> None:
-    tokens, real = torch.tensor([[7, 7, 2, 3, 2]]), torch.tensor([[False, False, True, True, True]])
+    tokens, valid = torch.tensor([[7, 7, 2, 3, 2]]), torch.tensor([[False, False, True, True, True]])
     logits = torch.randn(1, 12)
     assert_close(
-        RepetitionPenalty(2.0)(logits, rows(tokens, real)), RepetitionPenalty(2.0)(logits, rows(tokens[:, 2:]))
+        RepetitionPenalty(2.0)(logits, rows(tokens, valid)), RepetitionPenalty(2.0)(logits, rows(tokens[:, 2:]))
     )
 
 

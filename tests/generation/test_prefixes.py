@@ -46,14 +46,14 @@ def test_reordered_rows_go_on_as_the_others_would(build, state: bool) -> None:
 def test_padded_rows_are_the_rows_and_their_mask_says_where(rows: list[list[int]]) -> None:
     longest = max(map(len, rows))
     for pad, sides in ((pad_left, lambda row, empty: [*empty, *row]), (pad_right, lambda row, empty: [*row, *empty])):
-        padded, real = pad([torch.tensor(row) for row in rows])
+        padded, valid = pad([torch.tensor(row) for row in rows])
         gaps = [[0] * (longest - len(row)) for row in rows]
         assert padded.tolist() == [sides(row, gap) for row, gap in zip(rows, gaps, strict=True)]
-        if real is None:
+        if valid is None:
             assert not any(gaps)
         else:
             assert any(gaps)
-            assert real.tolist() == [
+            assert valid.tolist() == [
                 sides([True] * len(row), [False] * len(gap)) for row, gap in zip(rows, gaps, strict=True)
             ]
 
@@ -64,5 +64,5 @@ def test_what_is_appended_is_written_and_real() -> None:
         rows.append(torch.tensor([token, token + 1]))
     assert rows.tokens.tolist() == [[3, 4, 6, 7], [0, 5, 7, 8]]
     assert rows.written.tolist() == [[6, 7], [7, 8]]
-    assert rows.real is not None
-    assert rows.real.tolist() == [[True] * 4, [False, True, True, True]]
+    assert rows.valid is not None
+    assert rows.valid.tolist() == [[True] * 4, [False, True, True, True]]

@@ -14,9 +14,9 @@ from xformer.architecture.decoder import Decoder
 from xformer.architecture.encoder_decoder import EncoderDecoder
 from xformer.architecture.stack import Stack
 from xformer.core.capability import Capability
-from xformer.generation.continuing import Continuing
+from xformer.generation.causal_prefixes import CausalPrefixes
 from xformer.generation.prefixes import Prefixes, pad_left, pad_right
-from xformer.generation.transducing import Transducing
+from xformer.generation.seq2seq_prefixes import Seq2SeqPrefixes
 
 VOCABULARY, LENGTH = tiny.VOCABULARY, tiny.LENGTH
 END, BEGIN = 0, 1
@@ -48,13 +48,13 @@ def head(model: Any) -> Callable[[Tensor], Tensor]:
     return lambda hidden: linear(hidden, model.embedding.weight)
 
 
-def continuing(model: Stack, prompts: list[Tensor], max_new: int) -> Continuing:
-    return Continuing(model, head(model), *pad_left(prompts), max_new)
+def continuing(model: Stack, prompts: list[Tensor], max_new: int) -> CausalPrefixes:
+    return CausalPrefixes(model, head(model), *pad_left(prompts), max_new)
 
 
-def transducing(model: EncoderDecoder, sources: list[Tensor], max_new: int) -> Transducing:
+def transducing(model: EncoderDecoder, sources: list[Tensor], max_new: int) -> Seq2SeqPrefixes:
     source, mask = pad_right(sources)
-    return Transducing(model, head(model), source, mask, begin=BEGIN, max_new=max_new)
+    return Seq2SeqPrefixes(model, head(model), source, mask, begin=BEGIN, max_new=max_new)
 
 
 def prefixes(model: Stack | EncoderDecoder, prompts: list[Tensor], max_new: int) -> Prefixes:

@@ -3,7 +3,7 @@
 import torch
 
 from xformer.inspection.attention_maps import AttentionMap
-from xformer.inspection.reading import Axis
+from xformer.inspection.model_input import Axis
 
 NASTY = ["<script>alert(1)</script>", "$x$", "$", "_{", "漢", "a\\b", "&amp;", '"']
 

@@ -7,12 +7,12 @@ import pytest
 
 from tests.inspection.maps import NASTY, attention_map, axis
 from xformer.errors import DataError
-from xformer.inspection.attention_files import write
+from xformer.inspection.attention_files import write_attention_maps
 
 
 def test_the_numbers_are_the_maps(tmp_path: Path) -> None:
     maps = [attention_map(4, 4, layer=layer) for layer in range(2)]
-    *_, archive = write(tmp_path, "", "", maps, {"attention": (axis(4), axis(4))})
+    *_, archive = write_attention_maps(tmp_path, "", "", maps, {"attention": (axis(4), axis(4))})
     with np.load(archive) as found:
         assert sorted(found) == ["attention", "attention.error", "attention.keys", "attention.queries"]
         assert found["attention.error"].tolist() == [each.error for each in maps]
@@ -24,4 +24,4 @@ def test_the_numbers_are_the_maps(tmp_path: Path) -> None:
 def test_a_directory_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"cannot be written to.*--output"):
-        write(tmp_path / "file", "", "", [attention_map(2, 2)], {"attention": (axis(2), axis(2))})
+        write_attention_maps(tmp_path / "file", "", "", [attention_map(2, 2)], {"attention": (axis(2), axis(2))})

@@ -36,7 +36,7 @@ from xformer.core.capability import Capability
 from xformer.core.mask import Mask
 from xformer.inspection.attention_calls import AttentionCall
 from xformer.inspection.attention_maps import AttentionMap, attention_maps, implied_matrix, map_of
-from xformer.inspection.attention_page import doubt
+from xformer.inspection.attention_page import inexactness_warning
 
 LENGTH = 13  # more than a head's features, and no multiple of them
 SCHEMES = ["none", "alibi", "t5", "relative", "transformer_xl"]
@@ -234,7 +234,7 @@ def test_a_map_of_what_is_not_linear_says_how_far_off_it_is(kind: type[Full]) ->
         output = call.mixed(mix)
         assert found.error == pytest.approx(float((weights @ call.value - output).norm() / output.norm()))
         assert found.error > 0.1
-    assert "is not weights times values, which are off by" in (doubt(found) or "")
+    assert "is not weights times values, which are off by" in (inexactness_warning(found) or "")
 
 
 @pytest.mark.parametrize(("name", "causal", "scheme"), CASES)
@@ -243,7 +243,7 @@ def test_a_map_of_what_is_linear_says_so(name: str, causal: bool, scheme: str) -
     bias = build_position(scheme, causal=causal).bias(0)
     found = map_of(AttentionCall("attention", 0, attention, *qkv(2, LENGTH), mask, bias))
     assert found.error < 1e-4
-    assert doubt(found) is None
+    assert inexactness_warning(found) is None
 
 
 def test_entropy_of_a_head() -> None:

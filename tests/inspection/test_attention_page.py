@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from tests.inspection.maps import NASTY, attention_map, axis
-from xformer.inspection.attention_files import write
+from xformer.inspection.attention_files import write_attention_maps
 from xformer.inspection.attention_maps import EXACT
-from xformer.inspection.reading import Axis
+from xformer.inspection.model_input import Axis
 
 
 class References(HTMLParser):
@@ -36,7 +36,7 @@ class References(HTMLParser):
 def test_the_page_is_whole_and_asks_for_nothing(tmp_path: Path) -> None:
     maps = [attention_map(4, 4, layer=layer) for layer in range(2)] + [attention_map(3, 8, slot="cross_attention")]
     axes = {"attention": (axis(4), axis(4)), "cross_attention": (Axis("token written", ["x", "y", "z"]), axis(8))}
-    files = write(tmp_path / "new" / "maps", "Maps of <run>", "</pre><b>typed", maps, axes)
+    files = write_attention_maps(tmp_path / "new" / "maps", "Maps of <run>", "</pre><b>typed", maps, axes)
     assert [file.name for file in files] == [
         "index.html",
         "attention-layer-0.png",
@@ -62,7 +62,7 @@ def test_the_page_is_whole_and_asks_for_nothing(tmp_path: Path) -> None:
 )
 def test_how_far_the_weights_are_from_the_output_stands_on_the_page(error: float, said: str, tmp_path: Path) -> None:
     layers = [attention_map(4, 4), replace(attention_map(4, 4, layer=1), error=error)]
-    index, *_, archive = write(tmp_path, "", "", layers, {"attention": (axis(4), axis(4))})
+    index, *_, archive = write_attention_maps(tmp_path, "", "", layers, {"attention": (axis(4), axis(4))})
     text = " ".join(index.read_text(encoding="utf-8").split())
     assert f"weights times values are off by {said} of the output" in text
     wrong = f"attention, layer 1: Full is not weights times values, which are off by {said} of its output here"

@@ -10,8 +10,8 @@ from matplotlib.image import imread
 
 from tests.inspection.maps import attention_map, axis
 from xformer.inspection.attention_maps import AttentionMap
-from xformer.inspection.draw_attention import Scale, draw
-from xformer.inspection.reading import Axis
+from xformer.inspection.draw_attention import Scale, draw_attention
+from xformer.inspection.model_input import Axis
 
 
 @pytest.mark.parametrize(("queries", "keys", "heads"), [(1, 1, 1), (9, 9, 4), (3, 40, 2), (41, 41, 1), (400, 400, 1)])
@@ -21,7 +21,7 @@ def test_labels_do_not_overlap(queries: int, keys: int, heads: int, monkeypatch:
     save = Figure.savefig
     monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: (figures.append(figure), save(figure, *a, **k)))
     layer = attention_map(queries, keys, heads)
-    draw(layer, axis(queries), axis(keys), Scale([layer]))
+    draw_attention(layer, axis(queries), axis(keys), Scale([layer]))
     panels = [panel for panel in figures[0].axes if panel.images]
     assert len(panels) == heads
     for panel in panels:
@@ -47,7 +47,7 @@ def test_equal_weights_have_equal_colours_in_all_layers_and_heads(tmp_path: Path
 
     def darkest(attention: AttentionMap, scale: Scale) -> float:
         file = tmp_path / "map.png"
-        file.write_bytes(draw(attention, Axis("input", [""] * 4), Axis("input", [""] * 4), scale))
+        file.write_bytes(draw_attention(attention, Axis("input", [""] * 4), Axis("input", [""] * 4), scale))
         pixels = imread(file)
         middle = pixels[:, : pixels.shape[1] // 2, :3]  # without the colour bar
         blue = middle[(middle[..., 2] - middle[..., 0]) > 0.1]

@@ -35,15 +35,15 @@ def test_rows_are_selected_in_all_that_has_rows(own_positions: bool, padded: boo
 
 
 def test_a_state_of_both_follows_the_beams_and_counts_both() -> None:
-    own = KeyValueState(4)
+    self_state = KeyValueState(4)
     keys, values = torch.randn(2, ROWS, HEADS, 1, HEAD_DIM)
-    own.append(keys, values, torch.zeros(1, 1, dtype=torch.long), None, start=0)
+    self_state.append(keys, values, torch.zeros(1, 1, dtype=torch.long), None, start=0)
     positions, mask = parts(False, True)
     remembered = KeysValues(*torch.randn(2, ROWS, HEADS, TOKENS, HEAD_DIM), positions, mask)
-    state = CrossState(own, remembered)
+    state = CrossState(self_state, remembered)
     assert state.length == 1
     numbers, places, flags = 2 * ROWS * HEADS * TOKENS * HEAD_DIM, TOKENS, ROWS * TOKENS
-    assert state.bytes == own.bytes + 4 * numbers + 8 * places + flags
+    assert state.bytes == self_state.bytes + 4 * numbers + 8 * places + flags
     state.reorder(torch.tensor([1, 1, 0]))
     assert_close(state.memory.keys, remembered.keys[[1, 1, 0]])
-    assert_close(own.keys, keys[[1, 1, 0]])
+    assert_close(self_state.keys, keys[[1, 1, 0]])

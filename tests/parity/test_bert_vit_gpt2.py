@@ -47,11 +47,11 @@ def test_bert() -> None:
         copy_module(block.feed_forward.branch.expand, layer.intermediate.dense)
         copy_module(block.feed_forward.branch.contract, layer.output.dense)
         copy_module(block.feed_forward.norm, layer.output.LayerNorm)
-    real = padded([9, 4, 1], "right")
-    output = theirs(torch.randint(11, real.shape), attention_mask=real.long(), output_hidden_states=True)
-    hidden = ours(output.hidden_states[0], real)
-    same(hidden[real], output.last_hidden_state[real])
-    assert (hidden[real] - output.hidden_states[0][real]).abs().mean() > 0.1
+    valid = padded([9, 4, 1], "right")
+    output = theirs(torch.randint(11, valid.shape), attention_mask=valid.long(), output_hidden_states=True)
+    hidden = ours(output.hidden_states[0], valid)
+    same(hidden[valid], output.last_hidden_state[valid])
+    assert (hidden[valid] - output.hidden_states[0][valid]).abs().mean() > 0.1
 
 
 def test_vit() -> None:
@@ -118,8 +118,8 @@ def test_gpt2() -> None:
     theirs, ours = randomise(GPT2Model(gpt2_config())), build(Decoder, 9)
     copy_gpt2(ours, theirs)
     tokens = torch.randint(11, (3, 9))
-    for real in (padded([9, 9, 9], "right"), padded([9, 5, 1], "right"), padded([9, 5, 1], "left")):
-        positions = positions_of(real)
-        output = theirs(tokens, attention_mask=real.long(), position_ids=positions, output_hidden_states=True)
-        hidden = ours(output.hidden_states[0], real, positions)
-        same(hidden[real], output.last_hidden_state[real])
+    for valid in (padded([9, 9, 9], "right"), padded([9, 5, 1], "right"), padded([9, 5, 1], "left")):
+        positions = positions_of(valid)
+        output = theirs(tokens, attention_mask=valid.long(), position_ids=positions, output_hidden_states=True)
+        hidden = ours(output.hidden_states[0], valid, positions)
+        same(hidden[valid], output.last_hidden_state[valid])

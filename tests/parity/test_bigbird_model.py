@@ -91,13 +91,13 @@ def test_random_blocks_in_training(count: int, monkeypatch: pytest.MonkeyPatch) 
         return drawn[-1]
 
     monkeypatch.setattr(BigBirdBlockSparseAttention, "_bigbird_block_rand_mask_with_head", recorded)
-    real = padded([length, length - 2 * BLOCK - 1, 3], "right")
-    output = theirs(torch.randint(11, real.shape), attention_mask=real.long(), output_hidden_states=True)
+    valid = padded([length, length - 2 * BLOCK - 1, 3], "right")
+    output = theirs(torch.randint(11, valid.shape), attention_mask=valid.long(), output_hidden_states=True)
     assert len(drawn) == SIZE.layers
     assert not np.array_equal(drawn[0], drawn[1])
     for block, random in zip(blocks(ours), drawn, strict=True):
         block.attention.branch.mix.draws.copy_(draws_for(random, count))
-    kept = reorder(real[..., None])[..., 0]
+    kept = reorder(valid[..., None])[..., 0]
     hidden = ours(reorder(output.hidden_states[0]), kept)
     same(hidden[kept], reorder(output.last_hidden_state)[kept])
     blocks(ours)[0].attention.branch.mix.draws.add_(1)

@@ -17,13 +17,13 @@ from tests.parity.test_llama_bloom import LLAMA, like_llama
 from tests.parity.test_t5_model import T5_CONFIG, like_t5
 from tests.parity.weights import SIZE, build, randomise
 from xformer.architecture.decoder import Decoder
-from xformer.generation.beam import beam_search
-from xformer.generation.choice import most_likely
-from xformer.generation.continuing import Continuing
+from xformer.generation.beam_search import beam_search
+from xformer.generation.causal_prefixes import CausalPrefixes
+from xformer.generation.generate import generate_tokens
 from xformer.generation.logits_processors import RepetitionPenalty
 from xformer.generation.prefixes import Prefixes, pad_left, pad_right
-from xformer.generation.transducing import Transducing
-from xformer.generation.writing import write
+from xformer.generation.sampling import most_likely
+from xformer.generation.seq2seq_prefixes import Seq2SeqPrefixes
 
 END, NEW, PROMPTS = 1, 12, 6
 Start = Callable[[], Prefixes]
@@ -52,10 +52,10 @@ def llama() -> tuple[Any, Start, dict[str, Tensor]]:
 
 
 def _causal(theirs: Any, ours: Decoder) -> tuple[Any, Start, dict[str, Tensor]]:
-    tokens, real = pad_left(rows())
-    assert real is not None
-    inputs = {"input_ids": tokens, "attention_mask": real.long()}
-    return theirs, lambda: Continuing(ours, theirs.lm_head, tokens, real, NEW), inputs
+    tokens, valid = pad_left(rows())
+    assert valid is not None
+    inputs = {"input_ids": tokens, "attention_mask": valid.long()}
+    return theirs, lambda: CausalPrefixes(ours, theirs.lm_head, tokens, valid, NEW), inputs
 
 
 def t5() -> tuple[Any, Start, dict[str, Tensor]]:
@@ -63,16 +63,16 @@ def t5() -> tuple[Any, Start, dict[str, Tensor]]:
     theirs = randomise(T5ForConditionalGeneration(T5_CONFIG))
     ours = like_t5(theirs)
     ours.embedding = theirs.shared
-    source, real = pad_right(rows())
-    assert real is not None
+    source, valid = pad_right(rows())
+    assert valid is not None
     scale = SIZE.d_model**-0.5  # of T5 with tied embeddings
 
     def head(hidden: Tensor) -> Tensor:
         logits: Tensor = theirs.lm_head(hidden * scale)
         return logits
 
-    inputs = {"input_ids": source, "attention_mask": real.long()}
-    return theirs, lambda: Transducing(ours, head, source, real, begin=0, max_new=NEW), inputs
+    inputs = {"input_ids": source, "attention_mask": valid.long()}
+    return theirs, lambda: Seq2SeqPrefixes(ours, head, source, valid, begin=0, max_new=NEW), inputs
 
 
 MODELS = pytest.mark.parametrize("model", [gpt2, llama, t5])
@@ -110,7 +110,7 @@ def test_greedy(model: Callable[[], Any], penalty: float) -> None:
     agree = torch.ones(PROMPTS, dtype=torch.bool)
     if penalty != 1 and not theirs.config.is_encoder_decoder:
         agree = inputs["attention_mask"].bool().all(dim=1)
-    ours = write(start(), most_likely, end=END, filters=[RepetitionPenalty(penalty)])
+    ours = generate_tokens(start(), most_likely, end=END, logits_processors=[RepetitionPenalty(penalty)])
     ours = torch.nn.functional.pad(ours, (0, NEW - ours.shape[1]), value=END)[:, : expected.shape[1]]
     assert torch.equal(ours[agree], expected[agree])
     ended = (expected == END).any(dim=1)

@@ -99,11 +99,11 @@ def like_llama(theirs: LlamaModel) -> Decoder:
 def test_llama(padding: str) -> None:
     theirs = randomise(LlamaModel(LLAMA))
     ours = like_llama(theirs)
-    real, tokens = PADDINGS[padding], torch.randint(11, (3, 9))
-    positions = positions_of(real)
-    output = theirs(tokens, attention_mask=real.long(), position_ids=positions).last_hidden_state
-    hidden = ours(theirs.embed_tokens(tokens), real, positions)
-    same_but_for_float32(hidden[real], output[real])
+    valid, tokens = PADDINGS[padding], torch.randint(11, (3, 9))
+    positions = positions_of(valid)
+    output = theirs(tokens, attention_mask=valid.long(), position_ids=positions).last_hidden_state
+    hidden = ours(theirs.embed_tokens(tokens), valid, positions)
+    same_but_for_float32(hidden[valid], output[valid])
 
 
 @pytest.mark.parametrize("padding", PADDINGS)
@@ -126,8 +126,8 @@ def test_bloom(padding: str, heads: int) -> None:
         copy_module(block.feed_forward.branch.contract, layer.mlp.dense_4h_to_h)
         copy_module(block.feed_forward.norm, layer.post_attention_layernorm)
     copy_module(ours.tower.norm, theirs.ln_f)
-    real, tokens = PADDINGS[padding], torch.randint(11, (3, 9))
+    valid, tokens = PADDINGS[padding], torch.randint(11, (3, 9))
     embedded = theirs.word_embeddings_layernorm(theirs.word_embeddings(tokens))
-    output = theirs(tokens, attention_mask=real.long()).last_hidden_state
-    hidden = ours(embedded, real, positions_of(real))
-    torch.testing.assert_close(hidden[real], output[real], atol=1e-5, rtol=1e-5)
+    output = theirs(tokens, attention_mask=valid.long()).last_hidden_state
+    hidden = ours(embedded, valid, positions_of(valid))
+    torch.testing.assert_close(hidden[valid], output[valid], atol=1e-5, rtol=1e-5)

@@ -93,8 +93,8 @@ def like_t5(theirs: Any) -> EncoderDecoder:
 def test_encoder_and_decoder() -> None:
     theirs = randomise(T5Model(T5_CONFIG))
     ours = like_t5(theirs)
-    real, source, target = padded([30, 12, 1], "right"), torch.randint(11, (3, 30)), torch.randint(11, (3, 27))
-    output = theirs(input_ids=source, attention_mask=real.long(), decoder_input_ids=target)
-    memory = ours.encode(theirs.shared(source), real)
-    same_but_for_float32(memory.hidden[real], output.encoder_last_hidden_state[real])
+    valid, source, target = padded([30, 12, 1], "right"), torch.randint(11, (3, 30)), torch.randint(11, (3, 27))
+    output = theirs(input_ids=source, attention_mask=valid.long(), decoder_input_ids=target)
+    memory = ours.encode(theirs.shared(source), valid)
+    same_but_for_float32(memory.hidden[valid], output.encoder_last_hidden_state[valid])
     same_but_for_float32(ours.decode(theirs.shared(target), memory), output.last_hidden_state)

@@ -67,9 +67,9 @@ def blocks(model: nn.Module) -> list[Any]:
     return [module for module in model.modules() if isinstance(module, Block)]
 
 
-def positions_of(real: Tensor) -> Tensor:
+def positions_of(valid: Tensor) -> Tensor:
     """Counted from each row's first real token."""
-    return (real.long().cumsum(-1) - 1).clamp(min=0)
+    return (valid.long().cumsum(-1) - 1).clamp(min=0)
 
 
 def padded(lengths: Sequence[int], side: str) -> Tensor:

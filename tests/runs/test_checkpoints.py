@@ -17,8 +17,14 @@ from hypothesis import strategies as st
 
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from xformer.errors import RunError
-from xformer.runs.checkpoints import CheckpointFiles, found, read, readable, write
-from xformer.runs.storage import explained
+from xformer.runs.checkpoints import (
+    CheckpointFiles,
+    find_checkpoints,
+    read_checkpoint,
+    readable_checkpoints,
+    write_checkpoint,
+)
+from xformer.runs.storage import explain_disk_error
 from xformer.runs.summary import FILE, read_summary
 from xformer.training.run import run
 
@@ -35,14 +41,14 @@ def assert_same(content: dict[str, Any]) -> None:
 @pytest.fixture(scope="module")
 def sealed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     file = tmp_path_factory.mktemp("sealed") / "a.ckpt"
-    write(file, STATE)
+    write_checkpoint(file, STATE)
     return file.read_bytes()
 
 
 def test_others_read_what_is_written(tmp_path: Path) -> None:
     file = tmp_path / "new" / "a.ckpt"
-    write(file, STATE)
-    assert_same(read(file))
+    write_checkpoint(file, STATE)
+    assert_same(read_checkpoint(file))
     assert_same(torch.load(file, weights_only=True))
     with zipfile.ZipFile(file) as archive:
         assert archive.testzip() is None
@@ -57,7 +63,7 @@ def test_a_flipped_bit_is_detected_wherever_it_is(data: st.DataObject, sealed: b
     damaged[position // 8] ^= 1 << position % 8
     (tmp_path / "a.ckpt").write_bytes(damaged)
     with pytest.raises(RunError, match=r"a\.ckpt cannot be read \(.*\): give another"):
-        read(tmp_path / "a.ckpt")
+        read_checkpoint(tmp_path / "a.ckpt")
 
 
 @pytest.mark.parametrize("bit", range(8))
@@ -67,7 +73,7 @@ def test_a_flipped_bit_is_detected_in_every_byte_of_the_end(bit: int, sealed: by
         damaged[position] ^= 1 << bit
         (tmp_path / "a.ckpt").write_bytes(damaged)
         with pytest.raises(RunError, match="cannot be read"):
-            read(tmp_path / "a.ckpt")
+            read_checkpoint(tmp_path / "a.ckpt")
 
 
 @EVERY
@@ -75,18 +81,18 @@ def test_a_flipped_bit_is_detected_in_every_byte_of_the_end(bit: int, sealed: by
 def test_a_file_that_was_cut_is_detected(data: st.DataObject, sealed: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.ckpt").write_bytes(sealed[: data.draw(st.integers(0, len(sealed) - 1))])
     with pytest.raises(RunError, match="cannot be read"):
-        read(tmp_path / "a.ckpt")
+        read_checkpoint(tmp_path / "a.ckpt")
 
 
 def test_a_file_of_an_earlier_version_is_read_and_its_content_checked(tmp_path: Path) -> None:
     file = tmp_path / "a.ckpt"
     torch.save(STATE, file)
-    assert_same(read(file))
+    assert_same(read_checkpoint(file))
     content = file.read_bytes()
     at = content.index(torch.arange(300.0).numpy().tobytes())
     file.write_bytes(content[: at + 5] + bytes([content[at + 5] ^ 4]) + content[at + 6 :])
     with pytest.raises(RunError, match="its checksum does not match"):
-        read(file)
+        read_checkpoint(file)
 
 
 def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
@@ -94,7 +100,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
         def __reduce__(self) -> Any:
             return os.mkdir, (str(tmp_path / "ran"),)
 
-    write(tmp_path / "a.ckpt", {"a": Runs()})
+    write_checkpoint(tmp_path / "a.ckpt", {"a": Runs()})
     with pytest.raises(RunError, match="cannot be read"):
         CheckpointFiles().load_checkpoint(tmp_path / "a.ckpt", weights_only=False)
     assert not (tmp_path / "ran").exists()
@@ -115,16 +121,16 @@ def longest_file(size: int) -> Iterator[None]:
 def test_a_write_that_fails_leaves_the_older_file_and_nothing_else(
     data: st.DataObject, sealed: bytes, tmp_path: Path
 ) -> None:
-    write(tmp_path / "last.ckpt", STATE)
+    write_checkpoint(tmp_path / "last.ckpt", STATE)
     with pytest.raises(OSError, match="too large") as caught:  # noqa: SIM117 - the limit is this file's alone
         with longest_file(data.draw(st.integers(0, len(sealed) - 1))):
-            write(tmp_path / "last.ckpt", {**STATE, "global_step": 8})
-    sentence = explained(caught.value, {"hydra.run.dir": tmp_path})
+            write_checkpoint(tmp_path / "last.ckpt", {**STATE, "global_step": 8})
+    sentence = explain_disk_error(caught.value, {"hydra.run.dir": tmp_path})
     assert sentence is not None
     assert sentence.startswith(f"{tmp_path / 'last.ckpt'} cannot be written: ")
     assert "hydra.run.dir" in sentence
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
-    assert_same(read(tmp_path / "last.ckpt"))
+    assert_same(read_checkpoint(tmp_path / "last.ckpt"))
 
 
 def test_temporary_files_have_no_part_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +156,7 @@ def test_a_run_that_was_moved_goes_on_with_its_best(compose_job: ComposeJob, tmp
     assert here.monitor is not None
     assert here.monitor.step == 5  # else there is nothing to forget
     assert (there.monitor, there.metrics) == (here.monitor, here.metrics)
-    names = [{file.name for file in found(tmp_path / name)} for name in ("stayed", "elsewhere")]
+    names = [{file.name for file in find_checkpoints(tmp_path / name)} for name in ("stayed", "elsewhere")]
     assert names[0] == names[1] == {"step-5.ckpt", "last.ckpt"}
 
 
@@ -169,8 +175,8 @@ def test_nothing_that_is_read_again_names_the_runs_own_place(compose_job: Compos
         elif isinstance(value, str):
             yield value
 
-    assert found(job.directory)
-    for file in found(job.directory):
+    assert find_checkpoints(job.directory)
+    for file in find_checkpoints(job.directory):
         assert [text for text in texts(torch.load(file, weights_only=True)) if own in text] == []
     written = [file for file in job.directory.rglob("*") if file.is_file() and file.suffix != ".ckpt"]
     assert {"config.yaml", "summary.json", "metrics.csv", "data.json"} <= {file.name for file in written}
@@ -189,7 +195,7 @@ def test_a_state_of_an_earlier_version_is_found_where_the_file_is(tmp_path: Path
     (tmp_path / "checkpoints").mkdir()
     file = tmp_path / "checkpoints" / "last.ckpt"
     torch.save({"callbacks": {"keeper": keeper, "other": {"dirpath": old}}}, file)
-    states = read(file)["callbacks"]
+    states = read_checkpoint(file)["callbacks"]
     best = str(tmp_path / "checkpoints" / "step-5.ckpt")
     assert (states["keeper"]["best_model_path"], states["keeper"]["dirpath"]) == (best, str(file.parent))
     assert (list(states["keeper"]["best_k_models"]), states["keeper"]["last_model_path"]) == ([best], "")
@@ -206,7 +212,7 @@ def test_the_next_older_one_is_taken_where_the_newest_is_damaged(
         file.write_bytes(content)
         os.utime(file, ns=(100 - age, 100 - age))
     with caplog.at_level(logging.WARNING):
-        file, content = next(readable(tmp_path))
+        file, content = next(readable_checkpoints(tmp_path))
     assert file.name == "good.ckpt"
     assert_same(content)
     newest = tmp_path / "checkpoints" / "newest.ckpt"
@@ -220,11 +226,11 @@ def test_a_cell_whose_checkpoints_are_all_damaged_starts_again(
     run(job)
     (job.directory / FILE).unlink()
     before = torch.load(job.directory / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-    for file in found(job.directory):
+    for file in find_checkpoints(job.directory):
         file.write_bytes(file.read_bytes()[:1000])
     run(compose_job(*SMALL, *SMALL_LISTOPS, "skip_finished=true"))
     assert "starts again" in caplog.text
-    after = read(job.directory / "checkpoints" / "last.ckpt")["state_dict"]
+    after = read_checkpoint(job.directory / "checkpoints" / "last.ckpt")["state_dict"]
     assert all(torch.equal(after[name], before[name]) for name in before)
     assert read_summary(job.directory).status == "finished"
     with pytest.raises(RunError, match="holds the checkpoints of an earlier run"):

@@ -12,7 +12,7 @@ from xformer.runs.job import Job
 def given(compose_job: Callable[..., Job], *overrides: str, **settings: dict[str, Any]) -> Job:
     job = compose_job(*overrides)
     job.config.study = {"question": "q", "settings": {f"attention={option}": s for option, s in settings.items()}}
-    job.give()
+    job.apply_study_settings()
     return job
 
 

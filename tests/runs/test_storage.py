@@ -15,8 +15,8 @@ import pytest
 from tests.conftest import SMALL, ComposeJob
 from xformer import cli
 from xformer.errors import StorageError
-from xformer.runs.checkpoints import found, read
-from xformer.runs.storage import explained, explaining, replacing
+from xformer.runs.checkpoints import find_checkpoints, read_checkpoint
+from xformer.runs.storage import atomic_file, explain_disk_error, explaining_disk_errors
 from xformer.training.run import run
 
 TEXT = [*SMALL, "task=language_modeling", "data.block=32", "tokenizer=byte"]
@@ -87,7 +87,7 @@ def test_a_file_that_cannot_be_written_is_named(
         run(job)
     error = caught.value
     place = {"hydra.run.dir": job.directory, "cache": tmp_path / "cache"}
-    sentence = str(error) if isinstance(error, StorageError) else explained(error, place)
+    sentence = str(error) if isinstance(error, StorageError) else explain_disk_error(error, place)
     assert sentence is not None, repr(error)
     assert str(tmp_path / "cache" if name == "cache" else job.directory) in sentence
     assert ("cache" if name == "cache" else "hydra.run.dir") in sentence.partition(";")[2]
@@ -108,8 +108,8 @@ def test_a_disk_that_fills_while_training_keeps_the_last_checkpoint(
     faults.number, faults.fails = errno.ENOSPC, fails
     with pytest.raises((StorageError, OSError)):
         run(job)
-    assert read(job.directory / "checkpoints" / "last.ckpt")["global_step"] == 5
-    assert not [file for file in found(job.directory) if file.stat().st_size == 0]
+    assert read_checkpoint(job.directory / "checkpoints" / "last.ckpt")["global_step"] == 5
+    assert not [file for file in find_checkpoints(job.directory) if file.stat().st_size == 0]
     assert not [*job.directory.rglob("*.partial")]
 
 
@@ -123,7 +123,7 @@ def test_a_disk_that_fills_while_training_keeps_the_last_checkpoint(
 )  # fmt: skip
 def test_reasons(number: int, reason: str, tmp_path: Path) -> None:
     error = OSError(number, os.strerror(number), str(tmp_path / "run" / "a"))
-    sentence = explained(error, {"hydra.run.dir": tmp_path / "run", "cache": tmp_path / "cache"})
+    sentence = explain_disk_error(error, {"hydra.run.dir": tmp_path / "run", "cache": tmp_path / "cache"})
     assert sentence is not None
     assert sentence.startswith(f"{tmp_path / 'run' / 'a'} cannot be written: ")
     assert reason in sentence
@@ -136,7 +136,9 @@ def test_an_error_that_names_no_file_is_of_the_disk_that_is_full(
     full = tmp_path / "cache"
     monkeypatch.setattr(shutil, "disk_usage", lambda place: Usage(10**9, 0, 100 if Path(place) == full else 10**9))
     full.mkdir()
-    sentence = explained(OSError(errno.ENOSPC, "No space left on device"), {"hydra.run.dir": tmp_path, "cache": full})
+    sentence = explain_disk_error(
+        OSError(errno.ENOSPC, "No space left on device"), {"hydra.run.dir": tmp_path, "cache": full}
+    )
     assert sentence is not None
     assert sentence.startswith(f"{full} cannot be written: the disk is full; free some space, or give another cache.")
 
@@ -146,18 +148,18 @@ def test_what_libraries_make_of_it() -> None:
         pytest.skip("this system has no /dev/full")
     with open("/dev/full", "wb", buffering=0) as full, pytest.raises(OSError, match="written") as caught:
         np.arange(10**6).tofile(full)
-    assert explained(caught.value, {"cache": Path()}) is not None
+    assert explain_disk_error(caught.value, {"cache": Path()}) is not None
     from tokenizers import Tokenizer, models
 
     with pytest.raises(Exception, match="os error") as rust:
         Tokenizer(models.BPE()).save("/dev/full")
-    assert explained(rust.value, {"cache": Path()}) is not None
+    assert explain_disk_error(rust.value, {"cache": Path()}) is not None
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError(errno.ENOENT, "no", "x"), ValueError("os error 28"), OSError("x")])
 def test_other_errors_are_left_alone(error: Exception) -> None:
-    assert explained(error, {}) is None
-    with pytest.raises(type(error)), explaining({}):
+    assert explain_disk_error(error, {}) is None
+    with pytest.raises(type(error)), explaining_disk_errors({}):
         raise error
 
 
@@ -175,10 +177,10 @@ def test_outside_of_a_run_it_is_a_sentence_as_well(capsys: pytest.CaptureFixture
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("old")
-    with pytest.raises(RuntimeError), replacing(tmp_path / "a") as file:  # noqa: PT012
+    with pytest.raises(RuntimeError), atomic_file(tmp_path / "a") as file:  # noqa: PT012
         file.write(b"half")
         raise RuntimeError
     assert (tmp_path / "a").read_text() == "old"
-    with replacing(tmp_path / "a") as file:
+    with atomic_file(tmp_path / "a") as file:
         file.write(b"new")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a", "new")]

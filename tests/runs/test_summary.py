@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from xformer.errors import DataError
-from xformer.runs.summary import Monitor, Summary, read_summary, write_summary
+from xformer.runs.summary import MonitoredMetric, Summary, read_summary, write_summary
 
 
 def full() -> Summary:
@@ -16,7 +16,7 @@ def full() -> Summary:
         overrides=["attention=linformer", "seed=3"],
         seed=3,
         metrics={"val/loss": 1.25, "test/accuracy": 0.5},
-        monitor=Monitor("val/loss", "min", best=1.25, step=40),
+        monitor=MonitoredMetric("val/loss", "min", best=1.25, step=40),
         floors={"val/loss": 2.0},
         parameters=1000,
         tokens_seen=4096,

@@ -17,7 +17,7 @@ from xformer.config.validate import CONF
 from xformer.runs import sweep
 from xformer.runs.job import Job
 from xformer.runs.summary import Summary, read_summary, write_summary
-from xformer.training import screen
+from xformer.training import console_report
 
 ROOT = Path(__file__).parents[2]
 FAST = [*SMALL, *SMALL_LISTOPS]
@@ -28,7 +28,7 @@ def _no_sweep(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XFORMER_SWEEP", "")
     monkeypatch.delenv("XFORMER_SWEEP")
     yield
-    sweep.conclude()
+    sweep.end_sweep()
 
 
 def started(tmp_path: Path, *overrides: str) -> sweep.Sweep | None:
@@ -39,9 +39,9 @@ def started(tmp_path: Path, *overrides: str) -> sweep.Sweep | None:
         typed = [override for override in overrides if not override.startswith("hydra/")]
         OmegaConf.set_readonly(config, False)
         config.hydra.overrides.task = typed
-        sweep.Announce().on_multirun_start(config)
+        sweep.SweepCallback().on_multirun_start(config)
     GlobalHydra.instance().clear()
-    return sweep.current()
+    return sweep.current_sweep()
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_cells_are_counted_as_hydra_makes_them(
 def test_jobs_of_a_launcher_run_at_once(
     jobs: int, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "cores", lambda: 4)
+    monkeypatch.setattr(sweep, "usable_cores", lambda: 4)
     launcher = OmegaConf.create({"_target_": "hydra_plugins.x.JoblibLauncher", "n_jobs": jobs})
     assert sweep._at_once(launcher, 6) == expected
     for kind, number in (("LocalLauncher", 6), ("SlurmLauncher", 1), ("BasicLauncher", 1)):
@@ -95,7 +95,7 @@ def test_the_time_left_is_what_the_cells_so_far_took(tmp_path: Path) -> None:
     old = write_summary(tmp_path / "3", Summary("finished"))  # of an earlier sweep into this directory
     os.utime(old, (now - 1000, now - 1000))
     assert under_way.seconds_left(2) == pytest.approx(600, rel=0.05)
-    assert screen.place(under_way, 2) == "cell 3 of 12, 10 minutes left"
+    assert console_report.sweep_progress(under_way, 2) == "cell 3 of 12, 10 minutes left"
 
 
 def test_what_varies_comes_first_in_a_name() -> None:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from xformer.loggers.metrics_csv import MetricsCSV
-from xformer.runs.summary import Monitor, Summary, write_summary
+from xformer.runs.summary import MonitoredMetric, Summary, write_summary
 
 MakeRun = Callable[..., Path]
 CURVE = (1, 2, 3)
@@ -34,7 +34,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         metrics = {"val/accuracy": value, "test/accuracy": value, "test/loss": None if value is None else 1 - value}
         fields: dict[str, Any] = {
             "status": "finished", "choices": choices, "overrides": [f"attention={attention}", f"seed={seed}"],
-            "seed": seed, "metrics": metrics, "monitor": Monitor("val/accuracy", "max", value, 3),
+            "seed": seed, "metrics": metrics, "monitor": MonitoredMetric("val/accuracy", "max", value, 3),
             "floors": {"chance": 0.1}, "parameters": 1000, "flops_per_token": 1e4, "tokens_seen": 500,
             "tokens_per_second": 100.0, "peak_memory_bytes": 10**8, "wall_seconds": 10.0,
             "git": {"commit": "c" * 40, "dirty": False}, "versions": {"torch": "2.13"},

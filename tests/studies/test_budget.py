@@ -5,26 +5,26 @@ from pathlib import Path
 import pytest
 
 from tests.studies.conftest import MakeRun
-from xformer.runs.load import load_runs
-from xformer.studies.budget import Budget, quantity, si, spent, unequal
+from xformer.runs.recorded_run import load_runs
+from xformer.studies.budget import Budget, format_quantity, si_number, spent_budget, unequal_budgets
 
 
 def test_a_budget_is_the_mean_of_what_all_runs_recorded(make_run: MakeRun, tmp_path: Path) -> None:
     make_run(0.5, seed=0, parameters=100, flops_per_token=10.0, tokens_seen=50, wall_seconds=4.0)
     make_run(0.5, seed=1, parameters=300, flops_per_token=20.0, tokens_seen=100, wall_seconds=None)
-    found = spent(load_runs([tmp_path / "sweep"]))
+    found = spent_budget(load_runs([tmp_path / "sweep"]))
     assert (found.parameters, found.tokens, found.flops) == (200, 75, (500 + 2000) / 2)
     assert found.seconds is None  # as one of them did not record it
-    assert spent([]) == Budget(None, None, None, None, None)
+    assert spent_budget([]) == Budget(None, None, None, None, None)
 
 
-@pytest.mark.parametrize(("other", "said"), [(104.0, False), (105.0, False), (106.0, True), (95.0, True)])
-def test_more_than_5_per_cent_is_a_difference_and_is_said(other: float, said: bool) -> None:
+@pytest.mark.parametrize(("other", "reasons"), [(104.0, False), (105.0, False), (106.0, True), (95.0, True)])
+def test_more_than_5_per_cent_is_a_difference_and_is_said(other: float, reasons: bool) -> None:
     def of(parameters: float) -> Budget:
         return Budget(parameters, None, None, None, None)
 
-    sentences = unequal({"one": of(100.0), "unknown": Budget(None, None, None, None, None), "other": of(other)})
-    assert bool(sentences) == said
+    sentences = unequal_budgets({"one": of(100.0), "unknown": Budget(None, None, None, None, None), "other": of(other)})
+    assert bool(sentences) == reasons
     if other == 106:
         assert sentences == ["the groups differ by 6 % in parameters: 100 (one) to 106 (other)."]
 
@@ -37,8 +37,8 @@ def test_more_than_5_per_cent_is_a_difference_and_is_said(other: float, said: bo
     ],
 )  # fmt: skip
 def test_a_quantity_is_read_at_a_glance(name: str, value: float | None, text: str) -> None:
-    assert quantity(name, value) == text
+    assert format_quantity(name, value) == text
 
 
 def test_a_prefix_changes_where_three_digits_no_longer_do() -> None:
-    assert [si(number) for number in (0.0, 999.4, 999.6, 1e18)] == ["0 ", "999 ", "1 k", "1 E"]
+    assert [si_number(number) for number in (0.0, 999.4, 999.6, 1e18)] == ["0 ", "999 ", "1 k", "1 E"]

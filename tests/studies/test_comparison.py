@@ -10,10 +10,10 @@ from scipy import stats
 
 from tests.studies.conftest import MakeRun
 from xformer.errors import ConfigError, DataError
-from xformer.runs.load import load_runs
+from xformer.runs.recorded_run import load_runs
 from xformer.studies.comparison import compare
-from xformer.studies.formats import FORMATS, terminal
-from xformer.studies.table import cells, headers, notes
+from xformer.studies.output_formats import FORMATS, as_terminal_text
+from xformer.studies.table import table_cells, table_headers, table_notes
 
 
 def test_verdicts_are_those_of_a_paired_test_by_hand(sweep: Path) -> None:
@@ -48,9 +48,9 @@ def test_the_note_names_the_test_that_was_used(
         make_run(0.25 + seed / 32 + step, seed=seed, attention="local")
     found = compare(load_runs([tmp_path / "sweep"]))
     assert [row.verdict for row in found.rows] == ["baseline", word]
-    (note,) = (note for note in notes(found) if "tested by" in note)
+    (note,) = (note for note in table_notes(found) if "tested by" in note)
     assert [test for test in ("paired t test", "sign-flip") if test in note] == tested
-    assert reach in cells(found, found.rows[1])[headers(found).index("difference to attention=full")]
+    assert reach in table_cells(found, found.rows[1])[table_headers(found).index("difference to attention=full")]
 
 
 def test_a_loss_that_is_higher_is_worse(sweep: Path) -> None:
@@ -147,11 +147,11 @@ def test_a_reason_of_many_lines_is_told_on_one(kind: str, start: str, sweep: Pat
 
 
 def test_floors_are_told_of_the_metric_that_they_are_of(sweep: Path, make_run: MakeRun) -> None:
-    told = notes(compare(load_runs([sweep]), "test/loss"))
+    told = table_notes(compare(load_runs([sweep]), "test/loss"))
     assert "Trivial baselines: chance 0.1." in told
     make_run(0.5, seed=4, floor_of="test/accuracy")
     make_run(0.5, seed=5, floor_of="test/loss", floors={"unigrams": 2.5, "broken": None})
-    told = notes(compare(load_runs([sweep]), "test/loss"))
+    told = table_notes(compare(load_runs([sweep]), "test/loss"))
     assert "Trivial baselines in test/accuracy: chance 0.1." in told
     assert "Trivial baselines in test/loss: unigrams 2.5." in told
 
@@ -161,15 +161,15 @@ def test_a_table_breaks_no_word_in_80_columns(names: dict, sweep: Path, make_run
     for seed in range(3 * bool(names)):
         make_run(0.7, seed=seed, attention="local", **names)
     found = compare(load_runs([sweep]))
-    lines = terminal(found, width=80).splitlines()
+    lines = as_terminal_text(found, width=80).splitlines()
     assert max(map(len, lines)) <= 80
     inside = [[cell.strip() for cell in re.split("[│┃]", line)] for line in lines if line[0] in "│┃"]
     shown = {cell for line in inside for cell in line}
     for row in found.rows:
-        assert {cell.strip() for cell in cells(found, row)} <= shown
+        assert {cell.strip() for cell in table_cells(found, row)} <= shown
     words = {word for line in inside for cell in line for word in cell.split()}
-    assert {word for title in headers(found) for word in title.split()} <= words
-    wide = terminal(found, width=300).splitlines()
+    assert {word for title in table_headers(found) for word in title.split()} <= words
+    wide = as_terminal_text(found, width=300).splitlines()
     assert sum(line.startswith("┏") for line in wide) == 1
 
 
@@ -180,10 +180,10 @@ def test_no_value_at_all_is_an_error(make_run: MakeRun, tmp_path: Path) -> None:
 
 
 def test_a_cell_that_was_run_twice_counts_once(sweep: Path, make_run: MakeRun) -> None:
-    again = make_run(0.8, seed=0)
+    repeated = make_run(0.8, seed=0)
     found = compare(load_runs([sweep]))
     assert len(found.rows[0].values) == 3
-    assert list(found.left_out.values()) == [f"run again, with the same result, as {again}."]
+    assert list(found.left_out.values()) == [f"run again, with the same result, as {repeated}."]
 
 
 @pytest.mark.parametrize(

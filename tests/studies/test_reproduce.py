@@ -15,10 +15,10 @@ from scipy import stats
 from tests.studies.conftest import MakeRun
 from xformer.commands.reproduce import main
 from xformer.errors import ConfigError, DataError, RunError, XformerError
-from xformer.runs.load import Run, load_runs, read_run
-from xformer.studies.again import cell_again
-from xformer.studies.committed import read_table
-from xformer.studies.record import record
+from xformer.runs.recorded_run import RecordedRun, load_runs, read_run
+from xformer.studies.committed_runs import read_table
+from xformer.studies.record import record_study
+from xformer.studies.repeat import repeat_cell
 from xformer.studies.reproduce import judge, tolerance
 from xformer.studies.study import Study
 
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def committed(make_run: MakeRun) -> Run:
+def committed(make_run: MakeRun) -> RecordedRun:
     return read_run(make_run(0.8, seed=0))
 
 
@@ -74,7 +74,7 @@ def test_where_spreads_are_equal_elsewhere_fails_a_cell_at_most_2_times_in_100(m
     assert 0 < lost / drawn[:, :, 0].size <= 0.02
 
 
-def test_one_seed_states_no_tolerance(committed: Run) -> None:
+def test_one_seed_states_no_tolerance(committed: RecordedRun) -> None:
     with pytest.raises(DataError, match="No cell of the committed table has two seeds"):
         tolerance([committed], METRIC, committed)
 
@@ -83,7 +83,7 @@ OTHER_LOSS = {"val/accuracy": 0.8, "test/accuracy": 0.8, "test/loss": 9.9}
 
 
 @pytest.mark.parametrize(
-    ("other", "word", "said"),
+    ("other", "word", "reasons"),
     [
         ({}, "pass", "identical in every metric"),
         ({"value": 0.805}, "fail", "every metric ought to be identical"),
@@ -101,18 +101,18 @@ OTHER_LOSS = {"val/accuracy": 0.8, "test/accuracy": 0.8, "test/loss": 9.9}
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_cell_is_judged(other: dict, word: str, said: str, committed: Run, make_run: MakeRun) -> None:
+def test_a_cell_is_judged(other: dict, word: str, reasons: str, committed: RecordedRun, make_run: MakeRun) -> None:
     fields = dict(other)
-    again = read_run(make_run(fields.pop("value", 0.8), seed=0, **fields))
-    verdict = judge(committed, again, METRIC, 0.01)
+    repeated = read_run(make_run(fields.pop("value", 0.8), seed=0, **fields))
+    verdict = judge(committed, repeated, METRIC, 0.01)
     assert verdict.word == word
-    assert said in " ".join(verdict.said)
+    assert reasons in " ".join(verdict.reasons)
 
 
 def test_code_that_was_not_committed_is_not_known_to_be_the_same(make_run: MakeRun) -> None:
     then, now = (read_run(make_run(v, seed=0, git={"commit": "c" * 40, "dirty": True})) for v in (0.8, 0.805))
     verdict = judge(then, now, METRIC, 0.01)
-    assert (verdict.word, verdict.said[1]) == (
+    assert (verdict.word, verdict.reasons[1]) == (
         "pass",
         "code: cccccccccc with changes then, cccccccccc with changes now.",
     )
@@ -128,7 +128,7 @@ def test_a_gpu_is_held_to_identity_where_it_was_asked_for(
     assert judge(then, now, METRIC, 0.01).word == word
 
 
-def test_a_cell_that_was_refused_passes_when_it_is_refused_again(committed: Run) -> None:
+def test_a_cell_that_was_refused_passes_when_it_is_refused_again(committed: RecordedRun) -> None:
     summary = replace(committed.summary, status="skipped", metrics={}, error="It cannot.")
     refused = replace(committed, summary=summary, whole=False)
     assert judge(refused, refused, METRIC, 0.01).word == "pass"
@@ -137,11 +137,11 @@ def test_a_cell_that_was_refused_passes_when_it_is_refused_again(committed: Run)
 
 def test_a_folder_keeps_what_a_person_wrote(sweep: Path, tmp_path: Path) -> None:
     study = Study("attentions", "Which?", "attention=full", METRIC, "1 minute", tmp_path, ("attention",))
-    record(study, load_runs([sweep]), tmp_path / "study")
+    record_study(study, load_runs([sweep]), tmp_path / "study")
     readme = tmp_path / "study" / "README.md"
     assert "attention=linformer: worse than attention=full" in readme.read_text()
     readme.write_text(readme.read_text().replace("worse than", "old") + "\nBecause of the data.\n")
-    record(study, load_runs([sweep]), tmp_path / "study")
+    record_study(study, load_runs([sweep]), tmp_path / "study")
     assert "attention=linformer: worse than attention=full" in readme.read_text()
     assert readme.read_text().endswith("Because of the data.\n")
 
@@ -149,12 +149,12 @@ def test_a_folder_keeps_what_a_person_wrote(sweep: Path, tmp_path: Path) -> None
 def test_a_folder_that_cannot_be_written_whole_is_left_alone(sweep: Path, make_run: MakeRun, tmp_path: Path) -> None:
     folder = tmp_path / "study"
     study = Study("attentions", "Which?", "attention=full", METRIC, "1 minute", tmp_path, ("attention",))
-    record(study, load_runs([sweep]), folder)
+    record_study(study, load_runs([sweep]), folder)
 
     def refused(study: Study, words: str) -> None:
         before = {file: file.read_bytes() for file in folder.iterdir()}
         with pytest.raises(XformerError, match=words):
-            record(study, load_runs([sweep]), folder)
+            record_study(study, load_runs([sweep]), folder)
         assert {file: file.read_bytes() for file in folder.iterdir()} == before
 
     make_run(0.7, seed=3)  # what a table that was written after all would hold
@@ -180,10 +180,10 @@ def test_what_is_no_run_of_the_study_is_not_recorded(
     make_run(0.9, seed=3, **other)
     study = Study("attentions", "Which?", "attention=full", METRIC, "1 minute", tmp_path, ("attention",))
     if words is None:
-        assert record(study, load_runs([sweep]), tmp_path / "study")
+        assert record_study(study, load_runs([sweep]), tmp_path / "study")
         return
     with pytest.raises(DataError, match=words):
-        record(study, load_runs([sweep]), tmp_path / "study")
+        record_study(study, load_runs([sweep]), tmp_path / "study")
     assert not (tmp_path / "study").exists()
 
 
@@ -193,7 +193,7 @@ def test_cells_that_failed_are_recorded_with_their_reason(sweep: Path, make_run:
     (refused / "config.yaml").unlink()
     (make_run(None, seed=4) / "summary.json").unlink()
     study = Study("attentions", "Which?", "attention=full", METRIC, "1 minute", tmp_path, ("attention",))
-    record(study, load_runs([sweep]), tmp_path / "study")
+    record_study(study, load_runs([sweep]), tmp_path / "study")
     told = (tmp_path / "study" / "README.md").read_text()
     ended = {(run.summary.status, run.summary.error) for run in read_table(tmp_path / "study")}
     killed = "It was killed, or is still running."
@@ -211,9 +211,9 @@ def test_a_cell_that_was_run_twice_is_recorded_once_by_its_latest_finished_run(
     earlier = make_run(0.75, seed=3)
     os.utime(earlier / "summary.json", (0, 0))
     study = Study("attentions", "Which?", "attention=full", METRIC, "1 minute", tmp_path, ("attention",))
-    record(study, load_runs([sweep]), tmp_path / "study")
-    again = [run for run in read_table(tmp_path / "study") if run.seed == 3]
-    assert [(run.name, run.value(METRIC)) for run in again] == [("study/attention=full,seed=3", 0.7)]
+    record_study(study, load_runs([sweep]), tmp_path / "study")
+    repeated = [run for run in read_table(tmp_path / "study") if run.seed == 3]
+    assert [(run.name, run.value(METRIC)) for run in repeated] == [("study/attention=full,seed=3", 0.7)]
     told = capsys.readouterr().out.splitlines()
     assert told == [f"{path} is left out: {latest} is the same cell." for path in (stopped, earlier)]
 
@@ -224,12 +224,12 @@ def test_the_grid_is_that_of_the_file() -> None:
 
 @pytest.mark.slow
 def test_a_launch_that_fails_does_not_pass_for_the_run_that_lies_there(
-    committed: Run, make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    committed: RecordedRun, make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     shutil.copytree(make_run(0.8, seed=0), tmp_path / "again" / Path(committed.name).name / "run")
     with pytest.raises(RunError, match=r"did not start or was killed; .*screen\.log says why"):
-        cell_again(committed, tmp_path / "again", ["no_such_key=1"])
+        repeat_cell(committed, tmp_path / "again", ["no_such_key=1"])
 
 
 def reproduced(monkeypatch: pytest.MonkeyPatch, *words: str) -> object:

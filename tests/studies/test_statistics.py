@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from xformer.studies import statistics
-from xformer.studies.statistics import ALPHA, Interval, holm, holm_alpha, interval, paired, verdict
+from xformer.studies.statistics import (
+    ALPHA,
+    Interval,
+    confidence_interval,
+    holm_correction,
+    holm_levels,
+    paired_comparison,
+    verdict,
+)
 
 REPEATS = 1000
 
@@ -22,10 +30,10 @@ def _at_most(rate: float, repeats: int = REPEATS) -> float:
 
 def _called_different(groups: np.ndarray) -> bool:
     """Whether any group is called better or worse than the first."""
-    tests = [paired(list(group), list(groups[0])) for group in groups[1:]]
-    adjusted = holm([test.p for test in tests if test])
-    said = [verdict(t.mean, p, "max") for t, p in zip(tests, adjusted, strict=True) if t]
-    return any(word != "no difference shown" for word in said)
+    tests = [paired_comparison(list(group), list(groups[0])) for group in groups[1:]]
+    adjusted = holm_correction([test.p for test in tests if test])
+    reasons = [verdict(t.mean, p, "max") for t, p in zip(tests, adjusted, strict=True) if t]
+    return any(word != "no difference shown" for word in reasons)
 
 
 @pytest.mark.parametrize("seeds", [3, 5])
@@ -76,7 +84,7 @@ def test_intervals_hold_the_mean_as_often_as_the_docstring_says(law: str, promis
             "exponential": lambda size: generator.exponential(1.0, size),
             "log-normal": lambda size: generator.lognormal(0.0, 1.0, size) / math.exp(0.5),
         }[law](size)
-        found = [interval(list(row)) for row in values]
+        found = [confidence_interval(list(row)) for row in values]
         held = sum(each is not None and each.low <= 1.0 <= each.high for each in found) / repeats
         assert abs(held - percent / 100) <= 0.005 + 3 * math.sqrt(held * (1 - held) / repeats)
 
@@ -84,46 +92,46 @@ def test_intervals_hold_the_mean_as_often_as_the_docstring_says(law: str, promis
 @pytest.mark.parametrize("count", [2, 4, 15])
 def test_intervals_are_scipys(count: int) -> None:
     values = np.random.default_rng(4).normal(size=count)
-    found, theirs = interval(list(values)), stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
+    found, theirs = confidence_interval(list(values)), stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
     assert found
     assert (found.low, found.high) == pytest.approx(tuple(theirs))
 
 
 def test_one_value_has_no_interval_and_equal_values_an_empty_one() -> None:
-    assert interval([0.5]) is None
-    assert interval([]) is None
+    assert confidence_interval([0.5]) is None
+    assert confidence_interval([]) is None
     for count in (3, 12):
-        found = interval([0.5] * count)
+        found = confidence_interval([0.5] * count)
         assert found
         assert (found.low, found.high) == (0.5, 0.5)
 
 
 def test_values_that_differ_in_the_last_bit_have_an_interval() -> None:
     values = [0.3] * 11 + [0.1 + 0.2]
-    found = interval(values)
+    found = confidence_interval(values)
     assert found
     assert (found.low, found.high) == (min(values), max(values))
 
 
 def test_a_paired_difference_is_scipys_and_drops_what_seeds_do_to_both() -> None:
     base, other = [0.1, 0.5, 0.9], [0.12, 0.515, 0.921]
-    found, reference = paired(other, base), stats.ttest_rel(other, base)
+    found, reference = paired_comparison(other, base), stats.ttest_rel(other, base)
     assert found
     assert found.p == pytest.approx(reference.pvalue)
     between = found.interval()
     assert between
     assert (between.low, between.high) == pytest.approx(tuple(reference.confidence_interval(0.95)))
     assert found.p < 0.01 < 0.9 < stats.ttest_ind(other, base).pvalue
-    assert paired([0.1], [0.2]) is None
+    assert paired_comparison([0.1], [0.2]) is None
 
 
 @pytest.mark.parametrize(("count", "p"), [(2, 0.5), (3, 0.25), (6, 1 / 32)])
 def test_differences_that_are_one_number_are_tested_by_their_signs(count: int, p: float) -> None:
     base = list(np.linspace(0.3, 0.6, count))
-    found = paired([value + 0.125 for value in base], base)
+    found = paired_comparison([value + 0.125 for value in base], base)
     assert found
     assert found.p == p
-    same = paired(base, base)
+    same = paired_comparison(base, base)
     assert same
     assert (same.mean, same.p) == (0.0, 1.0)
     assert (found.test, found.interval()) == ("signs", Interval(0.125, 0.125) if p <= ALPHA else None)
@@ -147,11 +155,11 @@ SAMPLES = st.one_of(
 
 @given(st.lists(SAMPLES, min_size=1, max_size=6), st.sampled_from([0.0, 0.5, 1e3]))
 def test_verdict_interval_and_p_agree(samples: list[list[float]], base: float) -> None:
-    tests = [paired([base + each for each in sample], [base] * len(sample)) for sample in samples]
+    tests = [paired_comparison([base + each for each in sample], [base] * len(sample)) for sample in samples]
     kept = [test for test in tests if test]
-    corrected = holm([test.p for test in kept])
+    corrected = holm_correction([test.p for test in kept])
     for test, p in zip(kept, corrected, strict=True):
-        between = test.interval(holm_alpha(test.p, p, len(kept)))
+        between = test.interval(holm_levels(test.p, p, len(kept)))
         shown = verdict(test.mean, p, "max") != "no difference shown"
         assert shown == (p <= ALPHA)
         assert shown == (between is not None and not between.low <= 0 <= between.high)
@@ -162,13 +170,13 @@ def test_verdict_interval_and_p_agree(samples: list[list[float]], base: float) -
 
 def test_holm_by_hand() -> None:
     # The example of Holm's step-down: 0.01 x 4, 0.02 x 3, 0.03 x 2, 0.04 x 1, each at least the one before.
-    assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
-    assert holm([]) == []
+    assert holm_correction([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm_correction([]) == []
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holm_lies_between_no_correction_and_bonferroni_and_keeps_the_order(p_values: list[float]) -> None:
-    adjusted = holm(p_values)
+    adjusted = holm_correction(p_values)
     for raw, corrected in zip(p_values, adjusted, strict=True):
         assert raw <= corrected <= min(1.0, len(p_values) * raw)
     assert all(a <= b for a, b in pairwise(x for _, x in sorted(zip(p_values, adjusted, strict=True))))

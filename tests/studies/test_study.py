@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from tests.studies.conftest import MakeRun
-from xformer.runs.load import Run, load_runs
-from xformer.studies.committed import RUNS, read_table
-from xformer.studies.comparison import Row, compare
+from xformer.runs.recorded_run import RecordedRun, load_runs
+from xformer.studies.committed_runs import RUNS, read_table
+from xformer.studies.comparison import ComparisonRow, compare
 from xformer.studies.grouping import group_runs
 from xformer.studies.study import Study, studies
 
@@ -16,7 +16,7 @@ AGAIN = "other_seeds"
 """The folder with one or more of a study's settings under seeds that its own table does not have."""
 
 
-def as_another(runs: list[Run], name: str) -> list[Run]:
+def as_another(runs: list[RecordedRun], name: str) -> list[RecordedRun]:
     """Under one more setting, each group's seeds numbered from 0, so that they pair with other seeds."""
     return [
         replace(run, settings={**run.settings, "seeds": name}, summary=replace(run.summary, seed=index))
@@ -25,7 +25,7 @@ def as_another(runs: list[Run], name: str) -> list[Run]:
     ]
 
 
-def against_itself(first: list[Run], other: list[Run], metric: str | None) -> list[Row]:
+def against_itself(first: list[RecordedRun], other: list[RecordedRun], metric: str | None) -> list[ComparisonRow]:
     """The settings that both have, compared as if they were two."""
     wanted = [group.settings for group in group_runs(other)]
     first = [run for run in first if run.settings in wanted]

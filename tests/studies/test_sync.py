@@ -14,7 +14,7 @@ from xformer import cli
 from xformer.errors import DataError, RunError
 from xformer.studies import sync as module
 from xformer.studies import wandb_runs
-from xformer.studies.sync import Online, offline, sync
+from xformer.studies.sync import WandbService, offline_run, sync_runs
 
 STEPS = 5
 
@@ -49,7 +49,7 @@ def steps_of(file: Path) -> range:
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Three cells with an offline run each, whose files say what their names say."""
     monkeypatch.setattr(
-        module, "offline", lambda file: module.Offline(file, file.stem[4:], steps_of(file)[-1], "lab", "me")
+        module, "offline_run", lambda file: module.OfflineRun(file, file.stem[4:], steps_of(file)[-1], "lab", "me")
     )
     for cell, name in enumerate("abc"):
         add(tmp_path / str(cell), name)
@@ -64,7 +64,7 @@ def add(cell: Path, name: str, *, second: int = 1, mode: str = "offline-run") ->
 
 
 def uploaded(paths: list[Path], service: Fake) -> str:
-    return "".join(directory.name[-1] for directory, now in sync(paths, service) if now)
+    return "".join(directory.name[-1] for directory, now in sync_runs(paths, service) if now)
 
 
 def test_what_is_there_is_not_uploaded_again(study: Path) -> None:
@@ -91,14 +91,14 @@ def test_what_was_resumed_without_a_step_is_uploaded_for_its_end(study: Path, mo
     service = Fake()
     uploaded([study], service)
     last = add(study / "0", "a", second=2)
-    monkeypatch.setattr(module, "offline", lambda file: module.Offline(file, "a", STEPS - 1, "lab", "me"))
-    assert [directory for directory, now in sync([study], service) if now] == [last.parent]
+    monkeypatch.setattr(module, "offline_run", lambda file: module.OfflineRun(file, "a", STEPS - 1, "lab", "me"))
+    assert [directory for directory, now in sync_runs([study], service) if now] == [last.parent]
 
 
 def test_what_was_uploaded_from_a_copy_is_left_out_file_by_file(study: Path) -> None:
     add(study / "0", "a", second=2)
     service = Fake("a")  # the first part alone
-    assert [directory.name[-3:] for directory, now in sync([study / "0"], service) if now] == ["2-a"]
+    assert [directory.name[-3:] for directory, now in sync_runs([study / "0"], service) if now] == ["2-a"]
     assert service.curves["a"] == [*range(2 * STEPS)]
 
 
@@ -142,19 +142,19 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_file_says_whose_it_is(real: Path, tmp_path: Path) -> None:
-    assert offline(real) == module.Offline(real, "abc", 7, "lab", "me")
+    assert offline_run(real) == module.OfflineRun(real, "abc", 7, "lab", "me")
     (tmp_path / "run-x.wandb").write_text("nothing")
     with pytest.raises(DataError, match=r"is no offline run that W&B can read"):
-        offline(tmp_path / "run-x.wandb")
+        offline_run(tmp_path / "run-x.wandb")
 
 
 def test_the_commands_are_ones_that_wandb_takes(real: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With `--dry-run` in addition, for there is no network here."""
-    said, resumed = [], []
+    reasons, resumed = [], []
 
     def dry(command: list[str], **options: Any) -> Any:
         done = start([*command, "--dry-run"], **options)
-        said.append(done.stdout + done.stderr)
+        reasons.append(done.stdout + done.stderr)
         ask = "import wandb; print(wandb.setup().settings.resume)"
         resumed.append(start([sys.executable, "-c", ask], **options).stdout.strip())
         return done
@@ -163,10 +163,10 @@ def test_the_commands_are_ones_that_wandb_takes(real: Path, monkeypatch: pytest.
     monkeypatch.setattr(subprocess, "run", dry)
     for append in (False, True):
         with pytest.raises(RunError, match="was not uploaded"):
-            Online().upload(real, append=append)
+            WandbService().upload(real, append=append)
     assert resumed == ["None", "allow"]
-    assert "Would sync 1 run(s)" in said[0]
-    assert real.name in said[0]
+    assert "Would sync 1 run(s)" in reasons[0]
+    assert real.name in reasons[0]
 
 
 def test_the_service_is_asked_for_the_ids(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -177,9 +177,9 @@ def test_the_service_is_asked_for_the_ids(monkeypatch: pytest.MonkeyPatch, tmp_p
         for name in "ab"
     ]
     monkeypatch.setattr(wandb, "Api", Service(*remotes))
-    assert Online().reached("lab", "me", ["b", "c"]) == {"b": 4}
-    assert Online().reached("lab", None, ["a"]) == {"a": 4}
-    assert Online().reached("new", "me", ["a"]) == {}
+    assert WandbService().reached("lab", "me", ["b", "c"]) == {"b": 4}
+    assert WandbService().reached("lab", None, ["a"]) == {"a": 4}
+    assert WandbService().reached("new", "me", ["a"]) == {}
 
 
 def test_without_a_key_the_command_says_what_to_do(

@@ -11,10 +11,10 @@ from tests.studies.conftest import MakeRun
 from tests.studies.service import Remote, Service, of_directory
 from xformer import cli
 from xformer.errors import DataError
-from xformer.runs.load import load_runs
+from xformer.runs.recorded_run import load_runs
 from xformer.studies import wandb_runs
 from xformer.studies.comparison import compare
-from xformer.studies.formats import FORMATS
+from xformer.studies.output_formats import FORMATS
 from xformer.studies.wandb_runs import load_wandb, load_wandb_run
 
 

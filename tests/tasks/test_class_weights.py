@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from xformer.data.facts import Facts
 from xformer.errors import ConfigError
-from xformer.tasks.class_weights import resolve
+from xformer.tasks.class_weights import resolve_class_weights
 
 
 def facts(counts: list[int] | None, classes: int = 3) -> Facts:
@@ -19,9 +19,11 @@ def test_balanced_weights_are_scikit_learns():
     counts = [10, 3, 700]
     labels = [label for label, count in enumerate(counts) for _ in range(count)]
     expected = compute_class_weight("balanced", classes=np.arange(3), y=np.array(labels))
-    assert_close(resolve("balanced", facts(counts)), torch.tensor(expected))
-    assert resolve(None, facts(counts)) is None
-    assert_close(resolve([1.0, 0.5, 2.5], facts(None)), torch.tensor([1.0, 0.5, 2.5], dtype=torch.float64))
+    assert_close(resolve_class_weights("balanced", facts(counts)), torch.tensor(expected))
+    assert resolve_class_weights(None, facts(counts)) is None
+    assert_close(
+        resolve_class_weights([1.0, 0.5, 2.5], facts(None)), torch.tensor([1.0, 0.5, 2.5], dtype=torch.float64)
+    )
 
 
 @pytest.mark.parametrize(
@@ -34,4 +36,4 @@ def test_balanced_weights_are_scikit_learns():
 )
 def test_weights_that_do_not_suit_the_data_are_refused(weights, counts, message):
     with pytest.raises(ConfigError, match=message):
-        resolve(weights, facts(counts))
+        resolve_class_weights(weights, facts(counts))

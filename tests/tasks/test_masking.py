@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from xformer.data.batch import IGNORED
-from xformer.tasks.masking import Draws, content_draws, draws, mask
+from xformer.tasks.masking import MaskingDraws, content_draws, mask_tokens, masking_draws
 
 BERT = {"rate": 0.15, "hidden": 0.8, "random": 0.1}
 
@@ -12,7 +12,7 @@ BERT = {"rate": 0.15, "hidden": 0.8, "random": 0.1}
 def test_the_shares_are_berts() -> None:
     vocabulary = 1000
     tokens = torch.randint(vocabulary, (400, 200))
-    read, labels = mask(tokens, draws((0,), (400, 200)), mask_id=vocabulary, **BERT)
+    read, labels = mask_tokens(tokens, masking_draws((0,), (400, 200)), mask_id=vocabulary, **BERT)
     chosen = labels != IGNORED
     assert (chosen.sum(1) == 30).all()  # 15 % of every sequence
     assert torch.equal(labels[chosen], tokens[chosen])
@@ -37,22 +37,24 @@ def test_the_shares_are_berts() -> None:
 
 @pytest.mark.parametrize(("length", "count"), [(1, 1), (3, 1), (10, 2), (13, 2), (100, 15)])
 def test_every_sequence_has_something_to_restore(length: int, count: int) -> None:
-    _, labels = mask(torch.zeros(2, length, dtype=torch.long), draws((1,), (2, length)), mask_id=7, **BERT)
+    _, labels = mask_tokens(
+        torch.zeros(2, length, dtype=torch.long), masking_draws((1,), (2, length)), mask_id=7, **BERT
+    )
     assert (labels != IGNORED).sum(1).tolist() == [count, count]
 
 
 def test_the_extreme_draws_stay_within_the_vocabulary() -> None:
     largest = torch.full((1, 4), 1 - 2**-24)
-    drawn = Draws(largest, torch.full((1, 4), 0.85), largest)
-    read, _ = mask(torch.zeros(1, 4, dtype=torch.long), drawn, mask_id=50_000, rate=1.0, hidden=0.8, random=0.1)
+    drawn = MaskingDraws(largest, torch.full((1, 4), 0.85), largest)
+    read, _ = mask_tokens(torch.zeros(1, 4, dtype=torch.long), drawn, mask_id=50_000, rate=1.0, hidden=0.8, random=0.1)
     assert read.tolist() == [[49_999] * 4]
 
 
 def test_draws_follow_their_seed() -> None:
-    first = draws((0, 1, 2), (3, 5))
-    assert all(torch.equal(*pair) for pair in zip(first, draws((0, 1, 2), (3, 5)), strict=True))
+    first = masking_draws((0, 1, 2), (3, 5))
+    assert all(torch.equal(*pair) for pair in zip(first, masking_draws((0, 1, 2), (3, 5)), strict=True))
     for other in ((1, 1, 2), (0, 2, 2), (0, 1, 3)):
-        assert not torch.equal(first.choice, draws(other, (3, 5)).choice)
+        assert not torch.equal(first.choice, masking_draws(other, (3, 5)).choice)
 
 
 def test_in_evaluation_a_sequence_has_its_own_masks_wherever_it_stands() -> None:

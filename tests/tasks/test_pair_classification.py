@@ -13,7 +13,7 @@ from xformer.data.batch import PairClassificationBatch
 from xformer.errors import IncompatibleError
 from xformer.inspection.attention_calls import attention_calls
 from xformer.inspection.probes.attention_entropy import AttentionEntropy
-from xformer.inspection.probes.base import singles
+from xformer.inspection.probes.base import single_examples
 from xformer.tasks.pair_classification import PairClassification
 from xformer.training.run import run
 
@@ -63,7 +63,7 @@ def test_the_loss_is_cross_entropy(task: PairClassification) -> None:
 def test_both_passes_of_a_layer_are_probed_as_one(task: PairClassification) -> None:
     calls = attention_calls(task.model, lambda: task.step(batch()))
     assert [(call.layer, call.query.shape[2]) for call in calls] == [(0, 7), (0, 11)]
-    (example,) = singles(batch(), 1)
+    (example,) = single_examples(batch(), 1)
     found = AttentionEntropy(examples=1).measure(task, [example])
     assert set(found) == {f"attention_entropy/self/layer0/head{head}" for head in range(2)}
 

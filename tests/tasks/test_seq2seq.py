@@ -12,11 +12,11 @@ from torch.nn.functional import log_softmax
 from torch.testing import assert_close
 
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
-from xformer.config.compatibility import check
+from xformer.config.compatibility import check_compatibility
 from xformer.config.plan import Plan
 from xformer.config.validate import groups
 from xformer.data.batch import IGNORED, Seq2SeqBatch
-from xformer.generation.greedy import greedy
+from xformer.generation.greedy import greedy_decode
 from xformer.runs.summary import read_summary
 from xformer.tasks.metrics import SequenceAccuracy
 from xformer.tasks.seq2seq import Seq2Seq
@@ -73,7 +73,9 @@ def test_the_three_tables_are_one(built: Any) -> None:
 def test_greedy_decoding_equals_the_argmax_without_states(attention: str, built: Any) -> None:
     task, data, batch = built(f"attention@decoder_attention={attention}", "position@decoder_position=rotary")
     source, mask = batch.source_tokens, batch.source_padding_mask
-    written = greedy(task.model, task.logits, source, mask, begin=data.facts.begin, end=data.facts.end, max_new=9)
+    written = greedy_decode(
+        task.model, task.logits, source, mask, begin=data.facts.begin, end=data.facts.end, max_new=9
+    )
     ended = (written == data.facts.end).cumsum(dim=1) > 0
     assert (written[ended] == data.facts.end).all()
     target = torch.full((len(source), 1), data.facts.begin)
@@ -97,7 +99,9 @@ def test_sequence_accuracy_is_greedys_exact_match(built: Any) -> None:
         if 0.2 < metric.compute() < 0.9:
             break
     source, mask = batch.source_tokens, batch.source_padding_mask
-    written = greedy(task.model, task.logits, source, mask, begin=data.facts.begin, end=data.facts.end, max_new=3)
+    written = greedy_decode(
+        task.model, task.logits, source, mask, begin=data.facts.begin, end=data.facts.end, max_new=3
+    )
     exact = [
         data.decode(w.tolist()) == data.decode(t.tolist()) for w, t in zip(written, batch.target_tokens, strict=True)
     ]
@@ -154,7 +158,7 @@ def test_it_learns(kind: str, compose_job: ComposeJob) -> None:
         "optimizer.lr=3e-3", "architecture.dropout=0.0", "trainer.max_steps=500", "trainer.val_check_interval=250",
         "trainer.log_every_n_steps=100", "trainer.limit_val_batches=1.0", "trainer.limit_test_batches=1.0",
     )  # fmt: skip
-    check(job.config, job.choices)
+    check_compatibility(job.config, job.choices)
     run(job)
     accuracy = read_summary(job.directory).metrics["test/sequence_accuracy"]
     assert accuracy is not None
@@ -205,7 +209,7 @@ def test_the_scores_are_sacrebleus_on_what_greedy_writes(options: list[str], com
     for split, texts in written.items():
         for first in range(0, len(data.splits[split]), 16):
             batch = data.splits[split].__getitems__(range(first, min(first + 16, len(data.splits[split]))))
-            ids = greedy(
+            ids = greedy_decode(
                 task.model, task.logits, batch.source_tokens, batch.source_padding_mask,
                 begin=data.facts.begin, end=data.facts.end, max_new=data.facts.length,
             )  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 from xformer.commands.generate import _lines
 from xformer.data.sources.corpus import of_dataset, of_files
 from xformer.data.sources.tables import read_tables
-from xformer.data.sources.text import read
+from xformer.data.sources.text import read_documents
 from xformer.errors import DataError
 from xformer.tokenizers.file import File
 
@@ -29,7 +29,9 @@ def in_directory(path: Path, *, joined: bool = False, suffix: str = ".txt") -> A
     directory = path.parent / f"as{suffix}"
     directory.mkdir()
     (directory / f"train{suffix}").write_bytes(path.read_bytes())
-    return {split: list(part) for split, part in read(None, str(directory), None, "text", joined=joined).items()}
+    return {
+        split: list(part) for split, part in read_documents(None, str(directory), None, "text", joined=joined).items()
+    }
 
 
 def pairs(path: Path) -> Any:
@@ -52,7 +54,11 @@ CSV = "text,label\ngood,1\nschön,0\n"
 QUOTED = '"good",1\nschön,0\n'
 MODEL = '{"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []}}'
 READERS: dict[str, tuple[str, str, Callable[[Path], Any]]] = {
-    "documents": ("a.txt", TEXT, lambda path: {k: list(v) for k, v in read(str(path), None, None, "text").items()}),
+    "documents": (
+        "a.txt",
+        TEXT,
+        lambda path: {k: list(v) for k, v in read_documents(str(path), None, None, "text").items()},
+    ),
     "text files by split": ("a.txt", TEXT, in_directory),
     "dataset of csv": ("a.csv", CSV, lambda path: in_directory(path, suffix=".csv")),
     "joined rows": ("a.csv", CSV, lambda path: in_directory(path, suffix=".csv", joined=True)),

@@ -76,7 +76,7 @@ def job(directory: Path, overrides: list[str]) -> Job:
         del config["hydra"]
     OmegaConf.set_struct(config, True)
     made = Job(config, directory, chosen, overrides)
-    made.give()
+    made.apply_study_settings()
     return made
 
 

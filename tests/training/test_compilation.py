@@ -17,10 +17,10 @@ from xformer.config.plan import Plan
 from xformer.config.validate import groups, validate
 from xformer.data.batch import IGNORED, ClassificationBatch, LanguageModelingBatch, Seq2SeqBatch
 from xformer.errors import ConfigError
-from xformer.runs.finished import open_run
+from xformer.runs.open_run import open_run
 from xformer.tasks.base import Outcome, Task
 from xformer.training import compilation
-from xformer.training.compilation import LENGTHS, Recorded, fill
+from xformer.training.compilation import LENGTHS, RecordedStep, pad_to_recorded_length
 from xformer.training.run import run
 
 ROOT = Path(__file__).parents[2]
@@ -139,12 +139,14 @@ def _classified(width: int) -> ClassificationBatch:
 @given(limit=st.integers(1, 300), data=st.data())
 def test_batches_are_filled_up_to_few_lengths(limit: int, data: st.DataObject) -> None:
     limits = {"padding_mask": limit}
-    widths = {width: fill(_classified(width), limits, 0).tokens.shape[1] for width in range(limit, 0, -3)}
+    widths = {
+        width: pad_to_recorded_length(_classified(width), limits, 0).tokens.shape[1] for width in range(limit, 0, -3)
+    }
     assert len(set(widths.values())) <= LENGTHS
     assert widths[limit] == limit
     assert all(0 <= filled - width < limit / LENGTHS + 8 for width, filled in widths.items())
     batch = _classified(data.draw(st.integers(1, limit)))
-    filled = fill(batch, limits, 5)
+    filled = pad_to_recorded_length(batch, limits, 5)
     own = batch.tokens.shape[1]
     assert torch.equal(filled.tokens[:, :own], batch.tokens)
     assert torch.equal(filled.padding_mask[:, :own], batch.padding_mask)
@@ -157,7 +159,7 @@ def test_batches_are_filled_up_to_few_lengths(limit: int, data: st.DataObject) -
 def test_source_and_target_are_filled_up_together(source: int, target: int) -> None:
     real = torch.ones(2, source).bool(), torch.ones(2, target).bool()
     batch = Seq2SeqBatch(real[0].long(), real[0], real[1].long(), real[1], real[1].long(), ["a", "b"])
-    filled = fill(batch, {"source_padding_mask": 40, "target_padding_mask": 20}, 7)
+    filled = pad_to_recorded_length(batch, {"source_padding_mask": 40, "target_padding_mask": 20}, 7)
     assert filled.source_tokens.shape == filled.source_padding_mask.shape
     assert filled.target_tokens.shape == filled.target_padding_mask.shape == filled.labels.shape
     assert filled.target_tokens.shape[1] == min(20, filled.source_tokens.shape[1])
@@ -167,17 +169,21 @@ def test_source_and_target_are_filled_up_together(source: int, target: int) -> N
 
 def test_what_has_no_padding_is_left_as_it_is() -> None:
     batch = LanguageModelingBatch.example(9)
-    assert fill(batch, {"padding_mask": 16}, 0) is batch
+    assert pad_to_recorded_length(batch, {"padding_mask": 16}, 0) is batch
     unpadded = ClassificationBatch.example(9)
-    assert fill(unpadded, {"padding_mask": 16}, 0) is unpadded
+    assert pad_to_recorded_length(unpadded, {"padding_mask": 16}, 0) is unpadded
 
 
 def _built(compose_job: ComposeJob, *overrides: str) -> tuple[Task, Any, Any]:
     plan = Plan.of(compose_job(*SMALL, *SIZES, "architecture.dropout=0.0", *overrides).config)
     data = plan.load_data()
     task = plan.build_task()
-    limits = Recorded(task.step, task, 0).limits
-    batch = next(batch for batch in data.train_dataloader() if fill(batch, limits, 0)[0].shape != batch[0].shape)
+    limits = RecordedStep(task.step, task, 0).limits
+    batch = next(
+        batch
+        for batch in data.train_dataloader()
+        if pad_to_recorded_length(batch, limits, 0)[0].shape != batch[0].shape
+    )
     return task, batch, data
 
 
@@ -186,7 +192,7 @@ def _built(compose_job: ComposeJob, *overrides: str) -> tuple[Task, Any, Any]:
 )
 def test_filling_up_changes_no_loss_and_no_gradient(overrides: list[str], compose_job: ComposeJob) -> None:
     task, batch, data = _built(compose_job, *overrides)
-    step = Recorded(task.step, task, data.facts.padding)
+    step = RecordedStep(task.step, task, data.facts.padding)
     found = []
     for compute in (task.step, step):
         task.zero_grad()
@@ -207,7 +213,7 @@ def test_nothing_that_is_kept_lies_where_the_next_replay_writes(compose_job: Com
         outcome = task.step(batch)
         return outcome._replace(loss=place.copy_(outcome.loss.detach()))
 
-    step = Recorded(replayed, task, data.facts.padding)
+    step = RecordedStep(replayed, task, data.facts.padding)
     first = step(batch).loss
     kept = first.clone()
     for parameter in task.parameters():

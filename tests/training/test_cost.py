@@ -6,7 +6,7 @@ from tests.conftest import SMALL, ComposeJob
 from xformer.config.plan import Plan
 from xformer.data.facts import Facts
 from xformer.tasks.base import Task
-from xformer.training.cost import flops, parameters
+from xformer.training.cost import trainable_parameters, training_flops_per_token
 
 FACTS = Facts(vocabulary=50, length=16)
 
@@ -22,9 +22,11 @@ def test_only_what_is_trained_counts(compose_job: ComposeJob) -> None:
     size = task.model.size
     d, f = size.d_model, size.feed_forward
     block = 4 * (d * d + d) + (d * f + f) + (f * d + d) + 2 * 2 * d  # projections, feed-forward, two norms
-    assert parameters(task) == size.layers * block + 2 * d + FACTS.vocabulary * d  # the output layer is the table
+    assert (
+        trainable_parameters(task) == size.layers * block + 2 * d + FACTS.vocabulary * d
+    )  # the output layer is the table
     task.model.embedding.requires_grad_(False)
-    assert parameters(task) == size.layers * block + 2 * d
+    assert trainable_parameters(task) == size.layers * block + 2 * d
 
 
 def test_flops_are_those_of_a_step_on_the_longest_sequence(compose_job: ComposeJob) -> None:
@@ -34,5 +36,5 @@ def test_flops_are_those_of_a_step_on_the_longest_sequence(compose_job: ComposeJ
     weights = size.layers * (4 * size.d_model**2 + 2 * size.d_model * size.feed_forward)
     weights += size.d_model * FACTS.vocabulary
     attention = 12 * FACTS.length * size.d_model * size.layers
-    assert flops(task, FACTS) == pytest.approx(6 * weights + attention)
+    assert training_flops_per_token(task, FACTS) == pytest.approx(6 * weights + attention)
     assert all(parameter.grad is None for parameter in task.parameters())  # and nothing is left behind

@@ -7,7 +7,7 @@ import pytest
 
 from tests.conftest import Trained
 from tests.damage import damaged, sentence_of
-from xformer.runs.finished import open_run
+from xformer.runs.open_run import open_run
 from xformer.training.evaluate import evaluate
 
 READ = ("summary.json", "config.yaml", "data.json", "tokenizer.json", "metrics.csv")

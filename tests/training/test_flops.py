@@ -42,7 +42,7 @@ def test_attention_counts_the_same_fused_and_not(fused: bool, dropout: float) ->
 
 
 def test_full_attention_counts_the_same_with_a_trained_bias_and_without() -> None:
-    mask = Mask.counting(0, LENGTH, causal=True)
+    mask = Mask.consecutive(0, LENGTH, causal=True)
     model, position = SelfAttention(0.0, True), T5(PositionContext(12, HEADS, WIDTH, 1, LENGTH, True), **BUCKETS)
     mix = Full(AttentionContext(HEADS, WIDTH, LENGTH, LENGTH, True))
 

@@ -9,10 +9,10 @@ from omegaconf import OmegaConf
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from xformer.config.plan import Plan
 from xformer.errors import ConfigError
-from xformer.runs.load import load_runs
+from xformer.runs.recorded_run import load_runs
 from xformer.runs.summary import read_summary
 from xformer.training import cost
-from xformer.training.matching import Matched, match
+from xformer.training.matching import SizeMatch, match_size
 from xformer.training.run import run
 
 FAST = [*SMALL, *SMALL_LISTOPS, "trainer.max_steps=2"]
@@ -21,11 +21,11 @@ LINFORMER = ["attention=linformer", "attention.rank=8", "size.layers=2"]
 
 @pytest.fixture
 def matched(compose_job: ComposeJob):
-    def call(*overrides: str) -> tuple[Matched, Plan]:
+    def call(*overrides: str) -> tuple[SizeMatch, Plan]:
         job = compose_job(*FAST, *overrides)
         plan = Plan.of(job.config)
         plan.load_data()
-        plan, found = match(job.config, plan)
+        plan, found = match_size(job.config, plan)
         assert OmegaConf.select(job.config, found.by) == found.now
         return found, plan
 
@@ -37,7 +37,7 @@ def test_linformers_projections_are_paid_for_by_the_feed_forward_layer(matched) 
     length, d_model = plan.data.facts.length, 32
     projections, unit = 2 * 8 * length, 2 * d_model + 1  # of a layer: E and F; two weights and a bias of a feature
     assert (found.by, found.was, found.now) == ("size.feed_forward", 64, 64 - round(projections / unit))
-    assert found.reached == cost.parameters(plan.build_task())
+    assert found.reached == cost.trainable_parameters(plan.build_task())
     assert found.reached - found.reference == 2 * (projections - (found.was - found.now) * unit)
     assert found.difference == pytest.approx(100 * (found.reached / found.reference - 1))
 
@@ -65,8 +65,10 @@ def test_a_matched_run_is_the_one_with_the_dimension_set_by_hand(compose_job: Co
     again = [*FAST, *LINFORMER, "architecture.dropout=0.1"]
     run(compose_job(*again, "match=parameters", directory=tmp_path / "matched"))
     now = read_summary(tmp_path / "matched").matched["now"]  # type: ignore[index]
-    run(compose_job(*again, f"size.feed_forward={now}", directory=tmp_path / "by_hand"))
-    states = [torch.load(tmp_path / n / "checkpoints/last.ckpt", weights_only=True) for n in ("matched", "by_hand")]
+    run(compose_job(*again, f"size.feed_forward={now}", directory=tmp_path / "target_overrides"))
+    states = [
+        torch.load(tmp_path / n / "checkpoints/last.ckpt", weights_only=True) for n in ("matched", "target_overrides")
+    ]
     assert all(torch.equal(states[0]["state_dict"][key], found) for key, found in states[1]["state_dict"].items())
 
     # What the run left says all: the same comes out of it, and compare shows what was asked for.

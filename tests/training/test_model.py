@@ -8,7 +8,7 @@ import torch
 import xformer
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from xformer.errors import ConfigError, IncompatibleError
-from xformer.runs.finished import open_run
+from xformer.runs.open_run import open_run
 from xformer.training.run import run
 
 BEFORE_TRAINING = [*SMALL, *SMALL_LISTOPS, "trainer.max_steps=0"]

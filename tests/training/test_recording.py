@@ -18,7 +18,7 @@ from tests.studies.service import offline_file, records
 from xformer.errors import ConfigError, IncompatibleError, Interrupted, RunError
 from xformer.loggers.base import RunLogger
 from xformer.runs.summary import Summary, read_summary
-from xformer.training.recording import interruption, recording
+from xformer.training.recording import interruption, record_run
 from xformer.training.run import run
 
 FAST = [*SMALL, *SMALL_LISTOPS]
@@ -92,7 +92,7 @@ def test_however_a_run_ends_its_summary_says_so_and_nobody_holds_its_directory(
     compose_job: ComposeJob, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     job = compose_job(*FAST, "seed=5")
-    with pytest.raises(raised) if raised else nullcontext(), recording(job) as record:
+    with pytest.raises(raised) if raised else nullcontext(), record_run(job) as record:
         record.claim()
         assert read_summary(job.directory).status == "running"
         if error is not None:
@@ -102,7 +102,7 @@ def test_however_a_run_ends_its_summary_says_so_and_nobody_holds_its_directory(
     assert summary.wall_seconds > 0  # type: ignore[operator]
     assert summary.versions["torch"] == torch.__version__
     assert ("Nothing was saved yet." in capsys.readouterr().out) == (status == "interrupted")
-    with recording(job) as record:
+    with record_run(job) as record:
         record.acquire()
 
 
@@ -110,10 +110,10 @@ def test_what_was_refused_before_it_had_the_directory_leaves_a_run_that_lies_the
     compose_job: ComposeJob,
 ) -> None:
     job = compose_job(*FAST)
-    with recording(job) as record:
+    with record_run(job) as record:
         record.claim()
         record.summary.parameters = 17
-    with pytest.raises(RunError), recording(job):
+    with pytest.raises(RunError), record_run(job):
         raise RunError("Refused.")
     assert read_summary(job.directory).parameters == 17
 
@@ -158,6 +158,6 @@ def test_loggers_end_as_failed_where_the_summary_cannot_be_written_and_all_of_th
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("xformer.training.recording.write_summary", full)
-    with pytest.raises(ZeroDivisionError), recording(compose_job(*FAST)) as record:
+    with pytest.raises(ZeroDivisionError), record_run(compose_job(*FAST)) as record:
         record.loggers += [Ending("one"), Ending("two")]
     assert ended == [("one", 1), ("two", 1)]

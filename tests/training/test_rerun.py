@@ -10,9 +10,9 @@ import wandb
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from tests.studies.service import Service, of_file, offline_file
 from xformer import cli
-from xformer.config.redact import resolved
+from xformer.config.redact import resolved_config
 from xformer.errors import ConfigError
-from xformer.runs.load import read_run
+from xformer.runs.recorded_run import read_run
 from xformer.studies import wandb_runs
 from xformer.training import rerun
 from xformer.training.run import run
@@ -25,11 +25,11 @@ def as_asked(compose_job: ComposeJob, cache: Path, tmp_path: Path, monkeypatch: 
     """What a run would log, and a function that turns it into the job that `asked` makes of it."""
     monkeypatch.setenv("XFORMER_CACHE", str(cache))
     job = compose_job(*FAST, "attention=linformer", "attention.rank=8", "seed=3", directory=tmp_path / "first")
-    config = resolved(job.config)
+    config = resolved_config(job.config)
 
     def asked(*overrides: str) -> Any:
-        rerun.write_asked(tmp_path, config, job.choices, job.overrides, str(job.directory), overrides)
-        return rerun.asked(tmp_path)
+        rerun.write_rerun(tmp_path, config, job.choices, job.overrides, str(job.directory), overrides)
+        return rerun.read_rerun(tmp_path)
 
     return job, config, asked
 

@@ -16,13 +16,13 @@ from xformer.config.validate import groups
 from xformer.data.batch import ClassificationBatch
 from xformer.errors import RunError
 from xformer.loggers.wandb import RECORD
-from xformer.runs.checkpoints import readable
-from xformer.runs.load import read_run
+from xformer.runs.checkpoints import readable_checkpoints
 from xformer.runs.metrics_table import read_metrics
+from xformer.runs.recorded_run import read_run
 from xformer.runs.summary import read_summary
 from xformer.studies.wandb_runs import _run
 from xformer.tasks.classification import Classification
-from xformer.training.launch import check_sweep
+from xformer.training.launch_checks import check_sweep
 from xformer.training.run import run
 
 FAST = [*SMALL, *SMALL_LISTOPS]
@@ -53,7 +53,7 @@ def test_a_run_leaves_a_self_contained_directory(compose_job: ComposeJob) -> Non
         rows = list(csv.DictReader(file))
     assert {"train/loss", "val/accuracy", "test/accuracy"} <= {row["metric"] for row in rows}
     assert len({(row["step"], row["metric"]) for row in rows}) == len(rows)
-    assert any(readable(job.directory))
+    assert any(readable_checkpoints(job.directory))
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_an_earlier_run_is_kept_unless_resumed(compose_job: ComposeJob) -> None:
         run(compose_job(*FAST))
     job = compose_job(*FAST, "resume=true", "trainer.max_steps=10")
     run(job)
-    state = next(readable(job.directory))[1]
+    state = next(readable_checkpoints(job.directory))[1]
     assert state["global_step"] == 10
     with (job.directory / "metrics.csv").open() as file:
         steps = [int(row["step"]) for row in csv.DictReader(file) if row["metric"] == "train/loss"]
@@ -188,10 +188,10 @@ def test_resume_without_a_checkpoint_is_refused(compose_job: ComposeJob) -> None
 def test_a_damaged_checkpoint_is_passed_over(compose_job: ComposeJob, caplog: pytest.LogCaptureFixture) -> None:
     job = compose_job(*FAST)
     run(job)
-    good, _ = next(readable(job.directory))
+    good, _ = next(readable_checkpoints(job.directory))
     damaged = job.directory / "checkpoints" / "newer.ckpt"
     damaged.write_bytes(good.read_bytes()[:1000])
-    assert next(readable(job.directory))[0] == good
+    assert next(readable_checkpoints(job.directory))[0] == good
     assert "newer.ckpt cannot be read" in caplog.text
 
 

@@ -15,7 +15,7 @@ from xformer.errors import ConfigError
 from xformer.loggers.metrics_csv import MetricsCSV
 from xformer.runs.checkpoints import CheckpointFiles
 from xformer.tasks.base import Task
-from xformer.training.trainer import build_loggers, build_trainer, check_trainer, refusals, write_config
+from xformer.training.trainer import as_config_errors, build_loggers, build_trainer, check_trainer, write_config
 
 FAST = [*SMALL, *SMALL_LISTOPS]
 
@@ -86,10 +86,13 @@ def test_what_nobody_measures_cannot_be_monitored(compose_job: ComposeJob) -> No
 def test_a_refusal_names_the_key_by_its_name_or_its_value_and_other_errors_pass() -> None:
     node = OmegaConf.create({"_target_": "x", "devices": 3, "strategy": "odd"})
     for message, where in (("devices is wrong.", "trainer.devices=3"), ("no odd one", "trainer.strategy=odd")):
-        with pytest.raises(ConfigError) as caught, refusals("trainer", node):
+        with pytest.raises(ConfigError) as caught, as_config_errors("trainer", node):
             raise ValueError(message)
         assert str(caught.value) == f"{where} is refused by Lightning: {message.rstrip('.')}."
-    with pytest.raises(ConfigError, match=r"^trainer is refused by Lightning: TypeError"), refusals("trainer", node):
+    with (
+        pytest.raises(ConfigError, match=r"^trainer is refused by Lightning: TypeError"),
+        as_config_errors("trainer", node),
+    ):
         raise TypeError
-    with pytest.raises(ZeroDivisionError), refusals("trainer", node):
+    with pytest.raises(ZeroDivisionError), as_config_errors("trainer", node):
         raise ZeroDivisionError

@@ -11,13 +11,13 @@ from torch import Tensor
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from xformer.config.plan import Plan
 from xformer.errors import ConfigError, DataError
-from xformer.runs.checkpoints import readable
-from xformer.runs.finished import open_run
+from xformer.runs.checkpoints import readable_checkpoints
 from xformer.runs.job import CONFIG_FILE
+from xformer.runs.open_run import open_run
 from xformer.runs.summary import read_summary
 from xformer.tasks.base import Task
 from xformer.training.run import run
-from xformer.training.warm_start import inherit
+from xformer.training.warm_start import load_warm_start
 
 FAST = [*SMALL, *SMALL_LISTOPS]
 
@@ -48,9 +48,9 @@ def test_the_same_configuration_starts_where_the_other_run_ended(other: Path, co
     before, after = read_summary(other), read_summary(job.directory)
     for name in ("val/loss", "val/accuracy", "test/loss", "test/accuracy"):
         assert after.metrics[name] == before.metrics[name]
-    assert after.inherited is not None
-    assert (after.inherited["run"], after.inherited["fresh"], after.inherited["left"]) == (str(other), [], [])
-    assert next(readable(job.directory))[1]["global_step"] == 0
+    assert after.warm_start is not None
+    assert (after.warm_start["run"], after.warm_start["fresh"], after.warm_start["left"]) == (str(other), [], [])
+    assert next(readable_checkpoints(job.directory))[1]["global_step"] == 0
     best, again = (open_run(directory).task.state_dict() for directory in (other, job.directory))
     assert all(torch.equal(best[name], again[name]) for name in best)
 
@@ -64,7 +64,7 @@ def test_the_source_is_the_other_runs_configuration_whatever_its_seed_and_place(
         for key, value in changed.items():
             OmegaConf.update(config, key.replace("__", "."), value)
         OmegaConf.save(config, copy / CONFIG_FILE)
-        return inherit(task_of(compose_job), copy).source
+        return load_warm_start(task_of(compose_job), copy).source
 
     assert source(seed=1) == source(seed=2, cache="elsewhere") != source(optimizer__lr=0.5)
     assert source(seed=3).startswith("full-")
@@ -76,17 +76,17 @@ def test_a_swap_keeps_all_but_the_variants_own_weights(
     job = compose_job(*FAST, "size.layers=1", f"init_from={other}", "attention=linformer", "trainer.max_steps=1")
     fresh = task_of(compose_job, "attention=linformer").state_dict()
     run(job)
-    inherited = read_summary(job.directory).inherited
-    assert inherited is not None
+    warm_start = read_summary(job.directory).warm_start
+    assert warm_start is not None
     own = {name for name in fresh if name.endswith(("mix.project_key", "mix.project_value"))}
-    assert set(inherited["fresh"]) == own
+    assert set(warm_start["fresh"]) == own
     assert len(own) == 2
-    assert (inherited["taken"], inherited["left"]) == (len(fresh) - 2, [])
+    assert (warm_start["loaded"], warm_start["left"]) == (len(fresh) - 2, [])
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Started from")]
     assert "blocks.*.attention.branch.mix.project_key" in line
 
     task = task_of(compose_job, "attention=linformer")
-    inherit(task, other)
+    load_warm_start(task, other)
     weights, theirs = task.state_dict(), open_run(other).task.state_dict()
     assert all(torch.equal(weights[name], fresh[name] if name in own else theirs[name]) for name in fresh)
 
@@ -94,11 +94,11 @@ def test_a_swap_keeps_all_but_the_variants_own_weights(
 def test_what_has_another_shape_is_left(other: Path, compose_job: ComposeJob) -> None:
     task = task_of(compose_job, "size.feed_forward=48", "attention=performer")
     before = {name: value.clone() for name, value in task.state_dict().items()}
-    inherited = inherit(task, other)
+    warm_start = load_warm_start(task, other)
     widened = {name for name in before if ".expand." in name or name.endswith("contract.weight")}
-    assert set(inherited.left) == widened
-    assert set(inherited.fresh) == widened | {name for name in before if ".log_features." in name}
-    assert all(torch.equal(task.state_dict()[name], before[name]) for name in inherited.fresh)
+    assert set(warm_start.left) == widened
+    assert set(warm_start.fresh) == widened | {name for name in before if ".log_features." in name}
+    assert all(torch.equal(task.state_dict()[name], before[name]) for name in warm_start.fresh)
 
 
 def test_buffers_come_with_the_variant(compose_job: ComposeJob, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_buffers_come_with_the_variant(compose_job: ComposeJob, tmp_path: Path) 
         run(compose_job(*FAST, f"attention={name}", "trainer.max_steps=2", directory=where))
         task = task_of(compose_job, f"attention={name}", "seed=5")
         before = {key: value.clone() for key, value in task.named_buffers() if ".mix." in key}
-        inherit(task, where)
+        load_warm_start(task, where)
         expected: dict[str, Tensor] = open_run(where).task.state_dict()
         stored = [key for key in before if key in expected]
         assert stored

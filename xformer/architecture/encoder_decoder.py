@@ -22,7 +22,7 @@ from xformer.architecture.base import Architecture, EmbeddingFactory
 from xformer.architecture.design import Design
 from xformer.architecture.size import Size
 from xformer.architecture.slot import Slot
-from xformer.architecture.tower import Tower, refuse_longer
+from xformer.architecture.tower import Tower, check_length
 from xformer.attention.base import AttentionFactory
 from xformer.core.capability import Capability
 from xformer.core.state import State
@@ -153,7 +153,7 @@ class EncoderDecoder(Architecture):
             DataError: the source is longer than the model can take.
         """
         x = self.embedding(inputs)
-        refuse_longer(x.shape[1], self.max_length, self.decoder.attentions[1])
+        check_length(x.shape[1], self.max_length, self.decoder.attentions[1])
         hidden = self.tower(x, padding_mask, positions)  # which knows that it counts, where nobody gave positions
         if positions is None:
             positions = torch.arange(x.shape[1], device=x.device)[None]

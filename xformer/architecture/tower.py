@@ -55,9 +55,9 @@ class Tower(nn.Module):
         )
 
         def block(layer: int) -> Block:
-            own = AttentionContext(size.heads, size.head_dim, max_length, max_length, causal, layer=layer)
+            context = AttentionContext(size.heads, size.head_dim, max_length, max_length, causal, layer=layer)
             across = AttentionContext(size.heads, size.head_dim, max_length, max_memory, False, True, layer)
-            return design.block((attention, own), None if cross is None else (cross, across))
+            return design.block((attention, context), None if cross is None else (cross, across))
 
         self.blocks = nn.ModuleList(block(layer) for layer in range(1 if design.share_layers else size.layers))
         self.attentions[0].require(self.position.needs)
@@ -88,10 +88,10 @@ class Tower(nn.Module):
         """
         length = x.shape[1] + (states[0].length if states else 0)
         if length > self.max_length:
-            refuse_longer(length, self.max_length, self.position, self.attentions[0])
+            check_length(length, self.max_length, self.position, self.attentions[0])
         if positions is None:
             start = length - x.shape[1]
-            mask = Mask.counting(start, x.shape[1], causal=self.causal, key_padding=padding_mask, device=x.device)
+            mask = Mask.consecutive(start, x.shape[1], causal=self.causal, key_padding=padding_mask, device=x.device)
         else:
             mask = Mask(positions, positions, self.causal, padding_mask)
         if padding_mask is not None:
@@ -131,7 +131,7 @@ class Tower(nn.Module):
         return [self.block(layer).init_state(max_length, memory) for layer in range(self.layers)]
 
 
-def refuse_longer(length: int, limit: int, *parts: Position | Attention) -> None:
+def check_length(length: int, limit: int, *parts: Position | Attention) -> None:
     """Refuse a sequence that one of these parts was not built for.
 
     Raises:

@@ -170,13 +170,13 @@ class CachedAttention(Attention):
         assert isinstance(state, KeyValueState)
         self._check(mask, bias)
         query, key, value = mask.blank(query, key, value)
-        start = None if mask.counted is None else mask.counted[0]
+        start = None if mask.offsets is None else mask.offsets[0]
         state.append(key, value, mask.key_positions, mask.key_padding, start=start)
         if state.length == query.shape[2]:  # nothing came before
             return self.forward(query, key, value, mask=mask, bias=bias)
-        counted = None if start is None or state.padding is not None else (start, 0)
+        offsets = None if start is None or state.padding is not None else (start, 0)
         causal = mask.causal and query.shape[2] > 1  # nothing comes after a single one
-        past = Mask(mask.query_positions, state.positions, causal, state.padding, counted)
+        past = Mask(mask.query_positions, state.positions, causal, state.padding, offsets)
         return self.forward(query, state.keys, state.values, mask=past, bias=bias)
 
 

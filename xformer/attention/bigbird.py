@@ -39,14 +39,14 @@ from torch import Tensor
 
 from xformer.attention.base import AttentionContext
 from xformer.attention.kernels.block_sparse.attention import BlockSparseAttention
-from xformer.attention.kernels.block_sparse.blocks import (
-    Blocks,
+from xformer.attention.kernels.block_sparse.block_attention import (
+    AttentionInput,
+    BlockLayout,
     MaskMod,
-    Tokens,
-    attend,
-    everything,
-    masked,
-    not_after,
+    block_attention,
+    causal_mask_mod,
+    full_mask_mod,
+    with_causality,
 )
 from xformer.core.bias import RelativeBias
 from xformer.core.capability import Capability
@@ -96,7 +96,7 @@ class BigBird(BlockSparseAttention):
         """Whether the query's block reads the key's, from a table that is made again when the draws are."""
         return _mask_mod(self, self.draws, self.draws._version, -(-length // self.block), causal)
 
-    def mix(self, tokens: Tokens, *, causal: bool, bias: RelativeBias | None) -> Float[Tensor, "b h n d"]:
+    def mix(self, tokens: AttentionInput, *, causal: bool, bias: RelativeBias | None) -> Float[Tensor, "b h n d"]:
         """softmax(Q K^T / sqrt(d) + B) V, for the global queries and for the others.
 
         The blocks are gathered as `blocks_read` lists them, so that only causality is left to decide in each. To look
@@ -107,9 +107,9 @@ class BigBird(BlockSparseAttention):
         def reads(blocks: range, device: torch.device) -> Tensor:
             return self.blocks_read(torch.arange(blocks.start, blocks.stop, device=device), causal)
 
-        layout = Blocks(
+        layout = BlockLayout(
             tokens,
-            not_after if causal else everything,
+            causal_mask_mod if causal else full_mask_mod,
             query_block=self.block,
             key_block=self.block,
             width=self.global_blocks + 2 * self.side + 1 + self.random_blocks,
@@ -117,7 +117,7 @@ class BigBird(BlockSparseAttention):
             # In the causal form a global query has nothing to read that is not global, as any other query reads.
             whole=0 if causal else self.global_blocks,
         )
-        return attend(tokens, layout, bias).values
+        return block_attention(tokens, layout, bias).values
 
     def blocks_read(self, blocks: Int[Tensor, " m"], causal: bool) -> Int[Tensor, "#h m w"]:
         """The key blocks that some query blocks read, each once, where they are not global; negative for none."""
@@ -143,8 +143,8 @@ class BigBird(BlockSparseAttention):
         for number in self.draws[:, blocks % self.blocks].unbind(-1):
             left = total - len(chosen)
             pick = torch.where(left > 0, number % left.clamp(min=1), -1)
-            for taken in chosen:
-                pick = pick + ((taken >= 0) & (pick >= taken))
+            for used in chosen:
+                pick = pick + ((used >= 0) & (pick >= used))
             chosen = _insert(chosen, torch.where(left > 0, pick, -1))
         ranks = torch.stack(chosen, dim=-1)
         after = (blocks + self.side + 1).clamp(min=self.global_blocks)[:, None] - before[:, None]
@@ -171,8 +171,8 @@ def _mask_mod(attention: BigBird, draws: Tensor, version: int, blocks: int, caus
             table[:, : attention.global_blocks] = True
         table, block = table.contiguous(), attention.block
     if len(table) == 1:  # no head differs
-        return masked(lambda head, query, key: table[0, query // block, key // block], causal=causal)
-    return masked(lambda head, query, key: table[head, query // block, key // block], causal=causal)
+        return with_causality(lambda head, query, key: table[0, query // block, key // block], causal=causal)
+    return with_causality(lambda head, query, key: table[head, query // block, key // block], causal=causal)
 
 
 def _insert(ascending: list[Tensor], new: Tensor) -> list[Tensor]:

@@ -36,7 +36,7 @@ from xformer.attention.base import Attention, AttentionContext
 from xformer.core.bias import RelativeBias, TableBias
 from xformer.core.capability import Capability
 from xformer.core.mask import Mask
-from xformer.core.precision import as_they_are, wide
+from xformer.core.precision import at_least_float32, without_autocast
 from xformer.core.sdpa import fused_attention
 
 logger = logging.getLogger(__name__)
@@ -91,9 +91,11 @@ class Linformer(Attention):
         self.register_buffer("windows", windows, persistent=False)
         shape = (rank, context.max_key) if projection == "learned" else (1, window)
         heads = context.heads if sharing == "none" else 1
-        owns = projection != "mean" and not self._borrows
-        self.project_key = nn.Parameter(torch.empty(heads, *shape)) if owns else None
-        self.project_value = nn.Parameter(torch.empty(heads, *shape)) if owns and sharing in _TWO else self.project_key
+        has_projection = projection != "mean" and not self._borrows
+        self.project_key = nn.Parameter(torch.empty(heads, *shape)) if has_projection else None
+        self.project_value = (
+            nn.Parameter(torch.empty(heads, *shape)) if has_projection and sharing in _TWO else self.project_key
+        )
         self.reset_parameters()
 
     @property
@@ -125,8 +127,8 @@ class Linformer(Attention):
     ) -> Float[Tensor, "b h q d"]:
         """softmax(Q (E K)^T / sqrt(d) + B E^T) (F V)."""
         query, key, value = mask.blank(query, key, value)
-        with as_they_are(query.device):
-            key, value = wide(key), wide(value)
+        with without_autocast(query.device):
+            key, value = at_least_float32(key), at_least_float32(value)
             short_key = _project(self._matrix(self.project_key, key), mask.key_positions, key)
             short_value = _project(self._matrix(self.project_value, value), mask.key_positions, value)
             short_bias = None if bias is None else self._projected(cast(TableBias, bias), mask, key)

@@ -27,13 +27,19 @@ from torch import Tensor
 
 from xformer.attention.base import AttentionContext
 from xformer.attention.kernels.block_sparse.attention import BlockSparseAttention, PositionState
-from xformer.attention.kernels.block_sparse.blocks import MaskMod, Tokens, Window, attend, masked
+from xformer.attention.kernels.block_sparse.block_attention import (
+    AttentionInput,
+    MaskMod,
+    WindowLayout,
+    block_attention,
+    with_causality,
+)
 from xformer.core.bias import RelativeBias
 from xformer.core.capability import Capability
 
 
 @lru_cache(maxsize=64)
-def _within(window: int) -> MaskMod:
+def sliding_window_mask(window: int) -> MaskMod:
     """|i - j| <= window."""
     return lambda head, query, key: (key >= query - window) & (key <= query + window)
 
@@ -54,12 +60,14 @@ class Local(BlockSparseAttention):
 
     def mask_mod(self, length: int, *, causal: bool) -> MaskMod:
         """A_i: the window."""
-        return masked(_within(self.window), causal=causal)
+        return with_causality(sliding_window_mask(self.window), causal=causal)
 
-    def mix(self, tokens: Tokens, *, causal: bool, bias: RelativeBias | None) -> Float[Tensor, "b h n d"]:
+    def mix(self, tokens: AttentionInput, *, causal: bool, bias: RelativeBias | None) -> Float[Tensor, "b h n d"]:
         """softmax(Q K^T / sqrt(d) + B) V, over the window."""
         mask_mod = self.mask_mod(tokens.span, causal=causal)
-        return attend(tokens, Window(tokens, mask_mod, self.window, 0 if causal else self.window), bias).values
+        return block_attention(
+            tokens, WindowLayout(tokens, mask_mod, self.window, 0 if causal else self.window), bias
+        ).values
 
     def init_state(self, max_length: int) -> PositionState:
         """A ring of the last window + 1 tokens; a sequence may go on for ever."""

@@ -27,7 +27,7 @@ from xformer.attention.kernels.dense.eager import eager_attention
 from xformer.core.bias import RelativeBias
 from xformer.core.capability import Capability
 from xformer.core.mask import Mask
-from xformer.core.precision import as_they_are, in_float32, wide
+from xformer.core.precision import at_least_float32, in_float32, without_autocast
 from xformer.core.sdpa import fused_attention
 
 
@@ -70,13 +70,13 @@ class Multiplicative(CachedAttention):
     ) -> Float[Tensor, "b h q d"]:
         """softmax(score(Q, K) + B) V, over the allowed keys."""
         if bias is None and mask.key_padding is None and (mask.aligned or not mask.causal):
-            with as_they_are(query.device):
+            with without_autocast(query.device):
                 return fused_attention(self._left(query), key, value, is_causal=mask.causal, scale=self.scale)
         return self._eager(query, key, value, mask=mask, bias=bias)
 
     def _left(self, query: Float[Tensor, "b h q d"]) -> Float[Tensor, "b h q d"]:
         """q^T W, which is not rounded to 16 bits."""
-        return query if self.weight is None else wide(query) @ wide(self.weight)
+        return query if self.weight is None else at_least_float32(query) @ at_least_float32(self.weight)
 
     @in_float32
     def _eager(self, query: Tensor, key: Tensor, value: Tensor, *, mask: Mask, bias: RelativeBias | None) -> Tensor:

@@ -34,13 +34,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from xformer.attention.base import Attention, AttentionContext
-from xformer.attention.kernels.random_features.chunkwise import bidirectional, causal
+from xformer.attention.kernels.random_features.chunkwise import bidirectional_attention, causal_attention
 from xformer.attention.kernels.random_features.features import Kernel, RandomFeatures
 from xformer.attention.kernels.random_features.prefix_sums import PrefixSumState, prefix_sum_attention
 from xformer.core.bias import RelativeBias, TableBias
 from xformer.core.capability import Capability
 from xformer.core.mask import Mask
-from xformer.core.precision import as_they_are, wide
+from xformer.core.precision import at_least_float32, without_autocast
 from xformer.core.state import State
 
 
@@ -95,12 +95,12 @@ class Performer(Attention):
         """phi(Q) (phi(K)^T V) / phi(Q) (phi(K)^T 1), over the allowed keys."""
         assert bias is None or isinstance(bias, TableBias)
         phi, decay = self.log_features, None if bias is None else bias.slopes
-        with as_they_are(query.device):
-            q, k, v = mask.blank(wide(query), wide(key), wide(value))
+        with without_autocast(query.device):
+            q, k, v = mask.blank(at_least_float32(query), at_least_float32(key), at_least_float32(value))
             if bias is None and not mask.causal:
-                mixed = bidirectional(phi, q, k, v, mask.key_padding)
+                mixed = bidirectional_attention(phi, q, k, v, mask.key_padding)
             elif mask.causal and mask.aligned and (bias is None or decay is not None):
-                mixed = causal(phi, q, k, v, mask.key_positions, mask.key_padding, decay)
+                mixed = causal_attention(phi, q, k, v, mask.key_positions, mask.key_padding, decay)
             else:
                 mixed = prefix_sum_attention(phi, q, k, v, mask=mask, bias=bias)
         return mixed.to(query.dtype)
@@ -127,7 +127,7 @@ class Performer(Attention):
         self._check(mask, bias)
         assert bias is None or isinstance(bias, TableBias)
         causal_mask = Mask(mask.query_positions, mask.query_positions, True, mask.key_padding)
-        with as_they_are(query.device):
-            q, k, v = mask.blank(wide(query), wide(key), wide(value))
+        with without_autocast(query.device):
+            q, k, v = mask.blank(at_least_float32(query), at_least_float32(key), at_least_float32(value))
             mixed = prefix_sum_attention(self.log_features, q, k, v, mask=causal_mask, bias=bias, state=state)
         return mixed.to(query.dtype)

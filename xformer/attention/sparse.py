@@ -41,21 +41,21 @@ from torch.nn.functional import pad
 
 from xformer.attention.base import AttentionContext
 from xformer.attention.kernels.block_sparse.attention import BlockSparseAttention
-from xformer.attention.kernels.block_sparse.blocks import (
+from xformer.attention.kernels.block_sparse.block_attention import (
     LARGEST_BLOCK,
     SMALLEST_BLOCK,
-    Blocks,
+    AttentionInput,
+    AttentionOutput,
+    BlockLayout,
     MaskMod,
-    Mixed,
-    Tokens,
-    Window,
-    attend,
-    cut,
-    difference,
-    even,
-    masked,
+    WindowLayout,
+    bias_on_heads,
+    block_attention,
+    even_block_size,
+    mask_mod_difference,
     merge,
-    on_heads,
+    split_into_blocks,
+    with_causality,
 )
 from xformer.attention.kernels.strided import tiles
 from xformer.core.bias import RelativeBias, TableBias
@@ -132,23 +132,23 @@ class Sparse(BlockSparseAttention):
     def patterns(self, *, causal: bool) -> tuple[MaskMod, MaskMod]:
         """A1 and A2, the one statement of them."""
         first, second = _patterns(self.pattern, self.stride, self.summary)
-        return masked(first, causal=causal), masked(second, causal=causal)
+        return with_causality(first, causal=causal), with_causality(second, causal=causal)
 
     def mask_mod(self, length: int, *, causal: bool) -> MaskMod:
         """A1 and A2, as one set or for one half of the heads each."""
         patterns = self.patterns(causal=causal)
         return _merged(*patterns) if self.heads == "merged" else _split(*patterns, self.context.heads)
 
-    def mix(self, tokens: Tokens, *, causal: bool, bias: RelativeBias | None) -> Float[Tensor, "b h n d"]:
+    def mix(self, tokens: AttentionInput, *, causal: bool, bias: RelativeBias | None) -> Float[Tensor, "b h n d"]:
         """softmax(Q K^T / sqrt(d) + B) V over both patterns, by each head or by one half each."""
         row = min(self.stride, tokens.span)
         if self.heads == "merged" and row <= LONGEST_ROW and (bias is None or isinstance(bias, TableBias)):
-            together: Tensor = tiles.attend(tokens, self._tiles(row, causal), bias)
+            together: Tensor = tiles.strided_attention(tokens, self._tiles(row, causal), bias)
             return together
         layouts = (self._window, self._columns) if self.pattern == "strided" else (self._block, self._summaries)
         first, second = self.patterns(causal=causal)
         if self.heads == "merged":
-            others = difference(second, first)
+            others = mask_mod_difference(second, first)
             return merge(layouts[0](tokens, first, causal, bias), layouts[1](tokens, others, causal, bias))
         total, halves = tokens.query.shape[1], []
         for attend_to, mask_mod, heads in (
@@ -156,7 +156,7 @@ class Sparse(BlockSparseAttention):
             (layouts[1], second, slice(total // 2, total)),
         ):
             query, key, value = (x[:, heads] for x in (tokens.query, tokens.key, tokens.value))
-            half_bias = None if bias is None else on_heads(bias, heads, total)
+            half_bias = None if bias is None else bias_on_heads(bias, heads, total)
             half = replace(tokens, query=query, key=key, value=value)
             halves.append(attend_to(half, mask_mod, causal, half_bias).values)
         return torch.cat(halves, dim=1)
@@ -167,28 +167,34 @@ class Sparse(BlockSparseAttention):
         block = row * max(1, SMALLEST_BLOCK // row)
         if self.pattern == "fixed":  # one block where it is longer than the sequence: then A2 has nothing to add
             sampled = min(self.summary, row)
-            return tiles.Strided(row, block, 0, 0, 1, sampled, first, difference(second, first), causal)
+            return tiles.Strided(row, block, 0, 0, 1, sampled, first, mask_mod_difference(second, first), causal)
         if row > WINDOW_BLOCK:
             block = max(size for size in range(1, WINDOW_BLOCK + 1) if row % size == 0)
-        return tiles.Strided(row, block, row, 0 if causal else row, row, row, difference(first, second), second, causal)
+        return tiles.Strided(
+            row, block, row, 0 if causal else row, row, row, mask_mod_difference(first, second), second, causal
+        )
 
-    def _window(self, tokens: Tokens, mask_mod: MaskMod, causal: bool, bias: RelativeBias | None) -> Mixed:
+    def _window(
+        self, tokens: AttentionInput, mask_mod: MaskMod, causal: bool, bias: RelativeBias | None
+    ) -> AttentionOutput:
         """The strided A1: the last l positions."""
         back = self.stride - 1
-        return attend(tokens, Window(tokens, mask_mod, back, 0 if causal else back), bias)
+        return block_attention(tokens, WindowLayout(tokens, mask_mod, back, 0 if causal else back), bias)
 
-    def _columns(self, tokens: Tokens, mask_mod: MaskMod, causal: bool, bias: RelativeBias | None) -> Mixed:
+    def _columns(
+        self, tokens: AttentionInput, mask_mod: MaskMod, causal: bool, bias: RelativeBias | None
+    ) -> AttentionOutput:
         """The strided A2: every l-th position, read as a column of the tokens written l in a row."""
         stride = min(self.stride, tokens.span)
-        block = even(-(-tokens.span // stride), LARGEST_BLOCK)
+        block = even_block_size(-(-tokens.span // stride), LARGEST_BLOCK)
         blocks = -(-tokens.span // (stride * block))
 
         def by_column(x: Tensor, dim: int) -> Tensor:
             x = pad(x, (0, 0) * (x.dim() - 1 - dim) + (0, -x.shape[dim] % (stride * block)))
-            return cut(x, dim, stride).transpose(dim, dim + 1).flatten(dim, dim + 1)
+            return split_into_blocks(x, dim, stride).transpose(dim, dim + 1).flatten(dim, dim + 1)
 
         def by_position(x: Tensor) -> Tensor:
-            return cut(x, 2, blocks * block).transpose(2, 3).flatten(2, 3)[:, :, : tokens.span]
+            return split_into_blocks(x, 2, blocks * block).transpose(2, 3).flatten(2, 3)[:, :, : tokens.span]
 
         def reads(queries: range, device: torch.device) -> Tensor:
             column = torch.arange(queries.start, queries.stop, device=device)[:, None] // blocks
@@ -198,21 +204,27 @@ class Sparse(BlockSparseAttention):
         positions, valid = by_column(tokens.key_positions, 0), tokens.valid
         if valid is None:
             valid = torch.ones(1, tokens.span, dtype=torch.bool, device=key.device)
-        columns = Tokens(query, key, value, positions, positions, by_column(valid, 1), tokens.span)
-        layout = Blocks(columns, mask_mod, query_block=block, key_block=block, width=blocks, reads=reads)
-        mixed = attend(columns, layout, bias)
-        return Mixed(by_position(mixed.values), by_position(mixed.lse))
+        columns = AttentionInput(query, key, value, positions, positions, by_column(valid, 1), tokens.span)
+        layout = BlockLayout(columns, mask_mod, query_block=block, key_block=block, width=blocks, reads=reads)
+        mixed = block_attention(columns, layout, bias)
+        return AttentionOutput(by_position(mixed.values), by_position(mixed.lse))
 
-    def _block(self, tokens: Tokens, mask_mod: MaskMod, causal: bool, bias: RelativeBias | None) -> Mixed:
+    def _block(
+        self, tokens: AttentionInput, mask_mod: MaskMod, causal: bool, bias: RelativeBias | None
+    ) -> AttentionOutput:
         """The fixed A1: the own block."""
         block = min(self.stride * max(1, SMALLEST_BLOCK // self.stride), tokens.span)
 
         def reads(queries: range, device: torch.device) -> Tensor:
             return torch.arange(queries.start, queries.stop, device=device)[None, :, None]
 
-        return attend(tokens, Blocks(tokens, mask_mod, query_block=block, key_block=block, width=1, reads=reads), bias)
+        return block_attention(
+            tokens, BlockLayout(tokens, mask_mod, query_block=block, key_block=block, width=1, reads=reads), bias
+        )
 
-    def _summaries(self, tokens: Tokens, mask_mod: MaskMod, causal: bool, bias: RelativeBias | None) -> Mixed:
+    def _summaries(
+        self, tokens: AttentionInput, mask_mod: MaskMod, causal: bool, bias: RelativeBias | None
+    ) -> AttentionOutput:
         """The fixed A2: the last c columns of all blocks, put side by side."""
         stride, first, device = self.stride, self.stride - self.summary, tokens.key.device
         count = tokens.span // stride * self.summary + max(0, tokens.span % stride - first)
@@ -226,7 +238,7 @@ class Sparse(BlockSparseAttention):
             key_positions=tokens.key_positions[index],
             valid=None if tokens.valid is None else tokens.valid[:, index],
         )
-        query_block, key_block = even(tokens.span, LARGEST_BLOCK), even(len(index), LARGEST_BLOCK)
+        query_block, key_block = even_block_size(tokens.span, LARGEST_BLOCK), even_block_size(len(index), LARGEST_BLOCK)
         blocks = -(-len(index) // key_block)
 
         def reads(queries: range, device: torch.device) -> Tensor:
@@ -236,8 +248,10 @@ class Sparse(BlockSparseAttention):
                 needed = max(1, min(blocks, -(-before // key_block)))
             return torch.arange(needed, device=device).expand(1, len(queries), needed)
 
-        layout = Blocks(summaries, mask_mod, query_block=query_block, key_block=key_block, width=blocks, reads=reads)
-        return attend(summaries, layout, bias)
+        layout = BlockLayout(
+            summaries, mask_mod, query_block=query_block, key_block=key_block, width=blocks, reads=reads
+        )
+        return block_attention(summaries, layout, bias)
 
     def keys_of(self, query: Int[Tensor, " b"], length: int) -> Int[Tensor, "b #h k"]:
         """A1 and A2 of a causal query, as positions."""

@@ -40,10 +40,10 @@ class Meter:
 
         try:
             gpus = get_gpus()
-            counted = all(gpus.supports_get_total_energy_consumption(index) for index in range(len(gpus)))
+            supported = all(gpus.supports_get_total_energy_consumption(index) for index in range(len(gpus)))
         except ZeusGPUInitError:  # there is none
-            counted = True
-        monitor = ZeusMonitor() if counted else None  # which would begin to sample at once
+            supported = True
+        monitor = ZeusMonitor() if supported else None  # which would begin to sample at once
         return cls(monitor if monitor and (monitor.gpu_indices or monitor.cpu_indices) else None)
 
     @property

@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from xformer.benchmark.against import other, refuse_unequal
+from xformer.benchmark.equivalence import check_same_function, peer_named
 from xformer.benchmark.kinds import COUNT, GOAL, TRUTH, WORD, Kind
 from xformer.config.validate import CONF, groups, nearest, validate
 from xformer.errors import ConfigError
@@ -28,14 +28,14 @@ def entries(config: DictConfig, key: str) -> list[dict[str, Any]]:
     return found
 
 
-def own(entry: Entry) -> dict[str, Any]:
+def variant_settings(entry: Entry) -> dict[str, Any]:
     """What an entry says of its variant alone: the attention, its parameters and the position scheme."""
     return {key: value for key, value in entry.items() if not any(key in form for form in FORMS.values())}
 
 
 def completed(entry: Entry) -> dict[str, Any]:
     """An entry with the parameters that it leaves to its attention's file, or to what it is measured against."""
-    theirs = other(entry["against"]).ours if "against" in entry else {}
+    theirs = peer_named(entry["against"]).ours if "against" in entry else {}
     return {"attention": entry["attention"], **_defaults(entry["attention"]), **theirs, **entry}
 
 
@@ -49,16 +49,16 @@ def labelled(config: DictConfig, key: str) -> list[tuple[str, dict[str, Any]]]:
     found, names = entries(config, key), []
     for entry in found:
         alike = [other for other in found if label(other) == label(entry)]
-        told = [
+        on_progress = [
             f"{key}={value}"
             for key, value in entry.items()
             if key not in (*_CHOICES, "length", *FORMS["pairs"]) and any(e.get(key) != value for e in alike)
         ]
-        names.append(" ".join([label(entry), *told]))
+        names.append(" ".join([label(entry), *on_progress]))
     return list(zip(names, found, strict=True))
 
 
-def check(key: str, found: Sequence[dict[str, Any]]) -> None:
+def check_entries(key: str, found: Sequence[dict[str, Any]]) -> None:
     """Check all entries of a list.
 
     Raises:
@@ -68,7 +68,7 @@ def check(key: str, found: Sequence[dict[str, Any]]) -> None:
         _check_form(key, entry)
         _check_variant(key, entry)
         if key == "pairs":
-            refuse_unequal(own(entry), _defaults(entry["attention"]), other(entry["against"]))
+            check_same_function(variant_settings(entry), _defaults(entry["attention"]), peer_named(entry["against"]))
         if entry in found[:number]:
             raise ConfigError(f"{key} has {entry} twice; leave one out.")
 

@@ -40,7 +40,7 @@ def one_of(*options: str) -> Kind:
     return Kind(f"one of {', '.join(options)}", lambda value: value in options)
 
 
-def some(kind: Kind) -> Kind:
+def non_empty_list(kind: Kind) -> Kind:
     """A list with something in it."""
     return Kind(
         f"a list of at least one, each of them {kind.words}",

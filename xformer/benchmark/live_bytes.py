@@ -36,7 +36,7 @@ class LiveBytes(TorchDispatchMode):
         """Run an operation and count what it made."""
         for tensor in tree_leaves((args, kwargs)):
             if isinstance(tensor, torch.Tensor):
-                self._given(tensor.untyped_storage())
+                self._track(tensor.untyped_storage())
         result = self._run(func, args, kwargs or {})
         for tensor in tree_leaves(result):
             if isinstance(tensor, torch.Tensor):
@@ -50,7 +50,7 @@ class LiveBytes(TorchDispatchMode):
         with self:  # which is off in here, and would not see what the operator does
             return operator._init_fn(*args, **kwargs)
 
-    def _given(self, storage: torch.UntypedStorage) -> None:
+    def _track(self, storage: torch.UntypedStorage) -> None:
         key = storage._cdata
         if key not in self._known:
             self._known.add(key)
@@ -72,7 +72,7 @@ class LiveBytes(TorchDispatchMode):
 def extra_bytes(call: Callable[[], object]) -> int:
     """The most bytes alive at once, of what a call makes: on a CUDA device as its allocator tells it, else counted."""
     gc.collect()
-    if devices.available():
+    if devices.is_available():
         before = devices.reset_peak_memory()
         call()
         return max((peak - held for peak, held in zip_longest(devices.peak_memory(), before, fillvalue=0)), default=0)

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from xformer.benchmark.subjects import FusedWithDenseBias, FusedWithWrittenOutBias, Shape
+from xformer.benchmark.modules import FusedWithDenseBias, FusedWithWrittenOutBias, Shape
 from xformer.core import devices
 
 if TYPE_CHECKING:
@@ -54,10 +54,10 @@ class Peer:
             warnings.simplefilter("ignore")
             return self.build(shape)
 
-    def takes(self, shape: Shape) -> bool:
+    def supports(self, shape: Shape) -> bool:
         """Whether its package is there, and has this form at this length."""
         fits = self.shortest <= shape.length <= self.longest and shape.length % self.multiple == 0
-        runs = find_spec(self.package) is not None and (devices.available() or not self.needs_cuda)
+        runs = find_spec(self.package) is not None and (devices.is_available() or not self.needs_cuda)
         return fits and shape.causal in self.causal and runs
 
 

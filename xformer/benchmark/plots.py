@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 
-def by_length(
+def plot_by_length(
     rows: Sequence[Mapping[str, Any]],
     path: Path,
     *,
@@ -59,7 +59,7 @@ def by_length(
     pyplot.close(figure)
 
 
-def bars(
+def plot_bars(
     rows: Sequence[Mapping[str, Any]],
     path: Path,
     *,
@@ -89,9 +89,9 @@ def bars(
     size = (4.5 + 3 * len(panels), 1.2 + 0.3 * len(rows) / len(panels))
     figure, axes = pyplot.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
     for axis, title in zip(axes[0], panels, strict=True):
-        own = [row for row in rows if panel is None or row[panel] == title]
-        bar = axis.barh([row[name] for row in own], [row[value] for row in own])
-        figures = [f"{row[value]:,.0f}" if row[value] >= 100 else f"{row[value]:.3g}" for row in own]
+        shown = [row for row in rows if panel is None or row[panel] == title]
+        bar = axis.barh([row[name] for row in shown], [row[value] for row in shown])
+        figures = [f"{row[value]:,.0f}" if row[value] >= 100 else f"{row[value]:.3g}" for row in shown]
         axis.bar_label(bar, figures, padding=2, fontsize=8)
         axis.invert_yaxis()
         axis.margins(x=0.15)

@@ -7,7 +7,7 @@ from rich.progress import Progress
 
 
 @contextmanager
-def measuring(total: int) -> Iterator[Callable[..., None]]:
+def progress_bar(total: int) -> Iterator[Callable[..., None]]:
     """A function to call after each turn, and with words for what comes next where that changes.
 
     Args:
@@ -16,7 +16,7 @@ def measuring(total: int) -> Iterator[Callable[..., None]]:
     with Progress(transient=True) as progress:
         bar = progress.add_task("measuring", total=total)
 
-        def told(next_up: str | None = None) -> None:
+        def on_progress(next_up: str | None = None) -> None:
             progress.update(bar, advance=0 if next_up else 1, description=next_up)
 
-        yield told
+        yield on_progress

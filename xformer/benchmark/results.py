@@ -64,8 +64,8 @@ class Results:
             for line in cells:
                 table.add_row(*line)
             console.print(table)
-        for note in self.notes:
-            console.print(note, highlight=False, soft_wrap=True)
+        for sentence in self.notes:
+            console.print(sentence, highlight=False, soft_wrap=True)
         short = [f"{key} {value}" for key, value in self.settings.items() if isinstance(value, str | int | float)]
         if short:
             console.print(f"Settings: {', '.join(short)}; the JSON has all.", highlight=False, soft_wrap=True)

@@ -22,28 +22,28 @@ from xformer.benchmark.kinds import (
     TRUTH,
     WORD,
     Kind,
-    some,
+    non_empty_list,
 )
 from xformer.config.validate import CONF, nearest
 from xformer.errors import ConfigError
 
 _TENSORS = {"dtype": DTYPE, "batch": COUNT, "heads": COUNT, "head_dim": COUNT}
-_MODEL = {"model": some(WORD), "characters": COUNT}
+_MODEL = {"model": non_empty_list(WORD), "characters": COUNT}
 READ: dict[str, dict[str, Kind]] = {
     "attention": {
         "rounds": COUNT,
         "seconds": SECONDS,
         **_TENSORS,
-        "lengths": some(COUNT),
-        "causal": some(TRUTH),
-        "variants": some(ENTRY),
+        "lengths": non_empty_list(COUNT),
+        "causal": non_empty_list(TRUTH),
+        "variants": non_empty_list(ENTRY),
     },
-    "pairs": {"rounds": COUNT, "seconds": SECONDS, **_TENSORS, "pairs": some(ENTRY)},
+    "pairs": {"rounds": COUNT, "seconds": SECONDS, **_TENSORS, "pairs": non_empty_list(ENTRY)},
     "training": {
         "rounds": COUNT,
         "seconds": SECONDS,
         "dtype": AUTOCAST,
-        "whole": some(WORD),
+        "whole": non_empty_list(WORD),
         "vocabulary": COUNT,
         "tokens": COUNT,
         "models": ENTRIES,
@@ -55,17 +55,17 @@ READ: dict[str, dict[str, Kind]] = {
     "decoding": {
         "rounds": COUNT,
         "dtype": DTYPE,
-        "variants": some(ENTRY),
+        "variants": non_empty_list(ENTRY),
         **_MODEL,
-        "contexts": some(COUNT),
-        "batches": some(COUNT),
+        "contexts": non_empty_list(COUNT),
+        "batches": non_empty_list(COUNT),
         "new_tokens": COUNT,
         "goal": GOAL,
     },
-    "overhead": {"rounds": COUNT, "model": some(WORD)},
+    "overhead": {"rounds": COUNT, "model": non_empty_list(WORD)},
     "startup": {"rounds": COUNT},
-    "step": {"train": some(WORD), "compile": some(COMPILE), "steps": COUNT},
-    "threads": {"rounds": COUNT, "runs": some(WORD), "steps": COUNT, "busy": COUNT},
+    "step": {"train": non_empty_list(WORD), "compile": non_empty_list(COMPILE), "steps": COUNT},
+    "threads": {"rounds": COUNT, "runs": non_empty_list(WORD), "steps": COUNT, "busy": COUNT},
 }
 """What each question reads of the settings; it is refused any other, which it would ignore."""
 
@@ -119,7 +119,7 @@ def _check(config: DictConfig, kinds: dict[str, Kind]) -> None:
     for key, kind in kinds.items():
         kind.check(key, plain[key])
         if key in entries.FORMS:
-            entries.check(key, plain[key])
+            entries.check_entries(key, plain[key])
 
 
 def recorded(config: DictConfig) -> dict[str, Any]:

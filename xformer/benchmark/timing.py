@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from xformer.core import devices
 
-AGAIN = "again"
+REPEATED = "again"
 """The baseline once more, as a control: what its ratio differs from 1 is noise."""
 _MOST = 10_000
 
@@ -37,7 +37,7 @@ class Times:
         return statistics.median(b / s for b, s in zip(other, self.seconds[name], strict=True))
 
 
-def turns(steps: int, *, rounds: int, warmup: int = 1) -> int:
+def number_of_turns(steps: int, *, rounds: int, warmup: int = 1) -> int:
     """How many turns `interleaved` takes for so many steps, the control among them."""
     return (steps + 1) * (warmup + rounds)
 
@@ -49,7 +49,7 @@ def interleaved(
     warmup: int = 1,
     least: float = 0.0,
     around: Callable[[str], AbstractContextManager[object]] = nullcontext,
-    told: Callable[[], object] = lambda: None,
+    on_progress: Callable[[], object] = lambda: None,
 ) -> Times:
     """Run every step once a round, the first also a second time as `again`, in another order every round.
 
@@ -60,17 +60,17 @@ def interleaved(
         least: seconds that a turn lasts at least, as far as the warm-up foretells them: a short step is repeated, and
             the median of a turn counts. It keeps a step that follows a memory-hungry one from paying for its caches.
         around: makes what is entered before a turn's clock starts and left after it stops, from the step's name.
-        told: called after each turn, to move a progress bar.
+        on_progress: called after each turn, to move a progress bar.
     """
     baseline = next(iter(steps))
-    turns = {**steps, AGAIN: steps[baseline]}
+    turns = {**steps, REPEATED: steps[baseline]}
     seconds: dict[str, list[float]] = {name: [] for name in turns}
     repeats = dict.fromkeys(turns, 1)
     for turn in range(warmup + rounds):
         for name in random.Random(turn).sample(list(turns), len(turns)):
             with around(name):
                 took = statistics.median(_time(turns[name]) for _ in range(repeats[name]))
-            told()
+            on_progress()
             if turn >= warmup:
                 seconds[name].append(took)
             else:

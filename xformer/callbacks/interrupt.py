@@ -20,7 +20,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 from lightning.pytorch.trainer.states import TrainerFn
 
-from xformer.callbacks.resume import note_rows
+from xformer.callbacks.resume import store_table_rows
 from xformer.core.devices import is_main_process
 from xformer.errors import Interrupted, RunError
 from xformer.runs.checkpoints import FOLDER, LAST
@@ -30,7 +30,7 @@ class _Request:
     """What a signal asked for, in this process."""
 
     def __init__(self) -> None:
-        self.asked: signal.Signals | None = None
+        self.received: signal.Signals | None = None
         self.training = False  # whether there will be a boundary to stop at
         self.process = os.getpid()
 
@@ -42,24 +42,24 @@ class _Request:
         """
         if os.getpid() != self.process:  # one that was forked from it, and stops when it does
             return
-        impatient = self.asked is not None and number == signal.SIGINT
-        again, self.asked = self.asked is not None, self.asked or signal.Signals(number)
-        if impatient or not (self.training or again):
-            raise Interrupted(self.asked)
+        impatient = self.received is not None and number == signal.SIGINT
+        repeated, self.received = self.received is not None, self.received or signal.Signals(number)
+        if impatient or not (self.training or repeated):
+            raise Interrupted(self.received)
 
 
 _request = _Request()
 
 
 @contextmanager
-def listening() -> Iterator[None]:
+def handling_signals() -> Iterator[None]:
     """Take the signals that stop a run; what the process ignores (`nohup`, a shell's background job) it ignores still.
 
     Raises:
         Interrupted: whatever was under way is over, and its record written; SLURM was asked to start it again.
         RunError: SLURM refused.
     """
-    _request.asked, _request.training, _request.process = None, False, os.getpid()
+    _request.received, _request.training, _request.process = None, False, os.getpid()
     numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if SLURMEnvironment.detect() else [])]
     if threading.current_thread() is not threading.main_thread():
         numbers = []
@@ -79,7 +79,7 @@ def listening() -> Iterator[None]:
 
 
 class SaveOnInterrupt(Callback):
-    """Saves `last.ckpt` when a signal has asked for it (`listening`), and stops; Lightning would stop without a trace.
+    """Saves `last.ckpt` and stops when a signal has asked for it (`handling_signals`); Lightning would save nothing.
 
     It is saved after an optimiser step or before the validation that follows it. One that is under way is cut: grace
     times are short, and it is run whole on resumption. Processes agree, so that all stop at the same step.
@@ -91,12 +91,12 @@ class SaveOnInterrupt(Callback):
 
     def __init__(self) -> None:
         self._checkpoint: dict[str, Any] | None = None
-        self._asked: signal.Signals | None = None
+        self._received: signal.Signals | None = None
         self._group: Any = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Keep Lightning from handling the signals as well: it would save inside of a step."""
-        trainer._signal_connector = _Deaf(trainer)
+        trainer._signal_connector = _NoSignalHandlers(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on a signal waits."""
@@ -117,11 +117,11 @@ class SaveOnInterrupt(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Write what was taken: only now the metrics of that step are in the table."""
-        self._stop_with_what_was_taken(trainer)
+        self._save_and_stop(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write it, or stop here: the last checkpoint is one of this step or of the last validation."""
-        self._stop_with_what_was_taken(trainer)
+        self._save_and_stop(trainer)
         _request.training = False
         if self._agreed(trainer):
             self._stop(trainer)
@@ -132,40 +132,40 @@ class SaveOnInterrupt(Callback):
         """Save the state before this validation."""
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and self._agreed(trainer):
             self._checkpoint = trainer._checkpoint_connector.dump_checkpoint(False)
-            self._stop_with_what_was_taken(trainer)
+            self._save_and_stop(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """There is nothing to wait for any more."""
         _request.training = False
 
-    def _stop_with_what_was_taken(self, trainer: Trainer) -> None:
+    def _save_and_stop(self, trainer: Trainer) -> None:
         checkpoint, self._checkpoint = self._checkpoint, None
         if checkpoint is None:
             return
         if "exact_resume" in checkpoint:
-            note_rows(trainer, checkpoint)
+            store_table_rows(trainer, checkpoint)
         trainer.strategy.save_checkpoint(checkpoint, Path(trainer.default_root_dir) / FOLDER / LAST)
         trainer.strategy.barrier("SaveOnInterrupt")
         self._stop(trainer)
 
     def _stop(self, trainer: Trainer) -> None:
-        assert self._asked is not None
+        assert self._received is not None
         # A launcher that sees another process fail would kill the first one, which has yet to write the summary.
-        raise Interrupted(self._asked, code=None if trainer.is_global_zero else 0)
+        raise Interrupted(self._received, code=None if trainer.is_global_zero else 0)
 
     def _agreed(self, trainer: Trainer) -> bool:
         """Whether a process was asked to stop: the same answer in all of them."""
-        asked = int(_request.asked or 0)
+        received = int(_request.received or 0)
         if trainer.world_size > 1:
-            number = torch.tensor(asked)
+            number = torch.tensor(received)
             torch.distributed.all_reduce(number, op=torch.distributed.ReduceOp.MAX, group=self._group)
-            asked = int(number)
-        if asked:
-            self._asked = _request.asked = signal.Signals(asked)
-        return bool(asked)
+            received = int(number)
+        if received:
+            self._received = _request.received = signal.Signals(received)
+        return bool(received)
 
 
-class _Deaf(_SignalConnector):
+class _NoSignalHandlers(_SignalConnector):
     """Lightning's place for handlers of signals, without any."""
 
     def register_signal_handlers(self) -> None:
@@ -183,7 +183,7 @@ def requeue() -> None:
     try:
         subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, text=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        said = (isinstance(error, subprocess.CalledProcessError) and error.stderr) or str(error)
+        reason = (isinstance(error, subprocess.CalledProcessError) and error.stderr) or str(error)
         raise RunError(
-            f"scontrol requeue {job} failed ({said.strip()}): what is saved goes on with resume=true in another job."
+            f"scontrol requeue {job} failed ({reason.strip()}): what is saved goes on with resume=true in another job."
         ) from error

@@ -57,7 +57,7 @@ class Bar(ProgressBar):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the estimate of the time left."""
         if self._enabled:
-            tell_resumed(trainer)
+            print_resumed(trainer)
         self._clock.start(trainer)
 
     def on_train_batch_end(
@@ -116,7 +116,7 @@ class Bar(ProgressBar):
             self._live = Live(console=self._console, auto_refresh=False, vertical_overflow="crop")
             self._live.start()
         training, total = trainer.state.fn == "fit", _total(trainer)
-        text = line(
+        text = progress_line(
             self._live.console.width,
             step=trainer.global_step if training else None,
             total=total if training else None,
@@ -135,7 +135,7 @@ class Bar(ProgressBar):
 _SHORTEST_BAR, _LONGEST_BAR = 5, 40
 
 
-def line(
+def progress_line(
     width: int,
     *,
     step: int | None,
@@ -179,12 +179,12 @@ def _readable(metrics: Mapping[str, Any]) -> list[str]:
     other = [name for name in metrics if "/" not in name]
     rest = [name for name in metrics if name not in training and name not in other]
     brief = {name.removeprefix("train/"): metrics[name] for name in training[:2]}
-    found = [f"{name} {text}" for name, text in texts(brief).items()]
-    found += [f"{text} {name}" for name, text in texts({name: metrics[name] for name in other}).items()]
-    return found + [f"{name} {text}" for name, text in texts({name: metrics[name] for name in rest}).items()]
+    found = [f"{name} {text}" for name, text in format_metrics(brief).items()]
+    found += [f"{text} {name}" for name, text in format_metrics({name: metrics[name] for name in other}).items()]
+    return found + [f"{name} {text}" for name, text in format_metrics({name: metrics[name] for name in rest}).items()]
 
 
-def tell_resumed(trainer: Trainer) -> None:
+def print_resumed(trainer: Trainer) -> None:
     """Say from which step a resumed run goes on."""
     if trainer.global_step:
         total = _total(trainer)
@@ -217,7 +217,7 @@ class ProgressLines(ProgressBar):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
         if self._enabled:
-            tell_resumed(trainer)
+            print_resumed(trainer)
         self._clock.start(trainer)
         self._printed_at = time.monotonic()
 
@@ -244,11 +244,11 @@ class ProgressLines(ProgressBar):
         self._printed_at, self._printed_step = time.monotonic(), trainer.global_step
         total = _total(trainer)
         step = f"step {trainer.global_step}" + (f"/{total}" if total else "")
-        metrics = [f"{name} {text}" for name, text in texts(trainer.progress_bar_metrics).items()]
+        metrics = [f"{name} {text}" for name, text in format_metrics(trainer.progress_bar_metrics).items()]
         print("  ".join([step, *metrics, f"left {self._clock.left(trainer)}"]), flush=True)
 
 
-def texts(metrics: Mapping[str, Any]) -> dict[str, str]:
+def format_metrics(metrics: Mapping[str, Any]) -> dict[str, str]:
     """Metrics by the name and in the form a person reads: `tokens/s` in whole thousands, the rest to three places."""
     return {_NAMES.get(name, name): _text(name, value) for name, value in metrics.items()}
 

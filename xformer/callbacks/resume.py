@@ -124,11 +124,11 @@ class ExactResume(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Store the position and the rest, the state of each process in the order of ranks."""
         epoch, batch = self._position
-        own = {"random": self._before_validation or random_state(), "gradients": _pending(trainer, pl_module)}
-        states: list[Any] = [own]
+        state = {"random": self._before_validation or random_state(), "gradients": _pending(trainer, pl_module)}
+        states: list[Any] = [state]
         if trainer.world_size > 1:
             states = [None] * trainer.world_size
-            torch.distributed.all_gather_object(states, own)
+            torch.distributed.all_gather_object(states, state)
         checkpoint["exact_resume"] = {
             "epoch": epoch,
             "batch": batch,
@@ -141,7 +141,7 @@ class ExactResume(Callback):
             _cut_at_its_start(checkpoint)
         progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
         if progress.completed == progress.processed:  # else the rows of this batch are still to be written
-            note_rows(trainer, checkpoint)
+            store_table_rows(trainer, checkpoint)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keep the state until training starts.
@@ -163,7 +163,7 @@ class ExactResume(Callback):
         warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch ended")
 
 
-def note_rows(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+def store_table_rows(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     """Let a checkpoint say how many rows the table of metrics has, of those that belong before it."""
     for logger in trainer.loggers:
         if isinstance(logger, MetricsCSV):

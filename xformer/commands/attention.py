@@ -15,18 +15,18 @@ def main() -> None:
 
     from xformer.core import console
     from xformer.core.denormals import flush_denormals
-    from xformer.inspection.attention_files import write
+    from xformer.inspection.attention_files import write_attention_maps
     from xformer.inspection.attention_maps import attention_maps
-    from xformer.inspection.attention_page import doubt
-    from xformer.inspection.reading import read
-    from xformer.runs.finished import open_run
+    from xformer.inspection.attention_page import inexactness_warning
+    from xformer.inspection.model_input import read_model_input
+    from xformer.runs.open_run import open_run
 
     flush_denormals()
     run = open_run(asked.run)
-    reading = read(run.task, run.data, asked.input, asked.target)
+    reading = read_model_input(run.task, run.data, asked.input, asked.target)
     maps = attention_maps(run.task.model, reading.forward)
     title = f"Attention maps of {asked.run.resolve().name}"
-    for path in write(asked.output or asked.run / "attention", title, asked.input, maps, reading.axes):
+    for path in write_attention_maps(asked.output or asked.run / "attention", title, asked.input, maps, reading.axes):
         print(path)
-    for sentence in filter(None, map(doubt, maps)):
-        console.aside(sentence)
+    for sentence in filter(None, map(inexactness_warning, maps)):
+        console.info_on_stderr(sentence)

@@ -15,7 +15,7 @@ def main() -> None:
     from torch import OutOfMemoryError
 
     from xformer.benchmark.settings import recorded, settings
-    from xformer.core.console import note
+    from xformer.core.console import info
     from xformer.core.denormals import flush_denormals
     from xformer.errors import ConfigError, RunError
 
@@ -28,18 +28,20 @@ def main() -> None:
     chosen.add_argument("--gpu", action="store_true", help="the settings of a GPU's table: bf16, long, with goals")
     parser.add_argument("--peers", action="store_true", help="measure the installed peers too")
     parser.add_argument("--output", type=Path, help="where the results go; default outputs/benchmark/DATE-TIME")
-    given = parser.parse_intermixed_args()
+    arguments = parser.parse_intermixed_args()
     flush_denormals()
-    config = settings(given.question, given.overrides, quick=given.quick, gpu=given.gpu)
-    directory = given.output or Path("outputs/benchmark") / datetime.now().strftime("%Y-%m-%d-%H-%M-%S")
+    config = settings(arguments.question, arguments.overrides, quick=arguments.quick, gpu=arguments.gpu)
+    directory = arguments.output or Path("outputs/benchmark") / datetime.now().strftime("%Y-%m-%d-%H-%M-%S")
     for path in (directory, *directory.parents):
         if path.exists() and not path.is_dir():
             raise ConfigError(f"--output {directory} cannot be made, as {path} is a file; give a directory.")
-    question = import_module(f"xformer.benchmark.questions.{given.question}")
+    question = import_module(f"xformer.benchmark.questions.{arguments.question}")
     try:
-        results = replace(question.measure(config, peers=given.peers), settings=recorded(config))
+        results = replace(question.measure(config, peers=arguments.peers), settings=recorded(config))
     except OutOfMemoryError as error:
-        raise RunError(f"`{given.question}` does not fit into the device's memory; ask for less at once.") from error
+        raise RunError(
+            f"`{arguments.question}` does not fit into the device's memory; ask for less at once."
+        ) from error
     results.print()
     for path in results.save(directory):
-        note(f"written    {path}")
+        info(f"written    {path}")

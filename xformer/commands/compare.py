@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Print the comparison, or write it to a file."""
-    from xformer.studies.formats import FORMATS
+    from xformer.studies.output_formats import FORMATS
 
     parser = argparse.ArgumentParser(description=__doc__)
     add_selection(parser)
@@ -19,12 +19,12 @@ def main() -> None:
     arguments = parser.parse_args()
     text = FORMATS[arguments.format](compared(arguments))
     if arguments.output:
-        save(text, arguments.output)
+        write_file(text, arguments.output)
     else:
         print(text, end="")
 
 
-def save(text: str, file: Path) -> None:
+def write_file(text: str, file: Path) -> None:
     """Write a file, and the directory that it is to lie in.
 
     Raises:

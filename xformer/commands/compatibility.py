@@ -3,6 +3,6 @@
 
 def main() -> None:
     """Print the tables."""
-    from xformer.config.compatibility_table import markdown
+    from xformer.config.compatibility_table import compatibility_markdown
 
-    print(markdown())
+    print(compatibility_markdown())

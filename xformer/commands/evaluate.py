@@ -15,12 +15,12 @@ def main() -> None:
 
     from xformer.core import console
     from xformer.core.denormals import flush_denormals
-    from xformer.runs.finished import open_run
+    from xformer.runs.open_run import open_run
     from xformer.training.evaluate import evaluate
-    from xformer.training.run import quieten
+    from xformer.training.run import quiet_lightning
 
     flush_denormals()
-    quieten()
+    quiet_lightning()
     found = evaluate(open_run(options.run), options.data, options.split)
     console.metrics(found.metrics, {"model": found.checkpoint, "data": found.description})
     if options.output is not None:

@@ -12,19 +12,19 @@ def main() -> None:
     options = _options()
     from xformer.core import console, devices
     from xformer.core.denormals import flush_denormals
-    from xformer.runs.finished import open_run
-    from xformer.runs.writer import Settings, Writer
-    from xformer.training.run import quieten
+    from xformer.runs.open_run import open_run
+    from xformer.runs.text_generator import GenerationSettings, TextGenerator
+    from xformer.training.run import quiet_lightning
 
     flush_denormals()
-    quieten()
-    taken = vars(options)
-    run, prompt, file = (taken.pop(name) for name in ("run", "prompt", "file"))
-    settings = Settings(**taken)
+    quiet_lightning()
+    values = vars(options)
+    run, prompt, file = (values.pop(name) for name in ("run", "prompt", "file"))
+    settings = GenerationSettings(**values)
     prompts = [prompt] if file is None else _lines(file)
     opened = open_run(run)
     opened.task.to(devices.default_device())
-    writer = Writer(opened, settings, console.aside)
+    writer = TextGenerator(opened, settings, console.info_on_stderr)
     encoded = writer.encode(prompts)
     if file is None:
         for piece in writer.stream(encoded[0]):

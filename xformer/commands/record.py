@@ -6,8 +6,8 @@ from pathlib import Path
 
 def main() -> None:
     """Write `experiments/STUDY/` from the study's runs."""
-    from xformer.runs.load import load_runs
-    from xformer.studies.record import record
+    from xformer.runs.recorded_run import load_runs
+    from xformer.studies.record import record_study
     from xformer.studies.study import Study
 
     parser = argparse.ArgumentParser(description=__doc__)
@@ -17,7 +17,7 @@ def main() -> None:
     arguments = parser.parse_args()
     study = Study.of(arguments.study)
     directory = arguments.runs or study.directory
-    files = record(study, load_runs([directory]))
+    files = record_study(study, load_runs([directory]))
     for path in files:
         print(path)
     if arguments.wandb:

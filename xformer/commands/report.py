@@ -6,10 +6,10 @@ from pathlib import Path
 
 def main() -> None:
     """Write the page, and the figures where they are asked for."""
-    from xformer.commands.compare import add_selection, compared, save
+    from xformer.commands.compare import add_selection, compared, write_file
     from xformer.errors import ConfigError
     from xformer.studies import figures
-    from xformer.studies.page import page
+    from xformer.studies.report_page import report_page
 
     parser = argparse.ArgumentParser(description=__doc__)
     add_selection(parser)
@@ -19,10 +19,10 @@ def main() -> None:
     arguments = parser.parse_args()
     comparison = compared(arguments)
     drawn = figures.figures(comparison)
-    save(page(comparison, arguments.title, drawn), arguments.output)
+    write_file(report_page(comparison, arguments.title, drawn), arguments.output)
     print(arguments.output)
     try:
-        for path in figures.write(drawn, arguments.figures) if arguments.figures else []:
+        for path in figures.write_figures(drawn, arguments.figures) if arguments.figures else []:
             print(path)
     except OSError as error:
         raise ConfigError(f"--figures {arguments.figures} cannot be written: {error.strerror}.") from error

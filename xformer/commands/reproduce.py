@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from xformer.runs.load import Run
+    from xformer.runs.recorded_run import RecordedRun
     from xformer.studies.wandb_runs import LoggedRun
 
 _HOLDS = (
@@ -38,8 +38,8 @@ def main() -> None:
 
 def _study(arguments: argparse.Namespace, name: str) -> list[str]:
     from xformer.errors import ConfigError
-    from xformer.studies.again import cell_again
     from xformer.studies.metric import Metric
+    from xformer.studies.repeat import repeat_cell
     from xformer.studies.reproduce import tolerance
     from xformer.studies.study import Study
 
@@ -49,26 +49,26 @@ def _study(arguments: argparse.Namespace, name: str) -> list[str]:
     finished = [run for run in committed if run.summary.status == "finished"]
     chosen = [run for run in committed if _is_wanted(run, arguments.cells, arguments.seeds)]
     if not chosen:
-        given = {"--cells": arguments.cells, "--seeds": arguments.seeds}
+        requested = {"--cells": arguments.cells, "--seeds": arguments.seeds}
         raise ConfigError(
-            f"{' '.join(f'{key} {value}' for key, value in given.items() if value)}: no cell of {study.name} is meant; "
-            f"there are {', '.join(Path(run.name).name for run in committed)}."
+            f"{' '.join(f'{key} {value}' for key, value in requested.items() if value)} matches no cell of "
+            f"{study.name}; there are {', '.join(Path(run.name).name for run in committed)}."
         )
     allowed = [tolerance(finished, metric, run) for run in chosen]
     within = " to ".join(dict.fromkeys(f"{value:.3g}" for value in (min(allowed), max(allowed))))
     print(f"{study.name}: {len(chosen)} of {len(committed)} cells, {metric} within {within} ({_HOLDS})")
     where = _where(arguments, study.name)
     return [
-        _judged(run, lambda run: cell_again(run, where, arguments.overrides), metric, reach)
+        _judged(run, lambda run: repeat_cell(run, where, arguments.overrides), metric, reach)
         for run, reach in zip(chosen, allowed, strict=True)
     ]
 
 
 def _logged(arguments: argparse.Namespace) -> list[str]:
     from xformer.errors import DataError
-    from xformer.studies.again import logged_again
     from xformer.studies.metric import Metric
-    from xformer.studies.reproduce import moved
+    from xformer.studies.repeat import repeat_logged_run
+    from xformer.studies.reproduce import environment_changes
     from xformer.studies.wandb_runs import load_wandb_run
 
     run = load_wandb_run(arguments.wandb)
@@ -78,10 +78,10 @@ def _logged(arguments: argparse.Namespace) -> list[str]:
     allowed = _spread(run, metric)
     within = f"within {allowed:.3g} ({_HOLDS})" if allowed else "identical: its group has no other seeds"
     print(f"{run.name}: {metric} {within}")
-    if elsewhere := moved(run):
+    if elsewhere := environment_changes(run):
         print(elsewhere)
     where = _where(arguments, run.name.rpartition("/")[2])
-    return [_judged(run, lambda _: logged_again(run, where, arguments.overrides), metric, allowed)]
+    return [_judged(run, lambda _: repeat_logged_run(run, where, arguments.overrides), metric, allowed)]
 
 
 def _spread(run: "LoggedRun", metric: str) -> float:
@@ -91,26 +91,28 @@ def _spread(run: "LoggedRun", metric: str) -> float:
     from xformer.studies.wandb_runs import load_wandb
 
     try:
-        others: Sequence[Run] = load_wandb(run.group) if run.group else [run]
+        others: Sequence[RecordedRun] = load_wandb(run.group) if run.group else [run]
         return tolerance([other for other in others if other.summary.status == "finished"], metric, run)
     except DataError:
         return 0.0
 
 
-def _judged(run: "Run", again: "Callable[[Run], tuple[Run, bool]]", metric: str, allowed: float) -> str:
+def _judged(
+    run: "RecordedRun", repeat: "Callable[[RecordedRun], tuple[RecordedRun, bool]]", metric: str, allowed: float
+) -> str:
     from xformer.errors import RunError
     from xformer.studies.reproduce import Verdict, judge
 
     try:
-        repeated, earlier = again(run)
+        repeated, earlier = repeat(run)
     except RunError as error:
-        verdict, said = Verdict(run.name, "fail", ()), [str(error)]
+        verdict, reasons = Verdict(run.name, "fail", ()), [str(error)]
     else:
         verdict = judge(run, repeated, metric, allowed)
-        said = [*verdict.said]
+        reasons = [*verdict.reasons]
         if earlier:
-            said.append(f"not run again: finished earlier in {repeated.directory}.")
-    print(f"{verdict.word:<8}{verdict.cell}: {' '.join(said)}", flush=True)
+            reasons.append(f"not run again: finished earlier in {repeated.directory}.")
+    print(f"{verdict.word:<8}{verdict.cell}: {' '.join(reasons)}", flush=True)
     return verdict.word
 
 
@@ -118,9 +120,9 @@ def _where(arguments: argparse.Namespace, name: str) -> Path:
     return arguments.directory or Path("outputs/reproduce") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def _is_wanted(run: "Run", cells: str | None, seeds: str | None) -> bool:
-    from xformer.config.identity import text
+def _is_wanted(run: "RecordedRun", cells: str | None, seeds: str | None) -> bool:
+    from xformer.config.identity import override_value
 
     wanted = [word.partition("=") for word in (cells or "").split(",") if word]
-    settings = all(key in run.settings and text(run.settings[key]) == value for key, _, value in wanted)
+    settings = all(key in run.settings and override_value(run.settings[key]) == value for key, _, value in wanted)
     return settings and (seeds is None or str(run.seed) in seeds.split(","))

@@ -7,7 +7,7 @@ from pathlib import Path
 def main() -> None:
     """Tell of each offline run what became of it."""
     from xformer.studies.study import Study, studies
-    from xformer.studies.sync import Online, sync
+    from xformer.studies.sync import WandbService, sync_runs
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -16,7 +16,7 @@ def main() -> None:
     names = parser.parse_args().runs
     known, uploaded = studies(), []
     directories = [Study.of(name).directory if name in known else Path(name) for name in names]
-    for directory, now in sync(directories, Online()):
+    for directory, now in sync_runs(directories, WandbService()):
         uploaded.append(now)
         print(f"{'uploaded' if now else 'already there':<15}{directory}", flush=True)
     print(f"{sum(uploaded)} of {len(uploaded)} offline runs uploaded")

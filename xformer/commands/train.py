@@ -37,14 +37,14 @@ def train_as_configured(config: DictConfig) -> float | None:
 def main() -> None:
     """What the command line asks for; a sweep ends, however it ends, with one table over its cells."""
     if any(word.startswith("resume=") for word in sys.argv):
-        from xformer.training.resume import expand
+        from xformer.training.resume import expand_resume
 
-        sys.argv[1:] = expand(sys.argv[1:])
+        sys.argv[1:] = expand_resume(sys.argv[1:])
     try:
         train_as_configured()
     finally:
-        over = sweep.conclude()
+        over = sweep.end_sweep()
         if over is not None and (files := over.summaries()):
-            from xformer.training import screen
+            from xformer.training import console_report
 
-            screen.cells(over, files)
+            console_report.sweep_table(over, files)

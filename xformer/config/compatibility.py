@@ -9,8 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from xformer.architecture.base import Architecture
 from xformer.attention.base import Attention
-from xformer.config.options import nodes
-from xformer.config.validate import CONF, defaults, groups, slot_default, slots, target, typed
+from xformer.config.options import option_nodes
+from xformer.config.validate import CONF, command_line_key, defaults, groups, slot_default, slots, target
 from xformer.core.capability import Capability
 from xformer.data.base import DataModule
 from xformer.errors import ConfigError, IncompatibleError
@@ -27,7 +27,7 @@ MEANINGS = {
 }
 
 
-def check(config: DictConfig, choices: dict[str, str]) -> None:
+def check_compatibility(config: DictConfig, choices: dict[str, str]) -> None:
     """Compare what task, data, architecture and positions need with what the others provide.
 
     Args:
@@ -42,9 +42,9 @@ def check(config: DictConfig, choices: dict[str, str]) -> None:
     task = cast(type[Task], target(config.task))
     data = cast(type[DataModule], target(config.data))
     architecture = cast(type[Architecture], target(config.architecture))
-    if data.yields is not task.takes:
-        reason = f"it yields {data.yields.__name__}, and {task.takes.__name__} is needed"
-        raise _error(choices, "data", "task", reason, lambda other: other.yields is task.takes)
+    if data.yields is not task.batch_type:
+        reason = f"it yields {data.yields.__name__}, and {task.batch_type.__name__} is needed"
+        raise _error(choices, "data", "task", reason, lambda other: other.yields is task.batch_type)
     if task.needs_causal and not architecture.causal:
         reason = "each token would see the one it has to predict"
         raise _error(choices, "architecture", "task", reason, lambda other: bool(other.causal))
@@ -65,33 +65,37 @@ def check(config: DictConfig, choices: dict[str, str]) -> None:
 def _refuse_unchosen(config: DictConfig, choices: dict[str, str]) -> None:
     """Every group that has an option by default keeps one; of callbacks and loggers there may be several."""
     for key, (group, default) in defaults().items():
-        if default is None or (key in slots() and key in unused(config)):
+        if default is None or (key in slots() and key in unused_slots(config)):
             continue
         if not isinstance(config.get(key), DictConfig):
-            raise ConfigError(f"{key} has no option; choose one, such as {typed(key)}={slot_default(key, choices)}.")
+            raise ConfigError(
+                f"{key} has no option; choose one, such as {command_line_key(key)}={slot_default(key, choices)}."
+            )
         if "_target_" in config[key] and key not in choices:
             raise ConfigError(
-                f"{typed(key)} takes one option and not several; a run of each is python train.py -m "
-                f"{typed(key)}={','.join(groups()[group][:2])}, for example."
+                f"{command_line_key(key)} takes one option and not several; a run of each is python train.py -m "
+                f"{command_line_key(key)}={','.join(groups()[group][:2])}, for example."
             )
 
 
-def unused(config: DictConfig) -> list[str]:
+def unused_slots(config: DictConfig) -> list[str]:
     """The slots of other architectures, which stand in every configuration."""
     architecture = cast(type[Architecture], target(config.architecture))
     return [key for key in slots() if key not in {*architecture.slots, *architecture.positions()}]
 
 
 def _refuse_unused(config: DictConfig, choices: dict[str, str]) -> None:
-    for key in unused(config):
+    for key in unused_slots(config):
         if key not in choices:
             continue
         asked = _changed_keys(config, key, choices[key])
         if choices[key] != slot_default(key, choices):
-            asked = [f"{typed(key)}={choices[key]}", *asked]
+            asked = [f"{command_line_key(key)}={choices[key]}", *asked]
         if asked:
             takers = [
-                f"architecture={o}" for o, found in classes("architecture") if key in {*found.slots, *found.positions()}
+                f"architecture={o}"
+                for o, found in option_classes("architecture")
+                if key in {*found.slots, *found.positions()}
             ]
             raise IncompatibleError(
                 f"{asked[0]} does not go with architecture={choices['architecture']}: it has no such slot; what would "
@@ -106,7 +110,7 @@ _TAKERS = {"tokenizer": "data", "loss": "task"}
 def _refuse_untaken(config: DictConfig, choices: dict[str, str]) -> None:
     for group, by in _TAKERS.items():
         if group not in config[by] and choices.get(group, defaults()[group][1]) != defaults()[group][1]:
-            takers = [f"{by}={option}" for option, node in nodes(by) if group in node]
+            takers = [f"{by}={option}" for option, node in option_nodes(by) if group in node]
             raise IncompatibleError(
                 f"{group}={choices[group]} does not go with {by}={choices[by]}, which has no {group}; what would work: "
                 f"{', '.join(takers)}."
@@ -134,16 +138,18 @@ def _check_attention(
 def _error(
     choices: dict[str, str], key: str, other: str, reason: str, works: Callable[[Any], bool]
 ) -> IncompatibleError:
-    options = [f"{typed(key)}={option}" for option, found in classes(slots().get(key, key)) if works(found)]
+    options = [
+        f"{command_line_key(key)}={option}" for option, found in option_classes(slots().get(key, key)) if works(found)
+    ]
     way_out = ", ".join(options) or f"no {key}; choose another {other}"
     return IncompatibleError(
-        f"{typed(key)}={choices[key]} does not go with {typed(other)}={choices[other]}: {reason}; what would work: "
-        f"{way_out}."
+        f"{command_line_key(key)}={choices[key]} does not go with {command_line_key(other)}={choices[other]}: "
+        f"{reason}; what would work: {way_out}."
     )
 
 
-def classes(group: str) -> Iterator[tuple[str, Any]]:
+def option_classes(group: str) -> Iterator[tuple[str, Any]]:
     """Every option of a group that is one node, and the class it names."""
-    for option, node in nodes(group):
+    for option, node in option_nodes(group):
         if "_target_" in node:
             yield option, target(node)

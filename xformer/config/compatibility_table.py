@@ -1,7 +1,7 @@
 """The whole of what goes with what, from the classes' declarations, as the Markdown that stands in the README."""
 
 from xformer.attention.base import Attention
-from xformer.config.compatibility import classes
+from xformer.config.compatibility import option_classes
 from xformer.core.capability import Capability
 from xformer.position.base import Position
 
@@ -14,10 +14,10 @@ SITUATIONS = {
 }
 
 
-def markdown() -> str:
+def compatibility_markdown() -> str:
     """Two tables, attention by situation and attention by position scheme, and a note for every no."""
-    attentions: dict[str, type[Attention]] = dict(classes("attention"))
-    positions: dict[str, type[Position]] = dict(classes("position"))
+    attentions: dict[str, type[Attention]] = dict(option_classes("attention"))
+    positions: dict[str, type[Position]] = dict(option_classes("position"))
     notes: dict[str, str] = {}
     situations = _table("attention", attentions, SITUATIONS, notes)
     schemes = _table("attention", attentions, {name: found.needs for name, found in positions.items()}, notes)
@@ -43,6 +43,6 @@ def _cell(name: str, attention: type[Attention], needed: Capability, notes: dict
         return "yes"
     signs = []
     for capability in missing:
-        note = f"`{name}`, {str(capability.name).lower()}: {attention.reasons[capability]}"
-        signs.append(notes.setdefault(note, f"[{len(notes) + 1}]"))
+        footnote = f"`{name}`, {str(capability.name).lower()}: {attention.reasons[capability]}"
+        signs.append(notes.setdefault(footnote, f"[{len(notes) + 1}]"))
     return "no " + "".join(signs)

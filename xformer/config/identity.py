@@ -31,41 +31,45 @@ _INSTANTIATE = {"_partial_", "_convert_", "_recursive_"}
 _TARGET = "._target_"
 
 
-def of_config(
+def settings_of_config(
     config: Mapping[str, Any],
     choices: Mapping[str, str],
-    by_hand: Mapping[str, str] | None = None,
-    without_effect: Iterable[str] | None = None,
+    target_overrides: Mapping[str, str] | None = None,
+    ignored_keys: Iterable[str] | None = None,
 ) -> dict[str, Value]:
     """The settings of a resolved configuration: the option of each group, and every key below.
 
     Args:
         config: the configuration.
         choices: group to option.
-        by_hand: the parts that are none of their option's, each by its key, with its `_target_`.
-        without_effect: keys that cannot change the result, as the run's callbacks declare; None where they did not.
+        target_overrides: the parts that are none of their option's, each by its key, with its `_target_`.
+        ignored_keys: keys that cannot change the result, as the run's callbacks declare; None where they did not.
     """
-    return relevant({**choices, **named(flat(config), choices, by_hand or {})}, without_effect)
+    return without_ignored_keys(
+        {**choices, **with_option_names(flatten(config), choices, target_overrides or {})}, ignored_keys
+    )
 
 
-def flat(config: Mapping[str, Any]) -> dict[str, Value]:
+def flatten(config: Mapping[str, Any]) -> dict[str, Value]:
     """Every key of a resolved configuration, its `_target_`s too.
 
     A node that repeats a group of the top, as `architecture.size` repeats `size`, is left out. A dimension that `match`
     adjusted stands as it was asked for: the adjusted one follows from the rest.
     """
     nodes = {key: node for key, node in config.items() if isinstance(node, Mapping)}
-    own = {
+    saved = {
         key: {name: child for name, child in node.items() if not (name in nodes and child == nodes[name])}
         for key, node in nodes.items()
     }
-    found = _flat({**config, **own})
+    found = _flat({**config, **saved})
     if found.get("match.was") is not None:
         found |= {str(found.get("match.by")): found["match.was"], "match.was": None}
     return found
 
 
-def named(settings: Mapping[str, Value], choices: Mapping[str, str], by_hand: Mapping[str, str]) -> dict[str, Value]:
+def with_option_names(
+    settings: Mapping[str, Value], choices: Mapping[str, str], target_overrides: Mapping[str, str]
+) -> dict[str, Value]:
     """Settings in which each part is its option, or what was typed in its place, instead of a class.
 
     A part that is chosen by no group of its own, such as a callback, is named by its key.
@@ -75,8 +79,8 @@ def named(settings: Mapping[str, Value], choices: Mapping[str, str], by_hand: Ma
         part = key.removesuffix(_TARGET)
         if part == key:
             found[key] = value
-        elif part in by_hand:
-            found[part] = by_hand[part]
+        elif part in target_overrides:
+            found[part] = target_overrides[part]
         elif part not in choices:
             found[part] = part.rpartition(".")[2]
     return found
@@ -87,27 +91,29 @@ def targets(config: Mapping[str, Any]) -> dict[str, str]:
     return {key.removesuffix(_TARGET): str(value) for key, value in _flat(config).items() if key.endswith(_TARGET)}
 
 
-def of_overrides(choices: Mapping[str, str], overrides: Iterable[str]) -> dict[str, Value]:
+def settings_of_overrides(choices: Mapping[str, str], overrides: Iterable[str]) -> dict[str, Value]:
     """What is known of a run that was refused before its configuration was written."""
-    typed = [override.lstrip("+~").split("=", 1) for override in overrides if "=" in override and matters(override)]
-    return relevant({key.partition("@")[2] or key: _read(text) for key, text in typed} | {**choices})
+    typed = [
+        override.lstrip("+~").split("=", 1) for override in overrides if "=" in override and changes_result(override)
+    ]
+    return without_ignored_keys({key.partition("@")[2] or key: _read(text) for key, text in typed} | {**choices})
 
 
-def started_from(settings: Mapping[str, Value], inherited: Mapping[str, Any] | None) -> dict[str, Value]:
+def with_warm_start_source(settings: Mapping[str, Value], warm_start: Mapping[str, Any] | None) -> dict[str, Value]:
     """The settings with `init_from` as what the other run was instead of where it lies.
 
     So runs of several seeds that each start from their own seed's run are one group.
 
     Args:
         settings: of the run that started from another.
-        inherited: what its summary says of that; None where it says nothing.
+        warm_start: what its summary says of that; None where it says nothing.
     """
     if settings.get("init_from") is None:
         return dict(settings)
-    return {**settings, "init_from": _plain((inherited or {}).get("source") or "another run")}
+    return {**settings, "init_from": _plain((warm_start or {}).get("source") or "another run")}
 
 
-def short(settings: Mapping[str, Value]) -> str:
+def short_name(settings: Mapping[str, Value]) -> str:
     """A configuration in a word, `full-3fa2c1d0`: its attention and a hash of everything."""
     digest = hashlib.sha256(json.dumps(sorted(settings.items())).encode()).hexdigest()[:8]
     return f"{settings.get('attention', 'run')}-{digest}"
@@ -119,24 +125,26 @@ def key_of(override: str) -> str:
     return key.partition("@")[2] or key
 
 
-def replayed(overrides: Iterable[str]) -> list[str]:
+def reproducing_overrides(overrides: Iterable[str]) -> list[str]:
     """The overrides that make a run what it is: not where it is stored, how it is watched or from where it goes on."""
     kept = {"seed", "experiment", "debug", "on_incompatible"}
-    return [o for o in overrides if o.lstrip("+~").partition("=")[0].partition(".")[0] in kept or matters(o)]
+    return [o for o in overrides if o.lstrip("+~").partition("=")[0].partition(".")[0] in kept or changes_result(o)]
 
 
-def matters(override: str) -> bool:
+def changes_result(override: str) -> bool:
     """Whether what an override sets can change a result: of a callback, what the option's class declares."""
     key = override.lstrip("+~").partition("=")[0]
     dropped = _NO_RESULT
     if key.startswith("callbacks."):
-        from xformer.config.declared import of_options  # which asks the classes, and takes seconds to import them
+        from xformer.config.ignored_keys import (
+            option_ignored_keys,  # which asks the classes, and takes seconds to import them
+        )
 
-        dropped = dropped | of_options()
+        dropped = dropped | option_ignored_keys()
     return not {*_prefixes(key)} & dropped
 
 
-def text(value: Value) -> str:
+def override_value(value: Value) -> str:
     """A value as the command line spells it."""
     if value is None:
         return "null"
@@ -145,14 +153,14 @@ def text(value: Value) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def relevant(settings: Mapping[str, Value], without_effect: Iterable[str] | None = None) -> dict[str, Value]:
+def without_ignored_keys(settings: Mapping[str, Value], ignored_keys: Iterable[str] | None = None) -> dict[str, Value]:
     """Without what cannot change a result; also for settings written by a version that kept more.
 
     Args:
         settings: flat.
-        without_effect: what the callbacks of the run declare; None where they did not yet.
+        ignored_keys: what the callbacks of the run declare; None where they did not yet.
     """
-    dropped = _NO_RESULT.union(_UNDECLARED if without_effect is None else without_effect)
+    dropped = _NO_RESULT.union(_UNDECLARED if ignored_keys is None else ignored_keys)
     kept = (key for key in settings if key not in _NO_CHOICE and not {*_prefixes(key)} & dropped)
     found = {key: settings[key] for key in kept}
     return {key: value for key, value in found.items() if value is not None or key not in _NOT_WHERE_NULL}

@@ -20,28 +20,28 @@ _NO_PART = ("callbacks", "logger", "experiment", "debug")
 
 
 @runtime_checkable
-class Record(Protocol):
+class RecordedChoices(Protocol):
     """What a run wrote down of its configuration: `xformer.runs.summary.Summary`."""
 
     choices: dict[str, str]
     overrides: list[str]
-    by_hand: dict[str, str]
-    without_effect: list[str] | None
+    target_overrides: dict[str, str]
+    ignored_keys: list[str] | None
 
 
-def nodes(group: str) -> Iterator[tuple[str, DictConfig]]:
+def option_nodes(group: str) -> Iterator[tuple[str, DictConfig]]:
     """Every option of a group and its node, whether its file holds the node alone or more than one group."""
     for option in groups()[group]:
-        found = written(group, option)
+        found = load_option(group, option)
         yield option, found.get(group, found)
 
 
-def written(group: str, option: str) -> DictConfig:
+def load_option(group: str, option: str) -> DictConfig:
     """An option's file, over those of the same group that it extends."""
     found = OmegaConf.load(CONF / group / f"{option}.yaml")
     assert isinstance(found, DictConfig)
     extended = [
-        written(group, name) for name in found.pop("defaults", []) if isinstance(name, str) and name != "_self_"
+        load_option(group, name) for name in found.pop("defaults", []) if isinstance(name, str) and name != "_self_"
     ]
     merged = OmegaConf.merge(*extended, found)
     assert isinstance(merged, DictConfig)
@@ -49,9 +49,9 @@ def written(group: str, option: str) -> DictConfig:
 
 
 @functools.cache
-def callbacks() -> DictConfig:
+def callback_options() -> DictConfig:
     """Every callback in `conf/`, by its key: several may be chosen, and Hydra keeps no choice of them."""
-    merged = OmegaConf.merge(*(node for _, node in nodes("callbacks")))
+    merged = OmegaConf.merge(*(node for _, node in option_nodes("callbacks")))
     assert isinstance(merged, DictConfig)
     return merged
 
@@ -70,46 +70,46 @@ def target_at(key: str, choices: Mapping[str, str]) -> str | None:
 
 @functools.lru_cache(maxsize=256)
 def _composed(choices: tuple[tuple[str, str], ...]) -> DictConfig:
-    found: dict[str, Any] = {"callbacks": callbacks()}
+    found: dict[str, Any] = {"callbacks": callback_options()}
     for key, option in choices:
         group = slots().get(key, key)
         if group not in _NO_PART and (CONF / group / f"{option}.yaml").is_file():
-            node = written(group, option)
+            node = load_option(group, option)
             found[key] = node.get(group, node)
     return OmegaConf.create(found)
 
 
-def replaced(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, str]:
+def replaced_targets(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, str]:
     """The parts of a configuration composed now that are none of their option's: their keys, and each `_target_`."""
     return {key: target for key, target in targets(config).items() if target != target_at(key, choices)}
 
 
-def by_hand(config: Mapping[str, Any], record: Record) -> dict[str, str]:
+def target_overrides(config: Mapping[str, Any], record: RecordedChoices) -> dict[str, str]:
     """The same of a stored configuration, or of flat settings, from what its run wrote down.
 
     Runs once did not write it down. Of their parts, those are by hand that no option has a place for, and those whose
     `_target_` was typed.
     """
-    if record.without_effect is not None:
-        return record.by_hand
+    if record.ignored_keys is not None:
+        return record.target_overrides
     choices, typed = record.choices, [override for override in record.overrides if "_target_" in override]
 
-    def is_by_hand(key: str, target: str) -> bool:
+    def is_target_override(key: str, target: str) -> bool:
         if any(target in override for override in typed):
             return target != target_at(key, choices)
         return key not in choices and target_at(key, choices) is None
 
-    return {key: target for key, target in targets(config).items() if is_by_hand(key, target)}
+    return {key: target for key, target in targets(config).items() if is_target_override(key, target)}
 
 
-def renewed(config: Mapping[str, Any], record: Record) -> dict[str, Any]:
+def with_current_targets(config: Mapping[str, Any], record: RecordedChoices) -> dict[str, Any]:
     """A stored configuration with the classes of this project that its options have now.
 
     Args:
         config: as plain containers.
         record: of its run.
     """
-    kept = by_hand(config, record)
+    kept = target_overrides(config, record)
 
     def renew(node: Mapping[str, Any], path: str) -> dict[str, Any]:
         found = {

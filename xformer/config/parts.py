@@ -43,16 +43,16 @@ PARTS: Mapping[str, Any] = {
 
 def is_part(hint: Any) -> bool:
     """Whether an annotation asks for an object that a node with a `_target_` makes, and not for a plain value."""
-    return waits(hint) or (inspect.isclass(hint) and hint.__module__ != "builtins" and not typing.get_args(hint))
+    return is_factory(hint) or (inspect.isclass(hint) and hint.__module__ != "builtins" and not typing.get_args(hint))
 
 
-def waits(hint: Any) -> bool:
+def is_factory(hint: Any) -> bool:
     """Whether it asks for a factory, which `_partial_: true` makes."""
     return typing.get_origin(hint) is Factory
 
 
-def makes(found: Callable[..., Any], hint: Any) -> bool:
+def produces(found: Callable[..., Any], hint: Any) -> bool:
     """Whether what a target makes is of the type that an annotation asks for."""
-    wanted = typing.get_args(hint)[-1] if waits(hint) else hint
+    wanted = typing.get_args(hint)[-1] if is_factory(hint) else hint
     made = found if inspect.isclass(found) else typing.get_type_hints(found).get("return")
     return not (inspect.isclass(wanted) and inspect.isclass(made)) or issubclass(made, wanted)

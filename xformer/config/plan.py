@@ -8,7 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from xformer.architecture.base import ArchitectureFactory
-from xformer.config.validate import make
+from xformer.config.validate import instantiate_node
 from xformer.data.base import DataModule
 from xformer.layers.initialise import initialise
 from xformer.optimization.optimizer import OptimizerFactory
@@ -35,11 +35,11 @@ class Plan:
             ConfigError: a value that its class refuses.
         """
         architecture, optimizer, schedule, task = (
-            make(config[group]) for group in ("architecture", "optimizer", "schedule", "task")
+            instantiate_node(config[group]) for group in ("architecture", "optimizer", "schedule", "task")
         )
         # Called twice in every step, where Hydra would check each time anew what a partial of its own may call.
         schedule = partial(schedule.func, *schedule.args, **schedule.keywords)
-        data = make(config.data)(config.seed, Path(config.cache))
+        data = instantiate_node(config.data)(config.seed, Path(config.cache))
         return cls(data, architecture, optimizer, schedule, task, config.seed)
 
     def load_data(self) -> DataModule:

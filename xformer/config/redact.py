@@ -29,7 +29,7 @@ _NO_TOKENS = {  # whose tokens are those of a language
     "per", "unk", "unknown", "pad", "padding", "mask", "eos", "bos", "cls", "class", "sep", "start", "end", "first",
     "last", "next", "new", "special",
 }  # fmt: skip
-_PLACES = {"file", "dir", "directory", "path", "name", "sock"}
+_LOCATIONS = {"file", "dir", "directory", "path", "name", "sock"}
 _OF_KEYS = {"api", "access", "private", "secret", "auth", "signing", "encryption", "storage", "account"}
 _PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _KEY, _VALUE = r"[+~]{0,2}[\w./@-]{0,200}\w", r"[^\s'\",;)\]}]+(?:,(?![+~]*[\w./@-]+=)[^\s'\",;)\]}]+)*"
@@ -47,7 +47,7 @@ _NO_SECRET = re.compile(r"['\"]?(|null|None|\?\?\?|\*\*\*|true|false|True|False|
 def is_secret(name: str) -> bool:
     """Whether a key or variable of this name holds a secret: `wandb.api_key` does, `tokens_per_batch` does not."""
     parts = [part.lower() for part in _PARTS.findall(re.split(r"[./]", name)[-1])]
-    if not parts or parts[-1] in _PLACES:
+    if not parts or parts[-1] in _LOCATIONS:
         return False
     if _WORDS & {*parts} or (parts[-1] == "token" and not _NO_TOKENS & {*parts}):
         return True
@@ -95,7 +95,7 @@ def _values() -> list[tuple[str, str]]:
     return sorted(found, key=lambda pair: -len(pair[0]))
 
 
-class Redacted:
+class RedactedStream:
     """A text stream whose text is redacted as it is written; for the rest it is that stream.
 
     Args:
@@ -123,8 +123,8 @@ def redact_streams() -> None:
     """Let nothing secret reach the screen from here on: sentences, tracebacks, and what Hydra and Lightning print."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if not isinstance(stream, Redacted):
-            setattr(sys, name, Redacted(stream))
+        if not isinstance(stream, RedactedStream):
+            setattr(sys, name, RedactedStream(stream))
 
 
 class RedactingFormatter(logging.Formatter):
@@ -163,7 +163,7 @@ class _Environment:
         return f"\x02env:{key}\x03"
 
 
-def resolved(config: DictConfig) -> dict[str, Any]:
+def resolved_config(config: DictConfig) -> dict[str, Any]:
     """The config as plain containers, every interpolation resolved except what comes from the environment.
 
     A value that reads `${oc.env:KEY}`, itself, inside a longer text or through other keys, keeps that text where the

@@ -25,9 +25,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from xformer.config.identity import replayed
+from xformer.config.identity import reproducing_overrides
 from xformer.config.redact import is_secret, redact
-from xformer.config.values import check, shown
+from xformer.config.values import check_value, format_value
 from xformer.errors import ConfigError, XformerError
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -38,7 +38,7 @@ _BETWEEN_OVERRIDES = re.compile(r",(?=[+~]*[\w./@]+=)")  # and not between the v
 _INSTANTIATE = {"_target_", "_partial_"}
 
 
-class Monitor(TypedDict):
+class MonitorSettings(TypedDict):
     """The metric that decides which weights are the best."""
 
     name: str
@@ -55,7 +55,7 @@ _SETTINGS: dict[str, Any] = {
     "study": dict[str, str | dict[str, dict[str, Any]]] | None,
     "on_incompatible": Literal["fail", "skip"],
     "cache": str,
-    "monitor": Monitor,
+    "monitor": MonitorSettings,
 }
 
 
@@ -88,7 +88,7 @@ def slot_default(key: str, choices: dict[str, str]) -> str:
     return choices[default[2:-1]] if default.startswith("${") else default
 
 
-def typed(key: str) -> str:
+def command_line_key(key: str) -> str:
     """How the command line spells a key: attention@decoder_attention, where it is a slot."""
     return f"{slots()[key]}@{key}" if key in slots() else key
 
@@ -136,15 +136,16 @@ def validate(config: DictConfig) -> None:
             raise ConfigError(f"{key} is not a key of the configuration; {nearest(key, known)}")
         value = _value(config, key)
         if key in _SETTINGS:
-            check(key, value, _SETTINGS[key])
+            check_value(key, value, _SETTINGS[key])
         elif isinstance(value, DictConfig):
             _validate_node(value, key, parts.PARTS.get(slots().get(key, key)))
         elif key in slots():
             raise ConfigError(
-                f"{key}={shown(value)} is no choice of an option: the command line spells it {typed(key)}={value}."
+                f"{key}={format_value(value)} is no choice of an option: the command line spells it "
+                f"{command_line_key(key)}={value}."
             )
         elif value is not None:
-            raise ConfigError(f"{key}={shown(value)} is not an option; {nearest(str(value), groups()[key])}")
+            raise ConfigError(f"{key}={format_value(value)} is not an option; {nearest(str(value), groups()[key])}")
 
 
 def validate_option(node: DictConfig, group: str) -> None:
@@ -174,7 +175,7 @@ def _validate_node(node: DictConfig, path: str, hint: Any) -> None:
             if isinstance(value, DictConfig):
                 _validate_node(value, f"{path}.{key}", typing.get_args(hint)[1])
             elif value is not None:
-                raise ConfigError(f"{path}.{key}={shown(value)} is no part with a _target_; null removes it.")
+                raise ConfigError(f"{path}.{key}={format_value(value)} is no part with a _target_; null removes it.")
         return
     found = _part(node, path, hint)
     parameters = _parameters(found)
@@ -189,7 +190,7 @@ def _validate_node(node: DictConfig, path: str, hint: Any) -> None:
             look = _part if OmegaConf.is_interpolation(node, key) else _validate_node
             look(value, f"{path}.{key}", parameters[key])
         else:
-            check(f"{path}.{key}", _plain(value, f"{path}.{key}"), parameters[key])
+            check_value(f"{path}.{key}", _plain(value, f"{path}.{key}"), parameters[key])
     missing = [name for name in _required(found) if name not in node]
     if missing:
         raise ConfigError(f"{path}.{missing[0]} is missing; {node._target_} cannot do without it.")
@@ -202,12 +203,14 @@ def _part(node: DictConfig, path: str, hint: Any) -> Callable[..., Any]:
     if not isinstance(_value(node, "_target_", path) if "_target_" in node else None, str):
         raise ConfigError(f"{path}._target_ is not there: choose an option, or say what the part is.")
     found = target(node)
-    if not parts.makes(found, hint):
+    if not parts.produces(found, hint):
         raise ConfigError(f"{path}._target_={node._target_} makes something else than {path} needs.")
     partial = _value(node, "_partial_", path) if "_partial_" in node else False
-    if partial is not parts.waits(hint):
-        right = shown(parts.waits(hint))
-        raise ConfigError(f"{path}._partial_={shown(partial)} must be {right}: the code decides it, not the choice.")
+    if partial is not parts.is_factory(hint):
+        right = format_value(parts.is_factory(hint))
+        raise ConfigError(
+            f"{path}._partial_={format_value(partial)} must be {right}: the code decides it, not the choice."
+        )
     return found
 
 
@@ -247,7 +250,7 @@ def _parameters(found: Callable[..., Any]) -> dict[str, Any]:
 
 @functools.cache
 def _ranges() -> dict[Callable[..., Any], dict[str, Any]]:
-    from xformer.config.lightning import RANGES  # which takes seconds to import
+    from xformer.config.lightning_ranges import RANGES  # which takes seconds to import
 
     return RANGES
 
@@ -257,7 +260,7 @@ def _required(found: Callable[..., Any]) -> list[str]:
     return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
 
 
-def explain(error: Exception) -> str:
+def explain_error(error: Exception) -> str:
     """One sentence for an error of ours, of Hydra's or of OmegaConf's."""
     if isinstance(error, XformerError):
         return str(error)
@@ -266,17 +269,17 @@ def explain(error: Exception) -> str:
         return f"{group}={option} is not an option; {nearest(option, error.options)}"
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override, str(error).splitlines()[0])
-    told = " ".join(str(error).split())
-    if found := re.search(r"Could not override '([^']+)'", told):
+    message = " ".join(str(error).split())
+    if found := re.search(r"Could not override '([^']+)'", message):
         return f"{found[1]} is not a key of the configuration; {_near_key(found[1])}"
-    if found := re.search(r"Ambiguous value for argument '(.+?)' 1\. ", told):
+    if found := re.search(r"Ambiguous value for argument '(.+?)' 1\. ", message):
         return f"{found[1]} names several values: python train.py -m {found[1]} runs each of them."
-    if found := re.search(r"(.+?) full_key: (\S+)", told):
+    if found := re.search(r"(.+?) full_key: (\S+)", message):
         return f"{found[2]}: {found[1].rstrip('.')}."
-    return told
+    return message
 
 
-def unchosen(overrides: Iterable[str]) -> str | None:
+def explain_missing_choice(overrides: Iterable[str]) -> str | None:
     """The sentence for a group that is given no option, `data=null`; None where there is none."""
     for override in overrides:
         group, equals, value = override.partition("=")
@@ -307,9 +310,9 @@ def _near_key(name: str) -> str:
     siblings = OmegaConf.select(config, parent) if parent else None
     if isinstance(siblings, DictConfig):
         return nearest(key, (str(sibling) for sibling in siblings if not str(sibling).startswith("_")))
-    places = [place for place in _keys() if place.rpartition(".")[2] == key]
-    if places:
-        return f"did you mean {' or '.join(places[:3])}?"
+    keys = [place for place in _keys() if place.rpartition(".")[2] == key]
+    if keys:
+        return f"did you mean {' or '.join(keys[:3])}?"
     return nearest(name, {*groups(), *(str(top) for top in config)})
 
 
@@ -321,7 +324,7 @@ def _keys() -> list[str]:
     return [*groups(), *dict.fromkeys(below)]
 
 
-def make(node: DictConfig) -> Any:
+def instantiate_node(node: DictConfig) -> Any:
     """Instantiate a node; an error of ours keeps its sentence, which Hydra would wrap in its own.
 
     Raises:
@@ -335,18 +338,18 @@ def make(node: DictConfig) -> Any:
         raise
 
 
-def cell(name: str) -> str:
+def cell_directory_name(name: str) -> str:
     """A directory's name for a cell of a sweep, from its overrides, whatever number it has in the sweep.
 
     What cannot change its result is no part of the name: with another logger it is the same cell. Nor is a secret.
     """
     overrides = [override for override in _BETWEEN_OVERRIDES.split(name) if not is_secret(override.partition("=")[0])]
-    name = redact(",".join(replayed(overrides)))
+    name = redact(",".join(reproducing_overrides(overrides)))
     plain = re.sub(r"[^\w.,=@+-]+", "_", name)
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
     return plain if plain == name and len(name) <= _LONGEST_NAME else f"{plain[: _LONGEST_NAME - 9]}-{digest}"
 
 
-OmegaConf.register_new_resolver("cell", cell, replace=True)
+OmegaConf.register_new_resolver("cell", cell_directory_name, replace=True)
 # A few letters that keep apart two runs started in the same second: ${unique:} in conf/train.yaml.
 OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(2), use_cache=True, replace=True)

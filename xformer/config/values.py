@@ -26,7 +26,7 @@ _NAMES: dict[Any, str] = {
 }  # fmt: skip
 
 
-def check(path: str, value: Any, hint: Any) -> None:
+def check_value(path: str, value: Any, hint: Any) -> None:
     """Compare a plain value with an annotation.
 
     Args:
@@ -39,26 +39,26 @@ def check(path: str, value: Any, hint: Any) -> None:
     """
     problem = _problem(value, hint)
     if problem is not None:
-        raise ConfigError(f"{path}={shown(value)} {problem}.")
+        raise ConfigError(f"{path}={format_value(value)} {problem}.")
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value as the command line spells it, cut where it is long."""
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else " ".join(str(value).split())
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
-def described(hint: Any) -> str:
+def describe_annotation(hint: Any) -> str:
     """An annotation in words: `int at least 1 or null`."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        return f"{described(arguments[0])} {_range(arguments[1:])}"
+        return f"{describe_annotation(arguments[0])} {_range(arguments[1:])}"
     if origin is Literal:
         return "one of " + ", ".join(map(str, arguments))
     if origin in (Union, UnionType):
-        return " or ".join(described(branch) for branch in arguments)
+        return " or ".join(describe_annotation(branch) for branch in arguments)
     if origin in (list, Sequence):
-        return f"a list of {described(arguments[0])}"
+        return f"a list of {describe_annotation(arguments[0])}"
     if origin in (dict, Mapping) or typing.is_typeddict(hint):
         return "a mapping"
     return _NAMES.get(hint, "a part with a _target_") if inspect.isclass(hint) or callable(hint) else str(hint)
@@ -96,11 +96,11 @@ def _problem_inside(value: Any, origin: Any, arguments: tuple[Any, ...], hint: A
         hints = typing.get_type_hints(hint, include_extras=True)
         if set(value) != set(hints):
             return f"must have the keys {', '.join(hints)} and no others"
-        inside = [(f"{key}={shown(value[key])}", value[key], hints[key]) for key in hints]
+        inside = [(f"{key}={format_value(value[key])}", value[key], hints[key]) for key in hints]
     elif origin in (list, Sequence) and not isinstance(value, str):
-        inside = [(shown(element), element, arguments[0]) for element in value]
+        inside = [(format_value(element), element, arguments[0]) for element in value]
     elif origin in (dict, Mapping):
-        inside = [(f"{key}={shown(element)}", element, arguments[1]) for key, element in value.items()]
+        inside = [(f"{key}={format_value(element)}", element, arguments[1]) for key, element in value.items()]
     else:
         return None
     problems = ((name, _problem(element, wanted)) for name, element, wanted in inside)
@@ -122,7 +122,8 @@ def _is(value: Any, hint: Any) -> bool:
 
 
 def _wrong(value: Any, hint: Any) -> str:
-    return f"has the wrong type: {described(hint)} is expected, got {_NAMES.get(type(value), type(value).__name__)}"
+    found = _NAMES.get(type(value), type(value).__name__)
+    return f"has the wrong type: {describe_annotation(hint)} is expected, got {found}"
 
 
 _RULES: dict[type, tuple[str, Any]] = {

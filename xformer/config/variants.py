@@ -15,8 +15,8 @@ from annotated_types import Ge, Interval
 from omegaconf import DictConfig, OmegaConf
 
 from xformer.attention.base import AttentionContext
-from xformer.config.validate import CONF, groups, make, target, validate_option
-from xformer.config.values import check
+from xformer.config.validate import CONF, groups, instantiate_node, target, validate_option
+from xformer.config.values import check_value
 from xformer.errors import ConfigError
 from xformer.layers.initialise import initialise
 from xformer.layers.multi_head import MultiHeadAttention
@@ -87,15 +87,17 @@ class Variant:
             ConfigError: a value is not valid, or the variant has no such hyper-parameter.
             IncompatibleError: `causal` is asked of a variant that cannot be.
         """
-        given = {name: value for name, value in locals().items() if name in _RANGES}
-        for name, value in given.items():
-            check(name, value, _RANGES[name])
+        values = {name: value for name, value in locals().items() if name in _RANGES}
+        for name, value in values.items():
+            check_value(name, value, _RANGES[name])
         if d_model % num_heads:
             raise ConfigError(f"d_model={d_model} is not divisible by num_heads={num_heads}.")
         node = cast(DictConfig, OmegaConf.merge(_node(self.option), hyper_parameters))
         validate_option(node, "attention")
         context = AttentionContext(num_heads, d_model // num_heads, max_length, max_length, causal)
-        attend = MultiHeadAttention(make(node), context, d_model, dropout=dropout, key_value_heads=key_value_heads)
+        attend = MultiHeadAttention(
+            instantiate_node(node), context, d_model, dropout=dropout, key_value_heads=key_value_heads
+        )
         initialise(attend, seed)
         return attend
 
@@ -106,12 +108,12 @@ class Variant:
         """The signature of a call, the variant's hyper-parameters with the defaults of its file."""
         signature = inspect.signature(self.__call__)
         *shared, _ = signature.parameters.values()
-        own = [
+        saved = [
             inspect.Parameter(str(name), inspect.Parameter.KEYWORD_ONLY, default=value)
             for name, value in _node(self.option).items()
             if not str(name).startswith("_")
         ]
-        return signature.replace(parameters=[*shared, *own])
+        return signature.replace(parameters=[*shared, *saved])
 
 
 def variants() -> dict[str, str]:

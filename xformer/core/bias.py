@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from xformer.core.mask import Mask
-from xformer.core.precision import as_they_are, wide
+from xformer.core.precision import at_least_float32, without_autocast
 
 
 class RelativeBias(ABC):
@@ -90,11 +90,11 @@ def dense_scores(bias: RelativeBias, query: Float[Tensor, "b h q d"], mask: Mask
     Where positions count up by one and all rows share them, as they do but for padding on the left, there are only
     q + k - 1 distances.
     """
-    query = wide(query)
-    with as_they_are(query.device):
+    query = at_least_float32(query)
+    with without_autocast(query.device):
         if mask.starts is None:
-            return wide(bias.scores(query, mask.distances()))
-        return wide(bias.windows(query, all_distances(mask), mask.key_positions.shape[1]))
+            return at_least_float32(bias.scores(query, mask.distances()))
+        return at_least_float32(bias.windows(query, all_distances(mask), mask.key_positions.shape[1]))
 
 
 def all_distances(mask: Mask) -> Int[Tensor, " distances"]:

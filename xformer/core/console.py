@@ -12,7 +12,7 @@ def error(sentence: str) -> None:
     Console(stderr=True).print(f"[bold red]error:[/] {escape(sentence)}", soft_wrap=True, highlight=False)
 
 
-def note(sentence: str) -> None:
+def info(sentence: str) -> None:
     """Something worth knowing."""
     Console().print(escape(sentence), soft_wrap=True, highlight=False)
 
@@ -30,6 +30,6 @@ def metrics(values: Mapping[str, float | None], facts: Mapping[str, str]) -> Non
         console.print(f"[dim]{name:<11}[/]{escape(fact)}", soft_wrap=True, highlight=False)
 
 
-def aside(sentence: str) -> None:
+def info_on_stderr(sentence: str) -> None:
     """Something worth knowing, on the error stream: the output is for what was asked for."""
     Console(stderr=True).print(f"[dim]{escape(sentence)}[/]", soft_wrap=True, highlight=False)

@@ -13,32 +13,32 @@ import torch
 from torch import Tensor, cuda
 
 
-def available() -> bool:
+def is_available() -> bool:
     """Whether there is a CUDA device."""
     return cuda.is_available()
 
 
-def count() -> int:
+def device_count() -> int:
     """How many CUDA devices this process sees."""
     return cuda.device_count()
 
 
-def used() -> bool:
+def is_initialized() -> bool:
     """Whether this process has initialised CUDA."""
     return bool(cuda.is_initialized())  # type: ignore[no-untyped-call]
 
 
 def default_device() -> torch.device:
     """CUDA's current device where there is one, else the processor."""
-    return torch.device("cuda" if available() else "cpu")
+    return torch.device("cuda" if is_available() else "cpu")
 
 
-def names() -> list[str]:
+def device_names() -> list[str]:
     """What each CUDA device is called, such as "NVIDIA H200"."""
-    return [cuda.get_device_name(index) for index in range(count())]
+    return [cuda.get_device_name(index) for index in range(device_count())]
 
 
-def name(device: torch.device) -> str | None:
+def device_name(device: torch.device) -> str | None:
     """What a CUDA device is called; None for any other."""
     return cuda.get_device_name(device) if device.type == "cuda" else None
 
@@ -49,15 +49,15 @@ def synchronize(device: torch.device | None = None) -> None:
     Args:
         device: which one; None for CUDA's current device.
     """
-    if used() and (device is None or device.type == "cuda"):
+    if is_initialized() and (device is None or device.type == "cuda"):
         cuda.synchronize(device)
 
 
 def reset_peak_memory() -> list[int]:
     """Forget the peaks of `peak_memory`; the bytes that tensors hold now, by device, none where CUDA was not used."""
-    if not used():  # there is no peak to forget, and torch would raise
+    if not is_initialized():  # there is no peak to forget, and torch would raise
         return []
-    devices = range(count())
+    devices = range(device_count())
     for device in devices:
         cuda.reset_peak_memory_stats(device)
     return [cuda.memory_allocated(device) for device in devices]
@@ -65,9 +65,9 @@ def reset_peak_memory() -> list[int]:
 
 def peak_memory() -> list[int]:
     """The most bytes that tensors held at once, by device; none where CUDA was not used."""
-    if not used():
+    if not is_initialized():
         return []
-    return [cuda.max_memory_allocated(device) for device in range(count())]
+    return [cuda.max_memory_allocated(device) for device in range(device_count())]
 
 
 def empty_cache() -> None:
@@ -77,17 +77,17 @@ def empty_cache() -> None:
 
 def random_states() -> list[Tensor]:
     """The state of each device's random generator; none where CUDA was not used, which has drawn nothing then."""
-    return cuda.get_rng_state_all() if used() else []
+    return cuda.get_rng_state_all() if is_initialized() else []
 
 
 def set_random_states(states: list[Tensor]) -> None:
     """Put back what `random_states` returned, on as many devices as there are."""
-    for device, state in enumerate(states[: count()]):
+    for device, state in enumerate(states[: device_count()]):
         cuda.set_rng_state(state.cpu(), device)
 
 
 @contextmanager
-def refuse_waiting() -> Iterator[None]:
+def forbid_synchronization() -> Iterator[None]:
     """Raise where the host waits for a device, as far as torch knows; the mode before is restored whatever happens."""
     before = cuda.get_sync_debug_mode()
     try:

@@ -20,11 +20,11 @@ class Mask:
     causal: bool = False
     key_padding: Bool[Tensor, "batch key"] | None = None
     """True = a real token."""
-    counted: tuple[int, int] | None = None
+    offsets: tuple[int, int] | None = None
     """What `starts` is, where whoever made the positions knows."""
 
     @classmethod
-    def counting(
+    def consecutive(
         cls,
         start: int,
         length: int,
@@ -48,20 +48,20 @@ class Mask:
 
         None where they do not, or where nobody knows: to read positions on another device is to wait for it.
         """
-        if self.counted is not None:
-            return self.counted
-        places = self.query_positions, self.key_positions
-        if all(len(each) == 1 and each.is_cpu and bool((each.diff() == 1).all()) for each in places):
-            return int(places[0][0, 0]), int(places[1][0, 0])
+        if self.offsets is not None:
+            return self.offsets
+        positions = self.query_positions, self.key_positions
+        if all(len(each) == 1 and each.is_cpu and bool((each.diff() == 1).all()) for each in positions):
+            return int(positions[0][0, 0]), int(positions[1][0, 0])
         return None
 
     def dense(self) -> Bool[Tensor, "#batch 1 #query key"] | None:
         """True where a query may attend to a key; None where nothing is forbidden."""
-        real = None if self.key_padding is None else self.key_padding[:, None, None, :]
+        valid = None if self.key_padding is None else self.key_padding[:, None, None, :]
         if not self.causal:
-            return real
+            return valid
         not_after = (self.key_positions[:, None, :] <= self.query_positions[:, :, None]).unsqueeze(1)
-        return not_after if real is None else not_after & real
+        return not_after if valid is None else not_after & valid
 
     def blank(
         self, query: Float[Tensor, "b h q d"], key: Float[Tensor, "b h k d"], value: Float[Tensor, "b h k d"]

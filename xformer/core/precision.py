@@ -17,17 +17,17 @@ Mix = TypeVar("Mix", bound=Callable[..., Tensor])
 _NARROW = torch.float16, torch.bfloat16
 
 
-def wide(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
     """In float32 at least."""
     return x.float() if x.dtype in _NARROW else x  # by a look, as decoding comes by often
 
 
-def as_they_are(device: torch.device) -> AbstractContextManager[Any]:
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
     """Without autocast, which would round what is wide."""
-    return torch.autocast(device.type, enabled=False) if autocasts(device) else nullcontext()
+    return torch.autocast(device.type, enabled=False) if autocast_enabled(device) else nullcontext()
 
 
-def autocasts(device: torch.device) -> bool:
+def autocast_enabled(device: torch.device) -> bool:
     """Whether autocast is on, where there is such a thing."""
     return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
 
@@ -37,15 +37,17 @@ def in_float32(mix: Mix) -> Mix:
 
     @wraps(mix)
     def widened(self: Any, query: Tensor, key: Tensor, value: Tensor, **about: Any) -> Tensor:
-        if value.dtype not in _NARROW and not autocasts(value.device):
+        if value.dtype not in _NARROW and not autocast_enabled(value.device):
             return mix(self, query, key, value, **about)
-        with as_they_are(value.device):
-            return mix(self, wide(query), wide(key), wide(value), **about).to(value.dtype)
+        with without_autocast(value.device):
+            return mix(self, at_least_float32(query), at_least_float32(key), at_least_float32(value), **about).to(
+                value.dtype
+            )
 
     return widened  # type: ignore[return-value]
 
 
-def halves(x: Tensor, dtype: torch.dtype) -> list[Tensor]:
+def split_precision(x: Tensor, dtype: torch.dtype) -> list[Tensor]:
     """Tensors of this type whose sum is x, or nearly: one where x is of it already, else x as rounded, and the rest."""
     if x.dtype == dtype:
         return [x]

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from xformer.core.precision import as_they_are, autocasts, halves
+from xformer.core.precision import autocast_enabled, split_precision, without_autocast
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +45,11 @@ def fused_attention(
         is_causal: whether a query attends to no later key.
         scale: None for 1 / sqrt(d).
     """
-    if query.dtype == key.dtype == value.dtype and not autocasts(query.device):
+    if query.dtype == key.dtype == value.dtype and not autocast_enabled(query.device):
         return _sdpa(query, key, value, attn_mask, is_causal, scale)
     dtype, features = _narrowest(query, key, value), value.shape[-1]
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    with as_they_are(query.device):
+    with without_autocast(query.device):
         mixed = _sdpa(*_in_halves(query, key, value, dtype), attn_mask, is_causal, scale)
     return mixed if mixed.shape[-1] == features else mixed.view(*mixed.shape[:-1], -1, features).sum(-2)
 
@@ -58,7 +58,7 @@ def _sdpa(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, is_causal: bool, scale: float | None
 ) -> Tensor:
     if not query.is_cpu:
-        attn_mask = None if attn_mask is None else aligned(attn_mask, query.dtype)
+        attn_mask = None if attn_mask is None else align_mask(attn_mask, query.dtype)
         _log_backend(query, key, value, attn_mask, is_causal=is_causal)
     return scaled_dot_product_attention(query, key, value, attn_mask=attn_mask, is_causal=is_causal, scale=scale)
 
@@ -66,7 +66,7 @@ def _sdpa(
 def _narrowest(*tensors: Tensor) -> torch.dtype:
     """The type to compute in: that of the fewest bits, or autocast's."""
     types, device = {x.dtype for x in tensors}, tensors[0].device
-    if types == {torch.float32} and autocasts(device):
+    if types == {torch.float32} and autocast_enabled(device):
         return torch.get_autocast_dtype(device.type)
     return min(types, key=lambda dtype: dtype.itemsize)
 
@@ -75,15 +75,15 @@ def _in_halves(query: Tensor, key: Tensor, value: Tensor, dtype: torch.dtype) ->
     """All of one type, with as many features in each; scores and the sums of what is mixed are as they were."""
     if query.dtype == key.dtype == value.dtype:
         return query.to(dtype), key.to(dtype), value.to(dtype)
-    pairs = list(itertools.product(halves(query, dtype), halves(key, dtype)))
+    pairs = list(itertools.product(split_precision(query, dtype), split_precision(key, dtype)))
     left, right = (torch.cat(x, dim=-1) for x in zip(*pairs, strict=True))
-    mixed = torch.cat(halves(value, dtype), dim=-1)
+    mixed = torch.cat(split_precision(value, dtype), dim=-1)
     most = max(left.shape[-1], mixed.shape[-1])
     left, right, mixed = (pad(x, (0, most - x.shape[-1])) for x in (left, right, mixed))
     return left, right, mixed
 
 
-def aligned(attn_mask: Shaped[Tensor, "*shape k"], dtype: torch.dtype) -> Float[Tensor, "*shape k"]:
+def align_mask(attn_mask: Shaped[Tensor, "*shape k"], dtype: torch.dtype) -> Float[Tensor, "*shape k"]:
     """A bias or mask as a GPU's fused kernels take it: a number of the type for each pair, in aligned rows.
 
     What all keys of a query have in common is nothing to a softmax, so the largest of each row becomes 0: there, where

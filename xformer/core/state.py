@@ -32,8 +32,8 @@ class KeyValueState(State):
     def __init__(self, max_length: int) -> None:
         self.max_length = max_length
         self._tokens: tuple[Tensor, ...] = ()  # keys and values, b h max_length d
-        self._places = torch.empty(0)  # 1 max_length, or b max_length
-        self._real: Tensor | None = None  # b max_length
+        self._positions = torch.empty(0)  # 1 max_length, or b max_length
+        self._valid: Tensor | None = None  # b max_length
 
     def append(
         self,
@@ -63,21 +63,21 @@ class KeyValueState(State):
         if not self._tokens:
             keys = key.new_zeros(batch, heads, self.max_length, head_dim)
             self._tokens = (keys, keys.clone())
-            self._places = torch.arange(self.max_length, device=key.device)[None]
+            self._positions = torch.arange(self.max_length, device=key.device)[None]
         new = slice(self.length, end)
         keys, values = self._tokens
         keys[:, :, new], values[:, :, new] = key, value
         if padding is not None or start != self.length:
-            self._tell_rows_apart(batch)
-        if self._real is not None:
-            self._places[:, new] = positions
-            self._real[:, new] = True if padding is None else padding
+            self._store_each_row(batch)
+        if self._valid is not None:
+            self._positions[:, new] = positions
+            self._valid[:, new] = True if padding is None else padding
         self.length = end
 
-    def _tell_rows_apart(self, batch: int) -> None:
-        if self._real is None:
-            self._places = self._places.repeat(batch, 1)
-            self._real = torch.ones_like(self._places, dtype=torch.bool)
+    def _store_each_row(self, batch: int) -> None:
+        if self._valid is None:
+            self._positions = self._positions.repeat(batch, 1)
+            self._valid = torch.ones_like(self._positions, dtype=torch.bool)
 
     @property
     def keys(self) -> Float[Tensor, "b h length d"]:
@@ -92,21 +92,24 @@ class KeyValueState(State):
     @property
     def positions(self) -> Int[Tensor, "#b length"]:
         """The positions of every token so far."""
-        return self._places[:, : self.length]
+        return self._positions[:, : self.length]
 
     @property
     def padding(self) -> Bool[Tensor, "b length"] | None:
         """True at real tokens; None where all tokens are real and count up from 0 in all rows."""
-        return None if self._real is None else self._real[:, : self.length]
+        return None if self._valid is None else self._valid[:, : self.length]
 
     def reorder(self, indices: Int[Tensor, " batch"]) -> None:
         """Let row i become what row `indices[i]` was."""
         self._tokens = tuple(buffer.index_select(0, indices) for buffer in self._tokens)
-        if self._real is not None:
-            self._places, self._real = self._places.index_select(0, indices), self._real.index_select(0, indices)
+        if self._valid is not None:
+            self._positions, self._valid = (
+                self._positions.index_select(0, indices),
+                self._valid.index_select(0, indices),
+            )
 
     @property
     def bytes(self) -> int:
         """Memory held, in bytes."""
-        held = [*self._tokens, self._places, *(() if self._real is None else (self._real,))]
+        held = [*self._tokens, self._positions, *(() if self._valid is None else (self._valid,))]
         return sum(buffer.numel() * buffer.element_size() for buffer in held)

@@ -29,14 +29,14 @@ def wait_passively() -> None:
         os.environ.setdefault(variable, value)
 
 
-def cores() -> int:
+def usable_cores() -> int:
     """The cores that this process may use, by its affinity and its control group."""
     from joblib import cpu_count
 
     return int(cpu_count())
 
 
-def number(config: DictConfig, *, at_once: int = 1, earlier: Path | None = None) -> int:
+def thread_count(config: DictConfig, *, at_once: int = 1, earlier: Path | None = None) -> int:
     """How many threads a run computes with.
 
     Args:
@@ -50,12 +50,12 @@ def number(config: DictConfig, *, at_once: int = 1, earlier: Path | None = None)
         return int(asked)
     if earlier is not None and (began := _of_file(earlier)) is not None:
         return began
-    share = cores() // (at_once * _processes(config.trainer))
+    share = usable_cores() // (at_once * _processes(config.trainer))
     limit = int(_allowed) if _allowed.isdigit() else share
     return max(1, min(int(config.size.d_model) // _WIDTH_PER_THREAD, share, limit))
 
 
-def use(threads: int) -> None:
+def set_threads(threads: int) -> None:
     """Compute with so many threads from here on, in the processes that this one starts, too."""
     import torch
 
@@ -81,6 +81,6 @@ def _processes(trainer: DictConfig) -> int:
         return int(devices)
     if OmegaConf.is_list(devices):
         return len(devices)
-    from xformer.core.devices import count
+    from xformer.core.devices import device_count
 
-    return max(1, count())  # auto and -1: one for each
+    return max(1, device_count())  # auto and -1: one for each

@@ -127,7 +127,7 @@ class DataModule(LightningDataModule, ABC):
             ConfigError: If `batch_size` or `tokens_per_batch` does not suit the devices or the data, or a curriculum
                 does not suit the data or their order.
         """
-        rank, world = self._place()
+        rank, world = self._rank_and_world_size()
         frozen = getattr(self.trainer, "overfit_batches", 0) > 0
         batches: EpochBatches
         if self.tokens_per_batch is None:
@@ -167,7 +167,7 @@ class DataModule(LightningDataModule, ABC):
 
     def _evaluation(self, split: str) -> Loader:
         items = self.splits[split]
-        rank, world = self._place()
+        rank, world = self._rank_and_world_size()
         batches: EvaluationBatches | TokenEvaluationBatches
         if self.tokens_per_batch is None:
             batches = EvaluationBatches(len(items), self.batch_size, rank=rank, world=world)
@@ -184,7 +184,7 @@ class DataModule(LightningDataModule, ABC):
             )
         return np.asarray(lengths, dtype=np.int64)
 
-    def _place(self) -> tuple[int, int]:
+    def _rank_and_world_size(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
 

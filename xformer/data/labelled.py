@@ -41,6 +41,6 @@ class LabelledSequences:
         tokens = np.full((len(rows), lengths.max()), self.padding)
         for row, first, length in zip(tokens, self.offsets[rows], lengths, strict=True):
             row[:length] = self.tokens.array[first : first + length]
-        real = np.arange(tokens.shape[1]) < lengths[:, None]
+        valid = np.arange(tokens.shape[1]) < lengths[:, None]
         labels = self.labels[rows]
-        return ClassificationBatch(torch.from_numpy(tokens), torch.from_numpy(real), torch.from_numpy(labels))
+        return ClassificationBatch(torch.from_numpy(tokens), torch.from_numpy(valid), torch.from_numpy(labels))

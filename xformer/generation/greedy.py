@@ -6,12 +6,12 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from xformer.architecture.encoder_decoder import EncoderDecoder
-from xformer.generation.choice import most_likely
-from xformer.generation.transducing import Transducing
-from xformer.generation.writing import write
+from xformer.generation.generate import generate_tokens
+from xformer.generation.sampling import most_likely
+from xformer.generation.seq2seq_prefixes import Seq2SeqPrefixes
 
 
-def greedy(
+def greedy_decode(
     model: EncoderDecoder,
     logits: Callable[[Tensor], Tensor],
     source: Int[Tensor, "batch source"],
@@ -32,5 +32,5 @@ def greedy(
         end: the token that a target ends with.
         max_new: how many tokens to write at most.
     """
-    prefixes = Transducing(model, logits, source, padding_mask, begin=begin, max_new=max_new)
-    return write(prefixes, most_likely, end=end)
+    prefixes = Seq2SeqPrefixes(model, logits, source, padding_mask, begin=begin, max_new=max_new)
+    return generate_tokens(prefixes, most_likely, end=end)

@@ -13,7 +13,7 @@ from torch import Tensor
 from xformer.errors import ConfigError
 from xformer.generation.prefixes import Prefixes
 
-Filter = Callable[[Tensor, Prefixes], Tensor]
+LogitsProcessor = Callable[[Tensor, Prefixes], Tensor]
 """Logits (rows vocabulary) and the rows they continue, to logits."""
 
 
@@ -43,8 +43,8 @@ class RepetitionPenalty:
     def __call__(self, logits: Float[Tensor, "rows vocabulary"], rows: Prefixes) -> Float[Tensor, "rows vocabulary"]:
         """Divide what has been seen."""
         seen = rows.tokens
-        if rows.real is not None:
-            seen = seen.where(rows.real, seen[:, -1:])  # the last one is never padding
+        if rows.valid is not None:
+            seen = seen.where(rows.valid, seen[:, -1:])  # the last one is never padding
         found = logits.gather(1, seen)
         return logits.scatter(1, seen, (found / self.penalty).where(found > 0, found * self.penalty))
 

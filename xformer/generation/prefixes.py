@@ -15,7 +15,7 @@ class Prefixes(ABC):
 
     Args:
         tokens: what the rows begin with, padded on the left.
-        real: True where there is a token; None where nothing is padded.
+        valid: True where there is a token; None where nothing is padded.
         max_new: how many tokens a row can get.
 
     Attributes:
@@ -28,12 +28,12 @@ class Prefixes(ABC):
     """One per layer; None where there are none, or no longer."""
 
     def __init__(
-        self, tokens: Int[Tensor, "rows begin"], real: Bool[Tensor, "rows begin"] | None, max_new: int
+        self, tokens: Int[Tensor, "rows begin"], valid: Bool[Tensor, "rows begin"] | None, max_new: int
     ) -> None:
         rows, self.begin = tokens.shape
         self.max_new, self.length = max_new, self.begin
         self._tokens = torch.cat((tokens, tokens.new_zeros(rows, max_new)), dim=1)
-        self._real = None if real is None else torch.cat((real, real.new_ones(rows, max_new)), dim=1)
+        self._valid = None if valid is None else torch.cat((valid, valid.new_ones(rows, max_new)), dim=1)
 
     @abstractmethod
     def logits(self) -> Float[Tensor, "rows vocabulary"]:
@@ -52,9 +52,9 @@ class Prefixes(ABC):
         return self._tokens[:, : self.length]
 
     @property
-    def real(self) -> Bool[Tensor, "rows length"] | None:
+    def valid(self) -> Bool[Tensor, "rows length"] | None:
         """True where `tokens` has a token; None where nothing is padded."""
-        return None if self._real is None else self._real[:, : self.length]
+        return None if self._valid is None else self._valid[:, : self.length]
 
     @property
     def written(self) -> Int[Tensor, "rows new"]:
@@ -69,15 +69,15 @@ class Prefixes(ABC):
     def reorder(self, indices: Int[Tensor, " rows_after"]) -> None:
         """Let row i become what row `indices[i]` was; there may be more rows than before, or fewer."""
         self._tokens = self._tokens.index_select(0, indices)
-        self._real = None if self._real is None else self._real.index_select(0, indices)
+        self._valid = None if self._valid is None else self._valid.index_select(0, indices)
         for state in self.states or ():
             state.reorder(indices)
 
 
 def pad_left(rows: Sequence[Int[Tensor, "..."]]) -> tuple[Int[Tensor, "rows n"], Bool[Tensor, "rows n"] | None]:
     """The rows below each other, ending together, and where they are; None where they are equally long."""
-    flipped, real = pad_right([row.flip(0) for row in rows])
-    return flipped.flip(1), None if real is None else real.flip(1)
+    flipped, valid = pad_right([row.flip(0) for row in rows])
+    return flipped.flip(1), None if valid is None else valid.flip(1)
 
 
 def pad_right(rows: Sequence[Int[Tensor, "..."]]) -> tuple[Int[Tensor, "rows n"], Bool[Tensor, "rows n"] | None]:

@@ -87,9 +87,9 @@ def _remember(
 def _attentions(model: Architecture) -> list[tuple[str, Attention]]:
     """Every variant in the model and its slot: towers come in the slots' order, and a block's attentions do."""
     towers = [part for part in model.children() if isinstance(part, Tower)]
-    places = [(tower, place) for tower in towers for place in range(len(tower.attentions))]
+    slots = [(tower, place) for tower in towers for place in range(len(tower.attentions))]
     return [
         (slot, block.attentions[place])
-        for slot, (tower, place) in zip(model.slots, places, strict=True)
+        for slot, (tower, place) in zip(model.slots, slots, strict=True)
         for block in cast(list[Block], tower.blocks)
     ]

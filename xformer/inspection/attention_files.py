@@ -8,12 +8,12 @@ import numpy as np
 
 from xformer.errors import DataError
 from xformer.inspection.attention_maps import AttentionMap
-from xformer.inspection.attention_page import Picture, page
-from xformer.inspection.draw_attention import Scale, draw
-from xformer.inspection.reading import Axis
+from xformer.inspection.attention_page import Picture, attention_page
+from xformer.inspection.draw_attention import Scale, draw_attention
+from xformer.inspection.model_input import Axis
 
 
-def write(
+def write_attention_maps(
     directory: Path, title: str, text: str, maps: Sequence[AttentionMap], axes: dict[str, tuple[Axis, Axis]]
 ) -> list[Path]:
     """Write the maps of one input.
@@ -38,7 +38,7 @@ def write(
     for slot, group in groupby(maps, lambda each: each.slot):
         layers, (queries, keys) = list(group), axes[slot]
         scale = Scale(layers)
-        pictures += [Picture(each, draw(each, queries, keys, scale)) for each in layers]
+        pictures += [Picture(each, draw_attention(each, queries, keys, scale)) for each in layers]
         numbers[slot] = np.stack([each.weights[0].numpy() for each in layers])
         numbers[f"{slot}.error"] = np.array([each.error for each in layers])
         numbers[f"{slot}.queries"], numbers[f"{slot}.keys"] = np.array(queries.tokens), np.array(keys.tokens)
@@ -46,7 +46,7 @@ def write(
     index, archive = directory / "index.html", directory / "maps.npz"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        index.write_text(page(title, text, pictures, axes), encoding="utf-8")
+        index.write_text(attention_page(title, text, pictures, axes), encoding="utf-8")
         for file, picture in zip(files, pictures, strict=True):
             file.write_bytes(picture.png)
         np.savez_compressed(archive, **numbers)  # type: ignore[arg-type]

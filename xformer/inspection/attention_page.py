@@ -7,7 +7,7 @@ from html import escape
 from typing import NamedTuple
 
 from xformer.inspection.attention_maps import EXACT, AttentionMap
-from xformer.inspection.reading import Axis
+from xformer.inspection.model_input import Axis
 
 STYLE = """
 :root { color-scheme: light }
@@ -22,9 +22,9 @@ figcaption, p.note { color: #555; font-size: .9rem }
 pre, .tokens { white-space: pre-wrap; overflow-wrap: anywhere; background: #f5f5f5; padding: .5rem }
 .tokens span { border: 1px solid #ddd; padding: 0 .2rem; margin: .1rem; display: inline-block; background: #fff }
 """
-NOTE = """<p class="note">A row is a query, a column a key: the weight with which the query takes the key's value. The
-weights are measured, whether or not the variant writes them out: below each picture stands how far weights times values
-are from what the layer gave. Colours go with the square root of a weight, on
+EXPLANATION = """<p class="note">A row is a query, a column a key: the weight with which the query takes the key's
+value. The weights are measured, whether or not the variant writes them out: below each picture stands how far weights
+times values are from what the layer gave. Colours go with the square root of a weight, on
 one scale for all layers and heads of a section. Entropy is in nats, the mean over queries: 0 where one key is read,
 log n where n keys are read evenly. Click a picture for its full size.</p>"""
 
@@ -36,7 +36,7 @@ class Picture(NamedTuple):
     png: bytes
 
 
-def page(title: str, text: str, pictures: Sequence[Picture], axes: dict[str, tuple[Axis, Axis]]) -> str:
+def attention_page(title: str, text: str, pictures: Sequence[Picture], axes: dict[str, tuple[Axis, Axis]]) -> str:
     """The page, as HTML.
 
     Args:
@@ -58,7 +58,7 @@ def page(title: str, text: str, pictures: Sequence[Picture], axes: dict[str, tup
 <body>
 <h1>{escape(title)}</h1>
 <pre>{escape(text)}</pre>
-{NOTE}
+{EXPLANATION}
 {"".join(parts)}</body>
 </html>
 """
@@ -75,22 +75,22 @@ def _slot(slot: str, pictures: Sequence[Picture], queries: Axis, keys: Axis) -> 
 
 
 def _wrong(pictures: Sequence[Picture]) -> str:
-    sentences = (sentence for picture in pictures if (sentence := doubt(picture.attention)))
+    sentences = (sentence for picture in pictures if (sentence := inexactness_warning(picture.attention)))
     return "".join(f'<p class="warning">{escape(sentence)}</p>\n' for sentence in sentences)
 
 
-def doubt(attention: AttentionMap) -> str | None:
+def inexactness_warning(attention: AttentionMap) -> str | None:
     """What to say of a map that is not what its layer does; None where it is."""
     if attention.exact:
         return None
     return (
         f"{attention.slot}, layer {attention.layer}: {attention.variant} is not weights times values, which are off by "
-        f"{share(attention.error)} of its output here. The picture shows what each key's value does when it stands "
-        "alone, not what the layer reads."
+        f"{format_percent(attention.error)} of its output here. The picture shows what each key's value does when it "
+        "stands alone, not what the layer reads."
     )
 
 
-def share(error: float) -> str:
+def format_percent(error: float) -> str:
     """An error in percent: `2e-05 %`, `319 %`, `more than can be told`."""
     if math.isinf(error):
         return "more than can be told"
@@ -113,7 +113,7 @@ def _tokens(axis: Axis) -> str:
 def _figure(picture: Picture) -> str:
     attention, data = picture.attention, b64encode(picture.png).decode()
     name = f"{attention.slot}, layer {attention.layer}, {attention.weights.shape[1]} heads"
-    close = f"; weights times values are off by {share(attention.error)} of the output"
+    close = f"; weights times values are off by {format_percent(attention.error)} of the output"
     entropy = attention.entropy
     spread = "" if entropy is None else f"; entropy by head: {', '.join(f'{each:.2f}' for each in entropy)}"
     return (

@@ -14,7 +14,7 @@ from matplotlib.colors import FuncNorm
 from matplotlib.figure import Figure
 
 from xformer.inspection.attention_maps import AttentionMap
-from xformer.inspection.reading import Axis
+from xformer.inspection.model_input import Axis
 
 PANEL, LARGEST_CELL, LABEL = 5.2, 0.3, 0.13
 """Inches: the longer side of a large panel, a cell of a small one, and what a label takes, so that 40 fit."""
@@ -43,7 +43,7 @@ class Scale:
         self.ticks = [*(-quarters[:0:-1] if signed else []), *quarters]
 
 
-def draw(attention: AttentionMap, queries: Axis, keys: Axis, scale: Scale) -> bytes:
+def draw_attention(attention: AttentionMap, queries: Axis, keys: Axis, scale: Scale) -> bytes:
     """A layer's heads as a PNG; of a batch, the first sequence."""
     weights, entropy = attention.weights[0].numpy(), attention.entropy
     columns = ceil(sqrt(len(weights)))

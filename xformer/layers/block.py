@@ -48,21 +48,25 @@ class Block(nn.Module):
             state: what the layer remembers while decoding.
             memory: what a block with cross-attention reads; while decoding, the state holds it.
         """
-        own = state.own if isinstance(state, CrossState) else state
-        x = self.attention(x, layer, mask=mask, position=position, layer=layer, state=own)
+        self_state = state.self_state if isinstance(state, CrossState) else state
+        x = self.attention(x, layer, mask=mask, position=position, layer=layer, state=self_state)
         if self.cross is not None:
-            read = state.memory if isinstance(state, CrossState) else self.cross.branch.project(_given(memory))
+            read = state.memory if isinstance(state, CrossState) else self.cross.branch.project(_require_memory(memory))
             x = self.cross(x, layer, mask=mask, memory=read)
         out: Tensor = self.feed_forward(x, layer)
         return out
 
     def init_state(self, max_length: int, memory: Memory | None = None) -> State:
         """An empty decoding state for sequences of at most `max_length` tokens, the memory projected."""
-        own = self.attention.branch.mix.init_state(max_length)
-        return own if self.cross is None else CrossState(own, self.cross.branch.project(_given(memory)))
+        self_state = self.attention.branch.mix.init_state(max_length)
+        return (
+            self_state
+            if self.cross is None
+            else CrossState(self_state, self.cross.branch.project(_require_memory(memory)))
+        )
 
 
-def _given(memory: Memory | None) -> Memory:
+def _require_memory(memory: Memory | None) -> Memory:
     if memory is None:
         raise ValueError("a block with cross-attention needs a memory to read")
     return memory

@@ -44,28 +44,28 @@ class CrossState(State):
     """A layer's decoding state: its self-attention's, and the memory's keys and values, projected once.
 
     Args:
-        own: the self-attention's state.
+        self_state: the self-attention's state.
         memory: the projected memory.
     """
 
-    def __init__(self, own: State, memory: KeysValues) -> None:
-        self.own, self.memory = own, memory
+    def __init__(self, self_state: State, memory: KeysValues) -> None:
+        self.self_state, self.memory = self_state, memory
 
     @property
     def length(self) -> int:  # type: ignore[override]
         """Tokens of the target taken in so far, padding included."""
-        return self.own.length
+        return self.self_state.length
 
     def reorder(self, indices: Int[Tensor, " batch"]) -> None:
         """Let row i become what row `indices[i]` was."""
-        self.own.reorder(indices)
+        self.self_state.reorder(indices)
         self.memory = self.memory.select(indices)
 
     @property
     def bytes(self) -> int:
         """Memory held, in bytes; positions that all rows share count once."""
         held = [tensor for tensor in self.memory if tensor is not None]
-        return self.own.bytes + sum(tensor.numel() * tensor.element_size() for tensor in held)
+        return self.self_state.bytes + sum(tensor.numel() * tensor.element_size() for tensor in held)
 
 
 def _select_shared(

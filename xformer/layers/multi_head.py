@@ -83,7 +83,7 @@ class MultiHeadAttention(nn.Module):
         """
         if mask is None:
             start = 0 if state is None else state.length
-            mask = Mask.counting(start, x.shape[1], causal=self.context.causal, device=x.device)
+            mask = Mask.consecutive(start, x.shape[1], causal=self.context.causal, device=x.device)
         query, key, value = (self._split(project(x)) for project in (self.query, self.key, self.value))
         if position is not None:
             query, key = position.rotate(query, mask.query_positions), position.rotate(key, mask.key_positions)

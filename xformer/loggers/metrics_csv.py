@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from xformer.loggers.base import RunLogger
 from xformer.runs.metrics_table import FILE, Observation, read_metrics
-from xformer.runs.storage import naming, replacing
+from xformer.runs.storage import atomic_file, naming_file
 
 
 class MetricsCSV(RunLogger):
@@ -60,7 +60,7 @@ class MetricsCSV(RunLogger):
         found = read_metrics(self.path) if self.path.exists() else []
         kept = [row for row in found if row.step < step] if rows is None else found[:rows]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(self.path) as file:
+        with atomic_file(self.path) as file:
             file.write(_text(kept, header=True).encode())
         self.rows = len(kept)
         last = kept[-1] if kept else Observation(0, 0, None, 0.0, "", 0.0)
@@ -79,7 +79,7 @@ class MetricsCSV(RunLogger):
             Observation(step or 0, self._epoch, self._tokens, seconds, name, value) for name, value in values.items()
         ]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with naming(self.path), self.path.open("a", newline="", encoding="utf-8") as stream:
+        with naming_file(self.path), self.path.open("a", newline="", encoding="utf-8") as stream:
             stream.write(_text(rows, header=stream.tell() == 0))
         self.rows += len(rows)
 

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from xformer.config.redact import redact
 from xformer.errors import ConfigError, RunError
 from xformer.loggers.base import RunLogger
-from xformer.runs.summary import Summary, stored
+from xformer.runs.summary import Summary, summary_as_json
 
 Mode = Literal["auto", "online", "offline", "disabled"]
 
@@ -38,7 +38,9 @@ class WandbRunLogger(WandbLogger, RunLogger):
         """
         run = self.experiment
         known = {
-            key: value for key, value in stored(summary).items() if value not in (None, {}, []) and key != "status"
+            key: value
+            for key, value in summary_as_json(summary).items()
+            if value not in (None, {}, []) and key != "status"
         }
         run.config.update({RECORD: {**run.config.get(RECORD, {}), **known}}, allow_val_change=True)
 
@@ -57,7 +59,7 @@ class WandbRunLogger(WandbLogger, RunLogger):
         if run is None or run is not self.experiment:  # it has ended
             return
         if summary is not None:
-            run.summary.update({RECORD: stored(summary)})
+            run.summary.update({RECORD: summary_as_json(summary)})
         run.finish(exit_code=exit_code)
 
 
@@ -81,7 +83,7 @@ def wandb_logger(
 
     Args:
         directory: The run directory; an offline run is written below it, for `wandb sync`.
-        config: The resolved config with secrets taken out (`xformer.config.redact.resolved`).
+        config: The resolved config with secrets taken out (`xformer.config.redact.resolved_config`).
         choices: Config group to option; each becomes a tag.
         name: The run's name.
         project: The project.

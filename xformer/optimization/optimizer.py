@@ -28,7 +28,7 @@ def adamw(
 
     Heads may have a matrix, vector or number each: that they are stored together makes no matrix of vectors.
     """
-    matrices = _matrices(model)
+    matrices = _weight_matrices(model)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in parameters if p in matrices], "weight_decay": weight_decay},
@@ -37,7 +37,7 @@ def adamw(
     return AdamW(groups, lr=lr, betas=(betas[0], betas[1]), eps=eps, fused=fused)
 
 
-def _matrices(model: nn.Module) -> set[nn.Parameter]:
+def _weight_matrices(model: nn.Module) -> set[nn.Parameter]:
     """What has more than one row and more than one column, but for what a position scheme says are vectors."""
     return {
         parameter

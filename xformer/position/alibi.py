@@ -22,7 +22,7 @@ from torch import Tensor
 
 from xformer.core.bias import TableBias
 from xformer.core.capability import Capability
-from xformer.core.precision import wide
+from xformer.core.precision import at_least_float32
 from xformer.position.base import Position, PositionContext
 
 
@@ -60,4 +60,4 @@ class ALiBi(Position):
     def bias(self, layer: int) -> LinearBias:
         """The same for every layer."""
         assert isinstance(self.exponents, Tensor)
-        return LinearBias(2.0 ** (-4.0 / self.below * wide(self.exponents)))
+        return LinearBias(2.0 ** (-4.0 / self.below * at_least_float32(self.exponents)))

@@ -37,7 +37,7 @@ from torch.nn.functional import pad
 from xformer.core.bias import RelativeBias
 from xformer.core.capability import Capability
 from xformer.core.linear import Linear
-from xformer.core.precision import wide
+from xformer.core.precision import at_least_float32
 from xformer.position.base import Position, PositionContext
 from xformer.position.waves import angles
 
@@ -59,7 +59,7 @@ class WaveBias(RelativeBias):
 
     def shift(self, query: Float[Tensor, "b h q d"]) -> Float[Tensor, "b h q d"]:
         """Q + u, which is not rounded to 16 bits."""
-        return wide(query) + wide(self.u)[:, None]
+        return at_least_float32(query) + at_least_float32(self.u)[:, None]
 
     def scores(
         self, query: Float[Tensor, "b h *block q d"], distances: Int[Tensor, "#b *block q k"]

@@ -17,7 +17,7 @@ import torch
 from lightning.fabric.plugins.io import CheckpointIO
 
 from xformer.errors import RunError
-from xformer.runs.storage import replacing
+from xformer.runs.storage import atomic_file
 
 log = logging.getLogger(__name__)
 FOLDER = "checkpoints"
@@ -35,20 +35,20 @@ class CheckpointFiles(CheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a checkpoint."""
-        write(Path(path), checkpoint)
+        write_checkpoint(Path(path), checkpoint)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         """Read a checkpoint into main memory, whatever the arguments say: no file can run code."""
-        return read(Path(path), mmap=False)  # an optimiser would keep what is mapped for the whole run
+        return read_checkpoint(Path(path), mmap=False)  # an optimiser would keep what is mapped for the whole run
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove a checkpoint."""
         Path(path).unlink(missing_ok=True)
 
 
-def write(path: Path, content: dict[str, Any]) -> None:
+def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Put a checkpoint in the place of an older one of that name, which stays until the new one is on the disk.
 
     Raises:
@@ -56,13 +56,13 @@ def write(path: Path, content: dict[str, Any]) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     content = _placed(content, path.parent, Path())
-    with replacing(path) as file:
+    with atomic_file(path) as file:
         sealed = _Sealed(file)
         torch.save(content, cast(IO[bytes], sealed))
         sealed.finish()
 
 
-def read(path: Path, *, mmap: bool = True) -> dict[str, Any]:
+def read_checkpoint(path: Path, *, mmap: bool = True) -> dict[str, Any]:
     """The content of a checkpoint, tensors on the CPU.
 
     Args:
@@ -81,30 +81,30 @@ def read(path: Path, *, mmap: bool = True) -> dict[str, Any]:
     raise RunError(f"{path} cannot be read ({damage}): give another checkpoint, or train the run again.")
 
 
-def found(directory: Path) -> list[Path]:
+def find_checkpoints(directory: Path) -> list[Path]:
     """Every checkpoint of a run directory, those of SLURM's requeue in earlier versions included, newest first."""
     files = [*(directory / FOLDER).glob("*.ckpt"), *directory.glob("hpc_ckpt_*.ckpt")]
     return sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True)
 
 
-def readable(directory: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+def readable_checkpoints(directory: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """The checkpoints that can be read, newest first, with their content; the log tells of a damaged one."""
-    for file in found(directory):
+    for file in find_checkpoints(directory):
         try:
-            content = read(file)
+            content = read_checkpoint(file)
         except RunError as error:
             log.warning("%s The next older one is tried.", str(error).partition(":")[0] + ".")
             continue
         yield file, content
 
 
-def refuse_to_overwrite(directory: Path) -> None:
+def check_not_overwriting(directory: Path) -> None:
     """Keep a run that is already there.
 
     Raises:
         RunError: the directory holds checkpoints.
     """
-    if found(directory):
+    if find_checkpoints(directory):
         raise RunError(
             f"hydra.run.dir={directory} holds the checkpoints of an earlier run; resume=true continues it, and another "
             "hydra.run.dir leaves it alone."

@@ -46,7 +46,7 @@ class Job:
     @classmethod
     def from_hydra(cls, config: DictConfig) -> "Job":
         """Read what Hydra knows of the run, inside of `hydra.main`."""
-        hydra, under_way = HydraConfig.get(), sweep.current()
+        hydra, under_way = HydraConfig.get(), sweep.current_sweep()
         job = cls(
             config,
             Path(hydra.runtime.output_dir),
@@ -57,18 +57,18 @@ class Job:
             hydra.job.num if hydra.mode == RunMode.MULTIRUN else 0,
             under_way.varies if under_way else (),
         )
-        job.give()
+        job.apply_study_settings()
         return job
 
-    def give(self) -> None:
+    def apply_study_settings(self) -> None:
         """Set what the study gives to an option wherever that is chosen, unless the command line says otherwise.
 
         Raises:
             ConfigError: the option has no such key.
         """
-        given = (self.config.study or {}).get("settings", {})
+        study_settings = (self.config.study or {}).get("settings", {})
         typed = {override.lstrip("+~").partition("=")[0] for override in self.overrides}
-        for choice, settings in given.items():
+        for choice, settings in study_settings.items():
             group, _, option = choice.partition("=")
             if self.choices.get(group) != option:
                 continue
@@ -80,7 +80,7 @@ class Job:
                 if f"{group}.{key}" not in typed:
                     self.config[group][key] = value
 
-    def forget(self, keys: Iterable[str]) -> None:
+    def drop_unused(self, keys: Iterable[str]) -> None:
         """Leave out choices that this run does not use, so that its record tells only what decided it."""
         with open_dict(self.config):
             for key in keys:

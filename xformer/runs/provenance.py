@@ -85,7 +85,7 @@ def hardware() -> Hardware:
         "memory_bytes": _memory_bytes(),
         "platform": platform.platform(),
         "torch_threads": torch.get_num_threads(),
-        "cuda": devices.names(),
+        "cuda": devices.device_names(),
     }
 
 

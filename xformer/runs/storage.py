@@ -31,7 +31,7 @@ _BYTES_OF_A_FULL_DISK = 2**20
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """A file to write that takes the place of `path` in one step, once it is on the disk.
 
     It is written beside its place and not where TMPDIR says: only within one file system is moving it one step. After
@@ -42,7 +42,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     """
     staged = path.with_name(f".{path.name}.partial")
     try:
-        with naming(path), staged.open("wb") as file:
+        with naming_file(path), staged.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -54,18 +54,18 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     _sync_directory(path.parent)
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str) -> None:
     """Write a text in one step, replacing an older one.
 
     Raises:
         OSError: it cannot be written; it names the path.
     """
-    with replacing(path) as file:
+    with atomic_file(path) as file:
         file.write(text.encode())
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def naming_file(path: Path) -> Iterator[None]:
     """Let an error of the system name the file: a write to a full disk does not know which it was."""
     try:
         yield
@@ -76,11 +76,11 @@ def naming(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def explaining(places: Mapping[str, Path]) -> Iterator[None]:
+def explaining_disk_errors(locations: Mapping[str, Path]) -> Iterator[None]:
     """Turn an error of the disk into a sentence.
 
     Args:
-        places: what decides where things are written (`hydra.run.dir`), and where that is; the first that fits is
+        locations: what decides where things are written (`hydra.run.dir`), and where that is; the first that fits is
             named.
 
     Raises:
@@ -89,22 +89,22 @@ def explaining(places: Mapping[str, Path]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if (sentence := explained(error, places)) is not None:
+        if (sentence := explain_disk_error(error, locations)) is not None:
             raise StorageError(sentence) from error
         raise
 
 
-def explained(error: BaseException, places: Mapping[str, Path]) -> str | None:
+def explain_disk_error(error: BaseException, locations: Mapping[str, Path]) -> str | None:
     """The sentence of an error of the disk: the path, the reason, and the way out; None for any other error."""
     number = _number(error)
     if number not in _REASONS:
         return None
     file = getattr(error, "filename", None)
     if file is not None:
-        where, deciding = str(file), [name for name, place in places.items() if _inside(Path(str(file)), place)][:1]
+        where, deciding = str(file), [name for name, place in locations.items() if _inside(Path(str(file)), place)][:1]
     else:
-        deciding = [name for name, place in places.items() if number not in _FULL or _is_full(place)] or [*places]
-        where = " or ".join(str(places[name]) for name in deciding) or "A file"
+        deciding = [name for name, place in locations.items() if number not in _FULL or _is_full(place)] or [*locations]
+        where = " or ".join(str(locations[name]) for name in deciding) or "A file"
     remedy = "free some space, or " if number in _FULL else ""
     option = " or ".join(deciding) or "place"
     kept = "What was saved before is intact."

@@ -12,15 +12,17 @@ from pydantic import TypeAdapter, ValidationError
 
 from xformer.config.redact import redact
 from xformer.errors import DataError
-from xformer.runs.storage import write_whole
+from xformer.runs.storage import write_atomically
 
 FILE = "summary.json"
 NOT_ENDED = "It was killed, or is still running."
 _SHOWN, _LONGEST_INTEGER = 40, 19
+_OLD_KEYS = {"by_hand": "target_overrides", "inherited": "warm_start", "without_effect": "ignored_keys"}
+"""What earlier versions called attributes of a summary, which their files still do."""
 
 
 @dataclass
-class Monitor:
+class MonitoredMetric:
     """The metric that picks the best checkpoint, its best value and the optimiser step of that value."""
 
     name: str
@@ -57,11 +59,11 @@ class Summary:
         hardware: The machine.
         data_fingerprint: Hash of the data as read.
         attention: Attention slot to option.
-        inherited: Weights taken from another run (`init_from`): which run, its configuration in a word, how many,
-            and what was not taken.
+        warm_start: Weights loaded from another run (`init_from`): which run, a short name of its configuration, how
+            many tensors, and which were not loaded.
         matched: The dimension that was adjusted (`match`): from, to, and the difference in percent that remains.
-        by_hand: Parts that are none of their option's, each by its key, with the `_target_` typed in its place.
-        without_effect: Keys that cannot change the result, as the callbacks declare; None where they did not yet.
+        target_overrides: By key, the `_target_`s that replace an option's own.
+        ignored_keys: Keys that cannot change the result, as the callbacks declare; None in runs of earlier versions.
     """
 
     status: Literal["running", "finished", "interrupted", "failed", "skipped"]
@@ -71,7 +73,7 @@ class Summary:
     started_in: str | None = None
     seed: int | None = None
     metrics: dict[str, float | None] = field(default_factory=dict)
-    monitor: Monitor | None = None
+    monitor: MonitoredMetric | None = None
     floors: dict[str, float | None] = field(default_factory=dict)
     floor_of: str | None = None
     parameters: int | None = None
@@ -85,26 +87,28 @@ class Summary:
     hardware: dict[str, Any] = field(default_factory=dict)
     data_fingerprint: str | None = None
     attention: dict[str, str] = field(default_factory=dict)
-    inherited: dict[str, Any] | None = None
+    warm_start: dict[str, Any] | None = None
     matched: dict[str, Any] | None = None
-    by_hand: dict[str, str] = field(default_factory=dict)
-    without_effect: list[str] | None = None
+    target_overrides: dict[str, str] = field(default_factory=dict)
+    ignored_keys: list[str] | None = None
 
 
-def of_json(content: Any) -> Summary:
+def summary_from_json(content: Any) -> Summary:
     """A summary from the mapping that its file holds; keys this version does not know are left out.
 
     Raises:
         ValueError: a value is not of its type, or one is missing; in one line.
     """
+    if isinstance(content, Mapping):
+        content = {_OLD_KEYS.get(key, key): value for key, value in content.items()}
     try:
-        summary: Summary = _typed().validate_json(json.dumps(strict(content)), strict=True)
+        summary: Summary = _typed().validate_json(json.dumps(strict_json(content)), strict=True)
         return summary
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"])) or "it"
-        said = f"{first['msg'][0].lower()}{first['msg'][1:]}"
-        raise ValueError(f"{place} is {str(first['input'])[:_SHOWN]!r}: {' '.join(said.split())}") from error
+        reason = f"{first['msg'][0].lower()}{first['msg'][1:]}"
+        raise ValueError(f"{place} is {str(first['input'])[:_SHOWN]!r}: {' '.join(reason.split())}") from error
 
 
 @functools.cache
@@ -113,7 +117,7 @@ def _typed() -> Any:
     return TypeAdapter(Summary)
 
 
-def integer(digits: str) -> int | float:
+def parse_integer(digits: str) -> int | float:
     """A number without a point; as a float where it is none that a counter could reach."""
     return int(digits) if len(digits) < _LONGEST_INTEGER else float(digits)
 
@@ -124,24 +128,24 @@ def write_summary(directory: Path, summary: Summary) -> Path:
     Returns:
         The file's path.
     """
-    text = json.dumps(stored(summary), indent=2, allow_nan=False) + "\n"
+    text = json.dumps(summary_as_json(summary), indent=2, allow_nan=False) + "\n"
     directory.mkdir(parents=True, exist_ok=True)
-    write_whole(directory / FILE, text)
+    write_atomically(directory / FILE, text)
     return directory / FILE
 
 
-def stored(summary: Summary) -> dict[str, Any]:
+def summary_as_json(summary: Summary) -> dict[str, Any]:
     """What is kept of a summary: strict JSON, without secrets."""
-    content: dict[str, Any] = redact(strict(asdict(summary)))
+    content: dict[str, Any] = redact(strict_json(asdict(summary)))
     return content
 
 
-def strict(value: Any) -> Any:
+def strict_json(value: Any) -> Any:
     """A value as strict JSON can hold it: numbers and texts, and None for what is not finite."""
     if isinstance(value, Mapping):
-        return {str(key): strict(item) for key, item in value.items()}
+        return {str(key): strict_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [strict(item) for item in value]
+        return [strict_json(item) for item in value]
     if isinstance(value, Path):
         return str(value)
     if hasattr(value, "item"):  # a scalar tensor or a NumPy number
@@ -159,7 +163,7 @@ def read_summary(directory: Path) -> Summary:
     """
     path = directory / FILE
     try:
-        summary = of_json(json.loads(path.read_text(encoding="utf-8"), parse_int=integer))
+        summary = summary_from_json(json.loads(path.read_text(encoding="utf-8"), parse_int=parse_integer))
     except FileNotFoundError:
         raise DataError(f"{directory} has no {FILE}: it is not a run directory, or the run was killed.") from None
     except (OSError, ValueError, RecursionError) as error:

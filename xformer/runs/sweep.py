@@ -15,7 +15,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from xformer.config.redact import redact_file
-from xformer.core.threads import cores
+from xformer.core.threads import usable_cores
 from xformer.runs.summary import FILE, read_summary
 
 _VARIABLE = "XFORMER_SWEEP"
@@ -55,23 +55,23 @@ def _natural(path: Path) -> list[tuple[int, str]]:
     return [(int(part) if part.isdigit() else -1, part) for part in path.parts]
 
 
-def current() -> Sweep | None:
+def current_sweep() -> Sweep | None:
     """The sweep that this process belongs to; its launcher's processes inherit the variable."""
-    told = os.environ.get(_VARIABLE)
-    if told is None:
+    stored = os.environ.get(_VARIABLE)
+    if stored is None:
         return None
-    content = json.loads(told)
+    content = json.loads(stored)
     return Sweep(**{**content, "varies": tuple(content["varies"])})
 
 
-def conclude() -> Sweep | None:
+def end_sweep() -> Sweep | None:
     """Forget the sweep, which is over; what it was."""
-    sweep = current()
+    sweep = current_sweep()
     os.environ.pop(_VARIABLE, None)
     return sweep
 
 
-class Announce(Callback):
+class SweepCallback(Callback):
     """Tells the cells of a sweep about it, and keeps secrets out of what Hydra writes of them."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
@@ -106,7 +106,7 @@ class Announce(Callback):
 
     def on_job_start(self, config: DictConfig, **kwargs: object) -> None:
         """Redact what Hydra has written of the sweep, before anything else is done."""
-        if (sweep := current()) is not None:
+        if (sweep := current_sweep()) is not None:
             redact_file(Path(sweep.directory) / "multirun.yaml")
 
 
@@ -120,5 +120,5 @@ def _product(varying: Iterable[Override]) -> int:
 def _at_once(launcher: DictConfig, cells: int) -> int:
     if launcher.get("n_jobs") is not None:
         jobs = int(launcher.n_jobs)  # joblib's, where -1 is one for every core
-        return min(cells, jobs if jobs > 0 else max(1, cores() + 1 + jobs))
+        return min(cells, jobs if jobs > 0 else max(1, usable_cores() + 1 + jobs))
     return cells if str(launcher.get("_target_")).endswith("LocalLauncher") else 1  # submitit starts them all

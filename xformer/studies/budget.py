@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from xformer.runs.load import Run
+from xformer.runs.recorded_run import RecordedRun
 
 TOLERANCE = 0.05
 
@@ -38,7 +38,7 @@ NAMES = {
 }  # fmt: skip
 
 
-def spent(runs: Sequence[Run]) -> Budget:
+def spent_budget(runs: Sequence[RecordedRun]) -> Budget:
     """The mean budget of runs."""
     found = [run.summary for run in runs]
     flops = [
@@ -54,7 +54,7 @@ def spent(runs: Sequence[Run]) -> Budget:
     )
 
 
-def unequal(budgets: dict[str, Budget]) -> list[str]:
+def unequal_budgets(budgets: dict[str, Budget]) -> list[str]:
     """A sentence for each quantity whose largest exceeds its smallest by more than 5 %."""
     sentences = []
     for field in fields(Budget):
@@ -67,12 +67,13 @@ def unequal(budgets: dict[str, Budget]) -> list[str]:
         if ratio > 1 + TOLERANCE:
             sentences.append(
                 f"the groups differ by {100 * (ratio - 1):.0f} % in {NAMES[field.name]}: "
-                f"{quantity(field.name, known[least])} ({least}) to {quantity(field.name, known[most])} ({most})."
+                f"{format_quantity(field.name, known[least])} ({least}) to "
+                f"{format_quantity(field.name, known[most])} ({most})."
             )
     return sentences
 
 
-def quantity(name: str, value: float | None) -> str:
+def format_quantity(name: str, value: float | None) -> str:
     """A budget's value for a person: `109,898`, `3.2 GFLOPs`, `97 s`."""
     if value is None:
         return "-"
@@ -80,10 +81,10 @@ def quantity(name: str, value: float | None) -> str:
         return f"{value:,.0f}"
     if name == "seconds":
         return f"{value:.1f} s" if value < 100 else f"{value:,.0f} s"
-    return si(value) + {"flops": "FLOPs", "tokens": "", "memory": "B"}[name]
+    return si_number(value) + {"flops": "FLOPs", "tokens": "", "memory": "B"}[name]
 
 
-def si(number: float) -> str:
+def si_number(number: float) -> str:
     """Three digits and a decimal prefix: `785 k`."""
     for unit in ("", "k", "M", "G", "T", "P"):
         if abs(number) < 999.5:

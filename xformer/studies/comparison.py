@@ -4,16 +4,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from xformer.errors import ConfigError, DataError
-from xformer.runs.load import Run
-from xformer.studies.budget import Budget, spent, unequal
-from xformer.studies.grouping import Difference, Group, differences, group_runs, name
+from xformer.runs.recorded_run import RecordedRun
+from xformer.studies.budget import Budget, spent_budget, unequal_budgets
+from xformer.studies.grouping import Difference, RunGroup, differences, group_name, group_runs
 from xformer.studies.metric import Metric
-from xformer.studies.mixture import mixed
-from xformer.studies.statistics import Interval, Paired, holm, holm_alpha, interval, paired, verdict
+from xformer.studies.mixed_conditions import mixed_conditions
+from xformer.studies.statistics import (
+    Interval,
+    PairedComparison,
+    confidence_interval,
+    holm_correction,
+    holm_levels,
+    paired_comparison,
+    verdict,
+)
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparisonRow:
     """A group in the table.
 
     Attributes:
@@ -28,13 +36,13 @@ class Row:
     """
 
     name: str
-    group: Group
+    group: RunGroup
     values: Mapping[int | None, float]
     lost: int
     mean: float
     interval: Interval | None
     budget: Budget
-    difference: Paired | None = None
+    difference: PairedComparison | None = None
     reach: Interval | None = None
     p: float | None = None
     verdict: str = "baseline"
@@ -47,12 +55,12 @@ class Comparison:
     metric: Metric
     baseline: str
     differ: Difference
-    rows: Sequence[Row]
+    rows: Sequence[ComparisonRow]
     left_out: Mapping[str, str]
     warnings: Sequence[str] = field(default_factory=list)
 
 
-def compare(runs: Sequence[Run], metric: str | None = None, baseline: str | None = None) -> Comparison:
+def compare(runs: Sequence[RecordedRun], metric: str | None = None, baseline: str | None = None) -> Comparison:
     """Compare groups of runs.
 
     Args:
@@ -88,15 +96,15 @@ def compare(runs: Sequence[Run], metric: str | None = None, baseline: str | None
             warnings.append(
                 f"{row.name}: {row.lost} of {row.lost + len(row.values)} runs gave no value; the mean is of the others."
             )
-    warnings += unequal({row.name: row.budget for row in rows}) + mixed(used)
+    warnings += unequal_budgets({row.name: row.budget for row in rows}) + mixed_conditions(used)
     label = " ".join(f"{key}={value}" for key, value in wanted.items())
     return Comparison(chosen, label, differ, rows, left_out, warnings)
 
 
-def _usable(runs: Sequence[Run], metric: Metric) -> tuple[list[Run], dict[str, str]]:
+def _usable(runs: Sequence[RecordedRun], metric: Metric) -> tuple[list[RecordedRun], dict[str, str]]:
     """Runs with a value, and the others with the reason."""
     left_out: dict[str, str] = {}
-    used: dict[tuple[object, ...], Run] = {}
+    used: dict[tuple[object, ...], RecordedRun] = {}
     for run in runs:
         value = run.value(metric.name)
         if run.summary.status != "finished":
@@ -115,33 +123,37 @@ def _usable(runs: Sequence[Run], metric: Metric) -> tuple[list[Run], dict[str, s
 _BROKEN_OFF = ("failed", "interrupted", "running")
 
 
-def _row(group: Group, differ: Difference, metric: Metric, lost: Sequence[Run]) -> Row:
+def _row(group: RunGroup, differ: Difference, metric: Metric, lost: Sequence[RecordedRun]) -> ComparisonRow:
     values = {run.seed: float(run.value(metric.name) or 0.0) for run in group.runs}
-    own = [run for run in lost if run.summary.status in _BROKEN_OFF or _is_without_value(run, metric)]
-    own = [run for run in own if run.seed not in values]  # the others were run again, and gave one
-    gone = sum(all(_same(run, group, key) for key in differ.named) for run in own) if differ.named else len(own)
+    lost_here = [run for run in lost if run.summary.status in _BROKEN_OFF or _is_without_value(run, metric)]
+    lost_here = [run for run in lost_here if run.seed not in values]  # the others were run again, and gave one
+    gone = (
+        sum(all(_same(run, group, key) for key in differ.named) for run in lost_here)
+        if differ.named
+        else len(lost_here)
+    )
     seeds = list(values.values())
-    return Row(
-        name(group, differ.named),
+    return ComparisonRow(
+        group_name(group, differ.named),
         group,
         values,
         gone,
         sum(seeds) / len(seeds),
-        interval(seeds),
-        spent(group.runs),
+        confidence_interval(seeds),
+        spent_budget(group.runs),
     )
 
 
-def _is_without_value(run: Run, metric: Metric) -> bool:
+def _is_without_value(run: RecordedRun, metric: Metric) -> bool:
     """Whether it finished and nothing came of it; a combination that was refused was never one of a group."""
     return run.summary.status == "finished" and run.value(metric.name) is None
 
 
-def _same(run: Run, group: Group, key: str) -> bool:
-    return key in run.settings and Group(run.settings, [run]).get(key) == group.get(key)
+def _same(run: RecordedRun, group: RunGroup, key: str) -> bool:
+    return key in run.settings and RunGroup(run.settings, [run]).get(key) == group.get(key)
 
 
-def _baseline(typed: str | None, rows: Sequence[Row], named: Sequence[str]) -> dict[str, str]:
+def _baseline(typed: str | None, rows: Sequence[ComparisonRow], named: Sequence[str]) -> dict[str, str]:
     """The settings that make a group the baseline of those that are equal in all else."""
     if typed is None:
         first = rows[0].group
@@ -165,13 +177,15 @@ def _baseline(typed: str | None, rows: Sequence[Row], named: Sequence[str]) -> d
     return {key: value for key, value in wanted.items() if key not in unknown}
 
 
-def _names(rows: Sequence[Row]) -> str:
+def _names(rows: Sequence[ComparisonRow]) -> str:
     return "; ".join(row.name for row in rows)
 
 
-def _judged(rows: Sequence[Row], wanted: Mapping[str, str], named: Sequence[str], metric: Metric) -> list[Row]:
+def _judged(
+    rows: Sequence[ComparisonRow], wanted: Mapping[str, str], named: Sequence[str], metric: Metric
+) -> list[ComparisonRow]:
     by_settings = {tuple(row.group.get(key) for key in named): row for row in rows}
-    found: list[Row] = []
+    found: list[ComparisonRow] = []
     for row in rows:
         other = by_settings.get(tuple(wanted.get(key, row.group.get(key)) for key in named))
         if other is row:
@@ -180,15 +194,15 @@ def _judged(rows: Sequence[Row], wanted: Mapping[str, str], named: Sequence[str]
             found.append(replace(row, verdict="no baseline with the same other settings"))
         else:
             seeds = [seed for seed in row.values if seed in other.values]
-            difference = paired([row.values[s] for s in seeds], [other.values[s] for s in seeds])
+            difference = paired_comparison([row.values[s] for s in seeds], [other.values[s] for s in seeds])
             words = "no difference shown" if difference else f"no verdict: {len(seeds)} common seeds"
             found.append(replace(row, difference=difference, verdict=words))
     tested = [row for row in found if row.difference]
-    corrected = iter(holm([row.difference.p for row in tested if row.difference]))
+    corrected = iter(holm_correction([row.difference.p for row in tested if row.difference]))
     return [_with_verdict(row, next(corrected), len(tested), metric) if row.difference else row for row in found]
 
 
-def _with_verdict(row: Row, p: float, tests: int, metric: Metric) -> Row:
+def _with_verdict(row: ComparisonRow, p: float, tests: int, metric: Metric) -> ComparisonRow:
     assert row.difference
-    reach = row.difference.interval(holm_alpha(row.difference.p, p, tests))
+    reach = row.difference.interval(holm_levels(row.difference.p, p, tests))
     return replace(row, reach=reach, p=p, verdict=verdict(row.difference.mean, p, metric.mode))

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xformer.runs.load import Run
-from xformer.studies.budget import quantity
-from xformer.studies.comparison import Comparison, Row
-from xformer.studies.statistics import Interval, interval
+from xformer.runs.recorded_run import RecordedRun
+from xformer.studies.budget import format_quantity
+from xformer.studies.comparison import Comparison, ComparisonRow
+from xformer.studies.statistics import Interval, confidence_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,11 +32,15 @@ Points = Sequence[tuple[float, Sequence[float]]]
 def figures(comparison: Comparison) -> dict[str, "Figure"]:
     """Each figure that the runs have numbers for, by its name: `curves`, `cost`, `length`."""
     with _style():
-        made = {"curves": curves(comparison), "cost": cost(comparison), "length": by_length(comparison)}
+        made = {
+            "curves": curves_figure(comparison),
+            "cost": cost_figure(comparison),
+            "length": length_figure(comparison),
+        }
     return {name: figure for name, figure in made.items() if figure is not None}
 
 
-def curves(comparison: Comparison) -> "Figure | None":
+def curves_figure(comparison: Comparison) -> "Figure | None":
     """The monitored metric over the optimiser steps, with 95 % intervals; None where no run has a curve here."""
     runs = [run for row in comparison.rows for run in row.group.runs]
     watched = next((run.summary.monitor.name for run in runs if run.summary.monitor), None)
@@ -44,7 +48,7 @@ def curves(comparison: Comparison) -> "Figure | None":
     return _lines(lines, "optimiser step", str(watched))
 
 
-def by_length(comparison: Comparison) -> "Figure | None":
+def length_figure(comparison: Comparison) -> "Figure | None":
     """The metric over the length it was measured at, from metrics such as `test/loss@512`; None where there is none.
 
     `test/loss` itself stands at the length of the blocks of text that were trained on. Other data has no such length:
@@ -59,7 +63,7 @@ def by_length(comparison: Comparison) -> "Figure | None":
     return figure
 
 
-def cost(comparison: Comparison) -> "Figure | None":
+def cost_figure(comparison: Comparison) -> "Figure | None":
     """Quality against training FLOPs, time where these are not known, with the Pareto front; None without either."""
     name = next((n for n in ("flops", "seconds") if all(getattr(row.budget, n) for row in comparison.rows)), None)
     if name is None:
@@ -69,29 +73,29 @@ def cost(comparison: Comparison) -> "Figure | None":
         x, reach = getattr(row.budget, name), _reach(row.mean, row.interval)
         look = _look(index) | {"linestyle": "none", "capsize": 3}
         axes.errorbar([x], [row.mean], yerr=[[r] for r in reach], label=row.name, **look)
-    front = pareto(comparison, name)
+    front = pareto_front(comparison, name)
     axes.plot(
         [getattr(row.budget, name) for row in front], [row.mean for row in front],
         color="#999999", linestyle="--", linewidth=1, zorder=0, label="Pareto front",
     )  # fmt: skip
-    axes.xaxis.set_major_formatter(lambda value, _: quantity(name, value))
+    axes.xaxis.set_major_formatter(lambda value, _: format_quantity(name, value))
     axes.xaxis.set_major_locator(_few_ticks())
     _finish(figure, axes, {"flops": "training FLOPs", "seconds": "time"}[name], comparison.metric.name)
     return figure
 
 
-def pareto(comparison: Comparison, name: str) -> list[Row]:
+def pareto_front(comparison: Comparison, name: str) -> list[ComparisonRow]:
     """The groups that no other group beats in quality at the same cost or less, by cost: an attribute of `Budget`."""
     sign = 1 if comparison.metric.mode == "max" else -1
     ordered = sorted(comparison.rows, key=lambda row: (getattr(row.budget, name), -sign * row.mean))
-    front: list[Row] = []
+    front: list[ComparisonRow] = []
     for row in ordered:
         if not front or sign * row.mean > sign * front[-1].mean:
             front.append(row)
     return front
 
 
-def svg(figure: "Figure", name: str) -> str:
+def figure_svg(figure: "Figure", name: str) -> str:
     """A figure to stand in a page: text stays text, and nothing is fetched."""
     stream = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -101,12 +105,12 @@ def svg(figure: "Figure", name: str) -> str:
     return re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
 
 
-def write(drawn: Mapping[str, "Figure"], folder: Path) -> list[Path]:
+def write_figures(drawn: Mapping[str, "Figure"], folder: Path) -> list[Path]:
     """Every figure of `figures` as SVG and PNG (300 dpi)."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, figure in drawn.items():
-        (folder / f"{name}.svg").write_text('<?xml version="1.0" encoding="utf-8"?>\n' + svg(figure, name))
+        (folder / f"{name}.svg").write_text('<?xml version="1.0" encoding="utf-8"?>\n' + figure_svg(figure, name))
         with _style():
             figure.savefig(folder / f"{name}.png", dpi=300)
         written += [folder / f"{name}.svg", folder / f"{name}.png"]
@@ -123,13 +127,13 @@ def _style(further: Mapping[str, Any] | None = None) -> Iterator[None]:
         yield
 
 
-def _curve(runs: Sequence[Run], metric: str | None) -> Points:
+def _curve(runs: Sequence[RecordedRun], metric: str | None) -> Points:
     lines = [line for run in runs if (line := run.curve(metric or ""))]
     common = sorted(set.intersection(*map(set, lines))) if lines else []
     return [(float(step), [line[step] for line in lines]) for step in common]
 
 
-def _lengths(runs: Sequence[Run], stem: str) -> Points:
+def _lengths(runs: Sequence[RecordedRun], stem: str) -> Points:
     found: dict[int, list[float]] = {}
     for run in runs:
         at = {name.removeprefix(f"{stem}@"): value for name, value in run.summary.metrics.items() if "@" in name}
@@ -150,7 +154,7 @@ def _lines(lines: Mapping[str, Points], x: str, y: str) -> "Figure | None":
         where, means = [step for step, _ in points], [sum(values) / len(values) for _, values in points]
         look = _look(index)
         axes.plot(where, means, label=name, markersize=4, **look)
-        reach = [_reach(mean, interval(values)) for mean, (_, values) in zip(means, points, strict=True)]
+        reach = [_reach(mean, confidence_interval(values)) for mean, (_, values) in zip(means, points, strict=True)]
         low = [mean - below for mean, (below, _) in zip(means, reach, strict=True)]
         high = [mean + above for mean, (_, above) in zip(means, reach, strict=True)]
         axes.fill_between(where, low, high, color=look["color"], alpha=0.12, linewidth=0)

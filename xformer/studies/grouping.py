@@ -4,23 +4,23 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from xformer.config.identity import Value, key_of, text
-from xformer.runs.load import Run
+from xformer.config.identity import Value, key_of, override_value
+from xformer.runs.recorded_run import RecordedRun
 
 _ABSENT = "-"
 _MOST_NAMED = 4  # beyond this many keys at once, the smallest set is approached one key at a time
 
 
 @dataclass(frozen=True)
-class Group:
+class RunGroup:
     """Runs whose settings are equal; they differ in the seed alone."""
 
     settings: Mapping[str, Value]
-    runs: Sequence[Run]
+    runs: Sequence[RecordedRun]
 
     def get(self, key: str) -> str:
         """A setting as text; `-` where the configuration has no such key."""
-        return text(self.settings[key]) if key in self.settings else _ABSENT
+        return override_value(self.settings[key]) if key in self.settings else _ABSENT
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,15 @@ class Difference:
     also: tuple[str, ...]
 
 
-def group_runs(runs: Iterable[Run]) -> list[Group]:
+def group_runs(runs: Iterable[RecordedRun]) -> list[RunGroup]:
     """Groups in the order in which their first run came."""
-    found: dict[frozenset[tuple[str, Value]], list[Run]] = {}
+    found: dict[frozenset[tuple[str, Value]], list[RecordedRun]] = {}
     for run in runs:
         found.setdefault(frozenset(run.settings.items()), []).append(run)
-    return [Group(members[0].settings, members) for members in found.values()]
+    return [RunGroup(members[0].settings, members) for members in found.values()]
 
 
-def differences(groups: Sequence[Group]) -> Difference:
+def differences(groups: Sequence[RunGroup]) -> Difference:
     """The smallest set of keys that tells the groups apart.
 
     Of sets of one size, the one is taken whose keys come first in this order: choices that were typed, other choices,
@@ -64,7 +64,7 @@ def differences(groups: Sequence[Group]) -> Difference:
     return Difference(named, tuple(key for key in also if not key.startswith(implied or ("\0",))))
 
 
-def _smallest(groups: Sequence[Group], keys: Sequence[str]) -> tuple[str, ...]:
+def _smallest(groups: Sequence[RunGroup], keys: Sequence[str]) -> tuple[str, ...]:
     distinct: dict[tuple[str, ...], str] = {}  # keys that tell the same groups apart: the first stands for all
     for key in keys:
         distinct.setdefault(_partition(groups, [key]), key)
@@ -73,24 +73,24 @@ def _smallest(groups: Sequence[Group], keys: Sequence[str]) -> tuple[str, ...]:
         for chosen in itertools.combinations(candidates, size):
             if _count(groups, chosen) == len(groups):
                 return chosen
-    taken: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
     while True:
-        best = max(candidates, key=lambda key: _count(groups, (*taken, key)), default=None)
-        if best is None or _count(groups, (*taken, best)) == _count(groups, taken):
-            return taken
-        taken += (best,)
+        best = max(candidates, key=lambda key: _count(groups, (*kept, key)), default=None)
+        if best is None or _count(groups, (*kept, best)) == _count(groups, kept):
+            return kept
+        kept += (best,)
 
 
-def _count(groups: Sequence[Group], keys: Iterable[str]) -> int:
+def _count(groups: Sequence[RunGroup], keys: Iterable[str]) -> int:
     return len({tuple(group.get(key) for key in keys) for group in groups})
 
 
-def _partition(groups: Sequence[Group], keys: Sequence[str]) -> tuple[str, ...]:
+def _partition(groups: Sequence[RunGroup], keys: Sequence[str]) -> tuple[str, ...]:
     """Which groups share their values, whatever these are called."""
     numbers: dict[tuple[str, ...], int] = {}
     return tuple(str(numbers.setdefault(tuple(g.get(key) for key in keys), len(numbers))) for g in groups)
 
 
-def name(group: Group, keys: Iterable[str]) -> str:
+def group_name(group: RunGroup, keys: Iterable[str]) -> str:
     """`attention=linformer size=tiny`."""
     return " ".join(f"{key}={group.get(key)}" for key in keys) or "all runs"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from xformer.config.validate import nearest
 from xformer.errors import ConfigError
-from xformer.runs.load import Run
+from xformer.runs.recorded_run import RecordedRun
 from xformer.studies.statistics import Mode
 
 _LESS_IS_BETTER = ("loss", "perplexity", "error", "bits", "nats")
@@ -19,7 +19,7 @@ class Metric:
     mode: Mode
 
     @classmethod
-    def of(cls, runs: Sequence[Run], name: str | None) -> "Metric":
+    def of(cls, runs: Sequence[RecordedRun], name: str | None) -> "Metric":
         """The metric asked for, or the monitored one on the test part, on the validation part where there is no test.
 
         The direction is the monitor's where its metric is meant; else less is better for what is called a loss, a

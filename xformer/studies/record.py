@@ -6,12 +6,12 @@ from pathlib import Path
 
 from xformer.core import console
 from xformer.errors import DataError
-from xformer.runs.load import Run
+from xformer.runs.recorded_run import RecordedRun
 from xformer.runs.summary import FILE as SUMMARY
-from xformer.studies.committed import RUNS, SHARED, row_name, write_table
+from xformer.studies.committed_runs import RUNS, SHARED, row_name, write_table
 from xformer.studies.comparison import compare
-from xformer.studies.figures import figures, write
-from xformer.studies.formats import markdown
+from xformer.studies.figures import figures, write_figures
+from xformer.studies.output_formats import as_markdown
 from xformer.studies.study import Study
 from xformer.studies.table import findings
 
@@ -19,7 +19,7 @@ _BEGIN, _END = "<!-- findings -->", "<!-- /findings -->"
 _BLOCK = re.compile(f"{_BEGIN}.*{_END}", re.DOTALL)
 
 
-def record(study: Study, runs: Sequence[Run], folder: Path | None = None) -> list[Path]:
+def record_study(study: Study, runs: Sequence[RecordedRun], folder: Path | None = None) -> list[Path]:
     """Write the folder; what a person wrote around the findings of its README stays.
 
     Returns:
@@ -30,7 +30,7 @@ def record(study: Study, runs: Sequence[Run], folder: Path | None = None) -> lis
             findings; nothing is written.
     """
     study.refuse_others(runs)
-    runs, repeated = once(runs)
+    runs, repeated = without_duplicates(runs)
     folder = folder or study.folder
     comparison = compare(runs, study.metric, study.baseline)
     readme = folder / "README.md"
@@ -43,26 +43,26 @@ def record(study: Study, runs: Sequence[Run], folder: Path | None = None) -> lis
     pictures = figures(comparison)
     write_table(folder, runs)
     for sentence in repeated:
-        console.note(sentence)
-    drawn = write(pictures, folder)
+        console.info(sentence)
+    drawn = write_figures(pictures, folder)
     shown = "\n".join(f"![{path.stem}]({path.name})" for path in drawn if path.suffix == ".svg")
-    said = "\n".join(f"- {sentence}" for sentence in findings(comparison))
-    table = "\n".join(line for line in markdown(comparison).splitlines() if line not in said.splitlines())
-    block = f"{_BEGIN}\n{said}\n\n{table}\n\n{shown}\n{_END}"
+    sentences = "\n".join(f"- {sentence}" for sentence in findings(comparison))
+    table = "\n".join(line for line in as_markdown(comparison).splitlines() if line not in sentences.splitlines())
+    block = f"{_BEGIN}\n{sentences}\n\n{table}\n\n{shown}\n{_END}"
     readme.write_text(_BLOCK.sub(lambda _: block, text), encoding="utf-8")
     return [folder / RUNS, folder / SHARED, readme, *drawn]
 
 
-def once(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+def without_duplicates(runs: Sequence[RecordedRun]) -> tuple[list[RecordedRun], list[str]]:
     """Each cell once, by its latest run that finished where one did; and a sentence for each other run."""
     ordered = sorted(runs, key=lambda run: (run.summary.status == "finished", _ended(run)))
     kept = {row_name(run): run for run in ordered}
     pairs = [(run, kept[row_name(run)]) for run in runs]
-    said = [f"{run.name} is left out: {other.name} is the same cell." for run, other in pairs if run is not other]
-    return [run for run, other in pairs if run is other], said
+    sentences = [f"{run.name} is left out: {other.name} is the same cell." for run, other in pairs if run is not other]
+    return [run for run, other in pairs if run is other], sentences
 
 
-def _ended(run: Run) -> int:
+def _ended(run: RecordedRun) -> int:
     """When its summary was written; 0 where there is none."""
     file = run.directory / SUMMARY if run.directory else None
     return file.stat().st_mtime_ns if file and file.exists() else 0

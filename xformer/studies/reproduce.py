@@ -19,17 +19,17 @@ from typing import Literal
 import numpy as np
 from scipy import special
 
-from xformer.config.identity import text
+from xformer.config.identity import override_value
 from xformer.errors import DataError
-from xformer.runs.load import Run
 from xformer.runs.provenance import git_state
+from xformer.runs.recorded_run import RecordedRun
 from xformer.studies.grouping import group_runs
-from xformer.studies.mixture import machine
+from xformer.studies.mixed_conditions import machine_name
 
 _HELD = 0.99
 _LEAST = 0.1  # of the pooled tolerance
 _SAME = ("train/", "val/", "test/")  # what is one number wherever code, versions and machine are
-Word = Literal["pass", "fail", "changed"]
+VerdictWord = Literal["pass", "fail", "changed"]
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class Verdict:
     """What became of one cell: in a word, and in sentences."""
 
     cell: str
-    word: Word
-    said: tuple[str, ...]
+    word: VerdictWord
+    reasons: tuple[str, ...]
 
 
-def tolerance(runs: Sequence[Run], metric: str, cell: Run) -> float:
+def tolerance(runs: Sequence[RecordedRun], metric: str, cell: RecordedRun) -> float:
     """How far a cell may be from its committed value.
 
     Raises:
@@ -52,8 +52,8 @@ def tolerance(runs: Sequence[Run], metric: str, cell: Run) -> float:
     if all(len(values) < 2 for values in groups):
         raise DataError(f"No cell of the committed table has two seeds with a {metric}: no tolerance can be stated.")
     pooled = _within(groups)
-    own = [float(run.value(metric) or 0.0) for run in known if run.settings == cell.settings]
-    return max(min(_within([own]), pooled), _LEAST * pooled) if len(own) > 1 else pooled
+    of_cell = [float(run.value(metric) or 0.0) for run in known if run.settings == cell.settings]
+    return max(min(_within([of_cell]), pooled), _LEAST * pooled) if len(of_cell) > 1 else pooled
 
 
 def _within(groups: Sequence[Sequence[float]]) -> float:
@@ -63,38 +63,38 @@ def _within(groups: Sequence[Sequence[float]]) -> float:
     return float(special.stdtrit(freedom, 1 - (1 - _HELD) / 2)) * math.sqrt(2 * squares / freedom)
 
 
-def judge(committed: Run, again: Run, metric: str, allowed: float) -> Verdict:
+def judge(committed: RecordedRun, repeated: RecordedRun, metric: str, allowed: float) -> Verdict:
     """Compare a cell with its committed row.
 
     `changed` is a cell whose configuration or data is not the committed one, whatever came out of it.
     """
-    differing, elsewhere = changes(committed, again), environment(committed, again)
-    word: Word
-    if again.summary.status != committed.summary.status:
-        reason = f"{again.summary.status} now, {committed.summary.status} then: {again.summary.error or ''}"
+    differing, elsewhere = changes(committed, repeated), environment(committed, repeated)
+    word: VerdictWord
+    if repeated.summary.status != committed.summary.status:
+        reason = f"{repeated.summary.status} now, {committed.summary.status} then: {repeated.summary.error or ''}"
         word = "changed" if differing else "fail"
         return Verdict(committed.name, word, (reason.strip(" :"), *differing, *elsewhere))
     if differing:
         return Verdict(committed.name, "changed", (*differing, *elsewhere))
-    was, now = committed.value(metric), again.value(metric)
+    was, now = committed.value(metric), repeated.value(metric)
     if was is None or now is None:
         word = "pass" if was is now else "fail"
         return Verdict(committed.name, word, (f"{metric}: {was} then, {now} now.",))
-    others = _unequal(committed, again, metric)
+    others = _unequal(committed, repeated, metric)
     if was == now and not others:
         return Verdict(committed.name, "pass", (f"{metric} {now:.6g}, identical in every metric.", *elsewhere))
-    said = f"{metric} {now:.6g}, {now - was:+.3g} from {was:.6g}; allowed is {allowed:.3g}."
+    reasons = f"{metric} {now:.6g}, {now - was:+.3g} from {was:.6g}; allowed is {allowed:.3g}."
     if others:
-        said += f" Not identical: {', '.join(others)}."
+        reasons += f" Not identical: {', '.join(others)}."
     if not elsewhere:
         same = "Code, versions and machine are the same: every metric ought to be identical."
-        return Verdict(committed.name, "fail", (said, same))
-    return Verdict(committed.name, "pass" if abs(now - was) <= allowed else "fail", (said, *elsewhere))
+        return Verdict(committed.name, "fail", (reasons, same))
+    return Verdict(committed.name, "pass" if abs(now - was) <= allowed else "fail", (reasons, *elsewhere))
 
 
-def _unequal(committed: Run, again: Run, metric: str) -> list[str]:
+def _unequal(committed: RecordedRun, repeated: RecordedRun, metric: str) -> list[str]:
     """The other committed metrics that are another number now; times and memory are never the same."""
-    found = {name: (was, again.value(name)) for name, was in committed.summary.metrics.items() if was is not None}
+    found = {name: (was, repeated.value(name)) for name, was in committed.summary.metrics.items() if was is not None}
     of_result = {name: pair for name, pair in found.items() if name.startswith(_SAME) and name != metric}
     return [f"{name} {_short(was)} then, {_short(now)} now" for name, (was, now) in of_result.items() if was != now]
 
@@ -103,38 +103,40 @@ def _short(value: float | None) -> str:
     return "nothing" if value is None else f"{value:.6g}"
 
 
-def changes(committed: Run, again: Run) -> tuple[str, ...]:
+def changes(committed: RecordedRun, repeated: RecordedRun) -> tuple[str, ...]:
     """What is not the same question: settings and data."""
     found = []
-    if committed.whole and again.whole:
-        for key in sorted({*committed.settings, *again.settings}):
-            was, now = (text(run.settings[key]) if key in run.settings else "absent" for run in (committed, again))
+    if committed.whole and repeated.whole:
+        for key in sorted({*committed.settings, *repeated.settings}):
+            was, now = (
+                override_value(run.settings[key]) if key in run.settings else "absent" for run in (committed, repeated)
+            )
             if was != now:
                 found.append(f"{key} was {was} and is {now}.")
-    data = committed.summary.data_fingerprint, again.summary.data_fingerprint
+    data = committed.summary.data_fingerprint, repeated.summary.data_fingerprint
     if None not in data and data[0] != data[1]:
         found.append(f"the data is not the same: fingerprint {data[0]} then, {data[1]} now.")
     return tuple(found)
 
 
-def environment(committed: Run, again: Run) -> tuple[str, ...]:
+def environment(committed: RecordedRun, repeated: RecordedRun) -> tuple[str, ...]:
     """What differs in code, versions and machine, or may: what was not committed may have been anything."""
-    then, now, found = committed.summary, again.summary, []
+    then, now, found = committed.summary, repeated.summary, []
     if then.git != now.git or not then.git.get("commit") or then.git.get("dirty"):
-        found.append(f"code: {_code(committed)} then, {_code(again)} now.")
+        found.append(f"code: {_code(committed)} then, {_code(repeated)} now.")
     packages = sorted({*then.versions, *now.versions})
     moved = [p for p in packages if then.versions.get(p) != now.versions.get(p)]
     if moved:
         listed = ", ".join(f"{p} {then.versions.get(p)} -> {now.versions.get(p)}" for p in moved)
         found.append(f"versions: {listed}.")
-    if machine(committed) != machine(again):
-        found.append(f"machine: {machine(committed)} then, {machine(again)} now.")
-    if now.hardware.get("cuda") and again.settings.get("trainer.deterministic") is not True:
+    if machine_name(committed) != machine_name(repeated):
+        found.append(f"machine: {machine_name(committed)} then, {machine_name(repeated)} now.")
+    if now.hardware.get("cuda") and repeated.settings.get("trainer.deterministic") is not True:
         found.append("kernels: those of a GPU may add in another order each time, without trainer.deterministic=true.")
     return tuple(found)
 
 
-def moved(logged: Run) -> str | None:
+def environment_changes(logged: RecordedRun) -> str | None:
     """How to run what was logged, where another commit is checked out; None where it is the same."""
     then, now = logged.summary.git.get("commit"), git_state(Path(__file__).parent)["commit"]
     if then is None or then == now:
@@ -142,6 +144,6 @@ def moved(logged: Run) -> str | None:
     return f"It ran at commit {then}, and {now or 'no commit'} is checked out: git checkout {then[:10]} is its code."
 
 
-def _code(run: Run) -> str:
+def _code(run: RecordedRun) -> str:
     git = run.summary.git
     return f"{(git.get('commit') or 'unknown')[:10]}{' with changes' if git.get('dirty') else ''}"

@@ -48,7 +48,7 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedComparison:
     """The mean difference over common seeds, and how sure it is.
 
     Attributes:
@@ -80,7 +80,7 @@ class Paired:
         return Interval(self.mean, self.mean, 1 - alpha) if 2.0 ** (1 - self.pairs) <= alpha else None
 
 
-def interval(values: Sequence[float]) -> Interval | None:
+def confidence_interval(values: Sequence[float]) -> Interval | None:
     """A 95 % interval of the mean of values, one per seed; None for fewer than two."""
     if len(values) < 2:
         return None
@@ -89,15 +89,15 @@ def interval(values: Sequence[float]) -> Interval | None:
     return _student(*_mean_and_error(values), len(values), ALPHA)
 
 
-def paired(values: Sequence[float], others: Sequence[float]) -> Paired | None:
+def paired_comparison(values: Sequence[float], others: Sequence[float]) -> PairedComparison | None:
     """The difference `values - others`, pair by pair; None for fewer than two pairs."""
     differences = [value - other for value, other in zip(values, others, strict=True)]
     if len(differences) < 2:
         return None
     scale = max(map(abs, [*values, *others]))
     if _all_the_same(differences, scale):
-        return Paired(differences[0] if abs(differences[0]) > 1e-12 * scale else 0.0, 0.0, len(differences))
-    return Paired(*_mean_and_error(differences), len(differences))
+        return PairedComparison(differences[0] if abs(differences[0]) > 1e-12 * scale else 0.0, 0.0, len(differences))
+    return PairedComparison(*_mean_and_error(differences), len(differences))
 
 
 def _mean_and_error(values: Sequence[float]) -> tuple[float, float]:
@@ -114,7 +114,7 @@ def _all_the_same(values: Sequence[float], scale: float) -> bool:
     return bool(max(values) - min(values) <= 1e-12 * scale)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm_correction(p_values: Sequence[float]) -> list[float]:
     """Adjusted p values, in the order given: each is compared with 0.05 itself (Holm 1979)."""
     adjusted, largest = [0.0] * len(p_values), 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
@@ -123,7 +123,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def holm_alpha(p: float, corrected: float, tests: int) -> float:
+def holm_levels(p: float, corrected: float, tests: int) -> float:
     """The alpha with which an uncorrected p value is compared where Holm compares the corrected one with 0.05."""
     return ALPHA * p / corrected if corrected else ALPHA / tests
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from xformer.config.identity import key_of, replayed
+from xformer.config.identity import key_of, reproducing_overrides
 from xformer.config.validate import CONF, nearest
 from xformer.errors import ConfigError, DataError
-from xformer.runs.load import Run, load_runs, run_directories
-from xformer.studies.committed import RUNS, read_table
+from xformer.runs.recorded_run import RecordedRun, load_runs, run_directories
+from xformer.studies.committed_runs import RUNS, read_table
 
 EXPERIMENTS = CONF / "experiment"
 _KEYS = {"question", "baseline", "metric", "expected", "settings"}
@@ -63,21 +63,27 @@ class Study:
         if name not in studies():
             raise ConfigError(f"{name} is not a study; {nearest(name, studies())}")
         node: Any = OmegaConf.to_container(_composed(name), resolve=False)
-        said, hydra = node["study"], node.get("hydra", {})
-        for key in said:
+        study_keys, hydra = node["study"], node.get("hydra", {})
+        for key in study_keys:
             if key not in _KEYS:
                 raise ConfigError(f"study.{key} in experiments/{name}.yaml is not known; {nearest(key, _KEYS)}")
-        missing = {"question", "expected"} - {*said}
+        missing = {"question", "expected"} - {*study_keys}
         where = hydra.get("sweep", {}).get("dir")
         if missing or not where:
             lacking = [f"study.{key}" for key in sorted(missing)] or ["hydra.sweep.dir"]
             raise ConfigError(f"experiments/{name}.yaml lacks {', '.join(lacking)}.")
         grid = tuple(hydra.get("sweeper", {}).get("params", {}))
         return cls(
-            name, said["question"], said.get("baseline"), said.get("metric"), said["expected"], Path(where), grid
+            name,
+            study_keys["question"],
+            study_keys.get("baseline"),
+            study_keys.get("metric"),
+            study_keys["expected"],
+            Path(where),
+            grid,
         )
 
-    def refuse_others(self, runs: Sequence[Run]) -> None:
+    def refuse_others(self, runs: Sequence[RecordedRun]) -> None:
         """Let nothing pass for a run of this study that is none.
 
         Raises:
@@ -87,7 +93,7 @@ class Study:
             chosen = run.summary.choices.get("experiment")
             if chosen != self.name:
                 raise DataError(f"{run.name} is no run of {self.name}: it has experiment={chosen or 'null'}. {_APART}")
-            typed = [key_of(override) for override in replayed(run.summary.overrides)]
+            typed = [key_of(override) for override in reproducing_overrides(run.summary.overrides)]
             foreign = [key for key in typed if key not in {*self.grid, *_FREE}]
             if foreign:
                 raise DataError(
@@ -95,7 +101,7 @@ class Study:
                     f"experiments/{self.name}.yaml. {_APART}"
                 )
 
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[RecordedRun]:
         """Its runs here, where it was run in this directory, else the committed table.
 
         Raises:
@@ -105,7 +111,7 @@ class Study:
             return load_runs([self.directory])
         return self.committed()
 
-    def committed(self) -> list[Run]:
+    def committed(self) -> list[RecordedRun]:
         """The committed table.
 
         Raises:
@@ -124,13 +130,13 @@ def studies() -> list[str]:
 
 def _composed(name: str) -> Any:
     """A study's own file over those of `experiments/` that its defaults name, as Hydra puts it there."""
-    own: Any = OmegaConf.load(EXPERIMENTS / f"{name}.yaml")
+    experiment: Any = OmegaConf.load(EXPERIMENTS / f"{name}.yaml")
     within = "/experiment/"
-    bases = [base.removeprefix(within) for base in own.get("defaults", []) if str(base).startswith(within)]
-    return OmegaConf.merge(*map(_composed, bases), own)
+    bases = [base.removeprefix(within) for base in experiment.get("defaults", []) if str(base).startswith(within)]
+    return OmegaConf.merge(*map(_composed, bases), experiment)
 
 
-def select(names: Sequence[str]) -> tuple[list[Run], Study | None]:
+def select(names: Sequence[str]) -> tuple[list[RecordedRun], Study | None]:
     """The runs that a command line names, and the study where it names one.
 
     Raises:
@@ -139,7 +145,7 @@ def select(names: Sequence[str]) -> tuple[list[Run], Study | None]:
     if not names:
         raise DataError(f"No runs are given: name run directories, directories of sweeps or a study: {_known()}.")
     found = [Study.of(name) for name in names if name in studies() and not _holds_runs(Path(name))]
-    runs: list[Run] = []
+    runs: list[RecordedRun] = []
     for name in names:
         path = Path(name)
         if study := next((study for study in found if study.name == name), None):

@@ -23,7 +23,7 @@ _APPEND = {"WANDB_RESUME": "allow"}  # else `wandb sync` writes over the curve t
 
 
 @dataclass(frozen=True)
-class Offline:
+class OfflineRun:
     """An offline run.
 
     Attributes:
@@ -52,7 +52,7 @@ class Service(Protocol):
         """Upload one offline run, or more of one that is there."""
 
 
-class Online:
+class WandbService:
     """W&B's service, by its public API and its own `wandb sync`."""
 
     def reached(self, project: str, entity: str | None, ids: Collection[str]) -> Mapping[str, int]:
@@ -88,7 +88,7 @@ class Online:
             raise RunError(f"{file.parent} was not uploaded ({reason}); sync again, which leaves out what was.")
 
 
-def sync(paths: Sequence[Path], service: Service) -> Iterator[tuple[Path, bool]]:
+def sync_runs(paths: Sequence[Path], service: Service) -> Iterator[tuple[Path, bool]]:
     """Upload the offline runs below some directories; those that are there already are left alone.
 
     Yields:
@@ -104,11 +104,11 @@ def sync(paths: Sequence[Path], service: Service) -> Iterator[tuple[Path, bool]]
             f"{', '.join(map(str, paths))} holds no offline run of Weights & Biases: logger=wandb leaves them where no "
             "key is configured, or with WANDB_MODE=offline."
         )
-    runs = [offline(file) for file in files if not _is_marked(file)]
+    runs = [offline_run(file) for file in files if not _is_marked(file)]
     reached: dict[str, int] = {}
     for project, entity in sorted({(run.project, run.entity) for run in runs}, key=str):
-        own = [run.id for run in runs if (run.project, run.entity) == (project, entity)]
-        reached |= service.reached(project, entity, own)
+        ids = [run.id for run in runs if (run.project, run.entity) == (project, entity)]
+        reached |= service.reached(project, entity, ids)
     waiting = {
         run.file
         for run in runs
@@ -120,7 +120,7 @@ def sync(paths: Sequence[Path], service: Service) -> Iterator[tuple[Path, bool]]
         yield file.parent, file in waiting
 
 
-def offline(file: Path) -> Offline:
+def offline_run(file: Path) -> OfflineRun:
     """What an offline file says of itself, by W&B's own reader.
 
     Raises:
@@ -129,13 +129,13 @@ def offline(file: Path) -> Offline:
     command = [*_WANDB, "leet", "inspect", "--summary", "--json", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
-        said = json.loads(done.stdout)
-        return Offline(
+        content = json.loads(done.stdout)
+        return OfflineRun(
             file,
-            said["run_id"],
-            -1 if said.get("step") is None else int(said["step"]),
-            said["project"],
-            said["entity"] or None,
+            content["run_id"],
+            -1 if content.get("step") is None else int(content["step"]),
+            content["project"],
+            content["entity"] or None,
         )
     except (ValueError, KeyError) as error:
         reason = " ".join(done.stderr.split()) or "it says nothing"

@@ -4,11 +4,11 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from xformer.studies.budget import FLOPS_ARE, Budget, quantity
-from xformer.studies.comparison import Comparison, Row
+from xformer.studies.budget import FLOPS_ARE, Budget, format_quantity
+from xformer.studies.comparison import Comparison, ComparisonRow
 
 
-def headers(comparison: Comparison) -> list[str]:
+def table_headers(comparison: Comparison) -> list[str]:
     """The columns: what is compared, quality, then budget."""
     keys = list(comparison.differ.named) or ["configuration"]
     against = f"difference to {comparison.baseline}" if comparison.baseline else "difference"
@@ -18,8 +18,8 @@ def headers(comparison: Comparison) -> list[str]:
     ]  # fmt: skip
 
 
-def cells(comparison: Comparison, row: Row) -> list[str]:
-    """A row of texts below `headers`."""
+def table_cells(comparison: Comparison, row: ComparisonRow) -> list[str]:
+    """A row of texts below `table_headers`."""
     digits = decimals(comparison)
     known = f"[{row.interval.low:.{digits}f}, {row.interval.high:.{digits}f}]" if row.interval else "one seed"
     keys = [row.group.get(key) for key in comparison.differ.named] or ["all runs"]
@@ -31,7 +31,7 @@ def cells(comparison: Comparison, row: Row) -> list[str]:
         f"{row.difference.mean:+.{digits}f} {_reach(row, digits)}" if row.difference else "-",
         "-" if row.p is None else "< 0.001" if row.p < 0.001 else f"{row.p:.3f}",
         row.verdict,
-        *(quantity(name, value) for name, value in asdict(row.budget).items()),
+        *(format_quantity(name, value) for name, value in asdict(row.budget).items()),
     ]
 
 
@@ -46,7 +46,7 @@ def three_digits(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
 
 
-def notes(comparison: Comparison) -> list[str]:
+def table_notes(comparison: Comparison) -> list[str]:
     """What has to be read with the table, a sentence each."""
     better = "more is better" if comparison.metric.mode == "max" else "less is better"
     found = [f"{comparison.metric.name}: {better}; mean over seeds.", *_tests(comparison)]
@@ -76,10 +76,10 @@ def _tests(comparison: Comparison) -> list[str]:
     count = sum(row.difference is not None for row in comparison.rows)
     equal = "the sign-flip test where all seeds have the same difference, which shows nothing below 6 seeds"
     tests = {"t": "the paired t test", "signs": equal}
-    said = " and ".join(tests[test] for test in ("t", "signs") if test in used)
+    reasons = " and ".join(tests[test] for test in ("t", "signs") if test in used)
     corrected = f", corrected for {count} comparisons (Holm)" if count > 1 else ""
     found.append(
-        f"Differences are paired on equal seeds and tested by {said}{corrected}; better or worse at p <= 0.05."
+        f"Differences are paired on equal seeds and tested by {reasons}{corrected}; better or worse at p <= 0.05."
     )
     found.append(
         "The interval of a difference is at the level of its test, 95 % or more with several comparisons, and holds 0 "
@@ -102,7 +102,7 @@ def findings(comparison: Comparison) -> list[str]:
     return sentences
 
 
-def warned(comparison: Comparison) -> list[str]:
+def table_warnings(comparison: Comparison) -> list[str]:
     """Warnings, then runs that are not in the table, each with its reason."""
     return [
         *(f"warning: {sentence}" for sentence in comparison.warnings),
@@ -110,7 +110,7 @@ def warned(comparison: Comparison) -> list[str]:
     ]
 
 
-def records(comparison: Comparison) -> list[dict[str, Any]]:
+def table_records(comparison: Comparison) -> list[dict[str, Any]]:
     """A dictionary per group, numbers in full."""
     found = []
     for row in comparison.rows:
@@ -146,7 +146,7 @@ def _budget(budget: Budget) -> dict[str, float | None]:
     }
 
 
-def _reach(row: Row, digits: int) -> str:
+def _reach(row: ComparisonRow, digits: int) -> str:
     """The interval of a row's difference."""
     if row.reach is None:
         return "in every seed"

@@ -7,18 +7,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from xformer.config.identity import started_from
+from xformer.config.identity import with_warm_start_source
 from xformer.errors import DataError
 from xformer.loggers.wandb import RECORD, has_key
-from xformer.runs.load import Run, settings_of
-from xformer.runs.summary import Monitor, Summary, of_json
+from xformer.runs.recorded_run import RecordedRun, settings_of
+from xformer.runs.summary import MonitoredMetric, Summary, summary_from_json
 
 _SECONDS = 20
 _STEP = "trainer/global_step"
 
 
 @dataclass(frozen=True)
-class LoggedRun(Run):
+class LoggedRun(RecordedRun):
     """A run as the service has it.
 
     Attributes:
@@ -39,12 +39,12 @@ class LoggedRun(Run):
 
     def curve(self, metric: str) -> dict[int, float]:
         """The values logged while training, by optimiser step."""
-        with reaching(self.name):
+        with explaining_network_errors(self.name):
             rows = self.remote.scan_history(keys=[_STEP, metric])
             return {int(row[_STEP]): float(row[metric]) for row in rows}
 
 
-def load_wandb(path: str) -> list[Run]:
+def load_wandb(path: str) -> list[RecordedRun]:
     """The runs of `entity/project` or `entity/project/group`, those that did not finish too.
 
     Raises:
@@ -55,9 +55,9 @@ def load_wandb(path: str) -> list[Run]:
         raise DataError(f"--wandb {path} is not a project; write entity/project or entity/project/group.")
     project, filters = "/".join(parts[:2]), {"group": parts[2]} if len(parts) == 3 else None
     api = service(path)
-    with reaching(path):
+    with explaining_network_errors(path):
         remotes = list(api.runs(project, filters=filters, lazy=False))
-        found: list[Run] = [_run(project, remote) for remote in remotes if _is_ours(remote)]
+        found: list[RecordedRun] = [_run(project, remote) for remote in remotes if _is_ours(remote)]
     if not found:
         raise DataError(f"--wandb {path} holds no run of train.py.")
     return found
@@ -73,7 +73,7 @@ def load_wandb_run(path: str) -> LoggedRun:
     if len(parts) != 3 or not all(parts):
         raise DataError(f"--wandb {path} is not a run; write entity/project/run_id.")
     api = service(path)
-    with reaching(path):
+    with explaining_network_errors(path):
         remote = api.run(path)
         if not _is_ours(remote):
             raise DataError(f"--wandb {path} is no run of train.py: its config has no seed.")
@@ -90,12 +90,12 @@ def service(path: str) -> Any:
 
     if not has_key():
         raise DataError(f"{path} is on Weights & Biases, which asks for a key: wandb login, or WANDB_API_KEY. {_LOCAL}")
-    with reaching(path):
+    with explaining_network_errors(path):
         return wandb.Api(timeout=_SECONDS)
 
 
 @contextmanager
-def reaching(path: str) -> Iterator[None]:
+def explaining_network_errors(path: str) -> Iterator[None]:
     """What goes wrong with the service, told in a sentence.
 
     Raises:
@@ -122,8 +122,8 @@ def _run(project: str, remote: Any) -> LoggedRun:
     began = logged.pop(RECORD, {})
     config = json.loads(began["config"]) if "config" in began else logged
     ended = remote.summary_metrics.get(RECORD)
-    summary = of_json(ended) if ended else _unfinished(remote, {"seed": config["seed"], **began})
-    settings = started_from(settings_of(config, summary), summary.inherited)
+    summary = summary_from_json(ended) if ended else _unfinished(remote, {"seed": config["seed"], **began})
+    settings = with_warm_start_source(settings_of(config, summary), summary.warm_start)
     return LoggedRun(f"{project}/{remote.id}", settings, summary, None, True, config, began.get("directory"), remote)
 
 
@@ -132,13 +132,13 @@ def _unfinished(remote: Any, began: dict[str, Any]) -> Summary:
 
     A run of an older version left none either, though it finished.
     """
-    summary = of_json({"status": "failed", **began})
+    summary = summary_from_json({"status": "failed", **began})
     summary.choices = summary.choices or dict(tag.split("=", 1) for tag in remote.tags if "=" in tag)
     summary.git = summary.git or {"commit": getattr(remote, "commit", None), "dirty": None}
     last = {k: v for k, v in remote.summary_metrics.items() if "/" in k and isinstance(v, int | float)}
     summary.metrics = {name: float(value) for name, value in last.items() if math.isfinite(value)}
     if "monitor" in remote.config and summary.monitor is None:
-        summary.monitor = Monitor(**remote.config["monitor"])
+        summary.monitor = MonitoredMetric(**remote.config["monitor"])
     summary.tokens_seen = remote.summary_metrics.get("tokens")
     summary.wall_seconds = remote.summary_metrics.get("_runtime")
     if remote.state == "finished":

@@ -93,5 +93,5 @@ class Mixup:
         drawn["mixup_lambdas"] = self._shares.sample((len(batch.images),))
         images, labels = self._mix(batch.images, batch.labels, params=drawn)
         share = labels[:, 2:]
-        own, other = (one_hot(labels[:, column].long(), classes) for column in (0, 1))
-        return ImageBatch(images, (1 - share) * own + share * other)
+        one_hot_labels, other = (one_hot(labels[:, column].long(), classes) for column in (0, 1))
+        return ImageBatch(images, (1 - share) * one_hot_labels + share * other)

@@ -38,7 +38,7 @@ class Task(LightningModule, ABC):
         schedule: the learning rate's factor at a step.
     """
 
-    takes: ClassVar[type[Batch]]
+    batch_type: ClassVar[type[Batch]]
     """The type of batch."""
     needs_causal: ClassVar[bool] = False
     """Whether the architecture must be causal."""
@@ -67,7 +67,7 @@ class Task(LightningModule, ABC):
 
     def example(self, facts: Facts) -> Batch:
         """The smallest batch, of the longest sequence, to measure a model with."""
-        kind: Any = self.takes
+        kind: Any = self.batch_type
         example: Batch = kind.example(facts.length)
         return example
 

@@ -15,7 +15,7 @@ ClassWeights = Literal["balanced"] | Sequence[Annotated[float, Gt(0)]]
 """`balanced`, or one for each class; a batch of a class that weighs nothing would have no mean."""
 
 
-def resolve(weights: ClassWeights | None, facts: Facts) -> Float[Tensor, " classes"] | None:
+def resolve_class_weights(weights: ClassWeights | None, facts: Facts) -> Float[Tensor, " classes"] | None:
     """The weight of each class, in float64.
 
     Args:

@@ -10,7 +10,7 @@ from torchmetrics import MetricCollection
 from xformer.architecture.base import ArchitectureFactory
 from xformer.core.embedding import Embedding
 from xformer.core.linear import Linear
-from xformer.core.precision import wide
+from xformer.core.precision import at_least_float32
 from xformer.data.batch import Batch, ClassificationBatch
 from xformer.data.facts import Facts
 from xformer.errors import ConfigError
@@ -18,7 +18,7 @@ from xformer.layers.pooling import ClassTokenPooling, MeanPooling, PoolingName
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
 from xformer.tasks.base import Outcome, Task
-from xformer.tasks.class_weights import ClassWeights, resolve
+from xformer.tasks.class_weights import ClassWeights, resolve_class_weights
 from xformer.tasks.losses import Loss, cross_entropy
 from xformer.tasks.metrics import classification_metrics
 
@@ -44,7 +44,7 @@ class Classification(Task):
             not suit the data, or a label smoothing that is no share.
     """
 
-    takes: ClassVar[type[Batch]] = ClassificationBatch
+    batch_type: ClassVar[type[Batch]] = ClassificationBatch
 
     def __init__(
         self,
@@ -70,7 +70,9 @@ class Classification(Task):
             )
         self.head = Linear(self.model.size.d_model, facts.classes)
         self.loss, self.label_smoothing = loss, label_smoothing
-        self.class_weights = resolve(class_weights, facts)  # no buffer, which a cast of the model would round
+        self.class_weights = resolve_class_weights(
+            class_weights, facts
+        )  # no buffer, which a cast of the model would round
 
     def build_metrics(self, facts: Facts, prefix: str) -> MetricCollection:
         """Accuracy, and the mean of the classes' F1 scores."""
@@ -100,7 +102,7 @@ class Classification(Task):
         if self.training:
             smoothing = self.label_smoothing
             if self.class_weights is not None and self.class_weights.device != logits.device:  # once
-                self.class_weights = self.class_weights.to(wide(logits))
+                self.class_weights = self.class_weights.to(at_least_float32(logits))
             loss = self.loss(logits, labels, weights=self.class_weights, label_smoothing=smoothing)
         else:
             loss = cross_entropy(logits, labels)

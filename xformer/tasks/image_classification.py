@@ -44,7 +44,7 @@ class ImageClassification(Task):
             see only itself, or a label smoothing that is no share.
     """
 
-    takes: ClassVar[type[Batch]] = ImageBatch
+    batch_type: ClassVar[type[Batch]] = ImageBatch
 
     def __init__(
         self,

@@ -12,11 +12,11 @@ from xformer.data.base import DataModule
 from xformer.data.batch import IGNORED, Batch, LanguageModelingBatch
 from xformer.data.facts import Facts
 from xformer.errors import DataError
-from xformer.generation.choice import Sampling
-from xformer.generation.continuing import Continuing
+from xformer.generation.causal_prefixes import CausalPrefixes
+from xformer.generation.generate import generate_tokens
 from xformer.generation.logits_processors import Temperature
 from xformer.generation.prefixes import pad_left
-from xformer.generation.writing import write
+from xformer.generation.sampling import Sampling
 from xformer.tasks.base import Outcome
 from xformer.tasks.generative import Generative
 from xformer.tasks.metrics import BitsPerByte, Perplexity, TokenAccuracy
@@ -28,7 +28,7 @@ PROMPT_TOKENS, SAMPLE_TOKENS, TEMPERATURE = 16, 300, 0.8
 class LanguageModeling(TokenPrediction, Generative):
     """A causal stack that predicts the next token."""
 
-    takes: ClassVar[type[Batch]] = LanguageModelingBatch
+    batch_type: ClassVar[type[Batch]] = LanguageModelingBatch
     needs_causal: ClassVar[bool] = True
     continues: ClassVar[bool] = True
 
@@ -60,7 +60,7 @@ class LanguageModeling(TokenPrediction, Generative):
         """The model's length, unless it extrapolates."""
         return None if self.model.extrapolates else self.model.max_length
 
-    def prefixes(self, prompts: Sequence[Int[Tensor, "..."]], facts: Facts, max_new: int) -> Continuing:
+    def prefixes(self, prompts: Sequence[Int[Tensor, "..."]], facts: Facts, max_new: int) -> CausalPrefixes:
         """Prompts to go on from; an empty one begins as a document does, after the end of another.
 
         Raises:
@@ -71,7 +71,7 @@ class LanguageModeling(TokenPrediction, Generative):
                 "A prompt is empty, and this tokenizer has no token to begin with; give at least one character."
             )
         rows = [row if len(row) else row.new_tensor([facts.end]) for row in prompts]
-        return Continuing(self.model, self.logits, *pad_left(rows), max_new)
+        return CausalPrefixes(self.model, self.logits, *pad_left(rows), max_new)
 
     def epilogue(self, data: DataModule) -> str | None:
         """The model's continuation of the held-out text's first tokens, always from the same seed.
@@ -84,5 +84,7 @@ class LanguageModeling(TokenPrediction, Generative):
         prompt = batch.tokens[0, :PROMPT_TOKENS].to(self.device)
         self.eval()
         prefixes = self.prefixes([prompt], data.facts, SAMPLE_TOKENS)
-        write(prefixes, Sampling([0], SAMPLE_TOKENS, self.device), end=None, filters=[Temperature(TEMPERATURE)])
+        generate_tokens(
+            prefixes, Sampling([0], SAMPLE_TOKENS, self.device), end=None, logits_processors=[Temperature(TEMPERATURE)]
+        )
         return data.decode(prefixes.tokens[0].tolist())

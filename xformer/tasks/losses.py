@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.functional import one_hot
 
-from xformer.core.precision import wide
+from xformer.core.precision import at_least_float32
 from xformer.data.batch import IGNORED
 
 
@@ -34,7 +34,7 @@ def cross_entropy(
         label_smoothing: share of the target given to all classes.
         reduction: `mean`, over the labels' weights, or `sum`.
     """
-    precise = wide(logits)
+    precise = at_least_float32(logits)
     weights = None if weights is None else weights.to(precise.dtype)
     if labels.is_floating_point():
         labels = labels.to(precise.dtype)
@@ -102,7 +102,7 @@ class Focal(Loss):
     ) -> Float[Tensor, ""]:
         """The mean over the labels' weights."""
         classes = logits.shape[-1]
-        log = wide(logits).log_softmax(-1)
+        log = at_least_float32(logits).log_softmax(-1)
         target = one_hot(labels, classes).to(log.dtype) * (1 - label_smoothing) + label_smoothing / classes
         weights = log.new_ones(classes) if weights is None else weights.to(log.dtype)
         # 1 - p from the logarithm: exact where p is close to 1, and its power has a finite gradient there.

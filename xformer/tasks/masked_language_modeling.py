@@ -15,7 +15,7 @@ from xformer.errors import ConfigError, IncompatibleError
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
 from xformer.tasks.base import Outcome
-from xformer.tasks.masking import Draws, content_draws, draws, mask, sent
+from xformer.tasks.masking import MaskingDraws, content_draws, mask_tokens, masking_draws, send_to_device
 from xformer.tasks.metrics import Perplexity, TokenAccuracy
 from xformer.tasks.token_prediction import TokenPrediction
 
@@ -44,7 +44,7 @@ class MaskedLanguageModeling(TokenPrediction):
         IncompatibleError: the architecture is causal.
     """
 
-    takes: ClassVar[type[Batch]] = LanguageModelingBatch
+    batch_type: ClassVar[type[Batch]] = LanguageModelingBatch
     extra_tokens: ClassVar[int] = 1
 
     model: Stack
@@ -101,7 +101,7 @@ class MaskedLanguageModeling(TokenPrediction):
 
     def prepare(self, batch: LanguageModelingBatch) -> LanguageModelingBatch:
         """Tokens of which some are hidden, and these as labels; the batch's own labels are not used."""
-        tokens, labels = mask(
+        tokens, labels = mask_tokens(
             batch.tokens,
             self._draws(batch.tokens),
             mask_id=self.vocabulary,
@@ -116,10 +116,12 @@ class MaskedLanguageModeling(TokenPrediction):
         logits = self(batch.tokens)
         return Outcome(self.loss(logits, batch.labels), logits, batch.labels)
 
-    def _draws(self, tokens: Int[Tensor, "batch length"]) -> Draws:
+    def _draws(self, tokens: Int[Tensor, "batch length"]) -> MaskingDraws:
         if not self.training:
             return content_draws(tokens)
         # All of the global batch's, of which each process takes the rows that its sampler gave it.
         rank, world = (self.global_rank, self.trainer.world_size) if self._trainer else (0, 1)
-        drawn = draws((self.seed, *self._batch), (world * len(tokens), tokens.shape[1]))
-        return Draws(*(sent(each[rank * len(tokens) :][: len(tokens)], tokens.device) for each in drawn))
+        drawn = masking_draws((self.seed, *self._batch), (world * len(tokens), tokens.shape[1]))
+        return MaskingDraws(
+            *(send_to_device(each[rank * len(tokens) :][: len(tokens)], tokens.device) for each in drawn)
+        )

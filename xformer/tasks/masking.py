@@ -10,7 +10,7 @@ from torch import Tensor
 from xformer.data.batch import IGNORED
 
 
-class Draws(NamedTuple):
+class MaskingDraws(NamedTuple):
     """Numbers from [0, 1), three for each token: whether it is chosen, what becomes of it, and any token."""
 
     choice: Float[Tensor, "batch length"]
@@ -18,26 +18,26 @@ class Draws(NamedTuple):
     token: Float[Tensor, "batch length"]
 
 
-def draws(seed: tuple[int, ...], shape: tuple[int, int]) -> Draws:
+def masking_draws(seed: tuple[int, ...], shape: tuple[int, int]) -> MaskingDraws:
     """Draws that depend on the seed alone, for sequences of shape (batch, length)."""
     digest = hashlib.sha256(repr(seed).encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-    return Draws(*torch.rand(3, *shape, generator=generator))
+    return MaskingDraws(*torch.rand(3, *shape, generator=generator))
 
 
-def sent(x: Tensor, device: torch.device) -> Tensor:
+def send_to_device(x: Tensor, device: torch.device) -> Tensor:
     """To a device that is not waited for: from memory that the system cannot move."""
     return (x.pin_memory() if device.type == "cuda" else x).to(device, non_blocking=True)
 
 
-def content_draws(tokens: Int[Tensor, "batch length"]) -> Draws:
+def content_draws(tokens: Int[Tensor, "batch length"]) -> MaskingDraws:
     """Draws that depend, in every row, on the row's tokens alone."""
-    rows = [draws(tuple(row), (1, len(row))) for row in tokens.tolist()]
-    return Draws(*(torch.cat(each).to(tokens.device) for each in zip(*rows, strict=True)))
+    rows = [masking_draws(tuple(row), (1, len(row))) for row in tokens.tolist()]
+    return MaskingDraws(*(torch.cat(each).to(tokens.device) for each in zip(*rows, strict=True)))
 
 
-def mask(
-    tokens: Int[Tensor, "batch length"], drawn: Draws, *, mask_id: int, rate: float, hidden: float, random: float
+def mask_tokens(
+    tokens: Int[Tensor, "batch length"], drawn: MaskingDraws, *, mask_id: int, rate: float, hidden: float, random: float
 ) -> tuple[Int[Tensor, "batch length"], Int[Tensor, "batch length"]]:
     """What a model reads and what it has to restore.
 

@@ -14,7 +14,7 @@ from xformer.data.batch import IGNORED
 from xformer.tasks.losses import cross_entropy
 
 
-class Sums(Metric):
+class SummedMetric(Metric):
     """Sums over all batches that no cast of the model rounds: in 16 bits a sum soon grows no more.
 
     Torchmetrics leaves its states alone where a model is cast by `half` or `bfloat16`, but not by `to`, as Lightning
@@ -25,7 +25,7 @@ class Sums(Metric):
         return super()._apply(lambda state: state.to(fn(state).device), exclude_state)
 
 
-class TokenAccuracy(Sums):
+class TokenAccuracy(SummedMetric):
     """The share of labels that are the most likely token; `IGNORED` ones do not count."""
 
     higher_is_better = True
@@ -40,9 +40,9 @@ class TokenAccuracy(Sums):
 
     def update(self, logits: Float[Tensor, "batch length vocabulary"], labels: Int[Tensor, "batch length"]) -> None:
         """Take in a batch."""
-        counts = labels != IGNORED
-        self.right += ((logits.argmax(-1) == labels) & counts).sum()
-        self.total += counts.sum()
+        valid = labels != IGNORED
+        self.right += ((logits.argmax(-1) == labels) & valid).sum()
+        self.total += valid.sum()
 
     def compute(self) -> Tensor:
         """The share."""
@@ -61,7 +61,7 @@ class SequenceAccuracy(TokenAccuracy):
         self.total += len(labels)
 
 
-class Perplexity(Sums):
+class Perplexity(SummedMetric):
     """The exponential of the mean loss over all labels that it was ever given; `IGNORED` ones do not count."""
 
     higher_is_better = False

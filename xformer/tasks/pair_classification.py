@@ -41,7 +41,7 @@ class PairClassification(Classification):
         label_smoothing: share of the target given to all classes, in training alone.
     """
 
-    takes: ClassVar[type[Batch]] = PairClassificationBatch
+    batch_type: ClassVar[type[Batch]] = PairClassificationBatch
 
     def __init__(
         self,

@@ -13,9 +13,9 @@ from xformer.architecture.encoder_decoder import EncoderDecoder
 from xformer.data.base import DataModule
 from xformer.data.batch import Batch, Seq2SeqBatch
 from xformer.data.facts import Facts
-from xformer.generation.greedy import greedy
+from xformer.generation.greedy import greedy_decode
 from xformer.generation.prefixes import pad_right
-from xformer.generation.transducing import Transducing
+from xformer.generation.seq2seq_prefixes import Seq2SeqPrefixes
 from xformer.optimization.optimizer import OptimizerFactory
 from xformer.optimization.schedule import Schedule
 from xformer.tasks.base import Outcome
@@ -43,7 +43,7 @@ class Seq2Seq(TokenPrediction, Generative):
             The test split is decoded whole.
     """
 
-    takes: ClassVar[type[Batch]] = Seq2SeqBatch
+    batch_type: ClassVar[type[Batch]] = Seq2SeqBatch
     transduces: ClassVar[bool] = True
     continues: ClassVar[bool] = False
 
@@ -100,7 +100,7 @@ class Seq2Seq(TokenPrediction, Generative):
         """The longest source, unless the model extrapolates."""
         return None if self.model.extrapolates else self.model.max_length
 
-    def prefixes(self, prompts: Sequence[Int[Tensor, "..."]], facts: Facts, max_new: int) -> Transducing:
+    def prefixes(self, prompts: Sequence[Int[Tensor, "..."]], facts: Facts, max_new: int) -> Seq2SeqPrefixes:
         """Sources to write targets for.
 
         Raises:
@@ -108,7 +108,7 @@ class Seq2Seq(TokenPrediction, Generative):
         """
         assert facts.begin is not None
         source, mask = pad_right(prompts)
-        return Transducing(self.model, self.logits, source, mask, begin=facts.begin, max_new=max_new)
+        return Seq2SeqPrefixes(self.model, self.logits, source, mask, begin=facts.begin, max_new=max_new)
 
     def write(
         self, source: Int[Tensor, "batch source"], padding_mask: Bool[Tensor, "batch source"] | None
@@ -117,7 +117,7 @@ class Seq2Seq(TokenPrediction, Generative):
         facts = self.facts
         assert facts.begin is not None
         assert facts.end is not None
-        return greedy(
+        return greedy_decode(
             self.model, self.logits, source, padding_mask, begin=facts.begin, end=facts.end, max_new=facts.length
         )
 
@@ -150,7 +150,9 @@ class Seq2Seq(TokenPrediction, Generative):
         facts = data.facts
         assert facts.begin is not None
         assert facts.end is not None
-        written = greedy(self.model, self.logits, source, mask, begin=facts.begin, end=facts.end, max_new=facts.length)
+        written = greedy_decode(
+            self.model, self.logits, source, mask, begin=facts.begin, end=facts.end, max_new=facts.length
+        )
         rows = zip(source, batch.target_tokens, written, strict=False)
         return "\n\n".join(
             "\n".join(

@@ -86,16 +86,16 @@ class Tokenizer(ABC):
         Raises:
             DataError: If the file is missing, damaged or of another kind of tokenizer.
         """
-        path, own = directory / FILE, stable_name_of(type(self))
+        path, expected = directory / FILE, stable_name_of(type(self))
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             kind, state = content["kind"], content["state"]
-            if kind == own:
+            if kind == expected:
                 self.restore(state)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path} is no saved tokenizer ({error}): train it again.") from error
-        if kind != own:
-            raise DataError(f"{path} holds a {kind} tokenizer, not {own}: set tokenizer accordingly.")
+        if kind != expected:
+            raise DataError(f"{path} holds a {kind} tokenizer, not {expected}: set tokenizer accordingly.")
 
 
 @runtime_checkable

@@ -103,8 +103,8 @@ class File(LibraryTokenizer):
         try:
             text = decode(path.read_bytes(), f"tokenizer.path={self.path}")
             content = json.loads(text)
-            own = content.get("state", {}).get("model")
-            model = parsed(text if own is None else own)
+            saved = content.get("state", {}).get("model")
+            model = parsed(text if saved is None else saved)
         except OSError as error:
             raise DataError(
                 f"tokenizer.path={self.path} cannot be read ({error.strerror}, seen from {Path.cwd()}): give a file."

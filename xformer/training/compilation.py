@@ -34,7 +34,7 @@ LENGTHS = 8
 """Lengths that batches are filled up to for CUDA graphs; an eighth of the longest is the most that is added."""
 
 
-def check(config: DictConfig) -> None:
+def check_compilation(config: DictConfig) -> None:
     """Refuse what CUDA graphs cannot do, before data is loaded.
 
     Raises:
@@ -81,12 +81,12 @@ def compile_step(task: Task, data: DataModule, mode: Compile, device: torch.devi
         options["fallback_random"] = True  # the numbers that dropout draws uncompiled; the compiler's are slower here
     step = torch.compile(task.step, options=options)
     if mode == GRAPHS:
-        task.compiled_step = Recorded(step, task, data.facts.padding or 0)
+        task.compiled_step = RecordedStep(step, task, data.facts.padding or 0)
     else:
-        task.compiled_step = Varying(step, with_sequences=data.tokens_per_batch is not None)
+        task.compiled_step = VaryingLengthStep(step, with_sequences=data.tokens_per_batch is not None)
 
 
-class Varying:
+class VaryingLengthStep:
     """A step that is compiled once for batches of any length.
 
     Args:
@@ -103,12 +103,12 @@ class Varying:
             for tensor in batch:
                 if isinstance(tensor, torch.Tensor):
                     torch._dynamo.maybe_mark_dynamic(tensor, 0)
-        for name in padded(batch):
+        for name in padded_fields(batch):
             torch._dynamo.maybe_mark_dynamic(getattr(batch, name), 1)
         return self.step(batch)
 
 
-class Recorded(Varying):
+class RecordedStep(VaryingLengthStep):
     """A step that is replayed from CUDA graphs, one for each of a few lengths.
 
     Args:
@@ -127,11 +127,11 @@ class Recorded(Varying):
         """The outcome of a prepared batch; its logits last until the next step."""
         self.task.zero_grad()
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-        outcome = super().__call__(fill(batch, self.limits, self.padding))
+        outcome = super().__call__(pad_to_recorded_length(batch, self.limits, self.padding))
         return outcome._replace(loss=outcome.loss.clone())
 
 
-def fill(batch: Any, limits: Mapping[str, int], padding: int) -> Any:
+def pad_to_recorded_length(batch: Any, limits: Mapping[str, int], padding: int) -> Any:
     """A batch with padding up to one of `LENGTHS` lengths, or as it is where nothing is padded.
 
     All sequences of a batch that has several, such as source and target, are filled up by the same rule together, so
@@ -142,7 +142,7 @@ def fill(batch: Any, limits: Mapping[str, int], padding: int) -> Any:
         limits: the longest sequence, by the name of its mask.
         padding: a token.
     """
-    fields = padded(batch)
+    fields = padded_fields(batch)
     if not fields:
         return batch
     widths = {name: getattr(batch, name).shape[1] for name in fields.values()}
@@ -157,7 +157,7 @@ def fill(batch: Any, limits: Mapping[str, int], padding: int) -> Any:
     return batch._replace(**filled)
 
 
-def padded(batch: Any) -> dict[str, str]:
+def padded_fields(batch: Any) -> dict[str, str]:
     """The fields of a batch whose second dimension is padded, each with the name of its mask; masks are among them."""
     present = {name for name in batch._fields if getattr(batch, name) is not None}
     found = {name: mask for name, mask in PADDED_WITH.items() if name in present and mask in present}

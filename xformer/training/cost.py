@@ -5,12 +5,12 @@ from xformer.tasks.base import Task
 from xformer.training.flops import flops_per_token
 
 
-def parameters(task: Task) -> int:
+def trainable_parameters(task: Task) -> int:
     """Trainable parameters."""
     return sum(parameter.numel() for parameter in task.parameters() if parameter.requires_grad)
 
 
-def flops(task: Task, facts: Facts) -> float:
+def training_flops_per_token(task: Task, facts: Facts) -> float:
     """FLOPs per token of a training step on one sequence of the greatest length, without padding.
 
     A run's own batches differ: padding costs and is no token, and attention costs less per token in a shorter sequence.

@@ -15,7 +15,7 @@ from xformer.config.plan import Plan
 from xformer.config.validate import validate
 from xformer.data.base import DataModule
 from xformer.errors import ConfigError, DataError
-from xformer.runs.finished import Run
+from xformer.runs.open_run import OpenedRun
 from xformer.tokenizers.base import Tokenised
 from xformer.tokenizers.trained import Trained
 
@@ -52,7 +52,7 @@ class Evaluation:
             raise DataError(f"--output {file} cannot be written: {error.strerror}.") from error
 
 
-def evaluate(run: Run, overrides: Sequence[str] = (), split: str | None = None) -> Evaluation:
+def evaluate(run: OpenedRun, overrides: Sequence[str] = (), split: str | None = None) -> Evaluation:
     """Evaluate the run's model with the run's tokenizer; nothing is trained, and the run is left as it is.
 
     Args:
@@ -87,7 +87,7 @@ def evaluate(run: Run, overrides: Sequence[str] = (), split: str | None = None) 
     return Evaluation(*where, list(overrides), data.describe(), data.fingerprint, metrics)
 
 
-def _data(run: Run, overrides: Sequence[str]) -> DataModule:
+def _data(run: OpenedRun, overrides: Sequence[str]) -> DataModule:
     """The data, prepared and loaded, that the model can read."""
     data = Plan.of(_overridden(run.config, overrides)).data
     if isinstance(run.data, Tokenised) and isinstance(data, Tokenised):

@@ -48,7 +48,7 @@ def flops_per_token(model: nn.Module, loss: Callable[[], Tensor], *, tokens: int
     """
     if tokens <= 0:
         raise ValueError(f"tokens must be positive, got {tokens}")
-    with untouched(model), torch.enable_grad():
+    with preserving_state(model), torch.enable_grad():
         return flops_of(lambda: torch.autograd.backward(loss())) / tokens
 
 
@@ -81,7 +81,7 @@ def _product(query: torch.Size, key: torch.Size, width: int) -> int:
 
 
 @contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
+def preserving_state(model: nn.Module) -> Iterator[None]:
     """Leave gradients, buffers and the random state as they were, whatever is run."""
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
     buffers = [

@@ -13,9 +13,9 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from xformer.config.match import Match, Measure
-from xformer.config.options import nodes
+from xformer.config.options import option_nodes
 from xformer.config.plan import Plan
-from xformer.config.validate import groups, make, nearest, slots
+from xformer.config.validate import groups, instantiate_node, nearest, slots
 from xformer.errors import ConfigError
 from xformer.training import cost
 
@@ -23,7 +23,7 @@ _NAMES = {"parameters": "parameters", "flops": "FLOPs per token"}
 
 
 @dataclass(frozen=True)
-class Matched:
+class SizeMatch:
     """What matching did.
 
     Attributes:
@@ -53,7 +53,7 @@ class Matched:
         )
 
 
-def match(config: DictConfig, plan: Plan) -> tuple[Plan, Matched]:
+def match_size(config: DictConfig, plan: Plan) -> tuple[Plan, SizeMatch]:
     """Adjust the dimension, in the configuration too, and plan anew.
 
     Args:
@@ -63,7 +63,7 @@ def match(config: DictConfig, plan: Plan) -> tuple[Plan, Matched]:
     Raises:
         ConfigError: the reference or the dimension is none, or the dimension cannot make the two equal.
     """
-    asked: Match = make(config.match)
+    asked: Match = instantiate_node(config.match)
     was = _dimension(config, asked.by) if asked.was is None else asked.was
     step = config.size.heads if asked.by == "size.d_model" else 1  # of the features, each head has as many
 
@@ -91,7 +91,7 @@ def match(config: DictConfig, plan: Plan) -> tuple[Plan, Matched]:
     difference = 100 * (reached / reference - 1)
     OmegaConf.update(config, asked.by, now)
     config.match.was = was
-    matched = Matched(asked.measure, asked.reference, asked.by, was, now, reference, reached, difference)
+    matched = SizeMatch(asked.measure, asked.reference, asked.by, was, now, reference, reached, difference)
     return _planned(config, plan), matched
 
 
@@ -123,7 +123,7 @@ def _with(config: DictConfig, choices: Mapping[str, str]) -> DictConfig:
         group = slots().get(key, key)
         if group not in groups() or key not in config:
             raise ConfigError(f"match.to.{key}={option}: {key} is no choice of this run; {nearest(key, groups())}")
-        options = dict(nodes(group))
+        options = dict(option_nodes(group))
         if option not in options:
             raise ConfigError(f"match.to.{key}={option} is not an option; {nearest(option, options)}")
         config = _changed(config, key, options[option])
@@ -139,7 +139,11 @@ def _changed(config: DictConfig, key: str, value: object) -> DictConfig:
 def _cost(config: DictConfig, plan: Plan, measure: Measure) -> float:
     with torch.random.fork_rng(devices=[]):
         task = _planned(config, plan).build_task()
-        return float(cost.parameters(task) if measure == "parameters" else cost.flops(task, plan.data.facts))
+        return float(
+            cost.trainable_parameters(task)
+            if measure == "parameters"
+            else cost.training_flops_per_token(task, plan.data.facts)
+        )
 
 
 def _planned(config: DictConfig, loaded: Plan) -> Plan:

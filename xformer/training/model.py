@@ -10,11 +10,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from xformer.config import compatibility
 from xformer.config.plan import Plan
-from xformer.config.validate import CONF, explain, is_of_hydra, unchosen, validate
+from xformer.config.validate import CONF, explain_error, explain_missing_choice, is_of_hydra, validate
 from xformer.errors import ConfigError
 from xformer.runs.job import Job, choices
 from xformer.tasks.base import Task
-from xformer.training.matching import match
+from xformer.training.matching import match_size
 
 
 def build_model(options: str | Sequence[str] = ()) -> Task:
@@ -33,11 +33,11 @@ def build_model(options: str | Sequence[str] = ()) -> Task:
     """
     job = _composed([options] if isinstance(options, str) else options)
     validate(job.config)
-    compatibility.check(job.config, job.choices)
+    compatibility.check_compatibility(job.config, job.choices)
     plan = Plan.of(job.config)
     plan.load_data()
     if job.config.get("match") is not None:
-        plan, _ = match(job.config, plan)
+        plan, _ = match_size(job.config, plan)
     return plan.build_task().eval()
 
 
@@ -47,15 +47,17 @@ def _composed(options: Sequence[str]) -> Job:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = compose("train", overrides=list(options), return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explain(error)) from error
+        raise ConfigError(explain_error(error)) from error
     except (ValueError, TypeError, AssertionError) as error:
         if not is_of_hydra(error):
             raise
-        raise ConfigError(unchosen(options) or f"{' '.join(options)} cannot be composed: {error}.") from error
+        raise ConfigError(
+            explain_missing_choice(options) or f"{' '.join(options)} cannot be composed: {error}."
+        ) from error
     chosen = choices(config.hydra.runtime.choices)
     with open_dict(config):
         del config["hydra"]
     OmegaConf.set_struct(config, True)
     job = Job(config, Path(), chosen, list(options))
-    job.give()
+    job.apply_study_settings()
     return job

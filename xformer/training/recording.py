@@ -26,7 +26,7 @@ LOG_FILE = "train.log"
 _LOG_FORMAT = "[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"
 
 
-class Record:
+class RunRecord:
     """A run's summary, and the right to write it into a directory; processes but the first have no such right.
 
     Args:
@@ -97,7 +97,7 @@ class Record:
 
 
 @contextmanager
-def recording(job: Job) -> Iterator[Record]:
+def record_run(job: Job) -> Iterator[RunRecord]:
     """Yield a record to fill; leaving the block closes it and ends the loggers with the right exit code.
 
     A combination that is refused ends as `skipped` where `on_incompatible=skip`, what a signal stopped as
@@ -109,7 +109,7 @@ def recording(job: Job) -> Iterator[Record]:
     """
     started, memory, exit_code = time.perf_counter(), PeakMemory(), 1
     memory.reset()
-    record = Record(job)
+    record = RunRecord(job)
     summary = record.summary
     summary.git, summary.versions = dict(git_state(Path(__file__).parent)), package_versions()
     summary.hardware = dict(hardware())
@@ -119,20 +119,20 @@ def recording(job: Job) -> Iterator[Record]:
     except IncompatibleError as error:
         summary.status, summary.error = "failed", str(error)
         if job.config.get("on_incompatible") != "skip":
-            _tell(error, job)
+            _print_failure(error, job)
             raise
         summary.status, exit_code = "skipped", 0
-        console.note(f"Skipped: {error}")
+        console.info(f"Skipped: {error}")
     except XformerError as error:
         summary.status, summary.error = "failed", str(error)
-        _tell(error, job)
+        _print_failure(error, job)
         raise
     except BaseException as error:
         stopped = interruption(error)
         summary.status = "failed" if stopped is None else "interrupted"
         summary.error = f"{type(error).__name__}: {error}" if stopped is None else str(stopped)
         if stopped is not None and is_main_process():
-            console.note(_farewell(stopped, job))
+            console.info(_resume_hint(stopped, job))
         if isinstance(error, SIGTERMException):
             raise stopped from error  # type: ignore[misc]
         raise
@@ -142,9 +142,9 @@ def recording(job: Job) -> Iterator[Record]:
         record.close(exit_code)
 
 
-def _farewell(stopped: Interrupted, job: Job) -> str:
+def _resume_hint(stopped: Interrupted, job: Job) -> str:
     """How it goes on from here."""
-    newest = next(iter(checkpoints.found(job.directory)), None)
+    newest = next(iter(checkpoints.find_checkpoints(job.directory)), None)
     if newest is None:
         return f"{stopped} Nothing was saved yet."
     return f"{stopped} Saved; continue with: python train.py resume={job.directory}"
@@ -161,8 +161,8 @@ def interruption(error: BaseException | None) -> Interrupted | None:
     return interruption(error.__context__) if isinstance(error, SystemExit) else None
 
 
-def _tell(error: XformerError, job: Job) -> None:
+def _print_failure(error: XformerError, job: Job) -> None:
     """In a sweep, say at once which job failed; Hydra would show the first failure alone, after the last job."""
     if job.sweep:
         console.error(f"{job.name}: {error}")
-        error.told = True
+        error.reported = True

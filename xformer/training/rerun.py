@@ -9,13 +9,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from xformer.config.validate import CONF
 from xformer.errors import ConfigError
-from xformer.runs.finished import refuse_foreign
 from xformer.runs.job import Job
+from xformer.runs.open_run import check_targets
 
-ASKED = "asked.json"
+RERUN_FILE = "rerun.json"
 
 
-def write_asked(
+def write_rerun(
     directory: Path,
     config: Mapping[str, Any],
     choices: Mapping[str, str],
@@ -26,7 +26,7 @@ def write_asked(
     """Say what is to be run in `directory/run`.
 
     Args:
-        directory: where `asked.json` is written.
+        directory: where `rerun.json` is written.
         config: a resolved configuration.
         choices: group to option.
         typed: the overrides that made the configuration, for the record.
@@ -36,33 +36,33 @@ def write_asked(
     text = json.dumps({"config": config, "choices": choices, "typed": typed, "overrides": overrides})
     if source:
         text = text.replace(json.dumps(source)[1:-1], json.dumps(str((directory / "run").resolve()))[1:-1])
-    (directory / ASKED).write_text(text, encoding="utf-8")
+    (directory / RERUN_FILE).write_text(text, encoding="utf-8")
 
 
-def asked(directory: Path) -> Job:
-    """The job that `write_asked` described.
+def read_rerun(directory: Path) -> Job:
+    """The job that `write_rerun` described.
 
     It stores in `directory/run`, logs into the table there alone, and takes data from this machine's cache.
 
     Raises:
         ConfigError: nothing is described there, or the configuration would build what is no option here.
     """
-    if not (directory / ASKED).is_file():
-        raise ConfigError(f"{directory / ASKED} does not exist; xformer reproduce --wandb writes it.")
-    content = json.loads((directory / ASKED).read_text(encoding="utf-8"))
-    own = {
+    if not (directory / RERUN_FILE).is_file():
+        raise ConfigError(f"{directory / RERUN_FILE} does not exist; xformer reproduce --wandb writes it.")
+    content = json.loads((directory / RERUN_FILE).read_text(encoding="utf-8"))
+    saved = {
         "cache": OmegaConf.load(CONF / "train.yaml").cache,
         "threads": "auto",
         "resume": False,
         "skip_finished": True,
     }
     # Resolved here and now: what a resolver makes of a text must be seen before it is instantiated.
-    merged = OmegaConf.merge(content["config"], own, OmegaConf.from_dotlist(content["overrides"]))
+    merged = OmegaConf.merge(content["config"], saved, OmegaConf.from_dotlist(content["overrides"]))
     config = OmegaConf.create(OmegaConf.to_container(merged, resolve=True))
     assert isinstance(config, DictConfig)
     config.logger = {}  # which merging could not empty
-    refuse_foreign(config, str(directory / ASKED))
+    check_targets(config, str(directory / RERUN_FILE))
     OmegaConf.set_struct(config, True)
-    own_directory = (directory / "run").resolve()
-    own_directory.mkdir(exist_ok=True)
-    return Job(config, own_directory, content["choices"], content["typed"])
+    run_directory = (directory / "run").resolve()
+    run_directory.mkdir(exist_ok=True)
+    return Job(config, run_directory, content["choices"], content["typed"])

@@ -15,10 +15,10 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
 
 from xformer.config import compatibility
-from xformer.config.declared import without_effect
-from xformer.config.identity import flat, key_of, matters, relevant, text
-from xformer.config.options import renewed
-from xformer.config.redact import MASK, resolved
+from xformer.config.identity import changes_result, flatten, key_of, override_value, without_ignored_keys
+from xformer.config.ignored_keys import find_ignored_keys
+from xformer.config.options import with_current_targets
+from xformer.config.redact import MASK, resolved_config
 from xformer.core.devices import is_main_process
 from xformer.data.base import DataModule
 from xformer.errors import ConfigError, DataError, RunError
@@ -26,9 +26,9 @@ from xformer.loggers.metrics_csv import MetricsCSV
 from xformer.optimization.schedule import Schedule
 from xformer.runs import checkpoints
 from xformer.runs.job import CONFIG_FILE, Job
-from xformer.runs.load import read_run
 from xformer.runs.lock import is_empty
 from xformer.runs.metrics_table import FILE as METRICS_FILE
+from xformer.runs.recorded_run import read_run
 from xformer.runs.summary import FILE, Summary, read_summary
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ _UNLIMITED = (None, -1)
 
 
 @dataclass(frozen=True)
-class Start:
+class ResumePoint:
     """Where a run goes on from.
 
     Attributes:
@@ -63,7 +63,7 @@ class Start:
 # What is typed
 
 
-def expand(words: Sequence[str]) -> list[str]:
+def expand_resume(words: Sequence[str]) -> list[str]:
     """A command line with `resume=DIR` as that run's own overrides, its directory, and then what else was typed.
 
     Relative paths of the run's own are meant from where it was started: that becomes the working directory, where it
@@ -88,19 +88,19 @@ def expand(words: Sequence[str]) -> list[str]:
         raise RunError(f"resume={name} {what}: give the directory of the run to continue.")
     summary = read_run(directory).summary
     typed = {key_of(word) for word in rest}
-    unheard = tuple(f"{key}." for key in typed if not matters(key))  # of another logger than the one chosen now
-    own = [
+    unheard = tuple(f"{key}." for key in typed if not changes_result(key))  # of another logger than the one chosen now
+    saved = [
         override
         for override in summary.overrides
         if key_of(override) not in typed | {"resume"} and not key_of(override).startswith(unheard)
     ]
-    hidden = [key_of(override) for override in own if MASK in override]
+    hidden = [key_of(override) for override in saved if MASK in override]
     if hidden:
         raise ConfigError(f"resume={name}: {hidden[0]} is a secret, which a run does not keep: type it once more.")
     _enter(summary.started_in)
     quoted = str(directory).replace("'", "\\'")
     place = words.index(asked[-1]) - sum(word in asked for word in words[: words.index(asked[-1])])
-    added = [*own, "resume=true", f"hydra.run.dir='{quoted}'", "hydra.mode=RUN"]
+    added = [*saved, "resume=true", f"hydra.run.dir='{quoted}'", "hydra.mode=RUN"]
     return [*rest[:place], *added, *rest[place:]]
 
 
@@ -115,7 +115,7 @@ def _enter(directory: str | None) -> None:
 # What is there
 
 
-def finished(job: Job) -> Summary | None:
+def finished_earlier(job: Job) -> Summary | None:
     """The summary of a run that is done, which `skip_finished` and `resume` leave as it is; None where it is to be run.
 
     Raises:
@@ -133,13 +133,17 @@ def finished(job: Job) -> Summary | None:
     return summary if summary.status == "finished" and not _is_longer(job) else None
 
 
-def start(job: Job) -> Start | None:
+def find_resume_point(job: Job) -> ResumePoint | None:
     """Where a run goes on from: `resume` insists on a checkpoint, `skip_finished` takes one if it is there.
 
     Raises:
         RunError: there is none to resume from, or the directory holds what would be overwritten.
     """
-    newest = next(checkpoints.readable(job.directory), None) if job.config.resume or job.config.skip_finished else None
+    newest = (
+        next(checkpoints.readable_checkpoints(job.directory), None)
+        if job.config.resume or job.config.skip_finished
+        else None
+    )
     if newest is None and job.config.resume:
         raise RunError(
             f"resume=true found no readable checkpoint in hydra.run.dir={job.directory}; give the directory of the run "
@@ -151,15 +155,15 @@ def start(job: Job) -> Start | None:
             raise RunError(f"{job.directory} has lost its {CONFIG_FILE}, so that nobody knows what was run there.")
         saved = content.get("exact_resume", {})
         processes = len(saved["random"]) if "random" in saved else None
-        return Start(file, content["global_step"], saved.get("rows"), processes)
-    if job.config.skip_finished and checkpoints.found(job.directory):
+        return ResumePoint(file, content["global_step"], saved.get("rows"), processes)
+    if job.config.skip_finished and checkpoints.find_checkpoints(job.directory):
         log.warning("%s has no checkpoint that can be read: this run starts again.", job.directory)
     if is_main_process():  # what the others find there may be the main process's own
         _refuse_to_overwrite(job)
     return None
 
 
-def refuse_other_data_or_processes(job: Job, start: Start, data: DataModule, trainer: Trainer) -> None:
+def check_same_data_and_processes(job: Job, start: ResumePoint, data: DataModule, trainer: Trainer) -> None:
     """Other data or another number of processes than the run has had; known once both are built.
 
     Raises:
@@ -179,16 +183,16 @@ def refuse_other_data_or_processes(job: Job, start: Start, data: DataModule, tra
         )
 
 
-def truncate_metrics(loggers: Sequence[Logger], start: Start | None) -> None:
+def truncate_metrics(loggers: Sequence[Logger], start: ResumePoint | None) -> None:
     """Take out of the table what was logged after the checkpoint, also where nothing is left to train."""
     for logger in loggers:
         if isinstance(logger, MetricsCSV):
             logger.start_at(0) if start is None else logger.start_at(start.step, start.rows)
 
 
-def changed_schedule(job: Job, start: Start, schedule: Schedule) -> str | None:
+def schedule_warning(job: Job, start: ResumePoint, schedule: Schedule) -> str | None:
     """What a longer run does to a schedule that is already under way, in a sentence; None where it does nothing."""
-    was, now = (_value(config, "trainer.max_steps") for config in (_written(job), resolved(job.config)))
+    was, now = (_value(config, "trainer.max_steps") for config in (_written(job), resolved_config(job.config)))
     if was in _UNLIMITED or now in _UNLIMITED:
         return None
     before, after = schedule(start.step, was), schedule(start.step, now)
@@ -205,7 +209,7 @@ def _refuse_to_overwrite(job: Job) -> None:
     if is_empty(job.directory):
         return
     if not job.config.skip_finished:  # which starts again where no checkpoint can be read
-        checkpoints.refuse_to_overwrite(job.directory)
+        checkpoints.check_not_overwriting(job.directory)
     if not any((job.directory / file).exists() for file in (FILE, CONFIG_FILE)):
         names = sorted(entry.name for entry in job.directory.iterdir())
         raise RunError(
@@ -229,7 +233,7 @@ def _refuse_to_overwrite(job: Job) -> None:
 
 def _trained(directory: Path) -> bool:
     """Whether a run got as far as a first measurement, a checkpoint or its end."""
-    if checkpoints.found(directory):
+    if checkpoints.find_checkpoints(directory):
         return True
     if (directory / FILE).exists() and read_summary(directory).status == "finished":
         return True
@@ -240,12 +244,12 @@ def _trained(directory: Path) -> bool:
 def _refuse_another(job: Job) -> None:
     """A run is what its configuration says from its first step to its last."""
     earlier = read_run(job.directory).summary
-    old, new = renewed(_written(job), earlier), resolved(job.config)
-    for key in compatibility.unused(job.config):
+    old, new = with_current_targets(_written(job), earlier), resolved_config(job.config)
+    for key in compatibility.unused_slots(job.config):
         new.pop(key, None)
     then, now = (
-        {"seed": config.get("seed"), **relevant(flat(config), idle)}
-        for config, idle in ((old, earlier.without_effect), (new, without_effect(new["callbacks"])))
+        {"seed": config.get("seed"), **without_ignored_keys(flatten(config), idle)}
+        for config, idle in ((old, earlier.ignored_keys), (new, find_ignored_keys(new["callbacks"])))
     )
     changed = {
         key: (then.get(key, "absent"), now.get(key, "absent"))
@@ -258,16 +262,16 @@ def _refuse_another(job: Job) -> None:
         return
     named = _named(changed, job)
     more = f"; and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
-    said = f"{job.directory} holds a run of another configuration ({'; '.join(named[:_MOST_NAMED])}{more})"
+    reason = f"{job.directory} holds a run of another configuration ({'; '.join(named[:_MOST_NAMED])}{more})"
     if job.config.resume:
         raise RunError(
-            f"resume: {said}; a run goes on as it began: resume={job.directory} alone takes its own, and what may be "
+            f"resume: {reason}; a run goes on as it began: resume={job.directory} alone takes its own, and what may be "
             f"otherwise is {', '.join(MAY_GROW)} (more of them), {', '.join(MAY_CHANGE)}, loggers, and what only "
             "watches or stores."
         )
     way_out = "hydra.sweep.dir" if job.sweep else "hydra.run.dir"
     asked = "skip_finished=true: " if job.config.skip_finished else ""
-    raise RunError(f"{asked}{said}; move it away, or give another {way_out}.")
+    raise RunError(f"{asked}{reason}; move it away, or give another {way_out}.")
 
 
 def _named(changed: Mapping[str, tuple[Any, Any]], job: Job) -> list[str]:
@@ -280,7 +284,7 @@ def _named(changed: Mapping[str, tuple[Any, Any]], job: Job) -> list[str]:
         if None not in (was, now) and was != now:
             found[f"{group} was {was} and is {now}"] = None
         else:
-            found[f"{key} was {text(before)} and is {text(after)}"] = None
+            found[f"{key} was {override_value(before)} and is {override_value(after)}"] = None
     return list(found)
 
 
@@ -292,7 +296,7 @@ def _may_change(key: str, before: Any, after: Any) -> bool:
 
 def _is_longer(job: Job) -> bool:
     """Whether a resumed run is asked to be longer than it was."""
-    old, new = _written(job), resolved(job.config)
+    old, new = _written(job), resolved_config(job.config)
     return bool(job.config.resume) and any(_limit(_value(new, key)) > _limit(_value(old, key)) for key in MAY_GROW)
 
 

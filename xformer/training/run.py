@@ -11,31 +11,31 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
 
-from xformer.callbacks.interrupt import listening
+from xformer.callbacks.interrupt import handling_signals
 from xformer.callbacks.throughput import Throughput
 from xformer.callbacks.train_metrics import TrainMetrics
 from xformer.config import compatibility
-from xformer.config.declared import without_effect
-from xformer.config.options import replaced
+from xformer.config.ignored_keys import find_ignored_keys
+from xformer.config.options import replaced_targets
 from xformer.config.plan import Plan
-from xformer.config.redact import resolved
+from xformer.config.redact import resolved_config
 from xformer.config.validate import validate
 from xformer.core import console, threads
 from xformer.core.denormals import flush_denormals
 from xformer.core.devices import is_main_process
 from xformer.data.base import DataModule
 from xformer.runs import checkpoints, sweep
-from xformer.runs.finished import finished
 from xformer.runs.job import CONFIG_FILE, Job
 from xformer.runs.lock import is_empty
-from xformer.runs.storage import explaining
-from xformer.runs.summary import Monitor, Summary
+from xformer.runs.open_run import finished_summary
+from xformer.runs.storage import explaining_disk_errors
+from xformer.runs.summary import MonitoredMetric, Summary
 from xformer.tasks.base import Task
-from xformer.training import compilation, cost, launch, resume, screen
-from xformer.training.matching import match
-from xformer.training.recording import recording
-from xformer.training.trainer import build_loggers, build_trainer, check_trainer, refusals, write_config
-from xformer.training.warm_start import inherit
+from xformer.training import compilation, console_report, cost, launch_checks, resume
+from xformer.training.matching import match_size
+from xformer.training.recording import record_run
+from xformer.training.trainer import as_config_errors, build_loggers, build_trainer, check_trainer, write_config
+from xformer.training.warm_start import load_warm_start
 
 
 def run(job: Job) -> float | None:
@@ -50,36 +50,41 @@ def run(job: Job) -> float | None:
         XformerError: what the user can mend.
     """
     flush_denormals()
-    quieten()
+    quiet_lightning()
     epilogue = None
-    places = _places(job)
+    locations = _storage_locations(job)
     # Twice: what the run writes, and then its record of that.
-    with listening(), explaining(places), recording(job) as record, explaining(places):
+    with (
+        handling_signals(),
+        explaining_disk_errors(locations),
+        record_run(job) as record,
+        explaining_disk_errors(locations),
+    ):
         summary = record.summary
         plan = _plan(job)
-        _declare(summary, job)
+        _record_identity(summary, job)
         record.acquire()
-        done = resume.finished(job)
+        done = resume.finished_earlier(job)
         if done is not None:
-            console.note(f"Already finished, and left as it is: {job.directory}")
+            console.info(f"Already finished, and left as it is: {job.directory}")
             return done.monitor.best if done.monitor else None
-        start = resume.start(job)
+        start = resume.find_resume_point(job)
         if is_empty(job.directory):
             record.claim()
-        _share(job, summary, resumed=start is not None)
+        _set_threads(job, summary, resumed=start is not None)
         seed_everything(job.config.seed, verbose=False)
         data = plan.load_data()
         if job.config.get("match") is not None:
             plan = _match(summary, job, plan)
         task = plan.build_task()
         if job.config.init_from is not None:
-            _inherit(summary, task, Path(job.config.init_from))
+            _warm_start(summary, task, Path(job.config.init_from))
         _measure(summary, task, data)
         trainer = build_trainer(job, task)
-        launch.check_world_size(trainer)
+        launch_checks.check_world_size(trainer)
         if start is not None:
-            resume.refuse_other_data_or_processes(job, start, data, trainer)
-            _tell(resume.changed_schedule(job, start, plan.schedule))
+            resume.check_same_data_and_processes(job, start, data, trainer)
+            _print(resume.schedule_warning(job, start, plan.schedule))
         for logger in build_loggers(job):
             record.loggers.append(logger)
         trainer.loggers = [*record.loggers]
@@ -91,18 +96,18 @@ def run(job: Job) -> float | None:
         for logger in record.loggers:
             logger.begin(summary)
         if is_main_process():
-            screen.header(job, trainer, data.describe(), summary)
+            console_report.run_header(job, trainer, data.describe(), summary)
         compilation.compile_step(task, data, job.config.compile, trainer.strategy.root_device)
-        with refusals("trainer", job.config.trainer):
+        with as_config_errors("trainer", job.config.trainer):
             trainer.fit(task, data, ckpt_path=None if start is None else start.checkpoint)
         _evaluate(trainer, task, data, summary, job)
         epilogue = None if job.sweep else task.epilogue(data)
     if summary.status == "finished" and is_main_process():
-        screen.results(job, summary, epilogue)
+        console_report.run_results(job, summary, epilogue)
     return summary.monitor.best if summary.monitor else None
 
 
-def _places(job: Job) -> dict[str, Path]:
+def _storage_locations(job: Job) -> dict[str, Path]:
     """What decides where a run writes, and where that is; the configuration is not checked yet."""
     cache = OmegaConf.select(job.config, "cache", throw_on_resolution_failure=False)
     return {"hydra.run.dir": job.directory, "cache": Path(str(cache)), "TMPDIR": Path(tempfile.gettempdir())}
@@ -111,54 +116,54 @@ def _places(job: Job) -> dict[str, Path]:
 def _plan(job: Job) -> Plan:
     """Refuse everything that can be refused from the configuration alone; what to build."""
     validate(job.config)
-    compatibility.check(job.config, job.choices)
-    compilation.check(job.config)
-    job.forget(compatibility.unused(job.config))
-    launch.check_sweep(job)
+    compatibility.check_compatibility(job.config, job.choices)
+    compilation.check_compilation(job.config)
+    job.drop_unused(compatibility.unused_slots(job.config))
+    launch_checks.check_sweep(job)
     if job.config.init_from is not None:
-        finished(Path(job.config.init_from))
+        finished_summary(Path(job.config.init_from))
     check_trainer(job)
     return Plan.of(job.config)
 
 
-def _declare(summary: Summary, job: Job) -> None:
+def _record_identity(summary: Summary, job: Job) -> None:
     """What the configuration is but its options and values: only now do the classes stand where it names them."""
-    config = resolved(job.config)
-    summary.by_hand = replaced({**config, "logger": None}, job.choices)
-    summary.without_effect = without_effect(config["callbacks"])
+    config = resolved_config(job.config)
+    summary.target_overrides = replaced_targets({**config, "logger": None}, job.choices)
+    summary.ignored_keys = find_ignored_keys(config["callbacks"])
 
 
-def _share(job: Job, summary: Summary, *, resumed: bool) -> None:
+def _set_threads(job: Job, summary: Summary, *, resumed: bool) -> None:
     """Settle how many threads compute, for this run and whoever resumes it."""
-    under_way = sweep.current()
-    found = threads.number(
+    under_way = sweep.current_sweep()
+    found = threads.thread_count(
         job.config,
         at_once=under_way.at_once if under_way else 1,
         earlier=job.directory / CONFIG_FILE if resumed else None,
     )
     job.config.threads = found
-    threads.use(found)
+    threads.set_threads(found)
     summary.hardware["torch_threads"] = found
 
 
 def _match(summary: Summary, job: Job, plan: Plan) -> Plan:
     """Give the model the size of a reference, and say what that took."""
-    plan, matched = match(job.config, plan)
+    plan, matched = match_size(job.config, plan)
     summary.matched = asdict(matched)
-    _tell(str(matched))
+    _print(str(matched))
     return plan
 
 
-def _inherit(summary: Summary, task: Task, other: Path) -> None:
+def _warm_start(summary: Summary, task: Task, other: Path) -> None:
     """Start from another run's weights, and say what was not taken."""
-    inherited = inherit(task, other)
-    summary.inherited = asdict(inherited)
-    _tell(str(inherited))
+    warm_start = load_warm_start(task, other)
+    summary.warm_start = asdict(warm_start)
+    _print(str(warm_start))
 
 
-def _tell(sentence: str | None) -> None:
+def _print(sentence: str | None) -> None:
     if sentence is not None and is_main_process():
-        console.note(sentence)
+        console.info(sentence)
 
 
 def _measure(summary: Summary, task: Task, data: DataModule) -> None:
@@ -166,7 +171,10 @@ def _measure(summary: Summary, task: Task, data: DataModule) -> None:
     summary.floors, summary.data_fingerprint = dict(data.floors), data.fingerprint
     summary.floor_of = data.floor_of if data.floors else None
     summary.attention = {slot.name: summary.choices[key] for key, slot in task.model.slots.items()}
-    summary.parameters, summary.flops_per_token = cost.parameters(task), cost.flops(task, data.facts)
+    summary.parameters, summary.flops_per_token = (
+        cost.trainable_parameters(task),
+        cost.training_flops_per_token(task, data.facts),
+    )
 
 
 def _evaluate(trainer: Trainer, task: Task, data: DataModule, summary: Summary, job: Job) -> None:
@@ -183,7 +191,7 @@ def _evaluate(trainer: Trainer, task: Task, data: DataModule, summary: Summary, 
     keeper = next(keepers, None)
     best, step = (keeper.best_model_path if keeper else ""), trainer.global_step
     if best:
-        step = checkpoints.read(Path(best))["global_step"]
+        step = checkpoints.read_checkpoint(Path(best))["global_step"]
     elif keeper:  # stopped before the first validation: keep what there is
         trainer.save_checkpoint(Path(keeper.dirpath or job.directory) / checkpoints.LAST)
     end = trainer.global_step
@@ -198,7 +206,7 @@ def _evaluate(trainer: Trainer, task: Task, data: DataModule, summary: Summary, 
     trainer.loggers = loggers
     monitor = job.config.monitor
     summary.metrics = dict(metrics)
-    summary.monitor = Monitor(monitor.name, monitor.mode, metrics.get(monitor.name), step)
+    summary.monitor = MonitoredMetric(monitor.name, monitor.mode, metrics.get(monitor.name), step)
 
 
 def _log_tested(loggers: list[Logger], metrics: dict[str, float], step: int) -> None:
@@ -217,7 +225,7 @@ _NOISE = (
 )
 
 
-def quieten() -> None:
+def quiet_lightning() -> None:
     """Leave on the screen what a person needs: Lightning's notes about hardware and loaders are in the summary."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -13,17 +13,17 @@ from omegaconf import DictConfig, OmegaConf
 from torchmetrics import MetricCollection
 
 from xformer.callbacks.train_metrics import TrainMetrics
-from xformer.config.redact import resolved
-from xformer.config.validate import make, nearest
-from xformer.config.values import shown
+from xformer.config.redact import resolved_config
+from xformer.config.validate import instantiate_node, nearest
+from xformer.config.values import format_value
 from xformer.errors import ConfigError
 from xformer.loggers.base import RunLogger
 from xformer.loggers.metrics_csv import MetricsCSV
 from xformer.runs.checkpoints import FOLDER, CheckpointFiles
 from xformer.runs.job import CONFIG_FILE, Job
-from xformer.runs.storage import write_whole
+from xformer.runs.storage import write_atomically
 from xformer.tasks.base import Task
-from xformer.training import launch
+from xformer.training import launch_checks
 
 
 def build_loggers(job: Job) -> Iterator[RunLogger]:
@@ -31,8 +31,8 @@ def build_loggers(job: Job) -> Iterator[RunLogger]:
 
     Each is yielded before the next one is built, which may refuse to start: what has begun is to be ended.
     """
-    config = resolved(job.config)
-    chosen = [make(node) for node in (job.config.logger or {}).values() if node is not None]
+    config = resolved_config(job.config)
+    chosen = [instantiate_node(node) for node in (job.config.logger or {}).values() if node is not None]
     yield MetricsCSV(job.directory)
     for logger in chosen:
         yield logger(job.directory, config, job.choices, job.name)
@@ -40,7 +40,7 @@ def build_loggers(job: Job) -> Iterator[RunLogger]:
 
 def write_config(job: Job) -> None:
     """Leave the resolved configuration in the run directory."""
-    write_whole(job.directory / CONFIG_FILE, OmegaConf.to_yaml(resolved(job.config)))
+    write_atomically(job.directory / CONFIG_FILE, OmegaConf.to_yaml(resolved_config(job.config)))
 
 
 def check_trainer(job: Job) -> None:
@@ -50,12 +50,12 @@ def check_trainer(job: Job) -> None:
         ConfigError: naming the key.
     """
     node = job.config.trainer
-    launch.check_machine(node)
+    launch_checks.check_machine(node)
     if node.max_steps == -1 and node.max_epochs in (None, -1):
         raise ConfigError("trainer.max_steps=-1 and trainer.max_epochs=-1 would never end: set one of them.")
     if node.barebones:
         raise ConfigError("trainer.barebones=true leaves nothing of a run to compare: give trainer.barebones=false.")
-    launch.check_devices(_trainer(job))
+    launch_checks.check_devices(_trainer(job))
 
 
 def build_trainer(job: Job, task: Task) -> Trainer:
@@ -76,8 +76,8 @@ def build_trainer(job: Job, task: Task) -> Trainer:
 
 def _trainer(job: Job) -> Trainer:
     callbacks = _callbacks(job.config)
-    with refusals("trainer", job.config.trainer):
-        trainer: Trainer = make(job.config.trainer)(
+    with as_config_errors("trainer", job.config.trainer):
+        trainer: Trainer = instantiate_node(job.config.trainer)(
             callbacks=[*callbacks, TrainMetrics()], logger=False, default_root_dir=str(job.directory)
         )
     return trainer
@@ -87,8 +87,8 @@ def _callbacks(config: DictConfig) -> list[Callback]:
     callbacks: list[Callback] = []
     for key, node in config.callbacks.items():
         if node is not None:
-            with refusals(f"callbacks.{key}", node):
-                callbacks.append(make(node))
+            with as_config_errors(f"callbacks.{key}", node):
+                callbacks.append(instantiate_node(node))
     unwanted = {"enable_progress_bar": ProgressBar, "enable_checkpointing": Checkpoint}
     kinds = tuple(kind for key, kind in unwanted.items() if not config.trainer[key])
     return [callback for callback in callbacks if not isinstance(callback, kinds)]
@@ -98,7 +98,7 @@ _REFUSALS = (MisconfigurationException, ValueError, TypeError, ImportError, Memo
 
 
 @contextmanager
-def refusals(path: str, node: DictConfig) -> Iterator[None]:
+def as_config_errors(path: str, node: DictConfig) -> Iterator[None]:
     """Turn what Lightning refuses into a sentence that names the key.
 
     It names the parameter that Lightning's message does, or whose value it repeats.
@@ -120,7 +120,7 @@ def refusals(path: str, node: DictConfig) -> Iterator[None]:
         values = {str(key): value for key, value in node.items() if not str(key).startswith("_")}
         named = [key for key in values if re.search(rf"\b{key}\b", message)]
         named += [key for key, value in values.items() if re.search(rf"\b{re.escape(str(value))}\b", message)]
-        where = f"{path}.{named[0]}={shown(values[named[0]])}" if named else path
+        where = f"{path}.{named[0]}={format_value(values[named[0]])}" if named else path
         raise ConfigError(f"{where} is refused by Lightning: {message}.") from error
 
 

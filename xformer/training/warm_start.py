@@ -8,38 +8,38 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from xformer.config.identity import short
+from xformer.config.identity import short_name
 from xformer.errors import ConfigError
-from xformer.runs.finished import best_weights, finished
-from xformer.runs.load import read_run
+from xformer.runs.open_run import best_weights, finished_summary
+from xformer.runs.recorded_run import read_run
 from xformer.tasks.base import Task
 
 
 @dataclass(frozen=True)
-class Inheritance:
+class WarmStart:
     """What a model took over.
 
     Attributes:
         run: the directory of the other run.
         source: the other run's configuration in a word, the same for all its seeds.
-        taken: how many parameters and buffers were.
+        loaded: how many parameters and buffers were.
         fresh: this model's own, which keep their initial values.
         left: the other model's, for which there is no place.
     """
 
     run: str
     source: str
-    taken: int
+    loaded: int
     fresh: list[str]
     left: list[str]
 
     def __str__(self) -> str:
         parts = [("not there, so with initial values", self.fresh), ("not taken", self.left)]
-        told = "".join(f"; {what}: {_brief(names)}" for what, names in parts if names)
-        return f"Started from {self.run}: {self.taken} tensors taken{told}."
+        skipped = "".join(f"; {what}: {_brief(names)}" for what, names in parts if names)
+        return f"Started from {self.run}: {self.loaded} tensors taken{skipped}."
 
 
-def inherit(task: Task, directory: Path) -> Inheritance:
+def load_warm_start(task: Task, directory: Path) -> WarmStart:
     """Give a model all parameters and buffers of another run whose names and shapes are its own.
 
     They are those of the other run's best step. Nothing but tensors is read of its checkpoint.
@@ -52,7 +52,7 @@ def inherit(task: Task, directory: Path) -> Inheritance:
         DataError: the directory holds no finished run, or no readable checkpoint.
         ConfigError: no parameter agrees.
     """
-    _, theirs = best_weights(directory, finished(directory))
+    _, theirs = best_weights(directory, finished_summary(directory))
     ours = task.state_dict(keep_vars=True)
     shared = [name for name, tensor in ours.items() if name in theirs and theirs[name].shape == tensor.shape]
     if not any(isinstance(ours[name], nn.Parameter) for name in shared):
@@ -65,7 +65,7 @@ def inherit(task: Task, directory: Path) -> Inheritance:
             ours[name].copy_(theirs[name])
     fresh = [name for name in ours if name not in shared]
     left = [name for name in theirs if name not in shared]
-    return Inheritance(str(directory), short(read_run(directory).settings), len(shared), fresh, left)
+    return WarmStart(str(directory), short_name(read_run(directory).settings), len(shared), fresh, left)
 
 
 def _brief(names: Iterable[str]) -> str:

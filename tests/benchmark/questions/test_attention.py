@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from xformer.benchmark.against import TORCH
 from xformer.benchmark.entries import labelled
+from xformer.benchmark.equivalence import TORCH
+from xformer.benchmark.modules import (
+    Fused,
+)
 from xformer.benchmark.questions import attention
 from xformer.benchmark.questions.attention import crossovers, measure
 from xformer.benchmark.settings import settings
-from xformer.benchmark.subjects import (
-    Fused,
-)
-from xformer.benchmark.timing import AGAIN
+from xformer.benchmark.timing import REPEATED
 from xformer.errors import RunError
 
 
@@ -47,7 +47,7 @@ def test_a_crossover_is_the_length_from_which_on_all_are_faster_than_noise() -> 
         *rows("local", {64: 1.2, 128: 0.9, 256: 1.11, 512: 3.0}),
         *rows("full", {64: 1.01, 128: 1.02, 256: 1.09, 512: 1.2}),  # not further from 1 than the control
         *rows("additive", {64: 0.5}),
-        *rows(f"{AGAIN}: {TORCH}", {64: 1.03, 128: 0.97, 256: 1.1, 512: 0.8}),
+        *rows(f"{REPEATED}: {TORCH}", {64: 1.03, 128: 0.97, 256: 1.1, 512: 0.8}),
     ]
     whose = f"causal, trains faster than {TORCH}, by more than the noise, from length:"
     assert crossovers(found) == [f"{whose} local 256, full none to 512, additive none to 64."]
@@ -62,7 +62,7 @@ def test_what_does_not_fit_into_memory_is_told_and_nothing_takes_the_baselines_p
     monkeypatch.setattr(attention, "_fits", fits)
     sizes = ["lengths=[8,16]", "causal=[true]", "variants=[{attention: full}]", "rounds=1", "seconds=0", "heads=2"]
     results = measure(settings("attention", sizes, quick=False), peers=False)
-    assert [(row["length"], row["variant"]) for row in results.rows] == [(16, TORCH), (16, f"{AGAIN}: {TORCH}")]
+    assert [(row["length"], row["variant"]) for row in results.rows] == [(16, TORCH), (16, f"{REPEATED}: {TORCH}")]
     assert "memory: torch fused at 8, causal; full at 16, causal." in results.notes[-1]
     monkeypatch.setattr(attention, "_fits", lambda module, inputs: not isinstance(module, Fused))
     with pytest.raises(RunError, match=r"lengths=\[8, 16\] is too long: Not measured, .* torch fused at 16"):

@@ -5,16 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from xformer.benchmark.questions.decoding import PEER, HuggingFace, Ours, measure
+from xformer.benchmark.models import Workload, build_benchmark_model, composed_config
+from xformer.benchmark.peer_models import DecoderShape
+from xformer.benchmark.questions.decoding import PEER, HuggingFaceDecoder, XformerDecoder, measure
 from xformer.benchmark.settings import settings
-from xformer.benchmark.timing import AGAIN
-from xformer.benchmark.whole import Place, build, composed
-from xformer.benchmark.whole_peers import Decoder
-from xformer.config.validate import make
+from xformer.benchmark.timing import REPEATED
+from xformer.config.validate import instantiate_node
 from xformer.errors import ConfigError
 
 MODEL = ["task=language_modeling", "data.block=16", "size=tiny", "architecture.dropout=0.0"]
-PLACE = Place(vocabulary=50, length=16 + 5 + 1, batch=2)
+PLACE = Workload(vocabulary=50, length=16 + 5 + 1, batch=2)
 
 
 def test_a_small_measurement_is_whole_and_is_kept(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_a_small_measurement_is_whole_and_is_kept(tmp_path: Path) -> None:
     results.print()
     assert all(path.stat().st_size for path in results.save(tmp_path))
     found = {(row["context"], row["variant"]): row for row in results.rows}
-    again = f"{AGAIN}: full"
+    again = f"{REPEATED}: full"
     assert [name for context, name in found if context == 8] == ["full", "full+rotary", "performer", PEER, again]
     assert [name for context, name in found if context == 24] == ["full", "performer", PEER, again]
     assert found[8, "performer"]["state_bytes"] == found[24, "performer"]["state_bytes"]
@@ -47,8 +47,8 @@ def test_a_small_measurement_is_whole_and_is_kept(tmp_path: Path) -> None:
 
 
 def test_ours_writes_what_reading_everything_again_would() -> None:
-    task, _ = build(composed(MODEL), PLACE)
-    subject = Ours(task.eval(), PLACE, 5)
+    task, _ = build_benchmark_model(composed_config(MODEL), PLACE)
+    subject = XformerDecoder(task.eval(), PLACE, 5)
     written = [subject.write()]
     subject.rewind()
     written.append(subject.write())
@@ -62,7 +62,7 @@ def test_ours_writes_what_reading_everything_again_would() -> None:
 
 def test_theirs_writes_what_reading_everything_again_would() -> None:
     pytest.importorskip("transformers", reason="the extra `parity` has transformers")
-    subject = HuggingFace(Decoder(make(composed(MODEL).size), PLACE), 5)
+    subject = HuggingFaceDecoder(DecoderShape(instantiate_node(composed_config(MODEL).size), PLACE), 5)
     written = [subject.write()]
     subject.rewind()
     written.append(subject.write())

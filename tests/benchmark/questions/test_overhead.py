@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from lightning.pytorch import LightningModule, Trainer
 
+from xformer.benchmark.models import composed_config
 from xformer.benchmark.questions import overhead
-from xformer.benchmark.questions.overhead import STEPS, TRAINER, WARMUP, Between, loading
-from xformer.benchmark.whole import composed
+from xformer.benchmark.questions.overhead import STEPS, TRAINER, WARMUP, InterleavedSteps, loading_seconds
 from xformer.config.plan import Plan
 
 
 def test_loading_is_the_time_of_a_batch_after_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = Plan.of(composed(["task=language_modeling"])).data
+    data = Plan.of(composed_config(["task=language_modeling"])).data
     now = [0.0]
 
     def batches() -> Iterator[Any]:
@@ -24,7 +24,7 @@ def test_loading_is_the_time_of_a_batch_after_the_warm_up(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(overhead, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     monkeypatch.setattr(data, "train_dataloader", batches)
-    assert loading(data) == 0.25
+    assert loading_seconds(data) == 0.25
     assert now == [5 * WARMUP + 0.25 * (STEPS - WARMUP)]
 
 
@@ -38,11 +38,11 @@ def test_the_trainers_clock_stands_still_while_others_work(monkeypatch: pytest.M
 
     monkeypatch.setattr(overhead, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-    told: list[float] = []
-    between = Between({"one": other(4.0), "two": other(16.0)}, lambda: told.append(now[0]))
+    on_progress: list[float] = []
+    between = InterleavedSteps({"one": other(4.0), "two": other(16.0)}, lambda: on_progress.append(now[0]))
     for step in range(WARMUP + 3):
         now[0] += 1.0
         monkeypatch.setattr(Trainer, "global_step", step + 1)
         between.on_train_batch_end(trainer, LightningModule(), None, None, step)
-    assert len(told) == WARMUP + 3
+    assert len(on_progress) == WARMUP + 3
     assert between.seconds == {"one": [4.0] * 3, "two": [16.0] * 3, TRAINER: [1.0] * 3}

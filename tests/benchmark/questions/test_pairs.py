@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
+from xformer.benchmark.modules import Fused, Mixing
 from xformer.benchmark.questions import attention
 from xformer.benchmark.questions import pairs as pairs_question
 from xformer.benchmark.questions.attention import memory_share
 from xformer.benchmark.questions.pairs import measure
 from xformer.benchmark.settings import settings
-from xformer.benchmark.subjects import Fused, Mixing
 from xformer.errors import ConfigError
 
 TINY = ["rounds=1", "seconds=0", "heads=2", "head_dim=8"]
@@ -88,10 +88,10 @@ def test_goals_stand_beside_the_figures_and_what_misses_its_own_is_named(capsys:
 def test_what_is_stopped_keeps_the_rows_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     step = pairs_question.measured
 
-    def stopped(subjects: Any, projects: bool, config: Any, shape: Any, told: Any) -> Any:
+    def stopped(subjects: Any, projects: bool, config: Any, shape: Any, on_progress: Any) -> Any:
         if shape.length == 16:
             raise KeyboardInterrupt
-        return step(subjects, projects, config, shape, told)
+        return step(subjects, projects, config, shape, on_progress)
 
     monkeypatch.setattr(pairs_question, "measured", stopped)
     pairs = ",".join(f"{{attention: full, length: {length}, against: torch fused}}" for length in (8, 16, 4))

@@ -6,14 +6,14 @@ from types import SimpleNamespace
 import pytest
 
 from xformer.benchmark.questions import step
-from xformer.benchmark.questions.step import KERNELS, OPERATORS, OTHER, PARTS, STEP, WAITS, Parts, measure
+from xformer.benchmark.questions.step import KERNELS, OPERATORS, OTHER, PARTS, STEP, WAITS, PartTimer, measure
 from xformer.benchmark.settings import settings
 
 
 def test_a_part_has_the_time_that_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(step, "time", SimpleNamespace(perf_counter=lambda: now[0]))
-    parts = Parts()
+    parts = PartTimer()
     parts.start("[Strategy]Single.training_step")  # before anybody watches
     parts.watching = True
     parts.stop("[Strategy]Single.training_step")

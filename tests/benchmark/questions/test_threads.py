@@ -14,25 +14,25 @@ from xformer.runs.summary import Summary
 def test_each_way_has_its_turns_quiet_and_beside_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, str]] = []
 
-    def train(overrides: list[str], way: threads.Way, directory: Path) -> Summary:
+    def train(overrides: list[str], way: threads.ThreadSetting, directory: Path) -> Summary:
         asked.append((way.threads, directory.name))
         summary = Summary("finished", hardware={"torch_threads": 1})
         summary.tokens_per_second = {"quiet": 1000.0, "busy": 800.0}.get(directory.name)
         return summary
 
-    monkeypatch.setattr(threads, "train", train)
+    monkeypatch.setattr(threads, "timed_run", train)
     results = threads.measure(settings("threads", ["rounds=3", "runs=['','size=tiny,seed=1']"]), peers=False)
     results.print()
     assert all(path.stat().st_size for path in results.save(tmp_path))
-    assert len(results.rows) == 2 * len(threads.ways())
+    assert len(results.rows) == 2 * len(threads.thread_settings())
     assert {row["ratio"] for row in results.rows} == {0.8}
-    assert {row["what"] for row in results.rows} == {*threads.ways()}
-    assert len(asked) == 2 * (1 + 3 * 2 * len(threads.ways()))
+    assert {row["what"] for row in results.rows} == {*threads.thread_settings()}
+    assert len(asked) == 2 * (1 + 3 * 2 * len(threads.thread_settings()))
     assert [name for _, name in asked[1:5]] == ["quiet", "busy"] * 2
 
 
 def test_a_run_that_is_too_short_or_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "train", lambda *_: Summary("finished"))
+    monkeypatch.setattr(threads, "timed_run", lambda *_: Summary("finished"))
     with pytest.raises(RunError, match="steps: a run was too short"):
         threads.measure(settings("threads", ["rounds=1", "runs=['']"]), peers=False)
 
@@ -41,10 +41,10 @@ def test_a_run_that_is_too_short_or_fails_is_told(tmp_path: Path, monkeypatch: p
 def test_a_run_computes_with_what_it_is_given(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")  # which is not the run's
     typed = [*SMALL, *SMALL_LISTOPS, "callbacks.throughput.warmup=1", f"cache={cache}"]
-    with threads.busy(1):
+    with threads.busy_cores(1):
         for number in ("1", "2"):
-            summary = threads.train(typed, threads.Way(number, {}), tmp_path / number)
+            summary = threads.timed_run(typed, threads.ThreadSetting(number, {}), tmp_path / number)
             assert summary.hardware["torch_threads"] == int(number)
             assert summary.tokens_per_second
     with pytest.raises(RunError, match="size=huge"):
-        threads.train(["size=huge"], threads.ways()["auto"], tmp_path / "huge")
+        threads.timed_run(["size=huge"], threads.thread_settings()["auto"], tmp_path / "huge")

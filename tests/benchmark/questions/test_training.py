@@ -16,7 +16,7 @@ from xformer.benchmark.energy import Meter
 from xformer.benchmark.questions import training
 from xformer.benchmark.questions.training import OURS, measure
 from xformer.benchmark.settings import settings
-from xformer.benchmark.timing import AGAIN, Times, interleaved
+from xformer.benchmark.timing import REPEATED, Times, interleaved
 from xformer.errors import ConfigError
 
 TINY = "[task=language_modeling,data.block=16,data.batch_size=2,size=tiny,architecture.dropout=0.0]"
@@ -34,7 +34,7 @@ def test_a_small_measurement_is_whole_and_is_kept(tmp_path: Path) -> None:
     assert {path.suffix for path in written} == {".csv", ".json", ".png"}
     rows = list(csv.DictReader(written[0].read_text().splitlines()))
     ours = {row["variant"]: row for row in rows if row["against"] == "full 16"}
-    assert list(ours) == ["full 16", "linformer 32", f"{AGAIN}: full 16"]
+    assert list(ours) == ["full 16", "linformer 32", f"{REPEATED}: full 16"]
     assert [row["batch"] for row in ours.values()] == ["2", "1", "2"]  # as many tokens in every step
     theirs = [row["variant"] for row in rows if row["against"] == OURS]
     assert theirs[0] == OURS
@@ -64,7 +64,7 @@ print(json.dumps([measure(settings("training", [*sys.argv[1:], *more]), peers=Tr
     found = subprocess.run([sys.executable, "-c", code, *typed], capture_output=True, text=True, timeout=500)
     assert found.returncode == 0, found.stderr
     eager, compiled = json.loads(found.stdout.splitlines()[-1])
-    assert [row["variant"] for row in compiled] == [OURS, "GPT-2 (transformers)", f"{AGAIN}: {OURS}"]
+    assert [row["variant"] for row in compiled] == [OURS, "GPT-2 (transformers)", f"{REPEATED}: {OURS}"]
     flops = {row["variant"]: row["flops"] for row in eager}
     assert all(row["flops"] == flops[row["variant"]] > 0 for row in compiled)
 

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from tests.data.conftest import CONF
 from xformer.data.datasets import contours
-from xformer.data.datasets.contours import Scenes, Style, draw, scenes, tips
+from xformer.data.datasets.contours import Scenes, Style, draw_contours, scenes, tips
 from xformer.errors import ConfigError
 
 SCALE = 16
@@ -92,7 +92,7 @@ def test_the_drawing_is_pillows() -> None:
     """Both antialias in their own way, so they agree on what is bright and not on every level."""
     own = style("pathfinder", contrast=1.0)
     found = some(own, 8)
-    images = draw(own, found).astype(float) / 255
+    images = draw_contours(own, found).astype(float) / 255
     for image, paddles, markers in zip(images, found.paddles, found.markers, strict=True):
         large = grown(own, paddles, own.paddle_thickness / 2).astype(float)
         y, x = np.mgrid[: len(large), : len(large)] / SCALE

@@ -140,7 +140,7 @@ def test_a_datasets_own_validation_and_test_reach_no_tokenizer(ready, tmp_path):
 def test_the_presets_name_what_is_on_the_hub(build, monkeypatch, name, config):
     asked = []
     monkeypatch.setattr(
-        text, "read", lambda *source, **options: asked.append((source, options)) or {"train": in_memory([])}
+        text, "read_documents", lambda *source, **options: asked.append((source, options)) or {"train": in_memory([])}
     )
     with pytest.raises(DataError, match=r"The training split of Salesforce/wikitext is empty"):
         build(name).prepare_data()
@@ -264,7 +264,9 @@ def test_setup_alone_does_what_a_rank_without_prepare_data_needs(build, file):
 
 def test_a_setup_reads_the_source_once(build, file, monkeypatch):
     reads = []
-    monkeypatch.setattr(text, "read", lambda *source, **options: reads.append(source) or {"train": in_memory([PROSE])})
+    monkeypatch.setattr(
+        text, "read_documents", lambda *source, **options: reads.append(source) or {"train": in_memory([PROSE])}
+    )
     module = build("text", files=str(file), block=8)
     module.prepare_data()
     for stage in ("fit", "validate", "test"):

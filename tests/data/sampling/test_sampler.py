@@ -4,13 +4,13 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from xformer.data.sampling.sampler import Draws, EvaluationBatches, Permutation, TrainingBatches
+from xformer.data.sampling.sampler import EvaluationBatches, Permutation, RandomDraws, TrainingBatches
 from xformer.errors import ConfigError
 
 fast = settings(deadline=None, max_examples=50)
 orders = st.one_of(
     st.integers(40, 200).map(Permutation),
-    st.builds(Draws, size=st.integers(1, 10**6), count=st.integers(40, 200)),
+    st.builds(RandomDraws, size=st.integers(1, 10**6), count=st.integers(40, 200)),
 )
 
 

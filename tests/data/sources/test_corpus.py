@@ -2,7 +2,7 @@
 
 import pytest
 
-from xformer.data.sources.corpus import Pair, aligned, of_dataset, of_files, of_table, part, survey, texts
+from xformer.data.sources.corpus import Pair, aligned_lines, corpus_texts, of_dataset, of_files, of_table, part, survey
 from xformer.errors import ConfigError, DataError
 
 PAIRS = [Pair("one", "eins"), Pair("", "zwei"), Pair("three", "drei")]
@@ -39,8 +39,8 @@ def test_splits_are_those_of_both_sides(tmp_path):
     for name, text in (("a", "one\n"), ("b", "eins\n"), ("c", "two\n"), ("d", "zwei\n")):
         (tmp_path / name).write_text(text)
     a, b, c, d = (str(tmp_path / name) for name in "abcd")
-    assert {split: list(pairs) for split, pairs in aligned(a, b).items()} == {"train": [("one", "eins")]}
-    found = aligned({"test": c, "train": a}, {"train": b, "test": d})
+    assert {split: list(pairs) for split, pairs in aligned_lines(a, b).items()} == {"train": [("one", "eins")]}
+    found = aligned_lines({"test": c, "train": a}, {"train": b, "test": d})
     assert {split: list(pairs) for split, pairs in found.items()} == {
         "train": [("one", "eins")],
         "test": [("two", "zwei")],
@@ -57,7 +57,7 @@ def test_splits_are_those_of_both_sides(tmp_path):
 )
 def test_other_splits_are_refused(source, target, told):
     with pytest.raises(ConfigError) as error:
-        aligned(source, target)
+        aligned_lines(source, target)
     assert str(error.value).startswith(told)
 
 
@@ -84,7 +84,7 @@ def test_a_dataset_gives_its_rows_by_split(tmp_path):
 def test_a_part_and_the_texts_can_be_read_again():
     corpus = part(PAIRS, [True, False, True])
     assert list(corpus) == list(corpus) == [PAIRS[0], PAIRS[2]]
-    assert list(texts(corpus)) == list(texts(corpus)) == ["one", "eins", "three", "drei"]
+    assert list(corpus_texts(corpus)) == list(corpus_texts(corpus)) == ["one", "eins", "three", "drei"]
 
 
 def test_a_survey_counts_the_pairs_and_tells_all_others_apart():

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xformer.data.sources import documents
-from xformer.data.sources.documents import Extent, Piece, cut, extent, in_files, in_memory, stretch
+from xformer.data.sources.documents import Extent, Piece, cut_documents, extent, in_files, in_memory, stretch
 from xformer.data.sources.packing import pack, unpack
 from xformer.errors import DataError
 from xformer.tokenizers import pieces
@@ -27,7 +27,7 @@ def test_cutting_loses_nothing_and_keeps_the_proportions(texts, fractions, size)
     whole = "".join(texts)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pieces, "PIECE", size)
-        parts = [list(part) for part in cut(in_memory(texts), len(whole), fractions)]
+        parts = [list(part) for part in cut_documents(in_memory(texts), len(whole), fractions)]
     assert len(parts) == 1 + len(fractions)
     assert "".join(piece.text for part in parts for piece in part) == whole
     for part in parts:
@@ -38,12 +38,12 @@ def test_cutting_loses_nothing_and_keeps_the_proportions(texts, fractions, size)
 
 
 def test_a_document_is_cut_at_the_border_only():
-    parts = cut(in_memory(["aaaa", "bbbb", "cc"]), 10, [0.2, 0.2])
+    parts = cut_documents(in_memory(["aaaa", "bbbb", "cc"]), 10, [0.2, 0.2])
     assert [joined(part) for part in parts] == [["aaaa", "bb"], ["bb"], ["cc"]]
 
 
 def test_the_usual_split_of_a_file_is_ninety_to_ten():
-    parts = cut(in_memory(["x" * 1_115_394]), 1_115_394, [0.1])
+    parts = cut_documents(in_memory(["x" * 1_115_394]), 1_115_394, [0.1])
     assert [len(joined(part)[0]) for part in parts] == [1_003_854, 111_540]
 
 

@@ -9,14 +9,14 @@ from xformer.data.arrays import Flat
 from xformer.data.batch import IGNORED
 from xformer.data.sources import packing
 from xformer.data.sources.documents import in_memory
-from xformer.data.sources.packing import Blocks, Windows, pack, tokens_per_byte, unpack, words
+from xformer.data.sources.packing import PackedBlocks, PackedWindows, pack, tokens_per_byte, unpack, words
 from xformer.tokenizers.byte import Byte
 from xformer.tokenizers.character import Character
 
 
 def test_training_windows_reach_the_last_token_and_no_further(tmp_path):
     np.arange(20, dtype=np.uint16).tofile(tmp_path / "t.bin")
-    blocks = Blocks(Flat(tmp_path / "t.bin", "uint16"), 6)
+    blocks = PackedBlocks(Flat(tmp_path / "t.bin", "uint16"), 6)
     batch = blocks.__getitems__([0, len(blocks) - 1])
     assert batch.tokens.tolist() == [[0, 1, 2, 3, 4, 5], [13, 14, 15, 16, 17, 18]]
     assert batch.labels[1, -1] == 19
@@ -26,7 +26,7 @@ def test_training_windows_reach_the_last_token_and_no_further(tmp_path):
 @pytest.mark.parametrize("stride", [1, 2, 3, 4])
 def test_every_token_but_the_first_is_evaluated_once_with_its_context(tmp_path, size, stride):
     np.arange(size, dtype=np.uint16).tofile(tmp_path / "t.bin")
-    windows = Windows(Flat(tmp_path / "t.bin", "uint16"), 4, stride)
+    windows = PackedWindows(Flat(tmp_path / "t.bin", "uint16"), 4, stride)
     batch = windows.__getitems__(range(len(windows)))
     counted = batch.labels != IGNORED
     assert batch.labels[counted].tolist() == list(range(1, size))

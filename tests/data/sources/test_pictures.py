@@ -19,7 +19,7 @@ def read(
     folder: Path | None = None, dataset: Path | None = None, image_column: str = "img", label_column: str = "label"
 ) -> tuple[list[str], dict[str, Pictures]]:
     sources = (None if source is None else str(source) for source in (folder, dataset))
-    return pictures.read(*sources, None, image_column, label_column)
+    return pictures.read_images(*sources, None, image_column, label_column)
 
 
 def everything(**source: Any) -> list[Image.Image]:

@@ -21,7 +21,7 @@ def texts(documents: Documents) -> list[str]:
 
 
 def read(*source, **options):
-    return {split: texts(documents) for split, documents in sources.read(*source, **options).items()}
+    return {split: texts(documents) for split, documents in sources.read_documents(*source, **options).items()}
 
 
 def read_files(files):

@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from xformer.config.plan import Plan
 from xformer.data.batch import Batch
-from xformer.inspection.probes.base import singles
+from xformer.inspection.probes.base import single_examples
 from xformer.tasks.base import Task
 
 Prepared = Callable[..., tuple[Task, list[Batch]]]
@@ -24,6 +24,6 @@ def prepared(compose_job: ComposeJob, tmp_path: Path) -> Prepared:
     def make(*overrides: str) -> tuple[Task, list[Batch]]:
         plan = Plan.of(compose_job(*SMALL, *overrides).config)
         data = plan.load_data()
-        return plan.build_task().eval(), singles(next(iter(data.val_dataloader())), 2)
+        return plan.build_task().eval(), single_examples(next(iter(data.val_dataloader())), 2)
 
     return make

@@ -9,7 +9,7 @@ from tests.conftest import SMALL, ComposeJob
 from tests.inspection.probes.conftest import LISTOPS, TEXT, TRANSDUCTION
 from tests.studies.service import offline_file, records
 from xformer.data.batch import ClassificationBatch, ImageBatch, Seq2SeqBatch
-from xformer.inspection.probes.base import singles
+from xformer.inspection.probes.base import single_examples
 from xformer.runs.metrics_table import read_metrics, series
 from xformer.runs.summary import read_summary
 from xformer.training.run import run
@@ -57,12 +57,12 @@ def test_a_run_with_probes_is_the_run_without_to_the_bit(
 
 def test_examples_lose_their_padding() -> None:
     tokens, mask = torch.arange(6).view(2, 3), torch.tensor([[True, True, False], [True, True, True]])
-    first, second = singles(ClassificationBatch(tokens, mask, torch.tensor([7, 8])), 5)
+    first, second = single_examples(ClassificationBatch(tokens, mask, torch.tensor([7, 8])), 5)
     assert first == (first.tokens, None, first.labels)
     assert (first.tokens.tolist(), first.labels.tolist()) == ([[0, 1]], [7])
     assert (second.tokens.tolist(), second.labels.tolist()) == ([[3, 4, 5]], [8])
 
-    (pair,) = singles(Seq2SeqBatch(tokens, mask, tokens + 10, ~mask, tokens + 20, ["x", "y"]), 1)
+    (pair,) = single_examples(Seq2SeqBatch(tokens, mask, tokens + 10, ~mask, tokens + 20, ["x", "y"]), 1)
     assert isinstance(pair, Seq2SeqBatch)
     assert [field.tolist() for field in (pair.source_tokens, pair.target_tokens, pair.labels)] == [
         [[0, 1]],
@@ -70,5 +70,5 @@ def test_examples_lose_their_padding() -> None:
         [[22]],
     ]
     assert (pair.source_padding_mask, pair.target_padding_mask, pair.references) == (None, None, ["x"])
-    (image,) = singles(ImageBatch(torch.rand(2, 1, 4, 4), torch.tensor([1, 2])), 1)
+    (image,) = single_examples(ImageBatch(torch.rand(2, 1, 4, 4), torch.tensor([1, 2])), 1)
     assert image.images.shape == (1, 1, 4, 4)

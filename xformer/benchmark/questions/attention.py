@@ -9,15 +9,15 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from xformer.attention.base import Attention
-from xformer.benchmark.against import TORCH
-from xformer.benchmark.entries import label, labelled, own
+from xformer.benchmark.entries import label, labelled, variant_settings
+from xformer.benchmark.equivalence import TORCH
 from xformer.benchmark.live_bytes import extra_bytes
+from xformer.benchmark.modules import Fused, Mixing, Projected, Shape, training_or_forward_step
 from xformer.benchmark.peers import PEERS, Peer
-from xformer.benchmark.plots import by_length
-from xformer.benchmark.progress import measuring
+from xformer.benchmark.plots import plot_by_length
+from xformer.benchmark.progress import progress_bar
 from xformer.benchmark.results import Results, Row
-from xformer.benchmark.subjects import Fused, Mixing, Projected, Shape, step
-from xformer.benchmark.timing import AGAIN, Times, interleaved, turns
+from xformer.benchmark.timing import REPEATED, Times, interleaved, number_of_turns
 from xformer.config.validate import CONF, target
 from xformer.core import devices
 from xformer.core.capability import Capability
@@ -35,7 +35,7 @@ SPLIT = ("length", "form", "against")
 NOTES = (
     "training: forward and backward. speed: how many times as fast as `against`; the median of the rounds' ratios.",
     "memory: the most bytes alive beyond inputs and weights, gradients included, in forward and backward.",
-    f"{AGAIN}: the baseline once more; what its speed differs from 1 is noise.",
+    f"{REPEATED}: the baseline once more; what its speed differs from 1 is noise.",
 )
 
 
@@ -53,15 +53,18 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
     torch.set_flush_denormal(True)
     rows: list[Row] = []
     missing: list[str] = []
-    against = {shape: [peer for peer in PEERS if peers and peer.takes(shape)] for shape in _shapes(config)}
+    against = {shape: [peer for peer in PEERS if peers and peer.supports(shape)] for shape in _shapes(config)}
     total = sum(
         measured_turns(1 + len(_possible(config, shape)), config) + len(others) * measured_turns(2, config)
         for shape, others in against.items()
     )
-    with measuring(total) as told:
+    with progress_bar(total) as on_progress:
         for shape, others in against.items():
-            told(f"length {shape.length}, {shape.form}")
-            measurements = [_variants(config, shape, told), *(_against(peer, config, shape, told) for peer in others)]
+            on_progress(f"length {shape.length}, {shape.form}")
+            measurements = [
+                _variants(config, shape, on_progress),
+                *(_against(peer, config, shape, on_progress) for peer in others),
+            ]
             for found, too_large in measurements:
                 rows += found
                 missing += [f"{name} at {shape.length}, {shape.form}" for name in too_large]
@@ -73,14 +76,16 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
     return Results("attention", rows, SHOWN, SPLIT, plot, notes)
 
 
-def _variants(config: DictConfig, shape: Shape, told: Callable[[], object]) -> tuple[list[Row], list[str]]:
+def _variants(config: DictConfig, shape: Shape, on_progress: Callable[[], object]) -> tuple[list[Row], list[str]]:
     ours = {name: Mixing(variant, shape) for name, variant in _possible(config, shape).items()}
-    return measured({TORCH: Fused(shape), **ours}, False, config, shape, told)
+    return measured({TORCH: Fused(shape), **ours}, False, config, shape, on_progress)
 
 
-def _against(peer: Peer, config: DictConfig, shape: Shape, told: Callable[[], object]) -> tuple[list[Row], list[str]]:
+def _against(
+    peer: Peer, config: DictConfig, shape: Shape, on_progress: Callable[[], object]
+) -> tuple[list[Row], list[str]]:
     ours = Projected(peer.ours, shape) if peer.projects else Mixing(peer.ours, shape)
-    return measured({peer.name: peer.make(shape), label(peer.ours): ours}, peer.projects, config, shape, told)
+    return measured({peer.name: peer.make(shape), label(peer.ours): ours}, peer.projects, config, shape, on_progress)
 
 
 def measured(
@@ -88,7 +93,7 @@ def measured(
     projects: bool,
     config: DictConfig,
     shape: Shape,
-    told: Callable[[], object],
+    on_progress: Callable[[], object],
 ) -> tuple[list[Row], list[str]]:
     """A row for each of several modules on the same tensors, and one for the first again.
 
@@ -97,7 +102,7 @@ def measured(
         projects: whether they take tokens, or queries, keys and values.
         config: `conf/benchmark.yaml`.
         shape: of the tensors.
-        told: called after each turn.
+        on_progress: called after each turn.
 
     Returns:
         the rows, and the names of what does not fit into a CUDA device's memory: where that is the first, there is
@@ -113,16 +118,18 @@ def measured(
     subjects = {name: module for name, module in subjects.items() if name not in too_large}
     forward, training = (
         interleaved(
-            {name: step(module, inputs, training=training) for name, module in subjects.items()},
+            {name: training_or_forward_step(module, inputs, training=training) for name, module in subjects.items()},
             rounds=config.rounds,
             least=config.seconds,
-            told=told,
+            on_progress=on_progress,
         )
         for training in (False, True)
     )
-    memory = {name: extra_bytes(step(module, inputs, training=True)) for name, module in subjects.items()}
+    memory = {
+        name: extra_bytes(training_or_forward_step(module, inputs, training=True)) for name, module in subjects.items()
+    }
     shares = {name: memory_share(memory[name], module, inputs) for name, module in subjects.items()}
-    return [_row(name, shape, forward, training, memory, shares) for name in (*subjects, AGAIN)], too_large
+    return [_row(name, shape, forward, training, memory, shares) for name in (*subjects, REPEATED)], too_large
 
 
 def memory_share(extra: int, module: nn.Module, inputs: tuple[Tensor, ...]) -> float:
@@ -134,15 +141,15 @@ def memory_share(extra: int, module: nn.Module, inputs: tuple[Tensor, ...]) -> f
         inputs: of the module.
     """
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    given, output, weights = (
+    input_bytes, output, weights = (
         sum(tensor.numel() * tensor.element_size() for tensor in tensors) for tensors in (inputs, inputs[:1], trained)
     )
-    return (given + extra) / (given + output + given + weights)
+    return (input_bytes + extra) / (input_bytes + output + input_bytes + weights)
 
 
 def measured_turns(subjects: int, config: DictConfig) -> int:
-    """How often `measured` calls `told`: forward alone and training take turns by themselves."""
-    return 2 * turns(subjects, rounds=config.rounds)
+    """How often `measured` calls `on_progress`: forward alone and training take turns by themselves."""
+    return 2 * number_of_turns(subjects, rounds=config.rounds)
 
 
 def _fits(module: nn.Module, inputs: tuple[Tensor, ...]) -> bool:
@@ -151,7 +158,7 @@ def _fits(module: nn.Module, inputs: tuple[Tensor, ...]) -> bool:
         return True
     try:
         for training in (False, True):  # what is compiled is so here, before the clock runs
-            step(module, inputs, training=training)()
+            training_or_forward_step(module, inputs, training=training)()
     except torch.OutOfMemoryError:
         devices.empty_cache()
         return False
@@ -161,19 +168,19 @@ def _fits(module: nn.Module, inputs: tuple[Tensor, ...]) -> bool:
 def _row(
     name: str, shape: Shape, forward: Times, training: Times, memory: dict[str, int], shares: dict[str, float]
 ) -> Row:
-    key = training.baseline if name == AGAIN else name
-    own, base = memory[key], memory[training.baseline]
+    key = training.baseline if name == REPEATED else name
+    allocated, base = memory[key], memory[training.baseline]
     return {
         "length": shape.length,
         "form": shape.form,
-        "variant": f"{AGAIN}: {training.baseline}" if name == AGAIN else name,
+        "variant": f"{REPEATED}: {training.baseline}" if name == REPEATED else name,
         "against": training.baseline,
         "forward_ms": 1000 * forward.median(name),
         "forward_speed": forward.speed(name),
         "training_ms": 1000 * training.median(name),
         "training_speed": training.speed(name),
-        "memory_bytes": own,
-        "memory_ratio": own / base,
+        "memory_bytes": allocated,
+        "memory_ratio": allocated / base,
         "memory_share": shares[key],
     }
 
@@ -184,7 +191,7 @@ def crossovers(rows: Sequence[Row]) -> list[str]:
     Faster is what exceeds the noise: a speed further from 1 than that of the control at this length, either way.
     """
     sentences = []
-    control = f"{AGAIN}: {TORCH}"
+    control = f"{REPEATED}: {TORCH}"
     for form in dict.fromkeys(row["form"] for row in rows):
         speeds: dict[str, dict[int, float]] = {}
         for row in rows:
@@ -205,8 +212,8 @@ def _faster_from(speeds: Mapping[int, float], noise: Mapping[int, float]) -> str
 
 def plot(rows: Sequence[Row], path: Path) -> None:
     """Time of forward and backward by length, a panel for each form."""
-    by_length(
-        [row for row in rows if row["against"] == TORCH and AGAIN not in row["variant"]],
+    plot_by_length(
+        [row for row in rows if row["against"] == TORCH and REPEATED not in row["variant"]],
         path,
         x="length",
         y="training_ms",
@@ -223,7 +230,7 @@ def _shapes(config: DictConfig) -> Iterable[Shape]:
 
 
 def _possible(config: DictConfig, shape: Shape) -> dict[str, Mapping[str, Any]]:
-    return {name: own(entry) for name, entry in labelled(config, "variants") if _can(entry, shape)}
+    return {name: variant_settings(entry) for name, entry in labelled(config, "variants") if _can(entry, shape)}
 
 
 def _can(entry: Mapping[str, Any], shape: Shape) -> bool:

@@ -17,17 +17,17 @@ from omegaconf import DictConfig
 
 from xformer.architecture.stack import Stack
 from xformer.benchmark.entries import labelled
-from xformer.benchmark.plots import by_length
-from xformer.benchmark.progress import measuring
+from xformer.benchmark.models import Workload, build_benchmark_model, composed_config, variant_overrides
+from xformer.benchmark.peer_models import DecoderShape, gpt2
+from xformer.benchmark.plots import plot_by_length
+from xformer.benchmark.progress import progress_bar
 from xformer.benchmark.results import Results, Row
-from xformer.benchmark.timing import AGAIN, interleaved, turns
-from xformer.benchmark.whole import Place, build, composed, variant_overrides
-from xformer.benchmark.whole_peers import Decoder, gpt2
-from xformer.config.validate import make
+from xformer.benchmark.timing import REPEATED, interleaved, number_of_turns
+from xformer.config.validate import instantiate_node
 from xformer.errors import ConfigError, IncompatibleError
-from xformer.generation.choice import most_likely
-from xformer.generation.continuing import Continuing
-from xformer.generation.writing import write
+from xformer.generation.causal_prefixes import CausalPrefixes
+from xformer.generation.generate import generate_tokens
+from xformer.generation.sampling import most_likely
 from xformer.tasks.token_prediction import TokenPrediction
 
 PEER = "GPT-2 (transformers)"
@@ -58,19 +58,19 @@ class Subject(ABC):
         """Of the state after the context."""
 
 
-class Ours(Subject):
+class XformerDecoder(Subject):
     """A decoder of ours.
 
     Args:
         task: whose model writes.
-        place: of the context, one token that follows from it, and the new tokens.
+        workload: of the context, one token that follows from it, and the new tokens.
         new: how many tokens are written.
     """
 
-    def __init__(self, task: TokenPrediction, place: Place, new: int) -> None:
+    def __init__(self, task: TokenPrediction, workload: Workload, new: int) -> None:
         stack = task.model
         assert isinstance(stack, Stack)
-        self.read = Continuing(stack, task.logits, place.tokens(place.length - new - 1), None, new + 1)
+        self.read = CausalPrefixes(stack, task.logits, workload.tokens(workload.length - new - 1), None, new + 1)
         with torch.no_grad():
             self.read.append(most_likely(self.read.logits()))
         self.read.max_new = new
@@ -83,7 +83,7 @@ class Ours(Subject):
 
     def write(self) -> object:
         """Write the new tokens, greedily."""
-        return write(self.ahead, most_likely, end=None)
+        return generate_tokens(self.ahead, most_likely, end=None)
 
     @property
     def bytes(self) -> int:
@@ -91,7 +91,7 @@ class Ours(Subject):
         return sum(state.bytes for state in self.read.states or ())
 
 
-class HuggingFace(Subject):
+class HuggingFaceDecoder(Subject):
     """GPT-2 with its `generate` and its key-value cache.
 
     Args:
@@ -100,9 +100,9 @@ class HuggingFace(Subject):
         dtype: of its weights and its cache.
     """
 
-    def __init__(self, decoder: Decoder, new: int, dtype: torch.dtype = torch.float32) -> None:
-        self.model: Any = gpt2(decoder).to(decoder.place.device, dtype).eval()
-        self.new, self.tokens = new, decoder.place.tokens(decoder.place.length - new - 1)
+    def __init__(self, decoder: DecoderShape, new: int, dtype: torch.dtype = torch.float32) -> None:
+        self.model: Any = gpt2(decoder).to(decoder.workload.device, dtype).eval()
+        self.new, self.tokens = new, decoder.workload.tokens(decoder.workload.length - new - 1)
         with torch.no_grad():
             read = self.model(self.tokens, use_cache=True, logits_to_keep=1)
         self.cache = read.past_key_values
@@ -153,19 +153,19 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
                 f"{', '.join(name for name, _ in labelled(config, 'variants'))}; give one that does, such as "
                 "{attention: full}."
             )
-    once = sum(turns(len(names) + theirs, rounds=config.rounds) for names in found.values())
+    once = sum(number_of_turns(len(names) + theirs, rounds=config.rounds) for names in found.values())
     rows: list[Row] = []
-    with measuring(len(config.batches) * once) as told:
+    with progress_bar(len(config.batches) * once) as on_progress:
         for batch in config.batches:
             for context, names in found.items():
-                told(f"batch {batch}, context {context}")
+                on_progress(f"batch {batch}, context {context}")
                 subjects = dict(_subjects(config, names, batch, context, theirs))
-                rows += _rows(subjects, config, batch, context, told)
+                rows += _rows(subjects, config, batch, context, on_progress)
     notes = [
         f"{' '.join(config.model)}; {config.new_tokens} tokens are written after each context, greedily.",
         "speed: how many times as fast as the first variant; the median of the rounds' ratios.",
         "state: what is held after the context, with room for the new tokens where it is allocated once.",
-        f"{AGAIN}: the first once more; what its speed differs from 1 is noise.",
+        f"{REPEATED}: the first once more; what its speed differs from 1 is noise.",
     ]
     shown = {key: of for key, of in SHOWN.items() if any(row[key] is not None for row in rows)}
     return Results("decoding", rows, shown, ("batch", "context"), plot, notes, absent="-")
@@ -175,9 +175,9 @@ def _able(config: DictConfig) -> dict[str, float]:
     """The variants that decode from a state, each with the longest context that it is measured after."""
     found = {}
     for name, entry in labelled(config, "variants"):
-        place = Place(config.characters, min(config.contexts) + config.new_tokens + 1, 1)
+        workload = Workload(config.characters, min(config.contexts) + config.new_tokens + 1, 1)
         try:
-            task, _ = build(composed([*config.model, *variant_overrides(entry)]), place)
+            task, _ = build_benchmark_model(composed_config([*config.model, *variant_overrides(entry)]), workload)
         except IncompatibleError:  # not causal
             continue
         assert isinstance(task.model, Stack)
@@ -190,35 +190,35 @@ def _subjects(
     config: DictConfig, names: Sequence[str], batch: int, context: int, theirs: bool
 ) -> Iterator[tuple[str, Subject]]:
     new, dtype = config.new_tokens, getattr(torch, config.dtype)
-    place = Place(config.characters, context + new + 1, batch)
+    workload = Workload(config.characters, context + new + 1, batch)
     for name, entry in labelled(config, "variants"):
         if name in names:
-            task, _ = build(composed([*config.model, *variant_overrides(entry)]), place)
-            yield name, Ours(task.eval().to(dtype), place, new)
+            task, _ = build_benchmark_model(composed_config([*config.model, *variant_overrides(entry)]), workload)
+            yield name, XformerDecoder(task.eval().to(dtype), workload, new)
     if theirs:
-        size = make(composed(list(config.model)).size)
-        yield PEER, HuggingFace(Decoder(size, place), new, dtype)
+        size = instantiate_node(composed_config(list(config.model)).size)
+        yield PEER, HuggingFaceDecoder(DecoderShape(size, workload), new, dtype)
 
 
 def _rows(
-    subjects: Mapping[str, Subject], config: DictConfig, batch: int, context: int, told: Callable[[], object]
+    subjects: Mapping[str, Subject], config: DictConfig, batch: int, context: int, on_progress: Callable[[], object]
 ) -> Iterator[Row]:
     first = next(iter(subjects))
 
     @contextmanager
     def rewound(name: str) -> Iterator[None]:
-        subjects[first if name == AGAIN else name].rewind()
+        subjects[first if name == REPEATED else name].rewind()
         yield
 
     around: Callable[[str], AbstractContextManager[object]] = rewound
     steps = {name: subject.write for name, subject in subjects.items()}
-    times = interleaved(steps, rounds=config.rounds, around=around, told=told)
-    for name in (*subjects, AGAIN):
-        held = subjects[first if name == AGAIN else name].bytes
+    times = interleaved(steps, rounds=config.rounds, around=around, on_progress=on_progress)
+    for name in (*subjects, REPEATED):
+        held = subjects[first if name == REPEATED else name].bytes
         yield {
             "batch": batch,
             "context": context,
-            "variant": f"{AGAIN}: {first}" if name == AGAIN else name,
+            "variant": f"{REPEATED}: {first}" if name == REPEATED else name,
             "ms_per_token": 1000 * times.median(name) / config.new_tokens,
             "speed": times.speed(name),
             "speed_against_peer": times.speed(name, against=PEER) if PEER in subjects else None,
@@ -230,8 +230,8 @@ def _rows(
 
 def plot(rows: Sequence[Row], path: Path) -> None:
     """Milliseconds per token by context, a panel for each batch."""
-    by_length(
-        [row for row in rows if AGAIN not in row["variant"]],
+    plot_by_length(
+        [row for row in rows if REPEATED not in row["variant"]],
         path,
         x="context",
         y="ms_per_token",

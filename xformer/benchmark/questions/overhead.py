@@ -23,11 +23,11 @@ from hydra import compose, initialize_config_dir
 from lightning.pytorch import Callback, LightningModule, Trainer
 from omegaconf import DictConfig
 
-from xformer.benchmark.plots import bars
-from xformer.benchmark.progress import measuring
+from xformer.benchmark.plots import plot_bars
+from xformer.benchmark.progress import progress_bar
 from xformer.benchmark.results import Results, Row
-from xformer.benchmark.timing import AGAIN, Times
-from xformer.callbacks.finite import FiniteLoss
+from xformer.benchmark.timing import REPEATED, Times
+from xformer.callbacks.finite_loss import FiniteLoss
 from xformer.callbacks.resume import ExactResume
 from xformer.callbacks.throughput import Throughput
 from xformer.config.plan import Plan
@@ -37,26 +37,28 @@ from xformer.errors import ConfigError
 from xformer.loggers.metrics_csv import MetricsCSV
 from xformer.loggers.wandb import wandb_logger
 from xformer.tasks.base import Task
-from xformer.training.run import quieten
+from xformer.training.run import quiet_lightning
 
 BARE, TRAINER, LOADING = "bare loop", "Trainer", "data loading alone"
 STEPS, WARMUP = 20, 3
 SHOWN = {"what": ("what", ""), "step_ms": ("ms per step", ".1f"), "throughput": ("throughput", ".3f")}
 
 
-class Between(Callback):
+class InterleavedSteps(Callback):
     """Takes the steps of other loops between those of the Trainer, off its clock.
 
     Args:
         others: makes one step each, by name.
-        told: called after each step of the Trainer's, off its clock.
+        on_progress: called after each step of the Trainer's, off its clock.
 
     Attributes:
         seconds: of every step after the warm-up, the Trainer's and those of the others.
     """
 
-    def __init__(self, others: Mapping[str, Iterator[object]], told: Callable[[], object] = lambda: None) -> None:
-        self.others, self.told = others, told
+    def __init__(
+        self, others: Mapping[str, Iterator[object]], on_progress: Callable[[], object] = lambda: None
+    ) -> None:
+        self.others, self.on_progress = others, on_progress
         self.seconds: dict[str, list[float]] = {name: [] for name in (*others, TRAINER)}
         self._resumed = 0.0
 
@@ -73,11 +75,11 @@ class Between(Callback):
         if trainer.global_step > WARMUP:
             for name, seconds in took.items():
                 self.seconds[name].append(seconds)
-        self.told()
+        self.on_progress()
         self._resumed = time.perf_counter()
 
 
-def under_the_trainer(task: Task, data: DataModule, directory: Path, between: Between) -> None:
+def train_with_trainer(task: Task, data: DataModule, directory: Path, between: InterleavedSteps) -> None:
     """Train with the loggers and callbacks that work in every step: see above."""
     remote = wandb_logger(directory, {}, {}, "overhead", project="xformer", entity=None, group=None, mode="offline")
     trainer = Trainer(
@@ -98,7 +100,7 @@ def under_the_trainer(task: Task, data: DataModule, directory: Path, between: Be
     remote.end(0)
 
 
-def bare(task: Task, plan: Plan, batches: Iterable[Any]) -> Iterator[None]:
+def bare_loop(task: Task, plan: Plan, batches: Iterable[Any]) -> Iterator[None]:
     """The steps of the loop that one would write by hand."""
     optimizer = plan.optimizer(task, True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: plan.schedule(step, STEPS))
@@ -113,7 +115,7 @@ def bare(task: Task, plan: Plan, batches: Iterable[Any]) -> Iterator[None]:
         yield
 
 
-def loading(data: DataModule) -> float:
+def loading_seconds(data: DataModule) -> float:
     """Seconds per batch of the loader alone, as the training loop asks for them."""
     batches = iter(data.train_dataloader())
     for _ in range(WARMUP):
@@ -134,23 +136,23 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
     Raises:
         ConfigError: the model's data have too few batches for the steps of a round.
     """
-    quieten()
+    quiet_lightning()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         plan = Plan.of(compose("train", overrides=list(config.model)))
     data = plan.load_data()
     if len(data.train_dataloader()) < STEPS:
         raise ConfigError(f"model={list(config.model)} has less than {STEPS} batches in an epoch; make them smaller.")
-    times = Times(BARE, {BARE: [], AGAIN: [], TRAINER: []})
+    times = Times(BARE, {BARE: [], REPEATED: [], TRAINER: []})
     loaded: list[float] = []
-    with measuring(config.rounds * STEPS) as told:
+    with progress_bar(config.rounds * STEPS) as on_progress:
         for _ in range(config.rounds):
-            others = {name: bare(plan.build_task(), plan, data.train_dataloader()) for name in (BARE, AGAIN)}
-            between = Between(others, told)
+            others = {name: bare_loop(plan.build_task(), plan, data.train_dataloader()) for name in (BARE, REPEATED)}
+            between = InterleavedSteps(others, on_progress)
             with tempfile.TemporaryDirectory() as folder:
-                under_the_trainer(plan.build_task(), data, Path(folder), between)
+                train_with_trainer(plan.build_task(), data, Path(folder), between)
             for name, seconds in between.seconds.items():
                 times.seconds[name] += seconds
-            loaded.append(loading(data))
+            loaded.append(loading_seconds(data))
     rows = [
         {"what": name, "step_ms": 1000 * times.median(name), "throughput": times.speed(name)} for name in times.seconds
     ]
@@ -167,4 +169,4 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
 
 def plot(rows: Sequence[Row], path: Path) -> None:
     """Milliseconds per step."""
-    bars(rows, path, name="what", value="step_ms", label="ms per step")
+    plot_bars(rows, path, name="what", value="step_ms", label="ms per step")

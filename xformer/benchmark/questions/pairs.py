@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from xformer.benchmark.against import other
-from xformer.benchmark.entries import labelled, own
+from xformer.benchmark.entries import labelled, variant_settings
+from xformer.benchmark.equivalence import peer_named
+from xformer.benchmark.modules import Mixing, Projected, Shape
 from xformer.benchmark.peers import Peer
-from xformer.benchmark.plots import bars
-from xformer.benchmark.progress import measuring
+from xformer.benchmark.plots import plot_bars
+from xformer.benchmark.progress import progress_bar
 from xformer.benchmark.questions.attention import NOTES, measured, measured_turns
 from xformer.benchmark.results import Results, Row
-from xformer.benchmark.subjects import Mixing, Projected, Shape
-from xformer.benchmark.timing import AGAIN
+from xformer.benchmark.timing import REPEATED
 from xformer.errors import ConfigError
 
 SHOWN = {
@@ -38,7 +38,7 @@ SHOWN = {
 @dataclass(frozen=True)
 class _Pair:
     name: str
-    own: Mapping[str, Any]
+    settings: Mapping[str, Any]
     peer: Peer
     shape: Shape
     goals: Mapping[str, float | None]
@@ -46,16 +46,19 @@ class _Pair:
     def __str__(self) -> str:
         return f"{self.name} against {self.peer.name} at {self.shape.length}, {self.shape.form}"
 
-    def row(self, config: DictConfig, told: Callable[[], object]) -> Iterator[Row]:
+    def row(self, config: DictConfig, on_progress: Callable[[], object]) -> Iterator[Row]:
         """How both compare; nothing where one does not fit into the device's memory."""
-        own = {**self.peer.ours, **self.own}  # what makes ours compute the same, such as how a projection is shared
-        ours = Projected(own, self.shape) if self.peer.projects else Mixing(own, self.shape)
+        settings = {
+            **self.peer.ours,
+            **self.settings,
+        }  # what makes ours compute the same, such as how a projection is shared
+        ours = Projected(settings, self.shape) if self.peer.projects else Mixing(settings, self.shape)
         subjects = {self.peer.name: self.peer.make(self.shape), self.name: ours}
-        found, too_large = measured(subjects, self.peer.projects, config, self.shape, told)
+        found, too_large = measured(subjects, self.peer.projects, config, self.shape, on_progress)
         if not too_large:
             rows = {row["variant"]: row for row in found}
-            again = rows[f"{AGAIN}: {self.peer.name}"]
-            theirs = {"against_ms": again["training_ms"], "noise": again["training_speed"]}
+            repeated = rows[f"{REPEATED}: {self.peer.name}"]
+            theirs = {"against_ms": repeated["training_ms"], "noise": repeated["training_speed"]}
             yield {**rows[self.name], **theirs, **self.goals}
 
 
@@ -71,17 +74,20 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
     """
     torch.set_flush_denormal(True)
     pairs = [
-        _Pair(name, own(entry), other(entry["against"]), _shape(config, entry), _goals(entry))
+        _Pair(name, variant_settings(entry), peer_named(entry["against"]), _shape(config, entry), _goals(entry))
         for name, entry in labelled(config, "pairs")
     ]
-    there = [pair for pair in pairs if pair.peer.takes(pair.shape)]
+    there = [pair for pair in pairs if pair.peer.supports(pair.shape)]
     rows: list[Row] = []
     too_large: list[_Pair] = []
     left = list(there)
-    with measuring(len(there) * measured_turns(2, config)) as told, suppress(KeyboardInterrupt):  # keep what there is
+    with (
+        progress_bar(len(there) * measured_turns(2, config)) as on_progress,
+        suppress(KeyboardInterrupt),
+    ):  # keep what there is
         while left:
-            told(str(left[0]))
-            row = list(left[0].row(config, told))
+            on_progress(str(left[0]))
+            row = list(left[0].row(config, on_progress))
             rows += row
             too_large += [] if row else [left[0]]
             left.pop(0)
@@ -92,11 +98,11 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
         raise ConfigError(f"pairs has nothing that can be measured here. {' '.join(missing)}")
     noise = "against itself: the speed of the other side against itself; what differs from 1 is noise."
     least = "of the least: bytes held, inputs included, over those of inputs, output and gradients alone."
-    notes = [*NOTES[:2], least, noise, *missed(rows), *missing]
+    notes = [*NOTES[:2], least, noise, *missed_goals(rows), *missing]
     return Results("pairs", rows, SHOWN, plot=plot, notes=notes, absent="-")
 
 
-def missed(rows: Sequence[Row]) -> list[str]:
+def missed_goals(rows: Sequence[Row]) -> list[str]:
     """A sentence that names the goals that were set and not reached; none where none was set."""
     set_goals = [(row, key) for row in rows for key in ("goal", "memory_goal") if row.get(key) is not None]
     short = [
@@ -126,4 +132,4 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     named = [
         {**row, "name": f"{row['variant']} {row['length']} {row['form']}\nagainst {row['against']}"} for row in rows
     ]
-    bars(named, path, name="name", value="training_speed", label="times as fast, forward + backward", line=1.0)
+    plot_bars(named, path, name="name", value="training_speed", label="times as fast, forward + backward", line=1.0)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from xformer.benchmark.plots import bars
-from xformer.benchmark.progress import measuring
+from xformer.benchmark.plots import plot_bars
+from xformer.benchmark.progress import progress_bar
 from xformer.benchmark.results import Results, Row
-from xformer.benchmark.timing import AGAIN, interleaved, turns
+from xformer.benchmark.timing import REPEATED, interleaved, number_of_turns
 from xformer.errors import RunError
 
 BASELINE = "import torch, lightning"
@@ -40,21 +40,21 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
         config: `conf/benchmark.yaml`.
         peers: unused: importing what everything is built on is the comparison.
     """
-    total = turns(len(COMMANDS), rounds=config.rounds, warmup=0)
-    with tempfile.TemporaryDirectory() as folder, measuring(total) as told:
+    total = number_of_turns(len(COMMANDS), rounds=config.rounds, warmup=0)
+    with tempfile.TemporaryDirectory() as folder, progress_bar(total) as on_progress:
         environment = {**os.environ, "XFORMER_CACHE": str(Path(folder) / "cache"), "WANDB_MODE": "offline"}
         steps = {name: _run(command, Path(folder), environment) for name, command in COMMANDS.items()}
         list(steps.values())[-1]()  # makes the data, and fills the file cache
-        times = interleaved(steps, rounds=config.rounds, warmup=0, told=told)
+        times = interleaved(steps, rounds=config.rounds, warmup=0, on_progress=on_progress)
     rows = [
         {
-            "what": f"{AGAIN}: {BASELINE}" if name == AGAIN else name,
+            "what": f"{REPEATED}: {BASELINE}" if name == REPEATED else name,
             "seconds": times.median(name),
             "against_baseline": 1 / times.speed(name),
         }
         for name in times.seconds
     ]
-    notes = [f"of {BASELINE}: the median of the rounds' ratios; {AGAIN}: that import once more."]
+    notes = [f"of {BASELINE}: the median of the rounds' ratios; {REPEATED}: that import once more."]
     return Results("startup", rows, SHOWN, plot=plot, notes=notes)
 
 
@@ -69,4 +69,4 @@ def _run(command: list[str], folder: Path, environment: dict[str, str]) -> Calla
 
 def plot(rows: Sequence[Row], path: Path) -> None:
     """Seconds of each command."""
-    bars(rows, path, name="what", value="seconds", label="seconds")
+    plot_bars(rows, path, name="what", value="seconds", label="seconds")

@@ -25,19 +25,19 @@ from omegaconf import DictConfig
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile
 
-from xformer.benchmark.plots import bars
-from xformer.benchmark.progress import measuring
+from xformer.benchmark.plots import plot_bars
+from xformer.benchmark.progress import progress_bar
 from xformer.benchmark.results import Results, Row
-from xformer.callbacks.finite import FiniteLoss
+from xformer.callbacks.finite_loss import FiniteLoss
 from xformer.callbacks.resume import ExactResume
 from xformer.callbacks.throughput import Throughput
 from xformer.config.plan import Plan
-from xformer.config.validate import CONF, make
+from xformer.config.validate import CONF, instantiate_node
 from xformer.core import devices
 from xformer.loggers.metrics_csv import MetricsCSV
 from xformer.tasks.base import Task
 from xformer.training import compilation
-from xformer.training.run import quieten
+from xformer.training.run import quiet_lightning
 
 WARMUP = 30
 STEP, OTHER = "the whole step", "the Trainer's own"
@@ -66,7 +66,7 @@ SHOWN = {
 }
 
 
-class Parts(Profiler):
+class PartTimer(Profiler):
     """Adds up the seconds of each part of the Trainer's loop, without those of the parts that it holds."""
 
     def __init__(self) -> None:
@@ -102,22 +102,22 @@ class Parts(Profiler):
         return self._names[action]
 
 
-class Watch(Callback):
+class StepProfiler(Callback):
     """Times the steps of a run, then looks into as many, then into as many again with torch's profiler.
 
     Args:
         parts: the Trainer's profiler.
         steps: how many of each.
-        told: called after each step.
+        on_progress: called after each step.
     """
 
-    def __init__(self, parts: Parts, steps: int, told: Callable[[], object]) -> None:
-        self.parts, self.steps, self.told = parts, steps, told
+    def __init__(self, parts: PartTimer, steps: int, on_progress: Callable[[], object]) -> None:
+        self.parts, self.steps, self.on_progress = parts, steps, on_progress
         self.done, self.tokens = 0, list[torch.Tensor]()
         self._made = time.perf_counter()
         self.first_step, self.wall, self.processor = 0.0, 0.0, 0.0
         self.profiler = profile(
-            activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if devices.available() else [])],
+            activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if devices.is_available() else [])],
             acc_events=True,
         )
 
@@ -148,7 +148,7 @@ class Watch(Callback):
         elif done == timed + 2 * self.steps:
             self._wait()
             self.profiler.stop()
-        self.told()
+        self.on_progress()
 
     def _wait(self) -> None:
         devices.synchronize()
@@ -167,11 +167,11 @@ class Watch(Callback):
         }
         whole = sum(self.parts.seconds.values())
         for part in (*PARTS, OTHER):
-            own, calls = self.parts.seconds[part], self.parts.calls[part]
-            ms = 1000 * own / self.steps
-            yield {"what": f"host: {part}", "ms": ms, "share": own / whole, "calls": calls / self.steps}
+            host_seconds, calls = self.parts.seconds[part], self.parts.calls[part]
+            ms = 1000 * host_seconds / self.steps
+            yield {"what": f"host: {part}", "ms": ms, "share": host_seconds / whole, "calls": calls / self.steps}
         events: Sequence[Any] = self.profiler.events()  # type: ignore[no-untyped-call]
-        for what, (seconds, count) in _counted(events).items():
+        for what, (seconds, count) in _seconds_and_calls(events).items():
             took = None if seconds is None else 1000 * seconds / self.steps
             yield {
                 "what": what,
@@ -181,34 +181,34 @@ class Watch(Callback):
             }
 
 
-def _counted(events: Sequence[Any]) -> dict[str, tuple[float | None, int]]:
+def _seconds_and_calls(events: Sequence[Any]) -> dict[str, tuple[float | None, int]]:
     """Seconds, where they can be added up, and calls."""
     on_device = [event for event in events if event.device_type != DeviceType.CPU]
     kernels = [event for event in on_device if not event.is_user_annotation]
     waits = [event for event in events if event.name.startswith(WAITING) and "Async" not in event.name]
     operators = sum(event.name.startswith("aten::") for event in events)
     found: dict[str, tuple[float | None, int]] = {OPERATORS: (None, operators)}
-    if devices.available():
+    if devices.is_available():
         found[KERNELS] = sum(event.device_time_total for event in kernels) / 1e6, len(kernels)
         found[WAITS] = sum(event.cpu_time_total for event in waits) / 1e6, len(waits)
     return found
 
 
-def trained(node: DictConfig, steps: int, told: Callable[[], object]) -> Watch:
+def profiled_run(node: DictConfig, steps: int, on_progress: Callable[[], object]) -> StepProfiler:
     """What was seen of a run with this configuration.
 
     Raises:
         ConfigError: a setting that cannot be trained.
     """
-    compilation.check(node)
+    compilation.check_compilation(node)
     needed = WARMUP + 3 * steps
     plan = Plan.of(node)
-    data, parts = plan.load_data(), Parts()
-    watch = Watch(parts, steps, told)
+    data, parts = plan.load_data(), PartTimer()
+    watch = StepProfiler(parts, steps, on_progress)
     node.trainer.max_steps, node.trainer.limit_val_batches, node.trainer.enable_checkpointing = needed, 0, False
     node.trainer.enable_progress_bar, node.trainer.profiler = False, None
     with tempfile.TemporaryDirectory() as folder:
-        trainer: Trainer = make(node.trainer)(
+        trainer: Trainer = instantiate_node(node.trainer)(
             callbacks=[Throughput(warmup=1), ExactResume(), FiniteLoss(every=50), watch],
             logger=MetricsCSV(Path(folder)),
             default_root_dir=folder,
@@ -231,13 +231,15 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
     Raises:
         ConfigError: a setting of the run that cannot be trained.
     """
-    quieten()
+    quiet_lightning()
     rows: list[Row] = []
-    with measuring(len(config.compile) * (WARMUP + 3 * config.steps)) as told:
+    with progress_bar(len(config.compile) * (WARMUP + 3 * config.steps)) as on_progress:
         for mode in config.compile:
             with initialize_config_dir(str(CONF), version_base="1.3"):
                 node = compose("train", overrides=[*config.train, f"compile={str(mode).lower()}"])
-            rows += [{"compile": str(mode).lower(), **row} for row in trained(node, config.steps, told).rows()]
+            rows += [
+                {"compile": str(mode).lower(), **row} for row in profiled_run(node, config.steps, on_progress).rows()
+            ]
     notes = [
         f"Run: {' '.join(config.train)}; {config.steps} steps each for the first line, the host's and the others.",
         "first step after: of building callbacks, compiling and everything else up to the end of the first step.",
@@ -249,4 +251,4 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
 def plot(rows: Sequence[Row], path: Path) -> None:
     """Milliseconds of every part, a panel for each way to compile."""
     shown = [row for row in rows if row["ms"] is not None and row["what"] != STEP]
-    bars(shown, path, name="what", value="ms", panel="compile", label="ms a step")
+    plot_bars(shown, path, name="what", value="ms", panel="compile", label="ms a step")

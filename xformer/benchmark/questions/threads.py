@@ -17,10 +17,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from xformer.benchmark.plots import bars
-from xformer.benchmark.progress import measuring
+from xformer.benchmark.plots import plot_bars
+from xformer.benchmark.progress import progress_bar
 from xformer.benchmark.results import Results, Row
-from xformer.core.threads import AUTO, cores
+from xformer.core.threads import AUTO, usable_cores
 from xformer.errors import RunError
 from xformer.runs.summary import Summary, read_summary
 
@@ -34,7 +34,7 @@ SHOWN = {
 
 
 @dataclass(frozen=True)
-class Way:
+class ThreadSetting:
     """A number of threads and how they wait.
 
     Attributes:
@@ -46,22 +46,22 @@ class Way:
     environment: Mapping[str, str]
 
 
-def ways() -> dict[str, Way]:
+def thread_settings() -> dict[str, ThreadSetting]:
     """What is compared: the default, one thread, and a thread for every core that sleeps or spins while it waits."""
-    every = str(cores())
+    every = str(usable_cores())
     return {
-        AUTO: Way(AUTO, {}),
-        "one": Way("1", {}),
-        "one a core": Way(every, {}),
-        "one a core, spinning": Way(every, {"OMP_WAIT_POLICY": "ACTIVE"}),
+        AUTO: ThreadSetting(AUTO, {}),
+        "one": ThreadSetting("1", {}),
+        "one a core": ThreadSetting(every, {}),
+        "one a core, spinning": ThreadSetting(every, {"OMP_WAIT_POLICY": "ACTIVE"}),
     }
 
 
 @contextmanager
-def busy(processes: int) -> Iterator[None]:
+def busy_cores(processes: int) -> Iterator[None]:
     """Keep so many cores busy: each process times nothing, over and over."""
-    counting = [sys.executable, "-m", "timeit", "--number", str(sys.maxsize)]
-    started = [subprocess.Popen(counting) for _ in range(processes)]
+    consecutive = [sys.executable, "-m", "timeit", "--number", str(sys.maxsize)]
+    started = [subprocess.Popen(consecutive) for _ in range(processes)]
     try:
         yield
     finally:
@@ -70,15 +70,15 @@ def busy(processes: int) -> Iterator[None]:
             process.wait()
 
 
-def train(overrides: Sequence[str], way: Way, directory: Path) -> Summary:
+def timed_run(overrides: Sequence[str], way: ThreadSetting, directory: Path) -> Summary:
     """One run, as it is typed.
 
     Raises:
         RunError: it failed.
     """
     command = [*_TRAIN, *_FIXED, *overrides, f"threads={way.threads}", f"hydra.run.dir='{directory}'"]
-    inherited = {name: value for name, value in os.environ.items() if name not in _OURS}
-    done = subprocess.run(command, env={**inherited, **way.environment}, capture_output=True, text=True, check=False)
+    warm_start = {name: value for name, value in os.environ.items() if name not in _OURS}
+    done = subprocess.run(command, env={**warm_start, **way.environment}, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RunError(f"`{' '.join(command[2:])}` failed: {' '.join(done.stderr.split())[-300:]}")
     return read_summary(directory)
@@ -94,23 +94,24 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
     Raises:
         RunError: a run failed, or had too few steps to be timed.
     """
-    compared, rows = ways(), list[Row]()
+    compared, rows = thread_settings(), list[Row]()
     turns = len(config.runs) * config.rounds * len(compared)
-    with tempfile.TemporaryDirectory() as folder, measuring(turns) as told:
+    with tempfile.TemporaryDirectory() as folder, progress_bar(turns) as on_progress:
         for number, run in enumerate(config.runs):
             typed = [*filter(None, run.split(",")), f"trainer.max_steps={config.steps}", f"cache='{folder}/cache'"]
-            train([*typed, "trainer.max_steps=1"], compared["one"], Path(folder, f"data-{number}"))
+            timed_run([*typed, "trainer.max_steps=1"], compared["one"], Path(folder, f"data-{number}"))
             found: dict[str, list[tuple[Summary, Summary]]] = {name: [] for name in compared}
             for turn in range(config.rounds):
                 for name, way in compared.items():
-                    place = Path(folder, f"{number}-{turn}-{name}")
-                    quiet = train(typed, way, place / "quiet")
-                    with busy(config.busy):
-                        found[name].append((quiet, train(typed, way, place / "busy")))
-                    told()
+                    workload = Path(folder, f"{number}-{turn}-{name}")
+                    quiet = timed_run(typed, way, workload / "quiet")
+                    with busy_cores(config.busy):
+                        found[name].append((quiet, timed_run(typed, way, workload / "busy")))
+                    on_progress()
             rows += [_row(run, name, pairs) for name, pairs in found.items()]
     notes = [
-        f"beside others: {config.busy} of {cores()} cores kept busy by another process; ratio: the rounds' median.",
+        f"beside others: {config.busy} of {usable_cores()} cores kept busy by another process; "
+        "ratio: the median of the rounds.",
         "The goal is a ratio of 0.7 with one core busy, for the default.",
     ]
     return Results("threads", rows, SHOWN, plot=plot, notes=notes)
@@ -137,4 +138,4 @@ def _speed(summary: Summary) -> float:
 def plot(rows: Sequence[Row], path: Path) -> None:
     """What is left of the speed, by run and way."""
     named = [{**row, "name": f"{row['run']}: {row['what']}"} for row in rows]
-    bars(named, path, name="name", value="ratio", label="of the quiet machine's tokens/s")
+    plot_bars(named, path, name="name", value="ratio", label="of the quiet machine's tokens/s")

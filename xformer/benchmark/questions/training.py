@@ -8,13 +8,20 @@ from omegaconf import DictConfig
 
 from xformer.benchmark.energy import Meter
 from xformer.benchmark.entries import labelled
-from xformer.benchmark.plots import bars
-from xformer.benchmark.progress import measuring
+from xformer.benchmark.models import (
+    Loss,
+    TrainingStep,
+    Workload,
+    build_benchmark_model,
+    composed_config,
+    variant_overrides,
+)
+from xformer.benchmark.peer_models import DecoderShape, installed
+from xformer.benchmark.plots import plot_bars
+from xformer.benchmark.progress import progress_bar
 from xformer.benchmark.results import Results, Row
-from xformer.benchmark.timing import AGAIN, interleaved, turns
-from xformer.benchmark.whole import Loss, Place, TrainingStep, build, composed, variant_overrides
-from xformer.benchmark.whole_peers import Decoder, installed
-from xformer.config.validate import make
+from xformer.benchmark.timing import REPEATED, interleaved, number_of_turns
+from xformer.config.validate import instantiate_node
 from xformer.core import devices
 from xformer.errors import ConfigError
 
@@ -57,16 +64,16 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
             "models=[] leaves nothing to measure; name one, such as {attention: full, length: 512}, or --peers."
         )
     rows: list[Row] = []
-    with measuring(sum(turns(len(steps) + 1, rounds=config.rounds) for steps in tables)) as told:
+    with progress_bar(sum(number_of_turns(len(steps) + 1, rounds=config.rounds) for steps in tables)) as on_progress:
         for steps in tables:
-            rows += _rows(steps, config, meter, told)
+            rows += _rows(steps, config, meter, on_progress)
     peak = max(row["peak_gflops"] for row in rows)
     notes += [
         "speed: tokens a second, against the first of each table; the median of the rounds' ratios.",
         "memory: the most bytes of weights, optimiser state, gradients and activations alive at once.",
         "of the peak: FLOPs a second of matrix products and attention, against those of one large product in "
         f"{config.dtype} timed in the same rounds; at best it reached {peak:,.0f} GFLOP/s.",
-        f"{AGAIN}: the first once more; what its speed differs from 1 is noise.",
+        f"{REPEATED}: the first once more; what its speed differs from 1 is noise.",
         meter.source,
     ]
     return Results("training", rows, SHOWN, ("against",), plot, notes, absent=meter.absent)
@@ -75,55 +82,55 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
 def _models(config: DictConfig) -> Iterator[tuple[str, TrainingStep]]:
     for name, entry in labelled(config, "models"):
         length = entry["length"]
-        place = Place(config.vocabulary, length, max(1, config.tokens // length), getattr(torch, config.dtype))
-        task, plan = build(composed([*config.whole, *variant_overrides(entry)]), place)
+        workload = Workload(config.vocabulary, length, max(1, config.tokens // length), getattr(torch, config.dtype))
+        task, plan = build_benchmark_model(composed_config([*config.whole, *variant_overrides(entry)]), workload)
         loss = lambda batch, task=task: task.step(task.prepare(batch)).loss  # noqa: E731
-        yield f"{name} {length}", TrainingStep(task, loss, plan.optimizer(task, True), place)
+        yield f"{name} {length}", TrainingStep(task, loss, plan.optimizer(task, True), workload)
 
 
 def _decoders(config: DictConfig) -> Iterator[tuple[str, TrainingStep]]:
     """Ours and theirs, all trained by our optimiser's factory."""
-    node = composed(list(config.model))
-    place = Place(config.characters, node.data.block, node.data.batch_size, getattr(torch, config.dtype))
-    task, plan = build(node, place)
-    own: Loss = lambda batch: task.step(task.prepare(batch)).loss  # noqa: E731
-    yield OURS, TrainingStep(task, own, plan.optimizer(task, True), place, compiled=config.compiled)
-    for name, model in installed(Decoder(make(node.size), place), config.nanogpt, config.others):
-        model.to(place.device)
+    node = composed_config(list(config.model))
+    workload = Workload(config.characters, node.data.block, node.data.batch_size, getattr(torch, config.dtype))
+    task, plan = build_benchmark_model(node, workload)
+    measured: Loss = lambda batch: task.step(task.prepare(batch)).loss  # noqa: E731
+    yield OURS, TrainingStep(task, measured, plan.optimizer(task, True), workload, compiled=config.compiled)
+    for name, model in installed(DecoderShape(instantiate_node(node.size), workload), config.nanogpt, config.others):
+        model.to(workload.device)
         loss = lambda batch, model=model: model(*batch)  # noqa: E731
-        yield name, TrainingStep(model, loss, plan.optimizer(model, True), place, compiled=config.compiled)
+        yield name, TrainingStep(model, loss, plan.optimizer(model, True), workload, compiled=config.compiled)
 
 
 def _rows(
-    steps: Mapping[str, TrainingStep], config: DictConfig, meter: Meter, told: Callable[..., None]
+    steps: Mapping[str, TrainingStep], config: DictConfig, meter: Meter, on_progress: Callable[..., None]
 ) -> Iterator[Row]:
     costs: dict[str, tuple[float, int]] = {}
     for name, step in steps.items():
-        told(name)
+        on_progress(name)
         costs[name] = step.measure()
     product, work = _matrix_product(getattr(torch, config.dtype))
-    told("taking turns")
+    on_progress("taking turns")
     times = interleaved(
         {**steps, MATMUL: product},
         rounds=config.rounds,
         least=meter.least(config.seconds),
         around=meter.measure,
-        told=told,
+        on_progress=on_progress,
     )
     first = times.baseline
-    for name in (*steps, AGAIN):
-        own = first if name == AGAIN else name
-        step, (flops, memory), watts = steps[own], costs[own], meter.watts(name)
-        place, base = step.place, steps[first].place
-        tokens = place.batch * place.length
+    for name in (*steps, REPEATED):
+        measured = first if name == REPEATED else name
+        step, (flops, memory), watts = steps[measured], costs[measured], meter.watts(name)
+        workload, base = step.workload, steps[first].workload
+        tokens = workload.batch * workload.length
         rate = tokens / times.median(name)
         yield {
             "against": first,
-            "variant": f"{AGAIN}: {own}" if name == AGAIN else name,
+            "variant": f"{REPEATED}: {measured}" if name == REPEATED else name,
             "parameters": step.parameters,
             "parameters_m": step.parameters / 1e6,
-            "length": place.length,
-            "batch": place.batch,
+            "length": workload.length,
+            "batch": workload.batch,
             "step_ms": 1000 * times.median(name),
             "tokens_per_second": rate,
             "speed": times.speed(name) * tokens / (base.batch * base.length),
@@ -146,5 +153,5 @@ def _matrix_product(dtype: torch.dtype) -> tuple[Callable[[], object], float]:
 
 def plot(rows: Sequence[Row], path: Path) -> None:
     """Tokens a second of each model, a panel for each table."""
-    shown = [row for row in rows if AGAIN not in row["variant"]]
-    bars(shown, path, name="variant", value="tokens_per_second", panel="against", label="tokens/s")
+    shown = [row for row in rows if REPEATED not in row["variant"]]
+    plot_bars(shown, path, name="variant", value="tokens_per_second", panel="against", label="tokens/s")

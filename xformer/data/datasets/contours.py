@@ -140,7 +140,7 @@ def tips(style: Style, paddles: Paddles) -> tuple[Float[np.ndarray, "scenes 2 2"
     return paddles[:, [0, length], 0], paddles[:, [length - 1, 2 * length - 1], 1]
 
 
-def draw(style: Style, scenes: Scenes) -> UInt8[np.ndarray, "scenes height width"]:
+def draw_contours(style: Style, scenes: Scenes) -> UInt8[np.ndarray, "scenes height width"]:
     """Grey levels: white circles and dashes on black, antialiased by the distance from the middle line."""
     half = style.paddle_thickness / 2
     reach = int(np.ceil((style.paddle_length + style.paddle_thickness) / 2 + 1))
@@ -250,9 +250,9 @@ def _allowed(style: Style, candidate: Float[np.ndarray, "scenes 2 2"], others: P
     # Two segments are closest at an end, unless they cross: then one of these points is near.
     points = 2 + int(style.paddle_length / style.clearance)
     along = np.linspace(0, 1, points)[:, None]
-    own = candidate[:, None, 0] + along * (candidate[:, None, 1] - candidate[:, None, 0])
+    segment = candidate[:, None, 0] + along * (candidate[:, None, 1] - candidate[:, None, 0])
     nearest = np.minimum(
-        _distance(own[:, :, None], others[:, None]).min(axis=(1, 2)),
+        _distance(segment[:, :, None], others[:, None]).min(axis=(1, 2)),
         _distance(others, candidate[:, None, None]).min(axis=(1, 2)),
     )
     good[good] = nearest >= style.clearance

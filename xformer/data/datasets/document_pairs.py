@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from annotated_types import Ge, Interval
 
 from xformer.data.batch import PairClassificationBatch
-from xformer.data.datasets.text_classification import Row, TextClassification
+from xformer.data.datasets.text_classification import LabelledText, TextClassification
 from xformer.data.labelled import LabelledSequences
 from xformer.data.sources.tables import Files
 from xformer.errors import DataError
@@ -106,7 +106,7 @@ class DocumentPairs(TextClassification):
         )
         self.columns = {"first_column": first_column, "second_column": second_column, "label_column": label_column}
 
-    def _read(self) -> dict[str, list[Row]]:
+    def _read(self) -> dict[str, list[LabelledText]]:
         if self.files is None and self.dataset is None:
             raise DataError(
                 "data.files=null: no pairs of documents come with this project; give files, for the Long Range Arena's "

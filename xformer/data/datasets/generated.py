@@ -120,7 +120,7 @@ class Generated(DataModule):
             )
         return np.array([int(word) for word in words])
 
-    def counts(self) -> str:
+    def split_sizes(self) -> str:
         """The sizes of the splits, for a person."""
         sizes = "/".join(f"{size:,}" for size in self.sizes.values())
         return f"{sizes} sequences" + (", new ones in every epoch," if self.fresh else "")

@@ -22,7 +22,7 @@ from xformer.data.facts import Facts, ImageFacts
 from xformer.data.floors import majority
 from xformer.data.sources.hold_out import check_fractions, deal_images
 from xformer.data.sources.hub import NAMES
-from xformer.data.sources.pictures import Pictures, read
+from xformer.data.sources.pictures import Pictures, read_images
 from xformer.errors import ConfigError, DataError
 
 # Raise it whenever the pixels that come out change: a cache written by another version is then not found.
@@ -129,7 +129,7 @@ class Images(CachedData):
         Raises:
             DataError: the images cannot be read.
         """
-        classes, found = read(*self.source)
+        classes, found = read_images(*self.source)
         splits = self._cut(found)
         identity = {name: (pictures.identity, _hash(rows)) for name, (pictures, rows) in splits.items()}
         name = f"images-{digest(VERSION, classes, identity, self.form)}"
@@ -139,9 +139,9 @@ class Images(CachedData):
         """Hold out of "train" what the source does not bring itself."""
         needed = {name: share for name, share in self.fractions.items() if share > 0 or name == "val"}
         missing = {name: share for name, share in needed.items() if name not in found}
-        own = {name: (pictures, np.arange(len(pictures))) for name, pictures in found.items()}
+        in_split = {name: (pictures, np.arange(len(pictures))) for name, pictures in found.items()}
         dealt = deal_images(len(found["train"]), missing, self.split_seed) if missing else {}
-        splits = {**own, **{name: (found["train"], rows) for name, rows in dealt.items()}}
+        splits = {**in_split, **{name: (found["train"], rows) for name, rows in dealt.items()}}
         return {name: splits[name] for name in NAMES if name in splits}
 
     def _build(self, directory: Path, classes: list[str], splits: dict[str, Part]) -> None:
@@ -178,7 +178,8 @@ class Images(CachedData):
         shape = (int(about["shape"][0]), int(about["shape"][1]), int(about["shape"][2]))
         labels = {name: np.fromfile(entry / f"{name}.labels", dtype=np.int64) for name in about["splits"]}
         self.splits = {
-            name: self.split(Flat(entry / f"{name}.bin", np.uint8), shape, own) for name, own in labels.items()
+            name: self.split(Flat(entry / f"{name}.bin", np.uint8), shape, in_split)
+            for name, in_split in labels.items()
         }
         self.class_counts: list[int] = np.bincount(labels["train"], minlength=len(self.classes)).tolist()
         mean, std = self.mean or about["mean"], self.std or about["std"]

@@ -15,7 +15,7 @@ from xformer.data.batch import Seq2SeqBatch
 from xformer.data.cache import cached, fingerprint
 from xformer.data.facts import Facts
 from xformer.data.pairs import pad_pairs
-from xformer.data.sources.corpus import Aligned, Corpus, aligned, of_dataset, of_table, part, survey, texts
+from xformer.data.sources.corpus import Aligned, Corpus, aligned_lines, corpus_texts, of_dataset, of_table, part, survey
 from xformer.data.sources.hold_out import check_fractions, deal
 from xformer.data.sources.hub import NAMES
 from xformer.data.sources.tables import Files, read_tables
@@ -87,8 +87,8 @@ class ParallelText(TokenisedData):
         num_workers: Annotated[int, Interval(ge=0, le=1024)],
     ) -> None:
         super().__init__(seed, cache, batch_size=batch_size, num_workers=num_workers, tokens_per_batch=tokens_per_batch)
-        given = [source_files is not None or target_files is not None, files is not None, dataset is not None]
-        if sum(given) != 1 or (source_files is None) != (target_files is None):
+        sources = [source_files is not None or target_files is not None, files is not None, dataset is not None]
+        if sum(sources) != 1 or (source_files is None) != (target_files is None):
             raise ConfigError(
                 "data=parallel_text reads one source: give data.source_files and data.target_files, or data.files, or "
                 "data.dataset, and leave the others null."
@@ -119,7 +119,7 @@ class ParallelText(TokenisedData):
     def _read(self) -> dict[str, Corpus]:
         source, target = self.aligned
         if source is not None and target is not None:
-            return aligned(source, target)
+            return aligned_lines(source, target)
         if self.dataset is not None:
             return of_dataset(self.dataset, self.dataset_config, self.columns)
         tables = read_tables(self.files, None, None, self.columns, self.column_names)
@@ -198,7 +198,7 @@ def pack_pairs(directory: Path, splits: Mapping[str, Corpus], tokenizer: Tokeniz
 
     A score of what a model writes is taken against that text, which a tokenizer need not give back.
     """
-    tokenizer.train(texts(splits["train"]))
+    tokenizer.train(corpus_texts(splits["train"]))
     tokenizer.save(directory)
     unread = Unread(tokenizer)
     for split, corpus in splits.items():

@@ -21,7 +21,7 @@ from xformer.data.arrays import Flat
 from xformer.data.base import CachedData
 from xformer.data.batch import ClassificationBatch
 from xformer.data.cache import cached, fingerprint
-from xformer.data.datasets.contours import Scenes, Style, draw, scenes
+from xformer.data.datasets.contours import Scenes, Style, draw_contours, scenes
 from xformer.data.datasets.pixels import PixelRows
 from xformer.data.facts import Facts
 from xformer.data.floors import by_feature, majority
@@ -123,7 +123,7 @@ class Pathfinder(CachedData):
             apart: list[Float[np.ndarray, " scenes"]] = []
             with (directory / f"{name}.bin").open("wb") as file:
                 for some in _together(scenes(generator, self.style, labels)):
-                    file.write(draw(self.style, some).tobytes())
+                    file.write(draw_contours(self.style, some).tobytes())
                     apart.append(np.linalg.norm(some.markers[:, 0] - some.markers[:, 1], axis=-1))
             labels.astype(np.int64).tofile(directory / f"{name}.labels")
             np.round(np.concatenate(apart)).astype(np.int64).tofile(directory / f"{name}.apart")
@@ -136,7 +136,7 @@ class Pathfinder(CachedData):
             for kind in ("labels", "apart")
         )
         self.splits = {
-            name: PixelRows(Flat(entry / f"{name}.bin", np.uint8), shape, own) for name, own in labels.items()
+            name: PixelRows(Flat(entry / f"{name}.bin", np.uint8), shape, in_split) for name, in_split in labels.items()
         }
         counts = np.bincount(labels["train"], minlength=2).tolist()
         self.facts = Facts(vocabulary=256, length=self.style.image_size**2, classes=2, class_counts=counts)

@@ -54,13 +54,13 @@ class Recalls(Items[tuple[Tokens, Tokens]]):
         half, context = self.vocabulary // 2, 2 * self.pairs
         keys = 1 + generator.choice(half - 1, self.pairs, replace=False)
         values = half + generator.choice(self.vocabulary - half, self.pairs, replace=False)
-        places = context + 2 * generator.choice(len(self.gaps), self.pairs, replace=False, p=self.gaps)
+        positions = context + 2 * generator.choice(len(self.gaps), self.pairs, replace=False, p=self.gaps)
         tokens = np.full(self.length, _BLANK, dtype=np.int64)
         if self.random_non_queries:
             tokens[:] = generator.integers(0, self.vocabulary, self.length)
-        tokens[0:context:2], tokens[1:context:2], tokens[places] = keys, values, keys
+        tokens[0:context:2], tokens[1:context:2], tokens[positions] = keys, values, keys
         labels = np.full(self.length, IGNORED, dtype=np.int64)
-        labels[places] = values
+        labels[positions] = values
         return tokens, labels
 
     def batch(self, rows: list[tuple[Tokens, Tokens]]) -> LanguageModelingBatch:
@@ -161,4 +161,6 @@ class Recall(Generated):
 
     def describe(self) -> str:
         """Sizes and parameters."""
-        return f"Recall: {self.counts()} of {self.length} tokens, {self.pairs} pairs, vocabulary {self.vocabulary:,}"
+        return (
+            f"Recall: {self.split_sizes()} of {self.length} tokens, {self.pairs} pairs, vocabulary {self.vocabulary:,}"
+        )

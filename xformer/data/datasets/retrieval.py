@@ -121,6 +121,6 @@ class Retrieval(Generated):
     def describe(self) -> str:
         """Sizes and parameters."""
         return (
-            f"Retrieval: {self.counts()} of {self.length} tokens, one of {self.values} values marked at "
+            f"Retrieval: {self.split_sizes()} of {self.length} tokens, one of {self.values} values marked at "
             f"{self.min_distance} or later"
         )

@@ -12,11 +12,11 @@ from xformer.data.cache import cached, fingerprint
 from xformer.data.facts import Facts
 from xformer.data.floors import unigram
 from xformer.data.sampling.loader import Loader
-from xformer.data.sampling.sampler import Draws, EvaluationBatches, Order, share_of
-from xformer.data.sources.documents import Documents, Extent, cut, extent
+from xformer.data.sampling.sampler import EvaluationBatches, Order, RandomDraws, share_of
+from xformer.data.sources.documents import Documents, Extent, cut_documents, extent
 from xformer.data.sources.hold_out import check_fractions
-from xformer.data.sources.packing import Blocks, Windows, pack, tokens_per_byte, unpack
-from xformer.data.sources.text import read
+from xformer.data.sources.packing import PackedBlocks, PackedWindows, pack, tokens_per_byte, unpack
+from xformer.data.sources.text import read_documents
 from xformer.data.tokenised import TokenisedData, remark
 from xformer.errors import ConfigError, DataError
 from xformer.tokenizers.base import Tokenizer
@@ -108,7 +108,7 @@ class Text(TokenisedData):
         Raises:
             DataError: If the text cannot be read.
         """
-        found = read(
+        found = read_documents(
             self.files, self.dataset, self.dataset_config, self.column, joined=self.joined, streaming=self.streaming
         )
         extents = {name: extent(documents) for name, documents in found.items()}
@@ -133,7 +133,7 @@ class Text(TokenisedData):
                 f"{self._source()} has no validation split: use 0.1, for example."
             )
         missing = {name: fraction for name, fraction in wanted.items() if name not in found and fraction > 0}
-        first, *held_out = cut(found["train"], train.characters, list(missing.values()))
+        first, *held_out = cut_documents(found["train"], train.characters, list(missing.values()))
         splits = {**found, "train": first, **dict(zip(missing, held_out, strict=True))}
         return {name: splits[name] for name in SPLITS if name in splits}, missing
 
@@ -170,27 +170,27 @@ class Text(TokenisedData):
         self.fingerprint = fingerprint(entry)
         self.tokens = {name: len(tokens) for name, tokens in flat.items()}
         self.splits = {
-            name: Blocks(tokens, self.block) if name == "train" else self._windows(tokens, self.block)
+            name: PackedBlocks(tokens, self.block) if name == "train" else self._windows(tokens, self.block)
             for name, tokens in flat.items()
         }
         further = {f"test@{length}": self._windows(flat["test"], length) for length in self.test_blocks}
         self.splits.update(further)
 
-    def _windows(self, tokens: Flat, block: int) -> Windows:
-        return Windows(tokens, block, self.stride or block)
+    def _windows(self, tokens: Flat, block: int) -> PackedWindows:
+        return PackedWindows(tokens, block, self.stride or block)
 
     def _evaluation(self, split: str) -> Loader:
         """Windows in batches of about as many tokens, whatever their length."""
         windows = self.splits[split]
-        assert isinstance(windows, Windows)
-        rank, world = self._place()
+        assert isinstance(windows, PackedWindows)
+        rank, world = self._rank_and_world_size()
         size = world * max(1, share_of(self.batch_size, world) * self.block // windows.block)
         batches = EvaluationBatches(len(windows), size, rank=rank, world=world)
         return self._loader(windows, batches)
 
     def order(self) -> Order:
         """Random windows, as many as there are whole blocks."""
-        return Draws(len(self.splits["train"]), self.tokens["train"] // self.block)
+        return RandomDraws(len(self.splits["train"]), self.tokens["train"] // self.block)
 
     def describe(self) -> str:
         """Source, sizes of the splits and tokenizer."""

@@ -36,7 +36,7 @@ _LISTED = 12
 _SHOWN = 40
 
 
-class Row(NamedTuple):
+class LabelledText(NamedTuple):
     """The texts of an item, its label, and what to call it in a message."""
 
     texts: tuple[str, ...]
@@ -133,7 +133,7 @@ class TextClassification(TokenisedData):
         name = f"labelled-{digest(VERSION, content, stable_name_of(type(self.tokenizer)), self.tokenizer.settings())}"
         return cached(self.cache, name, lambda directory: self._pack(directory, splits, numbers))
 
-    def _read(self) -> dict[str, list[Row]]:
+    def _read(self) -> dict[str, list[LabelledText]]:
         tables: Mapping[str, Columns] = {"train": chapters()}
         if self.files is not None or self.dataset is not None:
             tables = read_tables(
@@ -145,19 +145,19 @@ class TextClassification(TokenisedData):
             for split, rows in values.items()
         }
 
-    def _row(self, name: str, *values: Any) -> Row:
+    def _row(self, name: str, *values: Any) -> LabelledText:
         *texts, label = values
         for key, text in zip(self.columns, texts, strict=False):
             if not isinstance(text, str) or not text.strip():
                 raise self._wrong(key, f"has no text in {name}, only {text!r}")
         if (not isinstance(label, str) or not label.strip()) and not isinstance(label, int):
             raise self._wrong("label_column", f"has no label in {name}, only {label!r}")
-        return Row(tuple(texts), str(label).strip(), name)
+        return LabelledText(tuple(texts), str(label).strip(), name)
 
     def _wrong(self, key: str, problem: str) -> DataError:
         return DataError(f"data.{key}={self.columns[key]} {problem}: correct the row or choose another column.")
 
-    def _check(self, split: str, rows: list[Row], numbers: dict[str, int], *, held_out: bool) -> None:
+    def _check(self, split: str, rows: list[LabelledText], numbers: dict[str, int], *, held_out: bool) -> None:
         """Refuse a split without rows, and labels that cannot be learned."""
         if not rows:
             key, of = ("test_fraction", "test") if split == "test" else ("validation_fraction", "val")
@@ -177,7 +177,7 @@ class TextClassification(TokenisedData):
             "label_column", f"has the label {label} in {split}, which no training row has (those have {there})"
         )
 
-    def _pack(self, directory: Path, splits: dict[str, list[Row]], numbers: dict[str, int]) -> None:
+    def _pack(self, directory: Path, splits: dict[str, list[LabelledText]], numbers: dict[str, int]) -> None:
         """Train the tokenizer on the texts of "train" alone and write every split's tokens, offsets and labels."""
         self.tokenizer.train([text for row in splits["train"] for text in row.texts])
         self.tokenizer.save(directory)
@@ -190,7 +190,7 @@ class TextClassification(TokenisedData):
         unread.save(directory)
         (directory / SIDECAR).write_text(json.dumps({"dtype": dtype.name, "splits": list(splits)}), encoding="utf-8")
 
-    def _tokens(self, split: str, rows: list[Row], unread: Unread) -> Iterator[NDArray[Any]]:
+    def _tokens(self, split: str, rows: list[LabelledText], unread: Unread) -> Iterator[NDArray[Any]]:
         for row in rows:
             for key, text in zip(self.columns, row.texts, strict=False):
                 unread.read(split, text)
@@ -270,7 +270,7 @@ def _ordered(names: set[str]) -> list[str]:
     return [*sorted(numbers, key=lambda name: (int(name), name)), *sorted(names - numbers)]
 
 
-def _hash(rows: list[Row], numbers: dict[str, int]) -> str:
+def _hash(rows: list[LabelledText], numbers: dict[str, int]) -> str:
     content = hashlib.sha256()
     for row in rows:
         for text in row.texts:

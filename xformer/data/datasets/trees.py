@@ -47,7 +47,9 @@ def expressions(
     operators = [generator.integers(0, 4, int((level > 0).sum())) for level in levels]
     digits = [generator.integers(0, 10, int((level == 0).sum())) for level in levels]
     sizes = subtree_sizes(levels)
-    return Expressions(write(levels, operators, digits, sizes), sizes[0], evaluate(levels, operators, digits))
+    return Expressions(
+        expression_text(levels, operators, digits, sizes), sizes[0], evaluate_expressions(levels, operators, digits)
+    )
 
 
 def grow(
@@ -97,7 +99,7 @@ def subtree_sizes(levels: list[Level]) -> list[Level]:
     return sizes[::-1]
 
 
-def evaluate(levels: list[Level], operators: list[Level], digits: list[Level]) -> Level:
+def evaluate_expressions(levels: list[Level], operators: list[Level], digits: list[Level]) -> Level:
     """Value of each tree, from the leaves up."""
     below = np.empty(0, dtype=np.int64)
     for level, operator, digit in zip(reversed(levels), reversed(operators), reversed(digits), strict=True):
@@ -132,7 +134,7 @@ def apply(
     return np.choose(operators, [smallest, largest, median, np.add.reduceat(arguments, starts) % 10])
 
 
-def write(
+def expression_text(
     levels: list[Level], operators: list[Level], digits: list[Level], sizes: list[Level]
 ) -> UInt8[np.ndarray, " tokens"]:
     """Tokens of all trees, each in prefix order: an operator, its arguments, the closing bracket."""

@@ -17,7 +17,7 @@ from xformer.errors import ConfigError
 Lengths = Int64[np.ndarray, " items"]
 
 
-def cut(lengths: Lengths, budget: int, world: int) -> Int64[np.ndarray, " batches_and_one"]:
+def cut_batches(lengths: Lengths, budget: int, world: int) -> Int64[np.ndarray, " batches_and_one"]:
     """Borders of the batches of sorted items, the first 0 and the last the number of items.
 
     Args:
@@ -68,7 +68,7 @@ class TokenBatches(EpochBatches):
         if len(lengths) < world:
             raise ConfigError(f"{len(lengths)} sequences cannot be shared by trainer.devices={world}: use fewer.")
         self.lengths, self.seed, self.rank, self.world, self.frozen = lengths, seed, rank, world, frozen
-        borders = cut(-np.sort(-lengths), budget, world)
+        borders = cut_batches(-np.sort(-lengths), budget, world)
         self.borders = borders[:-1] if borders[-1] - borders[-2] < world else borders
 
     def __len__(self) -> int:
@@ -105,7 +105,7 @@ class TokenEvaluationBatches(Sampler[list[int]]):
                 f"{len(lengths)} sequences cannot be evaluated on trainer.devices={world}: use fewer devices."
             )
         self.items, self.rank, self.world = np.argsort(-lengths, kind="stable"), rank, world
-        borders = cut(lengths[self.items], budget, world).tolist()
+        borders = cut_batches(lengths[self.items], budget, world).tolist()
         if borders[-1] - borders[-2] < world:
             lent = borders[-1] - world
             borders[-2:-1] = [lent] if lent - borders[-3] >= world else []

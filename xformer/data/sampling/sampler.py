@@ -42,7 +42,7 @@ class Permutation:
         return generator.permutation(self.size).astype(np.int64)
 
 
-class Draws:
+class RandomDraws:
     """Items drawn with replacement: random offsets into a text.
 
     Args:

@@ -112,13 +112,13 @@ def part(corpus: Corpus, kept: Iterable[bool]) -> Iterator[Pair]:
 
 
 @rereadable
-def texts(corpus: Corpus) -> Iterator[str]:
+def corpus_texts(corpus: Corpus) -> Iterator[str]:
     """Both sides of each pair, one after the other."""
     for pair in corpus:
         yield from pair
 
 
-def aligned(source: Aligned, target: Aligned) -> dict[str, Corpus]:
+def aligned_lines(source: Aligned, target: Aligned) -> dict[str, Corpus]:
     """Pairs of aligned files by split, under "train" alone where only a path is given.
 
     Raises:

@@ -125,7 +125,7 @@ def extent(documents: Documents) -> Extent:
     return Extent(characters, content.hexdigest())
 
 
-def cut(documents: Documents, characters: int, fractions: Sequence[float]) -> list[Documents]:
+def cut_documents(documents: Documents, characters: int, fractions: Sequence[float]) -> list[Documents]:
     """Cut documents, in order, into a first part and one part per fraction.
 
     Args:

@@ -35,9 +35,9 @@ def load_dataset_splits(name: str, config: str | None, *, offline: str, streamin
     loaded = _load_local(path, config, streaming) if path.exists() else _load(name, config, offline, streaming)
     found: dict[str, Any] = {}
     for split, names in NAMES.items():
-        own = next((own for own in names if own in loaded), None)
-        if own is not None:
-            found[split] = loaded[own]
+        present = next((present for present in names if present in loaded), None)
+        if present is not None:
+            found[split] = loaded[present]
     if "train" not in found:
         raise DataError(f"data.dataset={name} has no split train, only {', '.join(loaded)}: choose another dataset.")
     return found

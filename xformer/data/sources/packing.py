@@ -17,7 +17,7 @@ from xformer.tokenizers.pieces import rereadable
 SIDECAR = "tokens.json"
 
 
-class Blocks:
+class PackedBlocks:
     """Windows of a flat file at every offset, to train on.
 
     Args:
@@ -38,7 +38,7 @@ class Blocks:
         return LanguageModelingBatch(both[:, :-1].contiguous(), both[:, 1:].contiguous())
 
 
-class Windows(Blocks):
+class PackedWindows(PackedBlocks):
     """Windows of a flat file in which every token but the first is a label exactly once, to evaluate on.
 
     Each begins `stride` tokens after the one before, and the last ends with the file. A window's labels that one before
@@ -63,8 +63,8 @@ class Windows(Blocks):
         labels = batch.labels.clone()  # which in a batch of one are a view of what the tokens are a view of
         for row, index in zip(labels, indices, strict=True):
             if index:
-                counted = (index - 1) * self.stride + self.block
-                row[: counted - min(index * self.stride, last)] = IGNORED
+                scored = (index - 1) * self.stride + self.block
+                row[: scored - min(index * self.stride, last)] = IGNORED
         return LanguageModelingBatch(batch.tokens, labels)
 
 

@@ -73,7 +73,7 @@ def _digits() -> Pictures:
     )
 
 
-def read(
+def read_images(
     folder: str | None, dataset: str | None, config: str | None, image_column: str, label_column: str
 ) -> tuple[list[str], dict[str, Pictures]]:
     """Find images by split, where the source has splits, and under "train" alone where it has not.
@@ -104,9 +104,9 @@ def _read_folder(folder: str) -> tuple[list[str], dict[str, Pictures]]:
         raise DataError(f"data.folder={folder} is no directory (seen from {Path.cwd()}): correct the path.")
     parts: dict[str, Path] = {}
     for split, names in NAMES.items():
-        own = next((root / name for name in names if (root / name).is_dir()), None)
-        if own is not None:
-            parts[split] = own
+        subfolder = next((root / name for name in names if (root / name).is_dir()), None)
+        if subfolder is not None:
+            parts[split] = subfolder
     if "train" not in parts:
         parts = {"train": root}
     classes = [path.name for path in _entries(parts["train"]) if path.is_dir()]
@@ -129,14 +129,16 @@ def _read_folder(folder: str) -> tuple[list[str], dict[str, Pictures]]:
 def _read_classes(part: Path, classes: list[str]) -> Pictures:
     paths: list[Path] = []
     labels: list[int] = []
-    for own in _entries(part):
-        if not own.is_dir():
+    for subfolder in _entries(part):
+        if not subfolder.is_dir():
             continue
-        if own.name not in classes:
-            raise DataError(f"{own} is a label outside of the training images' classes ({_listed(classes)}): move it.")
-        found = _files(own)
+        if subfolder.name not in classes:
+            raise DataError(
+                f"{subfolder} is a label outside of the training images' classes ({_listed(classes)}): move it."
+            )
+        found = _files(subfolder)
         paths += found
-        labels += [classes.index(own.name)] * len(found)
+        labels += [classes.index(subfolder.name)] * len(found)
     if not paths:
         raise DataError(f"{part} holds no image: put some into the folders of the classes ({_listed(classes)}).")
     # They are the same as long as their names, sizes and times are.

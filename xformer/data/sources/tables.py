@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from xformer.data.sources.hub import NAMES, first_line, load_dataset_splits
-from xformer.data.sources.text import expand
+from xformer.data.sources.text import expand_pattern
 from xformer.errors import ConfigError, DataError
 from xformer.tokenizers.utf8 import decode, unmarked
 
@@ -83,10 +83,10 @@ def _by_split(files: Files) -> dict[str, list[Path]]:
                 )
         if "train" not in files:
             raise ConfigError(f"data.files={files} has no file for train: give one.")
-        return {split: expand(files[split]) for split in NAMES if split in files}
+        return {split: expand_pattern(files[split]) for split in NAMES if split in files}
     if isinstance(files, str) and Path(files).expanduser().is_dir():
         return _in_directory(Path(files).expanduser())
-    paths = [path for entry in ([files] if isinstance(files, str) else files) for path in expand(entry)]
+    paths = [path for entry in ([files] if isinstance(files, str) else files) for path in expand_pattern(entry)]
     if not paths:
         raise DataError("data.files=[] names no file: give a path, a pattern or a directory.")
     return {"train": paths}

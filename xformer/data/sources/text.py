@@ -21,7 +21,7 @@ ROWS = 1000
 TEXT_FILES = {".txt", ".raw", ".tokens"}
 
 
-def read(
+def read_documents(
     files: str | list[str] | None,
     dataset: str | None,
     config: str | None,
@@ -49,7 +49,7 @@ def read(
     if files is not None and dataset is not None:
         raise ConfigError(f"data.files={files} and data.dataset={dataset} exclude each other: set one of them to null.")
     if files is not None:
-        paths = [path for entry in ([files] if isinstance(files, str) else files) for path in expand(entry)]
+        paths = [path for entry in ([files] if isinstance(files, str) else files) for path in expand_pattern(entry)]
         if not paths:
             raise DataError("data.files=[] names no file: give a path or a pattern, or null for Python's own prose.")
         return {"train": in_files(paths, "data.files")}
@@ -65,7 +65,7 @@ def read(
     return {split: _rows(part, dataset, column, joined) for split, part in splits.items()}
 
 
-def expand(entry: str) -> list[Path]:
+def expand_pattern(entry: str) -> list[Path]:
     """The files of a path or a glob pattern, those of a pattern by name.
 
     Raises:

@@ -13,7 +13,7 @@ from torch import Tensor
 from xformer.data.batch import PADDED_WITH, Batch
 from xformer.inspection.attention_calls import AttentionCall, attention_calls
 from xformer.tasks.base import Task
-from xformer.training.flops import untouched
+from xformer.training.flops import preserving_state
 
 
 class Probe(Callback, ABC):
@@ -48,12 +48,12 @@ class Probe(Callback, ABC):
         """Keep the first examples."""
         if batch_idx == 0:
             self._kept = []
-        self._kept += singles(batch, self.examples - len(self._kept))
+        self._kept += single_examples(batch, self.examples - len(self._kept))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure, and log."""
         assert isinstance(pl_module, Task)
-        with trainer.precision_plugin.forward_context(), _unnoticed(pl_module):
+        with trainer.precision_plugin.forward_context(), _without_side_effects(pl_module):
             found = self.measure(pl_module, self._kept)
         pl_module.log_dict({f"probe/{name}": value for name, value in found.items()}, sync_dist=True)
         self._kept = []
@@ -66,7 +66,7 @@ class AttentionProbe(Probe):
     def measure_call(self, call: AttentionCall) -> Mapping[str, Tensor]:
         """Numbers of one layer, by name: one, or one for each head."""
 
-    def takes(self, task: Task, slot: str) -> bool:
+    def applies_to(self, task: Task, slot: str) -> bool:
         """Whether the attention in a slot has what is measured."""
         return True
 
@@ -75,7 +75,7 @@ class AttentionProbe(Probe):
         found: dict[str, list[Tensor]] = {}
         for example in examples:
             for call in attention_calls(task.model, lambda example=example: task.step(task.prepare(example))):  # type: ignore[misc]
-                if not self.takes(task, call.slot):
+                if not self.applies_to(task, call.slot):
                     continue
                 for name, values in self.measure_call(call).items():
                     path = f"{name}/{task.model.slots[call.slot].name}/layer{call.layer}"
@@ -85,7 +85,7 @@ class AttentionProbe(Probe):
         return {name: torch.stack(values).mean() for name, values in found.items()}
 
 
-def singles(batch: Batch, most: int) -> list[Batch]:
+def single_examples(batch: Batch, most: int) -> list[Batch]:
     """The first sequences of a batch, each a batch of its own without padding."""
     return [_single(batch, row) for row in range(min(most, len(batch[0])))]
 
@@ -106,11 +106,11 @@ def _by_head(path: str, values: Tensor) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _unnoticed(task: Task) -> Iterator[None]:
+def _without_side_effects(task: Task) -> Iterator[None]:
     """Evaluation mode, without autocast, and everything as it was afterwards."""
     training = task.training
     try:
-        with untouched(task), torch.autocast(task.device.type, enabled=False):
+        with preserving_state(task), torch.autocast(task.device.type, enabled=False):
             task.eval()
             yield
     finally:

@@ -37,7 +37,7 @@ class EffectiveContext(AttentionProbe):
         super().__init__(examples=examples)
         self.share = share
 
-    def takes(self, task: Task, slot: str) -> bool:
+    def applies_to(self, task: Task, slot: str) -> bool:
         """Self-attention alone."""
         return task.model.slots[slot].position is not None
 

@@ -35,10 +35,10 @@ from xformer.attention.kernels.block_sparse import attention as flex
 from xformer.attention.kernels.block_sparse.attention import (
     BLOCK,
     SHORTEST,
-    applies,
-    applies_to_all,
     block_mask,
-    whole_length,
+    flex_supports,
+    flex_supports_dense,
+    padded_length,
 )
 from xformer.core.capability import Capability
 from xformer.core.mask import Mask
@@ -311,7 +311,7 @@ def uncompiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 
     monkeypatch.setattr(torch_flex, "_validate_device", lambda *tensors: None)
     monkeypatch.setattr(torch_flex, "_warn_once", lambda *arguments, **keywords: None)
-    monkeypatch.setattr(flex, "applies", lambda query, bias, unordered=False: True)
+    monkeypatch.setattr(flex, "flex_supports", lambda query, bias, unordered=False: True)
     monkeypatch.setattr(flex, "SHORTEST", 1)
     monkeypatch.setattr(flex, "_compiled", lambda: reference)
     yield calls
@@ -326,7 +326,7 @@ def compare(
     expected = dense(*exact, matrix(variant, attention, length, causal), bias)
     weights = torch.randn_like(expected)
     inputs = [x.detach().to(device, dtype).requires_grad_() for x in exact]
-    mask, there = Mask.counting(0, length, causal=causal, device=torch.device(device)), moved(bias, device)
+    mask, there = Mask.consecutive(0, length, causal=causal, device=torch.device(device)), moved(bias, device)
     mixed = attention.to(device)(*inputs, mask=mask, bias=there)
     near = dict(atol=1e-4, rtol=1e-4) if dtype == torch.float32 else dict(atol=6e-2, rtol=6e-2)
     assert mixed.dtype == dtype
@@ -381,7 +381,7 @@ def test_flex_of_a_padded_batch_equals_its_sequences(name: str, uncompiled: list
 @both_directions
 @pytest.mark.parametrize("length", [BLOCK, 2 * BLOCK + 21])
 def test_blocks_are_those_where_a_pair_counts(variant: Any, causal: bool, length: int) -> None:
-    attention, whole = variant.attention(causal, max_length=length), whole_length(length)
+    attention, whole = variant.attention(causal, max_length=length), padded_length(length)
     mask_mod = attention.mask_mod(whole, causal=causal)
     mask, padding = (
         block_mask(mask_mod, HEADS, length, whole, CPU, valid) for valid in (None, torch.ones(1, length) > 0)
@@ -442,21 +442,21 @@ def test_blocks_found_in_a_validation_serve_a_training(uncompiled: list[Any]) ->
 
 @pytest.mark.parametrize("span", [1, 127, 128, 129, 2048, 2049, 5000, 65_536])
 def test_lengths_are_few_and_little_longer(span: int) -> None:
-    length = whole_length(span)
+    length = padded_length(span)
     assert length % BLOCK == 0
     assert span <= length < max(span + BLOCK, span * 9 / 8 + 1)
-    assert len({whole_length(n) for n in range(2048, 4097)}) <= 9
+    assert len({padded_length(n) for n in range(2048, 4097)}) <= 9
 
 
 def test_a_processor_gathers() -> None:
-    assert not applies(torch.zeros(1, 1, 4, 16), None)
+    assert not flex_supports(torch.zeros(1, 1, 4, 16), None)
 
 
 @pytest.mark.slow
 @both_directions
 def test_compiled_for_a_processor_skips_the_same_blocks(causal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Forward alone: torch has no more there. Unlike the reference, this reads the lists of blocks."""
-    monkeypatch.setattr(flex, "applies", lambda query, bias: True)
+    monkeypatch.setattr(flex, "flex_supports", lambda query, bias: True)
     for name in ("local", "strided, split", "bigbird"):
         variant, length = VARIANTS[name], 3 * BLOCK - 5
         attention, inputs = variant.attention(causal, max_length=length), [x.detach() for x in qkv(2, length)]
@@ -488,12 +488,12 @@ def test_compiled_equals_the_oracle_of_a_padded_batch(variant: Any, causal: bool
 def test_what_a_gpu_takes(caplog: pytest.LogCaptureFixture) -> None:
     query = torch.zeros(1, 3, 4, 4, device="cuda")
     caplog.set_level(logging.DEBUG)
-    assert applies(query, None)
-    assert applies(query, Fixed().to("cuda"))
-    assert not applies(query, Table().to("cuda"))  # which is trained
-    assert not applies(query, Content().to("cuda"))
-    assert not applies(query.double(), None)
-    mask = Mask.counting(0, 4, causal=True, device=query.device)
+    assert flex_supports(query, None)
+    assert flex_supports(query, Fixed().to("cuda"))
+    assert not flex_supports(query, Table().to("cuda"))  # which is trained
+    assert not flex_supports(query, Content().to("cuda"))
+    assert not flex_supports(query.double(), None)
+    mask = Mask.consecutive(0, 4, causal=True, device=query.device)
     VARIANTS["local"].attention(True).to("cuda")(query, query, query, mask=mask)
     assert "flex_attention kernel" in caplog.text
 
@@ -541,7 +541,7 @@ def compare_full(
     wanted = torch.autograd.grad((expected * weights).sum(), [*exact, *position.parameters()])
     inputs = [x.detach().where(shown > 0, torch.nan).to(device, dtype).requires_grad_() for x in exact]
     there = position.to(device)
-    mask = Mask.counting(
+    mask = Mask.consecutive(
         0, length, causal=causal, device=torch.device(device), key_padding=None if real is None else real.to(device)
     )
     attention = Full(AttentionContext(heads, features, length, length, causal))
@@ -574,7 +574,7 @@ def test_what_full_attention_adds_is_linear_in_the_length(name: str, uncompiled:
     position = scheme(name, True, HEADS, HEAD_DIM, length)
     query = torch.randn(1, HEADS, length, HEAD_DIM)
     attention = Full(AttentionContext(HEADS, HEAD_DIM, length, length, True))
-    attention(query, query, query, mask=Mask.counting(0, length, causal=True), bias=position.bias(0))
+    attention(query, query, query, mask=Mask.consecutive(0, length, causal=True), bias=position.bias(0))
     (_, _, _, added, _), = uncompiled  # fmt: skip
     held = [cell.cell_contents for cell in added.__closure__ if isinstance(cell.cell_contents, Tensor)]
     assert sum(tensor.numel() for tensor in held) <= HEADS * (2 * length - 1)
@@ -582,17 +582,17 @@ def test_what_full_attention_adds_is_linear_in_the_length(name: str, uncompiled:
 
 def test_when_full_attention_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
-    monkeypatch.setattr(flex, "applies", lambda query, bias, unordered: asked.append(unordered) or True)
+    monkeypatch.setattr(flex, "flex_supports", lambda query, bias, unordered: asked.append(unordered) or True)
     long, short = (torch.zeros(1, HEADS, n, HEAD_DIM) for n in (SHORTEST, SHORTEST - 1))
     biases = {name: scheme(name, True, HEADS, HEAD_DIM, SHORTEST).bias(0) for name in SCHEMES}
-    mask = Mask.counting(0, SHORTEST, causal=True)
-    assert applies_to_all(long, mask, biases["t5"])
-    assert not applies_to_all(short, mask, biases["t5"])
-    assert not applies_to_all(long, mask, None)
+    mask = Mask.consecutive(0, SHORTEST, causal=True)
+    assert flex_supports_dense(long, mask, biases["t5"])
+    assert not flex_supports_dense(short, mask, biases["t5"])
+    assert not flex_supports_dense(long, mask, None)
     step = Mask(torch.tensor([[SHORTEST - 1]]), torch.arange(SHORTEST)[None])
-    assert not applies_to_all(long, step, biases["alibi"])
+    assert not flex_supports_dense(long, step, biases["alibi"])
     torch.use_deterministic_algorithms(True)
-    assert applies_to_all(long, mask, biases["t5"])
+    assert flex_supports_dense(long, mask, biases["t5"])
     assert asked == [True, False]  # whether the gradient of a table may be summed in any order
 
 
@@ -618,7 +618,7 @@ def test_a_device_holds_no_tensor_of_all_pairs(name: str, training: bool) -> Non
     position = scheme(name, True, HEADS, 64, length).to(device)
     query = torch.randn(1, HEADS, length, 64, device=device, dtype=torch.bfloat16, requires_grad=training)
     attention = Full(AttentionContext(HEADS, 64, length, length, True))
-    mask = Mask.counting(0, length, causal=True, device=device)
+    mask = Mask.consecutive(0, length, causal=True, device=device)
 
     def call() -> None:
         mixed = attention(query, query, query, mask=mask, bias=position.bias(0))

@@ -128,7 +128,7 @@ def test_the_operators_keep_what_they_declare() -> None:
 def test_scores_are_not_written_out(causal: bool) -> None:
     """Forward and backward hold some blocks of scores, where all of them would be thirty-two."""
     inputs, bias = tensors(LONGEST, LONGEST, batch=1), Table(numbers())
-    mask = Mask.counting(0, LONGEST, causal=causal)
+    mask = Mask.consecutive(0, LONGEST, causal=causal)
 
     def training() -> None:
         distance_biased_attention(*inputs, mask=mask, bias=bias).sum().backward()

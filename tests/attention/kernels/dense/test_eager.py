@@ -59,7 +59,7 @@ def test_equals_one_query_at_a_time_and_its_gradients(name: str, causal: bool, p
     (scores, value, query), bias = inputs(LENGTH), BIASES[name]
     leaves = [scores.requires_grad_(), value.requires_grad_()]
     valid = torch.arange(LENGTH) >= torch.tensor([[0], [3]]) if padded else None
-    mask = Mask.counting(0, LENGTH, causal=causal, key_padding=valid)
+    mask = Mask.consecutive(0, LENGTH, causal=causal, key_padding=valid)
     mixed = eager_attention(scores, value, query=query, mask=mask, bias=bias)
     expected = one_by_one(scores, value, query, mask, bias)
     assert_close(mixed, expected)
@@ -72,6 +72,6 @@ def test_equals_one_query_at_a_time_and_its_gradients(name: str, causal: bool, p
 def test_is_torch_s_attention_of_scaled_products(causal: bool) -> None:
     length = 1024
     query, key, value = torch.randn(3, 1, HEADS, length, 64, generator=torch.Generator().manual_seed(0))
-    mask = Mask.counting(0, length, causal=causal)
+    mask = Mask.consecutive(0, length, causal=causal)
     mixed = eager_attention(query @ key.mT / 8, value, query=query, mask=mask, bias=None)
     assert_close(mixed, scaled_dot_product_attention(query, key, value, is_causal=causal), atol=1e-5, rtol=1e-5)

@@ -9,7 +9,12 @@ from torch.testing import assert_close
 
 from tests.attention.kernels.random_features.equation import DIM, FEATURES, equation, inputs, self_mask
 from xformer.attention.kernels.random_features import chunkwise
-from xformer.attention.kernels.random_features.chunkwise import CAUSAL_CHUNK, CHUNK, bidirectional, causal
+from xformer.attention.kernels.random_features.chunkwise import (
+    CAUSAL_CHUNK,
+    CHUNK,
+    bidirectional_attention,
+    causal_attention,
+)
 from xformer.attention.kernels.random_features.features import RandomFeatures
 from xformer.attention.kernels.random_features.prefix_sums import prefix_sum_attention
 from xformer.core.mask import Mask
@@ -25,10 +30,10 @@ def phi(kernel: Any = "exp", features: int = FEATURES) -> RandomFeatures:
     return RandomFeatures(features, DIM, kernel)
 
 
-def by_hand(features: RandomFeatures, tensors: list[Tensor], mask: Mask, slopes: Tensor | None) -> Tensor:
+def target_overrides(features: RandomFeatures, tensors: list[Tensor], mask: Mask, slopes: Tensor | None) -> Tensor:
     if mask.causal:
-        return causal(features, *tensors, mask.key_positions, mask.key_padding, slopes)
-    return bidirectional(features, *tensors, mask.key_padding)
+        return causal_attention(features, *tensors, mask.key_positions, mask.key_padding, slopes)
+    return bidirectional_attention(features, *tensors, mask.key_padding)
 
 
 def plainly(features: RandomFeatures, tensors: list[Tensor], mask: Mask, slopes: Tensor | None) -> Tensor:
@@ -41,7 +46,7 @@ def check(features: RandomFeatures, tensors: list[Tensor], mask: Mask, slopes: T
     features, tensors = features.double(), [tensor.double() for tensor in mask.blank(*tensors)]
     trained = [] if slopes is None else [slopes.double().requires_grad_()]
     leaves = [*(tensor.requires_grad_() for tensor in tensors), *trained]
-    mixed = [mix(features, tensors, mask, *(trained or [None])) for mix in (by_hand, plainly)]
+    mixed = [mix(features, tensors, mask, *(trained or [None])) for mix in (target_overrides, plainly)]
     if mask.key_padding is not None:
         mixed = [x.masked_fill(~mask.key_padding[:, None, :, None], 0.0) for x in mixed]
     assert_close(*mixed)
@@ -92,7 +97,7 @@ def test_equals_the_equation(is_causal: bool, decays: bool, kernel: str) -> None
     features, tensors, mask = phi(kernel), inputs(1100), self_mask(1100, is_causal)
     slopes = SLOPES if decays else None
     expected = equation(features, *tensors, mask, None if slopes is None else LinearBias(slopes))
-    assert_close(by_hand(features, tensors, mask, slopes).double(), expected, atol=1e-5, rtol=1e-5)
+    assert_close(target_overrides(features, tensors, mask, slopes).double(), expected, atol=1e-5, rtol=1e-5)
 
 
 @kernels
@@ -104,29 +109,29 @@ def test_gradcheck(is_causal: bool, decays: bool, kernel: str) -> None:
     slopes = [torch.tensor([0.3], dtype=torch.float64, requires_grad=True)] if decays else []
 
     def mixed(query: Tensor, key: Tensor, value: Tensor, slopes: Tensor | None = None) -> Tensor:
-        return by_hand(features, [query, key, value], self_mask(length, is_causal), slopes)
+        return target_overrides(features, [query, key, value], self_mask(length, is_causal), slopes)
 
     assert torch.autograd.gradcheck(mixed, (*tensors, *slopes), fast_mode=True)
 
 
 def test_a_decay_loses_no_digits_far_from_the_beginning() -> None:
     features, tensors, positions = phi(), inputs(1000), torch.arange(1000)[None]
-    near, far = (causal(features, *tensors, positions + start, None, SLOPES) for start in (0, 1_000_000))
+    near, far = (causal_attention(features, *tensors, positions + start, None, SLOPES) for start in (0, 1_000_000))
     assert_close(far, near, atol=0.0, rtol=0.0)
 
 
 def test_without_a_gradient_one_state_is_kept_and_the_result_is_the_same() -> None:
     features, tensors, positions = phi(), inputs(1000), torch.arange(1000)[None]
     with torch.no_grad():
-        alone = causal(features, *tensors, positions, None, SLOPES)
+        alone = causal_attention(features, *tensors, positions, None, SLOPES)
     tensors = [tensor.requires_grad_() for tensor in tensors]
-    assert torch.equal(alone, causal(features, *tensors, positions, None, SLOPES))
+    assert torch.equal(alone, causal_attention(features, *tensors, positions, None, SLOPES))
 
 
 def test_queries_and_keys_of_different_length() -> None:
     features, tensors = phi(), inputs(300, 1024)
     mask = Mask(torch.arange(300)[None], torch.arange(1024)[None])
-    found = bidirectional(features, *tensors, None)
+    found = bidirectional_attention(features, *tensors, None)
     assert_close(found.double(), equation(features, *tensors, mask, None), atol=1e-5, rtol=1e-5)
 
 
@@ -134,4 +139,4 @@ def test_large_norms_lose_nothing_bidirectionally() -> None:
     features, (query, key, value) = phi(), inputs(1000, scale=8.0)
     key = key * 0.1 - query
     expected = equation(features, query, key, value, self_mask(1000, False), None)
-    assert_close(bidirectional(features, query, key, value, None).double(), expected, atol=1e-3, rtol=1e-3)
+    assert_close(bidirectional_attention(features, query, key, value, None).double(), expected, atol=1e-3, rtol=1e-3)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from xformer.attention.kernels.block_sparse.blocks import Tokens, difference, masked
-from xformer.attention.kernels.strided.tiles import KEPT_PER_NUMBER, Strided, _Scores, attend
+from xformer.attention.kernels.block_sparse.block_attention import AttentionInput, mask_mod_difference, with_causality
+from xformer.attention.kernels.strided.tiles import KEPT_PER_NUMBER, Strided, _Scores, strided_attention
 from xformer.core.bias import TableBias
 
 both_directions = pytest.mark.parametrize("causal", [False, True], ids=["bidirectional", "causal"])
@@ -19,16 +19,16 @@ both_layouts = pytest.mark.parametrize("name", ["columns", "ends"])
 
 def columns(row: int, block: int, causal: bool) -> Strided:
     """Neighbours nearer than a row, but for two holes, and the own column of all rows."""
-    own = masked(lambda head, i, j: i % row == j % row, causal=causal)
-    near = masked(lambda head, i, j: ((i - j).abs() < row) & ((i - j).abs() != 2), causal=causal)
-    return Strided(row, block, row, 0 if causal else row, row, row, difference(near, own), own, causal)
+    own = with_causality(lambda head, i, j: i % row == j % row, causal=causal)
+    near = with_causality(lambda head, i, j: ((i - j).abs() < row) & ((i - j).abs() != 2), causal=causal)
+    return Strided(row, block, row, 0 if causal else row, row, row, mask_mod_difference(near, own), own, causal)
 
 
 def ends(row: int, block: int, causal: bool, samples: int = 3) -> Strided:
     """The own row, and the ends of all other rows but for one position in each."""
-    own = masked(lambda head, i, j: i // row == j // row, causal=causal)
-    end = masked(lambda head, i, j: (j % row >= row - samples) & (j % row != row - 2), causal=causal)
-    return Strided(row, block, 0, 0, 1, min(samples, row), own, difference(end, own), causal)
+    own = with_causality(lambda head, i, j: i // row == j // row, causal=causal)
+    end = with_causality(lambda head, i, j: (j % row >= row - samples) & (j % row != row - 2), causal=causal)
+    return Strided(row, block, 0, 0, 1, min(samples, row), own, mask_mod_difference(end, own), causal)
 
 
 def layout(name: str, row: int, causal: bool) -> Strided:
@@ -73,11 +73,11 @@ def tokens(
     batch: int = 1,
     valid: Tensor | None = None,
     dtype: torch.dtype = torch.double,
-) -> Tokens:
+) -> AttentionInput:
     generator = torch.Generator().manual_seed(length)
     shape = (batch, heads, length, head_dim)
     parts = [torch.randn(shape, generator=generator, dtype=dtype, requires_grad=True) for _ in range(3)]
-    return Tokens(*parts, index := torch.arange(length), index, valid, length)
+    return AttentionInput(*parts, index := torch.arange(length), index, valid, length)
 
 
 def differentiate(mixed: Tensor, inputs: list[Tensor], shown: Tensor) -> list[Tensor]:
@@ -98,7 +98,7 @@ def test_equals_the_dense_evaluation_with_its_gradients(
     weight = torch.randn(2 * length - 1, heads, dtype=torch.double, requires_grad=True)
     bias, inputs = Transposed(weight) if trained else None, [of.query, of.key, of.value, *([weight] if trained else [])]
     shown = valid[:, None, :, None]
-    mixed = attend(of, made, bias)
+    mixed = strided_attention(of, made, bias)
     expected = dense(*inputs[:3], evaluated(made, length, valid) | ~shown, bias)
     assert_close(mixed * shown, expected * shown)
     found, wanted = (differentiate(x, inputs, shown) for x in (mixed, expected))
@@ -132,7 +132,7 @@ def test_some_weights_are_kept_and_the_others_made_again(name: str, causal: bool
             return x
 
         with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
-            mixed = attend(of, made, None)
+            mixed = strided_attention(of, made, None)
         kept[head_dim] = sum(sizes) - 4 * mixed.numel() - 2 * heads * length  # Q, K, V, O; m and s
         assert kept[head_dim] <= KEPT_PER_NUMBER * mixed.numel()
         expected = dense(*inputs, allowed)
@@ -148,6 +148,6 @@ def test_every_pair_is_looked_at_once(name: str, length: int, row: int, causal: 
     """Equal scores, and values that tell the keys apart."""
     made = layout(name, min(row, length), causal)
     still, value = torch.zeros(1, 1, length, length), torch.eye(length)[None, None]
-    of = Tokens(still, still, value, index := torch.arange(length), index, None, length)
+    of = AttentionInput(still, still, value, index := torch.arange(length), index, None, length)
     allowed = evaluated(made, length)
-    assert_close(attend(of, made, None) * allowed.sum(-1, keepdim=True), allowed.float(), atol=1e-4, rtol=0)
+    assert_close(strided_attention(of, made, None) * allowed.sum(-1, keepdim=True), allowed.float(), atol=1e-4, rtol=0)

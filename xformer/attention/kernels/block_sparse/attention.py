@@ -10,7 +10,7 @@ are not masked pair by pair. Which blocks these are is found by evaluating all p
 once for a mask_mod and a length: layers of one pattern share them. It needs CUDA and a compiler, and leaves to the
 kernels of the CPU a bias that depends on the query, one whose table is being trained (its gradient would be added up
 atomically, in a different order each time) and float64. Full attention with a bias of the distance takes the same
-kernel, which makes no n x n tensor: `attend_to_all`.
+kernel, which makes no n x n tensor: `flex_dense_attention`.
 
 Everywhere else the variant attends through `blocks.py`, by blocks that it lays out, under the same mask_mod.
 
@@ -38,19 +38,19 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from torch.utils._triton import has_triton
 
 from xformer.attention.base import Attention
-from xformer.attention.kernels.block_sparse.blocks import (
+from xformer.attention.kernels.block_sparse.block_attention import (
+    AttentionInput,
     MaskMod,
-    Tokens,
     bias_scores,
     bias_values,
-    everything,
-    not_after,
+    causal_mask_mod,
+    full_mask_mod,
     softmax,
 )
 from xformer.core.bias import RelativeBias, TableBias
 from xformer.core.capability import Capability
 from xformer.core.mask import Mask
-from xformer.core.precision import as_they_are, in_float32, wide
+from xformer.core.precision import at_least_float32, in_float32, without_autocast
 from xformer.core.state import State
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class BlockSparseAttention(Attention):
         """
 
     @abstractmethod
-    def mix(self, tokens: Tokens, *, causal: bool, bias: RelativeBias | None) -> Float[Tensor, "b h n d"]:
+    def mix(self, tokens: AttentionInput, *, causal: bool, bias: RelativeBias | None) -> Float[Tensor, "b h n d"]:
         """Mix the values of tokens whose positions are 0, 1, 2, ..., by kernels that look at least at the pattern."""
 
     @abstractmethod
@@ -115,20 +115,20 @@ class BlockSparseAttention(Attention):
         """softmax(Q K^T / sqrt(d) + B) V, over the keys of the pattern."""
         if query.shape[2] != key.shape[2]:
             raise self._refusal(Capability.CROSS)
-        order = PositionOrder(mask.key_positions, mask.key_padding, counted=mask.counted == (0, 0))
+        order = PositionOrder(mask.key_positions, mask.key_padding, consecutive=mask.offsets == (0, 0))
         positions = torch.arange(order.span, device=key.device)
         query, key, value = (order.by_position(x) for x in (query, key, value))
-        tokens = Tokens(query, key, value, positions, positions, order.valid, order.span)
+        tokens = AttentionInput(query, key, value, positions, positions, order.valid, order.span)
         return order.by_token(self._mix(tokens, causal=mask.causal, bias=bias))
 
-    def _mix(self, tokens: Tokens, *, causal: bool, bias: RelativeBias | None) -> Tensor:
+    def _mix(self, tokens: AttentionInput, *, causal: bool, bias: RelativeBias | None) -> Tensor:
         """By the kernel that the device has."""
-        if applies(tokens.query, bias):
-            mask_mod = self.mask_mod(whole_length(tokens.span), causal=causal)
-            mixed: Tensor = flex_attend(tokens, mask_mod, cast(TableBias | None, bias))
+        if flex_supports(tokens.query, bias):
+            mask_mod = self.mask_mod(padded_length(tokens.span), causal=causal)
+            mixed: Tensor = flex_block_attention(tokens, mask_mod, cast(TableBias | None, bias))
             return mixed
-        query, key, value = (wide(x) for x in (tokens.query, tokens.key, tokens.value))
-        with as_they_are(query.device):
+        query, key, value = (at_least_float32(x) for x in (tokens.query, tokens.key, tokens.value))
+        with without_autocast(query.device):
             precise = replace(tokens, query=query, key=key, value=value)
             return self.mix(precise, causal=causal, bias=bias).to(tokens.value.dtype)
 
@@ -193,8 +193,8 @@ class PositionOrder:
     Args:
         positions: of every token; those of valid tokens differ from each other.
         valid: True at tokens that are no padding; None where none is.
-        counted: whether it is known that positions are 0, 1, 2, ... in all rows; otherwise they are read, for which one
-            has to wait where they are on another device.
+        consecutive: whether positions are known to be 0, 1, 2, ... in all rows; otherwise they are read, which has to
+            wait for the device where they are on another one.
 
     Attributes:
         span: every position is below it.
@@ -202,16 +202,16 @@ class PositionOrder:
     """
 
     def __init__(
-        self, positions: Int[Tensor, "#b n"], valid: Bool[Tensor, "b n"] | None, *, counted: bool = False
+        self, positions: Int[Tensor, "#b n"], valid: Bool[Tensor, "b n"] | None, *, consecutive: bool = False
     ) -> None:
         length = positions.shape[1]
         index = torch.arange(length, device=positions.device)
         self.span = length
         self.valid: Bool[Tensor, "#b span"] | None = None
-        self._in_order = valid is None and (counted or torch.equal(positions, index.expand_as(positions)))
+        self._in_order = valid is None and (consecutive or torch.equal(positions, index.expand_as(positions)))
         if self._in_order:
             return
-        self.span = length if counted else int(positions.max()) + 1
+        self.span = length if consecutive else int(positions.max()) + 1
         # One more position takes the padding, and one more token, of zeros, is at the positions that no other has.
         self._position = positions if valid is None else positions.where(valid, self.span)  # b n
         token = self._position.new_full((len(self._position), self.span + 1), length)
@@ -233,7 +233,7 @@ def _rows_at(x: Tensor, index: Tensor) -> Tensor:
     return pad(x, (0, 0, 0, 1)).gather(2, index)
 
 
-class Read(NamedTuple):
+class CacheRead(NamedTuple):
     """Keys and values at the positions that were wanted, and whether they were found."""
 
     key: Float[Tensor, "b h k d"]
@@ -285,14 +285,14 @@ class PositionState(State):
         stored[rows, columns] = positions
         self.length += new
 
-    def read(self, wanted: Int[Tensor, "b #h k"]) -> Read:
+    def read(self, wanted: Int[Tensor, "b #h k"]) -> CacheRead:
         """What is stored for these positions; a negative one is never found."""
         keys, values, stored = self._buffers  # b size h d, b size h d, b size
         columns = wanted % self.size
         rows = torch.arange(len(keys), device=keys.device)[:, None, None]
         found = (stored[rows, columns] == wanted) & (wanted >= 0)
         heads = torch.arange(keys.shape[2], device=keys.device)[:, None]
-        return Read(keys[rows, columns, heads], values[rows, columns, heads], found)
+        return CacheRead(keys[rows, columns, heads], values[rows, columns, heads], found)
 
     def reorder(self, indices: Int[Tensor, " batch"]) -> None:
         """Let row i become what row `indices[i]` was."""
@@ -304,7 +304,7 @@ class PositionState(State):
         return sum(buffer.numel() * buffer.element_size() for buffer in self._buffers)
 
 
-def applies(query: Float[Tensor, "b h n d"], bias: RelativeBias | None, *, unordered: bool = False) -> bool:
+def flex_supports(query: Float[Tensor, "b h n d"], bias: RelativeBias | None, *, unordered: bool = False) -> bool:
     """Whether flex_attention can do it; not while FLOPs are counted, as what is compiled shows none.
 
     Args:
@@ -321,18 +321,18 @@ def applies(query: Float[Tensor, "b h n d"], bias: RelativeBias | None, *, unord
     return unordered or not bias.table(torch.zeros(1, dtype=torch.long, device=query.device)).requires_grad
 
 
-def applies_to_all(query: Float[Tensor, "b h n d"], mask: Mask, bias: RelativeBias | None) -> bool:
-    """Whether `attend_to_all` can do it, and it pays: a short sequence's n x n tensor costs less than a compilation.
+def flex_supports_dense(query: Float[Tensor, "b h n d"], mask: Mask, bias: RelativeBias | None) -> bool:
+    """Whether `flex_dense_attention` supports the inputs and pays: below a length, compiling costs more than n x n.
 
     The gradient of a table is added up in any order, as torch's fused kernels do with that of the queries, unless
     `torch.use_deterministic_algorithms` forbids it.
     """
     if bias is None or query.shape[2] < SHORTEST or not mask.aligned or mask.starts is None:
         return False
-    return applies(query, bias, unordered=not torch.are_deterministic_algorithms_enabled())
+    return flex_supports(query, bias, unordered=not torch.are_deterministic_algorithms_enabled())
 
 
-def attend_to_all(
+def flex_dense_attention(
     query: Float[Tensor, "b h n d"],
     key: Float[Tensor, "b h n d"],
     value: Float[Tensor, "b h n d"],
@@ -343,25 +343,27 @@ def attend_to_all(
     """softmax(Q K^T / sqrt(d) + B) V over all allowed keys, blank at padding; zeros where there are none."""
     length = query.shape[2]
     positions = torch.arange(length, device=query.device)
-    tokens = Tokens(query, key, value, positions, positions, mask.key_padding, length)
-    mixed: Tensor = flex_attend(tokens, not_after if mask.causal else everything, bias)
+    tokens = AttentionInput(query, key, value, positions, positions, mask.key_padding, length)
+    mixed: Tensor = flex_block_attention(tokens, causal_mask_mod if mask.causal else full_mask_mod, bias)
     return mixed
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # a compiled model calls what is compiled here
-def flex_attend(tokens: Tokens, mask_mod: MaskMod, bias: TableBias | None) -> Float[Tensor, "b h span d"]:
+def flex_block_attention(
+    tokens: AttentionInput, mask_mod: MaskMod, bias: TableBias | None
+) -> Float[Tensor, "b h span d"]:
     """softmax(Q K^T / sqrt(d) + B) V over the pairs that the mask_mod allows; zeros where there are none.
 
     Args:
         tokens: at positions 0, 1, 2, ...
-        mask_mod: of positions below their `whole_length`.
+        mask_mod: of positions below their `padded_length`.
         bias: what is added.
     """
     query, key, value = tokens.query, tokens.key, tokens.value
     if torch.is_autocast_enabled(query.device.type):
         query, key, value = (x.to(torch.get_autocast_dtype(x.device.type)) for x in (query, key, value))
     span, features = tokens.span, query.shape[3]
-    length = whole_length(span)
+    length = padded_length(span)
     # Filled up here: the kernel's gradients were NaN where a length was none of whole blocks (pytorch issue 153799).
     fill = (0, max(0, FEWEST_FEATURES - features), 0, length - span)
     if any(fill):
@@ -374,7 +376,7 @@ def flex_attend(tokens: Tokens, mask_mod: MaskMod, bias: TableBias | None) -> Fl
     return mixed[:, :, :span, :features]
 
 
-def whole_length(span: int) -> int:
+def padded_length(span: int) -> int:
     """The length to compute on: whole blocks, and few different lengths, as each is compiled for; fillers are skipped.
 
     At most an eighth is added beyond whole blocks.

@@ -51,7 +51,7 @@ NOTHING = 1e-30
 """Denominators below it are lost to float32's range, and their gradients would overflow."""
 
 
-def bidirectional(
+def bidirectional_attention(
     features: RandomFeatures,
     query: Float[Tensor, "b h q d"],
     key: Float[Tensor, "b h k d"],
@@ -78,7 +78,7 @@ def bidirectional(
     return _some_heads_at_a_time(mix, (query, key, value, padding), CACHED // of_head)
 
 
-def causal(
+def causal_attention(
     features: RandomFeatures,
     query: Float[Tensor, "b h n d"],
     key: Float[Tensor, "b h n d"],

@@ -42,7 +42,7 @@ NOTHING = 1e-30
 """Weights below it are lost to float32's range, and their gradients would overflow."""
 
 
-class Tokens(NamedTuple):
+class FeatureInput(NamedTuple):
     """Keys and values as they came."""
 
     key: Float[Tensor, "b h k d"]
@@ -52,16 +52,16 @@ class Tokens(NamedTuple):
     valid: Bool[Tensor, "b k"] | None
 
     @classmethod
-    def of(cls, key: Float[Tensor, "b h k d"], value: Float[Tensor, "b h k d"], mask: Mask) -> "Tokens":
+    def of(cls, key: Float[Tensor, "b h k d"], value: Float[Tensor, "b h k d"], mask: Mask) -> "FeatureInput":
         """Those of a mask."""
         values = torch.cat((value, torch.ones_like(value[..., :1])), dim=-1)
         return cls(key, values, mask.key_positions, mask.key_padding)
 
-    def at(self, tokens: slice) -> "Tokens":
+    def at(self, tokens: slice) -> "FeatureInput":
         """Some of the tokens."""
         return self._placed(tokens, self.key[:, :, tokens], self.values[:, :, tokens])
 
-    def windows(self, wanted: Sequence[slice]) -> "list[Tokens]":
+    def windows(self, wanted: Sequence[slice]) -> "list[FeatureInput]":
         """Many such, which may overlap: cut once, as the gradient of every slice is as long as the whole."""
         cuts = sorted({0, self.key.shape[2], *(cut for window in wanted for cut in (window.start, window.stop))})
         sizes = [stop - start for start, stop in pairwise(cuts)]
@@ -73,18 +73,18 @@ class Tokens(NamedTuple):
 
         return [self._placed(window, joined(keys, window), joined(values, window)) for window in wanted]
 
-    def _placed(self, tokens: slice, key: Tensor, values: Tensor) -> "Tokens":
+    def _placed(self, tokens: slice, key: Tensor, values: Tensor) -> "FeatureInput":
         valid = None if self.valid is None else self.valid[:, tokens]
-        return Tokens(key, values, self.positions[:, tokens], valid)
+        return FeatureInput(key, values, self.positions[:, tokens], valid)
 
-    def for_each_row(self) -> "Tokens":
+    def for_each_row(self) -> "FeatureInput":
         """The same, with the positions and padding of every row."""
         shape = self.key.shape[0], self.key.shape[2]
         valid = torch.ones(shape, dtype=torch.bool, device=self.key.device) if self.valid is None else self.valid
         return self._replace(positions=self.positions.expand(shape), valid=valid)
 
 
-class Keys(NamedTuple):
+class KeyFeatures(NamedTuple):
     """phi(k) = features * exp(peak), with the largest of a key's features 1; a padded key's peak is -inf."""
 
     features: Float[Tensor, "b h k m"]
@@ -93,7 +93,7 @@ class Keys(NamedTuple):
     positions: Float[Tensor, "#b 1 k 1"]
 
     @classmethod
-    def of(cls, tokens: Tokens, log_features: LogFeatures) -> "Keys":
+    def of(cls, tokens: FeatureInput, log_features: LogFeatures) -> "KeyFeatures":
         """Each key with a scale of its own: a scale they shared would tell the past of the future."""
         log = log_features(tokens.key)
         peak = log.detach().amax(dim=-1, keepdim=True)
@@ -104,12 +104,12 @@ class Keys(NamedTuple):
             peak = peak.masked_fill(~valid, float("-inf"))
         return cls(features, peak, tokens.values, tokens.positions[:, None, :, None].to(tokens.key.dtype))
 
-    def first(self, count: int) -> "Keys":
+    def first(self, count: int) -> "KeyFeatures":
         """The first keys."""
-        return Keys(*(tensor[:, :, :count] for tensor in self))
+        return KeyFeatures(*(tensor[:, :, :count] for tensor in self))
 
 
-class Sums(NamedTuple):
+class PrefixSums(NamedTuple):
     """sum_j exp(slope (p_j - origin)) phi(k_j)^T [v_j, 1] = total * exp(scale), over the keys added so far."""
 
     total: Float[Tensor, "#b #h #m #e"]
@@ -122,34 +122,36 @@ class PrefixSumState(State):
     """A decoding state that does not grow: sums over all keys but those that a bias tells apart; none without one."""
 
     def __init__(self) -> None:
-        self.sums: Sums | None = None
-        self.window: Tokens | None = None
+        self.sums: PrefixSums | None = None
+        self.window: FeatureInput | None = None
 
-    def window_and(self, new: Tokens) -> Tokens:
+    def window_and(self, new: FeatureInput) -> FeatureInput:
         """The tokens in the window and the new ones."""
         if self.window is None or self.window.key.shape[2] == 0:
             return new
         old, new = self.window.for_each_row(), new.for_each_row()
         assert old.valid is not None
         assert new.valid is not None
-        return Tokens(
+        return FeatureInput(
             torch.cat((old.key, new.key), dim=2),
             torch.cat((old.values, new.values), dim=2),
             torch.cat((old.positions, new.positions), dim=1),
             torch.cat((old.valid, new.valid), dim=1),
         )
 
-    def keep(self, sums: Sums | None, window: Tokens) -> None:
+    def keep(self, sums: PrefixSums | None, window: FeatureInput) -> None:
         """Hold these, the window in storage of its own: a view would hold all that it was cut from."""
         self.sums = sums
-        self.window = Tokens(*(tensor.clone() for tensor in window.for_each_row() if tensor is not None))
+        self.window = FeatureInput(*(tensor.clone() for tensor in window.for_each_row() if tensor is not None))
 
     def reorder(self, indices: Int[Tensor, " batch"]) -> None:
         """Let row i become what row `indices[i]` was."""
         if self.sums is not None:
-            self.sums = Sums(*(tensor.index_select(0, indices) for tensor in self.sums))
+            self.sums = PrefixSums(*(tensor.index_select(0, indices) for tensor in self.sums))
         if self.window is not None:
-            self.window = Tokens(*(tensor.index_select(0, indices) for tensor in self.window if tensor is not None))
+            self.window = FeatureInput(
+                *(tensor.index_select(0, indices) for tensor in self.window if tensor is not None)
+            )
 
     @property
     def bytes(self) -> int:
@@ -206,19 +208,24 @@ def prefix_sum_attention(
         bias: b.
         state: of all tokens before these, which are added to it; `mask` is then aligned and causal.
     """
-    new = Tokens.of(key, value, mask)
+    new = FeatureInput.of(key, value, mask)
     tokens, sums = (new, None) if state is None else (state.window_and(new), state.sums)
     keys, queries = tokens.key.shape[2], query.shape[2]
     tail = _Tail.of(bias, keys, query) if mask.aligned else _Tail(keys, *[query.new_zeros(1, 1, 1)] * 3)
     chunks = _chunks(queries)
-    suffixes: list[Sums | None] = [None] * len(chunks)
+    suffixes: list[PrefixSums | None] = [None] * len(chunks)
     if mask.aligned and not mask.causal and tail.reach < keys:
         suffixes = _suffix_sums(log_features, tokens, tail)
 
     def of_chunk(
-        chunk: Tensor, positions: Tensor, window: Tokens, prefix: Sums | None, suffix: Sums | None, leaving: int
-    ) -> tuple[Tensor, Sums | None]:
-        scaled = Keys.of(window, log_features)
+        chunk: Tensor,
+        positions: Tensor,
+        window: FeatureInput,
+        prefix: PrefixSums | None,
+        suffix: PrefixSums | None,
+        leaving: int,
+    ) -> tuple[Tensor, PrefixSums | None]:
+        scaled = KeyFeatures.of(window, log_features)
         logits = _logits(positions, window.positions, mask.causal, bias, query)
         position = positions[:, None, :, None].to(query.dtype)
         beyond = []
@@ -252,28 +259,28 @@ def _windows(offset: int, keys: int, chunks: list[slice], reach: int, mask: Mask
     return found
 
 
-def _suffix_sums(log_features: LogFeatures, tokens: Tokens, tail: _Tail) -> list[Sums | None]:
+def _suffix_sums(log_features: LogFeatures, tokens: FeatureInput, tail: _Tail) -> list[PrefixSums | None]:
     """For each chunk, the sums over the keys after its window; positions are mirrored."""
     keys = tokens.key.shape[2]
 
-    def added(sums: Sums | None, part: Tokens) -> Sums | None:
-        return _add(sums, Keys.of(part._replace(positions=-part.positions), log_features), tail.slope)
+    def added(sums: PrefixSums | None, part: FeatureInput) -> PrefixSums | None:
+        return _add(sums, KeyFeatures.of(part._replace(positions=-part.positions), log_features), tail.slope)
 
     cuts = [min(keys, chunk.stop + tail.reach) for chunk in _chunks(keys)]
-    sums, found = None, list[Sums | None]()
+    sums, found = None, list[PrefixSums | None]()
     for part in reversed(tokens.windows([slice(*cut) for cut in pairwise([*cuts, keys])])):
         sums = _recomputed(added, sums, part)
         found.append(sums)
     return found[::-1]
 
 
-def _add(sums: Sums | None, keys: Keys, slope: Float[Tensor, "#h 1 1"]) -> Sums | None:
+def _add(sums: PrefixSums | None, keys: KeyFeatures, slope: Float[Tensor, "#h 1 1"]) -> PrefixSums | None:
     """Add keys whose positions are all beyond those added before, which decay by the distance between."""
     if keys.features.shape[2] == 0:
         return sums
     if sums is None:
         nothing = keys.peak.new_zeros(1, 1, 1, 1)
-        sums = Sums(nothing, nothing - float("inf"), nothing)
+        sums = PrefixSums(nothing, nothing - float("inf"), nothing)
     lowest = torch.finfo(keys.positions.dtype).min
     valid = keys.peak[:, :1] != float("-inf")  # b 1 k 1: padding is the same for all heads
     last = keys.positions.masked_fill(~valid, lowest).amax(dim=2, keepdim=True)
@@ -283,14 +290,14 @@ def _add(sums: Sums | None, keys: Keys, slope: Float[Tensor, "#h 1 1"]) -> Sums 
     scale = torch.maximum(old, new.amax(dim=2, keepdim=True)).detach()
     top = _finite(scale)
     values = keys.values * (new - top).exp()
-    return Sums((old - top).exp() * sums.total + keys.features.mT @ values, scale, origin)
+    return PrefixSums((old - top).exp() * sums.total + keys.features.mT @ values, scale, origin)
 
 
 def _mean(
     log_query: Float[Tensor, "b h q m"],
-    window: Keys,
+    window: KeyFeatures,
     logits: Float[Tensor, "#b #h #q #k"],
-    beyond: list[tuple[Sums, Float[Tensor, "#b #h #q 1"]]],
+    beyond: list[tuple[PrefixSums, Float[Tensor, "#b #h #q 1"]]],
 ) -> Float[Tensor, "b h q d"]:
     """The weighted mean of values; zeros for a query with nothing to attend to.
 

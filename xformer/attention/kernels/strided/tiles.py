@@ -40,7 +40,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
-from xformer.attention.kernels.block_sparse.blocks import LOG2_E, MaskMod, Tokens
+from xformer.attention.kernels.block_sparse.block_attention import LOG2_E, AttentionInput, MaskMod
 from xformer.core.bias import TableBias
 
 SCORES_AT_A_TIME = 1 << 20
@@ -53,7 +53,7 @@ NO_TOKEN = -1e30
 """The score of a key that is none: its weight is exactly zero beside any key that is one, and never NaN."""
 
 
-class Rows(NamedTuple):
+class StridedInput(NamedTuple):
     """From the first to the one before the last."""
 
     first: int
@@ -107,14 +107,14 @@ class Strided:
         return keys[self.before : self.before + self.block], keys
 
     def sampled_positions(
-        self, positions: Int[Tensor, " n"], rows: Rows
+        self, positions: Int[Tensor, " n"], rows: StridedInput
     ) -> tuple[Int[Tensor, " q"], Int[Tensor, " k"]]:
         """Of the first column's queries in some rows, and of the keys they look at."""
         x = positions[None, :, None]
         query, key = self.column_queries(self.of(rows, x)), self.keys_up_to(rows, self.sample(x).flatten(2, 3))
         return query[0, 0, :, 0], key[0, 0, :, 0]
 
-    def of(self, rows: Rows, x: Shaped[Tensor, "g n d"]) -> Shaped[Tensor, "g c d"]:
+    def of(self, rows: StridedInput, x: Shaped[Tensor, "g n d"]) -> Shaped[Tensor, "g c d"]:
         """Some rows of tokens."""
         return x[:, rows.first * self.row : rows.last * self.row]
 
@@ -126,11 +126,11 @@ class Strided:
         """The queries of all columns."""
         return x.view(len(x), -1, self.columns, x.shape[2]).transpose(1, 2)
 
-    def local_keys(self, x: Shaped[Tensor, "g m d"], rows: Rows) -> Shaped[Tensor, "g t k d"]:
+    def local_keys(self, x: Shaped[Tensor, "g m d"], rows: StridedInput) -> Shaped[Tensor, "g t k d"]:
         """The keys of the local tiles of some rows; x begins `before` positions early and ends `after` late."""
         return self._local_keys(x, rows, 0, self.width)
 
-    def add_local_keys(self, total: Shaped[Tensor, "g m d"], rows: Rows, x: Shaped[Tensor, "g t k d"]) -> None:
+    def add_local_keys(self, total: Shaped[Tensor, "g m d"], rows: StridedInput, x: Shaped[Tensor, "g t k d"]) -> None:
         """The transpose of `local_keys`; tiles overlap, their parts of the size of a block do not."""
         for first in range(0, self.width, self.block):
             part = x[:, :, first : first + self.block]
@@ -141,11 +141,11 @@ class Strided:
         by_row = x.view(len(x), -1, self.row, x.shape[2])[:, :, self.row - self.samples :]
         return by_row.view(len(x), -1, self.depth, self.columns, x.shape[2]).permute(0, 3, 1, 2, 4)
 
-    def keys_up_to(self, rows: Rows, x: Shaped[Tensor, "g t k d"]) -> Shaped[Tensor, "g t k2 d"]:
+    def keys_up_to(self, rows: StridedInput, x: Shaped[Tensor, "g t k d"]) -> Shaped[Tensor, "g t k2 d"]:
         """The sampled keys that the queries of some rows look at."""
         return x[:, :, : self.depth * rows.last] if self.causal else x
 
-    def _local_keys(self, x: Tensor, rows: Rows, first: int, count: int) -> Tensor:
+    def _local_keys(self, x: Tensor, rows: StridedInput, first: int, count: int) -> Tensor:
         tiles = (rows.last - rows.first) * self.row // self.block
         heads, position, feature = x.stride()
         offset = x.storage_offset() + (rows.first * self.row + first) * position
@@ -153,7 +153,7 @@ class Strided:
         return x.as_strided(shape, (heads, self.block * position, position, feature), offset)
 
 
-def attend(tokens: Tokens, layout: Strided, bias: TableBias | None) -> Float[Tensor, "b h n d"]:
+def strided_attention(tokens: AttentionInput, layout: Strided, bias: TableBias | None) -> Float[Tensor, "b h n d"]:
     """softmax(Q K^T / sqrt(d) + B) V over the pairs that count in either half of the layout.
 
     Args:
@@ -277,7 +277,7 @@ class _Queries:
         self._local = x
         self._by_column.copy_(self.layout.column_queries(x))
 
-    def of(self, rows: Rows) -> _Halves:
+    def of(self, rows: StridedInput) -> _Halves:
         """The tiles of some rows."""
         each = self.layout.row // self.layout.columns
         sampled = self._by_column[:, :, rows.first * each : rows.last * each]
@@ -300,7 +300,7 @@ class _Keys:
         torch.mul(x, scale, out=self._inner)
         self.sampled.copy_(self.layout.sample(self._inner))
 
-    def read(self, rows: Rows, scratch: _Scratch, name: str) -> _Halves:
+    def read(self, rows: StridedInput, scratch: _Scratch, name: str) -> _Halves:
         """What some rows of queries read."""
         local = self.layout.local_keys(self.local, rows)
         copy = None if len(local) == 1 else scratch(name, local.shape, local.dtype)  # tiles overlap
@@ -311,11 +311,11 @@ class _Keys:
         self.local.zero_()
         self._sampled_is_clear = True
 
-    def add_local(self, rows: Rows, x: Tensor) -> None:
+    def add_local(self, rows: StridedInput, x: Tensor) -> None:
         """The transpose of reading."""
         self.layout.add_local_keys(self.local, rows, x)
 
-    def add_sampled(self, rows: Rows, x: Tensor) -> None:
+    def add_sampled(self, rows: StridedInput, x: Tensor) -> None:
         """The transpose of reading; the first rows after `clear` must read all that is read."""
         sampled = self._read_sampled(rows)
         sampled.copy_(x) if self._sampled_is_clear else sampled.add_(x)
@@ -327,7 +327,7 @@ class _Keys:
             out.copy_(self._inner)
         torch.add(self.layout.sample(self._inner), self.sampled, out=self.layout.sample(out))
 
-    def _read_sampled(self, rows: Rows) -> Tensor:
+    def _read_sampled(self, rows: StridedInput) -> Tensor:
         return self.layout.keys_up_to(rows, self.sampled.flatten(2, 3))
 
 
@@ -360,19 +360,19 @@ class _Scores:
             missing = missing.masked_fill(~valid, NO_TOKEN)
         self._missing = pad(missing, (layout.before, layout.after), value=NO_TOKEN)[..., None]
         self._local = self._bias(layout.local_positions(self.device), layout.local_mod)
-        self._sampled: dict[Rows, Tensor] = {}
+        self._sampled: dict[StridedInput, Tensor] = {}
 
-    def portions(self, heads: int) -> tuple[int, list[Rows]]:
+    def portions(self, heads: int) -> tuple[int, list[StridedInput]]:
         """How many heads are computed together, of any rows of the batch, and which rows of queries."""
         layout = self.layout
         room = SCORES_AT_A_TIME << (0 if self.device.type == "cpu" else 6)
         scores = layout.row * (layout.width + self.rows * layout.depth)  # of a row
         step = min(ROWS_AT_A_TIME, room // scores, self.rows)
         step = max(1, step // layout.rows) * layout.rows
-        rows = [Rows(first, min(first + step, self.rows)) for first in range(0, self.rows, step)]
+        rows = [StridedInput(first, min(first + step, self.rows)) for first in range(0, self.rows, step)]
         return min(heads, max(1, room // (step * scores))), rows
 
-    def local(self, products: Float[Tensor, "g t q k"], group: slice, rows: Rows, out: Tensor) -> None:
+    def local(self, products: Float[Tensor, "g t q k"], group: slice, rows: StridedInput, out: Tensor) -> None:
         """Scores from products, which may lie where they are written."""
         layout = self.layout
         bias = self._local if self.table is None else self._local[self._heads_of(group)]
@@ -381,7 +381,7 @@ class _Scores:
             missing = self._missing if self.valid is None else self._missing[group]
             out += layout.local_keys(missing, rows).mT
 
-    def sampled(self, products: Float[Tensor, "g t q k"], group: slice, rows: Rows, out: Tensor) -> None:
+    def sampled(self, products: Float[Tensor, "g t q k"], group: slice, rows: StridedInput, out: Tensor) -> None:
         """Scores from products, which may lie where they are written."""
         layout = self.layout
         torch.add(self._sampled_bias(group, rows)[:, None], products, alpha=self._scale, out=out)
@@ -389,7 +389,7 @@ class _Scores:
             missing = layout.sample(self._missing[group, layout.before : layout.before + len(self.positions)])
             out += layout.keys_up_to(rows, missing.flatten(2, 3)).mT
 
-    def add_to_table(self, d_table: Tensor, d_scores: _Halves, group: slice, rows: Rows) -> None:
+    def add_to_table(self, d_table: Tensor, d_scores: _Halves, group: slice, rows: StridedInput) -> None:
         """The transpose of looking the bias up, from the gradients of products."""
         first = self._heads_of(group)[:, None, None] * d_table.shape[1]
         layout = self.layout
@@ -399,7 +399,7 @@ class _Scores:
             index = first + self._index(query, key)
             d_table.view(-1).index_add_(0, index.flatten(), gradient.tiles.sum(dim=1).flatten(), alpha=alpha)
 
-    def _sampled_bias(self, group: slice, rows: Rows) -> Tensor:
+    def _sampled_bias(self, group: slice, rows: StridedInput) -> Tensor:
         positions = self.layout.sampled_positions(self.positions, rows)
         if self.table is not None:
             return self._bias(positions, self.layout.sampled_mod, self._heads_of(group))
@@ -441,7 +441,9 @@ def _kernels(layout: Strided, scores: _Scores, query: Tensor, *, backward: bool)
 class _Kernel:
     """The work on groups of so many heads, g n d, and the memory for it, which every group uses again."""
 
-    def __init__(self, layout: Strided, scores: _Scores, like: Tensor, rows: list[Rows], backward: bool) -> None:
+    def __init__(
+        self, layout: Strided, scores: _Scores, like: Tensor, rows: list[StridedInput], backward: bool
+    ) -> None:
         scratch = _Scratch(like.device)
         self.scores, self.queries = scores, _Queries(layout, like)
         self.keys, self.values = _Keys(layout, like), _Keys(layout, like)
@@ -525,7 +527,7 @@ class _RowTiles:
     """
 
     def __init__(
-        self, layout: Strided, scores: _Scores, rows: Rows, scratch: _Scratch, keys: _Keys, values: _Keys
+        self, layout: Strided, scores: _Scores, rows: StridedInput, scratch: _Scratch, keys: _Keys, values: _Keys
     ) -> None:
         self.layout, self.scores, self.rows, self.scratch = layout, scores, rows, scratch
         self.heads, self.dtype = len(keys.local), keys.local.dtype

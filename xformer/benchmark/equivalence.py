@@ -1,0 +1,47 @@
+"""What an entry of `pairs` is measured against, and that it computes the same."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from xformer.benchmark.modules import Fused
+from xformer.benchmark.peers import PEERS, Peer
+from xformer.config.validate import nearest
+from xformer.errors import ConfigError
+
+TORCH = "torch fused"
+FUSED = Peer(TORCH, "torch", {}, Fused)
+"""It computes full attention, and anything may be compared with that."""
+
+
+def peer_named(name: str) -> Peer:
+    """The implementation of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    known = {peer.name: peer for peer in (FUSED, *PEERS)}
+    if name not in known:
+        raise ConfigError(f"pairs has against: {name}, which is not known; {nearest(name, known)}")
+    return known[name]
+
+
+def check_same_function(settings: Mapping[str, Any], defaults: Mapping[str, Any], peer: Peer) -> None:
+    """Refuse settings of ours with which it does not compute what the peer does.
+
+    Args:
+        settings: what an entry says of the variant; what it leaves out is taken from the peer.
+        defaults: of the variant's file.
+        peer: which is built with settings of its own.
+
+    Raises:
+        ConfigError: naming the first key that differs.
+    """
+    if not peer.ours:
+        return
+    built = {"position": "none", **defaults, **peer.ours}
+    for key, value in settings.items():
+        if value != built.get(key):
+            raise ConfigError(
+                f"pairs has {key}: {value} against {peer.name}, which is built with {key}: {built.get(key)}, so that "
+                f"they would compute different things; leave {key} out or give it that value."
+            )

@@ -1,0 +1,153 @@
+"""Whole models for a benchmark, composed as `train.py` composes them, and the tokens they are measured on.
+
+What a token is does not change what a step costs, so the tokens are drawn at random and nothing is loaded.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from jaxtyping import Int
+from omegaconf import DictConfig
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from xformer.benchmark.live_bytes import extra_bytes
+from xformer.config.plan import Plan
+from xformer.config.validate import CONF, target
+from xformer.core import devices
+from xformer.data.batch import LanguageModelingBatch
+from xformer.data.facts import Facts
+from xformer.errors import ConfigError
+from xformer.tasks.base import Task
+from xformer.tasks.token_prediction import TokenPrediction
+from xformer.training.flops import flops_of
+
+Loss = Callable[[LanguageModelingBatch], Tensor]
+CLIP = 1.0
+_NOT_ATTENTIONS = {"attention", "position", "longest", "length"}
+
+
+def composed_config(overrides: Sequence[str]) -> DictConfig:
+    """The configuration of `train.py` with these overrides.
+
+    Raises:
+        ConfigError: a task that is not about predicting tokens of a sequence.
+    """
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", overrides=list(overrides))
+    task = target(config.task)
+    if not (isinstance(task, type) and issubclass(task, Task)) or task.batch_type is not LanguageModelingBatch:
+        raise ConfigError(
+            "A benchmark of whole models draws its tokens at random, which suits task=language_modeling and "
+            "task=masked_language_modeling alone."
+        )
+    return config
+
+
+def variant_overrides(settings: Mapping[str, Any]) -> list[str]:
+    """One of `variants` or `models`, as overrides of `train.py`."""
+    chosen = [f"{group}={settings[group]}" for group in ("attention", "position") if group in settings]
+    rest = [f"attention.{key}={value}" for key, value in settings.items() if key not in _NOT_ATTENTIONS]
+    return [*chosen, *rest]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Where and on what models are measured.
+
+    Attributes:
+        vocabulary: number of token ids.
+        length: tokens of a sequence.
+        batch: sequences.
+        dtype: of the matrix products; anything but float32 is autocast.
+    """
+
+    vocabulary: int
+    length: int
+    batch: int
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def device(self) -> torch.device:
+        """CUDA's first, where there is one."""
+        return devices.default_device()
+
+    def tokens(self, length: int | None = None) -> Int[Tensor, "batch length"]:
+        """Random ids, the same every time."""
+        size = (self.batch, self.length if length is None else length)
+        return torch.randint(self.vocabulary, size, generator=torch.Generator().manual_seed(0)).to(self.device)
+
+    def pairs(self) -> LanguageModelingBatch:
+        """Random tokens, and at every position the next one."""
+        tokens = self.tokens(self.length + 1)
+        return LanguageModelingBatch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
+
+    def precision(self) -> AbstractContextManager[object]:
+        """In which forward passes run."""
+        return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, self.dtype)
+
+
+def build_benchmark_model(config: DictConfig, workload: Workload) -> tuple[TokenPrediction, Plan]:
+    """The task with its model, for sequences of a place, and the plan it comes from."""
+    plan = Plan.of(config)
+    plan.data.facts = Facts(vocabulary=workload.vocabulary, length=workload.length)
+    task = plan.build_task()
+    assert isinstance(task, TokenPrediction)
+    return task.to(workload.device), plan
+
+
+class TrainingStep:
+    """One optimiser step, always on the same batch.
+
+    Args:
+        model: whose parameters are trained.
+        loss: of a batch.
+        optimizer: of the parameters.
+        workload: of the batch.
+        compiled: whether the loss is compiled, once its FLOPs are counted, as what is compiled shows none.
+    """
+
+    def __init__(
+        self, model: nn.Module, loss: Loss, optimizer: Optimizer, workload: Workload, *, compiled: bool = False
+    ) -> None:
+        self.model, self.loss, self.optimizer, self.workload = model, loss, optimizer, workload
+        self.compiled = compiled
+        self.batch = workload.pairs()
+        model.train()
+
+    def __call__(self) -> None:
+        """Forward, backward, clip, step."""
+        self.gradients()
+        self.optimizer.step()
+
+    def gradients(self) -> None:
+        """All but the optimiser's part."""
+        with self.workload.precision():
+            loss = self.loss(self.batch)
+        self.optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
+
+    def measure(self) -> tuple[float, int]:
+        """One step, and what it takes: FLOPs, and the most bytes of weights, optimiser state, gradients and the rest.
+
+        Only the pass forward and backward is watched; the optimiser needs less.
+        """
+        flops = flops_of(self.gradients)
+        if self.compiled:
+            self.loss = torch.compile(self.loss)
+            self.gradients()
+        extra = extra_bytes(self.gradients)  # apart, as kernels may give way to others while operations are counted
+        self.optimizer.step()
+        state = (entry for values in self.optimizer.state.values() for entry in values.values())
+        held = [*self.model.parameters(), *self.model.buffers(), *(entry for entry in state if torch.is_tensor(entry))]
+        return flops, extra + sum(tensor.numel() * tensor.element_size() for tensor in held)
+
+    @property
+    def parameters(self) -> int:
+        """Trainable ones."""
+        return sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)

@@ -1,0 +1,55 @@
+"""What of its callbacks cannot change a run's result, as their classes declare.
+
+A callback that only watches or stores says so with a class attribute, `changes_result = False`; one that says nothing
+may change the result. Lightning's own cannot say it, and are known here.
+"""
+
+import functools
+import inspect
+import typing
+from collections.abc import Mapping
+from typing import Any, cast
+
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
+from omegaconf import OmegaConf
+
+from xformer.config import options
+from xformer.config.validate import target
+
+_WATCHING = (LearningRateMonitor, ProgressBar)
+_STORING = ("dirpath", "enable_version_counter")
+"""Parameters of a ModelCheckpoint that only say where its files lie."""
+
+
+def find_ignored_keys(callbacks: Mapping[str, Any]) -> list[str]:
+    """The keys below `callbacks` that cannot change a result; a callback that was removed is the one of `conf/`.
+
+    Raises:
+        ConfigError: a class cannot be imported.
+    """
+    found: list[str] = []
+    for name, node in callbacks.items():
+        node = _options().get(name) if node is None else node
+        if node is not None and "_target_" in node:
+            found += _keys(f"callbacks.{name}", node)
+    return found
+
+
+@functools.cache
+def option_ignored_keys() -> frozenset[str]:
+    """The same of all callbacks that are an option in `conf/`."""
+    return frozenset(find_ignored_keys(_options()))
+
+
+def _options() -> Mapping[str, Any]:
+    return cast(Mapping[str, Any], OmegaConf.to_container(options.callback_options(), resolve=False))
+
+
+def _keys(key: str, node: Mapping[str, Any]) -> list[str]:
+    made = target(OmegaConf.create({"_target_": node["_target_"]}))
+    kind: Any = made if inspect.isclass(made) else typing.get_type_hints(made).get("return", object)
+    if issubclass(kind, ModelCheckpoint) and "monitor" in node:
+        return [f"{key}.{name}" for name in _STORING]
+    # Without a metric to watch, it keeps no best weights to be tested, but only where to resume.
+    declared = getattr(kind, "changes_result", not issubclass(kind, (*_WATCHING, ModelCheckpoint)))
+    return [] if declared else [key]

@@ -1,0 +1,51 @@
+"""Token by token: greedy decoding and sampling."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from xformer.core.precision import at_least_float32
+from xformer.generation.logits_processors import LogitsProcessor
+from xformer.generation.prefixes import Prefixes
+from xformer.generation.sampling import ChooseToken
+
+
+@torch.inference_mode()
+def stream_tokens(
+    prefixes: Prefixes, choose: ChooseToken, *, end: int | None, logits_processors: Sequence[LogitsProcessor] = ()
+) -> Iterator[Int[Tensor, " rows"]]:
+    """Write, and yield every row's next token as it comes; after its end token, a row repeats it.
+
+    In inference mode: whoever trains on what is yielded, or changes it, has to clone it, and the prefixes go on in that
+    mode alone.
+
+    Args:
+        prefixes: what the rows begin with, and the model that writes.
+        choose: the next token of each row.
+        end: the token that a row ends with; None where it goes on until there is no room.
+        logits_processors: what changes the logits before.
+    """
+    ended: Tensor | None = None
+    for _ in range(prefixes.max_new):
+        logits = at_least_float32(prefixes.logits())
+        for change in logits_processors:
+            logits = change(logits, prefixes)
+        tokens = choose(logits)
+        if end is not None:
+            tokens = tokens if ended is None else tokens.masked_fill(ended, end)
+            ended = tokens == end
+        prefixes.append(tokens)
+        yield tokens
+        if ended is not None and bool(ended.all()):
+            return
+
+
+def generate_tokens(
+    prefixes: Prefixes, choose: ChooseToken, *, end: int | None, logits_processors: Sequence[LogitsProcessor] = ()
+) -> Int[Tensor, "rows new"]:
+    """What `stream_tokens` yields, as one."""
+    for _ in stream_tokens(prefixes, choose, end=end, logits_processors=logits_processors):
+        pass
+    return prefixes.written

@@ -1,0 +1,32 @@
+"""Text of tokens as they come: what has been shown cannot be taken back."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+_INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
+
+
+def stream_text(
+    decode: Callable[[Sequence[int]], str], tokens: Iterable[int], begin: Sequence[int] = ()
+) -> Iterator[str]:
+    """Yield the text of tokens piece by piece; the pieces are the text of all of them.
+
+    A character whose bytes have not all come decodes to replacement characters: they are held back until something
+    follows them, as is a text that goes back on what has been shown.
+
+    Args:
+        decode: text of a whole sequence.
+        tokens: the ids, as they come.
+        begin: ids that stand before them, and whose text is the first piece.
+    """
+    sequence, shown = list(begin), ""
+    for token in itertools.chain([None], tokens):
+        if token is not None:
+            sequence.append(token)
+        stable = decode(sequence).rstrip(_INCOMPLETE)
+        if len(stable) > len(shown) and stable.startswith(shown):
+            yield stable[len(shown) :]
+            shown = stable
+    rest = decode(sequence)[len(shown) :]
+    if rest:
+        yield rest

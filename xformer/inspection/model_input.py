@@ -1,0 +1,113 @@
+"""An input as a trained model reads it, with every token named as a person knows it."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from xformer.data.base import DataModule
+from xformer.data.facts import Facts
+from xformer.errors import ConfigError, DataError
+from xformer.generation.greedy import greedy_decode
+from xformer.layers.pooling import ClassTokenPooling
+from xformer.tasks.base import Task
+from xformer.tasks.classification import Classification
+from xformer.tasks.seq2seq import Seq2Seq
+from xformer.tokenizers.utf8 import unmarked
+
+LONGEST = 2048
+"""Tokens: a larger map could not be looked at, and a whole book would fill the memory."""
+_SPECIAL = ("padding", "begin", "end")
+_VISIBLE = str.maketrans({" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"})
+
+
+class Axis(NamedTuple):
+    """One side of a map: what its tokens are, and their names."""
+
+    name: str
+    tokens: list[str]
+
+
+class ModelInput(NamedTuple):
+    """One pass of a model.
+
+    Attributes:
+        forward: runs the model.
+        axes: queries and keys, by the slot of the attention.
+    """
+
+    forward: Callable[[], object]
+    axes: dict[str, tuple[Axis, Axis]]
+
+
+def read_model_input(task: Task, data: DataModule, text: str, target: str | None = None) -> ModelInput:
+    """Let a task's model read what a person typed.
+
+    Args:
+        task: the trained task, in evaluation mode.
+        data: that encodes and decodes.
+        text: the input, or the source of two sequences.
+        target: the other sequence; what the model writes where it is not given.
+
+    Raises:
+        DataError: the text is empty, too long, or not of these data.
+        ConfigError: a target for a task that has none.
+    """
+    source = _encode(data, text, "--input")
+    if isinstance(task, Seq2Seq):
+        return _pair(task, data, source, target)
+    if target is not None:
+        raise ConfigError("--target is for runs that read one sequence and write another, such as task=seq2seq.")
+    names = token_labels(data, source[0].tolist())
+    if isinstance(task, Classification):
+        source, _ = task.pooling.prepare(source, None)
+        names = ["<class>"] * isinstance(task.pooling, ClassTokenPooling) + names
+    axis = Axis("input", names)
+    return ModelInput(lambda: task.model(source), dict.fromkeys(task.model.slots, (axis, axis)))
+
+
+def _pair(task: Seq2Seq, data: DataModule, source: Tensor, text: str | None) -> ModelInput:
+    facts = data.facts
+    assert facts.begin is not None
+    assert facts.end is not None
+    if text is None:
+        about = {"begin": facts.begin, "end": facts.end, "max_new": facts.length}
+        written = greedy_decode(task.model, task.logits, source, None, **about)
+    else:
+        written = _encode(data, text, "--target")
+        if written[0, -1] != facts.end:
+            written = torch.nn.functional.pad(written, (0, 1), value=facts.end)
+    target = torch.nn.functional.pad(written[:, :-1], (1, 0), value=facts.begin)
+    read, decoder_labels, target_labels = (token_labels(data, ids[0].tolist()) for ids in (source, target, written))
+    inputs, targets = Axis("source", read), Axis("target so far", decoder_labels)
+    axes = {
+        "attention": (inputs, inputs),
+        "decoder_attention": (targets, targets),
+        # A row of the alignment is named by what it decides, the next token, as in Bahdanau et al. 2015, figure 3.
+        "cross_attention": (Axis("token written", target_labels), inputs),
+    }
+    return ModelInput(lambda: task.model(source, None, target), axes)
+
+
+def _encode(data: DataModule, text: str, option: str) -> Tensor:
+    text = unmarked(text)
+    if not text:
+        raise DataError(f"{option} is empty: give at least one token.")
+    ids = data.encode(text)
+    if not len(ids):
+        raise DataError(f"{option} {text[:40]!r} has no token that the model can read: give another.")
+    if len(ids) > LONGEST:
+        raise DataError(f"{option} has {len(ids):,} tokens, and maps are drawn of {LONGEST:,} at most: give fewer.")
+    return torch.as_tensor(ids, dtype=torch.long)[None]
+
+
+def token_labels(data: DataModule, ids: Sequence[int]) -> list[str]:
+    """The tokens' names, one by one, with their whitespace made visible."""
+    special = _special(data.facts)
+    return [special.get(token) or data.decode([token]).translate(_VISIBLE) or f"<{token}>" for token in ids]
+
+
+def _special(facts: Facts) -> dict[int, str]:
+    found = {getattr(facts, name): f"<{name}>" for name in _SPECIAL}
+    return {token: name for token, name in found.items() if token is not None}

@@ -1,0 +1,192 @@
+"""Runs as `compare`, `report` and `reproduce` see them: a configuration, a summary, and where the curve is."""
+
+import glob
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from xformer.config.identity import (
+    Value,
+    flatten,
+    settings_of_config,
+    settings_of_overrides,
+    short_name,
+    with_warm_start_source,
+)
+from xformer.config.options import target_overrides
+from xformer.config.validate import slots
+from xformer.errors import DataError
+from xformer.runs.job import CONFIG_FILE, choices
+from xformer.runs.metrics_table import FILE as METRICS_FILE
+from xformer.runs.metrics_table import read_metrics
+from xformer.runs.summary import FILE as SUMMARY_FILE
+from xformer.runs.summary import NOT_ENDED, Summary, read_summary
+
+_HYDRA = Path(".hydra") / "hydra.yaml"
+_MARKS = (SUMMARY_FILE, CONFIG_FILE)
+_LARGEST = 1e150
+"""Beyond it the square of a number, of which intervals are made, is none."""
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where there is one: ten times as fast
+_NOT_RUNS = {".hydra", "wandb", "checkpoints"}
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """One run.
+
+    Attributes:
+        name: where it was read from.
+        settings: what decides its result but for the seed (`xformer.config.identity`).
+        summary: how it ended; `running` where a run left none that says so.
+        directory: the run directory; None for a row of a committed table or a run read from W&B.
+        whole: whether `settings` is all of the configuration, and not only what was typed and chosen.
+    """
+
+    name: str
+    settings: Mapping[str, Value]
+    summary: Summary
+    directory: Path | None = None
+    whole: bool = True
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of initialisation and data order."""
+        return self.summary.seed
+
+    def value(self, metric: str) -> float | None:
+        """A final metric; None where the run has none, or where it was not finite."""
+        value = self.summary.metrics.get(metric)
+        return None if value is None or not abs(value) < _LARGEST else value
+
+    def curve(self, metric: str) -> dict[int, float]:
+        """The finite values logged while training, by optimiser step; empty where they are not known.
+
+        Raises:
+            DataError: the table of metrics is damaged.
+        """
+        if self.directory is None or not (self.directory / METRICS_FILE).exists():
+            return {}
+        logged = read_metrics(self.directory, metric)
+        return {row.step: row.value for row in logged if abs(row.value) < _LARGEST}
+
+
+def load_runs(paths: Iterable[str | Path]) -> list[RecordedRun]:
+    """Read run directories, all below directories of sweeps, and whatever a pattern matches, each once.
+
+    Raises:
+        DataError: a path is not there, or holds no run.
+    """
+    directories: dict[Path, None] = {}
+    for path in paths:
+        matches = [Path(match) for match in sorted(glob.glob(str(path)))]
+        # A pattern such as `sweep/*` also matches what else lies there, as Hydra's multirun.yaml.
+        for match in [match for match in matches if match.is_dir() or match.name in _MARKS] or [Path(path)]:
+            directories |= dict.fromkeys(run_directories(match))
+    return [read_run(directory) for directory in directories]
+
+
+def run_directories(path: Path) -> list[Path]:
+    """The run directories at or below a path, in the order of their names, numbers by value.
+
+    Raises:
+        DataError: there is none.
+    """
+    if not path.exists():
+        raise DataError(f"{path} is not there: give run directories, the directory of a sweep, or a study's name.")
+    if path.is_file():
+        marks = [path] if path.name in _MARKS else []
+    else:
+        marks = [file for mark in _MARKS for file in path.rglob(mark)]
+    found = {mark.parent for mark in marks if not _NOT_RUNS & {*mark.parent.relative_to(path.parent).parts}}
+    found |= {mark.parents[1] for mark in path.rglob(str(_HYDRA))}
+    if not found:
+        raise DataError(f"{path} holds no run: a run directory has {SUMMARY_FILE} and {CONFIG_FILE}.")
+    return sorted(found, key=lambda directory: [(len(part), part) for part in directory.parts])
+
+
+def read_run(directory: Path) -> RecordedRun:
+    """Read a run directory; one of an earlier version has no summary if it was killed.
+
+    Raises:
+        DataError: a file in it is damaged.
+    """
+    config = _yaml(directory / CONFIG_FILE)
+    if config is not None and not (isinstance(config, dict) and "seed" in config):
+        raise DataError(f"{directory / CONFIG_FILE} is not the configuration of a run: it has no seed.")
+    if (directory / SUMMARY_FILE).exists():
+        summary = read_summary(directory)
+    else:
+        with _reading(directory / _HYDRA):
+            summary = _killed(_yaml(directory / _HYDRA), config)
+    if config is None:
+        settings = settings_of_overrides(summary.choices, summary.overrides)
+    else:
+        with _reading(directory / CONFIG_FILE):
+            settings = settings_of(config, summary)
+    return RecordedRun(
+        str(directory),
+        with_warm_start_source(settings, _warm_start_of(summary)),
+        summary,
+        directory,
+        config is not None,
+    )
+
+
+def settings_of(config: Mapping[str, Any], summary: Summary) -> dict[str, Value]:
+    """The settings of a run, from its resolved configuration and its summary."""
+    return settings_of_config(config, summary.choices, target_overrides(flatten(config), summary), summary.ignored_keys)
+
+
+def _warm_start_of(summary: Summary) -> Mapping[str, Any] | None:
+    """What a run started from, by the other run itself where it is still there and the word for it is an older one."""
+    warm_start = summary.warm_start
+    if warm_start is None or summary.ignored_keys is not None:
+        return warm_start
+    other = Path(summary.started_in or ".", str(warm_start.get("run")))
+    if not (other / CONFIG_FILE).exists():
+        return warm_start
+    return {**warm_start, "source": short_name(read_run(other).settings)}
+
+
+def _killed(started: Any, config: Any) -> Summary:
+    """What is known of an earlier version's run that left no summary, from what Hydra wrote before it began."""
+    summary = Summary("running", error=NOT_ENDED)
+    if started is not None:
+        chosen = choices(started["hydra"]["runtime"]["choices"])
+        # A run leaves out the slots that its architecture has not; before it began, nobody knows which.
+        unused = {key for key in slots() if key not in config} if config else set()
+        summary.choices = {key: option for key, option in chosen.items() if key not in unused}
+        summary.overrides = [str(override) for override in started["hydra"]["overrides"]["task"]]
+    typed = dict(override.split("=", 1) for override in summary.overrides if "=" in override)
+    seed = config["seed"] if config else typed.get("seed")
+    summary.seed = None if seed is None else int(seed)
+    return summary
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """What a file lacks or has too much of, told in a sentence.
+
+    Raises:
+        DataError: naming it.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        reason = " ".join([type(error).__name__, *str(error).splitlines()[:1]])
+        raise DataError(f"{path} is not what a run leaves there ({reason}).") from error
+
+
+def _yaml(path: Path) -> Any:
+    """The values of a file, interpolations as they stand; None where there is no such file."""
+    if not path.exists():
+        return None
+    try:
+        with path.open("rb") as stream:
+            return yaml.load(stream, Loader=_Loader)
+    except Exception as error:  # a value that Python cannot hold raises what it likes
+        raise DataError(f"{path} is not a configuration: {str(error).splitlines()[0]}.") from error
