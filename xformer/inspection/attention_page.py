@@ -1,4 +1,4 @@
-"""Attention maps as one page that needs nothing else: the pictures are in it."""
+"""Attention maps as one self-contained HTML page, pictures included."""
 
 import math
 from base64 import b64encode
@@ -80,7 +80,7 @@ def _wrong(pictures: Sequence[Picture]) -> str:
 
 
 def inexactness_warning(attention: AttentionMap) -> str | None:
-    """What to say of a map that is not what its layer does; None where it is."""
+    """A warning where weights times values are not the layer's output; None where they are."""
     if attention.exact:
         return None
     return (

@@ -45,11 +45,11 @@ class Summary:
         seed: The seed of initialisation and data order.
         metrics: Final values by name as logged, `val/loss` or `test/accuracy`.
         monitor: The metric that picked the best checkpoint.
-        floors: By name (chance, the unigram loss), the value of what knows nothing.
-        floor_of: The metric that the floors are of.
+        floors: The values of trivial baselines by name (chance, the unigram loss).
+        floor_of: The metric that the trivial baselines are measured in.
         parameters: Trainable parameters.
         flops_per_token: FLOPs of one training step per token, forward and backward.
-        tokens_seen: Real tokens trained on, padding excluded, over all processes.
+        tokens_seen: Tokens trained on, padding excluded, over all processes.
         tokens_per_second: Steady training speed over all processes.
         peak_memory_bytes: Peak memory of this run, in bytes.
         wall_seconds: From the start of the run to its end, in seconds, without the time between a stop and the

@@ -43,7 +43,7 @@ def write_table(folder: Path, runs: Sequence[RecordedRun]) -> None:
     whole = [run.settings for run in runs if run.whole]
     monitors = {(m.name, m.mode) for run in runs if (m := run.summary.monitor)}
     if not whole or len(monitors) > 1:
-        raise DataError("A table is of runs that began, and that watch one metric.")
+        raise DataError("A committed table needs runs that started, all with the same monitored metric.")
     common = {key: value for key, value in whole[0].items() if all(key in s and s[key] == value for s in whole)}
     environments: list[dict[str, Any]] = []
     rows = [_row(run, common, environments) for run in runs]

@@ -12,7 +12,7 @@ kernels of the CPU a bias that depends on the query, one whose table is being tr
 atomically, in a different order each time) and float64. Full attention with a bias of the distance takes the same
 kernel, which makes no n x n tensor: `flex_dense_attention`.
 
-Everywhere else the variant attends through `blocks.py`, by blocks that it lays out, under the same mask_mod.
+Everywhere else the variant attends through `block_attention.py`, by blocks that it lays out, under the same mask_mod.
 
 A decoding step reads the keys of the pattern, and no others, from a state that finds keys by their positions.
 
