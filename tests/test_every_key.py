@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tests.conftest import SMALL
 from xformer.config.compatibility import option_classes
-from xformer.config.compose import explain
+from xformer.config.compose import explain_error
 from xformer.config.groups import CONF, groups
 from xformer.errors import XformerError
 from xformer.runs.job import Job, choices
@@ -123,7 +123,7 @@ def test_a_value_is_accepted_or_refused_in_a_sentence(option: tuple[str, str], n
     except XformerError as error:
         _is_a_sentence(str(error))
     except OmegaConfBaseException as error:  # of what cannot even be set
-        _is_a_sentence(explain(error))
+        _is_a_sentence(explain_error(error))
     except TypeCheckError as error:
         _is_a_whole_number_for_a_float(error, value)
 
@@ -160,7 +160,7 @@ def test_what_is_accepted_trains(option: tuple[str, str], number: int, value: An
         _is_a_sentence(str(error))
         return
     except OmegaConfBaseException as error:
-        _is_a_sentence(explain(error))
+        _is_a_sentence(explain_error(error))
         return
     except TypeCheckError as error:
         _is_a_whole_number_for_a_float(error, value)

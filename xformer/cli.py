@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from xformer import commands
 from xformer.commands.train import WRAPPED
 from xformer.commands.train import main as train_as_typed
-from xformer.config.compose import explain, is_of_hydra, unchosen
+from xformer.config.compose import explain_error, explain_missing_choice, is_of_hydra
 from xformer.config.groups import nearest
 from xformer.config.plugins import name_plugins
 from xformer.config.redact import redact_streams
@@ -71,13 +71,14 @@ def _friendly(command: Callable[[], object]) -> None:
         run()
     except (XformerError, HydraException, OmegaConfBaseException) as error:
         if not (isinstance(error, XformerError) and error.reported):
-            _print_error(explain(error))
+            _print_error(explain_error(error))
         sys.exit(1)
     except (ValueError, TypeError, AssertionError) as error:
         if not is_of_hydra(error):
             raise
         _print_error(
-            unchosen(sys.argv[1:]) or f"{' '.join(sys.argv[1:])} cannot be composed: {explain(error).rstrip('.')}."
+            explain_missing_choice(sys.argv[1:])
+            or f"{' '.join(sys.argv[1:])} cannot be composed: {explain_error(error).rstrip('.')}."
         )
         sys.exit(1)
     except OSError as error:  # outside of a run: of Hydra's own files, a summary, what a command writes

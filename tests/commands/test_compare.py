@@ -82,7 +82,7 @@ def test_without_runs_and_at_a_place_that_cannot_be_written_there_is_a_sentence(
     sweep: Path, xformer: Command, tmp_path: Path
 ) -> None:
     code, _, told = xformer("compare")
-    assert (code, "No runs are given" in told) == (1, True)
+    assert (code, "No runs are named" in told) == (1, True)
     (tmp_path / "file").write_text("")
     code, _, told = xformer("compare", sweep, "-o", tmp_path / "file" / "table")
     assert (code, "cannot be written" in told) == (1, True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from xformer.config.compose import cell, compose_config, explain
+from xformer.config.compose import cell_directory_name, compose_config, explain_error
 from xformer.errors import ConfigError
 
 
@@ -35,10 +35,10 @@ def test_what_hydra_refuses_is_one_sentence(override: str, sentence: str) -> Non
 
 
 def test_an_error_of_ours_explains_itself() -> None:
-    assert explain(ConfigError("seed=-1 must be at least 0.")) == "seed=-1 must be at least 0."
+    assert explain_error(ConfigError("seed=-1 must be at least 0.")) == "seed=-1 must be at least 0."
 
 
 def test_a_cell_is_named_by_what_can_change_its_result() -> None:
-    assert cell("attention=full,seed=1,logger=csv") == "attention=full,seed=1"
-    assert cell("a.b=" + "x" * 300) == cell("a.b=" + "x" * 300)
-    assert len(cell("a.b=" + "x" * 300)) <= 200
+    assert cell_directory_name("attention=full,seed=1,logger=csv") == "attention=full,seed=1"
+    assert cell_directory_name("a.b=" + "x" * 300) == cell_directory_name("a.b=" + "x" * 300)
+    assert len(cell_directory_name("a.b=" + "x" * 300)) <= 200

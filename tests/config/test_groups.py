@@ -2,7 +2,17 @@
 
 import pytest
 
-from xformer.config.groups import CONF, defaults, groups, nearest, nodes, slot_default, slots, typed, written
+from xformer.config.groups import (
+    CONF,
+    command_line_key,
+    defaults,
+    groups,
+    load_option,
+    nearest,
+    option_nodes,
+    slot_default,
+    slots,
+)
 
 
 def test_every_group_of_the_axes_is_there() -> None:
@@ -24,7 +34,10 @@ def test_nearest_lists_what_is_valid() -> None:
 def test_a_slot_is_one_more_choice_from_a_group() -> None:
     assert slots()["cross_attention"] == "attention"
     assert defaults()["cross_attention"] == ("attention", "full")
-    assert (typed("cross_attention"), typed("attention")) == ("attention@cross_attention", "attention")
+    assert (command_line_key("cross_attention"), command_line_key("attention")) == (
+        "attention@cross_attention",
+        "attention",
+    )
 
 
 def test_a_slot_holds_what_another_group_chose_where_its_default_says_so() -> None:
@@ -34,9 +47,9 @@ def test_a_slot_holds_what_another_group_chose_where_its_default_says_so() -> No
 
 @pytest.mark.parametrize("group", ["attention", "position", "task"])
 def test_every_option_has_a_node(group: str) -> None:
-    assert [option for option, _ in nodes(group)] == groups()[group]
+    assert [option for option, _ in option_nodes(group)] == groups()[group]
 
 
 def test_an_option_that_extends_another_holds_what_that_holds() -> None:
-    assert {*written("data", "imdb")} > {"_target_"}
-    assert written("data", "listops_lra")._target_ == written("data", "listops")._target_
+    assert {*load_option("data", "imdb")} > {"_target_"}
+    assert load_option("data", "listops_lra")._target_ == load_option("data", "listops")._target_

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from tests.conftest import ComposeJob
 from xformer.config import groups as groups_module
-from xformer.config.compose import explain
+from xformer.config.compose import explain_error
 from xformer.config.groups import CONF, groups
 from xformer.config.identity import flatten, settings_of_config, short_name
 from xformer.config.moved import MOVED, first_settings, new_config, new_key, new_overrides, new_settings
@@ -122,4 +122,4 @@ def test_a_bad_key_or_value_of_a_block_is_named(typed: str, sentence: str, compo
 def test_whoever_types_an_old_key_is_told_the_new_one(old: str, compose_job: ComposeJob) -> None:
     with pytest.raises(Exception, match="Could not override") as caught:
         compose_job(f"{old}=1")
-    assert explain(caught.value) == f"{old} is not a key of the configuration; it is {MOVED[old]} now."
+    assert explain_error(caught.value) == f"{old} is not a key of the configuration; it is {MOVED[old]} now."

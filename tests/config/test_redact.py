@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-from xformer.config.compose import cell
+from xformer.config.compose import cell_directory_name
 from xformer.config.groups import CONF
 from xformer.config.redact import (
     MASK,
@@ -136,8 +136,8 @@ def test_a_literal_in_the_configuration_is_masked() -> None:
 
 def test_a_cell_is_named_without_its_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_TOKEN", "tok-998877")
-    assert cell("attention=full,+logger.wandb.api_key=zzz111,seed=0") == "attention=full,seed=0"
-    assert "998877" not in cell("data.source.files=x-tok-998877,seed=0")
+    assert cell_directory_name("attention=full,+logger.wandb.api_key=zzz111,seed=0") == "attention=full,seed=0"
+    assert "998877" not in cell_directory_name("data.source.files=x-tok-998877,seed=0")
 
 
 def test_a_log_record_is_redacted_with_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from tests.contracts.toy_mixer import ToyMixer
 from xformer.attention.base import Attention, AttentionContext, Capable
 from xformer.attention.mixer import TokenMixer
-from xformer.config.groups import groups, written
+from xformer.config.groups import groups, load_option
 from xformer.config.plugins import plugins
 from xformer.config.validate import target
 from xformer.core.capability import Capability
@@ -66,7 +66,7 @@ def row(group: str, name: str) -> dict[str, Any]:
 def attention_class(name: str) -> type[Capable]:
     if name in TOYS:
         return TOYS[name][0]
-    return target(written("attention", name))  # type: ignore[return-value, arg-type]
+    return target(load_option("attention", name))  # type: ignore[return-value, arg-type]
 
 
 # A hybrid is made of the others, by a function.
@@ -92,7 +92,7 @@ def role(causal: bool) -> Capability:
 
 
 def position_class(name: str) -> type[Position]:
-    return target(written("position", name))  # type: ignore[return-value, arg-type]
+    return target(load_option("position", name))  # type: ignore[return-value, arg-type]
 
 
 def attention_factory(name: str) -> Any:
@@ -141,7 +141,7 @@ def self_mask(length: int, causal: bool, key_padding: Tensor | None = None, star
 
 
 def _factory(group: str, name: str, row: dict[str, Any]) -> Any:
-    node = OmegaConf.to_container(written(group, name), resolve=True)
+    node = OmegaConf.to_container(load_option(group, name), resolve=True)
     assert isinstance(node, dict)
     keywords = {key: value for key, value in node.items() if not str(key).startswith("_") and key != "defaults"}
     return partial(target(OmegaConf.create({"_target_": node["_target_"]})), **{**keywords, **row})

@@ -195,7 +195,7 @@ def test_a_cell_that_was_run_twice_counts_once(sweep: Path, make_run: MakeRun) -
         ({"hardware": {"cpu": "Other", "cores": 2, "torch_threads": 1}}, "different machines"),
         ({"data_fingerprint": "g"}, "fingerprints f, g"),
         ({"tokens_seen": 600}, "20 % in tokens"),
-        ({"config": {"optimizer": {"lr": 0.1}}}, "also these differ: optimizer.lr"),
+        ({"config": {"optimizer": {"lr": 0.1}}}, "these settings differ: optimizer.lr"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -32,5 +32,5 @@ def test_metric_baseline_and_directory_can_be_chosen() -> None:
 
 
 def test_what_is_no_run_is_told_in_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nowhere is no directory and no study"):
+    with pytest.raises(DataError, match=r"nowhere is neither a directory nor a study"):
         xformer.compare(tmp_path / "nowhere")

@@ -86,7 +86,7 @@ OTHER_LOSS = {"val/accuracy": 0.8, "test/accuracy": 0.8, "test/loss": 9.9}
     ("other", "word", "reasons"),
     [
         ({}, "pass", "identical in every metric"),
-        ({"value": 0.805}, "fail", "every metric ought to be identical"),
+        ({"value": 0.805}, "fail", "every metric should be identical"),
         ({"metrics": OTHER_LOSS}, "fail", "Not identical: test/loss 0.2 then, 9.9 now. Code, versions and machine are"),
         ({"metrics": OTHER_LOSS, "versions": {"torch": "2.14"}}, "pass", "Not identical: test/loss 0.2 then, 9.9 now."),
         ({"tokens_per_second": 1.0, "wall_seconds": 99.0, "peak_memory_bytes": 1}, "pass", "identical in every metric"),

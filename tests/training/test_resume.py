@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from tests.conftest import SMALL, SMALL_LISTOPS, ComposeJob
 from xformer.callbacks.throughput import Throughput
-from xformer.config.compose import cell
+from xformer.config.compose import cell_directory_name
 from xformer.config.groups import CONF
 from xformer.errors import RunError
 from xformer.runs.job import CONFIG_FILE
@@ -145,13 +145,19 @@ def test_a_directory_of_a_damaged_configuration_is_refused_in_a_sentence(damage:
 
 
 def test_cells_have_names_of_their_own_that_a_file_system_takes() -> None:
-    assert cell("attention=full,seed=0") == "attention=full,seed=0"
-    names = [cell(f"data.source.files={'a/b c' * 100},seed={seed}") for seed in range(3)]
+    assert cell_directory_name("attention=full,seed=0") == "attention=full,seed=0"
+    names = [cell_directory_name(f"data.source.files={'a/b c' * 100},seed={seed}") for seed in range(3)]
     assert len(set(names)) == 3
-    assert cell("a=x/y") != cell("a=x y")
+    assert cell_directory_name("a=x/y") != cell_directory_name("a=x y")
     watched = "callbacks=[default,curriculum],data.loader.num_workers=2,logger=wandb,++logger.wandb.project=p,seed=0"
-    assert cell(f"{watched},trainer.enable_progress_bar=false") == cell("callbacks=[default,curriculum],seed=0")
-    assert cell("data.kind=sort,seed=0") != cell("data.kind=reverse,seed=0") != cell("data.kind=reverse,seed=1")
+    assert cell_directory_name(f"{watched},trainer.enable_progress_bar=false") == cell_directory_name(
+        "callbacks=[default,curriculum],seed=0"
+    )
+    assert (
+        cell_directory_name("data.kind=sort,seed=0")
+        != cell_directory_name("data.kind=reverse,seed=0")
+        != cell_directory_name("data.kind=reverse,seed=1")
+    )
     for name in names:
         assert re.fullmatch(r"[\w.,=@+-]{1,200}", name)
 

@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from xformer.benchmark.equivalence import check_same_function, peer_named
 from xformer.benchmark.kinds import COUNT, GOAL, TRUTH, WORD, Kind
-from xformer.config.groups import groups, nearest, written
+from xformer.config.groups import groups, load_option, nearest
 from xformer.config.validate import validate
 from xformer.errors import ConfigError
 
@@ -108,4 +108,4 @@ def _defaults(attention: str) -> dict[str, Any]:
 
 
 def _file(attention: str) -> DictConfig:
-    return written("attention", attention)
+    return load_option("attention", attention)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from xformer.attention.base import AttentionContext
-from xformer.config.groups import written
+from xformer.config.groups import load_option
 from xformer.config.validate import instantiate_node
 from xformer.core.mask import Mask
 from xformer.layers.initialise import initialise
@@ -179,7 +179,7 @@ def training_or_forward_step(module: nn.Module, inputs: tuple[Tensor, ...], *, t
 
 
 def _option(group: str, name: str, settings: Mapping[str, Any]) -> DictConfig:
-    node = written(group, name)
+    node = load_option(group, name)
     OmegaConf.set_struct(node, True)
     merged = OmegaConf.merge(node, dict(settings))
     assert isinstance(merged, DictConfig)

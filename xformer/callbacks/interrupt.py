@@ -79,7 +79,7 @@ def handling_signals() -> Iterator[None]:
 
 
 class SaveOnInterrupt(Callback):
-    """Saves `last.ckpt` when a signal has asked for it (`handling_signals`), and stops; Lightning would stop without a trace.
+    """Saves `last.ckpt` and stops when a signal has asked for it (`handling_signals`); Lightning would save nothing.
 
     It is saved after an optimiser step or before the validation that follows it. One that is under way is cut: grace
     times are short, and it is run whole on resumption. Processes agree, so that all stop at the same step.

@@ -16,11 +16,11 @@ def main() -> None:
     from xformer.core import console
     from xformer.core.denormals import flush_denormals
     from xformer.runs.open_run import open_run
-    from xformer.training.console_report import quieten
+    from xformer.training.console_report import quiet_lightning
     from xformer.training.evaluate import evaluate
 
     flush_denormals()
-    quieten()
+    quiet_lightning()
     found = evaluate(open_run(options.run), options.data, options.split)
     console.metrics(found.metrics, {"model": found.checkpoint, "data": found.description})
     if options.output is not None:

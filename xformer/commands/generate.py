@@ -14,10 +14,10 @@ def main() -> None:
     from xformer.core.denormals import flush_denormals
     from xformer.runs.open_run import open_run
     from xformer.runs.text_generator import GenerationSettings, TextGenerator
-    from xformer.training.console_report import quieten
+    from xformer.training.console_report import quiet_lightning
 
     flush_denormals()
-    quieten()
+    quiet_lightning()
     values = vars(options)
     run, prompt, file = (values.pop(name) for name in ("run", "prompt", "file"))
     settings = GenerationSettings(**values)

@@ -51,8 +51,8 @@ def _study(arguments: argparse.Namespace, name: str) -> list[str]:
     if not chosen:
         requested = {"--cells": arguments.cells, "--seeds": arguments.seeds}
         raise ConfigError(
-            f"{' '.join(f'{key} {value}' for key, value in requested.items() if value)}: no cell of {study.name} is meant; "
-            f"there are {', '.join(Path(run.name).name for run in committed)}."
+            f"{' '.join(f'{key} {value}' for key, value in requested.items() if value)} matches no cell of "
+            f"{study.name}; there are {', '.join(Path(run.name).name for run in committed)}."
         )
     allowed = [tolerance(finished, metric, run) for run in chosen]
     within = " to ".join(dict.fromkeys(f"{value:.3g}" for value in (min(allowed), max(allowed))))

@@ -12,7 +12,7 @@ from xformer.architecture.base import Architecture
 from xformer.architecture.slot import Slot
 from xformer.attention.base import Attention
 from xformer.config.entries import Layer, layers_of
-from xformer.config.groups import defaults, groups, nodes, slot_default, slots, typed, written
+from xformer.config.groups import command_line_key, defaults, groups, load_option, option_nodes, slot_default, slots
 from xformer.config.validate import target
 from xformer.core.capability import Capability
 from xformer.core.program import train_command
@@ -72,7 +72,7 @@ def check_compatibility(config: DictConfig, choices: dict[str, str]) -> None:
 
 def _chosen(choices: dict[str, str], key: str) -> str:
     """A choice as the command line spells it."""
-    return f"{typed(key)}={choices[key]}"
+    return f"{command_line_key(key)}={choices[key]}"
 
 
 def _refuse_unchosen(config: DictConfig, choices: dict[str, str]) -> None:
@@ -81,11 +81,13 @@ def _refuse_unchosen(config: DictConfig, choices: dict[str, str]) -> None:
         if default is None or (key in slots() and key in unused_slots(config)):
             continue
         if not isinstance(config.get(key), DictConfig):
-            raise ConfigError(f"{key} has no option; choose one, such as {typed(key)}={slot_default(key, choices)}.")
+            raise ConfigError(
+                f"{key} has no option; choose one, such as {command_line_key(key)}={slot_default(key, choices)}."
+            )
         if "_target_" in config[key] and key not in choices:
             raise ConfigError(
-                f"{typed(key)} takes one option and not several; a run of each is {train_command()} -m "
-                f"{typed(key)}={','.join(groups()[group][:2])}, for example."
+                f"{command_line_key(key)} takes one option and not several; a run of each is {train_command()} -m "
+                f"{command_line_key(key)}={','.join(groups()[group][:2])}, for example."
             )
 
 
@@ -101,7 +103,7 @@ def _refuse_unused(config: DictConfig, choices: dict[str, str]) -> None:
             continue
         asked = _changed_keys(config, key, choices[key])
         if choices[key] != slot_default(key, choices):
-            asked = [f"{typed(key)}={choices[key]}", *asked]
+            asked = [f"{command_line_key(key)}={choices[key]}", *asked]
         if asked:
             takers = [
                 f"architecture={o}"
@@ -121,7 +123,7 @@ _TAKERS = {"tokenizer": "data", "loss": "task"}
 def _refuse_untaken(config: DictConfig, choices: dict[str, str]) -> None:
     for group, by in _TAKERS.items():
         if group not in config[by] and choices.get(group, defaults()[group][1]) != defaults()[group][1]:
-            takers = [f"{by}={option}" for option, node in nodes(by) if group in node]
+            takers = [f"{by}={option}" for option, node in option_nodes(by) if group in node]
             raise IncompatibleError(
                 f"{group}={choices[group]} does not go with {by}={choices[by]}, which has no {group}; what would work: "
                 f"{', '.join(takers)}."
@@ -130,7 +132,7 @@ def _refuse_untaken(config: DictConfig, choices: dict[str, str]) -> None:
 
 def _changed_keys(config: DictConfig, key: str, option: str) -> list[str]:
     """What a slot's node has otherwise than its option's file, as the command line spells it."""
-    stated = cast(dict[str, Any], OmegaConf.to_container(written(slots()[key], option)))
+    stated = cast(dict[str, Any], OmegaConf.to_container(load_option(slots()[key], option)))
     found = cast(dict[str, Any], OmegaConf.to_container(config[key]))
     return [f"{key}.{name}={value}" for name, value in found.items() if stated.get(name) != value]
 
@@ -161,20 +163,21 @@ def _check_positions(config: DictConfig, key: str, slot: Slot, layers: list[Laye
         if layer.scheme.embed is not Position.embed:
             raise IncompatibleError(
                 f"{asked} acts on the embeddings, which all layers read: choose it for the whole stack, "
-                f"{typed(slot.position)}={layer.position.name}, or use a scheme that acts in a layer, such as rotary."
+                f"{command_line_key(slot.position)}={layer.position.name}, or use a scheme that acts in a layer, such as "
+                "rotary."
             )
         stack = cast(type[Position], target(config[slot.position]))
         if layer.scheme is Position and stack.embed is not Position.embed:
             raise IncompatibleError(
                 f"{asked} changes nothing with {_chosen(choices, slot.position)}, which acts on the embeddings that "
-                f"all layers read; it would with {typed(slot.position)}=rotary, for example."
+                f"all layers read; it would with {command_line_key(slot.position)}=rotary, for example."
             )
     if slot.position is not None and all(layer.position is not None for layer in layers):
         stack = cast(type[Position], target(config[slot.position]))
         if stack.needs:
             raise IncompatibleError(
                 f"{_chosen(choices, slot.position)} is used by no layer: every entry of {key}.layers has a position "
-                f"scheme of its own; {typed(slot.position)}=none would work."
+                f"scheme of its own; {command_line_key(slot.position)}=none would work."
             )
 
 
@@ -202,7 +205,7 @@ def _check_layer(
             works = [option for option, found in option_classes("attention") if everything in found.provides]
             if index is None:
                 raise _refused(
-                    _chosen(choices, key), other, reason, [f"{typed(key)}={option}" for option in works], key
+                    _chosen(choices, key), other, reason, [f"{command_line_key(key)}={option}" for option in works], key
                 )
             alone = functools.reduce(operator.or_, (need for name, need in needs.items() if name != other))
             if other.startswith("position") and alone in variant.provides:
@@ -231,7 +234,9 @@ def _check_grouped_heads(config: DictConfig, architecture: type[Architecture], c
 def _error(
     choices: dict[str, str], key: str, other: str, reason: str, works: Callable[[Any], bool]
 ) -> IncompatibleError:
-    options = [f"{typed(key)}={option}" for option, found in option_classes(slots().get(key, key)) if works(found)]
+    options = [
+        f"{command_line_key(key)}={option}" for option, found in option_classes(slots().get(key, key)) if works(found)
+    ]
     return _refused(_chosen(choices, key), _chosen(choices, other), reason, options, key)
 
 
@@ -242,6 +247,6 @@ def _refused(what: str, other: str, reason: str, options: list[str], key: str) -
 
 def option_classes(group: str) -> Iterator[tuple[str, Any]]:
     """Every option of a group that is one node, and the class it names; a hybrid is made of others, and has none."""
-    for option, node in nodes(group):
+    for option, node in option_nodes(group):
         if "_target_" in node and inspect.isclass(found := target(node)):
             yield option, found

@@ -56,14 +56,16 @@ def compose_config(overrides: Sequence[str], *, with_hydra: bool = False) -> Dic
         with initialize_config_dir(str(CONF), version_base="1.3"):
             return compose("train", overrides=list(overrides), return_hydra_config=with_hydra)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explain(error)) from error
+        raise ConfigError(explain_error(error)) from error
     except (ValueError, TypeError, AssertionError) as error:
         if not is_of_hydra(error):
             raise
-        raise ConfigError(unchosen(overrides) or f"{' '.join(overrides)} cannot be composed: {error}.") from error
+        raise ConfigError(
+            explain_missing_choice(overrides) or f"{' '.join(overrides)} cannot be composed: {error}."
+        ) from error
 
 
-def explain(error: Exception) -> str:
+def explain_error(error: Exception) -> str:
     """One sentence for an error of ours, of Hydra's or of OmegaConf's."""
     if isinstance(error, XformerError):
         return str(error)
@@ -82,7 +84,7 @@ def explain(error: Exception) -> str:
     return told
 
 
-def unchosen(overrides: Iterable[str]) -> str | None:
+def explain_missing_choice(overrides: Iterable[str]) -> str | None:
     """The sentence for a group that is given no option, `data=null`; None where there is none."""
     for override in overrides:
         group, equals, value = override.partition("=")
@@ -137,7 +139,7 @@ def _below(node: Any, path: str) -> Iterator[str]:
             yield from _below(inner, f"{path}.{key}") if isinstance(inner, DictConfig) else ()
 
 
-def cell(name: str) -> str:
+def cell_directory_name(name: str) -> str:
     """A directory's name for a cell of a sweep, from its overrides, whatever number it has in the sweep.
 
     What cannot change its result is no part of the name: with another logger it is the same cell. Nor is a secret.
@@ -158,6 +160,6 @@ def cache_directory() -> str:
 
 OmegaConf.register_new_resolver("cache_directory", cache_directory, replace=True)
 OmegaConf.register_new_resolver("train_command", train_command, replace=True)
-OmegaConf.register_new_resolver("cell", cell, replace=True)
+OmegaConf.register_new_resolver("cell", cell_directory_name, replace=True)
 # A few letters that keep apart two runs started in the same second: ${unique:} in conf/train.yaml.
 OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(2), use_cache=True, replace=True)

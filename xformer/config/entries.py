@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from xformer.attention.base import Capable
 from xformer.attention.hybrid import LayerEntry
-from xformer.config.groups import groups, nearest, written
+from xformer.config.groups import groups, load_option, nearest
 from xformer.config.validate import _parameters, target, validate_option
 from xformer.config.values import format_value
 from xformer.errors import ConfigError
@@ -141,10 +141,10 @@ def _named(entry: Any, path: str) -> tuple[str, dict[str, Any]]:
 
 
 def _option(group: str, name: str, settings: Mapping[str, Any], path: str) -> Option:
-    options = [option for option in groups()[group] if inspect.isclass(target(written(group, option)))]
+    options = [option for option in groups()[group] if inspect.isclass(target(load_option(group, option)))]
     if name not in options:
         raise ConfigError(f"{path}={name} is not an option; {nearest(name, options)}")
-    node = OmegaConf.merge(written(group, name), dict(settings))
+    node = OmegaConf.merge(load_option(group, name), dict(settings))
     assert isinstance(node, DictConfig)
     validate_option(node, group, f"{path}.{name}")
     return Option(name, node)

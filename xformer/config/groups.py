@@ -43,7 +43,7 @@ def slot_default(key: str, choices: dict[str, str]) -> str:
     return choices[default[2:-1]] if default.startswith("${") else default
 
 
-def typed(key: str) -> str:
+def command_line_key(key: str) -> str:
     """How the command line spells a key: attention@decoder_attention, where it is a slot."""
     return f"{slots()[key]}@{key}" if key in slots() else key
 
@@ -71,21 +71,21 @@ def option_files() -> Iterator[Path]:
             yield from sorted((conf / group).rglob("*.yaml"))
 
 
-def nodes(group: str) -> Iterator[tuple[str, DictConfig]]:
+def option_nodes(group: str) -> Iterator[tuple[str, DictConfig]]:
     """Every option of a group and its node, whether its file holds the node alone or more than one group."""
     for option in groups()[group]:
-        found = written(group, option)
+        found = load_option(group, option)
         yield option, found.get(group, found)
 
 
-def written(group: str, option: str) -> DictConfig:
+def load_option(group: str, option: str) -> DictConfig:
     """An option's file, over those of the same group that it extends."""
     file = option_file(group, option)
     assert file is not None, f"{group}={option}"
     found = OmegaConf.load(file)
     assert isinstance(found, DictConfig)
     extended = [
-        written(group, name) for name in found.pop("defaults", []) if isinstance(name, str) and name != "_self_"
+        load_option(group, name) for name in found.pop("defaults", []) if isinstance(name, str) and name != "_self_"
     ]
     merged = OmegaConf.merge(*extended, found)
     assert isinstance(merged, DictConfig)
@@ -93,8 +93,8 @@ def written(group: str, option: str) -> DictConfig:
 
 
 @functools.cache
-def callbacks() -> DictConfig:
+def callback_options() -> DictConfig:
     """Every callback in `conf/`, by its key: several may be chosen, and Hydra keeps no choice of them."""
-    merged = OmegaConf.merge(*(node for _, node in nodes("callbacks")))
+    merged = OmegaConf.merge(*(node for _, node in option_nodes("callbacks")))
     assert isinstance(merged, DictConfig)
     return merged

@@ -13,7 +13,7 @@ from typing import Any, cast
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
 from omegaconf import OmegaConf
 
-from xformer.config.groups import callbacks as all_callbacks
+from xformer.config.groups import callback_options
 from xformer.config.validate import target
 
 _WATCHING = (LearningRateMonitor, ProgressBar)
@@ -42,7 +42,7 @@ def option_ignored_keys() -> frozenset[str]:
 
 
 def _options() -> Mapping[str, Any]:
-    return cast(Mapping[str, Any], OmegaConf.to_container(all_callbacks(), resolve=False))
+    return cast(Mapping[str, Any], OmegaConf.to_container(callback_options(), resolve=False))
 
 
 def _keys(key: str, node: Mapping[str, Any]) -> list[str]:

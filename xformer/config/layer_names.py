@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from omegaconf import OmegaConf
 
-from xformer.config.groups import option_file, written
+from xformer.config.groups import load_option, option_file
 
 _POSITION = "position"
 _LAYERS = ".layers"
@@ -83,4 +83,4 @@ def _text(value: Any) -> str:
 def _defaults(group: str, name: str) -> Mapping[str, Any]:
     if option_file(group, name) is None:
         return {}
-    return cast(dict[str, Any], OmegaConf.to_container(written(group, name)))
+    return cast(dict[str, Any], OmegaConf.to_container(load_option(group, name)))

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge
 
-from xformer.config.groups import typed
+from xformer.config.groups import command_line_key
 
 Measure = Literal["parameters", "flops"]
 UNITS = {"parameters": "parameters", "flops": "FLOPs per token"}
@@ -30,7 +30,7 @@ class Match:
     @property
     def reference(self) -> str:
         """The reference as the command line spells it."""
-        return " ".join(f"{typed(key)}={option}" for key, option in self.to.items())
+        return " ".join(f"{command_line_key(key)}={option}" for key, option in self.to.items())
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from xformer.config.groups import option_file, written
+from xformer.config.groups import load_option, option_file
 
 MOVED: dict[str, str] = {
     **{f"data.{key}": f"data.loader.{key}" for key in ("batch_size", "tokens_per_batch", "num_workers")},
@@ -45,7 +45,7 @@ def _moves(data: str | None, task: str | None) -> dict[str, str]:
     there = set()
     for group, option in (("data", data), ("task", task)):
         if option is not None and option_file(group, option) is not None:
-            node = written(group, option)
+            node = load_option(group, option)
             there |= {f"{group}.{key}" for key in node.get(group, node)}
     return {old: new for old, new in MOVED.items() if old not in there}
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from omegaconf import DictConfig, OmegaConf
 
-from xformer.config.groups import callbacks, option_file, slots, written
+from xformer.config.groups import callback_options, load_option, option_file, slots
 from xformer.config.identity import targets
 from xformer.config.moved import new_config
 from xformer.config.plugins import Plugin, allowed_prefixes, plugins
@@ -44,11 +44,11 @@ def target_at(key: str, choices: Mapping[str, str]) -> str | None:
 
 @functools.lru_cache(maxsize=256)
 def _composed(choices: tuple[tuple[str, str], ...]) -> DictConfig:
-    found: dict[str, Any] = {"callbacks": callbacks()}
+    found: dict[str, Any] = {"callbacks": callback_options()}
     for key, option in choices:
         group = slots().get(key, key)
         if group not in _NO_PART and option_file(group, option) is not None:
-            node = written(group, option)
+            node = load_option(group, option)
             found[key] = node.get(group, node)
     return OmegaConf.create(found)
 

@@ -18,7 +18,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from xformer.config.groups import groups, nearest, slots, typed
+from xformer.config.groups import command_line_key, groups, nearest, slots
 from xformer.config.lightning_ranges import RANGES
 from xformer.config.moved import MOVED
 from xformer.config.parts import PARTS, is_factory, is_part, produces
@@ -94,7 +94,8 @@ def validate(config: DictConfig) -> None:
             _validate_node(value, key, PARTS.get(slots().get(key, key)))
         elif key in slots():
             raise ConfigError(
-                f"{key}={format_value(value)} is no choice of an option: the command line spells it {typed(key)}={value}."
+                f"{key}={format_value(value)} is no choice of an option: the command line spells it "
+                f"{command_line_key(key)}={value}."
             )
         elif value is not None:
             raise ConfigError(f"{key}={format_value(value)} is not an option; {nearest(str(value), groups()[key])}")

@@ -122,7 +122,8 @@ def _is(value: Any, hint: Any) -> bool:
 
 
 def _wrong(value: Any, hint: Any) -> str:
-    return f"has the wrong type: {describe_annotation(hint)} is expected, got {_NAMES.get(type(value), type(value).__name__)}"
+    found = _NAMES.get(type(value), type(value).__name__)
+    return f"has the wrong type: {describe_annotation(hint)} is expected, got {found}"
 
 
 _RULES: dict[type, tuple[str, Any]] = {

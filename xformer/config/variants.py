@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from xformer.attention.base import AttentionContext, Capable
 from xformer.attention.mixer import TokenMixer
-from xformer.config.groups import groups, written
+from xformer.config.groups import groups, load_option
 from xformer.config.validate import instantiate_node, target, validate_option
 from xformer.config.values import check_value
 from xformer.core.capability import Capability
@@ -131,4 +131,4 @@ def variants() -> dict[str, str]:
 
 
 def _node(option: str) -> DictConfig:
-    return written("attention", option)
+    return load_option("attention", option)

@@ -1,1 +1,1 @@
-"""What the rest of the package speaks."""
+"""Types and helpers that the rest of the package shares: masks, capabilities, states, devices, precision."""

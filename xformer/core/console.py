@@ -1,4 +1,4 @@
-"""Sentences on the screen: an error, a note, metrics."""
+"""Output for people: errors, information and metrics on the console."""
 
 from collections.abc import Mapping
 
@@ -8,17 +8,17 @@ from rich.table import Table
 
 
 def error(sentence: str) -> None:
-    """An error, on the error stream."""
+    """Print an error on stderr."""
     Console(stderr=True).print(f"[bold red]error:[/] {escape(sentence)}", soft_wrap=True, highlight=False)
 
 
 def info(sentence: str) -> None:
-    """Something worth knowing."""
+    """Print information on stdout."""
     Console().print(escape(sentence), soft_wrap=True, highlight=False)
 
 
 def metrics(values: Mapping[str, float | None], about: Mapping[str, str]) -> None:
-    """Metrics, and what they are of."""
+    """Print a table of metrics, and below it what they were measured on."""
     console = Console()
     table = Table()
     table.add_column("metric")
@@ -31,5 +31,5 @@ def metrics(values: Mapping[str, float | None], about: Mapping[str, str]) -> Non
 
 
 def info_on_stderr(sentence: str) -> None:
-    """Something worth knowing, on the error stream: the output is for what was asked for."""
+    """Print information on stderr, so that stdout holds only the requested output."""
     Console(stderr=True).print(f"[dim]{escape(sentence)}[/]", soft_wrap=True, highlight=False)

@@ -1,10 +1,10 @@
-"""Numbers too small for the processor's fast path."""
+"""Denormal floating-point numbers, which processors compute slowly."""
 
 import torch
 
 
 def flush_denormals() -> None:
-    """Let numbers below 1e-38 be zero.
+    """Flush denormal numbers (below 1e-38) to zero.
 
     They take the processor up to a hundred times as long as others, and decide nothing: softmax with a steep bias is
     full of them, which made ALiBi four times as slow. Threads inherit the setting from the one that starts them, so it

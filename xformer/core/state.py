@@ -1,4 +1,4 @@
-"""What an attention remembers between decoding steps: for exact softmax attention, all keys and values."""
+"""Decoding states: what an attention keeps between steps, such as a key-value cache."""
 
 from abc import ABC, abstractmethod
 

@@ -23,7 +23,7 @@ from xformer.generation.prefixes import Prefixes
 
 
 class Hypotheses(NamedTuple):
-    """The best of each prompt, best first."""
+    """The best hypotheses of each prompt, best first."""
 
     tokens: Int[Tensor, "prompts beams new"]
     """What was written, with the end token, which fills the rest of a row."""

@@ -1,4 +1,4 @@
-"""Going on from prompts with a causal stack."""
+"""Generation with a decoder-only model: prompts of unequal length and their continuations."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from xformer.generation.prefixes import Prefixes
 
 
 class CausalPrefixes(Prefixes):
-    """Prompts of unequal length and what a causal stack, in evaluation mode, writes after each.
+    """Prompts of unequal length and their continuations by a causal stack in evaluation mode.
 
     Padding is on the left; every row counts its positions from its own first token, so that it does not matter what
     else is in the batch. A stack that cannot exceed its length goes on all the same: a row that has outgrown it shows

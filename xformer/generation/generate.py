@@ -1,4 +1,4 @@
-"""Token by token: greedy decoding and sampling."""
+"""Greedy decoding and sampling, token by token."""
 
 from collections.abc import Iterator, Sequence
 
@@ -16,7 +16,7 @@ from xformer.generation.sampling import ChooseToken
 def stream_tokens(
     prefixes: Prefixes, choose: ChooseToken, *, end: int | None, logits_processors: Sequence[LogitsProcessor] = ()
 ) -> Iterator[Int[Tensor, " rows"]]:
-    """Write, and yield every row's next token as it comes; after its end token, a row repeats it.
+    """Generate and yield the next token of every row; after its end token, a row repeats it.
 
     In inference mode: whoever trains on what is yielded, or changes it, has to clone it, and the prefixes go on in that
     mode alone.
@@ -45,7 +45,7 @@ def stream_tokens(
 def generate_tokens(
     prefixes: Prefixes, choose: ChooseToken, *, end: int | None, logits_processors: Sequence[LogitsProcessor] = ()
 ) -> Int[Tensor, "rows new"]:
-    """What `stream_tokens` yields, as one."""
+    """Generate all tokens: what `stream_tokens` yields, as one tensor."""
     for _ in stream_tokens(prefixes, choose, end=end, logits_processors=logits_processors):
         pass
     return prefixes.written

@@ -21,7 +21,7 @@ def greedy_decode(
     end: int,
     max_new: int,
 ) -> Int[Tensor, "batch new"]:
-    """Write the target of each source, in evaluation mode; after its end token, a row repeats it.
+    """Generate the target of each source greedily, in evaluation mode; after its end token, a row repeats it.
 
     Args:
         model: reads the sources.

@@ -1,4 +1,4 @@
-"""What changes the logits before a token is chosen; each stands alone, and they are applied in the order given.
+"""Logits processors: what changes the logits before a token is chosen, applied in order.
 
 The usual order is that of the classes here: penalty, temperature, top-k, top-p.
 """

@@ -1,4 +1,4 @@
-"""The seam between models and ways of decoding: sequences that are being written, and each one's next token."""
+"""The interface between models and decoding methods: sequences being generated, and their next-token logits."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from xformer.core.state import State
 
 
 class Prefixes(ABC):
-    """Sequences that are being written, a row each, in buffers allocated once.
+    """A batch of sequences being generated, one in each row, in preallocated buffers.
 
     Args:
         tokens: what the rows begin with, padded on the left.

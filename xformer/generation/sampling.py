@@ -1,4 +1,4 @@
-"""How the next token of each row is chosen from its logits."""
+"""Choosing the next token from logits: the most likely one, or a sample."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,4 +1,4 @@
-"""Writing targets of sources with an encoder-decoder."""
+"""Generation with an encoder-decoder: the target of each source."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from xformer.generation.prefixes import Prefixes
 
 
 class Seq2SeqPrefixes(Prefixes):
-    """Sources, and what an encoder-decoder, in evaluation mode, writes for each.
+    """Sources and the targets that an encoder-decoder in evaluation mode generates for them.
 
     A decoder that cannot exceed its length writes as many tokens as it has places, at most.
 

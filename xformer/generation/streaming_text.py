@@ -1,4 +1,4 @@
-"""Text of tokens as they come: what has been shown cannot be taken back."""
+"""Streaming text: decode tokens as they are generated, yielding a character only once it is complete."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Attention maps as one page that needs nothing else: the pictures are in it."""
+"""Attention maps as one self-contained HTML page, pictures included."""
 
 import math
 from base64 import b64encode
@@ -22,9 +22,9 @@ figcaption, p.note { color: #555; font-size: .9rem }
 pre, .tokens { white-space: pre-wrap; overflow-wrap: anywhere; background: #f5f5f5; padding: .5rem }
 .tokens span { border: 1px solid #ddd; padding: 0 .2rem; margin: .1rem; display: inline-block; background: #fff }
 """
-EXPLANATION = """<p class="note">A row is a query, a column a key: the weight with which the query takes the key's value. The
-weights are measured, whether or not the variant writes them out: below each picture stands how far weights times values
-are from what the layer gave. Colours go with the square root of a weight, on
+EXPLANATION = """<p class="note">A row is a query, a column a key: the weight with which the query takes the key's
+value. The weights are measured, whether or not the variant writes them out: below each picture stands how far weights
+times values are from what the layer gave. Colours go with the square root of a weight, on
 one scale for all layers and heads of a section. Entropy is in nats, the mean over queries: 0 where one key is read,
 log n where n keys are read evenly. Click a picture for its full size.</p>"""
 
@@ -80,13 +80,13 @@ def _wrong(pictures: Sequence[Picture]) -> str:
 
 
 def inexactness_warning(attention: AttentionMap) -> str | None:
-    """What to say of a map that is not what its layer does; None where it is."""
+    """A warning where weights times values are not the layer's output; None where they are."""
     if attention.exact:
         return None
     return (
         f"{attention.slot}, layer {attention.layer}: {attention.variant} is not weights times values, which are off by "
-        f"{format_percent(attention.error)} of its output here. The picture shows what each key's value does when it stands "
-        "alone, not what the layer reads."
+        f"{format_percent(attention.error)} of its output here. The picture shows what each key's value does when it "
+        "stands alone, not what the layer reads."
     )
 
 

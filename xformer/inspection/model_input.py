@@ -1,4 +1,4 @@
-"""An input as a trained model reads it, with every token named as a person knows it."""
+"""A text as a trained model reads it: its forward pass, and readable names of its tokens."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -23,7 +23,7 @@ _VISIBLE = str.maketrans({" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"})
 
 
 class Axis(NamedTuple):
-    """One side of a map: what its tokens are, and their names."""
+    """One axis of an attention map: what its tokens are, and their names."""
 
     name: str
     tokens: list[str]
@@ -42,7 +42,7 @@ class ModelInput(NamedTuple):
 
 
 def read_model_input(task: Task, data: DataModule, text: str, target: str | None = None) -> ModelInput:
-    """Let a task's model read what a person typed.
+    """Prepare a typed text as input of a task's model.
 
     Args:
         task: the trained task, in evaluation mode.

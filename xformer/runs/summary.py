@@ -18,8 +18,14 @@ from xformer.runs.storage import write_atomically
 FILE = "summary.json"
 NOT_ENDED = "It was killed, or is still running."
 _SHOWN, _LONGEST_INTEGER = 40, 19
-_EARLIER = {"floors": "trivial_baselines", "floor_of": "baseline_metric"}
-"""Keys by the names that earlier versions wrote."""
+_OLD_KEYS = {
+    "by_hand": "target_overrides",
+    "floor_of": "baseline_metric",
+    "floors": "trivial_baselines",
+    "inherited": "warm_start",
+    "without_effect": "ignored_keys",
+}
+"""What earlier versions called attributes of a summary, which their files still do."""
 
 
 @dataclass
@@ -46,11 +52,11 @@ class Summary:
         seed: The seed of initialisation and data order.
         metrics: Final values by name as logged, `val/loss` or `test/accuracy`.
         monitor: The metric that picked the best checkpoint.
-        trivial_baselines: By name (chance, the unigram loss), the score of a trivial predictor.
-        baseline_metric: The metric that the trivial baselines are of.
+        trivial_baselines: The values of trivial baselines by name (chance, the unigram loss).
+        baseline_metric: The metric that the trivial baselines are measured in.
         parameters: Trainable parameters.
         flops_per_token: FLOPs of one training step per token, forward and backward.
-        tokens_seen: Real tokens trained on, padding excluded, over all processes.
+        tokens_seen: Tokens trained on, padding excluded, over all processes.
         tokens_per_second: Steady training speed over all processes.
         peak_memory_bytes: Peak memory of this run, in bytes.
         wall_seconds: From the start of the run to its end, in seconds, without the time between a stop and the
@@ -60,11 +66,11 @@ class Summary:
         hardware: The machine.
         data_fingerprint: Hash of the data as read.
         attention: Attention slot to option.
-        warm_start: Weights taken from another run (`init_from`): which run, its configuration in a word, how many,
-            and what was not taken.
+        warm_start: Weights loaded from another run (`init_from`): which run, a short name of its configuration, how
+            many tensors, and which were not loaded.
         matched: The dimension that was adjusted (`match`): from, to, and the difference in percent that remains.
-        target_overrides: Parts that are none of their option's, each by its key, with the `_target_` typed in its place.
-        ignored_keys: Keys that cannot change the result, as the callbacks declare; None where they did not yet.
+        target_overrides: By key, the `_target_`s that replace an option's own.
+        ignored_keys: Keys that cannot change the result, as the callbacks declare; None in runs of earlier versions.
         plugins: Packages that brought options or classes (`xformer.config.plugins`): version, commit, and whether
             the tree was dirty.
     """
@@ -106,7 +112,7 @@ def summary_from_json(content: Any) -> Summary:
     try:
         named = strict_json(content)
         if isinstance(named, dict):
-            named = {_EARLIER.get(key, key): value for key, value in named.items()}
+            named = {_OLD_KEYS.get(key, key): value for key, value in named.items()}
         summary: Summary = _typed().validate_json(json.dumps(named), strict=True)
         summary.overrides = new_overrides(summary.overrides, summary.choices)
         return summary

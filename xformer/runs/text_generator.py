@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from xformer.config.groups import groups, written
+from xformer.config.groups import groups, load_option
 from xformer.config.validate import target
 from xformer.errors import ConfigError, DataError
 from xformer.generation.beam_search import beam_search
@@ -27,7 +27,7 @@ _STEEPEST = 10
 
 def _able() -> list[str]:
     """The tasks that write, as the command line names them."""
-    nodes = {option: written("task", option).task for option in groups()["task"]}
+    nodes = {option: load_option("task", option).task for option in groups()["task"]}
     found = {option: target(node) for option, node in nodes.items()}
     return [option for option, task in found.items() if isinstance(task, type) and issubclass(task, Generative)]
 

@@ -1,4 +1,4 @@
-"""What a group's quality cost, and where groups did not pay the same."""
+"""The training budget of a group of runs, and warnings where the budgets of groups differ."""
 
 import math
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ TOLERANCE = 0.05
 
 @dataclass(frozen=True)
 class Budget:
-    """Means over a group's runs; None where a run did not record it.
+    """The mean budget of a group of runs; None where a run did not record a quantity.
 
     Attributes:
         parameters: trainable parameters.
-        flops: the model's FLOPs per token, forward and backward, at the longest sequence, times the real tokens trained
+        flops: the model's FLOPs per token, forward and backward, at the longest sequence, times the tokens trained
             on. It is not what ran: padding ran too and is not counted, and in a shorter sequence attention costs less.
-        tokens: real tokens trained on.
+        tokens: tokens trained on, without padding.
         seconds: wall time.
         memory: peak memory, in bytes.
     """
@@ -55,7 +55,7 @@ def spent_budget(runs: Sequence[RecordedRun]) -> Budget:
 
 
 def unequal_budgets(budgets: dict[str, Budget]) -> list[str]:
-    """A sentence for each quantity whose largest exceeds its smallest by more than 5 %."""
+    """Warnings: a sentence for each quantity in which the budgets differ by more than 5 %."""
     sentences = []
     for field in fields(Budget):
         known = {name: getattr(budget, field.name) for name, budget in budgets.items()}
@@ -67,13 +67,14 @@ def unequal_budgets(budgets: dict[str, Budget]) -> list[str]:
         if ratio > 1 + TOLERANCE:
             sentences.append(
                 f"the groups differ by {100 * (ratio - 1):.0f} % in {NAMES[field.name]}: "
-                f"{format_quantity(field.name, known[least])} ({least}) to {format_quantity(field.name, known[most])} ({most})."
+                f"{format_quantity(field.name, known[least])} ({least}) to "
+                f"{format_quantity(field.name, known[most])} ({most})."
             )
     return sentences
 
 
 def format_quantity(name: str, value: float | None) -> str:
-    """A budget's value for a person: `109,898`, `3.2 GFLOPs`, `97 s`."""
+    """Format a quantity of a budget: `109,898`, `3.2 GFLOPs`, `97 s`."""
     if value is None:
         return "-"
     if name == "parameters":
@@ -84,7 +85,7 @@ def format_quantity(name: str, value: float | None) -> str:
 
 
 def si_number(number: float) -> str:
-    """Three digits and a decimal prefix: `785 k`."""
+    """Format a number with three digits and an SI prefix: `785 k`."""
     for unit in ("", "k", "M", "G", "T", "P"):
         if abs(number) < 999.5:
             return f"{number:.3g} {unit}"

@@ -15,7 +15,7 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from xformer.config.compose import cell
+from xformer.config.compose import cell_directory_name
 from xformer.config.identity import Value, reproducing_overrides, with_option_names, without_ignored_keys
 from xformer.config.moved import new_settings
 from xformer.config.options import target_overrides
@@ -44,7 +44,7 @@ def write_table(folder: Path, runs: Sequence[RecordedRun]) -> None:
     whole = [run.settings for run in runs if run.whole]
     monitors = {(m.name, m.mode) for run in runs if (m := run.summary.monitor)}
     if not whole or len(monitors) > 1:
-        raise DataError("A table is of runs that began, and that watch one metric.")
+        raise DataError("A committed table needs runs that started, all with the same monitored metric.")
     common = {key: value for key, value in whole[0].items() if all(key in s and s[key] == value for s in whole)}
     environments: list[dict[str, Any]] = []
     rows = [_row(run, common, environments) for run in runs]
@@ -80,7 +80,7 @@ def read_table(folder: Path) -> list[RecordedRun]:
 def row_name(run: RecordedRun) -> str:
     """What a run is called in the table: by its overrides, whatever directory it is in."""
     typed = reproducing_overrides(run.summary.overrides)
-    return cell(",".join(o for o in typed if not o.startswith("experiment="))) or Path(run.name).name
+    return cell_directory_name(",".join(o for o in typed if not o.startswith("experiment="))) or Path(run.name).name
 
 
 def _row(run: RecordedRun, common: Mapping[str, Value], environments: list[dict[str, Any]]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Groups against a baseline: a mean with an interval, a paired difference, a verdict, a budget."""
+"""The comparison of groups of runs with a baseline: means, intervals, paired differences, verdicts, budgets."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,10 +22,10 @@ from xformer.studies.statistics import (
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """A group in the table.
+    """One group of runs, compared with the baseline: a row of the table.
 
     Attributes:
-        name: the settings that tell it from the others.
+        name: the settings in which it differs from the others.
         values: seed -> value of the metric.
         lost: runs of this configuration that began and gave no value, where no other of that seed did.
         difference: against the baseline over common seeds; None for the baseline, or where there are fewer than 2.
@@ -50,7 +50,7 @@ class ComparisonRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The whole of what the runs say of one metric."""
+    """The comparison of all groups in one metric."""
 
     metric: Metric
     baseline: str
@@ -61,7 +61,7 @@ class Comparison:
 
 
 def compare(runs: Sequence[RecordedRun], metric: str | None = None, baseline: str | None = None) -> Comparison:
-    """Compare groups of runs.
+    """Compare groups of runs in one metric, each with the baseline.
 
     Args:
         runs: all of them, failed ones too.
@@ -85,7 +85,7 @@ def compare(runs: Sequence[RecordedRun], metric: str | None = None, baseline: st
     rows = _judged(rows, wanted, differ.named, chosen)
     warnings: list[str] = []
     if differ.also:
-        warnings.append(f"not only {', '.join(differ.named)} but also these differ: {', '.join(differ.also)}.")
+        warnings.append(f"besides {', '.join(differ.named)}, these settings differ: {', '.join(differ.also)}.")
     lengths = {len(row.values) for row in rows}
     if len(lengths) > 1 or any(set(row.values) != set(rows[0].values) for row in rows):
         warnings.append("the groups do not have the same seeds; differences are over common seeds only.")
@@ -102,7 +102,7 @@ def compare(runs: Sequence[RecordedRun], metric: str | None = None, baseline: st
 
 
 def _usable(runs: Sequence[RecordedRun], metric: Metric) -> tuple[list[RecordedRun], dict[str, str]]:
-    """Runs with a value, and the others with the reason."""
+    """The runs that have a value, and the reason why each other run has none."""
     left_out: dict[str, str] = {}
     used: dict[tuple[object, ...], RecordedRun] = {}
     for run in runs:
@@ -145,7 +145,7 @@ def _row(group: RunGroup, differ: Difference, metric: Metric, lost: Sequence[Rec
 
 
 def _is_without_value(run: RecordedRun, metric: Metric) -> bool:
-    """Whether it finished and nothing came of it; a combination that was refused was never one of a group."""
+    """Whether a run finished without a finite value of the metric."""
     return run.summary.status == "finished" and run.value(metric.name) is None
 
 

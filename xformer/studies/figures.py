@@ -30,7 +30,7 @@ Points = Sequence[tuple[float, Sequence[float]]]
 
 
 def figures(comparison: Comparison) -> dict[str, "Figure"]:
-    """Each figure that the runs have numbers for, by its name: `curves`, `cost`, `length`."""
+    """The figures of a comparison that the runs have data for, by name: `curves`, `cost`, `length`."""
     with _style():
         made = {
             "curves": curves_figure(comparison),
@@ -96,7 +96,7 @@ def pareto_front(comparison: Comparison, name: str) -> list[ComparisonRow]:
 
 
 def figure_svg(figure: "Figure", name: str) -> str:
-    """A figure to stand in a page: text stays text, and nothing is fetched."""
+    """A figure as SVG to embed in a page: text stays text, and nothing is fetched."""
     stream = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with _style({"svg.hashsalt": name}):

@@ -13,7 +13,7 @@ _LESS_IS_BETTER = ("loss", "perplexity", "error", "bits", "nats")
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric's name as logged, whether more or less of it is better, and what knows nothing reaches."""
+    """A metric: its name as logged, and whether more or less of it is better."""
 
     name: str
     mode: Mode

@@ -1,4 +1,4 @@
-"""A comparison written for a terminal, a page, a paper or a program."""
+"""Output formats of a comparison: terminal, Markdown, LaTeX, CSV and JSON."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ _COLOURS = {"better": "green", "worse": "red"}
 
 
 def as_terminal_text(comparison: Comparison, width: int | None = None) -> str:
-    """Tables for a terminal: one where everything fits side by side, else quality and budget in as many as it takes."""
+    """The comparison for a terminal: one table where it fits, else quality and budget in several."""
     stream = io.StringIO()
     console = Console(file=stream, width=width or Console().width, force_terminal=Console().is_terminal)
     split = len(comparison.differ.named) or 1
@@ -67,7 +67,7 @@ def _parts(widths: Sequence[int], split: int, available: int) -> list[list[int]]
 
 
 def as_markdown(comparison: Comparison) -> str:
-    """A table of GitHub's Markdown, with the notes below."""
+    """The comparison as a GitHub Markdown table, with notes below it."""
     titles = table_headers(comparison)
     lines = [titles, ["---"] * len(titles), *(table_cells(comparison, row) for row in comparison.rows)]
     table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
@@ -76,7 +76,7 @@ def as_markdown(comparison: Comparison) -> str:
 
 
 def as_latex(comparison: Comparison) -> str:
-    """A `tabular` for the package booktabs; the notes are comments."""
+    """The comparison as a LaTeX `tabular` for booktabs; notes are comments."""
     titles, count = table_headers(comparison), len(comparison.differ.named) or 1
     aligned = "l" * count + "rrrrrl" + "r" * (len(titles) - count - 6)
     lines = [" & ".join(map(_latex, table_cells(comparison, row))) + r" \\" for row in comparison.rows]
@@ -87,7 +87,7 @@ def as_latex(comparison: Comparison) -> str:
 
 
 def as_csv(comparison: Comparison) -> str:
-    """Numbers in full, one group a row."""
+    """The comparison as CSV: one row for each group, unrounded numbers."""
     rows, stream = table_records(comparison), io.StringIO()
     writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -96,7 +96,7 @@ def as_csv(comparison: Comparison) -> str:
 
 
 def as_json(comparison: Comparison) -> str:
-    """Everything: groups, values by seed, warnings, and the runs left out."""
+    """The comparison as JSON: groups, values by seed, warnings, and the runs left out."""
     groups = [
         record | {"values": {str(seed): value for seed, value in row.values.items()}}
         for record, row in zip(table_records(comparison), comparison.rows, strict=True)

@@ -20,7 +20,7 @@ _BLOCK = re.compile(f"{_BEGIN}.*{_END}", re.DOTALL)
 
 
 def record_study(study: Study, runs: Sequence[RecordedRun], folder: Path | None = None) -> list[Path]:
-    """Write the folder; what a person wrote around the findings of its README stays.
+    """Write a study's results into its folder; text around the findings in its README is kept.
 
     Returns:
         The files written.
@@ -54,7 +54,7 @@ def record_study(study: Study, runs: Sequence[RecordedRun], folder: Path | None 
 
 
 def without_duplicates(runs: Sequence[RecordedRun]) -> tuple[list[RecordedRun], list[str]]:
-    """Each cell once, by its latest run that finished where one did; and a sentence for each other run."""
+    """Keep one run for each cell, the latest that finished; also a sentence for each run left out."""
     ordered = sorted(runs, key=lambda run: (run.summary.status == "finished", _ended(run)))
     kept = {row_name(run): run for run in ordered}
     pairs = [(run, kept[row_name(run)]) for run in runs]

@@ -1,4 +1,4 @@
-"""Runs made again: each in a process and a directory of its own."""
+"""Repeat recorded runs, each in a separate process and directory."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ _XFORMER = [sys.executable, "-m", "xformer.cli"]
 
 
 def repeat_cell(run: RecordedRun, where: Path, overrides: Sequence[str]) -> tuple[RecordedRun, bool]:
-    """Train a cell of a study from its overrides; also whether it was not, because an earlier one finished it there.
+    """Repeat a cell of a study from its overrides; also whether an earlier repetition had finished already.
 
     Raises:
         RunError: nothing was trained, and what lies there is not this run's.
@@ -31,7 +31,7 @@ def repeat_cell(run: RecordedRun, where: Path, overrides: Sequence[str]) -> tupl
 
 
 def repeat_logged_run(run: LoggedRun, where: Path, overrides: Sequence[str]) -> tuple[RecordedRun, bool]:
-    """Train a logged run from its resolved configuration; also whether an earlier one finished it there.
+    """Repeat a logged run from its resolved configuration; also whether an earlier repetition had finished already.
 
     Raises:
         RunError: nothing was trained, and what lies there is not this run's.

@@ -1,4 +1,4 @@
-"""A comparison as one HTML page that needs nothing else: no network, no script of anyone's."""
+"""A comparison as one self-contained HTML page, without network access or external scripts."""
 
 from collections.abc import Mapping
 from html import escape
@@ -21,13 +21,12 @@ if TYPE_CHECKING:
 
 _CAPTIONS = {
     "curves": "Learning curves: the monitored metric on the validation part. Mean over seeds, 95 % interval shaded.",
-    "cost": "Quality against cost. Mean over seeds with its 95 % interval; nothing beats a point on the dashed line at "
-    "its cost or less.",
+    "cost": "Quality against cost. Mean over seeds with its 95 % interval; the dashed line is the Pareto front.",
     "length": "The metric by the length it was measured at. Mean over seeds, 95 % interval shaded.",
 }
 
 _NO_CURVES = (
-    "No learning curves: none of these runs has its metrics.csv here. A committed table holds final values alone; "
+    "No learning curves: none of these runs has a metrics.csv here. A committed table holds only final values; "
     "curves come with run directories (experiment=STUDY makes a study's) or with --wandb."
 )
 
@@ -76,7 +75,7 @@ for (const button of document.querySelectorAll("thead button")) button.addEventL
 
 
 def report_page(comparison: Comparison, title: str, drawn: Mapping[str, "Figure"]) -> str:
-    """The whole page: findings, table, warnings, the figures of `figures`, what differs and what is held equal."""
+    """The HTML page of a comparison: findings, table, warnings, figures, settings that differ, and runs."""
     sentences = findings(comparison) or [
         f"{row.name}: {row.mean:.4f} {comparison.metric.name}" for row in comparison.rows
     ]

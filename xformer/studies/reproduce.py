@@ -1,4 +1,4 @@
-"""A committed table against runs made again: pass, fail or changed.
+"""Whether repeated runs reproduce a committed table: pass, fail or changed for each cell.
 
 Where code, versions and machine are the same, a cell is bit-identical: whatever metric is another number fails it.
 Elsewhere rounding differs, and a run becomes what another seed would have made of it. Two such runs differ by a normal
@@ -35,7 +35,7 @@ VerdictWord = Literal["pass", "fail", "changed"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one cell: in a word, and in sentences."""
+    """The verdict on one repeated cell, and the reasons for it."""
 
     cell: str
     word: VerdictWord
@@ -43,7 +43,7 @@ class Verdict:
 
 
 def tolerance(runs: Sequence[RecordedRun], metric: str, cell: RecordedRun) -> float:
-    """How far a cell may be from its committed value.
+    """The tolerance: how far a repeated cell may be from its committed value.
 
     Raises:
         DataError: no group has two seeds, so that nothing is known of their spread.
@@ -88,7 +88,7 @@ def judge(committed: RecordedRun, repeated: RecordedRun, metric: str, allowed: f
     if others:
         reasons += f" Not identical: {', '.join(others)}."
     if not elsewhere:
-        same = "Code, versions and machine are the same: every metric ought to be identical."
+        same = "Code, versions and machine are the same: every metric should be identical."
         return Verdict(committed.name, "fail", (reasons, same))
     return Verdict(committed.name, "pass" if abs(now - was) <= allowed else "fail", (reasons, *elsewhere))
 
@@ -105,7 +105,7 @@ def _short(value: float | None) -> str:
 
 
 def changes(committed: RecordedRun, repeated: RecordedRun) -> tuple[str, ...]:
-    """What is not the same question: settings and data."""
+    """The settings and data in which a repeated run differs from the committed one."""
     found = []
     if committed.whole and repeated.whole:
         for key in sorted({*committed.settings, *repeated.settings}):
@@ -121,7 +121,7 @@ def changes(committed: RecordedRun, repeated: RecordedRun) -> tuple[str, ...]:
 
 
 def environment(committed: RecordedRun, repeated: RecordedRun) -> tuple[str, ...]:
-    """What differs in code, versions and machine, or may: what was not committed may have been anything."""
+    """How code, package versions and machine differ, or may differ, between two runs."""
     then, now, found = committed.summary, repeated.summary, []
     if then.git != now.git or not then.git.get("commit") or then.git.get("dirty"):
         found.append(f"code: {_code(committed)} then, {_code(repeated)} now.")
@@ -142,7 +142,7 @@ def environment(committed: RecordedRun, repeated: RecordedRun) -> tuple[str, ...
 
 
 def environment_changes(logged: RecordedRun) -> str | None:
-    """How to run what was logged, where another commit is checked out; None where it is the same."""
+    """How to check out the commit of a logged run; None where it is checked out already."""
     then, now = logged.summary.git.get("commit"), git_state(Path(__file__).parent)["commit"]
     if then is None or then == now:
         return None

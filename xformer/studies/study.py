@@ -1,4 +1,4 @@
-"""A study: one committed file, and beside it a folder with what came of it."""
+"""A study: a committed experiment file, and beside it a folder with its recorded results."""
 
 import re
 from collections.abc import Sequence
@@ -25,11 +25,11 @@ _APART = "Move it away, or give the directory of the study's own runs with --run
 
 @dataclass(frozen=True)
 class Study:
-    """A file of `experiments/` that is a sweep.
+    """A committed sweep: a file in `experiments/` with a `study:` block.
 
     Attributes:
         name: the file's name, as in `experiment=NAME`.
-        question: what it asks, in a sentence.
+        question: the research question, in a sentence.
         baseline: what each group is compared with; None for the default of `compare`.
         metric: what is compared; None for the monitored metric.
         expected: how long it takes, and where.
@@ -52,7 +52,7 @@ class Study:
 
     @property
     def command(self) -> str:
-        """What runs it whole."""
+        """The command that runs all of the study."""
         return f"{train_command()} -m experiment={self.name}"
 
     @classmethod
@@ -86,7 +86,7 @@ class Study:
         )
 
     def refuse_others(self, runs: Sequence[RecordedRun]) -> None:
-        """Let nothing pass for a run of this study that is none.
+        """Refuse runs that do not belong to this study.
 
         Raises:
             DataError: a run is of another experiment, or sets what the study's file holds fixed.
@@ -104,7 +104,7 @@ class Study:
                 )
 
     def runs(self) -> list[RecordedRun]:
-        """Its runs here, where it was run in this directory, else the committed table.
+        """The study's runs in its directory, or the committed table where it was not run here.
 
         Raises:
             DataError: there are neither.
@@ -114,7 +114,7 @@ class Study:
         return self.committed()
 
     def committed(self) -> list[RecordedRun]:
-        """The committed table.
+        """The runs of the committed table.
 
         Raises:
             DataError: there is none.
@@ -125,7 +125,7 @@ class Study:
 
 
 def studies() -> list[str]:
-    """The names of all studies: the experiments that say what they ask, those in a folder as FOLDER/NAME."""
+    """The names of all studies: experiments with a `study:` block, those in a folder as FOLDER/NAME."""
     return [
         file.relative_to(folder).with_suffix("").as_posix()
         for folder in _folders()
@@ -152,13 +152,13 @@ def _composed(name: str) -> Any:
 
 
 def select(names: Sequence[str]) -> tuple[list[RecordedRun], Study | None]:
-    """The runs that a command line names, and the study where it names one.
+    """Load the runs named on a command line, and the study where one is named.
 
     Raises:
-        DataError: a name is no run, no directory of runs and no study.
+        DataError: a name is neither a run, a directory of runs nor a study.
     """
     if not names:
-        raise DataError(f"No runs are given: name run directories, directories of sweeps or a study: {_known()}.")
+        raise DataError(f"No runs are named: name run directories, directories of sweeps or a study: {_known()}.")
     found = [Study.of(name) for name in names if name in studies() and not _holds_runs(Path(name))]
     runs: list[RecordedRun] = []
     for name in names:
@@ -170,7 +170,7 @@ def select(names: Sequence[str]) -> tuple[list[RecordedRun], Study | None]:
         elif path.exists() or set("*?[") & set(name):
             runs += load_runs([name])
         else:
-            raise DataError(f"{name} is no directory and no study; studies: {_known()}.")
+            raise DataError(f"{name} is neither a directory nor a study; studies: {_known()}.")
     return runs, found[0] if len(found) == 1 else None
 
 

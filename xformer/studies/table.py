@@ -1,4 +1,4 @@
-"""A comparison as a table of texts, and as plain records with every digit."""
+"""The table of a comparison: formatted cells for people, and records with every digit for programs."""
 
 import math
 from dataclasses import asdict
@@ -9,7 +9,7 @@ from xformer.studies.comparison import Comparison, ComparisonRow
 
 
 def table_headers(comparison: Comparison) -> list[str]:
-    """The columns: what is compared, quality, then budget."""
+    """The titles of the columns: what is compared, quality, then budget."""
     keys = list(comparison.differ.named) or ["configuration"]
     against = f"difference to {comparison.baseline}" if comparison.baseline else "difference"
     return [
@@ -19,7 +19,7 @@ def table_headers(comparison: Comparison) -> list[str]:
 
 
 def table_cells(comparison: Comparison, row: ComparisonRow) -> list[str]:
-    """A row of texts below `table_headers`."""
+    """The formatted cells of a row, one for each of `table_headers`."""
     digits = decimals(comparison)
     known = f"[{row.interval.low:.{digits}f}, {row.interval.high:.{digits}f}]" if row.interval else "one seed"
     keys = [row.group.get(key) for key in comparison.differ.named] or ["all runs"]
@@ -36,18 +36,18 @@ def table_cells(comparison: Comparison, row: ComparisonRow) -> list[str]:
 
 
 def decimals(comparison: Comparison) -> int:
-    """As many as four significant digits of the largest mean need, and two at least."""
+    """How many decimals to print: four significant digits of the largest mean, and two decimals at least."""
     largest = max(abs(row.mean) for row in comparison.rows)
     return max(2, 4 - max(0, math.floor(math.log10(largest)) if largest > 0 else 0))
 
 
 def three_digits(value: float) -> str:
-    """Three significant digits, and never fewer than a whole number has: `0.0813`, `12.4`, `1,234`."""
+    """Format a value with three significant digits, whole numbers in full: `0.0813`, `12.4`, `1,234`."""
     return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
 
 
 def table_notes(comparison: Comparison) -> list[str]:
-    """What has to be read with the table, a sentence each."""
+    """Notes on the table: the metric, the tests used, the FLOPs and the trivial baselines, a sentence each."""
     better = "more is better" if comparison.metric.mode == "max" else "less is better"
     found = [f"{comparison.metric.name}: {better}; mean over seeds.", *_tests(comparison)]
     if any(row.budget.flops is not None for row in comparison.rows):
@@ -63,7 +63,7 @@ def table_notes(comparison: Comparison) -> list[str]:
 
 
 def _tests(comparison: Comparison) -> list[str]:
-    """How sure the means and the differences are, by the methods that were used."""
+    """The statistical methods behind the intervals and the verdicts, a sentence each."""
     found = []
     if any(row.interval for row in comparison.rows):
         found.append(
@@ -89,7 +89,7 @@ def _tests(comparison: Comparison) -> list[str]:
 
 
 def findings(comparison: Comparison) -> list[str]:
-    """A sentence per verdict."""
+    """The findings: a sentence for each verdict."""
     digits, sentences = decimals(comparison), []
     metric = comparison.metric.name
     for row in comparison.rows:
@@ -103,7 +103,7 @@ def findings(comparison: Comparison) -> list[str]:
 
 
 def table_warnings(comparison: Comparison) -> list[str]:
-    """Warnings, then runs that are not in the table, each with its reason."""
+    """The warnings of a comparison, then the runs that are not in the table, each with its reason."""
     return [
         *(f"warning: {sentence}" for sentence in comparison.warnings),
         *(f"not in the table: {run}: {' '.join(reason.split())}" for run, reason in comparison.left_out.items()),
@@ -111,7 +111,7 @@ def table_warnings(comparison: Comparison) -> list[str]:
 
 
 def table_records(comparison: Comparison) -> list[dict[str, Any]]:
-    """A dictionary per group, numbers in full."""
+    """One dictionary for each group, with unrounded numbers."""
     found = []
     for row in comparison.rows:
         keys = {key: row.group.get(key) for key in comparison.differ.named} or {"configuration": "all runs"}

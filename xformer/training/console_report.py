@@ -1,4 +1,4 @@
-"""What a run shows on the screen: the header before it, the results after it, a sweep's table."""
+"""What a run prints: a header before training, results after it, and a table at the end of a sweep."""
 
 import logging
 import shlex
@@ -24,7 +24,7 @@ _SHOWN = (("task", "data", "architecture", "size"), ("attention", "position"), (
 
 
 def run_header(job: Job, trainer: Trainer, data: str, summary: Summary) -> None:
-    """What is being run: the choices, parameters, data, device and budget; of a sweep's later cells, what is new."""
+    """Print the choices, parameters, data, device and budget of a run; in a sweep's later cells, only what differs."""
     table = Table.grid(padding=(0, 2))
     if (under_way := sweep.current_sweep()) is not None:
         table.add_row("[bold]sweep[/]", f"{sweep_progress(under_way, job.number)}")
@@ -49,13 +49,13 @@ def run_header(job: Job, trainer: Trainer, data: str, summary: Summary) -> None:
 
 
 def sweep_progress(under_way: sweep.Sweep, number: int) -> str:
-    """`cell 3 of 12, 14 minutes left`; the first cell, which is number 0, does not know how long one takes."""
+    """The progress of a sweep: `cell 3 of 12, 14 minutes left`; without a time in the first cell, number 0."""
     seconds = under_way.seconds_left(number)
     return f"cell {number + 1} of {under_way.cells}" + (f", {_duration(seconds)} left" if seconds is not None else "")
 
 
 def sweep_table(under_way: sweep.Sweep, files: Sequence[Path]) -> None:
-    """One table over a sweep's cells, and the command that compares them.
+    """Print a table of a sweep's cells, and the command that compares them.
 
     Args:
         under_way: the sweep, which is over.
@@ -88,14 +88,14 @@ def sweep_table(under_way: sweep.Sweep, files: Sequence[Path]) -> None:
 
 
 def _ended(found: Sequence[tuple[Path, Summary]]) -> str:
-    """`12 cells, 11 finished, 1 failed`."""
+    """How the cells of a sweep ended: `12 cells, 11 finished, 1 failed`."""
     ends = [summary.status for _, summary in found]
     many = "cell" if len(ends) == 1 else "cells"
     return ", ".join([f"{len(ends)} {many}", *(f"{ends.count(end)} {end}" for end in dict.fromkeys(ends))])
 
 
 def run_results(job: Job, summary: Summary, epilogue: str | None) -> None:
-    """The metrics with the trivial baselines beside them, what the run cost, and the command that would come next.
+    """Print the results of a run: metrics beside trivial baselines, what the run cost, and a next command to try.
 
     A cell of a sweep has one line, for the sweep ends with a table over all of them.
     """
@@ -113,7 +113,7 @@ def run_results(job: Job, summary: Summary, epilogue: str | None) -> None:
         if name.startswith(("train/", "val/", "test/")):
             table.add_row(name, "nan" if value is None else f"{value:.4f}")
     for name, value in summary.trivial_baselines.items():
-        table.add_row(f"baseline: {name} ({summary.baseline_metric})", f"{value:.4f}", style="dim")
+        table.add_row(f"trivial baseline: {name} ({summary.baseline_metric})", f"{value:.4f}", style="dim")
     console.print(table)
     about = {
         "cost": f"{summary.wall_seconds:.0f} s, {_speed(summary)}peak memory {_si(summary.peak_memory_bytes or 0)}B",
@@ -131,7 +131,7 @@ def _result(job: Job, summary: Summary) -> str:
 
 
 def next_command(job: Job) -> str:
-    """The one thing to try next: another attention first, then the same question with more seeds."""
+    """A command to try next: another attention first, then the same configuration with more seeds."""
     dropped = ("attention=", "seed=", "hydra.", "cache=", "resume=", "skip_finished=")
     typed = [shlex.quote(override) for override in job.overrides if not override.startswith(dropped)]
     if job.choices["attention"] == "full" and not job.choices["architecture"].startswith("decoder"):
@@ -151,7 +151,7 @@ def _threads(job: Job) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """`40 seconds`, `14 minutes`, `3.5 hours`."""
+    """A duration in words: `40 seconds`, `14 minutes`, `3.5 hours`."""
     if seconds < 90:
         whole = max(1, round(seconds))
         return f"{whole} second{'s' if whole > 1 else ''}"
@@ -179,7 +179,7 @@ _NOISE = (
 )
 
 
-def quieten() -> None:
+def quiet_lightning() -> None:
     """Leave on the screen what a person needs: Lightning's notes about hardware and loaders are in the summary."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

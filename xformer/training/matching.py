@@ -12,7 +12,7 @@ from functools import cache
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from xformer.config.groups import groups, nearest, nodes, slots
+from xformer.config.groups import groups, nearest, option_nodes, slots
 from xformer.config.match import UNITS, Match, Matched, Measure
 from xformer.config.plan import Plan
 from xformer.config.validate import instantiate_node
@@ -92,7 +92,7 @@ def _with(config: DictConfig, choices: Mapping[str, str]) -> DictConfig:
         group = slots().get(key, key)
         if group not in groups() or key not in config:
             raise ConfigError(f"match.to.{key}={option}: {key} is no choice of this run; {nearest(key, groups())}")
-        options = dict(nodes(group))
+        options = dict(option_nodes(group))
         if option not in options:
             raise ConfigError(f"match.to.{key}={option} is not an option; {nearest(option, options)}")
         config = _changed(config, key, options[option])

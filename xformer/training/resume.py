@@ -286,8 +286,8 @@ class Earlier:
         reason = f"{self.directory} holds a run of another configuration ({'; '.join(named[:_MOST_NAMED])}{more})"
         if self.resumes:
             raise RunError(
-                f"resume: {reason}; a run goes on as it began: resume={self.directory} alone takes its own, and what may "
-                f"be otherwise is {', '.join(MAY_GROW)} (more of them), {', '.join(MAY_CHANGE)}, loggers, and what "
+                f"resume: {reason}; a run goes on as it began: resume={self.directory} alone takes its own, and what "
+                f"may be otherwise is {', '.join(MAY_GROW)} (more of them), {', '.join(MAY_CHANGE)}, loggers, and what "
                 "only watches or stores."
             )
         way_out = "hydra.sweep.dir" if self.job.sweep else "hydra.run.dir"

@@ -46,7 +46,7 @@ def run(job: Job) -> float | None:
         XformerError: what the user can mend.
     """
     flush_denormals()
-    console_report.quieten()
+    console_report.quiet_lightning()
     epilogue = None
     locations = _storage_locations(job)
     # Twice: what the run writes, and then its record of that.

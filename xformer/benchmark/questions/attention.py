@@ -18,7 +18,7 @@ from xformer.benchmark.plots import plot_by_length
 from xformer.benchmark.progress import progress_bar
 from xformer.benchmark.results import Results, Row
 from xformer.benchmark.timing import REPEATED, Times, interleaved, number_of_turns
-from xformer.config.groups import written
+from xformer.config.groups import load_option
 from xformer.config.validate import target
 from xformer.core import devices
 from xformer.core.capability import Capability
@@ -235,7 +235,7 @@ def _possible(config: DictConfig, shape: Shape) -> dict[str, Mapping[str, Any]]:
 
 
 def _can(entry: Mapping[str, Any], shape: Shape) -> bool:
-    found = target(written("attention", entry["attention"]))
+    found = target(load_option("attention", entry["attention"]))
     assert isinstance(found, type)
     assert issubclass(found, Attention)
     able = (Capability.CAUSAL if shape.causal else Capability.BIDIRECTIONAL) in found.provides

@@ -36,7 +36,7 @@ from xformer.errors import ConfigError
 from xformer.loggers.metrics_csv import MetricsCSV
 from xformer.loggers.wandb import wandb_logger
 from xformer.tasks.base import Task
-from xformer.training.console_report import quieten
+from xformer.training.console_report import quiet_lightning
 
 BARE, TRAINER, LOADING = "bare loop", "Trainer", "data loading alone"
 STEPS, WARMUP = 20, 3
@@ -135,7 +135,7 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
     Raises:
         ConfigError: the model's data have too few batches for the steps of a round.
     """
-    quieten()
+    quiet_lightning()
     plan = Plan.of(compose_config(config.model))
     data = plan.load_data()
     if len(data.train_dataloader()) < STEPS:

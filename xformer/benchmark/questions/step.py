@@ -37,7 +37,7 @@ from xformer.core import devices
 from xformer.loggers.metrics_csv import MetricsCSV
 from xformer.tasks.base import Task
 from xformer.training import compilation
-from xformer.training.console_report import quieten
+from xformer.training.console_report import quiet_lightning
 
 WARMUP = 30
 STEP, OTHER = "the whole step", "the Trainer's own"
@@ -231,7 +231,7 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
     Raises:
         ConfigError: a setting of the run that cannot be trained.
     """
-    quieten()
+    quiet_lightning()
     rows: list[Row] = []
     with progress_bar(len(config.compile) * (WARMUP + 3 * config.steps)) as on_progress:
         for mode in config.compile:

@@ -110,7 +110,8 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
                     on_progress()
             rows += [_row(run, name, pairs) for name, pairs in found.items()]
     notes = [
-        f"beside others: {config.busy} of {usable_cores()} cores kept busy by another process; ratio: the rounds' median.",
+        f"beside others: {config.busy} of {usable_cores()} cores kept busy by another process; "
+        "ratio: the median of the rounds.",
         "The goal is a ratio of 0.7 with one core busy, for the default.",
     ]
     return Results("threads", rows, SHOWN, plot=plot, notes=notes)

@@ -12,7 +12,7 @@ kernels of the CPU a bias that depends on the query, one whose table is being tr
 atomically, in a different order each time) and float64. Full attention with a bias of the distance takes the same
 kernel, which makes no n x n tensor: `flex_dense_attention`.
 
-Everywhere else the variant attends through `blocks.py`, by blocks that it lays out, under the same mask_mod.
+Everywhere else the variant attends through `block_attention.py`, by blocks that it lays out, under the same mask_mod.
 
 A decoding step reads the keys of the pattern, and no others, from a state that finds keys by their positions.
 
@@ -193,8 +193,8 @@ class PositionOrder:
     Args:
         positions: of every token; those of valid tokens differ from each other.
         valid: True at tokens that are no padding; None where none is.
-        consecutive: whether it is known that positions are 0, 1, 2, ... in all rows; otherwise they are read, for which one
-            has to wait where they are on another device.
+        consecutive: whether positions are known to be 0, 1, 2, ... in all rows; otherwise they are read, which has to
+            wait for the device where they are on another one.
 
     Attributes:
         span: every position is below it.
@@ -322,7 +322,7 @@ def flex_supports(query: Float[Tensor, "b h n d"], bias: RelativeBias | None, *,
 
 
 def flex_supports_dense(query: Float[Tensor, "b h n d"], mask: Mask, bias: RelativeBias | None) -> bool:
-    """Whether `flex_dense_attention` can do it, and it pays: a short sequence's n x n tensor costs less than a compilation.
+    """Whether `flex_dense_attention` supports the inputs and pays: below a length, compiling costs more than n x n.
 
     The gradient of a table is added up in any order, as torch's fused kernels do with that of the queries, unless
     `torch.use_deterministic_algorithms` forbids it.

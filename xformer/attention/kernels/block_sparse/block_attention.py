@@ -3,8 +3,8 @@
     softmax(Q K^T / sqrt(d) + B) V over {j : mask_mod(head, i, j)}
 
 A layout says where to look: a superset of the pairs, block by block, none of them twice. The mask_mod alone decides
-which of them count. A window's keys are next to each other, so that a view of the sequence has them (`WindowLayout`); the
-blocks of any other pattern are gathered (`BlockLayout`). Layouts over disjoint pairs make one softmax: `merge`.
+which of them count. A window's keys are next to each other, so that a view of the sequence has them (`WindowLayout`);
+the blocks of any other pattern are gathered (`BlockLayout`). Layouts over disjoint pairs make one softmax: `merge`.
 
 A few blocks of a few heads are computed at a time, so that their scores are the only ones there are. Forward keeps the
 mixed values and the lse, the logarithm of the sum of exponentiated scores; backward reads the keys a second time and
@@ -276,7 +276,8 @@ class BlockLayout(Layout):
 class WindowLayout(Layout):
     """The keys from `back` positions before a query to `ahead` after it, as overlapping views, one a query block.
 
-    As `BlockLayout`, they take 1.13 times as long (n 4096, 8 heads of 64, a window of 64, forward and backward, one thread).
+    As `BlockLayout`, they take 1.13 times as long (n 4096, 8 heads of 64, a window of 64, forward and
+    backward, one thread).
 
     Args:
         tokens: at positions 0, 1, 2, ..., queries and keys alike.

@@ -50,7 +50,7 @@ ROWS_AT_A_TIME = 64
 KEPT_PER_NUMBER = 4
 """The most weights that are kept for backward, by the numbers of O: as much memory as Q, K, V and O take together."""
 NO_TOKEN = -1e30
-"""The score of a key that is none: its weight is exactly zero beside any key that is one, and never NaN."""
+"""The score where there is no key: its weight is exactly zero beside any existing key, and never NaN."""
 
 
 class StridedInput(NamedTuple):
