@@ -12,7 +12,15 @@ from rich.table import Table
 
 from xformer.runs.summary import strict_json
 from xformer.studies.comparison import Comparison
-from xformer.studies.table import findings, table_cells, table_headers, table_notes, table_records, table_warnings
+from xformer.studies.table import (
+    QUALITY,
+    findings,
+    table_cells,
+    table_headers,
+    table_notes,
+    table_records,
+    table_warnings,
+)
 
 _COLOURS = {"better": "green", "worse": "red"}
 
@@ -48,7 +56,7 @@ def _parts(widths: Sequence[int], split: int, available: int) -> list[list[int]]
     """The columns of each table, so that no word has to be broken: names in all of them, quality apart from budget.
 
     Args:
-        widths: what each column needs: names, six of quality, budget.
+        widths: what each column needs: names, seven of quality, budget.
         split: how many of them are names.
         available: the terminal's width.
     """
@@ -56,7 +64,7 @@ def _parts(widths: Sequence[int], split: int, available: int) -> list[list[int]]
     if edge + sum(width + beside for width in widths) <= available:
         return [[*range(len(widths))]]
     parts: list[list[int]] = []
-    for group in (range(split, split + 6), range(split + 6, len(widths))):
+    for group in (range(split, split + QUALITY), range(split + QUALITY, len(widths))):
         parts.append([*names])
         for column in group:
             needed = edge + sum(widths[c] + beside for c in [*parts[-1], column])
@@ -78,7 +86,7 @@ def as_markdown(comparison: Comparison) -> str:
 def as_latex(comparison: Comparison) -> str:
     """The comparison as a LaTeX `tabular` for booktabs; notes are comments."""
     titles, count = table_headers(comparison), len(comparison.differ.named) or 1
-    aligned = "l" * count + "rrrrrl" + "r" * (len(titles) - count - 6)
+    aligned = "l" * count + "r" * (QUALITY - 1) + "l" + "r" * (len(titles) - count - QUALITY)
     lines = [" & ".join(map(_latex, table_cells(comparison, row))) + r" \\" for row in comparison.rows]
     below = [f"% {sentence}" for sentence in (*table_notes(comparison), *table_warnings(comparison))]
     head = " & ".join(map(_latex, titles)) + r" \\"
