@@ -55,6 +55,7 @@ class Comparison:
     Attributes:
         intervals: the kind of the intervals of differences. `corrected`: at the level of its test, zero inside if and
             only if no difference is shown; `plain`: 95 % each, not corrected; `simultaneous`: 95 % together.
+        experiment: the task and the data of its runs, where runs of several were compared; else empty.
     """
 
     metric: Metric
@@ -65,6 +66,7 @@ class Comparison:
     warnings: Sequence[str] = field(default_factory=list)
     plan: AnalysisPlan = ONE_LOOK
     intervals: Intervals = "corrected"
+    experiment: Mapping[str, str] = field(default_factory=dict)
 
 
 def compare(

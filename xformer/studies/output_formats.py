@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -12,6 +13,7 @@ from rich.table import Table
 
 from xformer.runs.summary import strict_json
 from xformer.studies.comparison import Comparison
+from xformer.studies.experiments import label
 from xformer.studies.table import (
     QUALITY,
     findings,
@@ -96,8 +98,12 @@ def as_latex(comparison: Comparison) -> str:
 
 def as_csv(comparison: Comparison) -> str:
     """The comparison as CSV: one row for each group, unrounded numbers."""
-    rows, stream = table_records(comparison), io.StringIO()
-    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+    return _csv(table_records(comparison))
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return stream.getvalue()
@@ -105,20 +111,41 @@ def as_csv(comparison: Comparison) -> str:
 
 def as_json(comparison: Comparison) -> str:
     """The comparison as JSON: groups, values by seed, warnings, and the runs left out."""
+    return json.dumps(strict_json(_content(comparison)), indent=2, allow_nan=False) + "\n"
+
+
+def _content(comparison: Comparison) -> dict[str, Any]:
     groups = [
         record | {"values": {str(seed): value for seed, value in row.values.items()}}
         for record, row in zip(table_records(comparison), comparison.rows, strict=True)
     ]
-    content = {
+    plan = asdict(comparison.plan) | {"intervals": comparison.intervals}
+    return {
+        **({"experiment": dict(comparison.experiment)} if comparison.experiment else {}), "plan": plan,
         "metric": asdict(comparison.metric), "baseline": comparison.baseline, "differ": asdict(comparison.differ),
         "groups": groups, "warnings": list(comparison.warnings), "left_out": dict(comparison.left_out),
     }  # fmt: skip
-    return json.dumps(strict_json(content), indent=2, allow_nan=False) + "\n"
 
 
 FORMATS: dict[str, Callable[[Comparison], str]] = {
     "table": as_terminal_text, "markdown": as_markdown, "csv": as_csv, "latex": as_latex, "json": as_json,
 }  # fmt: skip
+
+_TITLES = {"table": "{}", "markdown": "## {}\n", "latex": "% {}"}
+
+
+def format_comparisons(kind: str, comparisons: Sequence[Comparison]) -> str:
+    """Comparisons in one of `FORMATS`; of several experiments each has a title, CSV one table, JSON a list."""
+    if len(comparisons) == 1:
+        return FORMATS[kind](comparisons[0])
+    if kind == "json":
+        content = {"experiments": [_content(comparison) for comparison in comparisons]}
+        return json.dumps(strict_json(content), indent=2, allow_nan=False) + "\n"
+    if kind == "csv":
+        return _csv([record for comparison in comparisons for record in table_records(comparison)])
+    titles = [_TITLES[kind].format(label(comparison.experiment)) for comparison in comparisons]
+    return "\n".join(f"{title}\n{FORMATS[kind](each)}" for title, each in zip(titles, comparisons, strict=True))
+
 
 _SPECIAL = {c: f"\\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$"}
 

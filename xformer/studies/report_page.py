@@ -113,13 +113,13 @@ def _scrolled(name: str, table: str) -> str:
 
 
 def _table(comparison: Comparison) -> str:
-    titles, count = table_headers(comparison), len(comparison.differ.named) or 1
-    texts = {*range(count), titles.index("verdict")}
+    titles, names = table_headers(comparison), list(comparison.differ.named) or ["configuration"]
+    texts = {*range(len(names)), titles.index("verdict")}
     rows = []
     for row, record in zip(comparison.rows, table_records(comparison), strict=True):
         columns = ("seeds", "mean", "low", "difference", "p_holm", "detectable_difference", "verdict")
         budget = ("parameters", "training_flops", "tokens", "wall_seconds", "peak_memory_bytes")
-        values = [*list(record.values())[:count], *(record[key] for key in (*columns, *budget))]
+        values = [record[key] for key in (*names, *columns, *budget)]
         rows.append(_row(row, values, table_cells(comparison, row), texts))
     return _html_table(titles, rows, texts)
 

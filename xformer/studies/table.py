@@ -113,10 +113,10 @@ def _tests(comparison: Comparison) -> list[str]:
 _INTERVALS = {
     "corrected": "The interval of a difference is at the level of its test, 95 % or more with several comparisons, and "
     "holds 0 if and only if no difference is shown; --intervals simultaneous: all of them hold together.",
-    "plain": "The interval of a difference is of 95 %, not corrected for several comparisons, and may disagree with the "
-    "verdict.",
-    "simultaneous": "The intervals of differences hold together in 95 of 100 tables; where a difference is shown beside "
-    "others that are not, only its direction is known.",
+    "plain": "The interval of a difference is of 95 %, not corrected for several comparisons, and may disagree with "
+    "the verdict.",
+    "simultaneous": "The intervals of differences hold together in 95 of 100 tables; where a difference is shown "
+    "beside others that are not, only its direction is known.",
 }
 _SPENDING = {"obrien_fleming": "O'Brien and Fleming", "pocock": "Pocock"}
 
@@ -192,7 +192,7 @@ def table_records(comparison: Comparison) -> list[dict[str, Any]]:
             "verdict": row.verdict,
             "lost_runs": row.lost,
         }
-        found.append(keys | numbers | _budget(row.budget))
+        found.append({**comparison.experiment, **keys, **numbers, **_budget(row.budget)})
     return found
 
 

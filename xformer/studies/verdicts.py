@@ -49,6 +49,7 @@ would not show. One comparison of a constant 0.852 with what has that mean:
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import get_args
 
 from xformer.studies.equivalence import equivalence_interval, equivalence_p
 from xformer.studies.looks import SpendingFunction, nominal_levels, repeated_p
@@ -85,6 +86,7 @@ class AnalysisPlan:
 
 
 ONE_LOOK = AnalysisPlan()
+SPENDING: tuple[SpendingFunction, ...] = get_args(SpendingFunction)
 
 
 @dataclass(frozen=True)
