@@ -11,7 +11,7 @@ from tests.studies.conftest import MakeRun
 from xformer.errors import ConfigError, DataError
 from xformer.runs.recorded_run import load_runs
 from xformer.studies.comparison import compare
-from xformer.studies.experiments import compare_experiments, label, only
+from xformer.studies.experiments import compare_experiments, experiment_label, only
 from xformer.studies.output_formats import FORMATS, format_comparisons
 
 
@@ -55,7 +55,7 @@ def test_every_format_tells_experiments_apart(mixed: Path) -> None:
     found = compare_experiments(load_runs([mixed]))
     for kind in ("table", "markdown", "latex"):
         text = format_comparisons(kind, found)
-        assert text.index(label(found[0].experiment)) < text.index(label(found[1].experiment))
+        assert text.index(experiment_label(found[0].experiment)) < text.index(experiment_label(found[1].experiment))
     rows = list(csv.DictReader(io.StringIO(format_comparisons("csv", found))))
     assert [row["data"] for row in rows] == ["listops"] * 3 + ["digits"] * 2
     content = json.loads(format_comparisons("json", found))

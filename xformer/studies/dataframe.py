@@ -47,5 +47,5 @@ def comparison_frame(
         plan = replace(plan, margin=margin)
     comparisons = compare_experiments(found, metric, baseline, plan)
     frame = pd.DataFrame([record for comparison in comparisons for record in table_records(comparison)])
-    frame.attrs["notes"] = [note for comparison in comparisons for note in table_warnings(comparison)]
+    frame.attrs["notes"] = [line for comparison in comparisons for line in table_warnings(comparison)]
     return frame

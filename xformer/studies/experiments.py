@@ -49,7 +49,7 @@ def compare_experiments(
         try:
             found.append(replace(compare(members, metric, baseline, plan, intervals), experiment=experiment))
         except XformerError as error:
-            failed[label(experiment)] = error
+            failed[experiment_label(experiment)] = error
     if not found:
         first = next(iter(failed.values()))
         raise type(first)(f"None of {len(failed)} experiments can be compared; {next(iter(failed))}: {first}")
@@ -64,12 +64,12 @@ def only(comparisons: Sequence[Comparison], what: str) -> Comparison:
         DataError: there are several; the sentence says what is of one alone.
     """
     if len(comparisons) > 1:
-        names = "; ".join(label(each.experiment) for each in comparisons)
+        names = "; ".join(experiment_label(each.experiment) for each in comparisons)
         raise DataError(f"{what} is of one experiment, and these runs are of {len(comparisons)}: {names}.")
     return comparisons[0]
 
 
-def label(experiment: Mapping[str, str]) -> str:
+def experiment_label(experiment: Mapping[str, str]) -> str:
     """`task=classification data=listops`."""
     return " ".join(f"{key}={value}" for key, value in experiment.items())
 

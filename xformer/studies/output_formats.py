@@ -13,7 +13,7 @@ from rich.table import Table
 
 from xformer.runs.summary import strict_json
 from xformer.studies.comparison import Comparison
-from xformer.studies.experiments import label
+from xformer.studies.experiments import experiment_label
 from xformer.studies.table import (
     QUALITY,
     findings,
@@ -143,7 +143,7 @@ def format_comparisons(kind: str, comparisons: Sequence[Comparison]) -> str:
         return json.dumps(strict_json(content), indent=2, allow_nan=False) + "\n"
     if kind == "csv":
         return _csv([record for comparison in comparisons for record in table_records(comparison)])
-    titles = [_TITLES[kind].format(label(comparison.experiment)) for comparison in comparisons]
+    titles = [_TITLES[kind].format(experiment_label(comparison.experiment)) for comparison in comparisons]
     return "\n".join(f"{title}\n{FORMATS[kind](each)}" for title, each in zip(titles, comparisons, strict=True))
 
 

@@ -132,8 +132,8 @@ def findings(comparison: Comparison) -> list[str]:
         how = f"{row.difference.mean:+.{digits}f} {metric}, {level}{_reach(row, digits)}, {row.difference.pairs} seeds"
         link = "from" if row.verdict.startswith("no") else "to" if row.verdict.startswith("equivalent") else "than"
         by = f", by less than {comparison.plan.margin:g}" if _small(row) else ""
-        said = f"{row.name}: {row.verdict} {link} {comparison.baseline}{by} ({how})."
-        sentences.append(f"{said} {_power(row, digits)}".rstrip())
+        sentence = f"{row.name}: {row.verdict} {link} {comparison.baseline}{by} ({how})."
+        sentences.append(f"{sentence} {_power(row, digits)}".rstrip())
     return sentences
 
 
