@@ -1,8 +1,8 @@
 """Equivalence within a margin, by two one-sided paired t tests.
 
 Schuirmann (1987), Lakens (2017): two settings are equivalent within a margin d if "the difference is -d or less" and
-"the difference is d or more" are both refused, each by a one-sided test at level alpha. The p value is the larger of
-the two. They are refused if and only if the interval of level 1 - 2 alpha (90 % for one comparison) lies between -d
+"the difference is d or more" are both rejected, each by a one-sided test at level alpha. The p value is the larger of
+the two. They are rejected if and only if the interval of level 1 - 2 alpha (90 % for one comparison) lies between -d
 and d. "No difference shown" is no such claim: few seeds show none, whatever there is.
 
 What makes no assumption of normal differences holds where they are all the same number (see `statistics.py`): the
@@ -31,6 +31,6 @@ def equivalence_p(difference: PairedComparison, margin: float) -> float:
 def equivalence_interval(difference: PairedComparison, alpha: float) -> Interval | None:
     """The interval of level 1 - 2 alpha: within -d and d if and only if equivalent within d at this alpha.
 
-    None where the sign-flip test can refuse nothing at this alpha.
+    None where the sign-flip test can reject nothing at this alpha.
     """
     return difference.interval(2 * alpha)

@@ -21,9 +21,9 @@ Looks that are declared before the first of them cost nothing of that: the error
 
 The boundaries are those of normal sums with independent increments, by numerical integration (Armitage, McPherson and
 Rowe 1969), as nominal levels with which the p values of t tests are compared (Jennison and Turnbull 2000, section 4.4).
-With t statistics of few seeds these alone refuse 5.1 to 5.8 % instead of 5, so alpha is divided by what a simulation of
+With t statistics of few seeds these alone reject 5.1 to 5.8 % instead of 5, so alpha is divided by what a simulation of
 the same looks finds; then it is 4.8 to 5.2 %. A p value that allows for the looks is the smallest level at which the
-test at this look refuses (the repeated p value of Jennison and Turnbull 1984); Holm over such p values holds its level
+test at this look rejects (the repeated p value of Jennison and Turnbull 1984); Holm over such p values holds its level
 over all looks and comparisons together (Maurer and Bretz 2013).
 """
 
@@ -77,7 +77,7 @@ def normal_levels(looks: Sequence[int], alpha: float, spending: SpendingFunction
 def nominal_levels(
     looks: Sequence[int], alpha: float = ALPHA, spending: SpendingFunction = "obrien_fleming"
 ) -> list[float]:
-    """With what the two-sided p value of each look's t test is compared, so that all together refuse in alpha of cases.
+    """With what the two-sided p value of each look's t test is compared, so that all together reject in alpha of cases.
 
     Args:
         looks: the numbers of seeds, rising, from 2; the last is of all seeds.
@@ -90,7 +90,7 @@ def nominal_levels(
 
 
 def repeated_p(p: float, look: int, looks: Sequence[int], spending: SpendingFunction = "obrien_fleming") -> float:
-    """A p value that allows for the looks: at most alpha if and only if the test at this look refuses at alpha.
+    """A p value that allows for the looks: at most alpha if and only if the test at this look rejects at alpha.
 
     Args:
         p: of the two-sided test at this look.

@@ -1,7 +1,7 @@
 """Intervals of several differences that hold all together, and agree with Holm's verdicts.
 
 Holm tests the smallest of m p values at 0.05 / m, the next at 0.05 / (m - 1), and so on to the first that it does not
-refuse, at whose level all others stay. The interval at the level of its own test (`holm_levels`) holds its difference
+reject, at whose level all others stay. The interval at the level of its own test (`holm_levels`) holds its difference
 in 95 of 100 tables or more, and zero if and only if no difference is shown. All of a table's hold together less often:
 with m true differences that are all shown, in 1 - 0.05 (1 + 1/2 + ... + 1/m) at worst, 90 % for four. Strassburger and
 Bretz (2008) and Guilbaud (2008) give what holds together in 95 of 100 tables and agrees with Holm, here two-sided:
@@ -35,7 +35,7 @@ def holm_levels(p_values: Sequence[float], alpha: float = ALPHA) -> list[float]:
 def simultaneous_intervals(differences: Sequence[PairedComparison], alpha: float = ALPHA) -> list[Interval | None]:
     """An interval per difference, all of level 1 - alpha together.
 
-    None where the sign-flip test can refuse nothing at that level.
+    None where the sign-flip test can reject nothing at that level.
     """
     raw = [each.p for each in differences]
     shown = [p <= level for p, level in zip(raw, holm_levels(raw, alpha), strict=True)]

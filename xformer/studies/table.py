@@ -99,7 +99,7 @@ def _tests(comparison: Comparison) -> list[str]:
     )
     if plan.margin is not None:
         found.append(
-            f"Equivalent within {plan.margin:g}: two one-sided paired t tests refuse a difference as large as that or "
+            f"Equivalent within {plan.margin:g}: two one-sided paired t tests reject a difference as large as that or "
             "larger at p <= 0.05, corrected apart from the tests of differences (Holm)."
         )
     if plan.looks:

@@ -99,7 +99,7 @@ class ComparisonVerdict:
         p: of no difference; corrected for the looks and over the table.
         level: of the uncorrected test, as the correction leaves it: 0.0125 for the first of four comparisons.
         interval: of the difference, at the level of its test; holds zero if and only if no difference is shown. None
-            where that test can refuse nothing.
+            where that test can reject nothing.
         equivalent: whether it is shown to be less than the margin; None without one.
         p_equivalent: of a difference of the margin or more; corrected likewise.
         equivalence_interval: of the difference, at twice the level of its test; lies within the margin if and only if
