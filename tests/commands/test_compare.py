@@ -86,3 +86,45 @@ def test_without_runs_and_at_a_place_that_cannot_be_written_there_is_a_sentence(
     (tmp_path / "file").write_text("")
     code, _, told = xformer("compare", sweep, "-o", tmp_path / "file" / "table")
     assert (code, "cannot be written" in told) == (1, True)
+
+
+def test_margin_intervals_and_seeds_are_those_asked_for(sweep: Path, xformer: Command) -> None:
+    words = ["compare", sweep, "--format", "markdown"]
+    usual = xformer(*words)[1]
+    assert "equivalent within 0.1 to attention=full" in xformer(*words, "--margin", "0.1")[1]
+    assert "95 %, not corrected" in xformer(*words, "--intervals", "plain")[1] != usual
+    assert "hold together in 95 of 100" in xformer(*words, "--intervals", "simultaneous")[1]
+    assert "2 seeds" in xformer(*words, "--seeds", "0,2")[1]
+    code, _, told = xformer("compare", sweep, "--seeds", "7")
+    assert (code, "--seeds 7: no run has one of these seeds" in told) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--margin", "0"], "0 is no margin; give a number above 0"),
+        (["--margin", "few"], "few is no margin; give a number above 0"),
+        (["--add-seeds", "0"], "0 is no number of seeds; give 1 or more"),
+        (["--add-seeds"], "--add-seeds is for a study"),
+    ],
+)
+def test_a_number_that_is_none_is_a_sentence(words: list[str], reason: str, sweep: Path, xformer: Command) -> None:
+    code, _, told = xformer("compare", sweep, *words)
+    assert code != 0
+    assert reason in " ".join(told.split())
+
+
+def test_seeds_are_added_to_a_study_by_a_command(xformer: Command) -> None:
+    code, shown, _ = xformer("compare", "listops_attentions", "--add-seeds", "3")
+    command, rate, *_ = shown.splitlines()
+    assert (code, command) == (0, "python train.py -m experiment=listops_attentions seed=3,4,5")
+    assert "equal settings are called different in" in rate
+
+
+def test_a_report_of_several_experiments_is_refused(sweep: Path, make_run: MakeRun, xformer: Command) -> None:
+    make_run(0.5, seed=0, choices={"attention": "full", "data": "digits"})
+    code, _, told = xformer("report", sweep, "-o", sweep / "report.html")
+    assert (code, "A report is of one experiment" in told) == (1, True)
+    code, shown, _ = xformer("compare", sweep)
+    assert code == 0
+    assert shown.index("data=listops") < shown.index("data=digits")

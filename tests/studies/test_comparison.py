@@ -13,7 +13,8 @@ from xformer.errors import ConfigError, DataError
 from xformer.runs.recorded_run import load_runs
 from xformer.studies.comparison import compare
 from xformer.studies.output_formats import FORMATS, as_terminal_text
-from xformer.studies.table import table_cells, table_headers, table_notes
+from xformer.studies.table import findings, table_cells, table_headers, table_notes, table_records
+from xformer.studies.verdicts import AnalysisPlan
 
 
 def test_verdicts_are_those_of_a_paired_test_by_hand(sweep: Path) -> None:
@@ -243,3 +244,74 @@ def test_all_formats_tell_the_same_numbers(sweep: Path) -> None:
         for kind in ("markdown", "latex", "table"):
             assert f"{row.mean:.4f}" in FORMATS[kind](found)
     assert r"\toprule" in FORMATS["latex"](found)
+
+
+def test_intervals_of_differences_are_of_the_kind_that_was_asked_for(sweep: Path) -> None:
+    runs = load_runs([sweep])
+    reach = {kind: compare(runs, intervals=kind).rows[1].reach for kind in ("corrected", "plain", "simultaneous")}
+    corrected, plain, simultaneous = reach.values()
+    assert corrected
+    assert plain
+    assert simultaneous
+    assert corrected.low < plain.low < plain.high < corrected.high < 0
+    assert (corrected.level, plain.level) == pytest.approx((0.975, 0.95))
+    assert (simultaneous.low, simultaneous.high) == (-1.0, 0.0)  # accuracies differ by no more than 1
+    with pytest.raises(ConfigError, match="not defined with study"):
+        compare(runs, plan=AnalysisPlan(looks=(3, 6)), intervals="simultaneous")
+
+
+def test_beside_no_difference_shown_stands_what_the_seeds_could_have_shown(sweep: Path) -> None:
+    found = compare(load_runs([sweep]))
+    row = found.rows[2]
+    assert row.test
+    assert row.test.smallest
+    column = table_headers(found).index("detectable")
+    assert table_cells(found, row)[column] == f"{row.test.smallest:.4f}"
+    (sentence,) = (each for each in findings(found) if "no difference shown" in each)
+    assert f"3 seeds show {row.test.smallest:.4f} with 80 % power; one of 0.0007 would take" in sentence
+    record = table_records(found)[2]
+    assert record["detectable_difference"] == row.test.smallest
+    assert record["seeds_needed"] == row.test.seeds
+
+
+@pytest.mark.parametrize(("margin", "word"), [(0.1, "equivalent within 0.1"), (0.01, "no difference shown")])
+def test_a_margin_makes_equivalents(margin: float, word: str, sweep: Path) -> None:
+    found = compare(load_runs([sweep]), plan=AnalysisPlan(margin=margin))
+    assert [row.verdict for row in found.rows] == ["baseline", "worse", word]
+    assert any(f"Equivalent within {margin:g}: two one-sided" in note for note in table_notes(found))
+    assert table_records(found)[2]["equivalent"] == (margin == 0.1)
+    assert f"attention=local: {word} {'to' if margin == 0.1 else 'from'} attention=full" in findings(found)[1]
+
+
+def test_a_difference_smaller_than_the_margin_says_so(sweep: Path) -> None:
+    found = compare(load_runs([sweep]), plan=AnalysisPlan(margin=0.5))
+    assert found.rows[1].verdict == "worse"
+    assert "worse than attention=full, by less than 0.5 (" in findings(found)[0]
+    assert "worse by less than 0.5" in table_cells(found, found.rows[1])
+
+
+def test_declared_looks_are_in_p_values_and_notes(make_run: MakeRun, tmp_path: Path) -> None:
+    for seed in range(4):
+        make_run(0.5 + 0.01 * seed, seed=seed)
+        make_run(0.55 + 0.03 * seed, seed=seed, attention="local")
+    runs = load_runs([tmp_path / "sweep"])
+    once, look = compare(runs), compare(runs, plan=AnalysisPlan(looks=(3, 6)))
+    assert (once.rows[1].verdict, look.rows[1].verdict) == ("better", "no difference shown")
+    assert once.rows[1].difference
+    assert look.rows[1].difference
+    assert (once.rows[1].difference.pairs, look.rows[1].difference.pairs) == (4, 3)
+    assert any("Looks were declared at 3, 6 seeds" in note for note in table_notes(look))
+    early = compare(runs, plan=AnalysisPlan(looks=(5, 10)))
+    assert early.rows[1].verdict == "no verdict: 4 common seeds, the first look is at 5"
+
+
+def test_intervals_of_accuracies_are_between_0_and_1(make_run: MakeRun, tmp_path: Path) -> None:
+    for seed, value in enumerate((0.70, 0.97, 0.99)):
+        make_run(value, seed=seed)
+        make_run(value, seed=seed, attention="local")
+    for metric in ("test/accuracy", "test/loss"):
+        found = compare(load_runs([tmp_path / "sweep"]), metric)
+        assert found.rows[0].interval
+        assert found.rows[0].interval.low > 0
+        assert metric == "test/loss" or found.rows[0].interval.high < 1
+        assert any("Student's t on a scale without bounds" in note for note in table_notes(found))

@@ -36,7 +36,7 @@ def test_its_numbers_are_those_of_the_csv(html: str, sweep: Path) -> None:
     expected = list(csv.DictReader(io.StringIO(as_csv(compare(load_runs([sweep]))))))
     body = re.findall(r"<tbody>(.*?)</tbody>", html, re.DOTALL)[0]
     shown = [re.findall(r'data-value="([^"]*)"', row) for row in re.findall(r"<tr>(.*?)</tr>", body, re.DOTALL)]
-    columns = ["attention", "seeds", "mean", "low", "difference", "p_holm", "verdict"]
+    columns = ["attention", "seeds", "mean", "low", "difference", "p_holm", "detectable_difference", "verdict"]
     columns += ["parameters", "training_flops", "tokens", "wall_seconds", "peak_memory_bytes"]
     assert shown == [[row[column] for column in columns] for row in expected]
     assert "Three &lt;attentions&gt;" in html

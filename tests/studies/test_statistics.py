@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from xformer.studies import statistics
+from xformer.studies.simultaneous import holm_levels
 from xformer.studies.statistics import (
     ALPHA,
     Interval,
     confidence_interval,
     holm_correction,
-    holm_levels,
     paired_comparison,
     verdict,
 )
@@ -158,8 +158,9 @@ def test_verdict_interval_and_p_agree(samples: list[list[float]], base: float) -
     tests = [paired_comparison([base + each for each in sample], [base] * len(sample)) for sample in samples]
     kept = [test for test in tests if test]
     corrected = holm_correction([test.p for test in kept])
-    for test, p in zip(kept, corrected, strict=True):
-        between = test.interval(holm_levels(test.p, p, len(kept)))
+    levels = holm_levels([test.p for test in kept])
+    for test, p, level in zip(kept, corrected, levels, strict=True):
+        between = test.interval(level)
         shown = verdict(test.mean, p, "max") != "no difference shown"
         assert shown == (p <= ALPHA)
         assert shown == (between is not None and not between.low <= 0 <= between.high)

@@ -1,15 +1,21 @@
 """Each committed study: what differs by nothing but the seed is never called better or worse."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 
 from tests.studies.conftest import MakeRun
+from xformer.config.validate import CONF, validate
+from xformer.errors import ConfigError
 from xformer.runs.recorded_run import RecordedRun, load_runs
+from xformer.studies import study as study_module
 from xformer.studies.committed_runs import RUNS, read_table
 from xformer.studies.comparison import ComparisonRow, compare
 from xformer.studies.grouping import group_runs
 from xformer.studies.study import Study, studies
+from xformer.studies.verdicts import AnalysisPlan
 
 COMMITTED = [name for name in studies() if (Study.of(name).folder / RUNS).exists()]
 AGAIN = "other_seeds"
@@ -59,3 +65,48 @@ def test_seeds_that_do_differ_would_be_found(make_run: MakeRun) -> None:
     runs = [load_runs([make_run(value, seed=seed)])[0] for seed, value in values.items()]
     (row,) = against_itself(runs[:3], runs[3:], None)
     assert row.verdict == "better"
+
+
+def write_study(folder: Path, more: str) -> None:
+    text = "study:\n  question: Which?\n  expected: a minute\n" + more
+    (folder / "looked_at.yaml").write_text(text + "hydra:\n  sweep:\n    dir: outputs/looked_at\n")
+
+
+def test_a_margin_and_looks_are_read_from_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study_module, "EXPERIMENTS", tmp_path)
+    write_study(tmp_path, "")
+    assert Study.of("looked_at").plan == AnalysisPlan()
+    write_study(tmp_path, "  margin: 0.01\n  looks: [3, 6, 10]\n  spending: pocock\n")
+    assert Study.of("looked_at").plan == AnalysisPlan(0.01, (3, 6, 10), "pocock")
+    write_study(tmp_path, "  margin: 1\n  looks: [5]\n")
+    assert Study.of("looked_at").plan == AnalysisPlan(1.0, (5,), "obrien_fleming")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("margin: 0", ["study.margin=0 in experiments/looked_at.yaml", "a number above 0"]),
+        ("margin: small", ["study.margin=small", "units of the metric"]),
+        ("looks: [6, 3]", ["study.looks=[6, 3]", "rising numbers of seeds from 2, such as [3, 6, 10]"]),
+        ("looks: [1, 3]", ["study.looks=[1, 3]"]),
+        ("looks: []", ["study.looks=[]"]),
+        ("looks: often", ["study.looks=often"]),
+        ("spending: all", ["study.spending=all", "one of obrien_fleming, pocock"]),
+        ("margn: 0.1", ["study.margn", "did you mean margin?"]),
+    ],
+)
+def test_a_plan_that_is_none_is_a_sentence(
+    line: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study_module, "EXPERIMENTS", tmp_path)
+    write_study(tmp_path, f"  {line}\n")
+    with pytest.raises(ConfigError) as caught:
+        Study.of("looked_at")
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_configuration_with_a_plan_is_valid() -> None:
+    overrides = ["+study={question: Which, margin: 0.01, looks: [3, 6], spending: pocock}"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        validate(compose("train", overrides=overrides))

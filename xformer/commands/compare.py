@@ -1,23 +1,43 @@
 """Compare runs: means, intervals, paired differences, verdicts, budgets."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from xformer.studies.comparison import Comparison
+    from xformer.studies.study import Study
 
 
 def main() -> None:
     """Print the comparison, or write it to a file."""
-    from xformer.studies.output_formats import FORMATS
+    from xformer.errors import ConfigError
+    from xformer.studies.experiments import only
+    from xformer.studies.output_formats import FORMATS, format_comparisons
 
     parser = argparse.ArgumentParser(description=__doc__)
     add_selection(parser)
     parser.add_argument("--format", choices=FORMATS, default="table")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file instead of the screen")
+    parser.add_argument(
+        "--add-seeds",
+        nargs="?",
+        type=_above_zero,
+        const=0,
+        metavar="N",
+        help="instead of the table: the command for N more seeds of a study, and what they do to the error rate",
+    )
     arguments = parser.parse_args()
-    text = FORMATS[arguments.format](compared(arguments))
+    comparisons, study = compared(arguments)
+    if arguments.add_seeds is None:
+        text = format_comparisons(arguments.format, comparisons)
+    elif study is None:
+        raise ConfigError("--add-seeds is for a study: xformer compare STUDY --add-seeds.")
+    else:
+        from xformer.studies.more_seeds import more_seeds
+
+        text = "\n".join(more_seeds(study, only(comparisons, "--add-seeds"), arguments.add_seeds or None)) + "\n"
     if arguments.output:
         write_file(text, arguments.output)
     else:
@@ -46,21 +66,60 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--wandb", metavar="ENTITY/PROJECT[/GROUP]", help="read the runs from Weights & Biases")
     parser.add_argument("--metric", help="default: the monitored metric, on the test part")
     parser.add_argument("--baseline", metavar="KEY=VALUE", help="default: attention=full, else the first group")
+    parser.add_argument("--seeds", metavar="N[,N]", help="only these seeds")
+    parser.add_argument(
+        "--margin",
+        type=_margin,
+        metavar="X",
+        help="test whether differences are smaller than X, in units of the metric",
+    )
+    parser.add_argument(
+        "--intervals",
+        choices=("corrected", "plain", "simultaneous"),
+        default="corrected",
+        help="intervals of differences: at the level of the corrected test (default), 95 %% each, or 95 %% together",
+    )
 
 
-def compared(arguments: argparse.Namespace) -> "Comparison":
-    """The comparison that the arguments of `add_selection` ask for.
+def _margin(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no margin; give a number above 0, in units of the metric")
+    return value
+
+
+def _above_zero(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number of seeds; give 1 or more")
+    return int(text)
+
+
+def compared(arguments: argparse.Namespace) -> "tuple[list[Comparison], Study | None]":
+    """The comparisons that the arguments of `add_selection` ask for, one per experiment, and the study if it is one.
 
     Raises:
         XformerError: the runs cannot be read or compared.
     """
-    from xformer.studies.comparison import compare
+    from xformer.errors import DataError
+    from xformer.studies.experiments import compare_experiments
     from xformer.studies.study import select
+    from xformer.studies.verdicts import ONE_LOOK
 
     runs, study = select(arguments.runs) if arguments.runs or not arguments.wandb else ([], None)
     if arguments.wandb:
         from xformer.studies.wandb_runs import load_wandb  # which loads torch and lightning
 
         runs += load_wandb(arguments.wandb)
+    if arguments.seeds is not None:
+        runs = [run for run in runs if str(run.seed) in arguments.seeds.split(",")]
+        if not runs:
+            raise DataError(f"--seeds {arguments.seeds}: no run has one of these seeds.")
     metric = arguments.metric or (study.metric if study else None)
-    return compare(runs, metric, arguments.baseline or (study.baseline if study else None))
+    baseline = arguments.baseline or (study.baseline if study else None)
+    plan = study.plan if study else ONE_LOOK
+    if arguments.margin is not None:
+        plan = replace(plan, margin=arguments.margin)
+    return compare_experiments(runs, metric, baseline, plan, arguments.intervals), study

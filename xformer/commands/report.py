@@ -9,6 +9,7 @@ def main() -> None:
     from xformer.commands.compare import add_selection, compared, write_file
     from xformer.errors import ConfigError
     from xformer.studies import figures
+    from xformer.studies.experiments import only
     from xformer.studies.report_page import report_page
 
     parser = argparse.ArgumentParser(description=__doc__)
@@ -17,7 +18,7 @@ def main() -> None:
     parser.add_argument("--figures", type=Path, metavar="DIR", help="write the figures there too, as SVG and PNG")
     parser.add_argument("--title", default="Comparison")
     arguments = parser.parse_args()
-    comparison = compared(arguments)
+    comparison = only(compared(arguments)[0], "A report")
     drawn = figures.figures(comparison)
     write_file(report_page(comparison, arguments.title, drawn), arguments.output)
     print(arguments.output)

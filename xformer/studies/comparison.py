@@ -2,22 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from xformer.errors import ConfigError, DataError
 from xformer.runs.recorded_run import RecordedRun
+from xformer.studies.bounded import bounded_interval
 from xformer.studies.budget import Budget, spent_budget, unequal_budgets
 from xformer.studies.grouping import Difference, RunGroup, differences, group_name, group_runs
-from xformer.studies.metric import Metric
+from xformer.studies.metric import Metric, metric_bounds
 from xformer.studies.mixed_conditions import mixed_conditions
-from xformer.studies.statistics import (
-    Interval,
-    PairedComparison,
-    confidence_interval,
-    holm_correction,
-    holm_levels,
-    paired_comparison,
-    verdict,
-)
+from xformer.studies.simultaneous import simultaneous_intervals
+from xformer.studies.statistics import Interval, PairedComparison, paired_comparison
+from xformer.studies.verdicts import ONE_LOOK, AnalysisPlan, ComparisonVerdict, judge_differences
+
+Intervals = Literal["corrected", "plain", "simultaneous"]
 
 
 @dataclass(frozen=True)
@@ -29,10 +27,11 @@ class ComparisonRow:
         values: seed -> value of the metric.
         lost: runs of this configuration that began and gave no value, where no other of that seed did.
         difference: against the baseline over common seeds; None for the baseline, or where there are fewer than 2.
-        reach: the interval of the difference, at the level at which its p value is tested; it holds zero if and only if
-            no difference is shown. None where there is no difference, or where its test has no interval.
+        reach: the interval of the difference, of the kind that was asked for. None where there is no difference, or
+            where its test has no interval.
         p: corrected over the table.
-        verdict: `better`, `worse`, `no difference shown`, `baseline`, or why there is none.
+        verdict: `better`, `worse`, `equivalent within MARGIN`, `no difference shown`, `baseline`, or why there is none.
+        test: what the test of the difference says in full.
     """
 
     name: str
@@ -46,11 +45,18 @@ class ComparisonRow:
     reach: Interval | None = None
     p: float | None = None
     verdict: str = "baseline"
+    test: ComparisonVerdict | None = None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The comparison of all groups in one metric."""
+    """The comparison of all groups in one metric.
+
+    Attributes:
+        intervals: the kind of the intervals of differences. `corrected`: at the level of its test, zero inside if and
+            only if no difference is shown; `plain`: 95 % each, not corrected; `simultaneous`: 95 % together.
+        experiment: the task and the data of its runs, where runs of several were compared; else empty.
+    """
 
     metric: Metric
     baseline: str
@@ -58,9 +64,18 @@ class Comparison:
     rows: Sequence[ComparisonRow]
     left_out: Mapping[str, str]
     warnings: Sequence[str] = field(default_factory=list)
+    plan: AnalysisPlan = ONE_LOOK
+    intervals: Intervals = "corrected"
+    experiment: Mapping[str, str] = field(default_factory=dict)
 
 
-def compare(runs: Sequence[RecordedRun], metric: str | None = None, baseline: str | None = None) -> Comparison:
+def compare(
+    runs: Sequence[RecordedRun],
+    metric: str | None = None,
+    baseline: str | None = None,
+    plan: AnalysisPlan = ONE_LOOK,
+    intervals: Intervals = "corrected",
+) -> Comparison:
     """Compare groups of runs in one metric, each with the baseline.
 
     Args:
@@ -68,10 +83,13 @@ def compare(runs: Sequence[RecordedRun], metric: str | None = None, baseline: st
         metric: the metric; None for the monitored one on the test part.
         baseline: `attention=full`, or several settings; each group is compared with the group that has these and is
             equal in everything else that is named. None for `attention=full` where attention differs, else the first.
+        plan: a margin of equivalence, and at which numbers of seeds the runs are compared.
+        intervals: the kind of the intervals of differences; see `Comparison`.
 
     Raises:
         DataError: no run has a value.
-        ConfigError: no group is the baseline, or all of them, or the metric is not known.
+        ConfigError: no group is the baseline, or all of them, the metric is not known, or simultaneous intervals are
+            asked for where looks are declared.
     """
     chosen = Metric.of(runs, metric)
     used, left_out = _usable(runs, chosen)
@@ -82,7 +100,8 @@ def compare(runs: Sequence[RecordedRun], metric: str | None = None, baseline: st
     lost = [run for run in runs if run.name in left_out]
     rows = [_row(group, differ, chosen, lost) for group in groups]
     wanted = _baseline(baseline, rows, differ.named)
-    rows = _judged(rows, wanted, differ.named, chosen)
+    rows = _judged(rows, wanted, differ.named, plan, chosen)
+    rows = _with_intervals(rows, intervals, chosen, plan)
     warnings: list[str] = []
     if differ.also:
         warnings.append(f"besides {', '.join(differ.named)}, these settings differ: {', '.join(differ.also)}.")
@@ -96,9 +115,10 @@ def compare(runs: Sequence[RecordedRun], metric: str | None = None, baseline: st
             warnings.append(
                 f"{row.name}: {row.lost} of {row.lost + len(row.values)} runs gave no value; the mean is of the others."
             )
+    warnings += _looked(rows, plan)
     warnings += unequal_budgets({row.name: row.budget for row in rows}) + mixed_conditions(used)
     label = " ".join(f"{key}={value}" for key, value in wanted.items())
-    return Comparison(chosen, label, differ, rows, left_out, warnings)
+    return Comparison(chosen, label, differ, rows, left_out, warnings, plan, intervals)
 
 
 def _usable(runs: Sequence[RecordedRun], metric: Metric) -> tuple[list[RecordedRun], dict[str, str]]:
@@ -139,7 +159,7 @@ def _row(group: RunGroup, differ: Difference, metric: Metric, lost: Sequence[Rec
         values,
         gone,
         sum(seeds) / len(seeds),
-        confidence_interval(seeds),
+        bounded_interval(seeds, metric_bounds(metric.name)),
         spent_budget(group.runs),
     )
 
@@ -182,7 +202,11 @@ def _names(rows: Sequence[ComparisonRow]) -> str:
 
 
 def _judged(
-    rows: Sequence[ComparisonRow], wanted: Mapping[str, str], named: Sequence[str], metric: Metric
+    rows: Sequence[ComparisonRow],
+    wanted: Mapping[str, str],
+    named: Sequence[str],
+    plan: AnalysisPlan,
+    metric: Metric,
 ) -> list[ComparisonRow]:
     by_settings = {tuple(row.group.get(key) for key in named): row for row in rows}
     found: list[ComparisonRow] = []
@@ -193,16 +217,43 @@ def _judged(
         elif other is None:
             found.append(replace(row, verdict="no baseline with the same other settings"))
         else:
-            seeds = [seed for seed in row.values if seed in other.values]
+            common = [seed for seed in row.values if seed in other.values]
+            seeds = sorted(common, key=lambda seed: seed or 0)[: plan.pairs(len(common))]
             difference = paired_comparison([row.values[s] for s in seeds], [other.values[s] for s in seeds])
-            words = "no difference shown" if difference else f"no verdict: {len(seeds)} common seeds"
+            words = f"no verdict: {len(common)} common seeds"
+            if plan.looks and len(common) < plan.looks[0]:
+                words += f", the first look is at {plan.looks[0]}"
             found.append(replace(row, difference=difference, verdict=words))
-    tested = [row for row in found if row.difference]
-    corrected = iter(holm_correction([row.difference.p for row in tested if row.difference]))
-    return [_with_verdict(row, next(corrected), len(tested), metric) if row.difference else row for row in found]
+    judged = iter(judge_differences([row.difference for row in found if row.difference], metric.mode, plan))
+    return [_with_verdict(row, next(judged)) if row.difference else row for row in found]
 
 
-def _with_verdict(row: ComparisonRow, p: float, tests: int, metric: Metric) -> ComparisonRow:
-    assert row.difference
-    reach = row.difference.interval(holm_levels(row.difference.p, p, tests))
-    return replace(row, reach=reach, p=p, verdict=verdict(row.difference.mean, p, metric.mode))
+def _with_verdict(row: ComparisonRow, test: ComparisonVerdict) -> ComparisonRow:
+    return replace(row, p=test.p, verdict=test.verdict, test=test)
+
+
+def _with_intervals(
+    rows: Sequence[ComparisonRow], kind: Intervals, metric: Metric, plan: AnalysisPlan
+) -> list[ComparisonRow]:
+    """Each row with the interval of its difference, within what differences of the metric can be."""
+    if kind == "simultaneous" and plan.looks:
+        raise ConfigError("--intervals simultaneous is not defined with study.looks; take corrected or plain.")
+    tests = [row.test for row in rows if row.test]
+    if kind == "simultaneous":
+        found = simultaneous_intervals([test.difference for test in tests])
+    else:
+        found = [test.interval if kind == "corrected" else test.difference.interval() for test in tests]
+    bounds, each = metric_bounds(metric.name).of_differences, iter(found)
+    reaches = [next(each) if row.test else None for row in rows]
+    return [replace(row, reach=bounds.clip(reach) if reach else None) for row, reach in zip(rows, reaches, strict=True)]
+
+
+def _looked(rows: Sequence[ComparisonRow], plan: AnalysisPlan) -> list[str]:
+    """A sentence for seeds that are not tested, because no look was declared at their number."""
+    tested = {row.difference.pairs: len(row.values) for row in rows if row.difference}
+    declared = ", ".join(map(str, plan.looks))
+    return [
+        f"looks are declared at {declared} seeds: differences are of the first {pairs} of {available}."
+        for pairs, available in tested.items()
+        if plan.looks and pairs < available
+    ]

@@ -1,28 +1,38 @@
 """A comparison as a pandas table, for a notebook."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
-from xformer.studies.comparison import compare
+from xformer.studies.experiments import compare_experiments
 from xformer.studies.study import select
 from xformer.studies.table import table_records, table_warnings
+from xformer.studies.verdicts import AnalysisPlan
 
 
 def comparison_frame(
-    runs: str | Path | Iterable[str | Path], *, metric: str | None = None, baseline: str | None = None
+    runs: str | Path | Iterable[str | Path],
+    *,
+    metric: str | None = None,
+    baseline: str | None = None,
+    margin: float | None = None,
 ) -> pd.DataFrame:
     """What `xformer compare` prints, with every digit: a row for each configuration.
 
     Columns: the settings in which the groups differ; `metric`, `seeds`, `mean` with its 95 % interval `low` to `high`;
-    `difference` to the baseline on equal seeds with its interval; `p`, `p_holm` (corrected for the comparisons) and
-    `verdict`; `lost_runs`; the budget. Warnings, and the runs that have no value, are in `attrs["notes"]`.
+    `difference` to the baseline on equal seeds with its interval; `p_holm` (corrected for the comparisons),
+    `detectable_difference` (with 80 % power), `seeds_needed` (to show the difference found), `equivalent` and
+    `verdict`; `lost_runs`; the budget. Warnings, and the runs that have no value, are in `attrs["notes"]`. Runs of
+    several tasks or data sets are compared apart, and have the columns `task` and `data`.
 
     Args:
         runs: run directories, directories of sweeps, patterns, or the name of a study.
         metric: None for the monitored metric on the test part.
         baseline: such as `attention=full`; None for the study's, else `attention=full`, else the first group.
+
+        margin: of equivalence, in units of the metric; None for the study's, or none.
 
     Raises:
         DataError: there are no runs, or none has a value.
@@ -30,9 +40,12 @@ def comparison_frame(
     """
     names = [runs] if isinstance(runs, str | Path) else runs
     found, study = select([str(name) for name in names])
+    plan = AnalysisPlan()
     if study is not None:
-        metric, baseline = metric or study.metric, baseline or study.baseline
-    comparison = compare(found, metric, baseline)
-    frame = pd.DataFrame(table_records(comparison))
-    frame.attrs["notes"] = table_warnings(comparison)
+        metric, baseline, plan = metric or study.metric, baseline or study.baseline, study.plan
+    if margin is not None:
+        plan = replace(plan, margin=margin)
+    comparisons = compare_experiments(found, metric, baseline, plan)
+    frame = pd.DataFrame([record for comparison in comparisons for record in table_records(comparison)])
+    frame.attrs["notes"] = [line for comparison in comparisons for line in table_warnings(comparison)]
     return frame

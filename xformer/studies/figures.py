@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xformer.runs.recorded_run import RecordedRun
+from xformer.studies.bounded import bounded_interval
 from xformer.studies.budget import format_quantity
 from xformer.studies.comparison import Comparison, ComparisonRow
-from xformer.studies.statistics import Interval, confidence_interval
+from xformer.studies.metric import metric_bounds
+from xformer.studies.statistics import Interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -154,7 +156,8 @@ def _lines(lines: Mapping[str, Points], x: str, y: str) -> "Figure | None":
         where, means = [step for step, _ in points], [sum(values) / len(values) for _, values in points]
         look = _look(index)
         axes.plot(where, means, label=name, markersize=4, **look)
-        reach = [_reach(mean, confidence_interval(values)) for mean, (_, values) in zip(means, points, strict=True)]
+        between = [bounded_interval(values, metric_bounds(y)) for _, values in points]
+        reach = [_reach(mean, found) for mean, found in zip(means, between, strict=True)]
         low = [mean - below for mean, (below, _) in zip(means, reach, strict=True)]
         high = [mean + above for mean, (_, above) in zip(means, reach, strict=True)]
         axes.fill_between(where, low, high, color=look["color"], alpha=0.12, linewidth=0)

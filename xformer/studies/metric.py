@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from xformer.config.groups import nearest
 from xformer.errors import ConfigError
 from xformer.runs.recorded_run import RecordedRun
+from xformer.studies.bounded import FRACTION, NON_NEGATIVE, PERCENTAGE, UNBOUNDED, Bounds
 from xformer.studies.statistics import Mode
 
 _LESS_IS_BETTER = ("loss", "perplexity", "error", "bits", "nats")
+_FRACTIONS = ("accuracy", "f1", "precision", "recall", "exact")
+_PERCENTAGES = ("bleu", "chrf")
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,18 @@ class Metric:
         elif name not in known:
             raise ConfigError(f"--metric {name} is in no run; {nearest(name, known)}")
         return cls(name, _mode(name, {mode for monitor, mode in monitors if _stem(monitor) == _stem(name)}))
+
+
+def metric_bounds(name: str) -> Bounds:
+    """The range of a metric, by its name: that of a fraction, a percentage, a loss and the like, or none.
+
+    Values outside it are no error: `bounded_interval` then takes the metric to have no bounds.
+    """
+    stem = _stem(name)
+    for words, bounds in ((_FRACTIONS, FRACTION), (_PERCENTAGES, PERCENTAGE), (_LESS_IS_BETTER, NON_NEGATIVE)):
+        if any(word in stem for word in words):
+            return bounds
+    return UNBOUNDED
 
 
 def _stem(name: str) -> str:

@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -12,7 +13,16 @@ from rich.table import Table
 
 from xformer.runs.summary import strict_json
 from xformer.studies.comparison import Comparison
-from xformer.studies.table import findings, table_cells, table_headers, table_notes, table_records, table_warnings
+from xformer.studies.experiments import experiment_label
+from xformer.studies.table import (
+    QUALITY,
+    findings,
+    table_cells,
+    table_headers,
+    table_notes,
+    table_records,
+    table_warnings,
+)
 
 _COLOURS = {"better": "green", "worse": "red"}
 
@@ -48,7 +58,7 @@ def _parts(widths: Sequence[int], split: int, available: int) -> list[list[int]]
     """The columns of each table, so that no word has to be broken: names in all of them, quality apart from budget.
 
     Args:
-        widths: what each column needs: names, six of quality, budget.
+        widths: what each column needs: names, seven of quality, budget.
         split: how many of them are names.
         available: the terminal's width.
     """
@@ -56,7 +66,7 @@ def _parts(widths: Sequence[int], split: int, available: int) -> list[list[int]]
     if edge + sum(width + beside for width in widths) <= available:
         return [[*range(len(widths))]]
     parts: list[list[int]] = []
-    for group in (range(split, split + 6), range(split + 6, len(widths))):
+    for group in (range(split, split + QUALITY), range(split + QUALITY, len(widths))):
         parts.append([*names])
         for column in group:
             needed = edge + sum(widths[c] + beside for c in [*parts[-1], column])
@@ -78,7 +88,7 @@ def as_markdown(comparison: Comparison) -> str:
 def as_latex(comparison: Comparison) -> str:
     """The comparison as a LaTeX `tabular` for booktabs; notes are comments."""
     titles, count = table_headers(comparison), len(comparison.differ.named) or 1
-    aligned = "l" * count + "rrrrrl" + "r" * (len(titles) - count - 6)
+    aligned = "l" * count + "r" * (QUALITY - 1) + "l" + "r" * (len(titles) - count - QUALITY)
     lines = [" & ".join(map(_latex, table_cells(comparison, row))) + r" \\" for row in comparison.rows]
     below = [f"% {sentence}" for sentence in (*table_notes(comparison), *table_warnings(comparison))]
     head = " & ".join(map(_latex, titles)) + r" \\"
@@ -88,8 +98,12 @@ def as_latex(comparison: Comparison) -> str:
 
 def as_csv(comparison: Comparison) -> str:
     """The comparison as CSV: one row for each group, unrounded numbers."""
-    rows, stream = table_records(comparison), io.StringIO()
-    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+    return _csv(table_records(comparison))
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return stream.getvalue()
@@ -97,20 +111,41 @@ def as_csv(comparison: Comparison) -> str:
 
 def as_json(comparison: Comparison) -> str:
     """The comparison as JSON: groups, values by seed, warnings, and the runs left out."""
+    return json.dumps(strict_json(_content(comparison)), indent=2, allow_nan=False) + "\n"
+
+
+def _content(comparison: Comparison) -> dict[str, Any]:
     groups = [
         record | {"values": {str(seed): value for seed, value in row.values.items()}}
         for record, row in zip(table_records(comparison), comparison.rows, strict=True)
     ]
-    content = {
+    plan = asdict(comparison.plan) | {"intervals": comparison.intervals}
+    return {
+        **({"experiment": dict(comparison.experiment)} if comparison.experiment else {}), "plan": plan,
         "metric": asdict(comparison.metric), "baseline": comparison.baseline, "differ": asdict(comparison.differ),
         "groups": groups, "warnings": list(comparison.warnings), "left_out": dict(comparison.left_out),
     }  # fmt: skip
-    return json.dumps(strict_json(content), indent=2, allow_nan=False) + "\n"
 
 
 FORMATS: dict[str, Callable[[Comparison], str]] = {
     "table": as_terminal_text, "markdown": as_markdown, "csv": as_csv, "latex": as_latex, "json": as_json,
 }  # fmt: skip
+
+_TITLES = {"table": "{}", "markdown": "## {}\n", "latex": "% {}"}
+
+
+def format_comparisons(kind: str, comparisons: Sequence[Comparison]) -> str:
+    """Comparisons in one of `FORMATS`; of several experiments each has a title, CSV one table, JSON a list."""
+    if len(comparisons) == 1:
+        return FORMATS[kind](comparisons[0])
+    if kind == "json":
+        content = {"experiments": [_content(comparison) for comparison in comparisons]}
+        return json.dumps(strict_json(content), indent=2, allow_nan=False) + "\n"
+    if kind == "csv":
+        return _csv([record for comparison in comparisons for record in table_records(comparison)])
+    titles = [_TITLES[kind].format(experiment_label(comparison.experiment)) for comparison in comparisons]
+    return "\n".join(f"{title}\n{FORMATS[kind](each)}" for title, each in zip(titles, comparisons, strict=True))
+
 
 _SPECIAL = {c: f"\\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$"}
 

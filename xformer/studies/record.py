@@ -32,7 +32,7 @@ def record_study(study: Study, runs: Sequence[RecordedRun], folder: Path | None 
     study.refuse_others(runs)
     runs, repeated = without_duplicates(runs)
     folder = folder or study.folder
-    comparison = compare(runs, study.metric, study.baseline)
+    comparison = compare(runs, study.metric, study.baseline, study.plan)
     readme = folder / "README.md"
     try:
         text = readme.read_text(encoding="utf-8") if readme.exists() else _frame(study)

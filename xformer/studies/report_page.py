@@ -113,13 +113,13 @@ def _scrolled(name: str, table: str) -> str:
 
 
 def _table(comparison: Comparison) -> str:
-    titles, count = table_headers(comparison), len(comparison.differ.named) or 1
-    texts = {*range(count), titles.index("verdict")}
+    titles, names = table_headers(comparison), list(comparison.differ.named) or ["configuration"]
+    texts = {*range(len(names)), titles.index("verdict")}
     rows = []
     for row, record in zip(comparison.rows, table_records(comparison), strict=True):
-        columns = ("seeds", "mean", "low", "difference", "p_holm", "verdict")
+        columns = ("seeds", "mean", "low", "difference", "p_holm", "detectable_difference", "verdict")
         budget = ("parameters", "training_flops", "tokens", "wall_seconds", "peak_memory_bytes")
-        values = [*list(record.values())[:count], *(record[key] for key in (*columns, *budget))]
+        values = [record[key] for key in (*names, *columns, *budget)]
         rows.append(_row(row, values, table_cells(comparison, row), texts))
     return _html_table(titles, rows, texts)
 
@@ -128,7 +128,7 @@ def _row(row: ComparisonRow, values: list[object], shown: list[str], texts: set[
     mark = {"better": " better", "worse": " worse"}.get(row.verdict, "")
     found = []
     for index, (value, text) in enumerate(zip(values, shown, strict=True)):
-        kind = f' class="text{mark if text == row.verdict else ""}"' if index in texts else ""
+        kind = f' class="text{mark if text.startswith(row.verdict) else ""}"' if index in texts else ""
         plain = escape("" if value is None else str(value), quote=True)
         tag = 'th scope="row"' if index == 0 else "td"
         found.append(f'<{tag}{kind} data-value="{plain}">{escape(text)}</{tag.split()[0]}>')

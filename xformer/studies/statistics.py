@@ -123,11 +123,6 @@ def holm_correction(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def holm_levels(p: float, corrected: float, tests: int) -> float:
-    """The alpha with which an uncorrected p value is compared where Holm compares the corrected one with 0.05."""
-    return ALPHA * p / corrected if corrected else ALPHA / tests
-
-
 def verdict(difference: float, p: float, mode: Mode) -> Literal["better", "worse", "no difference shown"]:
     """In words, from a corrected p value."""
     if p > ALPHA:

@@ -15,9 +15,10 @@ from xformer.core.program import train_command
 from xformer.errors import ConfigError, DataError
 from xformer.runs.recorded_run import RecordedRun, load_runs, run_directories
 from xformer.studies.committed_runs import RUNS, read_table
+from xformer.studies.verdicts import ONE_LOOK, SPENDING, AnalysisPlan
 
 EXPERIMENTS = CONF / "experiment"
-_KEYS = {"question", "baseline", "metric", "expected", "settings"}
+_KEYS = {"question", "baseline", "metric", "expected", "settings", "margin", "looks", "spending"}
 _FREE = {"experiment", "seed", "on_incompatible"}
 _ASKS = re.compile(r"^study:", re.MULTILINE)
 _APART = "Move it away, or give the directory of the study's own runs with --runs."
@@ -35,6 +36,7 @@ class Study:
         expected: how long it takes, and where.
         directory: where its runs go, `hydra.sweep.dir`.
         grid: the keys that differ between its runs, `hydra.sweeper.params`.
+        plan: the margin of equivalence, and the numbers of seeds at which it is looked at.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Study:
     expected: str
     directory: Path
     grid: tuple[str, ...] = ()
+    plan: AnalysisPlan = ONE_LOOK
 
     @property
     def folder(self) -> Path:
@@ -83,6 +86,7 @@ class Study:
             study_keys["expected"],
             Path(where),
             grid,
+            _plan(name, study_keys),
         )
 
     def refuse_others(self, runs: Sequence[RecordedRun]) -> None:
@@ -122,6 +126,20 @@ class Study:
         if not (self.folder / RUNS).exists():
             raise DataError(f"{self.name} has no runs in {self.directory} and no {RUNS} beside it; run {self.command}.")
         return read_table(self.folder)
+
+
+def _plan(name: str, keys: dict[str, Any]) -> AnalysisPlan:
+    margin, looks, spending = keys.get("margin"), keys.get("looks"), keys.get("spending", SPENDING[0])
+    where = f"in experiments/{name}.yaml"
+    if margin is not None and (isinstance(margin, bool) or not isinstance(margin, int | float) or not margin > 0):
+        raise ConfigError(f"study.margin={margin} {where} has to be a number above 0, in units of the metric.")
+    numbers = looks if isinstance(looks, list) else [] if looks is None else [looks]
+    whole = all(isinstance(look, int) and not isinstance(look, bool) and look >= 2 for look in numbers)
+    if not whole or numbers != sorted(set(numbers)) or looks == []:
+        raise ConfigError(f"study.looks={looks} {where} has to be rising numbers of seeds from 2, such as [3, 6, 10].")
+    if spending not in SPENDING:
+        raise ConfigError(f"study.spending={spending} {where} has to be one of {', '.join(SPENDING)}.")
+    return AnalysisPlan(None if margin is None else float(margin), tuple(numbers), spending)
 
 
 def studies() -> list[str]:

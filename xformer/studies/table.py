@@ -4,8 +4,14 @@ import math
 from dataclasses import asdict
 from typing import Any
 
+from xformer.studies.bounded import UNBOUNDED
 from xformer.studies.budget import FLOPS_ARE, Budget, format_quantity
 from xformer.studies.comparison import Comparison, ComparisonRow
+from xformer.studies.metric import metric_bounds
+from xformer.studies.power import MOST
+
+QUALITY = 7
+"""How many columns of the table are of quality, between names and budget; the verdict is the last of them."""
 
 
 def table_headers(comparison: Comparison) -> list[str]:
@@ -13,7 +19,7 @@ def table_headers(comparison: Comparison) -> list[str]:
     keys = list(comparison.differ.named) or ["configuration"]
     against = f"difference to {comparison.baseline}" if comparison.baseline else "difference"
     return [
-        *keys, "seeds", comparison.metric.name, "95 % interval", against, "p (Holm)", "verdict",
+        *keys, "seeds", comparison.metric.name, "95 % interval", against, "p (Holm)", "detectable", "verdict",
         "parameters", "training FLOPs", "tokens", "time", "peak memory",
     ]  # fmt: skip
 
@@ -30,7 +36,8 @@ def table_cells(comparison: Comparison, row: ComparisonRow) -> list[str]:
         known,
         f"{row.difference.mean:+.{digits}f} {_reach(row, digits)}" if row.difference else "-",
         "-" if row.p is None else "< 0.001" if row.p < 0.001 else f"{row.p:.3f}",
-        row.verdict,
+        _detectable(row, digits),
+        row.verdict + (f" by less than {comparison.plan.margin:g}" if _small(row) else ""),
         *(format_quantity(name, value) for name, value in asdict(row.budget).items()),
     ]
 
@@ -69,11 +76,15 @@ def _tests(comparison: Comparison) -> list[str]:
         found.append(
             "95 % intervals are Student's t: they hold the mean in 95 of 100 cases where values are normal, 88 to 93 "
             "where they are as skewed as exponential ones (3 to 30 seeds)."
+            if metric_bounds(comparison.metric.name) == UNBOUNDED
+            else "95 % intervals are Student's t on a scale without bounds, and so within those of the metric: they "
+            "hold the mean in 95 of 100 cases where values are normal, 93 to 95 near a bound or as skewed as "
+            "exponential ones (3 to 20 seeds)."
         )
     used = {row.difference.test for row in comparison.rows if row.difference}
     if not used:
         return found
-    count = sum(row.difference is not None for row in comparison.rows)
+    plan, count = comparison.plan, sum(row.difference is not None for row in comparison.rows)
     equal = "the sign-flip test where all seeds have the same difference, which shows nothing below 6 seeds"
     tests = {"t": "the paired t test", "signs": equal}
     reasons = " and ".join(tests[test] for test in ("t", "signs") if test in used)
@@ -81,11 +92,33 @@ def _tests(comparison: Comparison) -> list[str]:
     found.append(
         f"Differences are paired on equal seeds and tested by {reasons}{corrected}; better or worse at p <= 0.05."
     )
+    found.append(_INTERVALS[comparison.intervals])
     found.append(
-        "The interval of a difference is at the level of its test, 95 % or more with several comparisons, and holds 0 "
-        "where no difference is shown."
+        "Detectable: the smallest true difference that as many seeds show with 80 % power at that level, the spread of "
+        "differences being as uncertain as so few seeds leave it."
     )
+    if plan.margin is not None:
+        found.append(
+            f"Equivalent within {plan.margin:g}: two one-sided paired t tests reject a difference as large as that or "
+            "larger at p <= 0.05, corrected apart from the tests of differences (Holm)."
+        )
+    if plan.looks:
+        found.append(
+            f"Looks were declared at {', '.join(map(str, plan.looks))} seeds; p values allow for all of them "
+            f"(Lan and DeMets, {_SPENDING[plan.spending]})."
+        )
     return found
+
+
+_INTERVALS = {
+    "corrected": "The interval of a difference is at the level of its test, 95 % or more with several comparisons, and "
+    "holds 0 if and only if no difference is shown; --intervals simultaneous: all of them hold together.",
+    "plain": "The interval of a difference is of 95 %, not corrected for several comparisons, and may disagree with "
+    "the verdict.",
+    "simultaneous": "The intervals of differences hold together in 95 of 100 tables; where a difference is shown "
+    "beside others that are not, only its direction is known.",
+}
+_SPENDING = {"obrien_fleming": "O'Brien and Fleming", "pocock": "Pocock"}
 
 
 def findings(comparison: Comparison) -> list[str]:
@@ -97,9 +130,32 @@ def findings(comparison: Comparison) -> list[str]:
             continue
         level = f"{100 * row.reach.level:.3g} % " if row.reach else ""
         how = f"{row.difference.mean:+.{digits}f} {metric}, {level}{_reach(row, digits)}, {row.difference.pairs} seeds"
-        link = "from" if row.verdict.startswith("no") else "than"
-        sentences.append(f"{row.name}: {row.verdict} {link} {comparison.baseline} ({how}).")
+        link = "from" if row.verdict.startswith("no") else "to" if row.verdict.startswith("equivalent") else "than"
+        by = f", by less than {comparison.plan.margin:g}" if _small(row) else ""
+        sentence = f"{row.name}: {row.verdict} {link} {comparison.baseline}{by} ({how})."
+        sentences.append(f"{sentence} {_power(row, digits)}".rstrip())
     return sentences
+
+
+def _power(row: ComparisonRow, digits: int) -> str:
+    """What more seeds would show, where these show nothing."""
+    test = row.test
+    if test is None or row.verdict != "no difference shown" or test.smallest is None:
+        return ""
+    pairs, needed, size = test.difference.pairs, test.seeds, abs(test.difference.mean)
+    able = f"{pairs} seeds show {test.smallest:.{digits}f} with 80 % power"
+    if needed is None:
+        return f"{able}; one of {size:.{digits}f} would take more than {MOST} seeds."
+    return f"{able}; one of {size:.{digits}f} would take about {needed - pairs} more seeds."
+
+
+def _detectable(row: ComparisonRow, digits: int) -> str:
+    return f"{row.test.smallest:.{digits}f}" if row.test and row.test.smallest is not None else "-"
+
+
+def _small(row: ComparisonRow) -> bool:
+    """Whether a difference is shown, and shown to be less than the margin."""
+    return bool(row.test and row.test.equivalent) and row.verdict in ("better", "worse")
 
 
 def table_warnings(comparison: Comparison) -> list[str]:
@@ -115,7 +171,7 @@ def table_records(comparison: Comparison) -> list[dict[str, Any]]:
     found = []
     for row in comparison.rows:
         keys = {key: row.group.get(key) for key in comparison.differ.named} or {"configuration": "all runs"}
-        between, apart, reach = row.interval, row.difference, row.reach
+        between, apart, reach, test = row.interval, row.difference, row.reach, row.test
         numbers = {
             "metric": comparison.metric.name,
             "seeds": len(row.values),
@@ -129,10 +185,14 @@ def table_records(comparison: Comparison) -> list[dict[str, Any]]:
             "test": apart.test if apart else None,
             "pairs": apart.pairs if apart else None,
             "p_holm": row.p,
+            "detectable_difference": test.smallest if test else None,
+            "seeds_needed": test.seeds if test else None,
+            "equivalent": test.equivalent if test else None,
+            "p_equivalent_holm": test.p_equivalent if test else None,
             "verdict": row.verdict,
             "lost_runs": row.lost,
         }
-        found.append(keys | numbers | _budget(row.budget))
+        found.append({**comparison.experiment, **keys, **numbers, **_budget(row.budget)})
     return found
 
 
