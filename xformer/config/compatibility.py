@@ -163,8 +163,8 @@ def _check_positions(config: DictConfig, key: str, slot: Slot, layers: list[Laye
         if layer.scheme.embed is not Position.embed:
             raise IncompatibleError(
                 f"{asked} acts on the embeddings, which all layers read: choose it for the whole stack, "
-                f"{command_line_key(slot.position)}={layer.position.name}, or use a scheme that acts in a layer, such as "
-                "rotary."
+                f"{command_line_key(slot.position)}={layer.position.name}, or use a scheme that acts in a layer, "
+                "such as rotary."
             )
         stack = cast(type[Position], target(config[slot.position]))
         if layer.scheme is Position and stack.embed is not Position.embed:
