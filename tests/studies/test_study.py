@@ -7,7 +7,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from tests.studies.conftest import MakeRun
-from xformer.config.validate import CONF, validate
+from xformer.config.groups import CONF
+from xformer.config.validate import validate
 from xformer.errors import ConfigError
 from xformer.runs.recorded_run import RecordedRun, load_runs
 from xformer.studies import study as study_module
