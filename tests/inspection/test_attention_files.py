@@ -25,7 +25,7 @@ def test_the_numbers_are_the_maps(tmp_path: Path) -> None:
 
 def test_a_model_without_queries_and_keys_has_nothing_to_draw(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="No layer of this model has queries and keys"):
-        write(tmp_path / "none", "", "", [], {})
+        write_attention_maps(tmp_path / "none", "", "", [], {})
     assert not (tmp_path / "none").exists()
 
 
