@@ -15,6 +15,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from tests.conftest import ComposeJob
+from tests.contracts.variants import MIXERS, TOYS
 from xformer.benchmark.settings import settings
 from xformer.config import compatibility
 from xformer.config.groups import groups
@@ -145,7 +146,7 @@ def test_every_attention_is_trained_both_ways_and_its_command_can_be_run(
         parsed = OverridesParser.create().parse_overrides(job.command[2:])
         assert not any(override.is_sweep_override() for override in parsed)  # also of where it is run
         assert composed.config.trainer.precision == ("32-true" if name.startswith("default run") else "bf16-mixed")
-    assert refused == {"linformer, causal"}
+    assert refused == {"linformer, causal", *(f"{mixer}, bidirectional" for mixer in MIXERS if mixer not in TOYS)}
 
 
 def test_every_table_is_of_settings_that_can_be_measured(tmp_path: Path) -> None:

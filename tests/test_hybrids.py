@@ -65,8 +65,9 @@ def test_a_hybrid_is_matched_to_a_plain_model(compose_job: ComposeJob) -> None:
     small = [*SMALL, *SMALL_LISTOPS, "attention=hybrid", "size.layers=4", entries, "match=parameters"]
     job = compose_job(*small)
     validate(job.config)
-    plan = Plan.of(job.config)
+    plan = Plan.read(job.config, job.choices)
     plan.load_data()
-    _, found = match_size(job.config, plan)
+    found = match_size(plan).matched
+    assert found is not None
     assert found.now < found.was
     assert abs(found.difference) < 1

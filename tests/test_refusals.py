@@ -128,9 +128,9 @@ def test_a_refusal_changes_no_byte(
     kind: str, state: str, earlier: Callable[[str], Path], compose_job: ComposeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words, spoil, environment, said = REFUSALS[kind]
+    directory = earlier(state)
     for variable, value in environment.items():
         monkeypatch.setenv(variable, value)
-    directory = earlier(state)
     spoil(directory)
     before = tree(directory)
     known = kind != "other data" or (directory / FILE).exists()  # an earlier version noted the data at the end alone

@@ -111,11 +111,11 @@ def test_layers_of_a_kind_share_a_scheme_of_their_own_and_others_have_the_stacks
     model = mixed_stack(*entries, position="relative")
     tower: Any = model.tower
     assert len(tower.position.keys) == 1
-    assert {name: len(scheme.keys) for name, scheme in tower.own_positions.items() if name == "0"} == {"0": 2}
+    assert {name: len(scheme.keys) for name, scheme in tower.layer_positions.items() if name == "0"} == {"0": 2}
     model.train()(tokens(2, 7)).square().sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
     inputs, before = tokens(2, 7), model.eval()(tokens(2, 7))
-    for keys in (tower.position.keys[0], tower.own_positions["0"].keys[1]):
+    for keys in (tower.position.keys[0], tower.layer_positions["0"].keys[1]):
         with torch.no_grad():
             keys.add_(torch.randn_like(keys))
         assert (model(inputs) - before).abs().max() > 1e-4

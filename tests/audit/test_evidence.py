@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from tests.audit.made import subject
 from tests.audit.planted import Window
-from xformer.audit.evidence import Evidence, computes_in, drawn, relative, rounding, smallest, tolerance
+from xformer.audit.evidence import Evidence, computes_in, input_code, relative, rounding, smallest, tolerance_at
 from xformer.audit.subject import Subject
 
 
@@ -40,8 +40,8 @@ def test_positions_in_float32_are_seen_where_tokens_move() -> None:
     module = subject("tests.audit.test_evidence.Angles").at(0)
     x = module.draw(1, 9)
     assert computes_in(module, x) == torch.finfo(torch.float32).eps
-    assert tolerance(module, x) < 1e-12
-    assert tolerance(module, x, moved=True) > 1e-6
+    assert tolerance_at(module, x) < 1e-12
+    assert tolerance_at(module, x, moved=True) > 1e-6
 
 
 def test_a_difference_is_relative_to_the_largest_and_no_number_is_infinite() -> None:
@@ -55,7 +55,7 @@ def test_a_difference_is_relative_to_the_largest_and_no_number_is_infinite() -> 
 def test_the_line_draws_what_is_drawn() -> None:
     module = subject("Window").at(4)
     space = {"torch": torch}
-    exec(drawn(module, 2, 3, 1), space)
+    exec(input_code(module, 2, 3, 1), space)
     torch.testing.assert_close(space["x"], module.draw(2, 3, 1), rtol=0, atol=0)
 
 

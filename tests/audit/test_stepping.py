@@ -4,7 +4,7 @@ import pytest
 
 from tests.audit.made import subject
 from xformer.audit.evidence import Unmeasurable
-from xformer.audit.stepping import decode, state_bytes, stepping
+from xformer.audit.stepping import decode_stepwise, state_bytes, stepping
 
 
 def test_a_right_cache_is_the_whole_from_the_first_token_and_after_a_prompt() -> None:
@@ -22,7 +22,7 @@ def test_a_wrong_one_is_not() -> None:
 
 def test_outputs_are_those_of_all_tokens() -> None:
     module = subject("Recurrent").at(0)
-    assert decode(module, module.draw(2, 5), 0)[0].shape == (2, 5, 16)
+    assert decode_stepwise(module, module.draw(2, 5), 0)[0].shape == (2, 5, 16)
 
 
 def test_bytes_of_a_state() -> None:

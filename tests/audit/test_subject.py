@@ -24,7 +24,7 @@ def test_a_call_begins_with_the_buffers_that_were_there() -> None:
     module = subject("Counter").at(0)
     x = module.draw(1, 3)
     torch.testing.assert_close(module(x), module(x), rtol=0, atol=0)
-    assert not torch.equal(module.again(x), module.again(x))
+    assert not torch.equal(module.repeated(x), module.repeated(x))
 
 
 def test_lengths_are_tried() -> None:

@@ -11,6 +11,7 @@ import pytest
 from tests.conftest import Command
 from tests.studies.conftest import MakeRun
 from xformer import cli
+from xformer.core.program import train_command
 from xformer.studies.output_formats import FORMATS
 
 RUNS = 40
@@ -117,7 +118,7 @@ def test_a_number_that_is_none_is_a_sentence(words: list[str], reason: str, swee
 def test_seeds_are_added_to_a_study_by_a_command(xformer: Command) -> None:
     code, shown, _ = xformer("compare", "listops_attentions", "--add-seeds", "3")
     command, rate, *_ = shown.splitlines()
-    assert (code, command) == (0, "python train.py -m experiment=listops_attentions seed=3,4,5")
+    assert (code, command) == (0, f"{train_command()} -m experiment=listops_attentions seed=3,4,5")
     assert "equal settings are called different in" in rate
 
 

@@ -11,17 +11,17 @@ ROWS, TOKENS, HEADS, HEAD_DIM = 3, 5, 2, 4
 ORDER = torch.tensor([2, 0, 0, 1])
 
 
-def parts(own_positions: bool, padded: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+def parts(layer_positions: bool, padded: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
     positions = torch.arange(TOKENS)[None]
-    if own_positions:
+    if layer_positions:
         positions = positions + torch.arange(ROWS)[:, None]
     return positions, torch.arange(TOKENS) < torch.tensor([[5], [2], [4]]) if padded else None
 
 
-@pytest.mark.parametrize("own_positions", [False, True])
+@pytest.mark.parametrize("layer_positions", [False, True])
 @pytest.mark.parametrize("padded", [False, True])
-def test_rows_are_selected_in_all_that_has_rows(own_positions: bool, padded: bool) -> None:
-    positions, mask = parts(own_positions, padded)
+def test_rows_are_selected_in_all_that_has_rows(layer_positions: bool, padded: bool) -> None:
+    positions, mask = parts(layer_positions, padded)
     memory = Memory(torch.randn(ROWS, TOKENS, 8), positions, mask)
     keys, values = torch.randn(2, ROWS, HEADS, TOKENS, HEAD_DIM)
     for whole in (memory, KeysValues(keys, values, positions, mask)):

@@ -54,7 +54,7 @@ def test_what_is_typed_wins_over_what_was_logged(as_asked: Any) -> None:
 def test_a_configuration_builds_nothing_but_what_is_an_option_here(as_asked: Any) -> None:
     _, config, asked = as_asked
     config["callbacks"]["mine"] = {"_target_": "os.system", "command": "true"}
-    with pytest.raises(ConfigError, match=r"asked\.json: _target_=os\.system is no option"):
+    with pytest.raises(ConfigError, match=r"rerun\.json: _target_=os\.system is no option"):
         asked()
     config["callbacks"]["mine"] = "${oc.create:{_target_:os.system,command:x}}"
     with pytest.raises(ConfigError, match=r"_target_=os\.system is no option"):

@@ -84,14 +84,14 @@ class Tower(nn.Module):
             )
 
         served = [variants[layer % len(variants)] for layer in range(self.layers)]
-        kinds = ["" if made.own_position is None else str(made.context.first) for made in served]
+        kinds = ["" if made.layer_position is None else str(made.context.first) for made in served]
         self.position = build(position, kinds.count("") or 1)
-        self.own_positions = nn.ModuleDict(
-            {kind: build(made.own_position, kinds.count(kind)) for kind, made in zip(kinds, served, strict=True)
-             if made.own_position is not None and kind == str(made.context.layer)}
+        self.layer_positions = nn.ModuleDict(
+            {kind: build(made.layer_position, kinds.count(kind)) for kind, made in zip(kinds, served, strict=True)
+             if made.layer_position is not None and kind == str(made.context.layer)}
         )  # fmt: skip
         self._positions = [
-            (cast(Position, self.own_positions[kind]) if kind else self.position, kinds[:layer].count(kind))
+            (cast(Position, self.layer_positions[kind]) if kind else self.position, kinds[:layer].count(kind))
             for layer, kind in enumerate(kinds)
         ]
         """Each layer's scheme, and which of the layers that it serves this is."""
@@ -172,7 +172,7 @@ class Tower(nn.Module):
     @property
     def limited_by(self) -> list[str]:
         """The position scheme and the variants that are not defined beyond `max_length`, each once."""
-        schemes = [scheme for scheme in (self.position, *self.own_positions.values()) if isinstance(scheme, Position)]
+        schemes = [scheme for scheme in (self.position, *self.layer_positions.values()) if isinstance(scheme, Position)]
         names = dict.fromkeys(type(scheme).__name__ for scheme in schemes if not scheme.extrapolates)
         return [*names, *limited(self.mixers[0])]
 

@@ -77,7 +77,7 @@ class Capable(nn.Module, ABC):
     provides: ClassVar[Capability] = Capability.NONE
     reasons: ClassVar[dict[Capability, str]] = {}
     """Why a capability is missing: a sentence a user can read, for each capability not provided."""
-    own_position: PositionFactory | None = None
+    layer_position: PositionFactory | None = None
     """Builds the position scheme of the layer's own, in place of the stack's, where a hybrid has one."""
 
     def __init__(self, context: AttentionContext) -> None:

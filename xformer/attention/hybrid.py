@@ -47,5 +47,5 @@ def hybrid(context: AttentionContext, *, layers: Annotated[Sequence[LayerEntry],
     entry = layers[context.layer % len(layers)]
     first = next(index for index, other in enumerate(layers) if other.name == entry.name)
     made = entry.attention(replace(context, first=first))
-    made.own_position = entry.position
+    made.layer_position = entry.position
     return made

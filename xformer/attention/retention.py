@@ -87,8 +87,10 @@ class Retention(TokenMixer):
         self.dropout = nn.Dropout(context.dropout)
         self.output = Linear(values, context.d_model, bias=False, gain=context.gain)
         pairs = context.head_dim // 2
-        places = PositionContext(context.d_model, context.heads, 2 * pairs, 1, context.max_key, context.causal)
-        self.rotary = Rotary(places, base=10000.0, fraction=1.0) if pairs else Position(places)
+        position_context = PositionContext(
+            context.d_model, context.heads, 2 * pairs, 1, context.max_key, context.causal
+        )
+        self.rotary = Rotary(position_context, base=10000.0, fraction=1.0) if pairs else Position(position_context)
 
     def forward(
         self,

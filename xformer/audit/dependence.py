@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from xformer.audit.evidence import Evidence, drawn, relative, tolerance
+from xformer.audit.evidence import Evidence, input_code, relative, tolerance_at
 from xformer.audit.subject import Module, Subject, seed_all
 
 FACTORS = (1.0, 10.0, -100.0)
@@ -16,7 +16,7 @@ FACTORS = (1.0, 10.0, -100.0)
 FEW = 8
 
 
-def places(length: int, most: int) -> list[int]:
+def sample_positions(length: int, most: int) -> list[int]:
     """All positions, or some of them, with both ends."""
     if length <= most:
         return list(range(length))
@@ -63,8 +63,8 @@ def future(subject: Subject, length: int, batch: int, seed: int, *, train: bool 
     """
     module = subject.at(seed, train=train)
     x = module.draw(batch, length)
-    limit = 1e-3 if train and not _repeats(module, x) else tolerance(module, x)
-    outputs = places(length, 16)[:-1]
+    limit = 1e-3 if train and not _repeats(module, x) else tolerance_at(module, x)
+    outputs = sample_positions(length, 16)[:-1]
     worst = Evidence(0.0, limit)
     if outputs:
         slopes = jacobian(module, x, outputs)[:, :length]
@@ -73,7 +73,7 @@ def future(subject: Subject, length: int, batch: int, seed: int, *, train: bool 
         at, j = divmod(int(leak.argmax()), length)
         error = float(leak.max() / slopes.nan_to_num(0.0).max().clamp(min=1e-300))
         lines: tuple[str, ...] = (
-            drawn(module, batch, length),
+            input_code(module, batch, length),
             "x.requires_grad_()",
             f"mix(module, x)[0, {outputs[at]}].square().sum().backward()",
             f"error = x.grad[0, {j}].abs().max().item()  # the derivative of output {outputs[at]} by token {j}",
@@ -84,7 +84,7 @@ def future(subject: Subject, length: int, batch: int, seed: int, *, train: bool 
         return worst
     with torch.no_grad():
         y, fresh = module(x), module.draw(batch, length, shift=1)
-        for j in places(length, 16 if length <= 16 else FEW)[1:]:
+        for j in sample_positions(length, 16 if length <= 16 else FEW)[1:]:
             for factor in FACTORS:
                 changed = x.clone()
                 changed[:, j] = factor * fresh[:, j]
@@ -92,8 +92,8 @@ def future(subject: Subject, length: int, batch: int, seed: int, *, train: bool 
                 error = relative((z - y)[:, :j], torch.cat([y, z], 1))
                 if error > worst.error:
                     lines = (
-                        drawn(module, batch, length),
-                        drawn(module, batch, length, 1, "other"),
+                        input_code(module, batch, length),
+                        input_code(module, batch, length, 1, "other"),
                         "changed = x.clone()",
                         f"changed[:, {j}] = {factor} * other[:, {j}]",
                         f"error = (mix(module, changed) - mix(module, x))[:, :{j}].abs().max().item()"
@@ -107,12 +107,12 @@ def other_rows(subject: Subject, length: int, batch: int, seed: int, *, train: b
     """How much a row of the batch depends on another row."""
     module = subject.at(seed, train=train)
     x = module.draw(batch, length)
-    limit = 1e-3 if train and not _repeats(module, x) else tolerance(module, x)
-    slopes = jacobian(module, x, places(length, 4)).view(-1, batch, length)
+    limit = 1e-3 if train and not _repeats(module, x) else tolerance_at(module, x)
+    slopes = jacobian(module, x, sample_positions(length, 4)).view(-1, batch, length)
     across = slopes[:, 1:].nan_to_num(torch.inf)
     error = float(across.max() / slopes.nan_to_num(0.0).max().clamp(min=1e-300)) if batch > 1 else 0.0
     lines: tuple[str, ...] = (
-        drawn(module, batch, length),
+        input_code(module, batch, length),
         "x.requires_grad_()",
         "mix(module, x)[0].square().sum().backward()",
         "error = x.grad[1:].abs().max().item()  # the derivative of row 0 by other rows",
@@ -129,8 +129,8 @@ def other_rows(subject: Subject, length: int, batch: int, seed: int, *, train: b
             error = relative((z - y)[0], torch.cat([y, z], 1))
             if error > worst.error:
                 lines = (
-                    drawn(module, batch, length),
-                    drawn(module, batch, length, 1, "other"),
+                    input_code(module, batch, length),
+                    input_code(module, batch, length, 1, "other"),
                     "changed = x.clone()",
                     f"changed[1:] = {factor} * other[1:]",
                     "error = (mix(module, changed) - mix(module, x))[0].abs().max().item()  # row 0",
@@ -148,11 +148,14 @@ def batch_size(subject: Subject, length: int, batch: int, seed: int) -> Evidence
         errors = [relative(module(x[row : row + 1])[0] - y[row], y) for row in range(batch)]
     row = max(range(batch), key=errors.__getitem__)
     lines = (
-        drawn(module, batch, length),
+        input_code(module, batch, length),
         f"error = (mix(module, x[{row}:{row + 1}])[0] - mix(module, x)[{row}]).abs().max().item()  # alone",
     )
     return Evidence(
-        errors[row], tolerance(module, x, moved=True), lines, f"row {row} alone differs from row {row} of {batch}"
+        errors[row],
+        tolerance_at(module, x, moved=True),
+        lines,
+        f"row {row} alone differs from row {row} of {batch}",
     )
 
 
@@ -164,11 +167,11 @@ def reach(subject: Subject, length: int, seed: int) -> tuple[int, int, int, int]
     """
     module = subject.at(seed)
     x = module.draw(1, length)
-    outputs = places(length, FEW)
+    outputs = sample_positions(length, FEW)
     slopes = jacobian(module, x, outputs)
     distance = torch.arange(length) - torch.tensor(outputs)[:, None]
     found = []
-    for least in (0.0, tolerance(module, x) * float(slopes.max())):
+    for least in (0.0, tolerance_at(module, x) * float(slopes.max())):
         read = distance[slopes > least]
         found += [int(-read.min().clamp(max=0)), int(read.max().clamp(min=0))] if read.numel() else [0, 0]
     return found[0], found[1], found[2], found[3]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from xformer.audit.evidence import Evidence, drawn, relative
+from xformer.audit.evidence import Evidence, input_code, relative
 from xformer.audit.subject import Subject, seed_all
 
 
@@ -25,11 +25,11 @@ def repeats(
     x = module.draw(batch, length)
     with torch.no_grad():
         seed_all(1)
-        y = module.again(x)
+        y = module.repeated(x)
         seed_all(1 if seeded else 2)
-        z = module.again(x)
+        z = module.repeated(x)
     lines = (
-        drawn(module, batch, length),
+        input_code(module, batch, length),
         "torch.manual_seed(1)",
         "first = mix(module, x)",
         f"torch.manual_seed({1 if seeded else 2})",
@@ -46,11 +46,11 @@ def keeps_itself(subject: Subject, length: int, batch: int, seed: int) -> Eviden
     module = _unseeded(subject).at(seed)
     before = {name: tensor.clone() for name, tensor in module.module.state_dict().items() if torch.is_tensor(tensor)}
     with torch.no_grad():
-        module.again(module.draw(batch, length))
+        module.repeated(module.draw(batch, length))
     after = module.module.state_dict()
     changed = [n for n, t in before.items() if not torch.equal(t.nan_to_num(), after[n].nan_to_num())]
     lines = (
-        drawn(module, batch, length),
+        input_code(module, batch, length),
         "before = {name: t.clone() for name, t in module.state_dict().items()}",
         "mix(module, x)",
         "error = sum(not torch.equal(t, before[name]) for name, t in module.state_dict().items())",

@@ -86,7 +86,7 @@ def rounding(module: Module, x: Tensor, valid: Tensor | None = None) -> float:
     return max(torch.finfo(module.dtype).eps, relative(above + below - 2 * y, y))
 
 
-def tolerance(module: Module, x: Tensor, valid: Tensor | None = None, *, moved: bool = False) -> float:
+def tolerance_at(module: Module, x: Tensor, valid: Tensor | None = None, *, moved: bool = False) -> float:
     """The relative difference that rounding may explain.
 
     Args:
@@ -110,7 +110,7 @@ def relative(difference: Tensor, of: Tensor) -> float:
     return float(difference.abs().max() / of[torch.isfinite(of)].abs().max().clamp(min=1e-300))
 
 
-def drawn(module: Module, batch: int, length: int, shift: int = 0, name: str = "x") -> str:
+def input_code(module: Module, batch: int, length: int, shift: int = 0, name: str = "x") -> str:
     """The line that draws what `Module.draw` draws."""
     generator = f"torch.Generator().manual_seed({1000 * shift + module.seed})"
     line = f"{name} = torch.randn({batch}, {length}, {module.width}, generator={generator}, dtype=torch.float64)"

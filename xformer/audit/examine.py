@@ -100,10 +100,10 @@ def _findings(subject: Subject, seeds: int) -> Iterator[Finding]:
     yield judge("batch-size", [dependence.batch_size], (SHORT, MIDDLE), (1, 2, 5), "equal to rounding")
     same: list[Measure] = [determinism.repeats, determinism.keeps_itself]
     yield judge("deterministic", same, (SHORT,), (1, 2), "the same bits twice, nothing in the module changed")
-    again = partial(determinism.repeats, train=True, seeded=True)
+    repeats = partial(determinism.repeats, train=True, seeded=True)
     drawn = determinism.repeats(subject, subject.nearest(SHORT), 2, 0, train=True).fails
     detail = "the same bits for one seed, others for another" if drawn else "the same bits, also with another seed"
-    yield judge("reproducible", [again], (SHORT,), (1, 2), detail)
+    yield judge("reproducible", [repeats], (SHORT,), (1, 2), detail)
     yield _step(subject, seeds, causal)
     extremes: list[Measure] = [partial(extreme, kind=kind) for kind in EXTREMES]
     yield judge("finite", extremes, (SHORT,), (1, 2), f"in float32 with {', '.join(EXTREMES)}")
@@ -168,15 +168,15 @@ def _padding(subject: Subject, seeds: int, side: padding.Side) -> Finding:
     takes = subject.calling.function is not None or subject.calling.mask is not None
     inert = _judge(subject, seeds, contract, [partial(padding.content, side=side)], (SHORT, MIDDLE), (1, 2, 3), "")
     equal = _judge(subject, seeds, contract, [partial(padding.alone, side=side)], (SHORT, MIDDLE), (1, 2, 3), "")
-    note = "" if takes else " (no argument takes padding)"
+    remark = "" if takes else " (no argument takes padding)"
     if inert.verdict == "yes" and equal.verdict == "no":
-        detail = f"what stands there changes nothing, but {equal.detail}{note}"
+        detail = f"what stands there changes nothing, but {equal.detail}{remark}"
         return Finding(contract, "no", detail, equal.error, equal.tolerance, equal.snippet)
     worse = next((f for f in (inert, equal) if f.verdict != "yes"), None)
     if worse is not None:
-        return Finding(contract, worse.verdict, worse.detail + note, worse.error, worse.tolerance, worse.snippet)
+        return Finding(contract, worse.verdict, worse.detail + remark, worse.error, worse.tolerance, worse.snippet)
     errors = [f.error for f in (inert, equal) if f.error is not None]
-    detail = f"its content changes nothing, and the outputs are those without it{note}"
+    detail = f"its content changes nothing, and the outputs are those without it{remark}"
     return Finding(contract, "yes", detail, max(errors), (equal if equal.verdict == "yes" else inert).tolerance)
 
 

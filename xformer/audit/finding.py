@@ -110,13 +110,13 @@ def _input_and_output(
     needed = [p.name for p in parameters.values() if p.default is p.empty and p.kind == p.POSITIONAL_OR_KEYWORD]
     first = [*parameters][:3]
     if "inputs_embeds" in parameters:
-        style, taken = "inputs_embeds=x", []
+        style, passed = "inputs_embeds=x", []
     elif len(first) == 3 and all(name.startswith(letter) for name, letter in zip(first, "qkv", strict=True)):
-        style, taken = "x, x, x", first
+        style, passed = "x, x, x", first
     else:
-        style, taken = "x", first[:1]
+        style, passed = "x", first[:1]
     rotary = _rotary(module, config) if "position_embeddings" in parameters else None
-    known = {*taken, *(("position_embeddings",) if rotary else ())}
+    known = {*passed, *(("position_embeddings",) if rotary else ())}
     if left := [name for name in needed if name not in known]:
         raise ConfigError(
             f"{target.path} cannot be called, as its forward needs {', '.join(left)} too; write a function of "

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import torch
 
-from xformer.audit.evidence import Evidence, drawn
+from xformer.audit.evidence import Evidence, input_code
 from xformer.audit.subject import Subject
 from xformer.audit.target import one_line
 
@@ -64,7 +64,7 @@ def extreme(subject: Subject, length: int, batch: int, seed: int, *, kind: str) 
     finite = all(torch.isfinite(t).all() for t in (y, *(slope for slope in slopes if slope is not None)))
     lines = (
         "module = module.float()",
-        drawn(module, batch, length),
+        input_code(module, batch, length),
         f"x = ({EXTREMES[kind]}).requires_grad_()",
         "y = mix(module, x)",
         "y.sum().backward()",

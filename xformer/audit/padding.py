@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from xformer.audit.dependence import FACTORS
-from xformer.audit.evidence import Evidence, Unmeasurable, drawn, relative, tolerance
+from xformer.audit.evidence import Evidence, Unmeasurable, input_code, relative, tolerance_at
 from xformer.audit.subject import Module, Subject
 
 Side = Literal["left", "right"]
@@ -22,14 +22,14 @@ def content(subject: Subject, length: int, batch: int, seed: int, *, side: Side)
     hidden = ~valid[..., None]
     with torch.no_grad():
         y = module(x, valid)
-        limit, fresh, worst = tolerance(module, x, valid), module.draw(batch, length, shift=1), (-1.0, 1.0)
+        limit, fresh, worst = tolerance_at(module, x, valid), module.draw(batch, length, shift=1), (-1.0, 1.0)
         for factor in FACTORS:
             z = module(torch.where(hidden, factor * fresh, x), valid)
             worst = max(worst, (relative((z - y)[valid], torch.cat([y[valid], z[valid]])), factor))
     error, factor = worst
     lines = (
         *_lines(module, batch, length, counts, side),
-        drawn(module, batch, length, 1, "other"),
+        input_code(module, batch, length, 1, "other"),
         f"changed = torch.where(valid[..., None], x, {factor} * other)  # at padding alone",
         "error = (mix(module, changed, valid) - mix(module, x, valid))[valid].abs().max().item()",
     )
@@ -51,7 +51,10 @@ def alone(subject: Subject, length: int, batch: int, seed: int, *, side: Side) -
         f"error = (mix(module, x, valid)[{row}, valid[{row}]] - whole).abs().max().item()",
     )
     return Evidence(
-        errors[row], tolerance(module, x, valid, moved=True), lines, f"padding on the {side} changes other outputs"
+        errors[row],
+        tolerance_at(module, x, valid, moved=True),
+        lines,
+        f"padding on the {side} changes other outputs",
     )
 
 
@@ -99,4 +102,4 @@ def mask(counts: Sequence[int], length: int, side: Side) -> Tensor:
 def _lines(module: Module, batch: int, length: int, counts: Sequence[int], side: Side) -> tuple[str, ...]:
     tokens = f"torch.arange({length}) < torch.tensor({list(counts)})[:, None]"
     valid = f"valid = {tokens if side == 'right' else f'({tokens}).flip(-1)'}  # padding on the {side}"
-    return drawn(module, batch, length), valid
+    return input_code(module, batch, length), valid

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xformer.audit.evidence import Evidence, Unmeasurable, drawn, relative, tolerance
+from xformer.audit.evidence import Evidence, Unmeasurable, input_code, relative, tolerance_at
 from xformer.audit.subject import Module, Subject
 
 
@@ -26,12 +26,12 @@ def stepping(subject: Subject, length: int, batch: int, seed: int, *, prompt: bo
     x, first = module.draw(batch, length), length // 2 if prompt else 0
     with torch.no_grad():
         y = module(x)
-        z, _ = decode(module, x, first)
+        z, _ = decode_stepwise(module, x, first)
     lines = (
         *subject.calling.step_source(),
         "",
         "",
-        drawn(module, batch, length),
+        input_code(module, batch, length),
         "state, outputs, at = None, [], 0",
         f"for part in x.split({[first] * (first > 0) + [1] * (length - first)}, dim=1):",
         "    with torch.no_grad():",
@@ -42,11 +42,14 @@ def stepping(subject: Subject, length: int, batch: int, seed: int, *, prompt: bo
     )
     at = int((z - y).abs().amax((0, 2)).nan_to_num(torch.inf).argmax())
     return Evidence(
-        relative(z - y, y), tolerance(module, x, moved=True), lines, f"step {at} of {length} differs from the whole"
+        relative(z - y, y),
+        tolerance_at(module, x, moved=True),
+        lines,
+        f"step {at} of {length} differs from the whole",
     )
 
 
-def decode(module: Module, x: Tensor, first: int) -> tuple[Tensor, Any]:
+def decode_stepwise(module: Module, x: Tensor, first: int) -> tuple[Tensor, Any]:
     """Outputs, and the state after them, of the first tokens at once (0 for none) and then one by one."""
     state, outputs, at = None, [], 0
     for size in [first] * (first > 0) + [1] * (x.shape[1] - first):
@@ -59,11 +62,11 @@ def decode(module: Module, x: Tensor, first: int) -> tuple[Tensor, Any]:
 def state_bytes(module: Module, length: int) -> int:
     """Bytes of all that the module remembers after so many tokens of one row, parameters apart."""
     with torch.no_grad():
-        _, state = decode(module, module.draw(1, length), 0)
+        _, state = decode_stepwise(module, module.draw(1, length), 0)
     held: dict[int, int] = {}
-    own = {t.untyped_storage().data_ptr() for t in (*module.module.parameters(), *module.module.buffers())}
+    parameters = {t.untyped_storage().data_ptr() for t in (*module.module.parameters(), *module.module.buffers())}
     _collect(state, held, set())
-    return sum(size for pointer, size in held.items() if pointer not in own)
+    return sum(size for pointer, size in held.items() if pointer not in parameters)
 
 
 def _collect(node: Any, held: dict[int, int], seen: set[int]) -> None:

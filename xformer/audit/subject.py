@@ -116,7 +116,7 @@ class Module:
         self._restore()
         return self._mix(self.module, x, valid)
 
-    def again(self, x: Tensor) -> Tensor:
+    def repeated(self, x: Tensor) -> Tensor:
         """Its outputs with the buffers that the call before has left."""
         return self._mix(self.module, x, None)
 

@@ -173,7 +173,7 @@ def find_object(path: str, key: str) -> Any:
     found: Any = module
     for name in parts[len(module.__name__.split(".")) :]:
         if not hasattr(found, name):
-            raise ConfigError(f"{key} is not there: {_said(found)} has no {name}; {_near(name, found)}.")
+            raise ConfigError(f"{key} is not there: {_describe(found)} has no {name}; {_near(name, found)}.")
         found = getattr(found, name)
     return found
 
@@ -200,18 +200,18 @@ def make_target(path: str, passed: Sequence[str]) -> Target:
         ConfigError: no such class, a word that is no `key=value`, a key that it does not take, or an argument that
             has to be passed and cannot be guessed.
     """
-    cls, given = find_class(path), parse(passed)
+    cls, parsed = find_class(path), parse(passed)
     known = takes(cls)
-    config_class = _config_class(path, cls) if "config" in known and "config" not in given else None
+    config_class = _config_class(path, cls) if "config" in known and "config" not in parsed else None
     loose = config_class is None and takes_any(cls)
-    arguments = {key: value for key, value in given.items() if key in known or loose}
-    rest = {key: value for key, value in given.items() if key not in arguments}
+    arguments = {key: value for key, value in parsed.items() if key in known or loose}
+    rest = {key: value for key, value in parsed.items() if key not in arguments}
     if rest and config_class is None:
         raise ConfigError(f"{path} takes no {', '.join(rest)}; it takes {signature_of(cls)}.")
     guessed = {
         name: _guess(path, name)
         for name, parameter in known.items()
-        if name not in given and (parameter.default is parameter.empty or name in NEEDED) and name != "config"
+        if name not in parsed and (parameter.default is parameter.empty or name in NEEDED) and name != "config"
     }
     small = _small(path, config_class, rest)
     return Target(path, cls, {**guessed, **arguments}, config_class, {**small, **rest}, (*guessed, *small))
@@ -289,7 +289,7 @@ def _config_class(path: str, cls: Callable[..., object]) -> type:
     )
 
 
-def _said(found: object) -> str:
+def _describe(found: object) -> str:
     return str(getattr(found, "__name__", type(found).__name__))
 
 

@@ -18,7 +18,7 @@ SITUATIONS = {
 
 
 @dataclass
-class Note:
+class Footnote:
     """A sentence that says why not, and of which variants and capabilities it does."""
 
     number: int
@@ -38,22 +38,24 @@ def compatibility_markdown() -> str:
     """
     attentions: dict[str, type[Capable]] = dict(option_classes("attention"))
     positions: dict[str, type[Position]] = dict(option_classes("position"))
-    notes: dict[str, Note] = {}
-    situations = _table("attention", attentions, SITUATIONS, notes)
-    schemes = _table("attention", attentions, {name: found.needs for name, found in positions.items()}, notes)
+    footnotes: dict[str, Footnote] = {}
+    situations = _table("attention", attentions, SITUATIONS, footnotes)
+    schemes = _table("attention", attentions, {name: found.needs for name, found in positions.items()}, footnotes)
     legend = (
         "`causal`: decoders. `bidirectional`: encoders. `cross`: from one sequence to another. `incremental`: decoding "
         "from a state, token by token. `longer`: sequences longer than the model was built for."
     )
-    return "\n".join([situations, "", legend, "", schemes, "", *(n.text(sentence) for sentence, n in notes.items())])
+    return "\n".join(
+        [situations, "", legend, "", schemes, "", *(n.text(sentence) for sentence, n in footnotes.items())]
+    )
 
 
 def _table(
-    corner: str, attentions: dict[str, type[Capable]], columns: dict[str, Capability], notes: dict[str, Note]
+    corner: str, attentions: dict[str, type[Capable]], columns: dict[str, Capability], footnotes: dict[str, Footnote]
 ) -> str:
     rows: dict[tuple[str, ...], list[str]] = {}
     for name, attention in attentions.items():
-        cells = tuple(_cell(name, attention, needed, notes) for needed in columns.values())
+        cells = tuple(_cell(name, attention, needed, footnotes) for needed in columns.values())
         rows.setdefault(cells, []).append(f"`{name}`")
     lines = [f"| {corner} | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     return "\n".join(
@@ -61,13 +63,13 @@ def _table(
     )
 
 
-def _cell(name: str, attention: type[Capable], needed: Capability, notes: dict[str, Note]) -> str:
+def _cell(name: str, attention: type[Capable], needed: Capability, footnotes: dict[str, Footnote]) -> str:
     missing = needed & ~attention.provides
     if not missing:
         return "yes"
     signs = []
     for capability in missing:
-        footnote = notes.setdefault(attention.reasons[capability], Note(len(notes) + 1))
+        footnote = footnotes.setdefault(attention.reasons[capability], Footnote(len(footnotes) + 1))
         footnote.variants[name] = footnote.capabilities[str(capability.name).lower()] = None
         signs.append(f"[{footnote.number}]")
     return "no " + "".join(signs)

@@ -26,6 +26,8 @@ from xformer.core.program import train_command
 from xformer.core.user_directories import user_cache
 from xformer.errors import ConfigError, XformerError
 
+_SETS = ("debug", "experiment")
+"""Groups whose options hold keys of other groups."""
 _LONGEST_NAME = 200
 _BETWEEN_OVERRIDES = re.compile(r",(?=[+~]*[\w./@]+=)")  # and not between the values of a list
 
@@ -74,14 +76,14 @@ def explain_error(error: Exception) -> str:
         return f"{group}={option} is not an option; {nearest(option, error.options)}"
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override, str(error).splitlines()[0])
-    told = " ".join(str(error).split())
-    if found := re.search(r"Could not override '([^']+)'", told):
+    message = " ".join(str(error).split())
+    if found := re.search(r"Could not override '([^']+)'", message):
         return f"{found[1]} is not a key of the configuration; {_near_key(found[1])}"
-    if found := re.search(r"Ambiguous value for argument '(.+?)' 1\. ", told):
+    if found := re.search(r"Ambiguous value for argument '(.+?)' 1\. ", message):
         return f"{found[1]} names several values: {train_command()} -m {found[1]} runs each of them."
-    if found := re.search(r"(.+?) full_key: (\S+)", told):
+    if found := re.search(r"(.+?) full_key: (\S+)", message):
         return f"{found[2]}: {found[1].rstrip('.')}."
-    return told
+    return message
 
 
 def explain_missing_choice(overrides: Iterable[str]) -> str | None:
@@ -118,15 +120,15 @@ def _near_key(name: str) -> str:
         here = {str(sibling) for sibling in siblings if not str(sibling).startswith("_")}
         # Which option was chosen is not known here: it may have other keys than the default.
         return nearest(key, here | {place.rpartition(".")[2] for place in _keys() if place.startswith(f"{parent}.")})
-    places = [place for place in _keys() if place.rpartition(".")[2] == key]
-    if places:
-        return f"did you mean {' or '.join(places[:3])}?"
+    candidates = [place for place in _keys() if place.rpartition(".")[2] == key]
+    if candidates:
+        return f"did you mean {' or '.join(candidates[:3])}?"
     return nearest(name, {*groups(), *(str(top) for top in config)})
 
 
 def _keys() -> list[str]:
     """The keys of all options, such as `attention.rank`, and the groups, which are keys themselves."""
-    options = [(group, option) for group, options in groups().items() for option in options if group != "experiment"]
+    options = [(group, option) for group, options in groups().items() for option in options if group not in _SETS]
     files = [(group, OmegaConf.load(option_file(group, option))) for group, option in options]  # type: ignore[arg-type]
     return [*groups(), *dict.fromkeys(key for group, node in files for key in _below(node, group))]
 
@@ -154,8 +156,8 @@ def cell_directory_name(name: str) -> str:
 def cache_directory() -> str:
     """`.cache` within a project, which has a repository or a pyproject.toml; elsewhere the user's own directory."""
     here = Path.cwd()
-    places = [folder / mark for folder in (here, *here.parents) for mark in (".git", "pyproject.toml")]
-    return ".cache" if any(place.exists() for place in places) else str(user_cache())
+    candidates = [folder / mark for folder in (here, *here.parents) for mark in (".git", "pyproject.toml")]
+    return ".cache" if any(place.exists() for place in candidates) else str(user_cache())
 
 
 OmegaConf.register_new_resolver("cache_directory", cache_directory, replace=True)

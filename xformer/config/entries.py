@@ -120,11 +120,11 @@ def layers_of(node: DictConfig, key: str, option: str) -> list[Layer]:
 
 def _read_layer(entry: Any, path: str) -> Layer:
     name, settings = _named(entry, path)
-    scheme, own = settings.pop(_POSITION, None), None
+    scheme, layer_position = settings.pop(_POSITION, None), None
     if scheme is not None:
         below = f"{path}.{name}.{_POSITION}"
-        own = _option(_POSITION, *_named(scheme, below), below)
-    return Layer(path, _option("attention", name, settings, path), own)
+        layer_position = _option(_POSITION, *_named(scheme, below), below)
+    return Layer(path, _option("attention", name, settings, path), layer_position)
 
 
 def _named(entry: Any, path: str) -> tuple[str, dict[str, Any]]:

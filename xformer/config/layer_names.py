@@ -65,11 +65,11 @@ def _joined(names: list[str]) -> str:
 def _entry(group: str, entry: Any) -> str:
     """`local`, or `local(window=8)` where that is not the file's own."""
     name, settings = next(iter(entry.items())) if isinstance(entry, Mapping) else (str(entry), {})
-    own = _defaults(group, str(name))
+    defaults = _defaults(group, str(name))
     texts = {
         key: _entry(_POSITION, value) if key == _POSITION else _text(value)
         for key, value in (settings or {}).items()
-        if key == _POSITION or key not in own or own[key] != value
+        if key == _POSITION or key not in defaults or defaults[key] != value
     }
     listed = ",".join(f"{key}={text}" for key, text in texts.items())
     return f"{name}({listed})" if listed else str(name)

@@ -70,8 +70,8 @@ def target(node: DictConfig) -> Callable[..., Any]:
     except Exception as error:
         if name.startswith("xformer."):
             raise
-        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise ConfigError(f"_target_={name} cannot be imported ({said}).") from error
+        message = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ConfigError(f"_target_={name} cannot be imported ({message}).") from error
     if not callable(found):
         raise ConfigError(f"_target_={name} makes nothing: it must be a class or a function.")
     return found
@@ -222,8 +222,8 @@ def _parameters(found: Callable[..., Any]) -> dict[str, Any]:
         kinds += [inspect.Parameter.POSITIONAL_OR_KEYWORD]
     hints = typing.get_type_hints(found.__init__ if inspect.isclass(found) else found, include_extras=True)
     hints |= RANGES.get(found, {})
-    own = {name: hints.get(name, Any) for name, parameter in signature.parameters.items() if parameter.kind in kinds}
-    return own | _unpacked(hints)
+    named = {name: hints.get(name, Any) for name, parameter in signature.parameters.items() if parameter.kind in kinds}
+    return named | _unpacked(hints)
 
 
 def _unpacked(hints: dict[str, Any]) -> dict[str, Any]:

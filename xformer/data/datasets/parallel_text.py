@@ -100,7 +100,7 @@ class ParallelText(TokenisedData):
         return {split: of_table(self._source(), columns) for split, columns in read_tables(source).items()}
 
     def _source(self) -> str:
-        key = next(key for key in self.source.places if getattr(self.source, key) is not None)
+        key = next(key for key in self.source.sources if getattr(self.source, key) is not None)
         files = getattr(self.source, key)
         return f"data.source.{key}={files['train'] if isinstance(files, dict) and 'train' in files else files}"
 

@@ -37,7 +37,7 @@ class ParallelSource(TableSource):
         ConfigError: not exactly one source is given.
     """
 
-    places: ClassVar[tuple[str, ...]] = ("source_files", "files", "dataset")
+    sources: ClassVar[tuple[str, ...]] = ("source_files", "files", "dataset")
 
     source_files: Aligned | None
     target_files: Aligned | None

@@ -32,21 +32,21 @@ class DatasetSource:
         ConfigError: several places are given.
     """
 
-    places: ClassVar[tuple[str, ...]] = ("files", "dataset")
+    sources: ClassVar[tuple[str, ...]] = ("files", "dataset")
     """The fields of which at most one is set."""
 
     dataset: str | None
     dataset_config: str | None
 
     def __post_init__(self) -> None:
-        found = [f"data.source.{key}={place}" for key in self.places if (place := getattr(self, key)) is not None]
+        found = [f"data.source.{key}={place}" for key in self.sources if (place := getattr(self, key)) is not None]
         if len(found) > 1:
             raise ConfigError(f"{' and '.join(found)} exclude each other: set one to null.")
 
     @property
     def place(self) -> str | None:
         """The place that is set, for a person; None where there is none."""
-        return next((str(place) for key in self.places if (place := getattr(self, key)) is not None), None)
+        return next((str(place) for key in self.sources if (place := getattr(self, key)) is not None), None)
 
 
 def load_dataset_splits(name: str, config: str | None, *, offline: str, streaming: bool = False) -> dict[str, Any]:

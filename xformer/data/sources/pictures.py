@@ -84,7 +84,7 @@ class ImageSource(DatasetSource):
         label_column: of the dataset.
     """
 
-    places: ClassVar[tuple[str, ...]] = ("folder", "dataset")
+    sources: ClassVar[tuple[str, ...]] = ("folder", "dataset")
 
     folder: str | None
     image_column: str

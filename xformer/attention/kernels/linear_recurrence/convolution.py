@@ -67,5 +67,5 @@ class ShortConvolution(nn.Module):
         return _gather(y, (place - 1).clamp(min=0)).masked_fill(~valid[..., None], 0.0), _gather(tokens, last)
 
 
-def _gather(x: Tensor, places: Tensor) -> Tensor:
-    return x.gather(1, places[..., None].expand(-1, -1, x.shape[2]))
+def _gather(x: Tensor, indices: Tensor) -> Tensor:
+    return x.gather(1, indices[..., None].expand(-1, -1, x.shape[2]))
