@@ -168,8 +168,7 @@ PLANS = [AnalysisPlan(margin, looks) for margin in (None, 0.1, 1.0) for looks in
 
 
 @pytest.mark.parametrize("plan", PLANS)
-@settings(max_examples=25)
-@settings(deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(PAIRED, min_size=1, max_size=5))
 def test_verdict_p_and_intervals_agree(plan: AnalysisPlan, differences: list[PairedComparison]) -> None:
     for each, one in zip(differences, judge_differences(differences, "max", plan), strict=True):
