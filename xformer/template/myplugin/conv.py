@@ -1,17 +1,16 @@
 r"""A gated short convolution, feature by feature.
 
-LFM2 Technical Report (Liquid AI 2025), section 2.2, the double-gated short convolution:
+"LFM2 Technical Report" (Liquid AI 2025), the gated short convolution:
 
     (b, c, h) = W x,     y_i = sum_j w_j * (b * h)_(i - j),     output = W_o (c * y)
 
 with j = 0 ... width - 1. Time and memory O(n d); decoding remembers width - 1 tokens. No deviation.
 
-Not supported: a bidirectional form, as it reads what came before; biases and rotation, as no pair has a score.
+Not supported: a bidirectional form, as it reads earlier tokens alone; biases and rotation, as no pair has a score.
 """
 
 from typing import Annotated, ClassVar
 
-import torch
 from annotated_types import Ge
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -54,7 +53,7 @@ class MyPluginConv(TokenMixer):
         Capability.CAUSAL | Capability.PADDING | Capability.INCREMENTAL | Capability.VARIABLE_LENGTH
     )
     reasons: ClassVar[dict[Capability, str]] = {
-        Capability.BIDIRECTIONAL: "its convolution reads what came before.",
+        Capability.BIDIRECTIONAL: "its convolution reads earlier tokens alone.",
         Capability.CROSS: "its convolution reads its own sequence.",
         Capability.BIAS: "it has no score of a pair of tokens.",
         Capability.CONTENT_BIAS: "it has no score of a pair of tokens.",
