@@ -67,7 +67,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source, wheels, made = place / "source", place / "wheels", place / "made"
     source.mkdir()
     left_out = shutil.ignore_patterns("__pycache__")
-    for name in ("xformer", "conf", "experiments", "tests/contracts"):
+    for name in ("xformer", "conf", "experiments", "tests/contracts", "tests/architecture"):  # linked to one another
         shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=left_out)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
