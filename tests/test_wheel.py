@@ -17,22 +17,36 @@ SMALL = [
     "debug=fast", "size=tiny", "logger=csv", "trainer.accelerator=cpu", "callbacks.progress=null",
     "data.generation.train_size=64", "data.generation.val_size=32", "data.generation.test_size=32",
 ]  # fmt: skip
-STUDY = """# @package _global_
+MIXER = f"{NAME}_conv"
+"""The plugin's token mixer, which is causal alone."""
+WRITES = [*SMALL[:5], "task=language_modeling", "data.block=32"]
+STUDY = f"""# @package _global_
 defaults:
+  - override /task: language_modeling
   - override /logger: csv
+  - override /size: tiny
 study:
-  question: Does the cosine cost anything?
+  question: Does a short convolution do what attention does?
   baseline: attention=full
   expected: a minute
+data:
+  block: 32
+trainer:
+  accelerator: cpu
+  max_steps: 5
+  val_check_interval: 5
+  limit_val_batches: 2
+  limit_test_batches: 2
 skip_finished: true
 hydra:
   mode: MULTIRUN
   sweep:
     dir: outputs/studies/first_study
-    subdir: ${cell:${hydra.job.override_dirname}}
+    subdir: ${{cell:${{hydra.job.override_dirname}}}}
   sweeper:
     params:
-      attention: full,my_mixers
+      attention: full,{MIXER}
+      seed: 0,1
 """
 
 Call = Callable[..., subprocess.CompletedProcess[str]]
@@ -53,7 +67,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source, wheels, made = place / "source", place / "wheels", place / "made"
     source.mkdir()
     left_out = shutil.ignore_patterns("__pycache__")
-    for name in ("xformer", "conf", "experiments"):
+    for name in ("xformer", "conf", "experiments", "tests/contracts", "tests/architecture"):  # linked to one another
         shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=left_out)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
@@ -133,21 +147,88 @@ def test_a_trained_run_is_measured_and_looked_into(xformer: Call, trained: Path)
     assert ".html" in xformer("attention", str(trained), "--input", "[MAX 1 2 [MIN 3 4]]").stdout
 
 
-def test_it_decodes(xformer: Call) -> None:
-    words = ["task=language_modeling", "data.block=32", f"attention={NAME}", "hydra.run.dir=writes"]
-    xformer("train", *SMALL[:5], *words)
-    assert xformer("generate", "writes", "--prompt", "The", "--max-new", "5").stdout.strip()
+def test_its_mixer_is_refused_where_tokens_read_both_ways(xformer: Call) -> None:
+    said = xformer("train", *SMALL, f"attention={MIXER}", "hydra.run.dir=refused", code=1).stderr
+    assert f"attention={MIXER} does not go with architecture=encoder" in said
+    assert "its convolution reads earlier tokens alone" in said
+    layers = f"attention.layers=[full,{MIXER}]"
+    said = xformer("train", *SMALL, "size.layers=2", "attention=hybrid", layers, code=1).stderr
+    assert "its convolution reads earlier tokens alone" in said
 
 
-def test_processes_of_a_sweep_know_it_and_its_runs_are_compared(xformer: Call) -> None:
-    sweep = ["hydra/launcher=local", "hydra.sweep.dir=swept", f"attention=full,{NAME}", "seed=0,1"]
-    assert "4 cells, 4 finished" in xformer("train", "-m", *SMALL, *sweep).stdout
-    assert NAME in xformer("compare", "swept").stdout
+@pytest.mark.parametrize("attention", [NAME, MIXER])
+def test_it_decodes(xformer: Call, attention: str) -> None:
+    xformer("train", *WRITES, f"attention={attention}", f"hydra.run.dir=writes_{attention}")
+    assert xformer("generate", f"writes_{attention}", "--prompt", "The", "--max-new", "5").stdout.strip()
 
 
-def test_its_study_is_run_recorded_and_reproduced(xformer: Call) -> None:
-    xformer("train", "-m", *SMALL, "experiment=first_study")
-    assert NAME in xformer("compare", "first_study").stdout
+def test_both_are_layers_of_a_hybrid_with_a_short_name(xformer: Call) -> None:
+    layers = f"attention.layers=[{MIXER},{{{NAME}: {{temperature: 3.0}}}}]"
+    xformer("train", *WRITES, "size.layers=2", "attention=hybrid", layers, "hydra.run.dir=mixed/hybrid")
+    xformer("train", *WRITES, "size.layers=2", "hydra.run.dir=mixed/full")
+    assert f"hybrid({MIXER}+{NAME}(temperature=3.0))" in xformer("compare", "mixed").stdout
+
+
+@pytest.mark.parametrize(("attention", "words"), [(NAME, SMALL), (MIXER, WRITES)])
+def test_processes_of_a_sweep_know_it_and_its_runs_are_compared(
+    xformer: Call, attention: str, words: list[str]
+) -> None:
+    sweep = ["hydra/launcher=local", f"hydra.sweep.dir=swept_{attention}", f"attention=full,{attention}", "seed=0,1"]
+    assert "4 cells, 4 finished" in xformer("train", "-m", *words, *sweep).stdout
+    assert attention in xformer("compare", f"swept_{attention}").stdout
+
+
+def test_its_study_is_run_recorded_reproduced_and_handed_on(xformer: Call, environment: Path) -> None:
+    said = xformer("reproduce", "first_study", code=1).stderr
+    assert "run xformer train -m experiment=first_study, then xformer record first_study" in said
+    xformer("train", "-m", "experiment=first_study")
+    assert MIXER in xformer("compare", "first_study").stdout
+    written = xformer("record", "first_study").stdout.splitlines()
+    assert {"experiments/first_study/runs.csv", "experiments/first_study/README.md"} <= {*written}
+    shared = (environment / "empty" / "experiments" / "first_study" / "shared.yml").read_text()
+    assert f"{NAME}:" in shared
+    shown = xformer("reproduce", "first_study", "--cells", f"attention={MIXER}").stdout
+    assert "2 of 4 cells of experiments/first_study" in shown
+    assert "identical in every metric" in shown
+    assert shown.splitlines()[-1] == "2 pass"
+
+    # Copied beside the study's file, the table goes with the next wheel, to whoever installs it.
+    recorded = environment / "empty" / "experiments" / "first_study"
+    made = environment / "made"
+    shutil.copytree(recorded, made / NAME / "conf" / "experiment" / "first_study")
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    checked([*build, "-w", str(environment / "next"), str(made)])
+    shutil.rmtree(recorded)
+    shutil.rmtree(environment / "empty" / "outputs")
+    install = [sys.executable, "-m", "pip", "--quiet", "--python", str(environment / "env"), "install", "--no-deps"]
+    checked([*install, "--no-index", "--force-reinstall", *map(str, (environment / "next").glob("*.whl"))])
+    assert MIXER in xformer("compare", "first_study").stdout
+    cell = ["--cells", f"attention={MIXER}", "--seeds", "1"]
+    assert xformer("reproduce", "first_study", *cell).stdout.splitlines()[-1] == "1 pass"
+
+
+def test_our_committed_studies_are_in_the_wheel(xformer: Call) -> None:
+    assert "attention" in xformer("compare", "recall_pairs").stdout
+    said = xformer("reproduce", "recall_pairs", "--seeds", "77", code=1).stderr
+    assert "--seeds 77 matches no cell of recall_pairs" in said
+
+
+def test_its_classes_are_audited(xformer: Call) -> None:
+    words = ["--seeds", "1", "--longest", "0", "--require", "causal,padding-left,padding-right,step,rows"]
+    shown = xformer("audit", f"{NAME}.conv.MyMixersConv", "width=3", *words).stdout
+    assert "mask (a Mask of xformer)" in shown
+    assert "| reach | 2 tokens before; nothing after" in shown
+    words[-1] = "padding-left,padding-right,step,rows"
+    assert "all before" in xformer("audit", f"{NAME}.attention.MyMixers", "causal=true", *words).stdout
+
+
+def test_it_is_benchmarked(xformer: Call) -> None:
+    short = ["rounds=1", "--quick"]
+    variants = f"variants=[{{attention: {NAME}}}]"
+    assert NAME in xformer("benchmark", "attention", *short, "lengths=[64]", variants).stdout
+    model = ["model=[task=language_modeling,size=tiny]", "contexts=[16]", "batches=[1]", "new_tokens=2"]
+    variants = f"variants=[{{attention: full}},{{attention: {MIXER}}}]"
+    assert MIXER in xformer("benchmark", "decoding", *short, *model, variants).stdout
 
 
 def test_a_run_opens_only_where_its_plugin_is_installed_and_named(

@@ -36,6 +36,20 @@ def test_what_has_to_be_passed_is_guessed_and_what_is_passed_wins() -> None:
     assert config is None
 
 
+@pytest.mark.parametrize("path", ["xformer.attention.mamba2.Mamba2", "xformer.Mamba2"])
+def test_a_class_of_ours_is_built_as_its_variant(path: str) -> None:
+    made = make_target(path, ["state_size=4"])
+    assert made.path == "xformer.Mamba2"
+    assert made.arguments == {"d_model": 32, "num_heads": 4, "state_size": 4}
+    module, _ = made.build()
+    assert module(torch.zeros(1, 3, 32)).shape == (1, 3, 32)
+
+
+def test_a_class_that_is_no_option_is_a_sentence() -> None:
+    with pytest.raises(ConfigError, match=r"ToyMixer is built from the context of a layer.*add conf/attention/NAME"):
+        make_target("tests.contracts.toy_mixer.ToyMixer", [])
+
+
 def test_a_default_says_the_width() -> None:
     assert make_target("tests.audit.planted.Window", []).width == 16
 

@@ -8,7 +8,8 @@ from tests.conftest import Command
 
 FILES = {
     "README.md", "pyproject.toml", "my_trial/__init__.py", "my_trial/attention.py",
-    "my_trial/conf/attention/my_trial.yaml", "my_trial/contracts.yaml", "tests/test_my_trial.py",
+    "my_trial/conv.py", "my_trial/conf/attention/my_trial.yaml", "my_trial/conf/attention/my_trial_conv.yaml",
+    "my_trial/contracts.yaml", "tests/test_my_trial.py", "tests/test_my_trial_conv.py",
 }  # fmt: skip
 
 
@@ -19,6 +20,7 @@ def test_it_writes_a_package_of_that_name(xformer: Command, tmp_path: Path, monk
     assert {file.relative_to("my_trial").as_posix() for file in Path("my_trial").rglob("*") if file.is_file()} == FILES
     assert "xformer train attention=my_trial" in shown
     assert "class MyTrial(" in Path("my_trial/my_trial/attention.py").read_text()
+    assert "class MyTrialConv(" in Path("my_trial/my_trial/conv.py").read_text()
     for file in Path("my_trial").rglob("*"):
         assert "myplugin" not in file.name
         assert file.is_dir() or "myplugin" not in file.read_text().lower().replace("my_plugin", "")

@@ -11,6 +11,7 @@ from xformer.commands.new_plugin import write_plugin
 from xformer.config import plugins as found
 from xformer.config.compose import compose_config
 from xformer.config.groups import groups, option_file
+from xformer.config.layer_names import with_layers
 from xformer.config.plugins import VARIABLE, allowed_prefixes, name_plugins, plugins, require_plugins
 from xformer.config.validate import target
 from xformer.errors import ConfigError
@@ -66,6 +67,12 @@ def test_what_is_named_is_ours(made: str) -> None:
     file = option_file("attention", made)
     assert file is not None
     assert file.is_relative_to(plugins()[0].conf)
+
+
+def test_a_hybrid_of_its_entries_has_a_short_name(made: str) -> None:
+    name_plugins([f"plugins=[{made}]"])
+    layers = [{f"{made}_conv": {"width": 3}}, {made: {"temperature": 3.0}}]
+    assert with_layers("hybrid", layers) == f"hybrid({made}_conv+{made}(temperature=3.0))"
 
 
 def test_several_are_named_at_once_and_one_after_the_other(made: str, make: Make) -> None:

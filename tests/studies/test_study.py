@@ -9,10 +9,10 @@ from hydra import compose, initialize_config_dir
 from tests.studies.conftest import MakeRun
 from xformer.config.groups import CONF
 from xformer.config.validate import validate
-from xformer.errors import ConfigError
+from xformer.errors import ConfigError, DataError
 from xformer.runs.recorded_run import RecordedRun, load_runs
 from xformer.studies import study as study_module
-from xformer.studies.committed_runs import RUNS, read_table
+from xformer.studies.committed_runs import RUNS, read_table, write_table
 from xformer.studies.comparison import ComparisonRow, compare
 from xformer.studies.grouping import group_runs
 from xformer.studies.study import Study, studies
@@ -105,6 +105,27 @@ def test_a_plan_that_is_none_is_a_sentence(
         Study.of("looked_at")
     for word in words:
         assert word in str(caught.value)
+
+
+def test_results_of_an_installed_package_are_recorded_here_and_read_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_run: MakeRun
+) -> None:
+    experiments = tmp_path / "site-packages" / "conf" / "experiment"
+    here = tmp_path / "here"
+    for folder in (experiments, here):
+        folder.mkdir(parents=True)
+    monkeypatch.setattr(study_module, "EXPERIMENTS", experiments)
+    monkeypatch.chdir(here)
+    write_study(experiments, "")
+    study = Study.of("looked_at")
+    assert study.folder == Path("experiments/looked_at")
+    with pytest.raises(DataError, match=r"no runs.csv in experiments/looked_at or beside its file; run .*record look"):
+        study.committed()
+    came_with_it = load_runs([make_run(0.5, seed=seed) for seed in (0, 1)])
+    write_table(experiments / "looked_at", came_with_it)
+    assert len(study.committed()) == 2
+    write_table(study.folder, came_with_it[:1])
+    assert len(study.committed()) == 1
 
 
 def test_a_configuration_with_a_plan_is_valid() -> None:

@@ -23,7 +23,7 @@ MASK_FORMS = {
     "4-D, added to the scores": "(~allowed).to(x.dtype) * torch.finfo(x.dtype).min",
     "4-D, True = keep": "allowed",
     "lengths": "valid.sum(-1)",
-    "a Mask of xformer": "Mask.counting(0, x.shape[1], causal=module.context.causal, key_padding=valid)",
+    "a Mask of xformer": "Mask.consecutive(0, x.shape[1], causal=module.context.causal, key_padding=valid)",
 }
 """What is passed for `valid`, by the convention's name."""
 CAUSAL_FORMS = {

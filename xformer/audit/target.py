@@ -14,6 +14,10 @@ import torch
 import yaml  # type: ignore[import-untyped]
 from torch import nn
 
+from xformer.attention.base import Capable
+from xformer.config.groups import load_option
+from xformer.config.validate import target
+from xformer.config.variants import variants
 from xformer.errors import ConfigError
 
 WIDTH, HEADS = 32, 4
@@ -200,6 +204,7 @@ def make_target(path: str, passed: Sequence[str]) -> Target:
         ConfigError: no such class, a word that is no `key=value`, a key that it does not take, or an argument that
             has to be passed and cannot be guessed.
     """
+    path = _buildable(path)
     cls, parsed = find_class(path), parse(passed)
     known = takes(cls)
     config_class = _config_class(path, cls) if "config" in known and "config" not in parsed else None
@@ -215,6 +220,20 @@ def make_target(path: str, passed: Sequence[str]) -> Target:
     }
     small = _small(path, config_class, rest)
     return Target(path, cls, {**guessed, **arguments}, config_class, {**small, **rest}, (*guessed, *small))
+
+
+def _buildable(path: str) -> str:
+    """The name of a variant of ours or of a plugin under which it is built from plain numbers; any other as it is."""
+    found = find_class(path)
+    if not (isinstance(found, type) and issubclass(found, Capable)):
+        return path
+    named = variants().get(found.__name__)
+    if named is None or target(load_option("attention", named)) is not found:
+        raise ConfigError(
+            f"{path} is built from the context of a layer, which its option supplies: add conf/attention/NAME.yaml to "
+            "its package, and name that by plugins=[PACKAGE]."
+        )
+    return f"xformer.{found.__name__}"
 
 
 def _guess(path: str, name: str) -> Any:

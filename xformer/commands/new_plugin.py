@@ -1,4 +1,4 @@
-"""Make a package for variants of your own: a plugin, with an attention, its option and its tests."""
+"""Make a package for variants of your own: a plugin with an attention and a token mixer, their options and tests."""
 
 import argparse
 import keyword
@@ -35,8 +35,9 @@ def refuse_name(name: str) -> None:
         raise ConfigError(f"{name} is not the name of a package: use small letters, digits and _, such as my_variants.")
     if find_spec(name) is not None:
         raise ConfigError(f"{name} is the name of a package that is installed here: choose another.")
-    if name in groups()["attention"]:
-        raise ConfigError(f"attention={name} is an option already: choose another name.")
+    for option in sorted(file.stem.replace("myplugin", name) for file in TEMPLATE.rglob("conf/attention/*.yaml")):
+        if option in groups()["attention"]:
+            raise ConfigError(f"attention={option} is an option already: choose another name.")
 
 
 def write_plugin(name: str, directory: Path) -> list[Path]:

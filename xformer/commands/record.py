@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Write `experiments/STUDY/` from the study's runs."""
+    """Write the study's folder, `experiments/STUDY/` or that of a plugin, from its runs."""
     from xformer.runs.recorded_run import load_runs
     from xformer.studies.record import record_study
     from xformer.studies.study import Study

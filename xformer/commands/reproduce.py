@@ -56,7 +56,8 @@ def _study(arguments: argparse.Namespace, name: str) -> list[str]:
         )
     allowed = [tolerance(finished, metric, run) for run in chosen]
     within = " to ".join(dict.fromkeys(f"{value:.3g}" for value in (min(allowed), max(allowed))))
-    print(f"{study.name}: {len(chosen)} of {len(committed)} cells, {metric} within {within} ({_HOLDS})")
+    cells = f"{len(chosen)} of {len(committed)} cells of {study.table}"
+    print(f"{study.name}: {cells}, {metric} within {within} ({_HOLDS})")
     where = _where(arguments, study.name)
     return [
         _judged(run, lambda run: repeat_cell(run, where, arguments.overrides), metric, reach)

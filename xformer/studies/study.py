@@ -21,12 +21,13 @@ EXPERIMENTS = CONF / "experiment"
 _KEYS = {"question", "baseline", "metric", "expected", "settings", "margin", "looks", "spending"}
 _FREE = {"experiment", "seed", "on_incompatible"}
 _ASKS = re.compile(r"^study:", re.MULTILINE)
+_INSTALLED = {"site-packages", "dist-packages"}
 _APART = "Move it away, or give the directory of the study's own runs with --runs."
 
 
 @dataclass(frozen=True)
 class Study:
-    """A committed sweep: a file in `experiments/` with a `study:` block.
+    """A committed sweep: an experiment, ours or a plugin's, with a `study:` block.
 
     Attributes:
         name: the file's name, as in `experiment=NAME`.
@@ -50,8 +51,21 @@ class Study:
 
     @property
     def folder(self) -> Path:
-        """The folder of results, beside the file."""
+        """Where results are recorded: beside the file, or `experiments/NAME` here for a study of an installed package.
+
+        What stands among an installer's files is gone with the next version.
+        """
+        return Path("experiments", self.name) if _INSTALLED & {*self.beside.parts} else self.beside
+
+    @property
+    def beside(self) -> Path:
+        """The folder of results that came with the file."""
         return _file(self.name).resolve().with_suffix("")
+
+    @property
+    def table(self) -> Path | None:
+        """The folder with the committed table: one recorded here, or that beside the file; None where there is none."""
+        return next((folder for folder in (self.folder, self.beside) if (folder / RUNS).exists()), None)
 
     @property
     def command(self) -> str:
@@ -71,12 +85,12 @@ class Study:
         study_keys, hydra = node["study"], node.get("hydra", {})
         for key in study_keys:
             if key not in _KEYS:
-                raise ConfigError(f"study.{key} in experiments/{name}.yaml is not known; {nearest(key, _KEYS)}")
+                raise ConfigError(f"study.{key} in {_label(name)} is not known; {nearest(key, _KEYS)}")
         missing = {"question", "expected"} - {*study_keys}
         where = hydra.get("sweep", {}).get("dir")
         if missing or not where:
             lacking = [f"study.{key}" for key in sorted(missing)] or ["hydra.sweep.dir"]
-            raise ConfigError(f"experiments/{name}.yaml lacks {', '.join(lacking)}.")
+            raise ConfigError(f"{_label(name)} lacks {', '.join(lacking)}.")
         grid = tuple(hydra.get("sweeper", {}).get("params", {}))
         return cls(
             name,
@@ -123,14 +137,19 @@ class Study:
         Raises:
             DataError: there is none.
         """
-        if not (self.folder / RUNS).exists():
-            raise DataError(f"{self.name} has no runs in {self.directory} and no {RUNS} beside it; run {self.command}.")
-        return read_table(self.folder)
+        table = self.table
+        if table is None:
+            where = "beside it" if self.folder == self.beside else f"in {self.folder} or beside its file"
+            raise DataError(
+                f"{self.name} has no runs in {self.directory} and no {RUNS} {where}; run {self.command}, then "
+                f"xformer record {self.name}."
+            )
+        return read_table(table)
 
 
 def _plan(name: str, keys: dict[str, Any]) -> AnalysisPlan:
     margin, looks, spending = keys.get("margin"), keys.get("looks"), keys.get("spending", SPENDING[0])
-    where = f"in experiments/{name}.yaml"
+    where = f"in {_label(name)}"
     if margin is not None and (isinstance(margin, bool) or not isinstance(margin, int | float) or not margin > 0):
         raise ConfigError(f"study.margin={margin} {where} has to be a number above 0, in units of the metric.")
     numbers = looks if isinstance(looks, list) else [] if looks is None else [looks]
@@ -159,6 +178,13 @@ def _folders() -> list[Path]:
 
 def _file(name: str) -> Path:
     return next(file for folder in _folders() if (file := folder / f"{name}.yaml").is_file())
+
+
+def _label(name: str) -> str:
+    """A study's file, for messages: `experiments/NAME.yaml`, or `PACKAGE/conf/experiment/NAME.yaml` of a plugin."""
+    file = _file(name)
+    owner = next((plugin for plugin in plugins() if file.is_relative_to(plugin.conf)), None)
+    return f"{owner.package}/conf/experiment/{name}.yaml" if owner else f"experiments/{name}.yaml"
 
 
 def _composed(name: str) -> Any:
