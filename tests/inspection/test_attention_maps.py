@@ -35,8 +35,8 @@ from xformer.attention.performer import Performer
 from xformer.core.capability import Capability
 from xformer.core.mask import Mask
 from xformer.inspection.attention_calls import AttentionCall
-from xformer.inspection.attention_maps import AttentionMap, attention_maps, implied_matrix, map_of
-from xformer.inspection.attention_page import inexactness_warning
+from xformer.inspection.attention_maps import AttentionMap, Linearity, attention_maps, implied_matrix, map_of
+from xformer.inspection.influence_maps import InfluenceMap
 
 LENGTH = 13  # more than a head's features, and no multiple of them
 SCHEMES = ["none", "alibi", "t5", "relative", "transformer_xl"]
@@ -234,7 +234,7 @@ def test_a_map_of_what_is_not_linear_says_how_far_off_it_is(kind: type[Full]) ->
         output = call.mixed(mix)
         assert found.error == pytest.approx(float((weights @ call.value - output).norm() / output.norm()))
         assert found.error > 0.1
-    assert "is not weights times values, which are off by" in (inexactness_warning(found) or "")
+    assert found.linearity == Linearity.NONE
 
 
 @pytest.mark.parametrize(("name", "causal", "scheme"), CASES)
@@ -243,7 +243,30 @@ def test_a_map_of_what_is_linear_says_so(name: str, causal: bool, scheme: str) -
     bias = build_position(scheme, causal=causal).bias(0)
     found = map_of(AttentionCall("attention", 0, attention, *qkv(2, LENGTH), mask, bias))
     assert found.error < 1e-4
-    assert inexactness_warning(found) is None
+    assert found.linearity == (Linearity.CONSTANT if scheme == "relative" else Linearity.WEIGHTS)
+
+
+@pytest.mark.parametrize("kind", [Normalised, Rough])
+def test_of_what_is_not_linear_influence_is_drawn(kind: type[Full]) -> None:
+    model = stack(Encoder, attention=kind)
+    ids = tokens(2, 7)
+    first, second = attention_maps(model, lambda: model(ids))
+    assert isinstance(first, InfluenceMap)
+    assert first.influence.shape == (2, 1, 7, 7)
+    assert first.influence.isfinite().all()
+    assert first.weights_error is not None
+    assert first.weights_error > 0.1
+    assert (first.layer, second.layer) == (0, 1)
+
+
+def test_a_hybrid_has_weights_where_there_are_some_and_influence_elsewhere() -> None:
+    options = [attention_factory(name) for name in ("local", "mamba2", "full")]
+    model = stack(Decoder, attention=lambda context: options[context.layer](context), layers=3)
+    ids = tokens(1, 7)
+    maps = attention_maps(model, lambda: model(ids))
+    assert [type(each) for each in maps] == [AttentionMap, InfluenceMap, AttentionMap]
+    assert [(each.layer, each.variant) for each in maps] == [(0, "Local"), (1, "Mamba2"), (2, "Full")]
+    assert maps[1].weights_error is None
 
 
 def test_entropy_of_a_head() -> None:
