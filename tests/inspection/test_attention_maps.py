@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,10 +19,12 @@ from tests.contracts.variants import (
     HEAD_DIM,
     HEADS,
     MAX_LENGTH,
+    MIXERS,
     attention_class,
     attention_factory,
     build_attention,
     build_position,
+    forms,
     position_class,
     qkv,
     self_mask,
@@ -32,6 +36,7 @@ from xformer.attention.base import Attention, AttentionContext
 from xformer.attention.full import Full
 from xformer.attention.linformer import Linformer
 from xformer.attention.performer import Performer
+from xformer.config.groups import groups
 from xformer.core.capability import Capability
 from xformer.core.mask import Mask
 from xformer.inspection.attention_calls import AttentionCall
@@ -283,3 +288,24 @@ def test_entropy_of_a_head() -> None:
     assert_close(entropy(causal), torch.tensor([math.log(24) / 4]))
     assert entropy(even, even - 0.2) is None
     assert entropy(2 * even) is None
+
+
+def test_the_table_of_the_documents_is_what_is_measured() -> None:
+    """Which variants are weights times values, with a position scheme that adds a constant and without."""
+    text = (Path(__file__).parents[2] / "docs/inspecting.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([a-z0-9, `_]+) \| (weights|influence) \| (.+) \|$", text, re.MULTILINE)
+    table = {name: (drawn, scheme) for names, *(drawn, scheme) in rows for name in re.findall(r"`(\w+)`", names)}
+
+    def measured(name: str, scheme: str) -> Linearity:
+        causal = forms(name)[0]
+        bias = build_position(scheme, causal=causal).bias(0)
+        return map_of(
+            AttentionCall("", 0, build_attention(name, causal=causal), *qkv(2, LENGTH), self_mask(LENGTH, causal), bias)
+        ).linearity
+
+    words = {Linearity.WEIGHTS: "weights", Linearity.CONSTANT: "weights and a constant", Linearity.NONE: "influence"}
+    expected = {name: ("influence", "-") for name in MIXERS if name in groups()["attention"]}
+    for name in ATTENTIONS:
+        able = declared(name, forms(name)[0], "relative")
+        expected[name] = (words[measured(name, "none")], words[measured(name, "relative")] if able else "-")
+    assert table == expected
