@@ -19,7 +19,7 @@ from xformer.errors import ConfigError
         ("attention", "variants=[{attention: full}, {attention: full}]", "twice"),
         ("attention", "variants=[{attention: full, longest: x}]", "longest in variants=x .* whole number"),
         ("attention", "variants=[full]", "variants=.* entry such as"),
-        ("attention", "variants.99.window=8", "variants.99.window=8 .* out of range"),
+        ("attention", "parameters.99.window=8", "parameters.99.window=8 .* out of range"),
         ("attention", "lengths=[]", r"lengths=\[\] .* at least one"),
         ("attention", "lengths=[0]", r"lengths=\[0\] .* 1 or more"),
         ("attention", "lengths=[-4]", r"lengths=\[-4\] .* 1 or more"),

@@ -13,6 +13,7 @@ from xformer.runs.job import CONFIG_FILE
 from xformer.runs.open_run import open_run
 from xformer.training.run import run
 
+HYBRID = ["attention=hybrid", "attention.layers=[local,mamba2,full]"]
 Draw = Callable[..., dict[str, np.ndarray]]
 Refusal = Callable[..., str]
 
@@ -109,3 +110,31 @@ def test_what_cannot_be_typed_and_what_is_no_run(compose_job: ComposeJob, refusa
     directory = finished(compose_job, "data=digits")
     assert "no sequences that can be typed" in refusal(directory, "--input", "0 1 2")
     assert "nowhere" in refusal(tmp_path / "nowhere", "--input", "0 1 2")
+
+
+def test_a_mixer_and_a_hybrid_show_influence_and_say_that_it_is_no_weight(
+    compose_job: ComposeJob, xformer: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = ["task=language_modeling", "data.block=24", "size.layers=3", "trainer.max_steps=1"]
+    for name, attention in {"mamba2": ["attention=mamba2"], "hybrid": HYBRID}.items():
+        run(compose_job(*SMALL, *text, *attention, directory=tmp_path / name))
+    capsys.readouterr()
+    for name, influenced in {"mamba2": [0, 1, 2], "hybrid": [1]}.items():
+        code, shown, said = xformer("attention", tmp_path / name, "--input", "to be")
+        assert code == 0
+        files = [Path(line) for line in shown.splitlines()]
+        assert [file.name for file in files[1:-1]] == [f"attention-layer-{layer}.png" for layer in range(3)]
+        layers = f"layer{'s' * (len(influenced) > 1)} {', '.join(map(str, influenced))}"
+        sentence = f"attention, {layers}: Mamba2 owns its projections and state"
+        page = files[0].read_text(encoding="utf-8")
+        assert sentence in page
+        assert sentence in " ".join(said.split())
+        assert page.count("influence, not weights; exact") == len(influenced)
+        with np.load(files[-1]) as found:
+            assert found["attention.influence.layers"].tolist() == influenced
+            assert found["attention.influence"].shape == (len(influenced), 5, 5)
+            assert (np.triu(found["attention.influence"], 1) == 0).all()
+            assert (found["attention.influence"].diagonal(axis1=1, axis2=2) > 0).all()
+            assert ("attention" in found) == (name == "hybrid")
+            if name == "hybrid":
+                assert found["attention.layers"].tolist() == [0, 2]

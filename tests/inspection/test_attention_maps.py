@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,10 +19,12 @@ from tests.contracts.variants import (
     HEAD_DIM,
     HEADS,
     MAX_LENGTH,
+    MIXERS,
     attention_class,
     attention_factory,
     build_attention,
     build_position,
+    forms,
     position_class,
     qkv,
     self_mask,
@@ -32,11 +36,12 @@ from xformer.attention.base import Attention, AttentionContext
 from xformer.attention.full import Full
 from xformer.attention.linformer import Linformer
 from xformer.attention.performer import Performer
+from xformer.config.groups import groups
 from xformer.core.capability import Capability
 from xformer.core.mask import Mask
 from xformer.inspection.attention_calls import AttentionCall
-from xformer.inspection.attention_maps import AttentionMap, attention_maps, implied_matrix, map_of
-from xformer.inspection.attention_page import inexactness_warning
+from xformer.inspection.attention_maps import AttentionMap, Linearity, attention_maps, implied_matrix, map_of
+from xformer.inspection.influence_maps import InfluenceMap
 
 LENGTH = 13  # more than a head's features, and no multiple of them
 SCHEMES = ["none", "alibi", "t5", "relative", "transformer_xl"]
@@ -234,7 +239,7 @@ def test_a_map_of_what_is_not_linear_says_how_far_off_it_is(kind: type[Full]) ->
         output = call.mixed(mix)
         assert found.error == pytest.approx(float((weights @ call.value - output).norm() / output.norm()))
         assert found.error > 0.1
-    assert "is not weights times values, which are off by" in (inexactness_warning(found) or "")
+    assert found.linearity == Linearity.NONE
 
 
 @pytest.mark.parametrize(("name", "causal", "scheme"), CASES)
@@ -243,7 +248,30 @@ def test_a_map_of_what_is_linear_says_so(name: str, causal: bool, scheme: str) -
     bias = build_position(scheme, causal=causal).bias(0)
     found = map_of(AttentionCall("attention", 0, attention, *qkv(2, LENGTH), mask, bias))
     assert found.error < 1e-4
-    assert inexactness_warning(found) is None
+    assert found.linearity == (Linearity.CONSTANT if scheme == "relative" else Linearity.WEIGHTS)
+
+
+@pytest.mark.parametrize("kind", [Normalised, Rough])
+def test_of_what_is_not_linear_influence_is_drawn(kind: type[Full]) -> None:
+    model = stack(Encoder, attention=kind)
+    ids = tokens(2, 7)
+    first, second = attention_maps(model, lambda: model(ids))
+    assert isinstance(first, InfluenceMap)
+    assert first.influence.shape == (2, 1, 7, 7)
+    assert first.influence.isfinite().all()
+    assert first.weights_error is not None
+    assert first.weights_error > 0.1
+    assert (first.layer, second.layer) == (0, 1)
+
+
+def test_a_hybrid_has_weights_where_there_are_some_and_influence_elsewhere() -> None:
+    options = [attention_factory(name) for name in ("local", "mamba2", "full")]
+    model = stack(Decoder, attention=lambda context: options[context.layer](context), layers=3)
+    ids = tokens(1, 7)
+    maps = attention_maps(model, lambda: model(ids))
+    assert [type(each) for each in maps] == [AttentionMap, InfluenceMap, AttentionMap]
+    assert [(each.layer, each.variant) for each in maps] == [(0, "Local"), (1, "Mamba2"), (2, "Full")]
+    assert maps[1].weights_error is None
 
 
 def test_entropy_of_a_head() -> None:
@@ -260,3 +288,24 @@ def test_entropy_of_a_head() -> None:
     assert_close(entropy(causal), torch.tensor([math.log(24) / 4]))
     assert entropy(even, even - 0.2) is None
     assert entropy(2 * even) is None
+
+
+def test_the_table_of_the_documents_is_what_is_measured() -> None:
+    """Which variants are weights times values, with a position scheme that adds a constant and without."""
+    text = (Path(__file__).parents[2] / "docs/inspecting.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([a-z0-9, `_]+) \| (weights|influence) \| (.+) \|$", text, re.MULTILINE)
+    table = {name: (drawn, scheme) for names, *(drawn, scheme) in rows for name in re.findall(r"`(\w+)`", names)}
+
+    def measured(name: str, scheme: str) -> Linearity:
+        causal = forms(name)[0]
+        bias = build_position(scheme, causal=causal).bias(0)
+        return map_of(
+            AttentionCall("", 0, build_attention(name, causal=causal), *qkv(2, LENGTH), self_mask(LENGTH, causal), bias)
+        ).linearity
+
+    words = {Linearity.WEIGHTS: "weights", Linearity.CONSTANT: "weights and a constant", Linearity.NONE: "influence"}
+    expected = {name: ("influence", "-") for name in MIXERS if name in groups()["attention"]}
+    for name in ATTENTIONS:
+        able = declared(name, forms(name)[0], "relative")
+        expected[name] = (words[measured(name, "none")], words[measured(name, "relative")] if able else "-")
+    assert table == expected

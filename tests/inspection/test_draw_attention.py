@@ -8,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from tests.inspection.maps import attention_map, axis
+from tests.inspection.maps import attention_map, axis, influence
 from xformer.inspection.attention_maps import AttentionMap
 from xformer.inspection.draw_attention import Scale, draw_attention
 from xformer.inspection.model_input import Axis
@@ -83,3 +83,17 @@ def test_negative_weights_have_a_scale_with_zero_in_its_middle() -> None:
         ]
     )
     assert Scale([attention_map(1, 2)]).norm(0.0) == pytest.approx(0.0)
+
+
+def test_influence_is_labelled_in_the_picture_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: (figures.append(figure), save(figure, *a, **k)))
+    for layer in (influence(5), attention_map(5, 5)):
+        draw_attention(layer, Axis("input", ["a"] * 5), Axis("input", ["a"] * 5), Scale([layer]))
+    drawn, weights = figures
+    assert drawn.get_suptitle() == "attention (Mamba2), layer 0\ninfluence, not weights"
+    assert [panel.get_title() for panel in drawn.axes if panel.images] == ["all heads"]
+    assert (drawn.get_supxlabel(), drawn.get_supylabel()) == ("input (inputs x)", "input (outputs y)")
+    assert drawn.axes[-1].get_ylabel().startswith("influence")
+    assert "influence" not in weights.get_suptitle()

@@ -1,19 +1,22 @@
-"""The entries of `variants`, `models` and `pairs`: what they may say, and what tells them apart on the screen."""
+"""The entries of `variants`, `parameters`, `models` and `pairs`: what they say, and what tells them apart."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from xformer.attention.base import Attention
+from xformer.attention.mixer import TokenMixer
 from xformer.benchmark.equivalence import check_same_function, peer_named
 from xformer.benchmark.kinds import COUNT, GOAL, TRUTH, WORD, Kind
-from xformer.config.groups import groups, load_option, nearest
-from xformer.config.validate import validate
+from xformer.config.groups import groups, load_option, nearest, option_nodes
+from xformer.config.validate import target, validate
 from xformer.errors import ConfigError
 
 Entry = Mapping[str, Any]
 FORMS: dict[str, dict[str, Kind]] = {
     "variants": {"longest": COUNT},
+    "parameters": {"longest": COUNT},
     "models": {"length": COUNT},
     "pairs": {"length": COUNT, "against": WORD, "causal": TRUTH, "goal": GOAL, "memory_goal": GOAL},
 }
@@ -27,6 +30,37 @@ def entries(config: DictConfig, key: str) -> list[dict[str, Any]]:
     found = OmegaConf.to_container(config[key])
     assert isinstance(found, list)
     return found
+
+
+def found_variants(config: DictConfig) -> list[dict[str, Any]]:
+    """An entry for each attention and token mixer of `conf/attention`, ours and the plugins'.
+
+    `parameters` has those of the options that it names, several where one is measured in several ways. A hybrid, made
+    of others by a function, is none of them.
+    """
+    stated = entries(config, "parameters")
+    names = [name for name, node in option_nodes("attention") if isinstance(target(node), type)]
+    first = dict.fromkeys(entry["attention"] for entry in stated)
+    return [
+        entry
+        for name in [*first, *(name for name in names if name not in first)]
+        for entry in [each for each in stated if each["attention"] == name] or [{"attention": name}]
+    ]
+
+
+def owns_projections(entry: Entry) -> bool:
+    """Whether an entry's variant is a token mixer, from tokens to tokens, and takes no queries, keys and values.
+
+    Raises:
+        ConfigError: it is neither that nor an attention.
+    """
+    found = target(_file(entry["attention"]))
+    if isinstance(found, type) and issubclass(found, Attention | TokenMixer):
+        return issubclass(found, TokenMixer)
+    raise ConfigError(
+        f"attention: {entry['attention']} is made of other variants and is not measured by itself; name one of them, "
+        "or measure it in a model, as `training` does."
+    )
 
 
 def variant_settings(entry: Entry) -> dict[str, Any]:
@@ -70,8 +104,17 @@ def check_entries(key: str, found: Sequence[dict[str, Any]]) -> None:
         _check_variant(key, entry)
         if key == "pairs":
             check_same_function(variant_settings(entry), _defaults(entry["attention"]), peer_named(entry["against"]))
+            _check_takes_queries(entry)
         if entry in found[:number]:
             raise ConfigError(f"{key} has {entry} twice; leave one out.")
+
+
+def _check_takes_queries(entry: Entry) -> None:
+    if owns_projections(entry) and not peer_named(entry["against"]).projects:
+        raise ConfigError(
+            f"pairs has attention: {entry['attention']}, which owns its projections, against {entry['against']}, which "
+            "takes queries, keys and values; `attention` measures it against a whole layer of full attention."
+        )
 
 
 def _check_form(key: str, entry: Entry) -> None:

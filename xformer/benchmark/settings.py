@@ -37,6 +37,7 @@ READ: dict[str, dict[str, Kind]] = {
         "lengths": non_empty_list(COUNT),
         "causal": non_empty_list(TRUTH),
         "variants": non_empty_list(ENTRY),
+        "parameters": ENTRIES,
     },
     "pairs": {"rounds": COUNT, "seconds": SECONDS, **_TENSORS, "pairs": non_empty_list(ENTRY)},
     "training": {
@@ -56,6 +57,7 @@ READ: dict[str, dict[str, Kind]] = {
         "rounds": COUNT,
         "dtype": DTYPE,
         "variants": non_empty_list(ENTRY),
+        "parameters": ENTRIES,
         **_MODEL,
         "contexts": non_empty_list(COUNT),
         "batches": non_empty_list(COUNT),
@@ -90,6 +92,10 @@ def settings(question: str, overrides: Sequence[str], *, quick: bool = False, gp
             config.merge_with(whole[name].get(question, {}))
     for override in overrides:
         _override(config, override, question)
+    if config.get("variants", ()) is None:
+        ENTRIES.check("parameters", OmegaConf.to_container(config.parameters))
+        entries.check_entries("parameters", entries.entries(config, "parameters"))
+        config.variants = entries.found_variants(config)
     _check(config, READ[question])
     if "seconds" in config:
         config.seconds = float(config.seconds)

@@ -17,7 +17,7 @@ def main() -> None:
     from xformer.core.denormals import flush_denormals
     from xformer.inspection.attention_files import write_attention_maps
     from xformer.inspection.attention_maps import attention_maps
-    from xformer.inspection.attention_page import inexactness_warning
+    from xformer.inspection.attention_page import influence_warnings
     from xformer.inspection.model_input import read_model_input
     from xformer.runs.open_run import open_run
 
@@ -28,5 +28,5 @@ def main() -> None:
     title = f"Attention maps of {asked.run.resolve().name}"
     for path in write_attention_maps(asked.output or asked.run / "attention", title, asked.input, maps, reading.axes):
         print(path)
-    for sentence in filter(None, map(inexactness_warning, maps)):
+    for sentence in influence_warnings(maps):
         console.info_on_stderr(sentence)

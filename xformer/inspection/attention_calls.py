@@ -1,8 +1,8 @@
-"""What every attention of a model is given when the model runs: the queries, keys and values of each layer."""
+"""The inputs of every token mixer when a model runs and, of an attention, its queries, keys and values."""
 
 import itertools
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from xformer.architecture.base import Architecture
 from xformer.architecture.tower import Tower
 from xformer.attention.base import Attention
+from xformer.attention.mixer import TokenMixer
 from xformer.core.bias import RelativeBias
 from xformer.core.mask import Mask
 from xformer.layers.multi_head import MultiHeadAttention
@@ -47,22 +48,55 @@ class AttentionCall:
         return mix(self.query, self.key, self.value, mask=self.mask, bias=self.bias)
 
 
-@torch.no_grad()
-def attention_calls(model: Architecture, forward: Callable[[], object]) -> list[AttentionCall]:
-    """The uses of all layers, slot by slot, in evaluation mode.
+@dataclass(frozen=True)
+class LayerCall:
+    """One layer's use of its token mixer.
 
-    Layers that share their parameters are used once each. A token mixer that owns its projections has no queries, keys
-    and values: its layers are left out.
+    Attributes:
+        slot: the place of the mixer, by the configuration's key.
+        layer: of its stack, from 0.
+        mixer: that is called.
+        x: what it reads.
+        arguments: the others of the call, by name.
+        attention: the queries, keys and values; None where the mixer owns its projections and has none.
+    """
+
+    slot: str
+    layer: int
+    mixer: TokenMixer
+    x: Float[Tensor, "b q d_model"]
+    arguments: Mapping[str, Any]
+    attention: AttentionCall | None = None
+
+
+def attention_calls(model: Architecture, forward: Callable[[], object]) -> list[AttentionCall]:
+    """The uses of all layers that have queries, keys and values, slot by slot, in evaluation mode.
 
     Args:
         model: whose attentions are watched.
         forward: runs the model, on sequences and not from a decoding state; every layer each time.
     """
-    calls: dict[str, list[AttentionCall]] = {slot: [] for slot in model.slots}
-    hooks = [
-        mix.register_forward_pre_hook(partial(_remember, calls[slot], slot, itertools.cycle(layers)), with_kwargs=True)
-        for slot, layers, mix in _attentions(model)
-    ]
+    return [call.attention for call in layer_calls(model, forward) if call.attention is not None]
+
+
+@torch.no_grad()
+def layer_calls(model: Architecture, forward: Callable[[], object]) -> list[LayerCall]:
+    """The uses of all layers, slot by slot, in evaluation mode.
+
+    Layers that share their parameters are used once each.
+
+    Args:
+        model: whose token mixers are watched.
+        forward: runs the model, on sequences and not from a decoding state; every layer each time.
+    """
+    calls: dict[str, list[LayerCall]] = {slot: [] for slot in model.slots}
+    hooks = []
+    for slot, layers, mixer in _mixers(model):
+        remember = partial(_remember_layer, calls[slot], slot, itertools.cycle(layers))
+        hooks.append(mixer.register_forward_pre_hook(remember, with_kwargs=True))
+        if isinstance(mixer, MultiHeadAttention):
+            remember_attention = partial(_remember_attention, calls[slot])
+            hooks.append(mixer.mix.register_forward_pre_hook(remember_attention, with_kwargs=True))
     training = model.training
     try:
         model.eval()
@@ -74,26 +108,33 @@ def attention_calls(model: Architecture, forward: Callable[[], object]) -> list[
     return [call for made in calls.values() for call in made]
 
 
-def _remember(
-    calls: list[AttentionCall],
+def _remember_layer(
+    calls: list[LayerCall],
     slot: str,
     layers: Iterator[int],
-    mix: nn.Module,
-    arguments: tuple[Tensor, ...],
-    about: dict[str, Any],
+    mixer: nn.Module,
+    positional: tuple[Tensor, ...],
+    arguments: dict[str, Any],
 ) -> None:
-    query, key, value = arguments
-    made = AttentionCall(slot, next(layers), cast(Attention, mix), query, key, value, about["mask"], about["bias"])
-    calls.append(made)
+    (x,) = positional
+    calls.append(LayerCall(slot, next(layers), cast(TokenMixer, mixer), x, arguments))
 
 
-def _attentions(model: Architecture) -> Iterator[tuple[str, range, Attention]]:
-    """Every variant of queries, keys and values in the model, its slot and the layers that it serves in turn.
+def _remember_attention(
+    calls: list[LayerCall], mix: nn.Module, positional: tuple[Tensor, ...], arguments: dict[str, Any]
+) -> None:
+    layer, (query, key, value) = calls[-1], positional
+    about = {name: arguments[name] for name in ("mask", "bias")}
+    made = AttentionCall(layer.slot, layer.layer, cast(Attention, mix), query, key, value, **about)
+    calls[-1] = replace(layer, attention=made)
+
+
+def _mixers(model: Architecture) -> Iterator[tuple[str, range, TokenMixer]]:
+    """Every token mixer in the model, its slot and the layers that it serves in turn.
 
     Towers come in the slots' order, and so do a block's mixers.
     """
     slots = [mixers for part in model.children() if isinstance(part, Tower) for mixers in part.mixers]
     for slot, mixers in zip(model.slots, slots, strict=True):
         for first, mixer in enumerate(mixers):
-            if isinstance(mixer, MultiHeadAttention):
-                yield slot, range(first, model.size.layers, len(mixers)), mixer.mix
+            yield slot, range(first, model.size.layers, len(mixers)), mixer

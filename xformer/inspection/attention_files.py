@@ -7,20 +7,29 @@ from pathlib import Path
 import numpy as np
 
 from xformer.errors import DataError
-from xformer.inspection.attention_maps import AttentionMap
+from xformer.inspection.attention_maps import AttentionMap, LayerMap
 from xformer.inspection.attention_page import Picture, attention_page
 from xformer.inspection.draw_attention import Scale, draw_attention
+from xformer.inspection.influence_maps import InfluenceMap
 from xformer.inspection.model_input import Axis
 
 
 def write_attention_maps(
-    directory: Path, title: str, text: str, maps: Sequence[AttentionMap], axes: dict[str, tuple[Axis, Axis]]
+    directory: Path, title: str, text: str, maps: Sequence[LayerMap], axes: dict[str, tuple[Axis, Axis]]
 ) -> list[Path]:
     """Write the maps of one input.
 
-    `maps.npz` has for every slot an array (layers heads queries keys), the tokens, `SLOT.queries` and `SLOT.keys`, and
-    `SLOT.error`, for each layer how far weights times values are from its output, as a share of it. `SLOT.layers` says
-    which layers these are: a token mixer without queries and keys has no map.
+    `maps.npz` has the tokens, `SLOT.queries` and `SLOT.keys`, and for every slot
+
+        SLOT                    the weights, an array (layers heads queries keys)
+        SLOT.layers             which layers these are
+        SLOT.error              for each how far weights times values, and `SLOT.constant`, are from its output
+        SLOT.constant           the size of what is added to weights times values; both as a share of the output's
+        SLOT.influence          for the layers without weights their influence, which is none: (layers queries keys)
+        SLOT.influence.layers   which layers these are
+        SLOT.influence.error    for each the standard error, as a share of the map's norm; 0 where it is exact
+
+    without those of weights or of influence where no layer has them.
 
     Args:
         directory: for the files; it is made.
@@ -33,18 +42,16 @@ def write_attention_maps(
         The files, the page first.
 
     Raises:
-        DataError: there are no maps, or the directory cannot be written to.
+        DataError: the directory cannot be written to.
     """
-    if not maps:
-        raise DataError("No layer of this model has queries and keys, so there is no attention map to draw.")
     pictures, numbers = list[Picture](), dict[str, np.ndarray]()
     for slot, group in groupby(maps, lambda each: each.slot):
         layers, (queries, keys) = list(group), axes[slot]
-        scale = Scale(layers)
-        pictures += [Picture(each, draw_attention(each, queries, keys, scale)) for each in layers]
-        numbers[slot] = np.stack([each.weights[0].numpy() for each in layers])
-        numbers[f"{slot}.layers"] = np.array([each.layer for each in layers])
-        numbers[f"{slot}.error"] = np.array([each.error for each in layers])
+        weighted = [each for each in layers if isinstance(each, AttentionMap)]
+        others = [each for each in layers if isinstance(each, InfluenceMap)]
+        scales = {kind: Scale(some) for kind, some in ((AttentionMap, weighted), (InfluenceMap, others)) if some}
+        pictures += [Picture(each, draw_attention(each, queries, keys, scales[type(each)])) for each in layers]
+        numbers |= {f"{slot}{name}": values for name, values in (_weights(weighted) | _influence(others)).items()}
         numbers[f"{slot}.queries"], numbers[f"{slot}.keys"] = np.array(queries.tokens), np.array(keys.tokens)
     files = [directory / f"{each.attention.slot}-layer-{each.attention.layer}.png" for each in pictures]
     index, archive = directory / "index.html", directory / "maps.npz"
@@ -57,3 +64,24 @@ def write_attention_maps(
     except OSError as error:
         raise DataError(f"{directory} cannot be written to ({error.strerror}): give another --output.") from error
     return [index, *files, archive]
+
+
+def _weights(layers: Sequence[AttentionMap]) -> dict[str, np.ndarray]:
+    if not layers:
+        return {}
+    return {
+        "": np.stack([each.weights[0].numpy() for each in layers]),
+        ".layers": np.array([each.layer for each in layers]),
+        ".error": np.array([each.error for each in layers]),
+        ".constant": np.array([each.constant for each in layers]),
+    }
+
+
+def _influence(layers: Sequence[InfluenceMap]) -> dict[str, np.ndarray]:
+    if not layers:
+        return {}
+    return {
+        ".influence": np.stack([each.influence[0, 0].numpy() for each in layers]),
+        ".influence.layers": np.array([each.layer for each in layers]),
+        ".influence.error": np.array([each.error for each in layers]),
+    }

@@ -7,11 +7,9 @@ aV_ij). So W is what a variant does to the columns of the identity,
     W e_j = mix(query, key, e_j) - mix(query, key, 0)
 
 as many columns at a time as a head has features. No variant has to know of it. Whether it is linear is not believed but
-measured, on the values of the pass at hand: |W V + c - out| / |out|. That is rounding for each of these:
-
-    full, additive, multiplicative, local, sparse, bigbird      the softmax; rows sum to 1
-    performer          phi(Q) phi(K)^T, normalised; rows sum to 1
-    linformer          softmax(Q (E K)^T / sqrt(d)) F: F is learned, so entries may be negative and rows sum to anything
+measured, on the values of the pass at hand, by |W V + c - out| / |out| and |c| / |out|: `Linearity` is what was found,
+and `tests/contracts/test_linearity.py` decides it for every variant, a plugin's too. What is not linear has no map of
+weights; nor has a token mixer that owns its projections. Both have one of influence (`influence_maps.py`).
 
 A row is zero where a query has nothing to read. Time is k / d + 3 passes through the variant; memory O(q k), the map's.
 """
@@ -19,6 +17,7 @@ A row is zero where a query has nothing to read. Time is k / d + 3 passes throug
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
 import torch
 from jaxtyping import Float
@@ -28,12 +27,21 @@ from xformer.architecture.base import Architecture
 from xformer.attention.base import Attention
 from xformer.core.bias import RelativeBias
 from xformer.core.mask import Mask
-from xformer.inspection.attention_calls import AttentionCall, attention_calls
+from xformer.inspection.attention_calls import AttentionCall, LayerCall, layer_calls
+from xformer.inspection.influence_maps import InfluenceMap, influence_map
 
 EVEN = 1e-3
 """How far from 1 the sum of a distribution's weights may be."""
 EXACT = 1e-3
 """How far from the output, as a share of it, a map's weights times the values may be."""
+
+
+class Linearity(StrEnum):
+    """What a variant's output is of its values, as it was measured."""
+
+    WEIGHTS = "weights times values are the output"
+    CONSTANT = "weights times values and a constant are the output"
+    NONE = "not linear in the values"
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,7 @@ class AttentionMap:
         variant: the class that mixed.
         weights: W, for each sequence and head.
         error: |W V + c - out| / |out| of this pass; infinite where there is no number.
+        constant: |c| / |out| of it.
     """
 
     slot: str
@@ -53,11 +62,24 @@ class AttentionMap:
     variant: str
     weights: Float[Tensor, "batch heads query key"]
     error: float = 0.0
+    constant: float = 0.0
+
+    @property
+    def values(self) -> Float[Tensor, "batch heads query key"]:
+        """What is drawn."""
+        return self.weights
+
+    @property
+    def linearity(self) -> Linearity:
+        """Whether weights times values are the layer's output, alone or with a constant."""
+        if self.error > EXACT:
+            return Linearity.NONE
+        return Linearity.CONSTANT if self.constant > EXACT else Linearity.WEIGHTS
 
     @property
     def exact(self) -> bool:
-        """Whether the weights times the values are the layer's output; else the variant is not linear in its values."""
-        return self.error <= EXACT
+        """Whether the variant is linear in its values."""
+        return self.linearity != Linearity.NONE
 
     @property
     def entropy(self) -> Float[Tensor, " heads"] | None:
@@ -104,27 +126,43 @@ def implied_matrix(
     return torch.cat(columns, dim=-1)
 
 
-@torch.no_grad()
-def attention_maps(model: Architecture, forward: Callable[[], object]) -> list[AttentionMap]:
+LayerMap = AttentionMap | InfluenceMap
+"""What is drawn of a layer: the weights where it has some, else the influence."""
+
+
+def attention_maps(model: Architecture, forward: Callable[[], object]) -> list[LayerMap]:
     """The maps of all layers, slot by slot, in evaluation mode.
 
     Layers that share their parameters have a map each.
 
     Args:
-        model: whose attentions are watched.
+        model: whose token mixers are watched.
         forward: runs the model once, on sequences and not from a decoding state.
     """
-    return [map_of(call) for call in attention_calls(model, forward)]
+    training = model.training
+    try:
+        calls = layer_calls(model, forward)
+        model.eval()
+        return [layer_map(call) for call in calls]
+    finally:
+        model.train(training)
+
+
+def layer_map(call: LayerCall) -> LayerMap:
+    """The map of one layer: of weights, where weights times values are what it does, else of influence."""
+    if call.attention is None:
+        return influence_map(call)
+    found = map_of(call.attention)
+    return found if found.exact else replace(influence_map(call), weights_error=found.error)
 
 
 @torch.no_grad()
 def map_of(call: AttentionCall) -> AttentionMap:
-    """The map of one layer, and how far it is from what the layer gave."""
+    """The weights of one layer, and how far weights times values are from what the layer gave."""
     weights = implied_matrix(call.mix, call.query, call.key, mask=call.mask, bias=call.bias)
     output = call.mixed(call.mix)
     constant = replace(call, value=torch.zeros_like(call.value)).mixed(call.mix)
-    error = float(
-        (weights @ call.value + constant - output).norm() / output.norm().clamp(min=torch.finfo(output.dtype).tiny)
-    )
+    size = output.norm().clamp(min=torch.finfo(output.dtype).tiny)
+    error, share = (float(part.norm() / size) for part in (weights @ call.value + constant - output, constant))
     error = error if math.isfinite(error) else math.inf
-    return AttentionMap(call.slot, call.layer, type(call.mix).__name__, weights.nan_to_num(), error)
+    return AttentionMap(call.slot, call.layer, type(call.mix).__name__, weights.nan_to_num(), error, share)

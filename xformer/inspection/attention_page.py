@@ -1,4 +1,4 @@
-"""Attention maps as one self-contained HTML page, pictures included."""
+"""Attention and influence maps as one self-contained HTML page, pictures included."""
 
 import math
 from base64 import b64encode
@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-from xformer.inspection.attention_maps import EXACT, AttentionMap
+from xformer.inspection.attention_maps import EXACT, AttentionMap, LayerMap, Linearity
+from xformer.inspection.draw_attention import NOT_WEIGHTS
+from xformer.inspection.influence_maps import InfluenceMap
 from xformer.inspection.model_input import Axis
 
 STYLE = """
@@ -26,13 +28,19 @@ EXPLANATION = """<p class="note">A row is a query, a column a key: the weight wi
 value. The weights are measured, whether or not the variant writes them out: below each picture stands how far weights
 times values are from what the layer gave. Colours go with the square root of a weight, on
 one scale for all layers and heads of a section. Entropy is in nats, the mean over queries: 0 where one key is read,
-log n where n keys are read evenly. Click a picture for its full size.</p>"""
+log n where n keys are read evenly. Click a picture for its full size.</p>
+"""
+INFLUENCE_EXPLANATION = """<p class="note">Influence, not weights: a row is an output t, a column an input s, and the
+value |d y<sub>t</sub> / d x<sub>s</sub>|, the Frobenius norm of the layer's Jacobian there, before the residual is
+added. It says how much the output moves when the input does; it is no share of anything, rows are not normalised, and
+it is not to be compared with a weight. Colours go with its square root, on a scale of its own.</p>
+"""
 
 
 class Picture(NamedTuple):
     """A layer's map, and the PNG of it."""
 
-    attention: AttentionMap
+    attention: LayerMap
     png: bytes
 
 
@@ -46,6 +54,9 @@ def attention_page(title: str, text: str, pictures: Sequence[Picture], axes: dic
         axes: queries and keys, by slot.
     """
     slots = dict.fromkeys(picture.attention.slot for picture in pictures)
+    maps = [picture.attention for picture in pictures]
+    kinds = {AttentionMap: EXPLANATION, InfluenceMap: INFLUENCE_EXPLANATION}
+    explanations = [text for kind, text in kinds.items() if any(isinstance(each, kind) for each in maps)]
     parts = [_slot(slot, [each for each in pictures if each.attention.slot == slot], *axes[slot]) for slot in slots]
     return f"""<!doctype html>
 <html lang="en">
@@ -58,36 +69,45 @@ def attention_page(title: str, text: str, pictures: Sequence[Picture], axes: dic
 <body>
 <h1>{escape(title)}</h1>
 <pre>{escape(text)}</pre>
-{EXPLANATION}
-{"".join(parts)}</body>
+{"".join(explanations)}{"".join(parts)}</body>
 </html>
 """
 
 
 def _slot(slot: str, pictures: Sequence[Picture], queries: Axis, keys: Axis) -> str:
     variants = ", ".join(dict.fromkeys(picture.attention.variant for picture in pictures))
+    maps = [picture.attention for picture in pictures]
     sides = [queries] if queries == keys else [queries, keys]
     tokens = "".join(f'<p class="note">{escape(side.name)}</p>\n{_tokens(side)}\n' for side in sides)
     return (
-        f"<section>\n<h2>{escape(slot)} ({escape(variants)})</h2>\n{_wrong(pictures)}{_signs(pictures)}"
+        f"<section>\n<h2>{escape(slot)} ({escape(variants)})</h2>\n{_warnings(maps)}{_signs(pictures)}"
         f"<details><summary>Tokens</summary>\n{tokens}</details>\n{''.join(map(_figure, pictures))}</section>\n"
     )
 
 
-def _wrong(pictures: Sequence[Picture]) -> str:
-    sentences = (sentence for picture in pictures if (sentence := inexactness_warning(picture.attention)))
-    return "".join(f'<p class="warning">{escape(sentence)}</p>\n' for sentence in sentences)
+def _warnings(maps: Sequence[LayerMap]) -> str:
+    return "".join(f'<p class="warning">{escape(sentence)}</p>\n' for sentence in influence_warnings(maps))
 
 
-def inexactness_warning(attention: AttentionMap) -> str | None:
-    """A warning where weights times values are not the layer's output; None where they are."""
-    if attention.exact:
-        return None
-    return (
-        f"{attention.slot}, layer {attention.layer}: {attention.variant} is not weights times values, which are off by "
-        f"{format_percent(attention.error)} of its output here. The picture shows what each key's value does when it "
-        "stands alone, not what the layer reads."
-    )
+def influence_warnings(maps: Sequence[LayerMap]) -> list[str]:
+    """A sentence for the layers of each slot and variant whose influence is drawn, and why; none where weights are."""
+    layers: dict[tuple[str, str, bool], list[InfluenceMap]] = {}
+    for each in maps:
+        if isinstance(each, InfluenceMap):
+            layers.setdefault((each.slot, each.variant, each.weights_error is None), []).append(each)
+    return [_influence_warning(some) for some in layers.values()]
+
+
+def _influence_warning(layers: Sequence[InfluenceMap]) -> str:
+    first, several = layers[0], len(layers) > 1
+    place = f"{first.slot}, layer{'s' * several} {', '.join(str(each.layer) for each in layers)}"
+    errors = [each.weights_error for each in layers if each.weights_error is not None]
+    if errors:
+        off = " and ".join(map(format_percent, errors))
+        why = f"{first.variant} is not weights times values, which are off by {off} of its output here"
+    else:
+        why = f"{first.variant} owns its projections and state, so there are no weights that multiply given values"
+    return f"{place}: {why}. What is drawn is {NOT_WEIGHTS}."
 
 
 def format_percent(error: float) -> str:
@@ -98,7 +118,7 @@ def format_percent(error: float) -> str:
 
 
 def _signs(pictures: Sequence[Picture]) -> str:
-    if all(bool((picture.attention.weights >= 0).all()) for picture in pictures):
+    if all(bool((picture.attention.values >= 0).all()) for picture in pictures):
         return ""
     return (
         '<p class="note">Some weights are negative (red) and rows need not sum to 1: keys and values are mixed over '
@@ -111,13 +131,29 @@ def _tokens(axis: Axis) -> str:
 
 
 def _figure(picture: Picture) -> str:
-    attention, data = picture.attention, b64encode(picture.png).decode()
-    name = f"{attention.slot}, layer {attention.layer}, {attention.weights.shape[1]} heads"
-    close = f"; weights times values are off by {format_percent(attention.error)} of the output"
-    entropy = attention.entropy
-    spread = "" if entropy is None else f"; entropy by head: {', '.join(f'{each:.2f}' for each in entropy)}"
+    found, data = picture.attention, b64encode(picture.png).decode()
+    caption = _influence_caption(found) if isinstance(found, InfluenceMap) else _caption(found)
+    name = f"{found.slot}, layer {found.layer}"
     return (
         f'<figure>\n<label><input type="checkbox" hidden><img alt="{escape(name)}" '
-        f'src="data:image/png;base64,{data}"></label>\n<figcaption>{escape(name + spread + close)}</figcaption>\n'
+        f'src="data:image/png;base64,{data}"></label>\n<figcaption>{escape(f"{name}, {caption}")}</figcaption>\n'
         "</figure>\n"
     )
+
+
+def _caption(attention: AttentionMap) -> str:
+    entropy = attention.entropy
+    spread = "" if entropy is None else f"; entropy by head: {', '.join(f'{each:.2f}' for each in entropy)}"
+    constant, close = "", f"; weights times values are off by {format_percent(attention.error)} of the output"
+    if attention.linearity == Linearity.CONSTANT:
+        constant = (
+            f", once a constant of {format_percent(attention.constant)} of it is added that no value changes and no "
+            "picture shows"
+        )
+    return f"{attention.weights.shape[1]} heads{spread}{close}{constant}"
+
+
+def _influence_caption(found: InfluenceMap) -> str:
+    if not found.error:
+        return f"{NOT_WEIGHTS}; exact"
+    return f"{NOT_WEIGHTS}; measured with random probes, standard error {format_percent(found.error)} of the map"

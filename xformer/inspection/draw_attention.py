@@ -1,4 +1,4 @@
-"""Attention maps as pictures: one per layer, one panel per head."""
+"""Attention and influence maps as pictures: one per layer, one panel per head; influence has a single one."""
 
 import io
 import warnings
@@ -13,29 +13,31 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import FuncNorm
 from matplotlib.figure import Figure
 
-from xformer.inspection.attention_maps import AttentionMap
+from xformer.inspection.attention_maps import LayerMap
+from xformer.inspection.influence_maps import InfluenceMap
 from xformer.inspection.model_input import Axis
 
 PANEL, LARGEST_CELL, LABEL = 5.2, 0.3, 0.13
 """Inches: the longer side of a large panel, a cell of a small one, and what a label takes, so that 40 fit."""
+NOT_WEIGHTS = "influence, not weights"
 LONGEST_LABEL = 12
 """Characters; longer ones are cut."""
 _STYLE: Any = {"text.parse_math": False, "font.size": 8, "axes.titlesize": 9, "savefig.dpi": 110}
 
 
 class Scale:
-    """The colours of all layers and heads of a slot, so that equal colours are equal weights.
+    """The colours of all layers and heads of a slot, so that equal colours are equal weights, or equal influence.
 
     Colours go with the root of a weight: what is spread over 40 keys stays visible beside a weight of 1. Negative
     weights are red.
 
     Args:
-        maps: of the slot.
+        maps: of the slot, all of weights or all of influence.
     """
 
-    def __init__(self, maps: Sequence[AttentionMap]) -> None:
-        top = max(float(each.weights.abs().max()) for each in maps) or 1.0
-        signed = any(bool((each.weights < 0).any()) for each in maps)
+    def __init__(self, maps: Sequence[LayerMap]) -> None:
+        top = max(float(each.values.abs().max()) for each in maps) or 1.0
+        signed = any(bool((each.values < 0).any()) for each in maps)
         roots = (lambda x: np.sign(x) * np.sqrt(np.abs(x)), lambda x: np.sign(x) * np.square(x))
         self.norm = FuncNorm(roots, vmin=-top if signed else 0.0, vmax=top)
         self.colours = "RdBu" if signed else "Blues"
@@ -43,9 +45,10 @@ class Scale:
         self.ticks = [*(-quarters[:0:-1] if signed else []), *quarters]
 
 
-def draw_attention(attention: AttentionMap, queries: Axis, keys: Axis, scale: Scale) -> bytes:
+def draw_attention(attention: LayerMap, queries: Axis, keys: Axis, scale: Scale) -> bytes:
     """A layer's heads as a PNG; of a batch, the first sequence."""
-    weights, entropy = attention.weights[0].numpy(), attention.entropy
+    weights = attention.values[0].numpy()
+    influence = isinstance(attention, InfluenceMap)
     columns = ceil(sqrt(len(weights)))
     rows = ceil(len(weights) / columns)
     cell = min(LARGEST_CELL, PANEL / max(weights.shape[1:]))
@@ -55,21 +58,30 @@ def draw_attention(attention: AttentionMap, queries: Axis, keys: Axis, scale: Sc
         panels = figure.subplots(rows, columns, squeeze=False).flatten()
         for head, panel in enumerate(panels[: len(weights)]):
             panel.imshow(weights[head], norm=scale.norm, cmap=scale.colours, aspect="equal")
-            panel.set_title(f"head {head}" + ("" if entropy is None else f"   entropy {entropy[head]:.2f}"))
+            panel.set_title(_panel_title(attention, head))
             _label(panel, cell, queries.tokens, keys.tokens)
         for panel in panels[len(weights) :]:
             panel.set_axis_off()
         title = f"{attention.slot} ({attention.variant}), layer {attention.layer}"
-        figure.suptitle(title if attention.exact else f"{title}: not what the layer does, see the page")
-        figure.supxlabel(f"{keys.name} (keys)", fontsize=8)
-        figure.supylabel(f"{queries.name} (queries)", fontsize=8)
-        shades = ScalarMappable(scale.norm, scale.colours)
-        figure.colorbar(
-            shades, ax=list(panels), aspect=30, label="weight (colours by its root)", format="%.3g", ticks=scale.ticks
+        figure.suptitle(f"{title}\n{NOT_WEIGHTS}" if influence else title)
+        columns_are, rows_are, what = (
+            ("inputs x", "outputs y", "influence") if influence else ("keys", "queries", "weight")
         )
+        figure.supxlabel(f"{keys.name} ({columns_are})", fontsize=8)
+        figure.supylabel(f"{queries.name} ({rows_are})", fontsize=8)
+        shades = ScalarMappable(scale.norm, scale.colours)
+        label = f"{what} (colours by its root)"
+        figure.colorbar(shades, ax=list(panels), aspect=30, label=label, format="%.3g", ticks=scale.ticks)
         picture = io.BytesIO()
         figure.savefig(picture, format="png", metadata={"Software": None})
     return picture.getvalue()
+
+
+def _panel_title(attention: LayerMap, head: int) -> str:
+    if isinstance(attention, InfluenceMap):
+        return "all heads"
+    entropy = attention.entropy
+    return f"head {head}" + ("" if entropy is None else f"   entropy {entropy[head]:.2f}")
 
 
 def _label(panel: Panel, cell: float, queries: Sequence[str], keys: Sequence[str]) -> None:

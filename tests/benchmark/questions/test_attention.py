@@ -9,16 +9,19 @@ import pytest
 import torch
 from torch import nn
 
+from tests.contracts.variants import ATTENTIONS, OPTIONS
 from xformer.benchmark.entries import labelled
 from xformer.benchmark.equivalence import TORCH
 from xformer.benchmark.modules import (
     Fused,
 )
 from xformer.benchmark.questions import attention
-from xformer.benchmark.questions.attention import crossovers, measure
+from xformer.benchmark.questions.attention import LAYER, crossovers, measure
 from xformer.benchmark.settings import settings
 from xformer.benchmark.timing import REPEATED
 from xformer.errors import RunError
+
+MIXERS = {name for name in OPTIONS if name not in ATTENTIONS}
 
 
 def test_a_small_measurement_is_whole_and_is_kept(tmp_path: Path) -> None:
@@ -35,6 +38,9 @@ def test_a_small_measurement_is_whole_and_is_kept(tmp_path: Path) -> None:
     assert both - causal == {"linformer"}  # which cannot be causal
     assert {name for name, _ in labelled(config, "variants")} <= both
     assert all(row["memory_bytes"] > 0 for row in results.rows)
+    whole = {row["variant"] for row in results.rows if row["against"] == LAYER}
+    assert whole == {LAYER, f"{REPEATED}: {LAYER}", *MIXERS}
+    assert {row["form"] for row in results.rows if row["variant"] in MIXERS} == {"causal"}
 
 
 def test_a_crossover_is_the_length_from_which_on_all_are_faster_than_noise() -> None:

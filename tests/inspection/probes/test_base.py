@@ -6,16 +6,22 @@ import pytest
 import torch
 
 from tests.conftest import SMALL, ComposeJob
-from tests.inspection.probes.conftest import LISTOPS, TEXT, TRANSDUCTION
+from tests.contracts.variants import ATTENTIONS, OPTIONS
+from tests.inspection.probes.conftest import LISTOPS, TEXT, TRANSDUCTION, Prepared
 from tests.studies.service import offline_file, records
 from xformer.data.batch import ClassificationBatch, ImageBatch, Seq2SeqBatch
+from xformer.inspection.probes.approximation_error import ApproximationError
+from xformer.inspection.probes.attention_entropy import AttentionEntropy
 from xformer.inspection.probes.base import single_examples
+from xformer.inspection.probes.effective_context import EffectiveContext
+from xformer.inspection.probes.gradient_norm import GradientNorm
 from xformer.runs.metrics_table import read_metrics, series
 from xformer.runs.summary import read_summary
 from xformer.training.run import run
 
 PROBES = "callbacks=[default,probes]"
 RUN = [*SMALL, "trainer.max_steps=4", "trainer.val_check_interval=2", "architecture.dropout=0.1"]
+MIXERS = [name for name in OPTIONS if name not in ATTENTIONS]
 CASES = {
     "encoder": ([*LISTOPS, "attention=performer", "attention.redraw_interval=1"], ["self"]),
     "decoder": ([*TEXT, "attention=local", "attention.window=4"], ["self"]),
@@ -72,3 +78,45 @@ def test_examples_lose_their_padding() -> None:
     assert (pair.source_padding_mask, pair.target_padding_mask, pair.references) == (None, None, ["x"])
     (image,) = single_examples(ImageBatch(torch.rand(2, 1, 4, 4), torch.tensor([1, 2])), 1)
     assert image.images.shape == (1, 1, 4, 4)
+
+
+def test_a_mixer_in_a_hybrid_is_left_out_with_a_sentence_said_once(
+    compose_job: ComposeJob, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layers = ["attention=hybrid", "attention.layers=[local,mamba2,full]", "size.layers=3"]
+    run(compose_job(*RUN, *TEXT, *layers, PROBES, directory=tmp_path / "run"))
+    said = " ".join(capsys.readouterr().out.split())
+    for probe in ("ApproximationError", "AttentionEntropy", "EffectiveContext"):
+        sentence = f"{probe} leaves out self/layer1, as Mamba2 owns its projections and state and has no weights."
+        assert said.count(sentence) == 1
+    assert said.count("leaves out") == 3
+    found = {name.split("/", 1)[1] for name in series(read_metrics(tmp_path / "run")) if name.startswith("probe/")}
+    measures = ("attention_entropy", "attention_distance", "effective_context")
+    by_head = {f"{name}/self/layer{layer}/head{head}" for name in measures for layer in (0, 2) for head in (0, 1)}
+    whole = {f"approximation_error/self/layer{layer}" for layer in (0, 2)}
+    gradients = {
+        f"gradient_norm/{place}" for place in ("self/layer0", "self/layer1", "self/layer2", "embedding", "rest")
+    }
+    assert found == by_head | whole | gradients
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_a_run_of_a_mixer_alone_has_its_gradients(name: str, prepared: Prepared) -> None:
+    task, examples = prepared(*TEXT, f"attention={name}")
+    for probe in (
+        ApproximationError(examples=2),
+        AttentionEntropy(examples=2),
+        EffectiveContext(examples=2, share=0.9),
+    ):
+        assert probe.measure(task, examples) == {}
+    found = GradientNorm(examples=2).measure(task, examples)
+    assert found["gradient_norm/self/layer0"] > 0
+
+
+def test_every_reason_has_its_layers(prepared: Prepared, capsys: pytest.CaptureFixture[str]) -> None:
+    task, examples = prepared(*TRANSDUCTION, "attention=linformer")
+    for probe in (AttentionEntropy(examples=2), EffectiveContext(examples=2, share=0.9)):
+        probe.measure(task, examples)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "AttentionEntropy leaves out encoder/layer0, as the weights of Linformer are no distribution." in said
+    assert "EffectiveContext leaves out cross/layer0, as positions of two sequences have no distance." in said

@@ -8,8 +8,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from xformer.attention.base import Attention
-from xformer.benchmark.entries import label, labelled, variant_settings
+from xformer.benchmark.entries import label, labelled, owns_projections, variant_settings
 from xformer.benchmark.equivalence import TORCH
 from xformer.benchmark.live_bytes import extra_bytes
 from xformer.benchmark.modules import Fused, Mixing, Projected, Shape, training_or_forward_step
@@ -32,6 +31,7 @@ SHOWN = {
     "training_speed": ("speed", ".2f"),
     "memory_ratio": ("memory", ".2f"),
 }
+LAYER = "full, whole layer"
 SPLIT = ("length", "form", "against")
 NOTES = (
     "training: forward and backward. speed: how many times as fast as `against`; the median of the rounds' ratios.",
@@ -55,21 +55,19 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
     rows: list[Row] = []
     missing: list[str] = []
     against = {shape: [peer for peer in PEERS if peers and peer.supports(shape)] for shape in _shapes(config)}
-    total = sum(
-        measured_turns(1 + len(_possible(config, shape)), config) + len(others) * measured_turns(2, config)
-        for shape, others in against.items()
-    )
+    total = sum(_turns(config, shape) + len(others) * measured_turns(2, config) for shape, others in against.items())
     with progress_bar(total) as on_progress:
         for shape, others in against.items():
             on_progress(f"length {shape.length}, {shape.form}")
             measurements = [
                 _variants(config, shape, on_progress),
+                *([_layers(config, shape, on_progress)] if _possible(config, shape, layers=True) else []),
                 *(_against(peer, config, shape, on_progress) for peer in others),
             ]
             for found, too_large in measurements:
                 rows += found
                 missing += [f"{name} at {shape.length}, {shape.form}" for name in too_large]
-    notes = [*crossovers(rows), *NOTES]
+    notes = [*crossovers(rows), *NOTES, *_about_layers(rows)]
     if missing:
         notes.append(f"Not measured, as it does not fit into the device's memory: {'; '.join(missing)}.")
     if not any(row["against"] == TORCH for row in rows):
@@ -77,9 +75,32 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
     return Results("attention", rows, SHOWN, SPLIT, plot, notes)
 
 
+def _turns(config: DictConfig, shape: Shape) -> int:
+    layers = len(_possible(config, shape, layers=True))
+    alone = measured_turns(1 + len(_possible(config, shape, layers=False)), config)
+    return alone + (measured_turns(1 + layers, config) if layers else 0)
+
+
 def _variants(config: DictConfig, shape: Shape, on_progress: Callable[[], object]) -> tuple[list[Row], list[str]]:
-    ours = {name: Mixing(variant, shape) for name, variant in _possible(config, shape).items()}
+    ours = {name: Mixing(variant, shape) for name, variant in _possible(config, shape, layers=False).items()}
     return measured({TORCH: Fused(shape), **ours}, False, config, shape, on_progress)
+
+
+def _layers(config: DictConfig, shape: Shape, on_progress: Callable[[], object]) -> tuple[list[Row], list[str]]:
+    """Token mixers as whole layers, against full attention with its projections."""
+    ours = {name: Projected(variant, shape) for name, variant in _possible(config, shape, layers=True).items()}
+    return measured({LAYER: Projected({"attention": "full"}, shape), **ours}, True, config, shape, on_progress)
+
+
+def _about_layers(rows: Sequence[Row]) -> list[str]:
+    names = dict.fromkeys(row["variant"] for row in rows if row["against"] == LAYER)
+    mixers = [name for name in names if name != LAYER and not name.startswith(REPEATED)]
+    if not mixers:
+        return []
+    return [
+        f"{', '.join(mixers)}: they own their projections and take no queries, keys and values, so they are measured "
+        f"from tokens to tokens, against {LAYER}."
+    ]
 
 
 def _against(
@@ -212,14 +233,17 @@ def _faster_from(speeds: Mapping[int, float], noise: Mapping[int, float]) -> str
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """Time of forward and backward by length, a panel for each form."""
+    """Time of forward and backward by length, a panel for each form, and for whole layers of each."""
+    forms = ("bidirectional", "causal")
+    names = {(against, form): form + of for against, of in ((TORCH, ""), (LAYER, ", whole layers")) for form in forms}
+    kept = [row for row in rows if row["against"] in (TORCH, LAYER) and REPEATED not in row["variant"]]
     plot_by_length(
-        [row for row in rows if row["against"] == TORCH and REPEATED not in row["variant"]],
+        [{**row, "panel": (row["against"], row["form"])} for row in kept],
         path,
         x="length",
         y="training_ms",
-        panel="form",
-        names={"bidirectional": "bidirectional", "causal": "causal"},
+        panel="panel",
+        names=names,
         label="forward + backward (ms)",
     )
 
@@ -230,14 +254,17 @@ def _shapes(config: DictConfig) -> Iterable[Shape]:
             yield Shape(config.batch, config.heads, config.head_dim, length, causal)
 
 
-def _possible(config: DictConfig, shape: Shape) -> dict[str, Mapping[str, Any]]:
-    return {name: variant_settings(entry) for name, entry in labelled(config, "variants") if _can(entry, shape)}
+def _possible(config: DictConfig, shape: Shape, *, layers: bool) -> dict[str, Mapping[str, Any]]:
+    """The variants that a shape suits: token mixers, which are whole layers, or attentions."""
+    return {
+        name: variant_settings(entry)
+        for name, entry in labelled(config, "variants")
+        if owns_projections(entry) == layers and _can(entry, shape)
+    }
 
 
 def _can(entry: Mapping[str, Any], shape: Shape) -> bool:
-    found = target(load_option("attention", entry["attention"]))
-    assert isinstance(found, type)
-    assert issubclass(found, Attention)
+    found: Any = target(load_option("attention", entry["attention"]))
     able = (Capability.CAUSAL if shape.causal else Capability.BIDIRECTIONAL) in found.provides
     return able and shape.length <= entry.get("longest", shape.length)
 

@@ -4,6 +4,7 @@ r"""How far each layer's attention is from exact attention on the same queries a
 
 with the layer's own Q, K, V, mask and relative bias B, over all heads and queries of a sequence. It is 0 where the
 attention is exact. Additive and multiplicative attention approximate nothing: theirs says how different they are.
+Token mixers without queries, keys and values have nothing to compare with, and are left out.
 
 Time O(n^2 d) for each layer and example, memory O(n^2).
 """

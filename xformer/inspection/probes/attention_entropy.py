@@ -4,7 +4,7 @@ r"""The entropy of what each head reads: 0 where every query reads one token, lo
 
 The weights are measured, those included that a variant never writes out (`xformer.inspection.attention_maps`).
 Linformer's are no distribution, since F mixes the values with signs: it has no entropy over tokens, and none is logged;
-nor is one where weights times values are not the layer's output.
+nor is one where weights times values are not the layer's output, nor of influence, which is no distribution either.
 
 Time O(n^2 + n / d passes of the variant) for each layer and example, memory O(n^2).
 """
@@ -25,7 +25,12 @@ class AttentionEntropy(AttentionProbe):
         examples: sequences that are measured.
     """
 
-    def measure_call(self, call: AttentionCall) -> Mapping[str, Tensor]:
+    def measure_call(self, call: AttentionCall) -> Mapping[str, Tensor] | str:
         """The mean entropy of each head's queries."""
-        entropy = map_of(call).entropy
-        return {} if entropy is None else {"attention_entropy": entropy}
+        found = map_of(call)
+        if not found.exact:
+            return f"{found.variant} is not weights times values"
+        entropy = found.entropy
+        return (
+            f"the weights of {found.variant} are no distribution" if entropy is None else {"attention_entropy": entropy}
+        )

@@ -1,17 +1,19 @@
 """What all probes share: the examples they measure on, and that training does not notice them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Ge
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from xformer.core import console
 from xformer.data.batch import PADDED_WITH, Batch
-from xformer.inspection.attention_calls import AttentionCall, attention_calls
+from xformer.inspection.attention_calls import AttentionCall, LayerCall, layer_calls
 from xformer.tasks.base import Task
 from xformer.training.flops import preserving_state
 
@@ -60,29 +62,61 @@ class Probe(Callback, ABC):
 
 
 class AttentionProbe(Probe):
-    """Measures every layer's attention; what is logged is the mean over the examples."""
+    """Measures every layer's attention; what is logged is the mean over the examples.
+
+    Layers that have nothing of the kind are left out, and the first measurement says which and why. Among them are all
+    token mixers that own their projections: they have no queries, keys and values.
+
+    Args:
+        examples: how many, of every process.
+    """
+
+    def __init__(self, *, examples: Annotated[int, Ge(1)]) -> None:
+        super().__init__(examples=examples)
+        self._announced = False
 
     @abstractmethod
-    def measure_call(self, call: AttentionCall) -> Mapping[str, Tensor]:
-        """Numbers of one layer, by name: one, or one for each head."""
+    def measure_call(self, call: AttentionCall) -> Mapping[str, Tensor] | str:
+        """Numbers of one layer, by name: one, or one for each head; or a clause that says why it has none."""
 
-    def applies_to(self, task: Task, slot: str) -> bool:
-        """Whether the attention in a slot has what is measured."""
-        return True
+    def slot_without(self, task: Task, slot: str) -> str | None:
+        """A clause that says why no layer in a slot has what is measured; None where layers may have it."""
+        return None
 
     def measure(self, task: Task, examples: list[Batch]) -> Mapping[str, Tensor]:
         """Numbers by `measure/slot/layer` or `measure/slot/layer/head`."""
         found: dict[str, list[Tensor]] = {}
+        left_out: dict[str, dict[str, None]] = {}
         for example in examples:
-            for call in attention_calls(task.model, lambda example=example: task.step(task.prepare(example))):  # type: ignore[misc]
-                if not self.applies_to(task, call.slot):
+            for layer in layer_calls(task.model, lambda example=example: task.step(task.prepare(example))):  # type: ignore[misc]
+                place = f"{task.model.slots[layer.slot].name}/layer{layer.layer}"
+                numbers = self._measure_layer(task, layer)
+                if isinstance(numbers, str):
+                    left_out.setdefault(numbers, {})[place] = None
                     continue
-                for name, values in self.measure_call(call).items():
-                    path = f"{name}/{task.model.slots[call.slot].name}/layer{call.layer}"
+                for name, values in numbers.items():
+                    path = f"{name}/{place}"
                     each = {path: values} if values.ndim == 0 else _by_head(path, values)
                     for key, value in each.items():
                         found.setdefault(key, []).append(value)
+        if left_out and not self._announced:
+            _announce(type(self).__name__, left_out)
+        self._announced = True
         return {name: torch.stack(values).mean() for name, values in found.items()}
+
+    def _measure_layer(self, task: Task, layer: LayerCall) -> Mapping[str, Tensor] | str:
+        reason = self.slot_without(task, layer.slot)
+        if reason is not None:
+            return reason
+        if layer.attention is None:
+            return f"{layer.mixer.variant} owns its projections and state and has no weights"
+        return self.measure_call(layer.attention)
+
+
+@rank_zero_only
+def _announce(probe: str, left_out: Mapping[str, Iterable[str]]) -> None:
+    parts = [f"{', '.join(places)}, as {reason}" for reason, places in left_out.items()]
+    console.info(f"{probe} leaves out {'; '.join(parts)}.")
 
 
 def single_examples(batch: Batch, most: int) -> list[Batch]:

@@ -7,7 +7,8 @@ with p the positions. The first is the mean attention distance of Dosovitskiy et
 moves with a little weight far away, which the second leaves out. Both are at most the window of local attention. The
 weights are measured (`xformer.inspection.attention_maps`), and neither number is logged where weights times values are
 not the layer's output; where entries may be negative (Linformer), w is their share of the row's absolute sum.
-Cross-attention has neither number: positions of two sequences have no distance.
+Cross-attention has neither number: positions of two sequences have no distance. Nor have token mixers without weights:
+a share of their influence would be another quantity under the same name.
 
 Time O(n^2 log n + n / d passes of the variant) for each layer and example, memory O(n^2).
 """
@@ -37,15 +38,16 @@ class EffectiveContext(AttentionProbe):
         super().__init__(examples=examples)
         self.share = share
 
-    def applies_to(self, task: Task, slot: str) -> bool:
-        """Self-attention alone."""
-        return task.model.slots[slot].position is not None
+    def slot_without(self, task: Task, slot: str) -> str | None:
+        """Self-attention alone has distances."""
+        crosses = task.model.slots[slot].position is None
+        return "positions of two sequences have no distance" if crosses else None
 
-    def measure_call(self, call: AttentionCall) -> Mapping[str, Tensor]:
+    def measure_call(self, call: AttentionCall) -> Mapping[str, Tensor] | str:
         """The two numbers of each head."""
         found, distances = map_of(call), call.mask.distances().abs()
         if not found.exact:
-            return {}
+            return f"{found.variant} is not weights times values"
         weights = found.weights.abs()
         return {
             "attention_distance": attention_distance(weights, distances),

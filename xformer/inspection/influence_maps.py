@@ -1,0 +1,160 @@
+r"""Influence maps: how much every output of a token mixer changes with every token that it reads.
+
+    I_ts = |d y_t / d x_s|_F
+
+the Frobenius norm of a block of the mixer's Jacobian at the input at hand, with y = mixer(x) before the residual is
+added. It is defined for every mixer, whether or not it multiplies values with weights; it is no share of anything, so
+rows are left as they are and sum to anything. Of cross-attention, x_s are the keys and values of the memory's token s.
+
+A row of blocks comes from vector-Jacobian products: for orthonormal u_1 .. u_d of the output's d features,
+
+    I_ts^2 = sum_i |u_i^T d y_t / d x_s|^2
+
+With p < d of them, drawn from a seed, (d / p) times the sum over these p estimates it without bias (Hutchinson 1990,
+with orthogonal probes). The variance of their mean is s^2 / p (1 - p / d), as of a sample without replacement: at p = d
+nothing is left to draw, and the map is exact. Time is p q products for q outputs; p is chosen so that these are
+`PRODUCTS` at most, but not below `LEAST`. Memory is that of a layer on `TOKENS` tokens.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from xformer.core.mask import Mask
+from xformer.core.memory import KeysValues
+from xformer.inspection.attention_calls import LayerCall
+
+PRODUCTS = 4096
+"""Vector-Jacobian products of a sequence, beyond which fewer probes are drawn."""
+LEAST = 4
+"""Probes of an output token."""
+TOKENS = 8192
+"""Of all copies that a pass holds at once."""
+SEED = 0
+
+
+@dataclass(frozen=True)
+class InfluenceMap:
+    """How much one layer's outputs change with its inputs; these are no weights.
+
+    Attributes:
+        slot: the place of the mixer, by the configuration's key.
+        layer: of its stack, from 0.
+        variant: the class that mixed.
+        influence: |d y_t / d x_s|_F, for each sequence; a single one for all heads.
+        error: the standard error of the map, as a share of its norm; 0 where it is exact, infinite where there is no
+            number.
+        weights_error: |W V + c - out| / |out| of an attention that is not weights times values; None of a mixer without
+            queries, keys and values.
+    """
+
+    slot: str
+    layer: int
+    variant: str
+    influence: Float[Tensor, "batch 1 query key"]
+    error: float = 0.0
+    weights_error: float | None = None
+
+    @property
+    def values(self) -> Float[Tensor, "batch 1 query key"]:
+        """What is drawn."""
+        return self.influence
+
+    @property
+    def entropy(self) -> None:
+        """None: influence is no distribution."""
+        return
+
+
+def influence_map(call: LayerCall, *, probes: int | None = None, seed: int = SEED) -> InfluenceMap:
+    """The influence map of one layer; probes are the same for all outputs, sequences and layers.
+
+    Args:
+        call: the layer and what it reads.
+        probes: how many of an output's features to probe; None for what `PRODUCTS` allows.
+        seed: of the probes.
+    """
+    features = call.x.shape[2]
+    probes = max(LEAST, PRODUCTS // call.x.shape[1]) if probes is None else probes
+    probes = min(probes, features)
+    directions = _orthonormal(features, seed)[:probes].to(call.x)
+    samples = torch.stack([_squares(call, row, directions) for row in range(len(call.x))])  # b p q k
+    squared = samples.mean(1) * features
+    variance = torch.zeros_like(squared)
+    if 1 < probes < features:
+        variance = features**2 * samples.var(1) / probes * (1 - probes / features)
+    of_root = variance / (4 * squared).clamp(min=torch.finfo(squared.dtype).tiny)
+    error = float(of_root.sum().sqrt() / squared.sum().sqrt().clamp(min=torch.finfo(squared.dtype).tiny))
+    influence = squared.sqrt().nan_to_num(posinf=0.0)[:, None]
+    error = error if math.isfinite(error) else math.inf
+    return InfluenceMap(call.slot, call.layer, call.mixer.variant, influence, error)
+
+
+def _squares(
+    call: LayerCall, row: int, directions: Float[Tensor, "probes d_model"]
+) -> Float[Tensor, "probes query key"]:
+    """|u^T d y_t / d x_s|^2 of one sequence, for each probe u and all t and s.
+
+    The sequence is copied along the batch, and each copy has a probe of one output: rows of a batch do not mix.
+    """
+    queries, probes = call.x.shape[1], len(directions)
+    copies = max(1, min(queries * probes, TOKENS // queries))
+    with torch.inference_mode(False), torch.enable_grad():
+        x = _copied(call.x, row, copies)
+        arguments = {name: _argument(value, row, copies) for name, value in call.arguments.items()}
+        memory = arguments.get("memory")
+        leaves = [x] if memory is None else [memory.keys, memory.values]
+        for leaf in leaves:
+            leaf.requires_grad_()
+        output = call.mixer(x, **arguments)
+        found = []
+        for first in range(0, queries * probes, copies):
+            index = torch.arange(first, min(first + copies, queries * probes), device=x.device)
+            probe = torch.zeros_like(output)
+            probe[index - first, index % queries] = directions[index // queries]
+            gradients = torch.autograd.grad(output, leaves, probe, retain_graph=True, allow_unused=True)
+            parts = [_by_token(each) for each in gradients if each is not None]
+            found.append(torch.stack(parts).sum(0)[: len(index)])
+    return torch.cat(found).detach().view(probes, queries, -1)
+
+
+def _by_token(gradient: Tensor) -> Float[Tensor, "copies key"]:
+    """The squares of a gradient (copies ... key features), summed over all but copies and keys."""
+    squares = gradient.square().sum(-1)
+    return squares if squares.ndim == 2 else squares.sum(1)
+
+
+def _argument(value: Any, row: int, copies: int) -> Any:
+    """A mask or a memory of one sequence, for all of its copies; anything else as it is."""
+    if isinstance(value, Mask):
+        queries = _row(value.query_positions, row)
+        keys = queries if value.aligned else _row(value.key_positions, row)
+        padding = None if value.key_padding is None else _copied(value.key_padding, row, copies)
+        return replace(value, query_positions=queries, key_positions=keys, key_padding=padding)
+    if isinstance(value, KeysValues):
+        padding = None if value.padding_mask is None else _copied(value.padding_mask, row, copies)
+        keys, values = (_copied(each, row, copies) for each in (value.keys, value.values))
+        return KeysValues(keys, values, _row(value.positions, row), padding)
+    return value
+
+
+def _copied(tensor: Tensor, row: int, copies: int) -> Tensor:
+    return _row(tensor, row).expand(copies, *tensor.shape[1:]).clone()
+
+
+def _row(tensor: Tensor, row: int) -> Tensor:
+    """One sequence's part of what all have alike or each has its own of."""
+    return tensor.detach() if len(tensor) == 1 else tensor.detach()[row : row + 1]
+
+
+def _orthonormal(features: int, seed: int) -> Float[Tensor, "features features"]:
+    """Rows that are orthonormal and point anywhere alike."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(features, features, dtype=torch.float64, generator=generator)
+    q, r = torch.linalg.qr(drawn)
+    directions: Tensor = (q * r.diagonal().sign()).mT
+    return directions
