@@ -76,7 +76,7 @@ def test_the_error_of_an_estimate_is_what_it_is_off_by(name: str) -> None:
 def test_long_inputs_have_fewer_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     call = call_of(build_mixer("mamba2", causal=True), drawn(1).float())
     assert influence_map(call).error == 0
-    monkeypatch.setattr(influence_maps, "PRODUCTS", 5 * LENGTH)
+    monkeypatch.setattr(influence_maps, "WORK", 5 * LENGTH**2)
     assert 0 < influence_map(call).error < 0.5
 
 

@@ -12,8 +12,8 @@ A row of blocks comes from vector-Jacobian products: for orthonormal u_1 .. u_d 
 
 With p < d of them, drawn from a seed, (d / p) times the sum over these p estimates it without bias (Hutchinson 1990,
 with orthogonal probes). The variance of their mean is s^2 / p (1 - p / d), as of a sample without replacement: at p = d
-nothing is left to draw, and the map is exact. Time is p q products for q outputs; p is chosen so that these are
-`PRODUCTS` at most, but not below `LEAST`. Memory is that of a layer on `TOKENS` tokens.
+nothing is left to draw, and the map is exact. Time is p q products for q outputs, each with a copy of the sequence; p
+is chosen so that these are `WORK` tokens at most, but not below `LEAST`. Memory is that of a layer on `TOKENS` tokens.
 """
 
 import math
@@ -28,9 +28,9 @@ from xformer.core.mask import Mask
 from xformer.core.memory import KeysValues
 from xformer.inspection.attention_calls import LayerCall
 
-PRODUCTS = 4096
-"""Vector-Jacobian products of a sequence, beyond which fewer probes are drawn."""
-LEAST = 4
+WORK = 2**18
+"""Tokens of all vector-Jacobian products of a sequence, beyond which fewer probes are drawn."""
+LEAST = 2
 """Probes of an output token."""
 TOKENS = 8192
 """Of all copies that a pass holds at once."""
@@ -75,11 +75,11 @@ def influence_map(call: LayerCall, *, probes: int | None = None, seed: int = SEE
 
     Args:
         call: the layer and what it reads.
-        probes: how many of an output's features to probe; None for what `PRODUCTS` allows.
+        probes: how many of an output's features to probe; None for what `WORK` allows.
         seed: of the probes.
     """
     features = call.x.shape[2]
-    probes = max(LEAST, PRODUCTS // call.x.shape[1]) if probes is None else probes
+    probes = max(LEAST, WORK // call.x.shape[1] ** 2) if probes is None else probes
     probes = min(probes, features)
     directions = _orthonormal(features, seed)[:probes].to(call.x)
     samples = torch.stack([_squares(call, row, directions) for row in range(len(call.x))])  # b p q k

@@ -115,7 +115,7 @@ class AttentionProbe(Probe):
 
 @rank_zero_only
 def _announce(probe: str, left_out: Mapping[str, Iterable[str]]) -> None:
-    parts = [f"{', '.join(places)}, as {reason}" for reason, places in left_out.items()]
+    parts = [f"{', '.join(layers)}, as {reason}" for reason, layers in left_out.items()]
     console.info(f"{probe} leaves out {'; '.join(parts)}.")
 
 
