@@ -25,7 +25,7 @@ from xformer.runs.open_run import OpenedRun
 from xformer.runs.summary import MonitoredMetric, Summary
 from xformer.tasks.base import Task
 from xformer.tokenizers.base import Tokenised
-from xformer.tokenizers.trained import Trained
+from xformer.tokenizers.frozen import Frozen
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _data(run: OpenedRun, overrides: Sequence[str]) -> DataModule:
     """The data, prepared and loaded, that the model can read."""
     data = Plan.of(_overridden(run.config, overrides)).data
     if isinstance(run.data, Tokenised) and isinstance(data, Tokenised):
-        data.tokenizer = Trained(run.data.tokenizer)
+        data.tokenizer = Frozen(run.data.tokenizer)
     data.prepare_data()
     data.setup("validate")
     for key in ("vocabulary", "classes", "class_names"):

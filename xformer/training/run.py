@@ -28,8 +28,8 @@ from xformer.training import console_report, cost, launch_checks
 from xformer.training.compilation import compile_step
 from xformer.training.evaluate import evaluate_best
 from xformer.training.matching import match_size
-from xformer.training.recording import RunRecord, record_run
 from xformer.training.resume import Earlier, ResumePoint, truncate_metrics
+from xformer.training.run_record import RunRecord, record_run
 from xformer.training.trainer import as_config_errors, build_loggers, build_trainer, check_monitors, write_config
 from xformer.training.warm_start import load_warm_start
 

@@ -9,7 +9,7 @@ from jaxtyping import Int64
 from xformer.tokenizers.base import Tokenizer
 
 
-class Trained(Tokenizer):
+class Frozen(Tokenizer):
     """Another tokenizer as it is: further texts teach it nothing, so that a model's ids keep their meaning.
 
     Args:
