@@ -37,7 +37,7 @@ def test_shared_layers_keep_their_own_bias() -> None:
 
 
 def test_a_sequence_that_is_too_long_names_the_part() -> None:
-    with pytest.raises(DataError, match="17 tokens came, and Learned was built for 16"):
+    with pytest.raises(DataError, match="A sequence has 17 tokens, and Learned was built for at most 16"):
         stack(Encoder, position="learned")(tokens(1, LENGTH + 1))
     assert stack(Encoder)(tokens(1, LENGTH + 1)).isfinite().all()
 
@@ -101,7 +101,7 @@ def test_a_stack_is_what_all_of_its_layers_are() -> None:
     assert not encoder.incremental
     assert not encoder.extrapolates
     assert encoder.tower.limited_by == ["Linformer"]
-    with pytest.raises(DataError, match="17 tokens came, and Linformer was built for 16"):
+    with pytest.raises(DataError, match="A sequence has 17 tokens, and Linformer was built for at most 16"):
         encoder(tokens(1, LENGTH + 1))
 
 
@@ -111,11 +111,11 @@ def test_layers_of_a_kind_share_a_scheme_of_their_own_and_others_have_the_stacks
     model = mixed_stack(*entries, position="relative")
     tower: Any = model.tower
     assert len(tower.position.keys) == 1
-    assert {name: len(scheme.keys) for name, scheme in tower.own_positions.items() if name == "0"} == {"0": 2}
+    assert {name: len(scheme.keys) for name, scheme in tower.layer_positions.items() if name == "0"} == {"0": 2}
     model.train()(tokens(2, 7)).square().sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
     inputs, before = tokens(2, 7), model.eval()(tokens(2, 7))
-    for keys in (tower.position.keys[0], tower.own_positions["0"].keys[1]):
+    for keys in (tower.position.keys[0], tower.layer_positions["0"].keys[1]):
         with torch.no_grad():
             keys.add_(torch.randn_like(keys))
         assert (model(inputs) - before).abs().max() > 1e-4

@@ -28,7 +28,7 @@ def test_entries_are_repeated_over_the_depth() -> None:
     assert [type(each) for each in made] == [Local, Local, Full, Local, Local, Full, Local]
     assert [each.context.first for each in made] == [0, 0, 2, 0, 0, 2, 0]
     assert [each.context.layer for each in made] == list(range(7))
-    assert [each.own_position for each in made[:3]] == [None, None, Position]
+    assert [each.layer_position for each in made[:3]] == [None, None, Position]
 
 
 def test_a_layer_that_borrows_does_so_from_the_first_of_its_kind() -> None:
