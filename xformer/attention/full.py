@@ -29,7 +29,7 @@ from xformer.core.sdpa import fused_attention
 
 
 class Full(CachedAttention):
-    """Every query attends to every key it is allowed to."""
+    """Full softmax attention: every query attends to every allowed key."""
 
     provides: ClassVar[Capability] = ~Capability.NONE
 
@@ -60,7 +60,7 @@ class Full(CachedAttention):
         return eager_attention(scores, value, query=query, mask=mask, bias=bias)
 
     def _masked(self, query: Tensor, key: Tensor, value: Tensor, *, mask: Mask, bias: RelativeBias | None) -> Tensor:
-        """Through torch's fused kernel, with mask and bias written out as one matrix."""
+        """Attend by torch's fused kernel, with mask and bias as one dense matrix."""
         allowed, empty = mask.dense(), None
         if allowed is not None:
             # A query without a key is NaN in some kernels: it attends to all, and its result becomes zero.

@@ -1,4 +1,4 @@
-r"""Retention: linear attention whose heads forget at rates that are fixed.
+r"""Retention: linear attention whose heads decay at fixed rates.
 
 Sun et al. 2023, "Retentive Network: A Successor to Transformer for Large Language Models", equations 5 to 8:
 
@@ -50,7 +50,7 @@ _NO_SCORES = "its state sums what it has read before any query comes, so there i
 
 
 class Retention(TokenMixer):
-    """Every head forgets at its own fixed rate.
+    """Multi-scale retention: every head decays at its own fixed rate.
 
     Args:
         context: the layer's dimensions and role.
@@ -87,8 +87,10 @@ class Retention(TokenMixer):
         self.dropout = nn.Dropout(context.dropout)
         self.output = Linear(values, context.d_model, bias=False, gain=context.gain)
         pairs = context.head_dim // 2
-        places = PositionContext(context.d_model, context.heads, 2 * pairs, 1, context.max_key, context.causal)
-        self.rotary = Rotary(places, base=10000.0, fraction=1.0) if pairs else Position(places)
+        position_context = PositionContext(
+            context.d_model, context.heads, 2 * pairs, 1, context.max_key, context.causal
+        )
+        self.rotary = Rotary(position_context, base=10000.0, fraction=1.0) if pairs else Position(position_context)
 
     def forward(
         self,
@@ -141,5 +143,5 @@ class Retention(TokenMixer):
         return retained
 
     def init_state(self, max_length: int) -> RecurrentState:
-        """Nothing retained yet; there is room for any number of tokens."""
+        """An empty decoding state, for any number of tokens."""
         return RecurrentState()

@@ -51,7 +51,7 @@ class BlockSparseAttention(Attention):
 
     @abstractmethod
     def mask_mod(self, length: int, *, causal: bool) -> MaskMod:
-        """The pattern of positions below `length`, the one statement of it.
+        """The attention pattern of positions below `length`, as a mask_mod.
 
         Returns:
             The same object for an equal pattern, so that layers share what is compiled and found for it.
@@ -59,7 +59,7 @@ class BlockSparseAttention(Attention):
 
     @abstractmethod
     def mix(self, tokens: AttentionInput, *, causal: bool, bias: RelativeBias | None) -> Float[Tensor, "b h n d"]:
-        """Mix the values of tokens whose positions are 0, 1, 2, ..., by kernels that look at least at the pattern."""
+        """Attend for tokens at positions 0, 1, 2, ..., by kernels that cover at least the pattern."""
 
     @abstractmethod
     def keys_of(self, query: Int[Tensor, " b"], length: int) -> Int[Tensor, "b #h k"]:
@@ -94,7 +94,7 @@ class BlockSparseAttention(Attention):
         return order.by_token(self._mix(tokens, causal=mask.causal, bias=bias))
 
     def _mix(self, tokens: AttentionInput, *, causal: bool, bias: RelativeBias | None) -> Tensor:
-        """By the kernel that the device has."""
+        """Attend by the kernel that suits the device."""
         if flex.flex_supports(tokens.query, bias):
             mask_mod = self.mask_mod(flex.padded_length(tokens.span), causal=causal)
             mixed: Tensor = flex.flex_block_attention(tokens, mask_mod, cast(TableBias | None, bias))
@@ -105,7 +105,7 @@ class BlockSparseAttention(Attention):
             return self.mix(precise, causal=causal, bias=bias).to(tokens.value.dtype)
 
     def init_state(self, max_length: int) -> "PositionState":
-        """Room for the keys and values of `max_length` tokens."""
+        """An empty state for the keys and values of `max_length` tokens."""
         return PositionState(max_length, max_length)
 
     def step(
@@ -118,7 +118,7 @@ class BlockSparseAttention(Attention):
         mask: Mask,
         bias: RelativeBias | None = None,
     ) -> Float[Tensor, "b h new d"]:
-        """Read the pattern's keys, and no others: the prompt by `forward`, what follows token by token."""
+        """Attend to the pattern's keys only: a prompt by `forward`, later tokens one by one."""
         assert isinstance(state, PositionState)
         new = query.shape[2]
         if state.length == 0 and new > 1:
@@ -157,7 +157,7 @@ class BlockSparseAttention(Attention):
 
 
 class PositionOrder:
-    """Tokens moved to where their positions say, so that a pattern is the same for every row of a batch, and back.
+    """Reorders tokens by position and back, so that a pattern is the same for every row of a batch.
 
     Rows may be shifted against each other (padding on the left). A pattern is a function of positions, so it is applied
     to the tokens in the order of these. Positions that no token has hold zeros and are not valid.
@@ -191,22 +191,22 @@ class PositionOrder:
         self.valid = self._token < length
 
     def by_position(self, x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h span d"]:
-        """Every token at its position; zeros at those that no token has."""
+        """Move every token to its position; positions without a token are zero."""
         return x if self._in_order else _rows_at(x, self._token)
 
     def by_token(self, x: Float[Tensor, "b h span d"]) -> Float[Tensor, "b h n d"]:
-        """The other way round; zeros at padding."""
+        """Move tokens back from their positions; padding is zero."""
         return x if self._in_order else _rows_at(x, self._position)
 
 
 def _rows_at(x: Tensor, index: Tensor) -> Tensor:
-    """Rows of x, and zeros where the index is one too large."""
+    """Gather rows of x; an index one past the end gives zeros."""
     index = index[:, None, :, None].expand(len(x), x.shape[1], -1, x.shape[3])
     return pad(x, (0, 0, 0, 1)).gather(2, index)
 
 
 class CacheRead(NamedTuple):
-    """Keys and values at the positions that were wanted, and whether they were found."""
+    """Keys and values read from a cache, and which of the requested positions were found."""
 
     key: Float[Tensor, "b h k d"]
     value: Float[Tensor, "b h k d"]
@@ -214,7 +214,7 @@ class CacheRead(NamedTuple):
 
 
 class PositionState(State):
-    """A ring: the token at position p is in row p mod `size`, until the one at p + `size` takes its place.
+    """A ring-buffer cache: the token at position p is in row p mod `size`, until that at p + `size` replaces it.
 
     Padding is never stored, so that it pushes nothing out, wherever it stands.
 
@@ -234,7 +234,7 @@ class PositionState(State):
         positions: Int[Tensor, "#b new"],
         padding: Bool[Tensor, "b new"] | None,
     ) -> None:
-        """Take in the next tokens.
+        """Append the next tokens.
 
         Raises:
             ValueError: there is no room for them.
@@ -258,7 +258,7 @@ class PositionState(State):
         self.length += new
 
     def read(self, wanted: Int[Tensor, "b #h k"]) -> CacheRead:
-        """What is stored for these positions; a negative one is never found."""
+        """Read keys and values at these positions; a negative position is never found."""
         keys, values, stored = self._buffers  # b size h d, b size h d, b size
         columns = wanted % self.size
         rows = torch.arange(len(keys), device=keys.device)[:, None, None]

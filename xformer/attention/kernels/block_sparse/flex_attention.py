@@ -49,7 +49,7 @@ KINDS = 64
 
 
 def flex_supports(query: Float[Tensor, "b h n d"], bias: RelativeBias | None, *, unordered: bool = False) -> bool:
-    """Whether flex_attention can do it; not while FLOPs are counted, as what is compiled shows none.
+    """Whether flex_attention supports the inputs; False while FLOPs are counted, as compiled kernels report none.
 
     Args:
         query: of the tokens.
@@ -84,7 +84,7 @@ def flex_dense_attention(
     mask: Mask,
     bias: TableBias,
 ) -> Float[Tensor, "b h n d"]:
-    """softmax(Q K^T / sqrt(d) + B) V over all allowed keys, blank at padding; zeros where there are none."""
+    """Dense attention, softmax(Q K^T / sqrt(d) + B) V; zeros for padded queries and those without a key."""
     length = query.shape[2]
     positions = torch.arange(length, device=query.device)
     tokens = AttentionInput(query, key, value, positions, positions, mask.key_padding, length)
@@ -96,7 +96,7 @@ def flex_dense_attention(
 def flex_block_attention(
     tokens: AttentionInput, mask_mod: MaskMod, bias: TableBias | None
 ) -> Float[Tensor, "b h span d"]:
-    """softmax(Q K^T / sqrt(d) + B) V over the pairs that the mask_mod allows; zeros where there are none.
+    """Block-sparse attention, softmax(Q K^T / sqrt(d) + B) V, over the pairs that a mask_mod allows.
 
     Args:
         tokens: at positions 0, 1, 2, ...
@@ -121,7 +121,7 @@ def flex_block_attention(
 
 
 def padded_length(span: int) -> int:
-    """The length to compute on: whole blocks, and few different lengths, as each is compiled for; fillers are skipped.
+    """Round a length up to whole blocks and to one of few lengths, as each length is compiled separately.
 
     At most an eighth is added beyond whole blocks.
     """
@@ -132,7 +132,7 @@ def padded_length(span: int) -> int:
 def block_mask(
     mask_mod: MaskMod, heads: int, span: int, length: int, device: torch.device, valid: Bool[Tensor, "#b span"] | None
 ) -> BlockMask:
-    """Which blocks count, and which pairs in them; padding differs from batch to batch and is masked pair by pair."""
+    """The block mask of a mask_mod; padding, which differs between batches, is masked pair by pair."""
     mask: BlockMask = _blocks(mask_mod, heads, span, length, device, valid is not None)
     if valid is not None:
         mask = copy.copy(mask)  # whose blocks are the same
@@ -142,7 +142,7 @@ def block_mask(
 
 @lru_cache(maxsize=KINDS)
 def _blocks(mask_mod: MaskMod, heads: int, span: int, length: int, device: torch.device, padded: bool) -> BlockMask:
-    """Without padding: of one head, where all have the same blocks."""
+    """The block mask without padding; for one head if all heads have the same blocks."""
     with torch.inference_mode(False), torch.no_grad():  # the first call may be a validation's, the next a training's
         positions = torch.arange(length, device=device)
         head, valid = torch.arange(heads, device=device)[:, None, None], positions < span
@@ -159,13 +159,13 @@ def _blocks(mask_mod: MaskMod, heads: int, span: int, length: int, device: torch
 
 
 def _numbers(blocks: Bool[Tensor, "1 h blocks blocks"]) -> tuple[Tensor, Tensor]:
-    """How many key blocks each query block reads, and which: those first, in order."""
+    """The number of key blocks that each query block reads, and their indices, in order."""
     order = blocks.int().argsort(dim=-1, descending=True, stable=True)
     return blocks.sum(dim=-1, dtype=torch.int32), order.to(torch.int32)
 
 
 def _with_padding(mask_mod: MaskMod, valid: Tensor | None) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
-    """As flex_attention calls it: with the row of the batch, by which padding differs."""
+    """A mask_mod with flex_attention's signature, which also masks each batch row's padding."""
     if valid is None:
         return lambda row, head, query, key: mask_mod(head, query, key)
     if len(valid) == 1:
@@ -176,7 +176,7 @@ def _with_padding(mask_mod: MaskMod, valid: Tensor | None) -> Callable[[Tensor, 
 def _score_mod(
     bias: TableBias | None, span: int, length: int, device: torch.device
 ) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor] | None:
-    """What is added to a score: from slopes where the bias has them, which reads nothing, else from its table."""
+    """The score_mod of a bias: computed from slopes if the bias has them, else read from its table."""
     if bias is None:
         return None
     if bias.slopes is not None:
@@ -209,5 +209,5 @@ def _can_compile() -> bool:
 
 @lru_cache(maxsize=1)
 def _compiles() -> bool:
-    """Whether the compiler that a kernel needs is there: Triton, and a C compiler for what starts it."""
+    """Whether the compilers that flex_attention needs are installed: Triton and a C compiler."""
     return has_triton() and any(shutil.which(name) for name in (os.environ.get("CC", "cc"), "gcc", "clang"))
