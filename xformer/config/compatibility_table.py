@@ -1,4 +1,4 @@
-"""The whole of what goes with what, from the classes' declarations, as the Markdown that stands in the README."""
+"""The compatibility tables in Markdown, from the classes' declarations: what README shows."""
 
 from dataclasses import dataclass, field
 
@@ -18,27 +18,27 @@ SITUATIONS = {
 
 
 @dataclass
-class Note:
-    """A sentence that says why not, and of which variants and capabilities it does."""
+class Footnote:
+    """A footnote: why a combination does not work, and for which variants and capabilities."""
 
     number: int
     variants: dict[str, None] = field(default_factory=dict)  # in the order of the table, each once
     capabilities: dict[str, None] = field(default_factory=dict)
 
     def text(self, sentence: str) -> str:
-        """The note below the tables."""
+        """The footnote as Markdown."""
         of = ", ".join([*(f"`{name}`" for name in self.variants), *self.capabilities])
         return f"[{self.number}] {of}: {sentence}  "
 
 
 def compatibility_markdown() -> str:
-    """Two tables, attention by situation and by position scheme, and a note for every no.
+    """Two tables, attention by situation and by position scheme, with a footnote for every no.
 
     What is alike in all columns of a table has one row, and what a sentence explains alike one note.
     """
     attentions: dict[str, type[Capable]] = dict(option_classes("attention"))
     positions: dict[str, type[Position]] = dict(option_classes("position"))
-    notes: dict[str, Note] = {}
+    notes: dict[str, Footnote] = {}
     situations = _table("attention", attentions, SITUATIONS, notes)
     schemes = _table("attention", attentions, {name: found.needs for name, found in positions.items()}, notes)
     legend = (
@@ -49,7 +49,7 @@ def compatibility_markdown() -> str:
 
 
 def _table(
-    corner: str, attentions: dict[str, type[Capable]], columns: dict[str, Capability], notes: dict[str, Note]
+    corner: str, attentions: dict[str, type[Capable]], columns: dict[str, Capability], notes: dict[str, Footnote]
 ) -> str:
     rows: dict[tuple[str, ...], list[str]] = {}
     for name, attention in attentions.items():
@@ -61,13 +61,13 @@ def _table(
     )
 
 
-def _cell(name: str, attention: type[Capable], needed: Capability, notes: dict[str, Note]) -> str:
+def _cell(name: str, attention: type[Capable], needed: Capability, notes: dict[str, Footnote]) -> str:
     missing = needed & ~attention.provides
     if not missing:
         return "yes"
     signs = []
     for capability in missing:
-        footnote = notes.setdefault(attention.reasons[capability], Note(len(notes) + 1))
+        footnote = notes.setdefault(attention.reasons[capability], Footnote(len(notes) + 1))
         footnote.variants[name] = footnote.capabilities[str(capability.name).lower()] = None
         signs.append(f"[{footnote.number}]")
     return "no " + "".join(signs)
