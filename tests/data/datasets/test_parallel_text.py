@@ -292,7 +292,7 @@ def test_a_dataset_without_the_column_is_refused(ready, tmp_path):
         ({}, "data=parallel_text reads one source"),
         ({"source_files": "a"}, "data=parallel_text reads one source"),
         ({"source_files": "a", "target_files": "b", "dataset": "c"}, "data=parallel_text reads one source"),
-        ({"files": "a", "test_fraction": 0.95}, r"data\.split\.test_fraction=0\.95 must leave something"),
+        ({"files": "a", "test_fraction": 0.95}, r"data\.split\.test_fraction=0\.95 must leave training data"),
     ],
 )
 def test_settings_out_of_range_are_refused(build, options, message):

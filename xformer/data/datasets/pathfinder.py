@@ -34,7 +34,7 @@ _TOGETHER = 512
 
 
 class Pathfinder(CachedData):
-    """Square grey images as sequences of pixels of 256 levels, row by row; half of each split has label 1.
+    """Pathfinder: square grey images as sequences of pixels of 256 levels, row by row; half of each split has label 1.
 
     The images depend on `generation` and the style alone, so that every run's own seed meets the same.
 
@@ -133,7 +133,7 @@ class Pathfinder(CachedData):
 
 
 def _together(found: Iterator[Scenes]) -> Iterator[Scenes]:
-    """The same scenes, more at a time: drawing few takes as long as drawing many."""
+    """Regroup scenes into larger batches, as drawing few takes as long as drawing many."""
     waiting: list[Scenes] = []
     for some in found:
         waiting.append(some)
