@@ -1,10 +1,10 @@
-"""The errors a user can cause: each message is one sentence that names the key, the value and the way out."""
+"""Errors that a user can cause: each message names the key, the value and what would work."""
 
 import signal
 
 
 class XformerError(Exception):
-    """Something the user can mend; shown without a traceback."""
+    """Base class of errors that the user can fix; shown without a traceback."""
 
     reported = False
     """Whether the screen has shown it."""

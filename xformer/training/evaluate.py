@@ -1,4 +1,4 @@
-"""The metrics of a model: of the best weights where training ends, and of a finished run on its own data or others."""
+"""Evaluation: of the best weights after training, and of a finished run on its own or other data."""
 
 import json
 import math
@@ -30,7 +30,7 @@ from xformer.tokenizers.frozen import Frozen
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured, and on what.
+    """The result of an evaluation, and what was evaluated.
 
     Attributes:
         run: the run directory.
@@ -49,7 +49,7 @@ class Evaluation:
     metrics: dict[str, float | None]
 
     def save(self, file: Path) -> None:
-        """Write JSON.
+        """Write the result as JSON.
 
         Raises:
             DataError: the file cannot be written.
@@ -96,7 +96,7 @@ def evaluate(run: OpenedRun, overrides: Sequence[str] = (), split: str | None = 
 
 
 def _data(run: OpenedRun, overrides: Sequence[str]) -> DataModule:
-    """The data, prepared and loaded, that the model can read."""
+    """Prepare and load the data, and check that the model can read them."""
     data = Plan.of(_overridden(run.config, overrides)).data
     if isinstance(run.data, Tokenised) and isinstance(data, Tokenised):
         data.tokenizer = Frozen(run.data.tokenizer)
@@ -116,9 +116,11 @@ def _overridden(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     for override in overrides:
         key, equals, _ = override.partition("=")
         if not (key and equals):
-            raise ConfigError(f"--data {override} is no key=value, such as block=512.")
+            raise ConfigError(f"--data {override} is not of the form key=value, such as block=512.")
         if key.startswith("_"):
-            raise ConfigError(f"--data {override} would be other data altogether; override their own keys.")
+            raise ConfigError(
+                f"--data {override} would replace the data set; override its keys instead, such as block=512."
+            )
         try:
             changed.data = OmegaConf.merge(changed.data, OmegaConf.from_dotlist([override]))
         except (OmegaConfBaseException, YAMLError) as error:
@@ -128,7 +130,7 @@ def _overridden(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
 
 def evaluate_best(trainer: Trainer, task: Task, data: DataModule, summary: Summary, job: Job) -> None:
-    """Validate and test the best weights, and take in what training measured."""
+    """Validate and test the best weights, and collect the metrics of training."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     throughput = next((c for c in callbacks if isinstance(c, Throughput)), None)
     trained = next((c for c in callbacks if isinstance(c, TrainMetrics)), None)
