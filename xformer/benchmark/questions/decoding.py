@@ -1,4 +1,4 @@
-"""Decoding: milliseconds for each new token and bytes of state, by the length of what is there already.
+"""Decoding benchmark: milliseconds per new token and bytes of state, by the length of the context.
 
 A context is read once, and its state is kept. Every turn takes a copy of that state, off the clock, and writes from it.
 """
@@ -46,20 +46,20 @@ class Subject(ABC):
 
     @abstractmethod
     def rewind(self) -> None:
-        """Be again where the context ended."""
+        """Reset to the end of the context."""
 
     @abstractmethod
     def write(self) -> object:
-        """Write the new tokens, greedily."""
+        """Generate the new tokens greedily."""
 
     @property
     @abstractmethod
     def bytes(self) -> int:
-        """Of the state after the context."""
+        """The bytes of the state after the context."""
 
 
 class XformerDecoder(Subject):
-    """A decoder of ours.
+    """A decoder of xformer with its decoding state.
 
     Args:
         task: whose model writes.
@@ -77,17 +77,17 @@ class XformerDecoder(Subject):
         self.rewind()
 
     def rewind(self) -> None:
-        """Copy the state, and no weights."""
+        """Copy the state, but not the weights."""
         kept = {id(part): part for part in (self.read.stack, self.read.head)}
         self.ahead = copy.deepcopy(self.read, kept)
 
     def write(self) -> object:
-        """Write the new tokens, greedily."""
+        """Generate the new tokens greedily."""
         return generate_tokens(self.ahead, most_likely, end=None)
 
     @property
     def bytes(self) -> int:
-        """Of all layers' states."""
+        """The bytes of all layers' states."""
         return sum(state.bytes for state in self.read.states or ())
 
 
@@ -114,7 +114,7 @@ class HuggingFaceDecoder(Subject):
         self.ahead = copy.deepcopy(self.cache)
 
     def write(self) -> object:
-        """Write the new tokens, greedily."""
+        """Generate the new tokens greedily."""
         with torch.no_grad():
             return self.model.generate(
                 self.tokens,
@@ -127,13 +127,13 @@ class HuggingFaceDecoder(Subject):
 
     @property
     def bytes(self) -> int:
-        """Of all layers' keys and values."""
+        """The bytes of all layers' keys and values."""
         tensors = (tensor for layer in self.cache.layers for tensor in (layer.keys, layer.values))
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def measure(config: DictConfig, *, peers: bool) -> Results:
-    """Every causal variant that decodes from a state, after every context and in batches of every size.
+    """Measure every causal variant that decodes from a state, for every context and batch size.
 
     Args:
         config: `conf/benchmark.yaml`.
@@ -172,7 +172,7 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
 
 
 def _able(config: DictConfig) -> dict[str, float]:
-    """The variants that decode from a state, each with the longest context that it is measured after."""
+    """The variants that decode from a state, each with the longest context for which it is measured."""
     found = {}
     for name, entry in labelled(config, "variants"):
         workload = Workload(config.characters, min(config.contexts) + config.new_tokens + 1, 1)
