@@ -33,7 +33,7 @@ class RunError(XformerError):
 class Interrupted(SystemExit):
     """A signal stopped the run; where nothing catches it, the process ends with the exit code that shells expect.
 
-    Not an `Exception`: nobody who goes on after errors should go on after this.
+    Not an `Exception`, so that code that continues after errors does not continue after this.
 
     Args:
         number: the signal.

@@ -122,7 +122,7 @@ class EncoderDecoder(Architecture):
         """
         x = self.embedding(inputs)
         check_length(x.shape[1], self.max_length, limited(self.decoder.mixers[1]))
-        hidden = self.tower(x, padding_mask, positions)  # which knows that it counts, where nobody gave positions
+        hidden = self.tower(x, padding_mask, positions)  # without positions, it uses consecutive ones
         if positions is None:
             positions = torch.arange(x.shape[1], device=x.device)[None]
         return Memory(hidden, positions, padding_mask)

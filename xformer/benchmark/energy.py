@@ -2,7 +2,7 @@
 
 Nothing is estimated: where the machine exposes no counter, or Zeus (the extra `energy`) is not installed, the answer is
 None. For a GPU without a counter Zeus would integrate samples of its power, so where there is one nothing is read at
-all. A counter tells of the whole device, whoever else uses it.
+all. A counter measures the whole device, including what others run on it.
 """
 
 import logging

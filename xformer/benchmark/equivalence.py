@@ -17,7 +17,7 @@ def peer_named(name: str) -> Peer:
     """Find an implementation by name.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: no implementation has that name.
     """
     known = {peer.name: peer for peer in (FUSED, *PEERS)}
     if name not in known:

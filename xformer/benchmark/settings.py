@@ -80,7 +80,7 @@ def settings(question: str, overrides: Sequence[str], *, quick: bool = False, gp
         gpu: whether to take those of a GPU's table.
 
     Raises:
-        ConfigError: a key that it does not read, something that is no `key=value`, or a value that cannot be measured.
+        ConfigError: a key is unknown, an override is not of the form `key=value`, or a value is not valid.
     """
     whole = OmegaConf.load(CONF / "benchmark.yaml")
     assert isinstance(whole, DictConfig)

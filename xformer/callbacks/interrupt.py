@@ -38,7 +38,7 @@ class _Request:
         """Record a signal; of several, the first counts.
 
         Raises:
-            Interrupted: nobody will look at the request, or somebody does not want to wait for that.
+            Interrupted: no training is under way, or Ctrl-C was pressed again.
         """
         if os.getpid() != self.process:  # one that was forked from it, and stops when it does
             return

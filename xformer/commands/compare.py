@@ -48,7 +48,7 @@ def write_file(text: str, file: Path) -> None:
     """Write a file, and create its directory if needed.
 
     Raises:
-        ConfigError: it cannot be written.
+        ConfigError: the file cannot be written.
     """
     from xformer.errors import ConfigError
 

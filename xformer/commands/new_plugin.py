@@ -26,7 +26,7 @@ def refuse_name(name: str) -> None:
     """Refuse a name that is not valid for a plugin.
 
     Raises:
-        ConfigError: it is no identifier, or a package or an option has it already.
+        ConfigError: it is not an identifier, or a package or an option already has that name.
     """
     from xformer.config.groups import groups
     from xformer.errors import ConfigError

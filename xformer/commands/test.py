@@ -37,7 +37,7 @@ def options_of(package: str) -> list[str]:
     """The attentions and position schemes of a plugin; the plugin is named for this process.
 
     Raises:
-        ConfigError: it is no plugin, has neither, or pytest is not installed.
+        ConfigError: the package is not a plugin, has no attention or position scheme, or pytest is not installed.
     """
     from xformer.config.plugins import name_plugins, plugins
     from xformer.errors import ConfigError

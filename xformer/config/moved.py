@@ -1,6 +1,6 @@
 """Renamed configuration keys: the table by which configurations stored under old names still open.
 
-Run directories, committed tables and logged runs are read through this table; whoever types an old key is told the new
+Run directories, committed tables and logged runs are read through this table; an error for an old key names the new
 one. What an option of today has is no old key. A key stands for all below it: `task.mixup` for `task.mixup.alpha`.
 """
 

@@ -66,7 +66,7 @@ def plugins() -> tuple[Plugin, ...]:
     """The plugins that are installed and named.
 
     Raises:
-        ConfigError: one that cannot be used: what is wrong with it, and what names it.
+        ConfigError: a named plugin cannot be used.
     """
     return _plugins(os.environ.get(VARIABLE, ""))
 
@@ -140,7 +140,7 @@ def _plugin(package: str, source: str) -> Plugin:
     """Find a plugin's package without importing it.
 
     Raises:
-        ConfigError: there is none, or it has no options.
+        ConfigError: the package does not exist, or has no options.
     """
     if not _PACKAGE.fullmatch(package):
         raise ConfigError(f"{source}: {package} is not the name of a package; name it as Python imports it.")
@@ -172,7 +172,7 @@ def _refuse_collisions(found: Iterable[Plugin]) -> None:
     """Refuse options in unknown groups and options that exist twice.
 
     Raises:
-        ConfigError: naming the plugin, the file and the way out.
+        ConfigError: with the plugin, the file and what would work.
     """
     known = {folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name != "hydra"}
     ours = (file for group in known for file in (CONF / group).rglob("*.yaml"))

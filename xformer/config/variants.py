@@ -45,7 +45,7 @@ class Variant:
         option: its file in `conf/attention/`.
 
     Raises:
-        AttributeError: there is no variant of that name.
+        AttributeError: no variant has that name.
     """
 
     def __init__(self, name: str) -> None:

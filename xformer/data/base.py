@@ -85,7 +85,7 @@ class DataModule(LightningDataModule, ABC):
         """Load what `save` wrote: `spec`, `encode` and `decode` then work, without any data.
 
         Raises:
-            DataError: there is nothing of the kind.
+            DataError: the file is missing or damaged.
         """
         try:
             self.spec = DataSpec.from_dict(json.loads((directory / SPEC_FILE).read_text(encoding="utf-8")))

@@ -153,7 +153,7 @@ def _failing_where_broken() -> Iterator[None]:
 def _start(mode: Literal["online", "offline", "disabled"], options: dict[str, Any]) -> Any:
     import wandb
 
-    with _redacted_arguments():  # and offline, where there is nobody to ask, `resume` is but a warning
+    with _redacted_arguments():  # offline there is no server to ask, and `resume` would only cause a warning
         return wandb.init(mode=mode, resume="allow" if mode == "online" and options["id"] else None, **options)
 
 

@@ -31,7 +31,7 @@ class RandAugment:
         without: operations to leave out, such as invert.
 
     Raises:
-        ConfigError: there is no such operation, or there are not so many.
+        ConfigError: an operation is unknown, or `operations` is larger than their number.
     """
 
     def __init__(

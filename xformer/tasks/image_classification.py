@@ -117,7 +117,7 @@ def _patches(image: ImageSpec, size: int) -> int:
     """The number of patches in an image.
 
     Raises:
-        ConfigError: they would not fill it.
+        ConfigError: `patch_size` does not divide the images' height and width.
     """
     smaller = min(image.height, image.width)
     fitting = [n for n in range(1, smaller + 1) if image.height % n == 0 and image.width % n == 0]

@@ -38,7 +38,7 @@ class TextMetric(Metric):
 
         Raises:
             ConfigError: sacrebleu is not installed.
-            ValueError: there is not one reference for each text.
+            ValueError: the numbers of texts and references differ.
         """
         if find_spec("sacrebleu") is None:
             raise ConfigError(

@@ -63,7 +63,7 @@ class TokenPrediction(Task):
         """Set up metrics for the current data; a trained model may be tested on other data than its own.
 
         Raises:
-            IncompatibleError: they are to be tested at lengths that the model cannot read.
+            IncompatibleError: `data.test_blocks` has lengths that the model cannot read.
         """
         data = getattr(self.trainer, "datamodule", None)
         if isinstance(data, DataModule) and stage != "fit":

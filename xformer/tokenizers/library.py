@@ -111,7 +111,7 @@ def parsed(text: str) -> "tokenizers.Tokenizer":
     """The model that the library's JSON describes.
 
     Raises:
-        ValueError: it describes none.
+        ValueError: the JSON does not describe a model.
     """
     from tokenizers import Tokenizer as Model
 

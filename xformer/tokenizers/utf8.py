@@ -21,7 +21,7 @@ def decode(content: bytes, name: str) -> str:
     """Decode the bytes of a whole file.
 
     Raises:
-        DataError: it is not UTF-8, naming the file as `name` does.
+        DataError: the file is not UTF-8; the message calls it `name`.
     """
     refuse_others(content, name)
     try:

@@ -28,7 +28,7 @@ class WordPiece(LibraryTokenizer):
         vocabulary_size: most ids there may be, the unknown piece and the end of text included.
 
     Raises:
-        ConfigError: there is room for less than one character.
+        ConfigError: the vocabulary is too small for a single character.
     """
 
     stable_name: ClassVar[str] = "WordPiece"

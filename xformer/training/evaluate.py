@@ -69,7 +69,7 @@ def evaluate(run: OpenedRun, overrides: Sequence[str] = (), split: str | None = 
         split: "val" or "test"; None for all there are.
 
     Raises:
-        ConfigError: an override that is none of the data's.
+        ConfigError: an override does not set a key of the data.
         DataError: the data cannot be read, do not suit the model, or lack the split.
     """
     data = _data(run, overrides)

@@ -70,7 +70,7 @@ def check_world_size(trainer: Trainer) -> None:
     """Refuse a number of launched processes that differs from the Trainer's.
 
     Raises:
-        RunError: they differ; each process would train alone, into one directory.
+        RunError: the numbers differ, so each process would train alone, into one directory.
     """
     launched = _launched()
     if launched is not None and launched[1] != trainer.world_size:

@@ -27,7 +27,7 @@ def match_size(plan: Plan) -> Plan:
         plan: with its data loaded. The dimension is set in its configuration, and `match.was` to what it was.
 
     Raises:
-        ConfigError: the reference or the dimension is none, or the dimension cannot make the two equal.
+        ConfigError: the reference or the dimension is not valid, or the dimension cannot make the costs equal.
     """
     config = plan.config
     if config.get("match") is None:

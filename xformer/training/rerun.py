@@ -45,7 +45,7 @@ def read_rerun(directory: Path) -> Job:
     It stores in `directory/run`, logs into the table there alone, and takes data from this machine's cache.
 
     Raises:
-        ConfigError: nothing is described there, or the configuration would build what is no option here.
+        ConfigError: there is no `rerun.json`, or its configuration uses a class that is not an option here.
     """
     if not (directory / RERUN_FILE).is_file():
         raise ConfigError(f"{directory / RERUN_FILE} does not exist; xformer reproduce --wandb writes it.")

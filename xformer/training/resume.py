@@ -71,8 +71,8 @@ def expand_resume(words: Sequence[str]) -> list[str]:
     still exists.
 
     Raises:
-        RunError: DIR is no run.
-        ConfigError: it is asked for with what it cannot go with, or a plugin of its is not installed and named.
+        RunError: DIR is not a run directory.
+        ConfigError: `resume` is combined with -m or hydra.run.dir, or a plugin of the run is not installed and named.
     """
     asked = [word for word in words if word.startswith("resume=")]
     name = asked[-1].partition("=")[2].strip("'\"") if asked else ""
@@ -133,7 +133,7 @@ class Earlier:
         """The earlier run's configuration.
 
         Raises:
-            RunError: it is damaged.
+            RunError: the file is damaged.
         """
         file = self.directory / CONFIG_FILE
         try:
@@ -174,7 +174,7 @@ class Earlier:
         """The point to continue from: `resume` requires a checkpoint, `skip_finished` uses one if it exists.
 
         Raises:
-            RunError: there is none to resume from, or the directory holds what would be overwritten.
+            RunError: there is no checkpoint to resume from, or files in the directory would be overwritten.
         """
         newest = next(checkpoints.readable_checkpoints(self.directory), None) if self.resumes or self.skips else None
         if newest is None and self.resumes:

@@ -50,7 +50,7 @@ def load_warm_start(task: Task, directory: Path) -> WarmStart:
 
     Raises:
         DataError: the directory holds no finished run, or no readable checkpoint.
-        ConfigError: no parameter agrees.
+        ConfigError: no parameter has the same name and shape.
     """
     _, theirs = best_weights(directory, finished_summary(directory))
     ours = task.state_dict(keep_vars=True)

@@ -140,7 +140,7 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
         peers: whether to measure Hugging Face's GPT-2 too.
 
     Raises:
-        ConfigError: there is a context after which no variant decodes.
+        ConfigError: no variant decodes from a state after one of the contexts.
     """
     torch.set_flush_denormal(True)
     theirs = peers and find_spec("transformers") is not None

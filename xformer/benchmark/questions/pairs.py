@@ -70,7 +70,7 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
         peers: unused: every row has one.
 
     Raises:
-        ConfigError: there is no such pair.
+        ConfigError: no pair can be measured here.
     """
     torch.set_flush_denormal(True)
     pairs = [

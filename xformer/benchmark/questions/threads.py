@@ -74,7 +74,7 @@ def timed_run(overrides: Sequence[str], way: ThreadSetting, directory: Path) -> 
     """Run and time one training command.
 
     Raises:
-        RunError: it failed.
+        RunError: the command failed.
     """
     command = [*_TRAIN, *_FIXED, *overrides, f"threads={way.threads}", f"hydra.run.dir='{directory}'"]
     warm_start = {name: value for name, value in os.environ.items() if name not in _OURS}

@@ -48,7 +48,7 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
         peers: whether to measure decoders of other libraries, as far as they are installed.
 
     Raises:
-        ConfigError: there is nothing to measure, or `others` names what is not there.
+        ConfigError: there is nothing to measure, or `others` names a peer that is not installed.
     """
     torch.set_flush_denormal(True)
     meter, notes = Meter.of_this_machine(), [f"Models: {' '.join(config.whole)}."]

@@ -49,7 +49,7 @@ class Pathfinder(CachedData):
         loader: size of the batches, and who fetches them.
 
     Raises:
-        ConfigError: a value admits no image; in `prepare_data`, if there is no room for what is asked for.
+        ConfigError: a value allows no image; in `prepare_data`, the contours do not fit into the image.
     """
 
     yields: ClassVar[type] = ClassificationBatch
@@ -80,7 +80,7 @@ class Pathfinder(CachedData):
         """Generate the images unless they are cached.
 
         Raises:
-            ConfigError: there is no room for what is asked for.
+            ConfigError: the contours do not fit into the image.
         """
         style, paddle, contours = (dict(vars(part)) for part in (self.style, self.style.paddle, self.style.contours))
         # Under the names that these had when the first caches were written.

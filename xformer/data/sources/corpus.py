@@ -117,7 +117,7 @@ def of_table(name: str, columns: Columns) -> Iterator[Pair]:
         columns: the values by key of the configuration.
 
     Raises:
-        DataError: a value is no text.
+        DataError: a value is not text.
     """
     return _pairs(name, zip(*(columns[key] for key in KEYS), strict=True))
 
@@ -171,7 +171,7 @@ def of_dataset(source: ParallelSource) -> dict[str, Corpus]:
     """Pairs from a local dataset directory or the hub, by split; a nested column is named with a dot.
 
     Raises:
-        DataError: it is neither here nor reachable, or lacks a column.
+        DataError: the dataset is neither on disk nor reachable, or lacks a column.
     """
     dataset, columns = str(source.dataset), source.columns
     splits = load_dataset_splits(dataset, source.dataset_config, offline=OFFLINE)

@@ -59,7 +59,7 @@ def load_dataset_splits(name: str, config: str | None, *, offline: str, streamin
         streaming: whether it is read over the network, time and again, instead of being downloaded.
 
     Raises:
-        DataError: If it is neither here nor reachable, or has no training split.
+        DataError: If the dataset is neither on disk nor reachable, or has no training split.
     """
     path = Path(name).expanduser()
     loaded = _load_local(path, config, streaming) if path.exists() else _load(name, config, offline, streaming)

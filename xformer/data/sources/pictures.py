@@ -51,7 +51,7 @@ class Pictures:
         """Decode one image.
 
         Raises:
-            DataError: it does not decode.
+            DataError: the image cannot be decoded.
         """
         stored = self.stored[index]
         if isinstance(stored, np.ndarray):
@@ -98,7 +98,7 @@ def read_images(source: ImageSource) -> tuple[list[str], dict[str, Pictures]]:
         The names of the classes, and the images.
 
     Raises:
-        DataError: there is nothing to read, or a label is outside of the training images' classes.
+        DataError: there are no images, or a label is not among the training images' classes.
     """
     if source.folder is not None:
         return _read_folder(source.folder)

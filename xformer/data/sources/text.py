@@ -73,7 +73,7 @@ def expand_pattern(entry: str) -> list[Path]:
     """The files of a path or a glob pattern, sorted by name.
 
     Raises:
-        DataError: If there is none.
+        DataError: If no file matches.
     """
     path = Path(entry).expanduser()
     if path.is_file():

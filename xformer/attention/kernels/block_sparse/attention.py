@@ -237,7 +237,7 @@ class PositionState(State):
         """Append the next tokens.
 
         Raises:
-            ValueError: there is no room for them.
+            ValueError: the state has no room for the tokens.
         """
         batch, heads, new, head_dim = key.shape
         if self.max_length is not None and self.length + new > self.max_length:

@@ -34,7 +34,7 @@ def scaled_head_dim(head_dim: int, key: str, scale: float) -> int:
         scale: how many times.
 
     Raises:
-        ConfigError: it is no whole number.
+        ConfigError: the product is not a whole number.
     """
     scaled = round(head_dim * scale)
     if scaled < 1 or abs(scaled - head_dim * scale) > 1e-6:
