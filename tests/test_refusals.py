@@ -206,7 +206,7 @@ def test_what_is_no_runs_is_left_alone(compose_job: ComposeJob, tmp_path: Path) 
     assert tree(theirs) == before
     (theirs / FILE).write_text('{"somebody": "else\'s"}')
     before = tree(theirs)
-    with pytest.raises(RunError, match=r"is not a run's summary.*; give another hydra\.run\.dir\.$"):
+    with pytest.raises(RunError, match=r"is not a run's summary.*; use another hydra\.run\.dir\.$"):
         run(compose_job(*LISTOPS))
     assert tree(theirs) == before
 

@@ -121,7 +121,7 @@ class Sparse(BlockSparseAttention):
         self.stride = stride if stride is not None else isqrt(max(context.max_key, 1) - 1) + 1
         if pattern == "fixed" and summary > self.stride:
             raise ConfigError(
-                f"attention.summary={summary} does not fit a stride of {self.stride}; give 1 to {self.stride}."
+                f"attention.summary={summary} does not fit a stride of {self.stride}; use 1 to {self.stride}."
             )
         if heads == "split" and context.heads < 2:
             raise ConfigError(

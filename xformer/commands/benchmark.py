@@ -34,7 +34,7 @@ def main() -> None:
     directory = arguments.output or Path("outputs/benchmark") / datetime.now().strftime("%Y-%m-%d-%H-%M-%S")
     for path in (directory, *directory.parents):
         if path.exists() and not path.is_dir():
-            raise ConfigError(f"--output {directory} cannot be created, as {path} is a file; give a directory.")
+            raise ConfigError(f"--output {directory} cannot be created, as {path} is a file; use a directory.")
     question = import_module(f"xformer.benchmark.questions.{arguments.question}")
     try:
         results = replace(question.measure(config, peers=arguments.peers), settings=recorded(config))

@@ -56,7 +56,7 @@ def write_file(text: str, file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"-o {file} cannot be written: {error.strerror}; give another file.") from error
+        raise ConfigError(f"-o {file} cannot be written: {error.strerror}; use another file.") from error
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
@@ -87,13 +87,13 @@ def _margin(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a margin; give a number above 0, in units of the metric")
+        raise argparse.ArgumentTypeError(f"{text} is not a margin; use a number above 0, in units of the metric")
     return value
 
 
 def _above_zero(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of seeds; give 1 or more")
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seeds; use 1 or more")
     return int(text)
 
 

@@ -76,7 +76,7 @@ def _lines(file: Path) -> list[str]:
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise DataError(f"--file {file} cannot be read ({error.strerror}); give a text file in UTF-8.") from error
+        raise DataError(f"--file {file} cannot be read ({error.strerror}); use a text file in UTF-8.") from error
     text = decode(content, f"--file {file}").replace("\r\n", "\n").replace("\r", "\n")
     lines = text.removesuffix("\n").split("\n")
     if lines == [""]:

@@ -63,5 +63,5 @@ def write_plugin(name: str, directory: Path) -> list[Path]:
             path.write_text(text, encoding="utf-8")
             written.append(path)
     except OSError as error:
-        raise ConfigError(f"{directory} cannot be written: {error.strerror}; give another with --directory.") from error
+        raise ConfigError(f"{directory} cannot be written: {error.strerror}; use another with --directory.") from error
     return written

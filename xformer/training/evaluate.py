@@ -106,7 +106,7 @@ def _data(run: OpenedRun, overrides: Sequence[str]) -> DataModule:
         trained, found = getattr(run.data.spec, key), getattr(data.spec, key)
         if trained != found:
             raise DataError(
-                f"The data's {key} is {found} and the model's {trained}: give data of the kind that it was trained on."
+                f"The data's {key} is {found} and the model's {trained}: use data of the kind that it was trained on."
             )
     return data
 

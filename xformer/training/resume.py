@@ -86,7 +86,7 @@ def expand_resume(words: Sequence[str]) -> list[str]:
         raise ConfigError(f"resume={name} names the directory: leave hydra.run.dir out, or say resume=true.")
     if not any((directory / file).exists() for file in (FILE, CONFIG_FILE)):
         what = "holds no run" if directory.is_dir() else "is not a directory"
-        raise RunError(f"resume={name} {what}: give the directory of the run to continue.")
+        raise RunError(f"resume={name} {what}: use the directory of the run to continue.")
     summary = read_run(directory).summary
     require_plugins(summary.plugins, f"resume={name}")
     typed = {key_of(word) for word in rest}
@@ -179,7 +179,7 @@ class Earlier:
         newest = next(checkpoints.readable_checkpoints(self.directory), None) if self.resumes or self.skips else None
         if newest is None and self.resumes:
             raise RunError(
-                f"resume=true found no readable checkpoint in hydra.run.dir={self.directory}; give the directory of "
+                f"resume=true found no readable checkpoint in hydra.run.dir={self.directory}; use the directory of "
                 "the run to continue, or leave resume out to start one."
             )
         if newest is not None:
@@ -247,7 +247,7 @@ class Earlier:
         try:
             finished = self.summary.status == "finished"
         except DataError as error:
-            raise RunError(f"{str(error).rstrip('.')}; give another hydra.run.dir.") from error
+            raise RunError(f"{str(error).rstrip('.')}; use another hydra.run.dir.") from error
         if finished:
             raise RunError(
                 f"hydra.run.dir={self.directory} holds a finished run; use another hydra.run.dir, or "

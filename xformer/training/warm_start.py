@@ -57,7 +57,7 @@ def load_warm_start(task: Task, directory: Path) -> WarmStart:
     shared = [name for name, tensor in ours.items() if name in theirs and theirs[name].shape == tensor.shape]
     if not any(isinstance(ours[name], nn.Parameter) for name in shared):
         raise ConfigError(
-            f"init_from={directory}: no parameter of that run has the name and the shape of one of this model's; give "
+            f"init_from={directory}: no parameter of that run has the name and the shape of one of this model's; use "
             "a run of the same size."
         )
     with torch.no_grad():

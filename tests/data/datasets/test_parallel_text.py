@@ -254,7 +254,7 @@ def refusals(tmp_path):
     )
     yield (
         {"source_files": {"dev": a}, "target_files": {"dev": a}},
-        "data.source.source_files has dev .* the same of train",
+        "data.source.source_files has dev .* both to the same splits: train",
     )
     yield {"files": str(tmp_path / "t.tsv")}, "data.source.source_column=source is not in .*: its columns are de, en"
     yield {"files": str(tmp_path / "n.jsonl"), **columns}, "has no text in row 2 of data.source.source_column"

@@ -198,7 +198,7 @@ def test_an_empty_split_is_refused(build, tmp_path):
         tmp_path / "d"
     )
     with pytest.raises(
-        DataError, match=r"The validation split of .*d is empty: give one with text, or none, and a part"
+        DataError, match=r"The validation split of .*d is empty: use one with text, or none, and a part"
     ):
         build("text", dataset=str(tmp_path / "d")).prepare_data()
 

@@ -150,7 +150,7 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
         if not names:
             raise ConfigError(
                 f"variants has none that decodes from a state after a context of {context}, of "
-                f"{', '.join(name for name, _ in labelled(config, 'variants'))}; give one that does, such as "
+                f"{', '.join(name for name, _ in labelled(config, 'variants'))}; use one that does, such as "
                 "{attention: full}."
             )
     once = sum(number_of_turns(len(names) + theirs, rounds=config.rounds) for names in found.values())

@@ -91,7 +91,7 @@ class Text(TokenisedData):
         for name, size in extents.items():
             if not size.characters:
                 raise DataError(
-                    f"The {SPLITS[name]} split of {self._source()} is empty: give one with text"
+                    f"The {SPLITS[name]} split of {self._source()} is empty: use one with text"
                     + ("." if name == "train" else ", or none, and a part of the training split is held out.")
                 )
         splits, fractions = self._cut(found, extents["train"])

@@ -162,7 +162,7 @@ def aligned_lines(source: Aligned, target: Aligned) -> dict[str, Corpus]:
     if "train" not in sources or not set(sources) == set(targets) <= set(NAMES):
         raise ConfigError(
             f"data.source.source_files has {', '.join(sources)} and data.source.target_files {', '.join(targets)}: "
-            "give both a path, or the same of train, val and test, train at least."
+            "set both to a path, or both to the same splits: train, and optionally val and test."
         )
     return {split: of_files(sources[split], targets[split]) for split in NAMES if split in sources}
 

@@ -111,7 +111,7 @@ def _in_directory(directory: Path) -> dict[str, list[Path]]:
             found[split] = paths
     if "train" not in found:
         raise DataError(
-            f"data.source.files={directory} has no file train with one of the extensions {', '.join(_READERS)}: give "
+            f"data.source.files={directory} has no file train with one of the extensions {', '.join(_READERS)}: use "
             "the path of a file."
         )
     return found
