@@ -71,13 +71,13 @@ def _options() -> argparse.Namespace:
 
 def _lines(file: Path) -> list[str]:
     from xformer.errors import DataError
-    from xformer.tokenizers.utf8 import decode
+    from xformer.tokenizers.utf8 import decode_utf8
 
     try:
         content = file.read_bytes()
     except OSError as error:
         raise DataError(f"--file {file} cannot be read ({error.strerror}); use a text file in UTF-8.") from error
-    text = decode(content, f"--file {file}").replace("\r\n", "\n").replace("\r", "\n")
+    text = decode_utf8(content, f"--file {file}").replace("\r\n", "\n").replace("\r", "\n")
     lines = text.removesuffix("\n").split("\n")
     if lines == [""]:
         raise DataError(f"--file {file} is empty; write one prompt per line.")

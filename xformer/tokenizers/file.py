@@ -12,7 +12,7 @@ from jaxtyping import Int64
 from xformer.core.digest import digest
 from xformer.errors import DataError
 from xformer.tokenizers.library import LibraryTokenizer, parsed
-from xformer.tokenizers.utf8 import decode
+from xformer.tokenizers.utf8 import decode_utf8
 
 if TYPE_CHECKING:
     import tokenizers
@@ -101,7 +101,7 @@ class File(LibraryTokenizer):
     def _load(self) -> "tokenizers.Tokenizer":
         path = Path(self.path).expanduser()
         try:
-            text = decode(path.read_bytes(), f"tokenizer.path={self.path}")
+            text = decode_utf8(path.read_bytes(), f"tokenizer.path={self.path}")
             content = json.loads(text)
             saved = content.get("state", {}).get("model")
             model = parsed(text if saved is None else saved)

@@ -17,7 +17,7 @@ def unmarked(text: str) -> str:
     return text.removeprefix(MARK)
 
 
-def decode(content: bytes, name: str) -> str:
+def decode_utf8(content: bytes, name: str) -> str:
     """Decode the bytes of a whole file.
 
     Raises:

@@ -41,7 +41,7 @@ SHOWN = {
 }
 
 
-class Subject(ABC):
+class DecodingModel(ABC):
     """A model that has read its context."""
 
     @abstractmethod
@@ -58,7 +58,7 @@ class Subject(ABC):
         """The bytes of the state after the context."""
 
 
-class XformerDecoder(Subject):
+class XformerDecoder(DecodingModel):
     """A decoder of xformer with its decoding state.
 
     Args:
@@ -91,7 +91,7 @@ class XformerDecoder(Subject):
         return sum(state.bytes for state in self.read.states or ())
 
 
-class HuggingFaceDecoder(Subject):
+class HuggingFaceDecoder(DecodingModel):
     """GPT-2 with its `generate` and its key-value cache.
 
     Args:
@@ -188,7 +188,7 @@ def _able(config: DictConfig) -> dict[str, float]:
 
 def _subjects(
     config: DictConfig, names: Sequence[str], batch: int, context: int, theirs: bool
-) -> Iterator[tuple[str, Subject]]:
+) -> Iterator[tuple[str, DecodingModel]]:
     new, dtype = config.new_tokens, getattr(torch, config.dtype)
     workload = Workload(config.characters, context + new + 1, batch)
     for name, entry in labelled(config, "variants"):
@@ -201,7 +201,11 @@ def _subjects(
 
 
 def _rows(
-    subjects: Mapping[str, Subject], config: DictConfig, batch: int, context: int, on_progress: Callable[[], object]
+    subjects: Mapping[str, DecodingModel],
+    config: DictConfig,
+    batch: int,
+    context: int,
+    on_progress: Callable[[], object],
 ) -> Iterator[Row]:
     first = next(iter(subjects))
 

@@ -48,7 +48,7 @@ class Sequences(Split):
         return paired([self.sources[index] for index in indices], self.kind)
 
 
-def drawn(
+def draw_source(
     shape: int, generator: np.random.Generator, *, lengths: Symbols, symbols: int, held_out: set[bytes]
 ) -> Symbols:
     """Draw a source of the same length as item `number` that is not held out."""
@@ -123,7 +123,7 @@ class Transduction(DataModule):
         if self.generation.fresh:
             held_out = {source.tobytes() for name in sources if name != "train" for source in sources[name]}
             lengths = parts["train"].lengths
-            make = partial(drawn, lengths=lengths, symbols=self.symbols, held_out=held_out)
+            make = partial(draw_source, lengths=lengths, symbols=self.symbols, held_out=held_out)
             collate = partial(paired, kind=self.kind)
             fresh = Items(self.sizes["train"], (self.generation.seed,), make, collate)
             fresh.lengths = lengths

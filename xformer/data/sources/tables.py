@@ -17,7 +17,7 @@ from typing import Any
 from xformer.data.sources.hub import NAMES, DatasetSource, first_line, load_dataset_splits
 from xformer.data.sources.text import expand_pattern
 from xformer.errors import ConfigError, DataError
-from xformer.tokenizers.utf8 import decode, unmarked
+from xformer.tokenizers.utf8 import decode_utf8, unmarked
 
 Files = str | list[str] | dict[str, str]
 Columns = dict[str, list[Any]]
@@ -161,7 +161,7 @@ def _separated(path: Path, content: bytes, column_names: list[str] | None, *, de
     import pyarrow as pa
     from pyarrow import csv
 
-    decode(content, f"data.source.files={path}")
+    decode_utf8(content, f"data.source.files={path}")
     content = content.removeprefix(codecs.BOM_UTF8)
     ragged: list[Any] = []
 
@@ -205,7 +205,7 @@ def _json(path: Path, content: bytes, column_names: list[str] | None) -> Any:
     """Read JSON: a list of objects, or one object per line; rows need the first one's keys."""
     import pyarrow as pa
 
-    text = decode(content, f"data.source.files={path}")
+    text = decode_utf8(content, f"data.source.files={path}")
     try:
         rows = json.loads(text) if text.lstrip().startswith("[") else list(_lines(text))
     except (ValueError, RecursionError) as error:
