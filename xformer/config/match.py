@@ -13,7 +13,7 @@ UNITS = {"parameters": "parameters", "flops": "FLOPs per token"}
 
 @dataclass(frozen=True, kw_only=True)
 class Match:
-    """What to make equal, to which reference, and by which dimension.
+    """Settings of size matching: what to make equal, to which reference, and by which dimension.
 
     Attributes:
         measure: trainable `parameters`, or `flops` per token of a training step.

@@ -23,17 +23,17 @@ class Frozen(Tokenizer):
 
     @property
     def kind(self) -> str:
-        """That of the wrapped tokenizer."""
+        """The wrapped tokenizer's kind."""
         return self.tokenizer.kind
 
     @property
     def vocabulary(self) -> int:
-        """That of the wrapped tokenizer."""
+        """The number of ids of the wrapped tokenizer."""
         return self.tokenizer.vocabulary
 
     @property
     def end_of_text(self) -> int | None:
-        """That of the wrapped tokenizer."""
+        """The wrapped tokenizer's end-of-text id."""
         return self.tokenizer.end_of_text
 
     def train(self, texts: Iterable[str]) -> None:
@@ -60,7 +60,7 @@ class Frozen(Tokenizer):
         return {"fingerprint": self.tokenizer.fingerprint}
 
     def state(self) -> dict[str, Any]:
-        """What was learned."""
+        """The wrapped tokenizer's learned state."""
         return self.tokenizer.state()
 
     def restore(self, state: dict[str, Any]) -> None:

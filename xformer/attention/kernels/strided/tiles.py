@@ -115,7 +115,7 @@ class Strided:
         return query[0, 0, :, 0], key[0, 0, :, 0]
 
     def of(self, rows: RowRange, x: Shaped[Tensor, "g n d"]) -> Shaped[Tensor, "g c d"]:
-        """Some rows of tokens."""
+        """Select some rows of tokens."""
         return x[:, rows.first * self.row : rows.last * self.row]
 
     def local_queries(self, x: Shaped[Tensor, "g c d"]) -> Shaped[Tensor, "g t q d"]:
@@ -479,7 +479,7 @@ class _Kernel:
         kept: Iterator[Tensor],
         d_table: Tensor | None,
     ) -> None:
-        """With dR = dO / s: dV = W^T dR, dS = W (dR V^T - sum(dR O)) / sqrt(d), dQ = dS K, dK = dS^T Q.
+        """Gradients, with dR = dO / s: dV = W^T dR, dS = W (dR V^T - sum(dR O)) / sqrt(d), dQ = dS K, dK = dS^T Q.
 
         Of Q, K, V and O, m, s, dO into dQ, dK, dV.
         """
