@@ -119,7 +119,7 @@ def test_every_test_marked_gpu_is_run(tmp_path: Path) -> None:
     marked = {str(f.relative_to(ROOT)) for f in (ROOT / "tests").rglob("test_*.py") if mark in f.read_text()}
     shares = [job for name, job in jobs(tmp_path, "tests").items() if name.startswith("tests")]
     assert len(shares) == gate.PROCESSES
-    assert "tests/attention/kernels/block_sparse/test_attention.py" in marked
+    assert "tests/attention/kernels/block_sparse/test_flex_attention.py" in marked
     assert all(marked == {word for word in job.command if word.startswith("tests/")} for job in shares)
     assert len({job.command[job.command.index("--share") + 1] for job in shares}) == gate.PROCESSES
 

@@ -17,7 +17,7 @@ COVERED = {
     "core/capability.py": "contracts/test_attention.py",
     "data/split.py": "data/sampling/test_curriculum.py",
     "layers/initialise.py": "position/test_base.py",
-    "loggers/base.py": "training/test_recording.py",
+    "loggers/base.py": "training/test_run_record.py",
     "studies/repeat.py": "studies/test_reproduce.py",
     "studies/figures.py": "studies/test_report_page.py",
     "studies/output_formats.py": "studies/test_comparison.py",

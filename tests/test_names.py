@@ -20,8 +20,8 @@ SHARED = {
 """Public names that stand in more than one folder, and why they may."""
 
 RETIRED = (
-    "again", "by_hand", "counted", "counting", "give", "given", "inherit", "inheritance", "inherited", "note", "own",
-    "places", "real", "said", "taken", "tell", "told", "without_effect",
+    "again", "by_hand", "counted", "counting", "facts", "floor", "floors", "give", "given", "inherit", "inheritance",
+    "inherited", "note", "own", "places", "real", "said", "taken", "tell", "told", "without_effect",
 )  # fmt: skip
 """Words that say nothing, or for which the field has another: `valid` for real, `positions` for places, ..."""
 

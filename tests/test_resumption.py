@@ -148,7 +148,9 @@ def test_a_directory_stands_for_its_own_overrides(tmp_path: Path, monkeypatch: p
 
 def test_a_secret_that_was_not_kept_is_asked_for(tmp_path: Path) -> None:
     directory = _left(tmp_path / "run", "logger=wandb", "+logger.wandb.api_key=***", "seed=1")
-    with pytest.raises(ConfigError, match=r"logger\.wandb\.api_key is a secret, .*: type it once more\.$"):
+    with pytest.raises(
+        ConfigError, match=r"logger\.wandb\.api_key is a secret and was not stored with the run: pass it again\.$"
+    ):
         expand_resume([f"resume={directory}"])
     typed = "+logger.wandb.api_key=mine"
     assert expand_resume([f"resume={directory}", typed]) == [

@@ -241,7 +241,7 @@ def test_a_run_opens_only_where_its_plugin_is_installed_and_named(
     shutil.move(record, away / record.name)
     try:
         said = xformer("evaluate", str(trained), code=1).stderr
-        assert f"needs the plugin {NAME}, which nobody has named: add plugins=[{NAME}]" in said
+        assert f"needs the plugin {NAME}, which is not named: add plugins=[{NAME}]" in said
         assert "test/loss" in xformer("evaluate", str(trained), f"plugins=[{NAME}]").stdout
         assert "test/loss" in xformer("evaluate", str(trained), XFORMER_PLUGINS=NAME).stdout
         assert f"attention={NAME} is not an option" in xformer("train", f"attention={NAME}", code=1).stderr

@@ -1,4 +1,4 @@
-"""The front doors, and the one place that turns an error into a sentence and an exit code."""
+"""The entry points `train.py` and `xformer`, which turn errors into one message and an exit code."""
 
 import os
 import pkgutil
@@ -28,7 +28,7 @@ _TRACEBACK = "HYDRA_FULL_ERROR"
 
 
 def train() -> None:
-    """Train one model, or a sweep with -m; resume=DIR continues what is there."""
+    """Train one model, or a sweep with -m; resume=DIR continues the run in DIR."""
     _friendly(train_as_typed)
 
 
@@ -40,7 +40,7 @@ def main() -> None:
         print("usage: xformer COMMAND ...\n")
         for name in known:
             print(f"  {name:<15}{(_module(name).__doc__ or '').splitlines()[0]}")
-        print("\nxformer COMMAND --help tells what a command takes.")
+        print("\nxformer COMMAND --help describes a command.")
         return
     if command not in known:
         _print_error(f"{command} is not a command; {nearest(command, known)}")
@@ -55,7 +55,7 @@ def _module(command: str) -> ModuleType:
 
 
 def _friendly(command: Callable[[], object]) -> None:
-    """Run a command; what the user can mend is told in a sentence, unless HYDRA_FULL_ERROR=1 asks for a traceback."""
+    """Run a command; an error the user can fix is one message, unless HYDRA_FULL_ERROR=1 asks for a traceback."""
     redact_streams()
 
     def run() -> None:

@@ -1,10 +1,10 @@
-"""The errors a user can cause: each message is one sentence that names the key, the value and the way out."""
+"""Errors that a user can cause: each message names the key, the value and what would work."""
 
 import signal
 
 
 class XformerError(Exception):
-    """Something the user can mend; shown without a traceback."""
+    """Base class of errors that the user can fix; shown without a traceback."""
 
     reported = False
     """Whether the screen has shown it."""
@@ -33,7 +33,7 @@ class RunError(XformerError):
 class Interrupted(SystemExit):
     """A signal stopped the run; where nothing catches it, the process ends with the exit code that shells expect.
 
-    Not an `Exception`: nobody who goes on after errors should go on after this.
+    Not an `Exception`, so that code that continues after errors does not continue after this.
 
     Args:
         number: the signal.

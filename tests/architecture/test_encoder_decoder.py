@@ -117,11 +117,11 @@ def test_the_two_sides_share_one_table_and_have_their_own_lengths() -> None:
     model = encoder_decoder(position="learned", decoder_position="learned")
     tables = [m for m in model.modules() if getattr(m, "num_embeddings", None) == VOCABULARY]
     assert tables == [model.embedding]
-    with pytest.raises(DataError, match="17 tokens came, and Learned"):
+    with pytest.raises(DataError, match="17 tokens, and Learned"):
         model(tokens(1, LENGTH + 1), None, tokens(1, 2))
-    with pytest.raises(DataError, match="17 tokens came, and Learned"):
+    with pytest.raises(DataError, match="17 tokens, and Learned"):
         model(tokens(1, 2), None, tokens(1, LENGTH + 1))
-    with pytest.raises(DataError, match="17 tokens came, and Linformer"):
+    with pytest.raises(DataError, match="17 tokens, and Linformer"):
         encoder_decoder(cross_attention="linformer")(tokens(1, LENGTH + 1), None, tokens(1, 2))
 
 

@@ -92,7 +92,7 @@ def test_a_key_of_a_slot_that_is_not_there_is_refused(compose_job: ComposeJob) -
 
 
 def test_a_slot_set_like_a_value_is_told_how_it_is_spelt(compose_job: ComposeJob) -> None:
-    with pytest.raises(ConfigError, match="spells it attention@decoder_attention=local"):
+    with pytest.raises(ConfigError, match="write attention@decoder_attention=local"):
         validate(compose_job("decoder_attention=local").config)
 
 

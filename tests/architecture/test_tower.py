@@ -37,7 +37,7 @@ def test_shared_layers_keep_their_own_bias() -> None:
 
 
 def test_a_sequence_that_is_too_long_names_the_part() -> None:
-    with pytest.raises(DataError, match="17 tokens came, and Learned was built for 16"):
+    with pytest.raises(DataError, match="A sequence has 17 tokens, and Learned was built for at most 16"):
         stack(Encoder, position="learned")(tokens(1, LENGTH + 1))
     assert stack(Encoder)(tokens(1, LENGTH + 1)).isfinite().all()
 
@@ -101,7 +101,7 @@ def test_a_stack_is_what_all_of_its_layers_are() -> None:
     assert not encoder.incremental
     assert not encoder.extrapolates
     assert encoder.tower.limited_by == ["Linformer"]
-    with pytest.raises(DataError, match="17 tokens came, and Linformer was built for 16"):
+    with pytest.raises(DataError, match="A sequence has 17 tokens, and Linformer was built for at most 16"):
         encoder(tokens(1, LENGTH + 1))
 
 

@@ -87,5 +87,5 @@ def test_gates_that_close_at_once_leave_finite_results_and_gradients() -> None:
 
 
 def test_keys_of_a_fraction_of_a_feature_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"attention.expand_key=0.3 of the 8 features of a head is 2.4, no whole"):
+    with pytest.raises(ConfigError, match=r"attention.expand_key=0.3 of the 8 features of a head is 2.4, not a whole"):
         made(expand_key=0.3)

@@ -45,7 +45,7 @@ def test_what_fits_passes_and_what_does_not_is_named_with_what_would(
     for value in bad:
         with pytest.raises(ConfigError) as caught:
             kind.check("key", value)
-        assert str(caught.value) == f"key={value} cannot be measured; it has to be {kind.words}."
+        assert str(caught.value) == f"key={value} is not valid; it has to be {kind.words}."
 
 
 def test_nanogpt_is_a_file_or_the_directory_of_its_model(tmp_path: Path) -> None:

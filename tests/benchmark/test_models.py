@@ -52,7 +52,7 @@ def test_a_step_trains() -> None:
 
 
 def test_a_task_without_tokens_to_predict_is_refused() -> None:
-    with pytest.raises(ConfigError, match="suits task=language_modeling"):
+    with pytest.raises(ConfigError, match="works only with task=language_modeling"):
         composed_config(["task=classification"])
 
 

@@ -54,7 +54,7 @@ from xformer.errors import ConfigError
         ("step", "train=[]", r"train=\[\] .* at least one"),
         ("step", "steps=0", "steps=0 .* 1 or more"),
         ("overhead", "rounds=0", "rounds=0 .* 1 or more"),
-        ("overhead", "dtype=bfloat16", "dtype=bfloat16 is nothing that `overhead` reads; Valid: model, rounds"),
+        ("overhead", "dtype=bfloat16", "dtype=bfloat16 is not a setting of `overhead`; Valid: model, rounds"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_in_a_sentence(question: str, override: str, words: str) -> None:

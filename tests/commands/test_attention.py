@@ -62,7 +62,7 @@ def test_a_classifier_with_a_class_token(
     capsys.readouterr()
     long = " ".join(["[MAX", *"4" * 130, "]"])
     assert "133 tokens" in refusal(directory, "--input", long)  # with the class token
-    assert "no ListOps expression" in refusal(directory, "--input", "[MAX two ]")
+    assert "is not a ListOps expression" in refusal(directory, "--input", "[MAX two ]")
     assert "--target" in refusal(directory, "--input", "[MAX 2 ]", "--target", "2")
 
     config = OmegaConf.load(directory / CONFIG_FILE)
@@ -108,7 +108,7 @@ def test_a_language_model_has_visible_whitespace(trained: Trained, draw: Draw, r
 
 def test_what_cannot_be_typed_and_what_is_no_run(compose_job: ComposeJob, refusal: Refusal, tmp_path: Path) -> None:
     directory = finished(compose_job, "data=digits")
-    assert "no sequences that can be typed" in refusal(directory, "--input", "0 1 2")
+    assert "does not accept typed input" in refusal(directory, "--input", "0 1 2")
     assert "nowhere" in refusal(tmp_path / "nowhere", "--input", "0 1 2")
 
 

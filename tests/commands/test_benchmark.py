@@ -19,7 +19,7 @@ def test_a_file_in_place_of_the_output_is_found_before_anything_is_measured(
     file.write_text("")
     words = ["xformer benchmark", "startup", "rounds=1000000", "--output", str(file / below)]
     monkeypatch.setattr("sys.argv", words)
-    with pytest.raises(ConfigError, match=f"{file} is a file; give a directory"):
+    with pytest.raises(ConfigError, match=f"{file} is a file; use a directory"):
         main()
 
 

@@ -103,10 +103,10 @@ def test_margin_intervals_and_seeds_are_those_asked_for(sweep: Path, xformer: Co
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--margin", "0"], "0 is no margin; give a number above 0"),
-        (["--margin", "few"], "few is no margin; give a number above 0"),
-        (["--add-seeds", "0"], "0 is no number of seeds; give 1 or more"),
-        (["--add-seeds"], "--add-seeds is for a study"),
+        (["--margin", "0"], "0 is not a margin; use a number above 0"),
+        (["--margin", "few"], "few is not a margin; use a number above 0"),
+        (["--add-seeds", "0"], "0 is not a number of seeds; use 1 or more"),
+        (["--add-seeds"], "--add-seeds needs a study"),
     ],
 )
 def test_a_number_that_is_none_is_a_sentence(words: list[str], reason: str, sweep: Path, xformer: Command) -> None:

@@ -76,11 +76,11 @@ def test_other_text_at_another_length_with_the_run_s_own_tokenizer(
     ("name", "options", "words"),
     [
         ("reverse", ["--data", "symbols=20"], ["The data's vocabulary is 23 and the model's 19"]),
-        ("prose", ["--data", "block=64"], ["A sequence of 64 tokens came, and Learned was built for 32"]),
+        ("prose", ["--data", "block=64"], ["A sequence has 64 tokens, and Learned was built for at most 32"]),
         ("prose", ["--data", "blok=64"], ["data.blok is not a parameter", "did you mean block?"]),
         ("prose", ["--data", "block=long"], ["data.block=long has the wrong type"]),
-        ("prose", ["--data", "block"], ["--data block is no key=value"]),
-        ("prose", ["--data", "_target_=xformer.data.datasets.digits.Digits"], ["would be other data altogether"]),
+        ("prose", ["--data", "block"], ["--data block is not of the form key=value"]),
+        ("prose", ["--data", "_target_=xformer.data.datasets.digits.Digits"], ["would replace the data set"]),
         ("prose", ["--data", "source.files=/no/such/file.txt"], ["data.source.files=/no/such/file.txt"]),
         (
             "prose",

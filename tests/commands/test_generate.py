@@ -91,7 +91,7 @@ def test_what_is_computed_again_is_said_on_the_error_stream(
         ),
         ("prose", ["--prompt", "x" * 33], ["has 33 tokens, and the model reads 32 at most; shorten it"]),
         ("reverse", ["--prompt", "1 " * 30], ["has 31 tokens, and the model reads 17 at most"]),
-        ("reverse", ["--prompt", "1 x"], ["'1 x' is no sequence of symbols"]),
+        ("reverse", ["--prompt", "1 x"], ["'1 x' is not a sequence of symbols"]),
         ("prose", ["--prompt", "a", "--temperature", 0], ["temperature=0.0 is out of range"]),
         ("prose", ["--prompt", "a", "--max-new", 0], ["max_new=0 writes nothing"]),
         ("prose", ["--prompt", "a", "--beams", 2, "--top-k", 3], ["beams=2 searches", "draws nothing"]),

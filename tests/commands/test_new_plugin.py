@@ -32,9 +32,9 @@ def test_it_writes_a_package_of_that_name(xformer: Command, tmp_path: Path, monk
         ("1st", "1st is not the name of a package"),
         ("class", "class is not the name of a package"),
         ("My-Own", "My-Own is not the name of a package"),
-        ("torch", "torch is the name of a package that is installed here"),
-        ("full", "attention=full is an option already"),
-        ("there", "there is there already"),
+        ("torch", "torch is the name of an installed package"),
+        ("full", "attention=full already exists as an option"),
+        ("there", "there already exists"),
     ],
 )
 def test_a_name_that_cannot_be_one_is_refused(

@@ -59,7 +59,7 @@ def test_a_node_builds_what_its_entries_say(compose_job: ComposeJob) -> None:
         ("[full,hybrid]", "attention.layers[1]=hybrid is not an option; Valid: additive,"),
         ("[]", "attention.layers=[] must be a list of options, such as [local,local,full]"),
         ("full", "attention.layers=full must be a list of options"),
-        ("[3]", "attention.layers[0]=3 is no option: write its name, or {name:"),
+        ("[3]", "attention.layers[0]=3 is not an option: write the option's name, or {name:"),
         ("[{full:{position:rotry}}]", "attention.layers[0].full.position=rotry is not an option; did you mean rotary?"),
         ("[{full:{position:{alibi:{slope:1}}}}]", "attention.layers[0].full.position.alibi.slope is not a parameter"),
         ("[full,full,full,full,local]", "attention.layers has 5 entries and size.layers=4"),

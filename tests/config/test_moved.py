@@ -109,8 +109,8 @@ def test_a_configuration_in_a_word_is_what_it_was() -> None:
         ("+data.loader.batch=8", "data.loader.batch is not a parameter of LoaderConfig; did you mean batch_size?"),
         ("data.loader.batch_size=0", "data.loader.batch_size=0 must be at least 1."),
         ("data.loader=3", "data.loader=3 must be a mapping with the keys batch_size, num_workers."),
-        ("~data.loader.batch_size", "data.loader.batch_size is missing; LoaderConfig cannot do without it."),
-        ("~data.loader", "data.loader is missing; .*ListOps cannot do without it."),
+        ("~data.loader.batch_size", "data.loader.batch_size is missing; LoaderConfig requires it."),
+        ("~data.loader", "data.loader is missing; .*ListOps requires it."),
     ],
 )
 def test_a_bad_key_or_value_of_a_block_is_named(typed: str, sentence: str, compose_job: ComposeJob) -> None:

@@ -1,4 +1,4 @@
-"""A plugin's options are options, its classes targets; what cannot be used, or nobody has named, is one sentence."""
+"""A plugin's options are options, its classes targets; what cannot be used, or is not named, is one sentence."""
 
 import re
 import sys
@@ -124,9 +124,9 @@ OPTION = "_target_: odd.Odd\n"
         (
             "odd",
             {"conf/atention/odd.yaml": OPTION},
-            r"conf/atention/odd\.yaml, which is in no group; groups are archit",
+            r"conf/atention/odd\.yaml, which is not in a known group; the groups are archit",
         ),
-        ("odd", {"conf/train.yaml": OPTION}, r"conf/train\.yaml, which is in no group"),
+        ("odd", {"conf/train.yaml": OPTION}, r"conf/train\.yaml, which is not in a known group"),
     ],
 )
 def test_what_cannot_be_used_is_a_sentence(
@@ -159,7 +159,7 @@ def test_a_class_that_cannot_be_imported_is_a_sentence(text: str, said: str, mak
 
 
 def test_a_run_needs_its_plugins_installed_and_named(made: str) -> None:
-    with pytest.raises(ConfigError, match=f"there needs the plugin {made}, which nobody has named: add plugins="):
+    with pytest.raises(ConfigError, match=f"there needs the plugin {made}, which is not named: add plugins="):
         require_plugins([made], "there")
     with pytest.raises(ConfigError, match=r"there needs the plugin gone_away, which is not installed here\."):
         require_plugins(["gone_away"], "there")

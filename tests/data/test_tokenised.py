@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from xformer.errors import DataError
 from xformer.tokenizers.file import File
-from xformer.tokenizers.trained import Trained
+from xformer.tokenizers.frozen import Frozen
 
 LATIN = "abcdefghijklmnopqrstuvwxyz ."
 STRANGE = "äж€😀\u200b"
@@ -31,7 +31,7 @@ def latin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @settings(deadline=None)
 @given(text=st.text(alphabet=LATIN + STRANGE, max_size=40))
 def test_what_comes_back_and_what_is_unread_are_the_text(latin: Path, text: str) -> None:
-    for tokenizer in (File(path=str(latin)), Trained(File(path=str(latin)))):
+    for tokenizer in (File(path=str(latin)), Frozen(File(path=str(latin)))):
         back = tokenizer.decode(tokenizer.encode(text).tolist())
         solid = [len("".join(part.split()).encode()) for part in (back, text)]
         assert solid[0] + tokenizer.unread(text) == solid[1]
@@ -69,8 +69,8 @@ def test_dropped_text_is_told_and_earns_no_credit(read_by, tmp_path: Path, begin
     spaces = 2 + len(begin) - begin.count("ж")  # which a pre-tokenizer drops from any text, and which do count
     plain, mixed = (module.spec.tokens_per_byte["test"] for module in (read, both))
     assert mixed == pytest.approx(plain * 18 / (18 + spaces), rel=0.02)
-    assert "unread" not in read.describe()
-    assert "; unread, as the tokenizer has no token for it: 4" in both.describe()
+    assert "without a token" not in read.describe()
+    assert "; without a token in the vocabulary: 4" in both.describe()
     assert "% of train" in both.describe()
 
 
@@ -103,7 +103,7 @@ def test_a_row_of_nothing_but_dropped_text_is_refused_by_number(
     assert "\n" not in str(caught.value)
     path.write_text("".join(f"{line}\n" for line in lines if empty not in line), encoding="utf-8")
     module = read_by(name, **own)
-    assert "unread, as the tokenizer has no token for it" in module.describe()
+    assert "without a token in the vocabulary" in module.describe()
     with pytest.raises(DataError, match="has no token that the model can read"):
         module.encode(empty)
 
@@ -116,7 +116,7 @@ def test_a_pair_with_a_side_that_is_dropped_is_left_out_and_never_empty(read_by,
     for split in ("train", "val", "test"):
         batch = module.splits[split].__getitems__(range(len(module.splits[split])))
         assert (batch.source_tokens != module.spec.padding).any(1).all()
-    assert "unread" in module.describe()
+    assert "without a token" in module.describe()
 
 
 @pytest.mark.parametrize("model", ["Unigram", "WordLevel"])
@@ -128,7 +128,7 @@ def test_a_tokenizer_that_fails_on_a_text_is_a_sentence(model: str, tmp_path: Pa
     tokenizer = File(path=str(tmp_path / "t.json"))
     assert tokenizer.encode("a").tolist() == [0]
     with pytest.raises(
-        DataError, match=r"tokenizer\.path=.*t\.json cannot read some of the text \(.*\): give"
+        DataError, match=r"tokenizer\.path=.*t\.json cannot read some of the text \(.*\): use"
     ) as caught:
         tokenizer.encode("b")
     assert "\n" not in str(caught.value)

@@ -41,5 +41,5 @@ def test_a_service_out_of_reach_is_a_sentence(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setattr(wandb, "init", init)
-    with pytest.raises(RunError, match=r"\(no network\); with WANDB_MODE=offline they wait for xformer sync"):
+    with pytest.raises(RunError, match=r"\(no network\); set WANDB_MODE=offline to store them for xformer sync"):
         log_study("attentions", [], project="lab", entity=None, directory=tmp_path, question="Which?")

@@ -64,7 +64,7 @@ def _all_but(name: str) -> list[str]:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"operations": 1, "magnitude": 9, "without": ["flip"]}, "no operation flip; valid: auto_contrast, "),
+        ({"operations": 1, "magnitude": 9, "without": ["flip"]}, "an unknown operation flip; valid: auto_contrast, "),
         ({"operations": 16, "magnitude": 9, "without": []}, r"operations=16 must be from 0 to 15"),
     ],
 )

@@ -28,7 +28,7 @@ def test_balanced_weights_are_scikit_learns():
     ("weights", "counts", "message"),
     [
         ([1.0, 2.0], None, r"task\.class_weights=\[1\.0, 2\.0\] has 2 weights, and the data have 3 classes"),
-        ("balanced", None, r"task\.class_weights=balanced needs data that count their classes"),
+        ("balanced", None, r"task\.class_weights=balanced needs data that report their class counts"),
         ("balanced", [3, 0, 1], r"task\.class_weights=balanced has no weight for class 1"),
     ],
 )

@@ -117,6 +117,6 @@ def test_a_causal_architecture_is_refused(built: Any) -> None:
 
 def test_shares_that_exceed_all_tokens_are_refused(built: Any) -> None:
     with pytest.raises(
-        ConfigError, match=r"task\.masking\.hidden=0\.8 and task\.masking\.random=0\.3 .* together at most 1"
+        ConfigError, match=r"task\.masking\.hidden=0\.8 and task\.masking\.random=0\.3 .* must be at most 1"
     ):
         built("task.masking.random=0.3")

@@ -55,7 +55,7 @@ def test_the_loss_is_of_the_labels_that_count_and_smooth_in_training_alone(built
 
 
 def test_a_length_that_the_model_cannot_read_is_refused(built: Any) -> None:
-    named = "built for 8: Learned is not defined beyond; position=sinusoidal"
+    named = "built for 8: Learned is not defined beyond that; position=sinusoidal"
     with pytest.raises(IncompatibleError, match=f"data.test_blocks has 9 tokens .* {named}"):
         built("task=language_modeling", "position=learned", test_lengths=(4, 9))
     task = built("task=language_modeling", "position=learned", test_lengths=(4, 8))

@@ -79,5 +79,5 @@ def test_another_kind_is_refused(tmp_path):
 def test_a_damaged_file_is_refused(tmp_path, content):
     if content is not None:
         (tmp_path / "tokenizer.json").write_text(content)
-    with pytest.raises(DataError, match="is no saved tokenizer"):
+    with pytest.raises(DataError, match="is not a saved tokenizer"):
         Byte().load(tmp_path)

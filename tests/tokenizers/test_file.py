@@ -42,7 +42,7 @@ def test_a_file_that_is_no_tokenizer_is_named(tmp_path, content):
     if content is not None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     tokenizer = File(path=str(path))
-    message = "cannot be read" if content is None else "is (no tokenizer of the tokenizers library|not UTF-8)"
+    message = "cannot be read" if content is None else "is not (a tokenizer of the tokenizers library|UTF-8)"
     for use in (lambda: tokenizer.train([]), lambda: tokenizer.settings(), lambda: tokenizer.vocabulary):
         with pytest.raises(DataError, match=rf"tokenizer\.path=.*t\.json {message}") as caught:
             use()

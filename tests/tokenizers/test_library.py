@@ -45,5 +45,5 @@ def test_a_cell_without_a_space_is_learned_in_pieces_and_other_texts_as_they_are
 @pytest.mark.parametrize("state", [{}, {"model": "{"}, {"model": 3}, []])
 def test_a_damaged_model_is_refused(tmp_path, state):
     (tmp_path / "tokenizer.json").write_text(json.dumps({"kind": "BPE", "state": state}))
-    with pytest.raises(DataError, match="is no saved tokenizer"):
+    with pytest.raises(DataError, match="is not a saved tokenizer"):
         BPE(vocabulary_size=300).load(tmp_path)

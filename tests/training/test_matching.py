@@ -121,11 +121,11 @@ def test_another_reference_can_be_chosen(matched) -> None:
     ("overrides", "words"),
     [
         (["attention=linformer", "attention.rank=64"], r"out of reach: with attention=full .* size\.feed_forward=1;"),
-        (["match.by=optimizer.lr"], r"match\.by=optimizer\.lr is no dimension"),
-        (["match.by=size.width"], r"match\.by=size\.width is no dimension"),
+        (["match.by=optimizer.lr"], r"match\.by=optimizer\.lr is not a dimension"),
+        (["match.by=size.width"], r"match\.by=size\.width is not a dimension"),
         (["match.by=data.loader.batch_size"], r"match\.by=data\.loader\.batch_size does not change the parameters"),
         (["match.to.attention=fool"], r"match\.to\.attention=fool is not an option; Valid: additive, "),
-        (["+match.to.atention=full"], r"match\.to\.atention=full: atention is no choice of this run; did you mean "),
+        (["+match.to.atention=full"], r"match\.to\.atention=full: atention is not a choice of this run; did you mean "),
     ],
 )
 def test_what_cannot_be_matched_is_refused_in_a_sentence(overrides: list[str], words: str, matched) -> None:

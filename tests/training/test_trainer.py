@@ -65,7 +65,7 @@ def test_the_table_is_always_among_the_loggers_and_the_configuration_beside_it(c
     ("overrides", "words"),
     [
         (["trainer.max_steps=-1", "trainer.max_epochs=-1"], "would never end"),
-        (["trainer.barebones=true"], "trainer.barebones=true leaves nothing"),
+        (["trainer.barebones=true"], "trainer.barebones=true disables"),
         (["trainer.precision=7"], "trainer.precision=7 is refused by Lightning: .*precision"),
     ],
 )
@@ -79,7 +79,7 @@ def test_what_cannot_run_is_refused_before_data_is_loaded(
 def test_what_nobody_measures_cannot_be_monitored(compose_job: ComposeJob) -> None:
     task = task_of(compose_job)
     trainer = build_trainer(compose_job(*FAST, "monitor.name=val/acuracy"))
-    with pytest.raises(ConfigError, match=r"monitor\.name=val/acuracy is nothing .* did you mean val/accuracy"):
+    with pytest.raises(ConfigError, match=r"monitor\.name=val/acuracy is not a metric .* did you mean val/accuracy"):
         check_monitors(trainer, task)
 
 

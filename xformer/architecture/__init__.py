@@ -1,1 +1,1 @@
-"""Encoder and decoder, and their dimensions."""
+"""Architectures: encoder, decoder and encoder-decoder, and their dimensions."""

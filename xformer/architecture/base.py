@@ -1,4 +1,4 @@
-"""The seam of the architectures: what tasks and the compatibility check know of one."""
+"""The base class of architectures: the interface for tasks and the compatibility check."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -17,7 +17,7 @@ EmbeddingFactory = Callable[[int], nn.Module]
 
 
 class Architecture(nn.Module, ABC):
-    """From sequences to hidden states."""
+    """An architecture: a module from sequences to hidden states."""
 
     slots: ClassVar[dict[str, Slot]]
     """The attentions it takes, by the configuration's key."""
@@ -42,7 +42,7 @@ class Architecture(nn.Module, ABC):
         """
 
     def pop_auxiliary_loss(self) -> Float[Tensor, ""] | None:
-        """The sum of what the token mixers asked for in the last training pass, once; None for nothing."""
+        """Return and clear the sum of the token mixers' auxiliary losses of the last training pass, if any."""
         losses: list[Tensor] = []
         for part in self.children():
             if isinstance(part, Tower) and part.auxiliary_loss is not None:
@@ -52,12 +52,12 @@ class Architecture(nn.Module, ABC):
 
     @property
     def max_target(self) -> int:
-        """The longest sequence that it may write: `max_length`, where that is the one it reads."""
+        """The longest sequence that the model may generate; by default `max_length`."""
         return self.max_length
 
     @classmethod
     def positions(cls) -> set[str]:
-        """The position schemes it takes, by the configuration's key."""
+        """The position schemes that the architecture takes, by the configuration's key."""
         return {slot.position for slot in cls.slots.values() if slot.position is not None}
 
 

@@ -1,4 +1,4 @@
-"""How the blocks of an architecture are made: the options that every architecture has, and what they build."""
+"""Options of blocks that every architecture shares, and functions that build blocks from them."""
 
 from typing import Annotated, TypedDict
 
@@ -16,7 +16,7 @@ from xformer.layers.stochastic_depth import StochasticDepth
 
 
 class BlockOptions(TypedDict):
-    """The keyword arguments that every architecture takes and passes on to its stacks of blocks.
+    """Keyword arguments that every architecture takes and passes on to its stacks of blocks.
 
     Attributes:
         size: width, depth of each stack, heads.
@@ -42,12 +42,12 @@ class BlockOptions(TypedDict):
 
 
 def residual_gain(options: BlockOptions, *, branches: int) -> float:
-    """The scale of the layers that end in the residual sum: its variance does not grow with depth (GPT-2)."""
+    """Initial scale of layers that end in the residual sum, so that its variance does not depend on depth (GPT-2)."""
     return float((branches * options["size"].layers) ** -0.5)
 
 
 def build_block(options: BlockOptions, attention: Capable, cross: Capable | None = None) -> Block:
-    """One block around an attention or token mixer, with cross-attention where it is given."""
+    """Build a block around an attention or token mixer, optionally with cross-attention."""
     size, heads = options["size"], options["key_value_heads"]
     gain = residual_gain(options, branches=2 if cross is None else 3)
     return Block(
@@ -58,7 +58,7 @@ def build_block(options: BlockOptions, attention: Capable, cross: Capable | None
 
 
 def last_norm(options: BlockOptions) -> nn.Module:
-    """What follows the last block: with pre-norm the sum has not been normalised yet."""
+    """The layer after the last block: a norm with pre-norm blocks, whose sum is not normalised yet."""
     return norm_layer(options["norm_layer"], options["size"].d_model) if options["norm"] == "pre" else nn.Identity()
 
 

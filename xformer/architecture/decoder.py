@@ -8,7 +8,7 @@ from xformer.core.capability import Capability
 
 
 class Decoder(Stack):
-    """A causal stack."""
+    """Decoder-only architecture: a causal stack."""
 
     causal: ClassVar[bool] = True
     slots: ClassVar[dict[str, Slot]] = {"attention": Slot("self", Capability.CAUSAL)}

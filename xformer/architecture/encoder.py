@@ -7,7 +7,7 @@ from xformer.architecture.stack import Stack
 
 
 class Encoder(Stack):
-    """A bidirectional stack."""
+    """Encoder architecture: a bidirectional stack."""
 
     causal: ClassVar[bool] = False
     slots: ClassVar[dict[str, Slot]] = {"attention": Slot("self")}

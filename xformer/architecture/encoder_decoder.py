@@ -1,4 +1,4 @@
-"""The encoder-decoder (Vaswani et al. 2017, figure 1): it writes one sequence while it reads another.
+"""The encoder-decoder architecture (Vaswani et al. 2017, figure 1): it generates a target from a source.
 
     memory = encoder(source),    hidden_i = decoder(target_0 ... target_i, memory)
 
@@ -29,7 +29,7 @@ from xformer.position.base import PositionFactory
 
 
 class EncoderDecoder(Architecture):
-    """A bidirectional stack, and a causal one that reads it.
+    """Encoder-decoder architecture: a bidirectional stack, and a causal stack that attends to its output.
 
     Args:
         embedding: builds the input layer of both sides from `size.d_model`.
@@ -110,7 +110,7 @@ class EncoderDecoder(Architecture):
         padding_mask: Bool[Tensor, "batch length"] | None = None,
         positions: Int[Tensor, "#batch length"] | None = None,
     ) -> Memory:
-        """What the decoder reads of a source.
+        """Encode a source into the memory that the decoder reads.
 
         Args:
             inputs: the source, as the embedding takes it.
@@ -122,7 +122,7 @@ class EncoderDecoder(Architecture):
         """
         x = self.embedding(inputs)
         check_length(x.shape[1], self.max_length, limited(self.decoder.mixers[1]))
-        hidden = self.tower(x, padding_mask, positions)  # which knows that it counts, where nobody gave positions
+        hidden = self.tower(x, padding_mask, positions)  # without positions, it uses consecutive ones
         if positions is None:
             positions = torch.arange(x.shape[1], device=x.device)[None]
         return Memory(hidden, positions, padding_mask)
@@ -153,7 +153,7 @@ class EncoderDecoder(Architecture):
 
     @property
     def incremental(self) -> bool:
-        """Whether decoding can go on from a state instead of computing everything again."""
+        """Whether decoding can use a state instead of recomputing the whole sequence."""
         return self.decoder.incremental
 
     @property

@@ -1,4 +1,4 @@
-"""The places of an architecture that an attention fills."""
+"""Slots: the places in an architecture that an attention variant fills."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from xformer.core.capability import Capability
 
 @dataclass(frozen=True)
 class Slot:
-    """One place, and what it asks of its attention.
+    """A slot of an architecture, and the capabilities it requires of its attention.
 
     Attributes:
         name: of the place, in summaries.

@@ -1,4 +1,4 @@
-"""One stack of blocks: what the encoder and the decoder share."""
+"""An embedding and a stack of blocks: the base class of encoder and decoder."""
 
 from collections.abc import Sequence
 from typing import Unpack
@@ -15,7 +15,7 @@ from xformer.position.base import PositionFactory
 
 
 class Stack(Architecture):
-    """An embedding and one stack of blocks.
+    """An architecture of an embedding and one stack of blocks.
 
     Args:
         embedding: builds the input layer from `size.d_model`.
@@ -62,7 +62,7 @@ class Stack(Architecture):
 
     @property
     def incremental(self) -> bool:
-        """Whether decoding can go on from a state instead of computing everything again."""
+        """Whether decoding can use a state instead of recomputing the whole sequence."""
         return self.tower.incremental
 
     @property

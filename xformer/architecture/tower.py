@@ -1,7 +1,7 @@
-"""A stack of blocks between positions and a last norm: what every architecture has once or twice."""
+"""A tower: positions, a stack of blocks and a last norm; each architecture has one or two."""
 
 from collections.abc import Iterable, Sequence
-from typing import Unpack, cast
+from typing import ClassVar, Unpack, cast
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from xformer.position.base import Position, PositionContext, PositionFactory
 
 
 class Tower(nn.Module):
-    """A stack of blocks over sequences that are embedded already.
+    """A stack of blocks over embedded sequences, with positions and a last norm.
 
     Args:
         max_length: the longest sequence, in tokens.
@@ -35,6 +35,8 @@ class Tower(nn.Module):
     Raises:
         IncompatibleError: a layer lacks what its role or the position scheme needs.
     """
+
+    stable_names: ClassVar[dict[str, str]] = {"layer_positions": "own_positions"}
 
     auxiliary_loss: Float[Tensor, ""] | None = None
     """The sum of what the mixers asked for in the last training pass; None for nothing."""
@@ -76,7 +78,7 @@ class Tower(nn.Module):
         self.norm = last_norm(options)
 
     def _build_positions(self, variants: Sequence[Capable], position: PositionFactory, size: Size) -> None:
-        """The stack's scheme and those of layers' own; each knows the layers that it serves, by their order."""
+        """Build the stack's position scheme and those of single layers; each numbers the layers that it serves."""
 
         def build(factory: PositionFactory, layers: int) -> Position:
             return factory(
@@ -156,12 +158,12 @@ class Tower(nn.Module):
 
     @property
     def mixers(self) -> list[list[TokenMixer]]:
-        """Those of all blocks that read the sequence and, where there is a memory, those that read that."""
+        """The token mixers of all blocks and, if there is a memory, their cross-attentions."""
         return [list(place) for place in zip(*(cast(Block, block).mixers for block in self.blocks), strict=True)]
 
     @property
     def incremental(self) -> bool:
-        """Whether decoding can go on from a state instead of computing everything again."""
+        """Whether decoding can use a state instead of recomputing the whole sequence."""
         return all(Capability.INCREMENTAL in mixer.provides for mixer in self.mixers[0])
 
     @property
@@ -182,18 +184,18 @@ class Tower(nn.Module):
 
 
 def limited(mixers: Iterable[TokenMixer]) -> list[str]:
-    """The variants that read no sequence longer than the longest they were built for, each once."""
+    """The variants that cannot read a sequence longer than they were built for, each once."""
     return [*dict.fromkeys(mixer.variant for mixer in mixers if Capability.VARIABLE_LENGTH not in mixer.provides)]
 
 
 def check_length(length: int, limit: int, limited_by: Sequence[str]) -> None:
-    """Refuse a sequence that one of these parts was not built for.
+    """Refuse a sequence longer than one of these parts was built for.
 
     Raises:
         DataError: naming the part.
     """
     if length > limit and limited_by:
         raise DataError(
-            f"A sequence of {length} tokens came, and {limited_by[0]} was built for {limit}; "
+            f"A sequence has {length} tokens, and {limited_by[0]} was built for at most {limit}; "
             "shorten the data, or choose attention=full with position=sinusoidal, which have no limit."
         )

@@ -1,1 +1,1 @@
-"""Attention variants: one file each, around the seam in base.py."""
+"""Attention variants: one file each, derived from the base classes in base.py and mixer.py."""

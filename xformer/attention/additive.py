@@ -35,7 +35,7 @@ HIDDEN_NUMBERS = 2**21
 
 
 class Additive(CachedAttention):
-    """Every query attends to every key it is allowed to, scored by a hidden layer.
+    """Additive attention: softmax attention whose scores come from a hidden layer over query and key.
 
     Args:
         context: the layer's dimensions and role.
@@ -81,7 +81,7 @@ class Additive(CachedAttention):
     def scores(
         self, query: Float[Tensor, "b h q hidden"], key: Float[Tensor, "b h k hidden"]
     ) -> Float[Tensor, "b h q k"]:
-        """The hidden layer's output for all pairs."""
+        """The scores of all pairs of query and key."""
         queries = max(1, HIDDEN_NUMBERS // key.numel())
 
         def some(query: Tensor, key: Tensor, weight: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The seam between the shared multi-head projection and the attention variants.
+"""The base class of attention variants, and the context with which a layer builds one.
 
 Shapes: b batch, h heads, q queries, k keys, d features of one head.
 """
@@ -21,7 +21,7 @@ from xformer.position.base import PositionFactory
 
 @dataclass(frozen=True)
 class AttentionContext:
-    """What a layer tells its attention or token mixer; a variant's own yaml repeats none of it.
+    """The dimensions and role of a layer, from which it builds its attention or token mixer.
 
     A q-k-v variant has no use for width, dropout and gain. Dropout acts on its mixed values in `MultiHeadAttention`, by
     one rule for all variants: linear attentions have no probabilities to drop, so dropping probabilities where they
@@ -58,14 +58,14 @@ class AttentionContext:
 
     @property
     def role(self) -> Capability:
-        """What a layer in this place has to be capable of."""
+        """The capabilities that this layer requires."""
         if self.cross:
             return Capability.CROSS
         return Capability.CAUSAL if self.causal else Capability.BIDIRECTIONAL
 
 
 class Capable(nn.Module, ABC):
-    """A module that declares its capabilities and refuses all others: what both seams share.
+    """A module that declares its capabilities and refuses all others: base class of attentions and token mixers.
 
     Args:
         context: the layer's dimensions and role.
@@ -91,13 +91,13 @@ class Capable(nn.Module, ABC):
         return type(self).__name__
 
     def share_with(self, first: Any) -> None:
-        """Use what is the first layer's and meant for all; most variants share nothing.
+        """Share parameters with the first layer; most variants share nothing.
 
         Called on every later layer of the same variant with the first one, that of `context.first`.
         """
 
     def before_batch(self, step: int) -> None:
-        """Prepare for a training batch, such as by drawing anew; most variants do nothing.
+        """Prepare for a training batch, for example by redrawing random features; most variants do nothing.
 
         What is drawn must depend on the step and on what is saved with the weights alone, so that ranks agree.
 
@@ -110,7 +110,7 @@ class Capable(nn.Module, ABC):
         raise self._refusal(Capability.INCREMENTAL)
 
     def require(self, capability: Capability) -> None:
-        """Refuse what is not declared.
+        """Refuse capabilities that are not declared.
 
         Raises:
             IncompatibleError: naming the first capability that is missing, and why.
@@ -134,7 +134,7 @@ class Capable(nn.Module, ABC):
 
 
 class Attention(Capable):
-    """Mixes values: each query receives a weighted mean of the values it may read.
+    """The base class of attention variants: each query receives a weighted mean of the values it may read.
 
     Args:
         context: the layer's dimensions and role. A subclass adds its own hyper-parameters, keyword-only.
@@ -152,7 +152,7 @@ class Attention(Capable):
         mask: Mask,
         bias: RelativeBias | None = None,
     ) -> Float[Tensor, "b h q d"]:
-        """Refuse what is not declared, then run `forward`."""
+        """Refuse capabilities that are not declared, then run `forward`."""
         self._check(mask, bias)
         mixed: Tensor = super().__call__(query, key, value, mask=mask, bias=bias)
         return mixed
@@ -179,7 +179,7 @@ class Attention(Capable):
         mask: Mask,
         bias: RelativeBias | None = None,
     ) -> Float[Tensor, "b h new d"]:
-        """Mix the values for the next tokens, whose positions and padding `mask` gives, and take them into `state`."""
+        """Attend for the next tokens, whose positions and padding are in `mask`, and add them to `state`."""
         raise self._refusal(Capability.INCREMENTAL)
 
     def _check(self, mask: Mask, bias: RelativeBias | None) -> None:
@@ -189,7 +189,7 @@ class Attention(Capable):
 
 
 class CachedAttention(Attention):
-    """Decodes with a cache of all keys and values so far: for variants that keep a score for each key."""
+    """Attention that decodes with a key-value cache: the base class of variants with a score for each key."""
 
     def __call__(
         self,
@@ -200,11 +200,11 @@ class CachedAttention(Attention):
         mask: Mask,
         bias: RelativeBias | None = None,
     ) -> Float[Tensor, "b h q d"]:
-        """Run `forward` on what is not padding."""
+        """Run `forward` with padding masked."""
         return super().__call__(*mask.blank(query, key, value), mask=mask, bias=bias)
 
     def init_state(self, max_length: int) -> KeyValueState:
-        """Room for the keys and values of `max_length` tokens."""
+        """An empty cache for the keys and values of `max_length` tokens."""
         return KeyValueState(max_length)
 
     def step(

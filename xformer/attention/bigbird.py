@@ -54,7 +54,7 @@ from xformer.errors import ConfigError
 
 
 class BigBird(BlockSparseAttention):
-    """Every query reads the beginning, its neighbours and a few blocks at random.
+    """BigBird: every query attends to global blocks at the beginning, neighbouring blocks and a few random ones.
 
     Args:
         context: the layer's dimensions and role.
@@ -81,7 +81,7 @@ class BigBird(BlockSparseAttention):
     ) -> None:
         super().__init__(context)
         if window_blocks % 2 == 0:
-            raise ConfigError(f"attention.window_blocks={window_blocks} has no middle; give an odd number, such as 3.")
+            raise ConfigError(f"attention.window_blocks={window_blocks} has no middle; use an odd number, such as 3.")
         self.block, self.global_blocks, self.random_blocks = block, global_blocks, random_blocks
         self.side = window_blocks // 2
         self.blocks = max(1, -(-context.max_key // block))
@@ -152,7 +152,7 @@ class BigBird(BlockSparseAttention):
         return found.masked_fill(ranks < 0, -1)
 
     def keys_of(self, query: Int[Tensor, " b"], length: int) -> Int[Tensor, "b #h k"]:
-        """The tokens of the pattern's blocks; those after the query are not there yet."""
+        """The positions in the pattern's blocks; those after the query are not stored yet."""
         blocks = query // self.block
         read = self.blocks_read(blocks, causal=True).expand(self.context.heads, -1, -1)
         wanted = read[..., None] * self.block + torch.arange(self.block, device=blocks.device)  # h b w k
@@ -162,7 +162,7 @@ class BigBird(BlockSparseAttention):
 
 @lru_cache(maxsize=64)
 def _mask_mod(attention: BigBird, draws: Tensor, version: int, blocks: int, causal: bool) -> MaskMod:
-    """The pairs of the blocks read, which are O((n / b)^2) booleans: for flex_attention, which looks at all blocks."""
+    """The mask_mod over O((n / b)^2) booleans, one per pair of blocks, for flex_attention."""
     with torch.inference_mode(False), torch.no_grad():
         reads = attention.blocks_read(torch.arange(blocks, device=draws.device), causal)
         reads = reads.masked_fill((reads < 0) | (reads >= blocks), blocks)  # none
@@ -176,7 +176,7 @@ def _mask_mod(attention: BigBird, draws: Tensor, version: int, blocks: int, caus
 
 
 def _insert(ascending: list[Tensor], new: Tensor) -> list[Tensor]:
-    """Keep the lists ascending, element by element."""
+    """Insert into ascending lists, element by element."""
     result = []
     for old in ascending:
         result.append(torch.minimum(old, new))

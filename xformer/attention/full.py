@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from xformer.attention.base import CachedAttention
-from xformer.attention.kernels.block_sparse import attention as block_sparse
+from xformer.attention.kernels.block_sparse import flex_attention as flex
 from xformer.attention.kernels.dense.distance_bias import distance_biased_attention
 from xformer.attention.kernels.dense.eager import eager_attention
 from xformer.core.bias import RelativeBias, TableBias, dense_scores
@@ -29,7 +29,7 @@ from xformer.core.sdpa import fused_attention
 
 
 class Full(CachedAttention):
-    """Every query attends to every key it is allowed to."""
+    """Full softmax attention: every query attends to every allowed key."""
 
     provides: ClassVar[Capability] = ~Capability.NONE
 
@@ -47,8 +47,8 @@ class Full(CachedAttention):
             return fused_attention(query, key, value, is_causal=mask.causal)
         if bias is not None and bias.adds_values:  # which takes the weights, and a fused kernel keeps them
             return self._eager(query, key, value, mask=mask, bias=bias)
-        if block_sparse.flex_supports_dense(query, mask, bias):
-            mixed: Tensor = block_sparse.flex_dense_attention(query, key, value, mask=mask, bias=cast(TableBias, bias))
+        if flex.flex_supports_dense(query, mask, bias):
+            mixed: Tensor = flex.flex_dense_attention(query, key, value, mask=mask, bias=cast(TableBias, bias))
             return mixed
         if isinstance(bias, TableBias) and mask.starts is not None and query.is_cpu and query.shape[2] > 1:
             return distance_biased_attention(query, key, value, mask=mask, bias=bias)
@@ -60,7 +60,7 @@ class Full(CachedAttention):
         return eager_attention(scores, value, query=query, mask=mask, bias=bias)
 
     def _masked(self, query: Tensor, key: Tensor, value: Tensor, *, mask: Mask, bias: RelativeBias | None) -> Tensor:
-        """Through torch's fused kernel, with mask and bias written out as one matrix."""
+        """Attend by torch's fused kernel, with mask and bias as one dense matrix."""
         allowed, empty = mask.dense(), None
         if allowed is not None:
             # A query without a key is NaN in some kernels: it attends to all, and its result becomes zero.

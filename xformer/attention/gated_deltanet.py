@@ -1,4 +1,4 @@
-r"""Gated DeltaNet: a state that forgets, and that replaces what it holds for a key instead of adding to it.
+r"""Gated DeltaNet: a linear recurrence with decay whose state replaces the value of a key instead of adding to it.
 
 Yang et al. 2025, "Gated Delta Networks: Improving Mamba2 with Delta Rule", equation 10 and section 3.4:
 
@@ -52,7 +52,7 @@ _NO_SCORES = "its state sums what it has read before any query comes, so there i
 
 
 class GatedDeltaNet(TokenMixer):
-    """Every token replaces what the state holds for its key, and says how much of all else is forgotten.
+    """Gated DeltaNet: each token replaces the state's value for its key, and gates how much of the rest decays.
 
     Args:
         context: the layer's dimensions and role.
@@ -148,10 +148,10 @@ class GatedDeltaNet(TokenMixer):
         return merged
 
     def init_state(self, max_length: int) -> RecurrentState:
-        """Nothing taken in yet; there is room for any number of tokens."""
+        """An empty decoding state, for any number of tokens."""
         return RecurrentState()
 
 
 def _normalised(x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n d"]:
-    """Of norm 1; zeros stay zeros."""
+    """Normalise to norm 1; zeros stay zeros."""
     return x * (x.square().sum(-1, keepdim=True) + 1e-6).rsqrt()

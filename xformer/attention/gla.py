@@ -1,4 +1,4 @@
-r"""Gated linear attention: a state of which each feature of the key forgets at a rate that the token decides.
+r"""Gated linear attention: linear attention whose state decays per key feature, at a rate that depends on the token.
 
 Yang et al. 2024, "Gated Linear Attention Transformers with Hardware-Efficient Training", section 4.4:
 
@@ -44,7 +44,7 @@ _NO_SCORES = "its state sums what it has read before any query comes, so there i
 
 
 class GLA(TokenMixer):
-    """Every feature of a key forgets at a rate that each token decides.
+    """Gated linear attention: every key feature decays at a rate that depends on the token.
 
     Args:
         context: the layer's dimensions and role.
@@ -137,5 +137,5 @@ class GLA(TokenMixer):
         return merged
 
     def init_state(self, max_length: int) -> RecurrentState:
-        """Nothing taken in yet; there is room for any number of tokens."""
+        """An empty decoding state, for any number of tokens."""
         return RecurrentState()

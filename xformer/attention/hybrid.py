@@ -21,7 +21,7 @@ from xformer.position.base import PositionFactory
 
 @dataclass(frozen=True, kw_only=True)
 class LayerEntry:
-    """What one or several layers of a hybrid are made of.
+    """An entry of a hybrid: the attention and position scheme of one or several layers.
 
     Attributes:
         name: the option with its hyper-parameters, by which equal entries are known.
@@ -35,7 +35,7 @@ class LayerEntry:
 
 
 def hybrid(context: AttentionContext, *, layers: Annotated[Sequence[LayerEntry], MinLen(1)]) -> Capable:
-    """The attention or token mixer of a layer.
+    """Build the attention or token mixer of a layer.
 
     Args:
         context: the layer's dimensions and role.

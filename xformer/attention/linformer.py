@@ -46,7 +46,7 @@ Projection = Literal["learned", "convolution", "mean"]
 
 
 class Linformer(Attention):
-    """Every query attends to `rank` mixtures of the keys.
+    """Linformer: every query attends to `rank` learned mixtures of the keys.
 
     Args:
         context: the layer's dimensions and role.
@@ -103,7 +103,7 @@ class Linformer(Attention):
         return self.sharing == "layerwise" and self.context.layer > self.context.first
 
     def share_with(self, first: Attention) -> None:
-        """Use the first layer's projection, where layers share."""
+        """Share the first layer's projection, if `sharing` is layerwise."""
         if self._borrows:
             assert isinstance(first, Linformer)
             self.project_key = self.project_value = first.project_key
@@ -155,7 +155,7 @@ class Linformer(Attention):
         return key, value, (key.new_zeros(()) if bias is None else bias).masked_fill(empty, float("-inf"))
 
     def _valid(self, mask: Mask) -> Bool[Tensor, "#b max_key"]:
-        """At which positions there is a token that is not padding."""
+        """Whether each position has a token that is not padding."""
         columns = _columns(mask.key_positions, self.context.max_key)
         valid = torch.ones_like(columns) if mask.key_padding is None else mask.key_padding.long()
         columns = columns.expand(valid.shape)
@@ -182,7 +182,7 @@ def _columns(positions: Int[Tensor, "#b k"], length: int) -> Int[Tensor, "#b k"]
 
 
 def _from_zero(columns: Int[Tensor, "#b k"]) -> bool:
-    """Whether they are the first k for all rows, so that none need be gathered; False where asking costs a wait."""
+    """Whether the keys have positions 0 to k - 1 in all rows; False if checking would wait for a device."""
     if len(columns) > 1 or columns.device.type != "cpu" or torch.compiler.is_compiling():
         return False
     return torch.equal(columns[0], torch.arange(columns.shape[1]))

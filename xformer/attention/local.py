@@ -40,12 +40,12 @@ from xformer.core.capability import Capability
 
 @lru_cache(maxsize=64)
 def sliding_window_mask(window: int) -> MaskMod:
-    """|i - j| <= window."""
+    """The mask_mod of a sliding window: |i - j| <= window."""
     return lambda head, query, key: (key >= query - window) & (key <= query + window)
 
 
 class Local(BlockSparseAttention):
-    """Every query reads its neighbours.
+    """Local (sliding-window) attention: every query attends to its neighbours.
 
     Args:
         context: the layer's dimensions and role.
@@ -59,7 +59,7 @@ class Local(BlockSparseAttention):
         self.window = window
 
     def mask_mod(self, length: int, *, causal: bool) -> MaskMod:
-        """A_i: the window."""
+        """The sliding window, A_i."""
         return with_causality(sliding_window_mask(self.window), causal=causal)
 
     def mix(self, tokens: AttentionInput, *, causal: bool, bias: RelativeBias | None) -> Float[Tensor, "b h n d"]:
@@ -70,7 +70,7 @@ class Local(BlockSparseAttention):
         ).values
 
     def init_state(self, max_length: int) -> PositionState:
-        """A ring of the last window + 1 tokens; a sequence may go on for ever."""
+        """A ring buffer of the last window + 1 tokens, for sequences of any length."""
         return PositionState(min(self.window + 1, max_length), None if self.window < max_length else max_length)
 
     def keys_of(self, query: Int[Tensor, " b"], length: int) -> Int[Tensor, "b #h k"]:

@@ -56,7 +56,7 @@ _NO_SCORES = "its state sums what it has read before any query comes, so there i
 
 
 class Mamba2(TokenMixer):
-    """A state-space model with a gate around it, in the place of attention.
+    """Mamba-2: a gated selective state-space model in place of attention.
 
     Args:
         context: the layer's dimensions and role.
@@ -170,10 +170,10 @@ class Mamba2(TokenMixer):
         return merged
 
     def _for_heads(self, x: Float[Tensor, "b n features"]) -> Float[Tensor, "b #h n state_size"]:
-        """B or C for each head; for all at once where they share it."""
+        """Expand B or C from groups to heads; one group is broadcast."""
         shared = split_heads(x, self.groups)
         return shared if self.groups == 1 else shared.repeat_interleave(self.heads // self.groups, dim=1)
 
     def init_state(self, max_length: int) -> RecurrentState:
-        """Nothing taken in yet; there is room for any number of tokens."""
+        """An empty decoding state, for any number of tokens."""
         return RecurrentState()

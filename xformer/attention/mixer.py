@@ -1,4 +1,4 @@
-"""The seam of the token mixers: what takes a layer's input and owns everything that mixes its tokens.
+"""The base class of token mixers, which have their own projections and replace multi-head attention.
 
     Attention     mixes the values of given queries and keys, head by head                 (`base.py`)
     TokenMixer    reads x and owns its projections, gates, convolutions and state          (here)
@@ -24,7 +24,7 @@ from xformer.position.base import Position
 
 
 class TokenMixer(Capable):
-    """Lets the tokens of a sequence read each other: (b, n, d_model) to the same shape.
+    """The base class of token mixers, from (b, n, d_model) to the same shape.
 
     A mixer that declares INCREMENTAL returns a state from `init_state`, whose `length` is a number of tokens, padding
     included; `forward` with that state reads the next tokens, one or several, and takes them into it. Initial values
@@ -58,7 +58,7 @@ class TokenMixer(Capable):
         state: State | None = None,
         **cross: Any,
     ) -> Float[Tensor, "b n d_model"]:
-        """Refuse what is not declared, then run `forward`.
+        """Refuse capabilities that are not declared, then run `forward`.
 
         Args:
             x: the sequence or, with a state, the tokens that come next.
@@ -93,11 +93,11 @@ class TokenMixer(Capable):
         """Mix the tokens; a mixer without positions of its own ignores `position` and `layer`."""
 
     def undecayed(self) -> Iterable[nn.Parameter]:
-        """The matrices that weight decay leaves alone, as it does all vectors and numbers."""
+        """The matrices without weight decay, in addition to all vectors and scalars."""
         return ()
 
     def project(self, memory: Memory) -> KeysValues:
-        """What the mixer reads of another sequence, computed once for all decoding steps.
+        """Project the memory of another sequence once for all decoding steps.
 
         For mixers that declare CROSS; their `forward` takes it as `memory`.
         """

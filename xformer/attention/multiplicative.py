@@ -32,7 +32,7 @@ from xformer.core.sdpa import fused_attention
 
 
 class Multiplicative(CachedAttention):
-    """Every query attends to every key it is allowed to, scored by their product.
+    """Multiplicative attention: softmax attention scored by the product of query and key.
 
     Args:
         context: the layer's dimensions and role.
@@ -75,7 +75,7 @@ class Multiplicative(CachedAttention):
         return self._eager(query, key, value, mask=mask, bias=bias)
 
     def _left(self, query: Float[Tensor, "b h q d"]) -> Float[Tensor, "b h q d"]:
-        """q^T W, which is not rounded to 16 bits."""
+        """Compute q^T W in float32 at least."""
         return query if self.weight is None else at_least_float32(query) @ at_least_float32(self.weight)
 
     @in_float32

@@ -45,7 +45,7 @@ from xformer.core.state import State
 
 
 class Performer(Attention):
-    """Every query attends to sums over the keys, through random features.
+    """Performer: linear attention by positive random features of queries and keys.
 
     Args:
         context: the layer's dimensions and role.
@@ -106,7 +106,7 @@ class Performer(Attention):
         return mixed.to(query.dtype)
 
     def init_state(self, max_length: int) -> PrefixSumState:
-        """Sums over no token yet; they have room for any number."""
+        """An empty decoding state, for any number of tokens."""
         return PrefixSumState()
 
     def step(

@@ -1,4 +1,4 @@
-r"""Retention: linear attention whose heads forget at rates that are fixed.
+r"""Retention: linear attention whose heads decay at fixed rates.
 
 Sun et al. 2023, "Retentive Network: A Successor to Transformer for Large Language Models", equations 5 to 8:
 
@@ -50,7 +50,7 @@ _NO_SCORES = "its state sums what it has read before any query comes, so there i
 
 
 class Retention(TokenMixer):
-    """Every head forgets at its own fixed rate.
+    """Multi-scale retention: every head decays at its own fixed rate.
 
     Args:
         context: the layer's dimensions and role.
@@ -143,5 +143,5 @@ class Retention(TokenMixer):
         return retained
 
     def init_state(self, max_length: int) -> RecurrentState:
-        """Nothing retained yet; there is room for any number of tokens."""
+        """An empty decoding state, for any number of tokens."""
         return RecurrentState()

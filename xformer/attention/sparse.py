@@ -70,7 +70,7 @@ WINDOW_BLOCK = 32
 
 @lru_cache(maxsize=64)
 def _patterns(pattern: str, stride: int, summary: int) -> tuple[MaskMod, MaskMod]:
-    """A1 and A2."""
+    """The two patterns A1 and A2."""
     if pattern == "strided":
         return (
             lambda head, query, key: (key > query - stride) & (key < query + stride),
@@ -93,7 +93,7 @@ def _split(first: MaskMod, second: MaskMod, heads: int) -> MaskMod:
 
 
 class Sparse(BlockSparseAttention):
-    """Every query reads its neighbours and a sample of everything.
+    """Sparse Transformer attention: every query attends to its neighbours and to a sample of all keys.
 
     Args:
         context: the layer's dimensions and role.
@@ -121,7 +121,7 @@ class Sparse(BlockSparseAttention):
         self.stride = stride if stride is not None else isqrt(max(context.max_key, 1) - 1) + 1
         if pattern == "fixed" and summary > self.stride:
             raise ConfigError(
-                f"attention.summary={summary} does not fit a stride of {self.stride}; give 1 to {self.stride}."
+                f"attention.summary={summary} does not fit a stride of {self.stride}; use 1 to {self.stride}."
             )
         if heads == "split" and context.heads < 2:
             raise ConfigError(
@@ -130,12 +130,12 @@ class Sparse(BlockSparseAttention):
         self.pattern, self.summary, self.heads = pattern, summary, heads
 
     def patterns(self, *, causal: bool) -> tuple[MaskMod, MaskMod]:
-        """A1 and A2, the one statement of them."""
+        """The two patterns A1 and A2, as mask_mods."""
         first, second = _patterns(self.pattern, self.stride, self.summary)
         return with_causality(first, causal=causal), with_causality(second, causal=causal)
 
     def mask_mod(self, length: int, *, causal: bool) -> MaskMod:
-        """A1 and A2, as one set or for one half of the heads each."""
+        """A1 and A2, merged into one pattern or for one half of the heads each."""
         patterns = self.patterns(causal=causal)
         return _merged(*patterns) if self.heads == "merged" else _split(*patterns, self.context.heads)
 

@@ -1,1 +1,1 @@
-"""Speed, measured as ratios within one process."""
+"""Benchmarks: speed as ratios within one process, memory and energy."""

@@ -1,8 +1,8 @@
-"""The energy that a machine says it used, through Zeus: NVML's counters of GPUs and RAPL's of processors and memory.
+"""Energy measurement with Zeus: NVML's counters of GPUs and RAPL's of processors and memory.
 
 Nothing is estimated: where the machine exposes no counter, or Zeus (the extra `energy`) is not installed, the answer is
 None. For a GPU without a counter Zeus would integrate samples of its power, so where there is one nothing is read at
-all. A counter tells of the whole device, whoever else uses it.
+all. A counter measures the whole device, including what others run on it.
 """
 
 import logging
@@ -17,7 +17,7 @@ LEAST = 1.0
 
 
 class Meter:
-    """Watts, by the name of what ran.
+    """Measures the mean power of named computations.
 
     Args:
         monitor: of `zeus.monitor.ZeusMonitor`'s interface; None where there is none.
@@ -30,7 +30,7 @@ class Meter:
 
     @classmethod
     def of_this_machine(cls) -> "Meter":
-        """All counters that this machine exposes to this user."""
+        """Create a meter of all counters that this machine exposes to this user."""
         if find_spec("zeus") is None:
             return cls(None)
         logging.getLogger("zeus").setLevel(logging.ERROR)  # it notes every kind of device that is not there
@@ -48,16 +48,16 @@ class Meter:
 
     @property
     def absent(self) -> str:
-        """What a table shows where there is no number: nothing was asked, or nothing answered."""
+        """The text shown in a table without a measurement: not requested, or not available."""
         return "not read" if self._monitor is None and find_spec("zeus") is None else "not exposed"
 
     def least(self, seconds: float) -> float:
-        """How long a turn lasts at least, if it was to last so many seconds: what counters can tell apart."""
+        """The minimum duration of a turn, so that the counters can resolve it."""
         return seconds if self._monitor is None else max(seconds, LEAST)
 
     @property
     def source(self) -> str:
-        """The devices whose counters are read, as a sentence."""
+        """A sentence that names the devices whose counters are read."""
         if self._monitor is None and find_spec("zeus") is None:
             return "Energy: not read, as Zeus is not installed (the extra `energy`)."
         if self._monitor is None:
@@ -69,7 +69,7 @@ class Meter:
 
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
-        """Read the counters before and after."""
+        """Measure the energy of a block by reading the counters before and after."""
         if self._monitor is None:
             yield
             return
@@ -81,5 +81,5 @@ class Meter:
         self._seconds[name] += used.time
 
     def watts(self, name: str) -> float | None:
-        """The mean power while it ran; None where no counter moved."""
+        """The mean power in watts; None if no counter changed."""
         return self._joules[name] / self._seconds[name] if self._joules.get(name) else None

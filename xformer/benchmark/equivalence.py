@@ -1,4 +1,4 @@
-"""What an entry of `pairs` is measured against, and that it computes the same."""
+"""Checks that an entry of `pairs` computes the same function as the implementation it is compared with."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,10 +14,10 @@ FUSED = Peer(TORCH, "torch", {}, Fused)
 
 
 def peer_named(name: str) -> Peer:
-    """The implementation of that name.
+    """Find an implementation by name.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: no implementation has that name.
     """
     known = {peer.name: peer for peer in (FUSED, *PEERS)}
     if name not in known:
@@ -26,7 +26,7 @@ def peer_named(name: str) -> Peer:
 
 
 def check_same_function(settings: Mapping[str, Any], defaults: Mapping[str, Any], peer: Peer) -> None:
-    """Refuse settings of ours with which it does not compute what the peer does.
+    """Refuse settings with which our variant does not compute the same function as the peer.
 
     Args:
         settings: what an entry says of the variant; what it leaves out is taken from the peer.

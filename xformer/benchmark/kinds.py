@@ -1,4 +1,4 @@
-"""Kinds of values that a setting of a benchmark takes."""
+"""Value types of benchmark settings."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from xformer.errors import ConfigError
 
 @dataclass(frozen=True)
 class Kind:
-    """What a value has to be.
+    """A type of values, with a description and a check.
 
     Attributes:
         words: that finish the sentence "it has to be ...".
@@ -22,7 +22,7 @@ class Kind:
     fits: Callable[[Any], bool]
 
     def check(self, name: str, value: Any) -> None:
-        """Refuse what does not fit.
+        """Refuse an invalid value.
 
         Args:
             name: of the setting, as the sentence begins with it.
@@ -32,16 +32,16 @@ class Kind:
             ConfigError: naming both, and what would work.
         """
         if not self.fits(value):
-            raise ConfigError(f"{name}={value} cannot be measured; it has to be {self.words}.")
+            raise ConfigError(f"{name}={value} is not valid; it has to be {self.words}.")
 
 
 def one_of(*options: str) -> Kind:
-    """One of a few words."""
+    """A type of values: one of a few words."""
     return Kind(f"one of {', '.join(options)}", lambda value: value in options)
 
 
 def non_empty_list(kind: Kind) -> Kind:
-    """A list with something in it."""
+    """A type of values: a list that is not empty."""
     return Kind(
         f"a list of at least one, each of them {kind.words}",
         lambda value: isinstance(value, list) and bool(value) and all(map(kind.fits, value)),

@@ -1,4 +1,4 @@
-"""The memory of a computation, counted exactly: the same every time, whatever else the machine does."""
+"""Exact, reproducible memory use of a computation, counted from the storages that it allocates."""
 
 import gc
 import weakref
@@ -15,7 +15,7 @@ from xformer.core import devices
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of all storages that operations make and that are still there, and the most at any time.
+    """A dispatch mode that counts the live bytes of all storages that operations allocate, and their peak.
 
     What an operation is given and none made, as inputs and weights are, does not count, nor does a view of it.
     It counts inside of autograd functions, of the backward pass and of operators that are written in Python. What a
@@ -33,7 +33,7 @@ class LiveBytes(TorchDispatchMode):
         self._known: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation and count what it made."""
+        """Run an operation, and count its new storages."""
         for tensor in tree_leaves((args, kwargs)):
             if isinstance(tensor, torch.Tensor):
                 self._track(tensor.untyped_storage())
@@ -70,7 +70,7 @@ class LiveBytes(TorchDispatchMode):
 
 
 def extra_bytes(call: Callable[[], object]) -> int:
-    """The most bytes alive at once, of what a call makes: on a CUDA device as its allocator tells it, else counted."""
+    """The peak bytes that a call allocates: from the allocator on a CUDA device, else counted."""
     gc.collect()
     if devices.is_available():
         before = devices.reset_peak_memory()

@@ -1,4 +1,4 @@
-"""Whole models for a benchmark, composed as `train.py` composes them, and the tokens they are measured on.
+"""Whole models for benchmarks, composed as by `train.py`, and random tokens as input.
 
 What a token is does not change what a step costs, so the tokens are drawn at random and nothing is loaded.
 """
@@ -41,14 +41,14 @@ def composed_config(overrides: Sequence[str]) -> DictConfig:
     task = target(config.task)
     if not (isinstance(task, type) and issubclass(task, Task)) or task.batch_type is not LanguageModelingBatch:
         raise ConfigError(
-            "A benchmark of whole models draws its tokens at random, which suits task=language_modeling and "
+            "A benchmark of whole models draws its tokens at random, which works only with task=language_modeling and "
             "task=masked_language_modeling alone."
         )
     return config
 
 
 def variant_overrides(settings: Mapping[str, Any]) -> list[str]:
-    """One of `variants` or `models`, as overrides of `train.py`."""
+    """An entry of `variants` or `models` as overrides of `train.py`."""
     chosen = [f"{group}={settings[group]}" for group in ("attention", "position") if group in settings]
     rest = [f"attention.{key}={value}" for key, value in settings.items() if key not in _NOT_ATTENTIONS]
     return [*chosen, *rest]
@@ -56,7 +56,7 @@ def variant_overrides(settings: Mapping[str, Any]) -> list[str]:
 
 @dataclass(frozen=True)
 class Workload:
-    """Where and on what models are measured.
+    """The workload on which models are measured: device, batch and length.
 
     Attributes:
         vocabulary: number of token ids.
@@ -72,26 +72,26 @@ class Workload:
 
     @property
     def device(self) -> torch.device:
-        """CUDA's first, where there is one."""
+        """The device: the first CUDA device if there is one, else the CPU."""
         return devices.default_device()
 
     def tokens(self, length: int | None = None) -> Int[Tensor, "batch length"]:
-        """Random ids, the same every time."""
+        """Random ids, equal on every call."""
         size = (self.batch, self.length if length is None else length)
         return torch.randint(self.vocabulary, size, generator=torch.Generator().manual_seed(0)).to(self.device)
 
     def pairs(self) -> LanguageModelingBatch:
-        """Random tokens, and at every position the next one."""
+        """Random tokens, with the next token at every position as label."""
         tokens = self.tokens(self.length + 1)
         return LanguageModelingBatch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
 
     def precision(self) -> AbstractContextManager[object]:
-        """In which forward passes run."""
+        """The context of precision in which forward passes run."""
         return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, self.dtype)
 
 
 def build_benchmark_model(config: DictConfig, workload: Workload) -> tuple[TokenPrediction, Plan]:
-    """The task with its model, for sequences of a place, and the plan it comes from."""
+    """Build the task with its model for a workload, and its plan."""
     plan = Plan.of(config)
     plan.data.spec = DataSpec(vocabulary=workload.vocabulary, length=workload.length)
     task = plan.build_task()
@@ -100,7 +100,7 @@ def build_benchmark_model(config: DictConfig, workload: Workload) -> tuple[Token
 
 
 class TrainingStep:
-    """One optimiser step, always on the same batch.
+    """A training step: one optimiser step, always on the same batch.
 
     Args:
         model: whose parameters are trained.
@@ -119,12 +119,12 @@ class TrainingStep:
         model.train()
 
     def __call__(self) -> None:
-        """Forward, backward, clip, step."""
+        """Run one step: forward, backward, gradient clipping and optimiser step."""
         self.gradients()
         self.optimizer.step()
 
     def gradients(self) -> None:
-        """All but the optimiser's part."""
+        """Compute the gradients, without the optimiser step."""
         with self.workload.precision():
             loss = self.loss(self.batch)
         self.optimizer.zero_grad()
@@ -132,7 +132,7 @@ class TrainingStep:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
 
     def measure(self) -> tuple[float, int]:
-        """One step, and what it takes: FLOPs, and the most bytes of weights, optimiser state, gradients and the rest.
+        """Run one step, and return its FLOPs and peak bytes of weights, optimiser state, gradients and the rest.
 
         Only the pass forward and backward is watched; the optimiser needs less.
         """
@@ -148,5 +148,5 @@ class TrainingStep:
 
     @property
     def parameters(self) -> int:
-        """Trainable ones."""
+        """The number of trainable parameters."""
         return sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)

@@ -1,4 +1,4 @@
-"""What a speed is measured of: modules over the same tensors, ours and torch's own."""
+"""The modules that are timed, ours and torch's, which take the same tensors."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from xformer.position.base import Position, PositionContext
 
 @dataclass(frozen=True)
 class Shape:
-    """Of one measurement.
+    """The sizes of one measurement.
 
     Attributes:
         batch: sequences.
@@ -44,7 +44,7 @@ class Shape:
 
     @property
     def d_model(self) -> int:
-        """Features of a token."""
+        """The model's width: features of a token."""
         return self.heads * self.head_dim
 
 
@@ -69,7 +69,7 @@ class Mixing(nn.Module):
     def forward(
         self, query: Float[Tensor, "b h n d"], key: Float[Tensor, "b h n d"], value: Float[Tensor, "b h n d"]
     ) -> Float[Tensor, "b h n d"]:
-        """The mixed values, of rotated queries and keys where the scheme rotates."""
+        """Compute the mixed values; queries and keys are rotated if the position scheme rotates."""
         mask, bias = _mask(query, self.causal), self.position.bias(0)
         query, key = (self.position.rotate(x, mask.query_positions) for x in (query, key))
         query = query if bias is None else bias.shift(query)
@@ -78,7 +78,7 @@ class Mixing(nn.Module):
 
 
 class Projected(nn.Module):
-    """The same with the projections before and after it, from tokens to tokens."""
+    """A variant with the projections before and after it, from tokens to tokens."""
 
     def __init__(self, settings: Mapping[str, Any], shape: Shape) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class Projected(nn.Module):
 
 
 class Fused(nn.Module):
-    """torch's fused attention, with nothing else.
+    """torch's fused attention alone.
 
     Args:
         shape: of the tensors.
@@ -115,7 +115,7 @@ class Fused(nn.Module):
 
 
 class FusedWithDenseBias(nn.Module):
-    """torch's fused attention with a trained bias, a number of its own for every pair.
+    """torch's fused attention with a trained dense bias: one number for every pair.
 
     Args:
         shape: of the tensors.
@@ -137,7 +137,7 @@ class FusedWithDenseBias(nn.Module):
 
 
 class FusedWithWrittenOutBias(nn.Module):
-    """The same with a number for every distance, as T5 has it, written out for every pair.
+    """torch's fused attention with a trained bias per distance, as in T5, expanded to every pair.
 
     Args:
         shape: of the tensors.
@@ -161,7 +161,7 @@ class FusedWithWrittenOutBias(nn.Module):
 
 
 def training_or_forward_step(module: nn.Module, inputs: tuple[Tensor, ...], *, training: bool) -> Callable[[], object]:
-    """Forward alone, or forward and backward to the inputs and to every parameter that takes part."""
+    """A step to time: forward alone, or forward and backward to the inputs and all parameters in use."""
     if not training:
 
         def forward() -> object:

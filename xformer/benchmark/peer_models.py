@@ -1,4 +1,4 @@
-"""Other people's decoders of the size of ours: as many layers, features and heads, trained on the same tokens."""
+"""Decoders of other libraries with the sizes of ours, trained on the same tokens."""
 
 import contextlib
 import io
@@ -24,7 +24,7 @@ from xformer.errors import ConfigError
 
 @dataclass(frozen=True)
 class DecoderShape:
-    """What all of them are told.
+    """The sizes of a decoder, with which all peers are built.
 
     Attributes:
         size: layers, features, heads.
@@ -38,7 +38,7 @@ class DecoderShape:
 def installed(
     decoder: DecoderShape, nanogpt: str | None, others: Sequence[str] | None = None
 ) -> Iterator[tuple[str, nn.Module]]:
-    """The peers whose package is there, each a module from (tokens, labels) to the loss.
+    """The peers whose package is installed, as modules from (tokens, labels) to the loss.
 
     Args:
         decoder: of what size.
@@ -53,7 +53,9 @@ def installed(
         if name not in known:
             raise ConfigError(f"others has {name}, which is not known; {nearest(name, known)}")
         if find_spec(known[name]) is None:
-            raise ConfigError(f"others has {name}, whose package {known[name]} is not installed; leave it out.")
+            raise ConfigError(
+                f"others has {name}, whose package {known[name]} is not installed; remove it or install the package."
+            )
     if nanogpt is not None:
         yield "nanoGPT", _nanogpt(decoder, Path(nanogpt))
     for package, name, build in _BUILDERS:
@@ -65,7 +67,7 @@ def installed(
 
 
 def gpt2(decoder: DecoderShape) -> nn.Module:
-    """Hugging Face's GPT-2, with the form of its activation that is one kernel."""
+    """Build Hugging Face's GPT-2, with the activation that is a single kernel."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     config = GPT2Config(
@@ -86,7 +88,7 @@ def gpt2(decoder: DecoderShape) -> nn.Module:
 
 
 class Predicting(nn.Module):
-    """A model of logits, with the loss that ours has.
+    """A wrapper that adds our loss to a model of logits.
 
     Args:
         model: from tokens to logits, or to something that has them.
@@ -104,7 +106,7 @@ class Predicting(nn.Module):
 
 
 class TorchDecoder(nn.Module):
-    """torch's own layers, put together as its documentation does: causal by a mask, normed first, embeddings tied.
+    """A decoder of torch's own layers as in its documentation: causal mask, pre-norm, tied embeddings.
 
     Args:
         decoder: of what size.
@@ -174,7 +176,7 @@ def _nanogpt(decoder: DecoderShape, path: Path) -> nn.Module:
             return _LossOf(module.GPT(config))
     except (OSError, ImportError, SyntaxError, AttributeError) as error:
         raise ConfigError(
-            f"nanogpt={path} is not nanoGPT's model.py ({error}); give that file or its directory."
+            f"nanogpt={path} is not nanoGPT's model.py ({error}); pass that file or its directory."
         ) from error
 
 

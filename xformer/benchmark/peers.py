@@ -1,4 +1,4 @@
-"""Other people's implementations of the same variants, as they are installed, on the same tensors.
+"""Installed implementations of the same variants by other libraries, on the same tensors.
 
 A peer of queries, keys and values is compared with our `Mixing`; one that has its own projections with our `Projected`.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Peer:
-    """One implementation.
+    """An implementation of a variant by another library.
 
     Attributes:
         name: what is measured.
@@ -49,13 +49,13 @@ class Peer:
     needs_cuda: bool = False
 
     def make(self, shape: Shape) -> nn.Module:
-        """Build it, without the warnings of its own code about its own code."""
+        """Build the implementation, without its own deprecation warnings."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return self.build(shape)
 
     def supports(self, shape: Shape) -> bool:
-        """Whether its package is there, and has this form at this length."""
+        """Whether its package is installed and supports this form and length."""
         fits = self.shortest <= shape.length <= self.longest and shape.length % self.multiple == 0
         runs = find_spec(self.package) is not None and (devices.is_available() or not self.needs_cuda)
         return fits and shape.causal in self.causal and runs
@@ -97,7 +97,7 @@ def _bigbird(shape: Shape) -> nn.Module:
 
 
 def _bigbird_parts(shape: Shape) -> tuple[Any, dict[str, Tensor]]:
-    """The module, in train mode, without which its blocks are not random; and what it masks."""
+    """BigBird's module, in train mode, as its blocks are random only then, and its masks."""
     from transformers import BigBirdConfig
     from transformers.models.big_bird.modeling_big_bird import BigBirdBlockSparseAttention, BigBirdModel
 
@@ -118,7 +118,7 @@ def _bigbird_parts(shape: Shape) -> tuple[Any, dict[str, Tensor]]:
 
 
 class BigBirdAlone(nn.Module):
-    """What BigBird of transformers does between its projections.
+    """The part of transformers' BigBird between its projections.
 
     Args:
         shape: of the tensors.
@@ -142,7 +142,7 @@ class BigBirdAlone(nn.Module):
     def forward(
         self, query: Float[Tensor, "b h n d"], key: Float[Tensor, "b h n d"], value: Float[Tensor, "b h n d"]
     ) -> Float[Tensor, "b h n d"]:
-        """Its sparse softmax(Q K^T / sqrt(d)) V."""
+        """Compute the sparse softmax(Q K^T / sqrt(d)) V."""
         masks = {name: _beside(query, mask) for name, mask in self.masks.items()}
         plan = {"seed": 0, "plan_from_length": None, "plan_num_rand_blocks": None}
         mixed: Tensor = self.attend(query, key, value, **masks, **self.numbers, **plan)[0]
@@ -209,26 +209,26 @@ class FlexWindow(nn.Module):
 
 
 class _Called(nn.Module):
-    """A module with its further arguments, from inputs to the first thing it returns."""
+    """A module with fixed further arguments, which returns its first output."""
 
     def __init__(self, module: nn.Module, **arguments: Any) -> None:
         super().__init__()
         self.module, self.arguments = module, arguments
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Call it."""
+        """Call the module."""
         found = self.module(*inputs, **{name: _beside(inputs[0], value) for name, value in self.arguments.items()})
         output: Tensor = found[0] if isinstance(found, tuple) else found
         return output
 
 
 def _with_output(attention: nn.Module, shape: Shape) -> nn.Module:
-    """The output projection as well, which transformers keeps in the module after this one and the others do not."""
+    """Add the output projection, which transformers keeps in a separate module."""
     return nn.Sequential(attention, nn.Linear(shape.d_model, shape.d_model))
 
 
 def _beside(x: Tensor, value: Any) -> Any:
-    """A mask, on the device and, unless it is of booleans, in the type of what it masks."""
+    """Move a mask to the device and, unless it is boolean, to the type of what it masks."""
     if not isinstance(value, Tensor):
         return value
     return value.to(x.device, x.dtype) if value.is_floating_point() else value.to(x.device)

@@ -1,4 +1,4 @@
-"""The pictures of a benchmark: one line for each variant, both axes logarithmic."""
+"""Plots of benchmarks: lines by length with logarithmic axes, and bars."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

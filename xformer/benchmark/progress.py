@@ -1,4 +1,4 @@
-"""A bar that moves while something is measured, with the share done and the time left."""
+"""A progress bar of benchmarks, with the share done and the time left."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from rich.progress import Progress
 
 @contextmanager
 def progress_bar(total: int) -> Iterator[Callable[..., None]]:
-    """A function to call after each turn, and with words for what comes next where that changes.
+    """A context with a function to call after each turn, optionally with the name of what is measured next.
 
     Args:
         total: how many turns there will be; fewer, where something turns out not to fit.

@@ -1,4 +1,4 @@
-"""What a benchmark leaves behind: a table on the screen, the same as CSV and JSON, and a picture."""
+"""Results of a benchmark: a table on the screen, CSV and JSON files, and a plot."""
 
 import csv
 import json
@@ -23,7 +23,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Results:
-    """The answer to one question.
+    """The results of one benchmark.
 
     Attributes:
         question: the benchmark's name.
@@ -46,14 +46,14 @@ class Results:
     absent: str = "not exposed"
 
     def print(self) -> None:
-        """The tables, on what they were measured, and the notes."""
+        """Print the tables, the machine and the notes."""
         machine, console = hardware(), Console()
         if not console.is_terminal:
             console.width = max(console.width, _WIDTH)
         device = machine["cuda"][0] if machine["cuda"] else f"{machine['cpu']}, {machine['torch_threads']} threads"
         console.print(f"{device}, torch {package_versions()['torch']}", highlight=False)
         compared = ", ".join(f"{name} {version}" for name, version in compared_versions().items())
-        console.print(f"installed to compare with: {compared or 'nothing'}", highlight=False, soft_wrap=True)
+        console.print(f"installed peers: {compared or 'nothing'}", highlight=False, soft_wrap=True)
         for values in dict.fromkeys(tuple(row[column] for column in self.split) for row in self.rows):
             table = Table(title=self._title(values), title_justify="left")
             rows = [row for row in self.rows if tuple(row[column] for column in self.split) == values]
@@ -104,7 +104,7 @@ class Results:
 
 
 def compared_versions() -> dict[str, str]:
-    """Versions of those of `COMPARED` that are installed."""
+    """The versions of the packages in `COMPARED` that are installed."""
     return {
         distribution.name: distribution.version
         for name in COMPARED

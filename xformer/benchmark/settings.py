@@ -1,4 +1,4 @@
-"""The settings of a benchmark: `conf/benchmark.yaml`, the quick ones on top of it, then the command line's."""
+"""Settings of a benchmark: `conf/benchmark.yaml`, then the quick settings, then the command line."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -73,7 +73,7 @@ READ: dict[str, dict[str, Kind]] = {
 
 
 def settings(question: str, overrides: Sequence[str], *, quick: bool = False, gpu: bool = False) -> DictConfig:
-    """Compose and check what a question reads.
+    """Compose and check the settings of a benchmark.
 
     Args:
         question: whose settings are meant.
@@ -82,7 +82,7 @@ def settings(question: str, overrides: Sequence[str], *, quick: bool = False, gp
         gpu: whether to take those of a GPU's table.
 
     Raises:
-        ConfigError: a key that it does not read, something that is no `key=value`, or a value that cannot be measured.
+        ConfigError: a key is unknown, an override is not of the form `key=value`, or a value is not valid.
     """
     whole = OmegaConf.load(CONF / "benchmark.yaml")
     assert isinstance(whole, DictConfig)
@@ -106,10 +106,10 @@ def settings(question: str, overrides: Sequence[str], *, quick: bool = False, gp
 def _override(config: DictConfig, override: str, question: str) -> None:
     key, equals, value = override.partition("=")
     if not equals:
-        raise ConfigError(f"{override} is no setting; write key=value, with a key of {', '.join(map(str, config))}.")
+        raise ConfigError(f"{override} is not a setting; write key=value, with a key of {', '.join(map(str, config))}.")
     top = key.split(".")[0]
     if top not in config:
-        raise ConfigError(f"{key}={value} is nothing that `{question}` reads; {nearest(top, map(str, config))}")
+        raise ConfigError(f"{key}={value} is not a setting of `{question}`; {nearest(top, map(str, config))}")
     try:
         config.merge_with_dotlist([override])
     except (OmegaConfBaseException, YAMLError, LookupError, TypeError, ValueError) as error:
@@ -129,7 +129,7 @@ def _check(config: DictConfig, kinds: dict[str, Kind]) -> None:
 
 
 def recorded(config: DictConfig) -> dict[str, Any]:
-    """All settings, and those that entries leave to the files of their attentions."""
+    """All settings to record, including defaults of the entries' attention options."""
     plain: Any = OmegaConf.to_container(config, resolve=True)
     return {
         key: [entries.completed(entry) for entry in value] if key in entries.FORMS else value

@@ -1,4 +1,4 @@
-"""Times of several things on a noisy machine: they take turns, and only ratios within a turn are compared."""
+"""Timing on a noisy machine: candidates take turns, and only ratios within a turn are compared."""
 
 import math
 import random
@@ -17,7 +17,7 @@ _MOST = 10_000
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of everything measured, one per round.
+    """The seconds of each candidate, one per round.
 
     Attributes:
         baseline: the name of what the others are compared with.
@@ -28,17 +28,17 @@ class Times:
     seconds: dict[str, list[float]]
 
     def median(self, name: str) -> float:
-        """Seconds, the median of the rounds."""
+        """The median seconds over the rounds."""
         return statistics.median(self.seconds[name])
 
     def speed(self, name: str, against: str | None = None) -> float:
-        """How many times as fast as the baseline, or as another: the median of the rounds' own ratios."""
+        """The speed relative to the baseline or another candidate: the median of the ratios within rounds."""
         other = self.seconds[against or self.baseline]
         return statistics.median(b / s for b, s in zip(other, self.seconds[name], strict=True))
 
 
 def number_of_turns(steps: int, *, rounds: int, warmup: int = 1) -> int:
-    """How many turns `interleaved` takes for so many steps, the control among them."""
+    """The number of turns that `interleaved` takes for this many candidates, control included."""
     return (steps + 1) * (warmup + rounds)
 
 
@@ -51,7 +51,7 @@ def interleaved(
     around: Callable[[str], AbstractContextManager[object]] = nullcontext,
     on_progress: Callable[[], object] = lambda: None,
 ) -> Times:
-    """Run every step once a round, the first also a second time as `again`, in another order every round.
+    """Run every step once a round in varying order, and the first step twice, as a control named `again`.
 
     Args:
         steps: what to time, by name; the first is the baseline.

@@ -1,1 +1,1 @@
-"""What watches a run: losses that stop being numbers, throughput, progress, exact resumption."""
+"""Callbacks: progress, throughput, exact resumption, saving on interruption, and checks of the loss."""

@@ -1,4 +1,4 @@
-"""Training that starts with the short items."""
+"""Curriculum learning: training starts with the short items."""
 
 from typing import Annotated
 
@@ -24,7 +24,7 @@ class Curriculum(Callback):
         self.steps, self.initial = steps, initial
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give the data their pace, before they make the training batches."""
+        """Set the curriculum's pace on the data, before the training batches are made."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         if stage == "fit" and isinstance(data, DataModule):
             data.pace = Pace(self.initial, self.steps * trainer.accumulate_grad_batches)

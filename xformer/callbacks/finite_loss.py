@@ -1,4 +1,4 @@
-"""Stop as soon as the loss is not a number, while the last checkpoint is still a good one."""
+"""Stops training as soon as the loss is NaN or infinite, before a checkpoint is spoilt."""
 
 import math
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ class FiniteLoss(Callback):
         self._pending: list[tuple[int, Tensor]] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget an earlier fit."""
+        """Reset the state of an earlier fit."""
         self._pending.clear()
 
     def on_train_batch_end(
@@ -45,7 +45,7 @@ class FiniteLoss(Callback):
             self._check()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check what is left.
+        """Check the remaining losses.
 
         Raises:
             RunError: A loss since the last check is not finite.
@@ -53,7 +53,7 @@ class FiniteLoss(Callback):
         self._check()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Refuse to save a state that is spoilt; Lightning calls this before it writes.
+        """Refuse to save a state with a non-finite loss or parameters; Lightning calls this before it writes.
 
         Raises:
             RunError: A loss since the last check, or a parameter, is not finite.

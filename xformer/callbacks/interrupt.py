@@ -1,4 +1,4 @@
-"""A signal asks; training saves between two optimiser steps and stops.
+"""Saving and stopping on signals (Ctrl-C, SIGTERM, SLURM's SIGUSR1), between two optimiser steps.
 
 Ctrl-C, SIGTERM and, under SLURM, SIGUSR1, which also puts the job back into the queue. Where no training is under way
 there is nothing to save, and they stop the run at once, as a second Ctrl-C does everywhere.
@@ -27,7 +27,7 @@ from xformer.runs.checkpoints import FOLDER, LAST
 
 
 class _Request:
-    """What a signal asked for, in this process."""
+    """The signal handler, which records the first signal received in this process."""
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
@@ -35,10 +35,10 @@ class _Request:
         self.process = os.getpid()
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Take a signal; of several the first one counts.
+        """Record a signal; of several, the first counts.
 
         Raises:
-            Interrupted: nobody will look at the request, or somebody does not want to wait for that.
+            Interrupted: no training is under way, or Ctrl-C was pressed again.
         """
         if os.getpid() != self.process:  # one that was forked from it, and stops when it does
             return
@@ -53,7 +53,7 @@ _request = _Request()
 
 @contextmanager
 def handling_signals() -> Iterator[None]:
-    """Take the signals that stop a run; what the process ignores (`nohup`, a shell's background job) it ignores still.
+    """A context that handles the signals that stop a run; signals that the process ignores (`nohup`) stay ignored.
 
     Raises:
         Interrupted: whatever was under way is over, and its record written; SLURM was asked to start it again.
@@ -79,7 +79,7 @@ def handling_signals() -> Iterator[None]:
 
 
 class SaveOnInterrupt(Callback):
-    """Saves `last.ckpt` and stops when a signal has asked for it (`handling_signals`); Lightning would save nothing.
+    """Saves `last.ckpt` and stops the run after a signal (`handling_signals`); Lightning would save nothing.
 
     It is saved after an optimiser step or before the validation that follows it. One that is under way is cut: grace
     times are short, and it is run whole on resumption. Processes agree, so that all stop at the same step.
@@ -95,11 +95,11 @@ class SaveOnInterrupt(Callback):
         self._group: Any = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Keep Lightning from handling the signals as well: it would save inside of a step."""
+        """Disable Lightning's own signal handlers, which would save inside of a step."""
         trainer._signal_connector = _NoSignalHandlers(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From here on a signal waits."""
+        """From here on, a signal is handled at the end of a step."""
         if trainer.world_size > 1:
             self._group = torch.distributed.new_group(backend="gloo")  # numbers on the CPU: no waiting for a device
         _request.training = True
@@ -107,7 +107,7 @@ class SaveOnInterrupt(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Take the state between two steps, unless a validation comes before the next."""
+        """After a signal, capture the state between two steps, unless a validation comes next."""
         loop = trainer.fit_loop
         assert loop._data_fetcher is not None
         if loop._should_accumulate() or loop.epoch_loop._should_check_val_fx(loop._data_fetcher):
@@ -116,11 +116,11 @@ class SaveOnInterrupt(Callback):
             self._checkpoint = trainer._checkpoint_connector.dump_checkpoint(False)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Write what was taken: only now the metrics of that step are in the table."""
+        """Write the captured state: only now the metrics of that step are in the table."""
         self._save_and_stop(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write it, or stop here: the last checkpoint is one of this step or of the last validation."""
+        """Write the captured state, or stop: the last checkpoint is of this step or of the last validation."""
         self._save_and_stop(trainer)
         _request.training = False
         if self._agreed(trainer):
@@ -129,13 +129,13 @@ class SaveOnInterrupt(Callback):
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Save the state before this validation."""
+        """After a signal, save the state before this validation."""
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and self._agreed(trainer):
             self._checkpoint = trainer._checkpoint_connector.dump_checkpoint(False)
             self._save_and_stop(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """There is nothing to wait for any more."""
+        """From here on, a signal stops the run at once."""
         _request.training = False
 
     def _save_and_stop(self, trainer: Trainer) -> None:
@@ -154,7 +154,7 @@ class SaveOnInterrupt(Callback):
         raise Interrupted(self._received, code=None if trainer.is_global_zero else 0)
 
     def _agreed(self, trainer: Trainer) -> bool:
-        """Whether a process was asked to stop: the same answer in all of them."""
+        """Whether any process received a signal; all processes get the same answer."""
         received = int(_request.received or 0)
         if trainer.world_size > 1:
             number = torch.tensor(received)
@@ -166,10 +166,10 @@ class SaveOnInterrupt(Callback):
 
 
 class _NoSignalHandlers(_SignalConnector):
-    """Lightning's place for handlers of signals, without any."""
+    """A replacement for Lightning's signal connector that registers no handlers."""
 
     def register_signal_handlers(self) -> None:
-        """Leave them as they are."""
+        """Register nothing."""
 
 
 def requeue() -> None:
@@ -185,5 +185,5 @@ def requeue() -> None:
     except (OSError, subprocess.CalledProcessError) as error:
         reason = (isinstance(error, subprocess.CalledProcessError) and error.stderr) or str(error)
         raise RunError(
-            f"scontrol requeue {job} failed ({reason.strip()}): what is saved goes on with resume=true in another job."
+            f"scontrol requeue {job} failed ({reason.strip()}): continue the saved run in another job with resume=true."
         ) from error

@@ -1,4 +1,4 @@
-"""Progress for people: a bar on a terminal, a line now and then in a log file."""
+"""Progress display: a bar on a terminal, or plain lines in a log file."""
 
 import math
 import sys
@@ -18,7 +18,7 @@ _NAMES = {"tokens_per_second": "tokens/s"}
 
 
 def progress(*, seconds: Annotated[float, Ge(0)]) -> ProgressBar:
-    """A bar where standard output is a terminal, else plain lines.
+    """Create the progress callback: a bar if standard output is a terminal, else plain lines.
 
     Args:
         seconds: How far apart the lines are, in seconds; the bar does not use it.
@@ -27,7 +27,7 @@ def progress(*, seconds: Annotated[float, Ge(0)]) -> ProgressBar:
 
 
 class Bar(ProgressBar):
-    """One line at the foot of a terminal: the step, the metrics a person reads, and the time left for the whole run.
+    """A progress bar in one line of the terminal: the step, the main metrics, and the time left for the whole run.
 
     What does not fit into the line is left out, the least wanted first.
 
@@ -47,11 +47,11 @@ class Bar(ProgressBar):
         self._clock = _Clock()
 
     def enable(self) -> None:
-        """Draw."""
+        """Show the bar."""
         self._enabled = True
 
     def disable(self) -> None:
-        """Draw nothing; Lightning asks for it on all processes but the first."""
+        """Hide the bar; Lightning calls this on all processes but the first."""
         self._enabled = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -63,12 +63,12 @@ class Bar(ProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Draw, if it is time."""
+        """Redraw the bar if it is due."""
         self._doing = ""
         self._draw(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the last line as it is."""
+        """Keep the last line on the screen."""
         self._drawn_at, self._doing = -math.inf, ""
         self._draw(trainer)
         self._stop()
@@ -76,7 +76,7 @@ class Bar(ProgressBar):
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Say how far validation is."""
+        """Show the progress of validation."""
         self.has_dataloader_changed(dataloader_idx)
         self._doing = f"validating {batch_idx + 1}/{_count(self.total_val_batches_current_dataloader)}"
         self._draw(trainer)
@@ -84,25 +84,25 @@ class Bar(ProgressBar):
     def on_test_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Say how far the test is."""
+        """Show the progress of the test."""
         self.has_dataloader_changed(dataloader_idx)
         self._doing = f"testing {batch_idx + 1}/{_count(self.total_test_batches_current_dataloader)}"
         self._draw(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start over with the next one."""
+        """Reset for the next one."""
         self.reset_dataloader_idx_tracker()
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start over with the next one."""
+        """Reset for the next one."""
         self.reset_dataloader_idx_tracker()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave the terminal to whoever tells what happened."""
+        """Remove the bar, so that the error can be printed."""
         self._stop()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave the terminal; what was measured after training is told elsewhere."""
+        """Remove the bar; results of evaluation are printed elsewhere."""
         if self._live is not None:
             self._live.transient = stage != "fit"
         self._stop()
@@ -144,7 +144,7 @@ def progress_line(
     metrics: Mapping[str, Any],
     left: str | None,
 ) -> str:
-    """The bar as one line of at most `width` characters.
+    """Format the bar as one line of at most `width` characters.
 
     Args:
         width: Of the terminal.
@@ -174,7 +174,7 @@ def progress_line(
 
 
 def _readable(metrics: Mapping[str, Any]) -> list[str]:
-    """Metrics as a person reads them, the most wanted first: two of training, the speed, those of validation."""
+    """The metrics to show, the most important first: two of training, the speed, those of validation."""
     training = [name for name in metrics if name.startswith("train/")]
     other = [name for name in metrics if "/" not in name]
     rest = [name for name in metrics if name not in training and name not in other]
@@ -185,7 +185,7 @@ def _readable(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def print_resumed(trainer: Trainer) -> None:
-    """Say from which step a resumed run goes on."""
+    """Print the step from which a resumed run continues."""
     if trainer.global_step:
         total = _total(trainer)
         print(f"resumed from step {trainer.global_step:,}" + (f" of {total:,}" if total else ""), flush=True)
@@ -196,7 +196,7 @@ def _count(batches: float | int) -> str:
 
 
 class ProgressLines(ProgressBar):
-    """One plain line every so many seconds, after each validation and at the end."""
+    """Prints one plain line every few seconds, after each validation and at the end."""
 
     def __init__(self, *, seconds: float):
         super().__init__()
@@ -207,11 +207,11 @@ class ProgressLines(ProgressBar):
         self._printed_step = -1
 
     def enable(self) -> None:
-        """Print."""
+        """Enable printing."""
         self._enabled = True
 
     def disable(self) -> None:
-        """Print nothing; Lightning asks for it on all processes but the first."""
+        """Disable printing; Lightning calls this on all processes but the first."""
         self._enabled = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -224,7 +224,7 @@ class ProgressLines(ProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Print if it is time."""
+        """Print if a line is due."""
         if time.monotonic() - self._printed_at >= self.seconds:
             self._print(trainer)
 
@@ -234,7 +234,7 @@ class ProgressLines(ProgressBar):
             self._print(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the last step, unless it was."""
+        """Print the last step, unless it was printed already."""
         if self._printed_step != trainer.global_step:
             self._print(trainer)
 
@@ -249,7 +249,7 @@ class ProgressLines(ProgressBar):
 
 
 def format_metrics(metrics: Mapping[str, Any]) -> dict[str, str]:
-    """Metrics by the name and in the form a person reads: `tokens/s` in whole thousands, the rest to three places."""
+    """Format metrics for display: `tokens/s` as a whole number, the rest to three decimals."""
     return {_NAMES.get(name, name): _text(name, value) for name, value in metrics.items()}
 
 
@@ -261,7 +261,7 @@ def _text(name: str, value: Any) -> str:
 
 
 class _Clock:
-    """The time left, from the optimiser steps this process has done so far."""
+    """Estimates the time left from the optimiser steps that this process has done so far."""
 
     def __init__(self) -> None:
         self._started = 0.0

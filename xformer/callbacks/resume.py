@@ -1,4 +1,4 @@
-"""Resume so that the run continues exactly as if it had never stopped."""
+"""Exact resumption: a resumed run continues as if it had never stopped."""
 
 import random
 import warnings
@@ -20,17 +20,17 @@ from xformer.loggers.metrics_csv import MetricsCSV
 
 @runtime_checkable
 class ResumableSampler(Protocol):
-    """A batch sampler whose order depends on a seed and the epoch alone, and that can start inside an epoch."""
+    """Protocol of a batch sampler whose order depends on a seed and the epoch alone, and that can start inside one."""
 
     epoch: int
     start: int  # batches of this epoch that were consumed already
 
     def set_epoch(self, epoch: int) -> None:
-        """Order the batches for `epoch`, from its first."""
+        """Set the epoch whose batches come next, from its first one."""
 
 
 class ExactResume(Callback):
-    """Saves where the run is in the data, and the random state of every process; puts both back on resumption.
+    """Saves the position in the data and the random state of every process, and restores both on resumption.
 
     Exact, to the bit, if the training DataLoader takes its batches from a `ResumableSampler`, every DataLoader draws
     its worker seeds from a generator of its own (else creating an iterator advances the global random state) and the
@@ -55,18 +55,18 @@ class ExactResume(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Note the position in the data."""
+        """Record the position in the data."""
         self._position = (trainer.current_epoch, batch_idx + 1)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let a run whose last validation was cut run it."""
+        """Run a validation that was interrupted."""
         if self._saved is not None and self._saved.get("validate"):
             # Lightning would not enter its loop any more where this was the last step; taken back in the validation.
             self._last_step = trainer.max_steps
             trainer.fit_loop.epoch_loop.max_steps += self._last_step != -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Move the data, the gradients and the random state to where the checkpoint was.
+        """Restore the position in the data, the gradients and the random state from the checkpoint.
 
         Raises:
             RunError: The sampler cannot start inside an epoch, or the number of processes is another.
@@ -81,7 +81,7 @@ class ExactResume(Callback):
         if sampler is None:
             raise RunError(
                 "The training data cannot be resumed exactly because its batch sampler has no epoch and start; set"
-                " callbacks.exact_resume=null to go on with batches in another order."
+                " callbacks.exact_resume=null to continue with batches in another order."
             )
         sampler.set_epoch(epoch)
         sampler.start = consumed
@@ -102,13 +102,13 @@ class ExactResume(Callback):
         set_random_state(states[rank])
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Tell the sampler the epoch; Lightning leaves this hook out when it resumes inside one."""
+        """Set the sampler's epoch; Lightning skips this hook when it resumes inside an epoch."""
         sampler = _sampler(trainer)
         if sampler is not None:
             sampler.set_epoch(trainer.current_epoch)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note the random state before a validation in training."""
+        """Record the random state before a validation in training."""
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
         self._before_validation = random_state()
@@ -118,11 +118,11 @@ class ExactResume(Callback):
         self._saved = None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget it: a checkpoint from here on is one after the validation."""
+        """Drop the recorded random state: later checkpoints are saved after the validation."""
         self._before_validation = None
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Store the position and the rest, the state of each process in the order of ranks."""
+        """Store the position and the random state of each process, in the order of ranks."""
         epoch, batch = self._position
         state = {"random": self._before_validation or random_state(), "gradients": _pending(trainer, pl_module)}
         states: list[Any] = [state]
@@ -144,7 +144,7 @@ class ExactResume(Callback):
             store_table_rows(trainer, checkpoint)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keep the state until training starts.
+        """Keep the loaded state until training starts.
 
         Raises:
             RunError: The checkpoint has no such state.
@@ -164,14 +164,14 @@ class ExactResume(Callback):
 
 
 def store_table_rows(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
-    """Let a checkpoint say how many rows the table of metrics has, of those that belong before it."""
+    """Store in a checkpoint how many rows of the metrics table belong before it."""
     for logger in trainer.loggers:
         if isinstance(logger, MetricsCSV):
             checkpoint["exact_resume"]["rows"] = logger.rows
 
 
 def _pending(trainer: Trainer, pl_module: LightningModule) -> dict[str, Tensor]:
-    """The gradients of an accumulation that has not come to its step."""
+    """The gradients of an accumulation whose optimiser step has not happened yet."""
     if not trainer.fit_loop._should_accumulate():
         return {}
     parameters = stable_parameters(pl_module).items()
@@ -179,13 +179,13 @@ def _pending(trainer: Trainer, pl_module: LightningModule) -> dict[str, Tensor]:
 
 
 def _out_of_time(trainer: Trainer) -> bool:
-    """Whether training ends because of `trainer.max_time`, which a resumed run may have more of."""
+    """Whether training ends because of `trainer.max_time`, which may be raised for a resumed run."""
     timers = (callback for callback in trainer.callbacks if isinstance(callback, Timer))  # type: ignore[attr-defined]
     return any((timer.time_remaining() or 0) <= 0 for timer in timers)
 
 
 def _cut_at_its_start(checkpoint: dict[str, Any]) -> None:
-    """Let the state of Lightning's loops be that of a validation cut in its first batch, which it then runs whole."""
+    """Set Lightning's loops to the start of the interrupted validation, so that it is run completely."""
     progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
     counts = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
     progress.update(total=counts, current={**counts}, is_last_batch=False)

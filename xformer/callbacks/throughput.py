@@ -1,4 +1,4 @@
-"""How many tokens a run has seen, and how fast."""
+"""Throughput: the number of tokens a run has seen, and tokens per second."""
 
 import time
 from typing import Annotated, Any, ClassVar
@@ -13,7 +13,7 @@ from xformer.tasks.base import Task
 
 
 class Throughput(Callback):
-    """Counts real tokens over all processes and times training alone.
+    """Counts tokens without padding over all processes, and measures the time of training alone.
 
     Tokens are counted on their device and read only when Lightning logs, so a training step never waits for the
     device. The clock stands during validation and between epochs, and starts after `warmup` batches, which pay for
@@ -42,18 +42,18 @@ class Throughput(Callback):
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Steady speed over all processes; None until something beyond the warm-up was timed."""
+        """Tokens per second over all processes, without the warm-up; None until something was timed."""
         return self._timed_tokens / self._timed_seconds if self._timed_seconds else None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Start the clock if it stands and the warm-up is over."""
+        """Start the timer if it is stopped and the warm-up is over."""
         if self._clock is None and self._batches >= self.warmup:
             self._clock = _now()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the batch, and log when Lightning does."""
+        """Count the batch's tokens, and log when Lightning logs."""
         assert isinstance(pl_module, Task)
         count = pl_module.count_tokens(batch)
         self._pending = count if self._pending is None else self._pending + count
@@ -68,20 +68,20 @@ class Throughput(Callback):
             pl_module.log("tokens_per_second", tokens / seconds, on_step=True, on_epoch=False, prog_bar=True)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock."""
+        """Stop the timer."""
         self._stop()
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the tokens beside the validation metrics."""
+        """Log the number of tokens with the validation metrics."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             pl_module.log("tokens", _exact(self.tokens_seen), on_step=False, on_epoch=True, reduce_fx="max")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock."""
+        """Stop the timer."""
         self._stop()
 
     def state_dict(self) -> dict[str, int | float]:
-        """The counts, so that a resumed run counts on."""
+        """The counts, so that a resumed run continues counting."""
         self._read()
         return {
             "tokens_seen": self.tokens_seen,
@@ -91,7 +91,7 @@ class Throughput(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Count on from a checkpoint; the warm-up is paid again."""
+        """Restore the counts from a checkpoint; the warm-up starts again."""
         self.tokens_seen = int(state_dict["tokens_seen"])
         self._timed_tokens = int(state_dict["timed_tokens"])
         self._timed_seconds = float(state_dict["timed_seconds"])
@@ -102,7 +102,7 @@ class Throughput(Callback):
         self._clock = None
 
     def _read(self) -> tuple[int, float]:
-        """Take in what is pending; the tokens and seconds that were timed since the last time."""
+        """Add pending counts to the totals; return the tokens and seconds timed since the last call."""
         tokens = 0
         if self._pending is not None:
             tokens = _over_processes(self._pending)
@@ -118,7 +118,7 @@ class Throughput(Callback):
 
 
 def _now() -> float:
-    """The time once the device has done all it was given: kernels run behind the host."""
+    """The time after the device has finished all queued work: kernels run asynchronously."""
     devices.synchronize()
     return time.perf_counter()
 

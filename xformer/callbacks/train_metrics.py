@@ -1,4 +1,4 @@
-"""Keeps what training was measured at last in each checkpoint, for a run that is killed after its last step."""
+"""Keeps the last training metrics in each checkpoint, for a run that is killed after its last step."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 class TrainMetrics(Callback):
-    """The training metrics of the last step that was logged, over all resumptions; every run has this callback.
+    """Records the training metrics of the last logged step, across resumptions; every run has this callback.
 
     Attributes:
         values: by name, `train/loss`.
@@ -16,16 +16,16 @@ class TrainMetrics(Callback):
         self.values: dict[str, float] = {}
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take in the last step's."""
+        """Record the metrics of the last step."""
         self._update(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Store them."""
+        """Store the metrics in the checkpoint."""
         self._update(trainer)
         checkpoint["train_metrics"] = dict(self.values)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Go on from them; a checkpoint of an earlier version has none."""
+        """Restore the metrics; a checkpoint of an earlier version has none."""
         self.values = dict(checkpoint.get("train_metrics", {}))
 
     def _update(self, trainer: Trainer) -> None:

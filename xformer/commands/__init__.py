@@ -1,1 +1,1 @@
-"""What `xformer COMMAND` runs: a module of that name, whose docstring is its help and whose `main` reads `sys.argv`."""
+"""The commands of `xformer COMMAND`: each module's docstring is its help, and its `main` reads `sys.argv`."""

@@ -1,4 +1,4 @@
-"""Draw what each head of a trained run reads: pictures, a page and the numbers."""
+"""Draw the attention maps of a trained run: pictures, a page and the numbers."""
 
 import argparse
 from pathlib import Path
@@ -8,8 +8,8 @@ def main() -> None:
     """Read an input, and write its attention maps."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="the run's directory")
-    parser.add_argument("--input", required=True, help="what the model reads; of two sequences, the source")
-    parser.add_argument("--target", help="of two sequences, the other one (default: what the model writes)")
+    parser.add_argument("--input", required=True, help="the input of the model; for a pair of sequences, the first")
+    parser.add_argument("--target", help="for a pair of sequences, the second (default: what the model writes)")
     parser.add_argument("--output", type=Path, help="directory for the files (default: RUN/attention)")
     asked = parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""Say what a module of any package does with the future, padding, the batch, decoding and 16 bits: its card."""
+"""Audit any module: does it respect causality, padding, the batch, decoding and 16-bit precision?"""
 
 import argparse
 from pathlib import Path
@@ -9,14 +9,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("target", metavar="PACKAGE.CLASS", help="a torch.nn.Module, as torch.nn.MultiheadAttention")
     parser.add_argument(
-        "arguments", nargs="*", metavar="key=value", help="of its constructor; adapter.NAME=VALUE says how it is called"
+        "arguments",
+        nargs="*",
+        metavar="key=value",
+        help="arguments of its constructor; adapter.NAME=VALUE sets how it is called",
     )
-    parser.add_argument("--call", metavar="MODULE:FUNCTION", help="(module, x, valid) -> outputs, where none is found")
-    parser.add_argument("--step", metavar="MODULE:FUNCTION", help="(module, x, state, start) -> outputs and new state")
-    parser.add_argument("--require", metavar="NAMES", default="", help="fail unless these hold, as causal,padding")
-    parser.add_argument("--seeds", type=int, default=3, help="draws of weights and inputs (default: 3)")
-    parser.add_argument("--longest", type=int, default=2048, help="for time and memory; 0 leaves them out")
-    parser.add_argument("--no-time", action="store_true", help="leave time out, where others use the machine too")
+    parser.add_argument(
+        "--call",
+        metavar="MODULE:FUNCTION",
+        help="a function (module, x, valid) -> outputs, if none is found automatically",
+    )
+    parser.add_argument(
+        "--step", metavar="MODULE:FUNCTION", help="a function (module, x, state, start) -> outputs and new state"
+    )
+    parser.add_argument(
+        "--require", metavar="NAMES", default="", help="fail unless these properties hold, such as causal,padding"
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="random draws of weights and inputs (default: 3)")
+    parser.add_argument("--longest", type=int, default=2048, help="longest sequence for time and memory; 0 skips both")
+    parser.add_argument("--no-time", action="store_true", help="do not measure time, for a machine that others use too")
     parser.add_argument("--output", type=Path, help="directory for the card as Markdown and JSON")
     passed = parser.parse_intermixed_args()
 

@@ -26,14 +26,14 @@ def main() -> None:
         type=_above_zero,
         const=0,
         metavar="N",
-        help="instead of the table: the command for N more seeds of a study, and what they do to the error rate",
+        help="print, instead of the table, the command for N more seeds of a study and the resulting error rate",
     )
     arguments = parser.parse_args()
     comparisons, study = compared(arguments)
     if arguments.add_seeds is None:
         text = format_comparisons(arguments.format, comparisons)
     elif study is None:
-        raise ConfigError("--add-seeds is for a study: xformer compare STUDY --add-seeds.")
+        raise ConfigError("--add-seeds needs a study: xformer compare STUDY --add-seeds.")
     else:
         from xformer.studies.more_seeds import more_seeds
 
@@ -45,10 +45,10 @@ def main() -> None:
 
 
 def write_file(text: str, file: Path) -> None:
-    """Write a file, and the directory that it is to lie in.
+    """Write a file, and create its directory if needed.
 
     Raises:
-        ConfigError: it cannot be written.
+        ConfigError: the file cannot be written.
     """
     from xformer.errors import ConfigError
 
@@ -56,15 +56,15 @@ def write_file(text: str, file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"-o {file} cannot be written: {error.strerror}; give another file.") from error
+        raise ConfigError(f"-o {file} cannot be written: {error.strerror}; use another file.") from error
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
-    """Which runs are compared, and how: the arguments that `compare` and `report` share."""
+    """Add the arguments that `compare` and `report` share: which runs to compare, and how."""
     what = "run directories, directories of sweeps, patterns, or the name of a study"
     parser.add_argument("runs", nargs="*", metavar="RUN", help=what)
     parser.add_argument("--wandb", metavar="ENTITY/PROJECT[/GROUP]", help="read the runs from Weights & Biases")
-    parser.add_argument("--metric", help="default: the monitored metric, on the test part")
+    parser.add_argument("--metric", help="default: the monitored metric, on the test split")
     parser.add_argument("--baseline", metavar="KEY=VALUE", help="default: attention=full, else the first group")
     parser.add_argument("--seeds", metavar="N[,N]", help="only these seeds")
     parser.add_argument(
@@ -87,18 +87,18 @@ def _margin(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is no margin; give a number above 0, in units of the metric")
+        raise argparse.ArgumentTypeError(f"{text} is not a margin; use a number above 0, in units of the metric")
     return value
 
 
 def _above_zero(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no number of seeds; give 1 or more")
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seeds; use 1 or more")
     return int(text)
 
 
 def compared(arguments: argparse.Namespace) -> "tuple[list[Comparison], Study | None]":
-    """The comparisons that the arguments of `add_selection` ask for, one per experiment, and the study if it is one.
+    """The comparisons selected by the arguments of `add_selection`, one per experiment, and the study if one is named.
 
     Raises:
         XformerError: the runs cannot be read or compared.

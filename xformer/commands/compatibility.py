@@ -1,4 +1,4 @@
-"""Print what goes with what, and why not."""
+"""Print which attentions work with which tasks and position schemes, and why others do not."""
 
 
 def main() -> None:

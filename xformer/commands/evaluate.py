@@ -1,11 +1,11 @@
-"""Measure a trained model on its own data, or on others."""
+"""Evaluate a trained model on its own data, or on other data."""
 
 import argparse
 from pathlib import Path
 
 
 def main() -> None:
-    """Print the metrics, and write them where a file is given; the run itself is left as it is."""
+    """Print the metrics, and write them to a file if one is named; the run itself is not changed."""
     parser = argparse.ArgumentParser(description=f"{__doc__} The run's own tokenizer is used as it is.")
     parser.add_argument("run", type=Path, metavar="RUN", help="the run directory, such as outputs/DATE/TIME")
     parser.add_argument("--data", nargs="+", default=[], metavar="KEY=VALUE", help="overrides of the run's data")

@@ -1,4 +1,4 @@
-"""Write with a trained model: go on from a prompt, or answer a source sequence."""
+"""Generate with a trained model: continue a prompt, or write the target of a source sequence."""
 
 import argparse
 from pathlib import Path
@@ -8,7 +8,7 @@ BATCH = 32
 
 
 def main() -> None:
-    """Write for one prompt as it comes, or for each line of a file."""
+    """Generate for one prompt, streaming the tokens, or for each line of a file."""
     options = _options()
     from xformer.core import console, devices
     from xformer.core.denormals import flush_denormals
@@ -42,30 +42,43 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="the run directory, such as outputs/DATE/TIME")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--prompt", help="the text to go on from, or the source to read")
-    source.add_argument("--file", type=Path, help="a file with a prompt in every line, UTF-8")
-    parser.add_argument("--max-new", type=int, help="tokens to write at most; default: the training data's longest")
+    source.add_argument("--prompt", help="the text to continue, or the source sequence")
+    source.add_argument("--file", type=Path, help="a UTF-8 file with one prompt per line")
+    parser.add_argument(
+        "--max-new", type=int, help="maximum number of new tokens (default: the training data's longest)"
+    )
     parser.add_argument("--temperature", type=float, help="below 1 sharpens the distribution")
-    parser.add_argument("--top-k", type=int, help="draw from so many most likely tokens")
-    parser.add_argument("--top-p", type=float, help="draw from the most likely tokens with this share of probability")
-    parser.add_argument("--repetition-penalty", type=float, default=1.0, help="above 1: less of what is there already")
-    parser.add_argument("--beams", type=int, default=1, help="hypotheses of a beam search")
-    parser.add_argument("--length-penalty", type=float, default=1.0, help="a sum of log-probabilities / length ** this")
-    parser.add_argument("--early-stop", action="store_true", help="stop at as many finished hypotheses as beams")
-    parser.add_argument("--seed", type=int, default=0, help="of the first prompt's samples; the next has the next")
+    parser.add_argument("--top-k", type=int, help="sample from the K most likely tokens")
+    parser.add_argument("--top-p", type=float, help="sample from the most likely tokens with this total probability")
+    parser.add_argument(
+        "--repetition-penalty", type=float, default=1.0, help="above 1, tokens that occurred already become less likely"
+    )
+    parser.add_argument("--beams", type=int, default=1, help="number of beams of a beam search")
+    parser.add_argument(
+        "--length-penalty",
+        type=float,
+        default=1.0,
+        help="exponent: hypotheses are ranked by log-probability / length ** this",
+    )
+    parser.add_argument(
+        "--early-stop", action="store_true", help="stop as soon as as many hypotheses as beams are finished"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the first prompt's samples; each further prompt adds 1"
+    )
     return parser.parse_args()
 
 
 def _lines(file: Path) -> list[str]:
     from xformer.errors import DataError
-    from xformer.tokenizers.utf8 import decode
+    from xformer.tokenizers.utf8 import decode_utf8
 
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise DataError(f"--file {file} cannot be read ({error.strerror}); give a text file in UTF-8.") from error
-    text = decode(content, f"--file {file}").replace("\r\n", "\n").replace("\r", "\n")
+        raise DataError(f"--file {file} cannot be read ({error.strerror}); use a text file in UTF-8.") from error
+    text = decode_utf8(content, f"--file {file}").replace("\r\n", "\n").replace("\r", "\n")
     lines = text.removesuffix("\n").split("\n")
     if lines == [""]:
-        raise DataError(f"--file {file} is empty; write a prompt in every line.")
+        raise DataError(f"--file {file} is empty; write one prompt per line.")
     return lines

@@ -1,4 +1,4 @@
-"""Make a package for variants of your own: a plugin with an attention and a token mixer, their options and tests."""
+"""Create a plugin: a package for your own variants, with an attention, a token mixer, their options and tests."""
 
 import argparse
 import keyword
@@ -10,10 +10,10 @@ TEMPLATE = Path(__file__).parents[1] / "template"
 
 
 def main() -> None:
-    """Write the package into a folder of its name, and print what comes next."""
+    """Write the package into a folder of its name, and print the next steps."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", metavar="NAME", help="of the package, as Python imports it")
-    parser.add_argument("--directory", type=Path, metavar="DIR", help="where it is written; default: ./NAME")
+    parser.add_argument("name", metavar="NAME", help="name of the package, as Python imports it")
+    parser.add_argument("--directory", type=Path, metavar="DIR", help="where to write it (default: ./NAME)")
     arguments = parser.parse_args()
     directory = arguments.directory or Path(arguments.name)
     refuse_name(arguments.name)
@@ -23,10 +23,10 @@ def main() -> None:
 
 
 def refuse_name(name: str) -> None:
-    """Refuse a name that a plugin cannot have.
+    """Refuse a name that is not valid for a plugin.
 
     Raises:
-        ConfigError: it is no identifier, or a package or an option has it already.
+        ConfigError: it is not an identifier, or a package or an option already has that name.
     """
     from xformer.config.groups import groups
     from xformer.errors import ConfigError
@@ -34,10 +34,10 @@ def refuse_name(name: str) -> None:
     if not name.isidentifier() or keyword.iskeyword(name) or name != name.lower():
         raise ConfigError(f"{name} is not the name of a package: use small letters, digits and _, such as my_variants.")
     if find_spec(name) is not None:
-        raise ConfigError(f"{name} is the name of a package that is installed here: choose another.")
+        raise ConfigError(f"{name} is the name of an installed package: choose another.")
     for option in sorted(file.stem.replace("myplugin", name) for file in TEMPLATE.rglob("conf/attention/*.yaml")):
         if option in groups()["attention"]:
-            raise ConfigError(f"attention={option} is an option already: choose another name.")
+            raise ConfigError(f"attention={option} already exists as an option: choose another name.")
 
 
 def write_plugin(name: str, directory: Path) -> list[Path]:
@@ -56,7 +56,7 @@ def write_plugin(name: str, directory: Path) -> list[Path]:
     written = []
     try:
         if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-            raise ConfigError(f"{directory} is there already: give another place with --directory.")
+            raise ConfigError(f"{directory} already exists: choose another place with --directory.")
         for source in sources:
             path = directory / source.relative_to(TEMPLATE).as_posix().replace("myplugin", name)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,5 +64,5 @@ def write_plugin(name: str, directory: Path) -> list[Path]:
             path.write_text(text, encoding="utf-8")
             written.append(path)
     except OSError as error:
-        raise ConfigError(f"{directory} cannot be written: {error.strerror}; give another with --directory.") from error
+        raise ConfigError(f"{directory} cannot be written: {error.strerror}; use another with --directory.") from error
     return written

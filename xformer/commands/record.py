@@ -1,4 +1,4 @@
-"""Write what came of a study beside its file: table of runs, figures, findings."""
+"""Write a study's results beside its file: table of runs, figures, findings."""
 
 import argparse
 from pathlib import Path
@@ -13,7 +13,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("study")
     parser.add_argument("--runs", type=Path, metavar="DIR", help="default: the study's hydra.sweep.dir")
-    parser.add_argument("--wandb", metavar="[ENTITY/]PROJECT", help="log it there too, as the artifact study-STUDY")
+    parser.add_argument(
+        "--wandb", metavar="[ENTITY/]PROJECT", help="also log the results there, as the artifact study-STUDY"
+    )
     arguments = parser.parse_args()
     study = Study.of(arguments.study)
     directory = arguments.runs or study.directory

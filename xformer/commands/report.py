@@ -1,11 +1,11 @@
-"""Write a comparison as one page: table, curves, quality against cost."""
+"""Write a comparison as an HTML page: table, curves, quality against cost."""
 
 import argparse
 from pathlib import Path
 
 
 def main() -> None:
-    """Write the page, and the figures where they are asked for."""
+    """Write the page, and the figures if --figures is set."""
     from xformer.commands.compare import add_selection, compared, write_file
     from xformer.errors import ConfigError
     from xformer.studies import figures
@@ -15,7 +15,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_selection(parser)
     parser.add_argument("-o", "--output", type=Path, default=Path("report.html"), metavar="FILE")
-    parser.add_argument("--figures", type=Path, metavar="DIR", help="write the figures there too, as SVG and PNG")
+    parser.add_argument(
+        "--figures", type=Path, metavar="DIR", help="also write the figures to this directory, as SVG and PNG"
+    )
     parser.add_argument("--title", default="Comparison")
     arguments = parser.parse_args()
     comparison = only(compared(arguments)[0], "A report")

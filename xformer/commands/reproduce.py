@@ -20,11 +20,13 @@ _HOLDS = (
 def main() -> None:
     """Print a verdict per cell; the exit code is 1 unless all pass."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("words", nargs="*", metavar="STUDY | OVERRIDE", help="a study; more for each run, as cache=DIR")
+    parser.add_argument(
+        "words", nargs="*", metavar="STUDY | OVERRIDE", help="a study, then overrides for each run, such as cache=DIR"
+    )
     parser.add_argument("--wandb", metavar="ENTITY/PROJECT/RUN_ID", help="a logged run instead of a study")
     parser.add_argument("--cells", metavar="KEY=VALUE[,...]", help="only cells with these settings")
     parser.add_argument("--seeds", metavar="N[,N]", help="only these seeds")
-    parser.add_argument("--directory", type=Path, help="where the runs go; default: outputs/reproduce/NAME-TIME")
+    parser.add_argument("--directory", type=Path, help="directory for the runs (default: outputs/reproduce/NAME-TIME)")
     arguments = parser.parse_intermixed_args()
     studies = [word for word in arguments.words if "=" not in word]
     if len(studies) != (0 if arguments.wandb else 1):
@@ -86,7 +88,7 @@ def _logged(arguments: argparse.Namespace) -> list[str]:
 
 
 def _spread(run: "LoggedRun", metric: str) -> float:
-    """How far the run may be from its logged value: by the seeds of its group; 0 where these say nothing."""
+    """The tolerance for a rerun, from the spread of its group's seeds; 0 if there are too few."""
     from xformer.errors import DataError
     from xformer.studies.reproduce import tolerance
     from xformer.studies.wandb_runs import load_wandb

@@ -1,17 +1,17 @@
-"""Upload a study's offline runs to Weights & Biases, but for those already there."""
+"""Upload a study's offline runs to Weights & Biases, except those already there."""
 
 import argparse
 from pathlib import Path
 
 
 def main() -> None:
-    """Tell of each offline run what became of it."""
+    """Upload each offline run, and print whether it was new."""
     from xformer.studies.study import Study, studies
     from xformer.studies.sync import WandbService, sync_runs
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "runs", nargs="+", metavar="STUDY | DIR", help="a study, run directories, directories of sweeps"
+        "runs", nargs="+", metavar="STUDY | DIR", help="a study, run directories, or directories of sweeps"
     )
     names = parser.parse_args().runs
     known, uploaded = studies(), []

@@ -20,10 +20,10 @@ addopts = --import-mode=importlib -p no:cacheprovider -m "not slow and not gpu"
 
 
 def main() -> None:
-    """Run them in a process of their own; the exit code is pytest's."""
+    """Run the contract tests in a separate process; the exit code is pytest's."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("package", metavar="PACKAGE", help="a plugin, as Python imports it")
-    parser.add_argument("pytest", nargs=argparse.REMAINDER, help="more for pytest, such as -x")
+    parser.add_argument("pytest", nargs=argparse.REMAINDER, help="further arguments for pytest, such as -x")
     arguments = parser.parse_args()
     names = options_of(arguments.package)
     with tempfile.TemporaryDirectory() as folder:
@@ -34,10 +34,10 @@ def main() -> None:
 
 
 def options_of(package: str) -> list[str]:
-    """The attentions and position schemes of a plugin, which this names.
+    """The attentions and position schemes of a plugin; the plugin is named for this process.
 
     Raises:
-        ConfigError: it is no plugin, has neither, or pytest is not installed.
+        ConfigError: the package is not a plugin, has no attention or position scheme, or pytest is not installed.
     """
     from xformer.config.plugins import name_plugins, plugins
     from xformer.errors import ConfigError
@@ -46,9 +46,7 @@ def options_of(package: str) -> list[str]:
     found = next(plugin for plugin in plugins() if plugin.package == package)
     names = [file.stem for group in ("attention", "position") for file in sorted((found.conf / group).glob("*.yaml"))]
     if not names:
-        raise ConfigError(
-            f"{package} has no option in conf/attention/ or conf/position/, which the contracts are about."
-        )
+        raise ConfigError(f"{package} has no option in conf/attention/ or conf/position/, so there is nothing to test.")
     if find_spec("pytest") is None:
-        raise ConfigError("pytest is not installed, which runs the contracts: pip install 'xformer-lab[test]'.")
+        raise ConfigError("The contract tests need pytest, which is not installed: pip install 'xformer-lab[test]'.")
     return names

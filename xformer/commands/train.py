@@ -1,4 +1,4 @@
-"""Train one model, or a sweep with -m; resume=DIR continues what is there."""
+"""Train one model, or a sweep with -m; resume=DIR continues the run in DIR."""
 
 import os
 import sys
@@ -18,7 +18,7 @@ WRAPPED = "XFORMER_WRAPPED"
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def train_as_configured(config: DictConfig) -> float | None:
-    """What Hydra calls with each composed configuration; returns the monitored metric, for a sweeper that searches."""
+    """Train with one composed configuration, as Hydra calls it; returns the monitored metric, for a search."""
     from xformer.core.console import error
     from xformer.runs.job import Job
     from xformer.training.run import run
@@ -37,7 +37,7 @@ def train_as_configured(config: DictConfig) -> float | None:
 
 
 def _restartable() -> None:
-    """Make `sys.argv` the command that a strategy starts for its other processes: `xformer`, then `train`."""
+    """Set `sys.argv` to the command that a multi-process strategy starts again: `xformer`, then `train`."""
     started = Path(sys.argv[0])
     script, _, command = started.name.partition(" ")
     if command == "train" and not started.exists():
@@ -45,7 +45,7 @@ def _restartable() -> None:
 
 
 def main() -> None:
-    """What the command line asks for; a sweep ends, however it ends, with one table over its cells."""
+    """Run the command line; a sweep prints a table over its cells at the end, however it ends."""
     if any(word.startswith("resume=") for word in sys.argv):
         from xformer.training.resume import expand_resume
 

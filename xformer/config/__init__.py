@@ -1,1 +1,1 @@
-"""What a configuration may hold."""
+"""Reading, checking and identifying configurations."""

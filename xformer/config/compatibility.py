@@ -1,4 +1,4 @@
-"""What goes with what, and why not: from the classes that a configuration names, before anything is built."""
+"""The compatibility check: which choices work together, from their classes' declarations, before anything is built."""
 
 import functools
 import inspect
@@ -71,12 +71,12 @@ def check_compatibility(config: DictConfig, choices: dict[str, str]) -> None:
 
 
 def _chosen(choices: dict[str, str], key: str) -> str:
-    """A choice as the command line spells it."""
+    """A choice in command-line form, such as `attention@decoder_attention=local`."""
     return f"{command_line_key(key)}={choices[key]}"
 
 
 def _refuse_unchosen(config: DictConfig, choices: dict[str, str]) -> None:
-    """Every group that has an option by default keeps one; of callbacks and loggers there may be several."""
+    """Refuse a group without an option, or with several where one is expected; callbacks and loggers may be several."""
     for key, (group, default) in defaults().items():
         if default is None or (key in slots() and key in unused_slots(config)):
             continue
@@ -86,13 +86,13 @@ def _refuse_unchosen(config: DictConfig, choices: dict[str, str]) -> None:
             )
         if "_target_" in config[key] and key not in choices:
             raise ConfigError(
-                f"{command_line_key(key)} takes one option and not several; a run of each is {train_command()} -m "
+                f"{command_line_key(key)} takes one option and not several; to run each of them: {train_command()} -m "
                 f"{command_line_key(key)}={','.join(groups()[group][:2])}, for example."
             )
 
 
 def unused_slots(config: DictConfig) -> list[str]:
-    """The slots of other architectures, which stand in every configuration."""
+    """The slots in a configuration that only other architectures use."""
     architecture = cast(type[Architecture], target(config.architecture))
     return [key for key in slots() if key not in {*architecture.slots, *architecture.positions()}]
 
@@ -131,14 +131,14 @@ def _refuse_untaken(config: DictConfig, choices: dict[str, str]) -> None:
 
 
 def _changed_keys(config: DictConfig, key: str, option: str) -> list[str]:
-    """What a slot's node has otherwise than its option's file, as the command line spells it."""
+    """The keys of a slot that differ from its option's file, in command-line form."""
     stated = cast(dict[str, Any], OmegaConf.to_container(load_option(slots()[key], option)))
     found = cast(dict[str, Any], OmegaConf.to_container(config[key]))
     return [f"{key}.{name}={value}" for name, value in found.items() if stated.get(name) != value]
 
 
 def _check_depth(config: DictConfig, key: str, layers: list[Layer]) -> None:
-    """The entries of a hybrid are no more than there are layers, and of one kind where layers are one block."""
+    """Refuse a hybrid with more entries than layers, or with different entries where all layers share one block."""
     depth, listed = config.size.layers, f"{key}.layers"
     if len(layers) > depth:
         raise ConfigError(
@@ -153,7 +153,7 @@ def _check_depth(config: DictConfig, key: str, layers: list[Layer]) -> None:
 
 
 def _check_positions(config: DictConfig, key: str, slot: Slot, layers: list[Layer], choices: dict[str, str]) -> None:
-    """A layer's own position scheme acts in the layer, and has something to take the place of."""
+    """Refuse a layer's own position scheme that cannot act in the layer or replaces nothing."""
     for layer in layers:
         if layer.position is None or layer.scheme is None:
             continue
@@ -214,14 +214,14 @@ def _check_layer(
 
 
 def _place(config: DictConfig, layer: Layer, index: int, choices: dict[str, str], key: str) -> str:
-    """An entry of a hybrid and the layers that it makes: `attention.layers[1]=linformer (layers 1, 3)`."""
+    """An entry of a hybrid and its layers, for a message: `attention.layers[1]=linformer (layers 1, 3)`."""
     entries = len(layers_of(config[key], key, choices[key]))
     served = [str(number) for number in range(config.size.layers) if number % entries == index]
     return f"{layer.path}={layer.attention.name} (layer{'s' * (len(served) > 1)} {', '.join(served)})"
 
 
 def _check_grouped_heads(config: DictConfig, architecture: type[Architecture], choices: dict[str, str]) -> None:
-    """Grouped heads of keys and values need a layer that has any."""
+    """Refuse grouped key-value heads where no layer has keys and values."""
     heads = config.architecture.key_value_heads
     found = [layer.variant for key in architecture.slots for layer in layers_of(config[key], key, choices[key])]
     if heads is not None and not any(issubclass(variant, Attention) for variant in found):
@@ -246,7 +246,7 @@ def _refused(what: str, other: str, reason: str, options: list[str], key: str) -
 
 
 def option_classes(group: str) -> Iterator[tuple[str, Any]]:
-    """Every option of a group that is one node, and the class it names; a hybrid is made of others, and has none."""
+    """The class of every option of a group; options without a class of their own (hybrids) are left out."""
     for option, node in option_nodes(group):
         if "_target_" in node and inspect.isclass(found := target(node)):
             yield option, found

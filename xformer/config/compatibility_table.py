@@ -1,4 +1,4 @@
-"""The whole of what goes with what, from the classes' declarations, as the Markdown that stands in the README."""
+"""The compatibility tables in Markdown, from the classes' declarations: what README shows."""
 
 from dataclasses import dataclass, field
 
@@ -19,43 +19,41 @@ SITUATIONS = {
 
 @dataclass
 class Footnote:
-    """A sentence that says why not, and of which variants and capabilities it does."""
+    """A footnote: why a combination does not work, and for which variants and capabilities."""
 
     number: int
     variants: dict[str, None] = field(default_factory=dict)  # in the order of the table, each once
     capabilities: dict[str, None] = field(default_factory=dict)
 
     def text(self, sentence: str) -> str:
-        """The note below the tables."""
+        """The footnote as Markdown."""
         of = ", ".join([*(f"`{name}`" for name in self.variants), *self.capabilities])
         return f"[{self.number}] {of}: {sentence}  "
 
 
 def compatibility_markdown() -> str:
-    """Two tables, attention by situation and by position scheme, and a note for every no.
+    """Two tables, attention by situation and by position scheme, with a footnote for every no.
 
     What is alike in all columns of a table has one row, and what a sentence explains alike one note.
     """
     attentions: dict[str, type[Capable]] = dict(option_classes("attention"))
     positions: dict[str, type[Position]] = dict(option_classes("position"))
-    footnotes: dict[str, Footnote] = {}
-    situations = _table("attention", attentions, SITUATIONS, footnotes)
-    schemes = _table("attention", attentions, {name: found.needs for name, found in positions.items()}, footnotes)
+    notes: dict[str, Footnote] = {}
+    situations = _table("attention", attentions, SITUATIONS, notes)
+    schemes = _table("attention", attentions, {name: found.needs for name, found in positions.items()}, notes)
     legend = (
         "`causal`: decoders. `bidirectional`: encoders. `cross`: from one sequence to another. `incremental`: decoding "
         "from a state, token by token. `longer`: sequences longer than the model was built for."
     )
-    return "\n".join(
-        [situations, "", legend, "", schemes, "", *(n.text(sentence) for sentence, n in footnotes.items())]
-    )
+    return "\n".join([situations, "", legend, "", schemes, "", *(n.text(sentence) for sentence, n in notes.items())])
 
 
 def _table(
-    corner: str, attentions: dict[str, type[Capable]], columns: dict[str, Capability], footnotes: dict[str, Footnote]
+    corner: str, attentions: dict[str, type[Capable]], columns: dict[str, Capability], notes: dict[str, Footnote]
 ) -> str:
     rows: dict[tuple[str, ...], list[str]] = {}
     for name, attention in attentions.items():
-        cells = tuple(_cell(name, attention, needed, footnotes) for needed in columns.values())
+        cells = tuple(_cell(name, attention, needed, notes) for needed in columns.values())
         rows.setdefault(cells, []).append(f"`{name}`")
     lines = [f"| {corner} | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     return "\n".join(
@@ -63,13 +61,13 @@ def _table(
     )
 
 
-def _cell(name: str, attention: type[Capable], needed: Capability, footnotes: dict[str, Footnote]) -> str:
+def _cell(name: str, attention: type[Capable], needed: Capability, notes: dict[str, Footnote]) -> str:
     missing = needed & ~attention.provides
     if not missing:
         return "yes"
     signs = []
     for capability in missing:
-        footnote = footnotes.setdefault(attention.reasons[capability], Footnote(len(footnotes) + 1))
+        footnote = notes.setdefault(attention.reasons[capability], Footnote(len(notes) + 1))
         footnote.variants[name] = footnote.capabilities[str(capability.name).lower()] = None
         signs.append(f"[{footnote.number}]")
     return "no " + "".join(signs)

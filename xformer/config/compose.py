@@ -1,4 +1,4 @@
-"""Composing a configuration with Hydra, and one sentence for whatever Hydra refuses."""
+"""Composing a configuration with Hydra, and explaining Hydra's errors in one sentence."""
 
 import hashlib
 import re
@@ -33,7 +33,7 @@ _BETWEEN_OVERRIDES = re.compile(r",(?=[+~]*[\w./@]+=)")  # and not between the v
 
 
 class PluginSearchPath(SearchPathPlugin):
-    """Lets Hydra find the options of the plugins, in `--help` and sweeps too."""
+    """A Hydra search-path plugin that adds the `conf/` folders of xformer's plugins."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Add each plugin's `conf/`."""
@@ -68,7 +68,7 @@ def compose_config(overrides: Sequence[str], *, with_hydra: bool = False) -> Dic
 
 
 def explain_error(error: Exception) -> str:
-    """One sentence for an error of ours, of Hydra's or of OmegaConf's."""
+    """An error of ours, Hydra's or OmegaConf's as one sentence."""
     if isinstance(error, XformerError):
         return str(error)
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
@@ -87,7 +87,7 @@ def explain_error(error: Exception) -> str:
 
 
 def explain_missing_choice(overrides: Iterable[str]) -> str | None:
-    """The sentence for a group that is given no option, `data=null`; None where there is none."""
+    """An error message for a group set to null, such as `data=null`; None if no group is."""
     for override in overrides:
         group, equals, value = override.partition("=")
         if equals and group in groups() and value.strip().lower() in ("null", "none", "true", "false", ""):
@@ -96,7 +96,7 @@ def explain_missing_choice(overrides: Iterable[str]) -> str | None:
 
 
 def is_of_hydra(error: BaseException) -> bool:
-    """Whether Hydra or OmegaConf raised an error while they read what was typed, and not our own code."""
+    """Whether an error comes from Hydra or OmegaConf reading the command line, and not from our own code."""
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and not {"hydra", "omegaconf"}.isdisjoint(Path(frames[-1].filename).parts)
 
@@ -110,7 +110,7 @@ def _unreadable(override: str, reason: str) -> str:
 
 
 def _near_key(name: str) -> str:
-    """The way out of a key that is none: its siblings, or where a key of this name stands."""
+    """A hint for an unknown key: the valid keys beside it, or where a key of this name exists."""
     if name in MOVED:
         return f"it is {MOVED[name]} now."
     config = compose_config([])
@@ -120,14 +120,14 @@ def _near_key(name: str) -> str:
         here = {str(sibling) for sibling in siblings if not str(sibling).startswith("_")}
         # Which option was chosen is not known here: it may have other keys than the default.
         return nearest(key, here | {place.rpartition(".")[2] for place in _keys() if place.startswith(f"{parent}.")})
-    candidates = [place for place in _keys() if place.rpartition(".")[2] == key]
-    if candidates:
-        return f"did you mean {' or '.join(candidates[:3])}?"
+    matches = [place for place in _keys() if place.rpartition(".")[2] == key]
+    if matches:
+        return f"did you mean {' or '.join(matches[:3])}?"
     return nearest(name, {*groups(), *(str(top) for top in config)})
 
 
 def _keys() -> list[str]:
-    """The keys of all options, such as `attention.rank`, and the groups, which are keys themselves."""
+    """All valid keys: the groups, and the keys of their options, such as `attention.rank`."""
     options = [(group, option) for group, options in groups().items() for option in options if group not in _SETS]
     files = [(group, OmegaConf.load(option_file(group, option))) for group, option in options]  # type: ignore[arg-type]
     return [*groups(), *dict.fromkeys(key for group, node in files for key in _below(node, group))]
@@ -142,7 +142,7 @@ def _below(node: Any, path: str) -> Iterator[str]:
 
 
 def cell_directory_name(name: str) -> str:
-    """A directory's name for a cell of a sweep, from its overrides, whatever number it has in the sweep.
+    """The name of the run directory of a sweep's cell: made from its overrides, not from its number in the sweep.
 
     What cannot change its result is no part of the name: with another logger it is the same cell. Nor is a secret.
     """
@@ -154,10 +154,10 @@ def cell_directory_name(name: str) -> str:
 
 
 def cache_directory() -> str:
-    """`.cache` within a project, which has a repository or a pyproject.toml; elsewhere the user's own directory."""
+    """The cache directory: `.cache` inside a project (a repository or a pyproject.toml), else the user's cache."""
     here = Path.cwd()
-    candidates = [folder / mark for folder in (here, *here.parents) for mark in (".git", "pyproject.toml")]
-    return ".cache" if any(place.exists() for place in candidates) else str(user_cache())
+    markers = [folder / mark for folder in (here, *here.parents) for mark in (".git", "pyproject.toml")]
+    return ".cache" if any(marker.exists() for marker in markers) else str(user_cache())
 
 
 OmegaConf.register_new_resolver("cache_directory", cache_directory, replace=True)

@@ -1,4 +1,4 @@
-"""Options that stand in a list: what the layers of a hybrid are made of, `[local, {full: {position: none}}]`."""
+"""The entries of a hybrid: the list of options for its layers, such as `[local, {full: {position: none}}]`."""
 
 import inspect
 import json
@@ -46,7 +46,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Layer:
-    """An entry of a hybrid.
+    """One entry of a hybrid: a variant and, optionally, a position scheme.
 
     Attributes:
         path: of the entry in the configuration, such as `attention.layers[1]`.
@@ -65,7 +65,7 @@ class Layer:
 
     @property
     def scheme(self) -> type[Position] | None:
-        """The class of the position scheme of the entry's own."""
+        """The class of the entry's own position scheme; None if it uses the stack's."""
         return None if self.position is None else cast(type[Position], target(self.position.node))
 
     def written_out(self) -> str | dict[str, Any]:
@@ -84,14 +84,14 @@ class Layer:
 
 
 def holds_layers(hint: Any) -> bool:
-    """Whether a parameter takes the entries of a hybrid."""
+    """Whether a parameter is annotated to take the entries of a hybrid."""
     while typing.get_origin(hint) is Annotated:
         hint = typing.get_args(hint)[0]
     return LayerEntry in typing.get_args(hint)
 
 
 def read_layers(value: Any, path: str) -> list[Layer]:
-    """The entries of a list, checked.
+    """Read and check a list of entries.
 
     Args:
         value: a plain list of options, each a name or a mapping of one name to hyper-parameters.
@@ -120,11 +120,11 @@ def layers_of(node: DictConfig, key: str, option: str) -> list[Layer]:
 
 def _read_layer(entry: Any, path: str) -> Layer:
     name, settings = _named(entry, path)
-    scheme, layer_position = settings.pop(_POSITION, None), None
+    scheme, position = settings.pop(_POSITION, None), None
     if scheme is not None:
         below = f"{path}.{name}.{_POSITION}"
-        layer_position = _option(_POSITION, *_named(scheme, below), below)
-    return Layer(path, _option("attention", name, settings, path), layer_position)
+        position = _option(_POSITION, *_named(scheme, below), below)
+    return Layer(path, _option("attention", name, settings, path), position)
 
 
 def _named(entry: Any, path: str) -> tuple[str, dict[str, Any]]:
@@ -136,7 +136,8 @@ def _named(entry: Any, path: str) -> tuple[str, dict[str, Any]]:
         if isinstance(name, str) and isinstance(settings, Mapping | None):
             return name, {str(key): value for key, value in (settings or {}).items()}
     raise ConfigError(
-        f"{path}={format_value(entry)} is no option: write its name, or {{name: {{hyper-parameter: value}}}}."
+        f"{path}={format_value(entry)} is not an option: write the option's name, or "
+        "{name: {hyper-parameter: value}}."
     )
 
 
@@ -151,7 +152,7 @@ def _option(group: str, name: str, settings: Mapping[str, Any], path: str) -> Op
 
 
 def expanded(node: Any, path: str = "") -> Any:
-    """A plain configuration in which the entries of hybrids are nodes that Hydra can instantiate."""
+    """A plain configuration whose hybrid entries are expanded into nodes that Hydra can instantiate."""
     if not isinstance(node, Mapping):
         return node
     if layers := _layers_key(node):
@@ -161,7 +162,7 @@ def expanded(node: Any, path: str = "") -> Any:
 
 
 def _layers_key(node: Mapping[Any, Any]) -> str | None:
-    """The key that holds the entries of a hybrid; None where a node is none."""
+    """The key that holds the entries of a hybrid; None if the node is not a hybrid."""
     if "_target_" not in node or not any(isinstance(value, list) for value in node.values()):
         return None
     hints = _parameters(target(OmegaConf.create({"_target_": node["_target_"]})))

@@ -25,7 +25,7 @@ def groups() -> dict[str, list[str]]:
 
 @functools.cache
 def defaults() -> dict[str, tuple[str, str | None]]:
-    """What `train.yaml` chooses: each key of a configuration that holds an option, its group, and the option."""
+    """The defaults of `train.yaml`: for each key that holds an option, its group and the default option."""
     entries: Any = OmegaConf.to_container(OmegaConf.load(CONF / "train.yaml").defaults, resolve=False)
     chosen = [item for entry in entries if isinstance(entry, dict) for item in entry.items()]
     found = [(str(key).partition("@"), option) for key, option in chosen]
@@ -33,23 +33,23 @@ def defaults() -> dict[str, tuple[str, str | None]]:
 
 
 def slots() -> dict[str, str]:
-    """The keys of a configuration that hold one more choice from a group (decoder_attention), and that group."""
+    """The additional slots of a configuration, such as `decoder_attention`, and the group of each."""
     return {key: group for key, (group, _) in defaults().items() if key != group}
 
 
 def slot_default(key: str, choices: dict[str, str]) -> str:
-    """What a slot holds unless it is chosen: an option, or whatever another group's choice is."""
+    """The default option of a slot; it may follow another group's choice."""
     default = str(defaults()[key][1])
     return choices[default[2:-1]] if default.startswith("${") else default
 
 
 def command_line_key(key: str) -> str:
-    """How the command line spells a key: attention@decoder_attention, where it is a slot."""
+    """A key in command-line form: `attention@decoder_attention` for a slot."""
     return f"{slots()[key]}@{key}" if key in slots() else key
 
 
 def nearest(name: str, options: Iterable[str]) -> str:
-    """The way out of a misspelling: `did you mean x? Valid: x, y, z.`, without the list where it is long."""
+    """A hint for a misspelt name: `did you mean x? Valid: x, y, z.`; a long list is left out."""
     options = sorted(options)
     near = difflib.get_close_matches(name, options, n=1)
     listed = f"Valid: {', '.join(options)}."
@@ -72,14 +72,14 @@ def option_files() -> Iterator[Path]:
 
 
 def option_nodes(group: str) -> Iterator[tuple[str, DictConfig]]:
-    """Every option of a group and its node, whether its file holds the node alone or more than one group."""
+    """Every option of a group and its node, also for files that set several groups."""
     for option in groups()[group]:
         found = load_option(group, option)
         yield option, found.get(group, found)
 
 
 def load_option(group: str, option: str) -> DictConfig:
-    """An option's file, over those of the same group that it extends."""
+    """Load an option's file, merged over the files of the same group that it extends."""
     file = option_file(group, option)
     assert file is not None, f"{group}={option}"
     found = OmegaConf.load(file)
@@ -94,7 +94,7 @@ def load_option(group: str, option: str) -> DictConfig:
 
 @functools.cache
 def callback_options() -> DictConfig:
-    """Every callback in `conf/`, by its key: several may be chosen, and Hydra keeps no choice of them."""
+    """Every callback option in `conf/`, by its key (Hydra records no choice for them, as several may be set)."""
     merged = OmegaConf.merge(*(node for _, node in option_nodes("callbacks")))
     assert isinstance(merged, DictConfig)
     return merged

@@ -1,4 +1,4 @@
-"""What a configuration is: flat settings, `attention.rank` -> 16, without what cannot change a result.
+"""The identity of a configuration: flat settings, `attention.rank` -> 16, without what cannot change a result.
 
 A part is the option that made it, `attention` -> linformer, and never the class behind the option: classes and modules
 may move, and the configuration stays what it was. Where a `_target_` was typed in place of the option's own, that is
@@ -41,7 +41,7 @@ def settings_of_config(
     target_overrides: Mapping[str, str] | None = None,
     ignored_keys: Iterable[str] | None = None,
 ) -> dict[str, Value]:
-    """The settings of a resolved configuration: the option of each group, and every key below.
+    """The flat settings of a resolved configuration: the option of each group, and every key below it.
 
     Args:
         config: the configuration.
@@ -55,7 +55,7 @@ def settings_of_config(
 
 
 def flatten(config: Mapping[str, Any]) -> dict[str, Value]:
-    """Every key of a resolved configuration, its `_target_`s too.
+    """Flatten a resolved configuration to dotted keys, `_target_`s included.
 
     A node that repeats a group of the top, as `architecture.size` repeats `size`, is left out. A dimension that `match`
     adjusted stands as it was asked for: the adjusted one follows from the rest.
@@ -76,7 +76,7 @@ def flatten(config: Mapping[str, Any]) -> dict[str, Value]:
 def with_option_names(
     settings: Mapping[str, Value], choices: Mapping[str, str], target_overrides: Mapping[str, str]
 ) -> dict[str, Value]:
-    """Settings in which each part is its option, or what was typed in its place, instead of a class.
+    """Settings in which each part is its option's name (or the target typed in its place), not a class.
 
     A part that is chosen by no group of its own, such as a callback, is named by its key.
     """
@@ -98,7 +98,7 @@ def targets(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def settings_of_overrides(choices: Mapping[str, str], overrides: Iterable[str]) -> dict[str, Value]:
-    """What is known of a run that was refused before its configuration was written."""
+    """The settings of a run that was refused before its configuration was written, from its overrides."""
     typed = [
         override.lstrip("+~").split("=", 1) for override in overrides if "=" in override and changes_result(override)
     ]
@@ -106,7 +106,7 @@ def settings_of_overrides(choices: Mapping[str, str], overrides: Iterable[str]) 
 
 
 def with_warm_start_source(settings: Mapping[str, Value], warm_start: Mapping[str, Any] | None) -> dict[str, Value]:
-    """The settings with `init_from` as what the other run was instead of where it lies.
+    """The settings with `init_from` replaced by the other run's settings instead of its path.
 
     So runs of several seeds that each start from their own seed's run are one group.
 
@@ -120,25 +120,25 @@ def with_warm_start_source(settings: Mapping[str, Value], warm_start: Mapping[st
 
 
 def short_name(settings: Mapping[str, Value]) -> str:
-    """A configuration in a word, `full-3fa2c1d0`: its attention and a hash of everything."""
+    """A short name for a configuration, such as `full-3fa2c1d0`: its attention and a hash of all settings."""
     digest = hashlib.sha256(json.dumps(sorted(first_settings(settings).items())).encode()).hexdigest()[:8]
     return f"{shown_choice(settings, 'attention') if 'attention' in settings else 'run'}-{digest}"
 
 
 def key_of(override: str) -> str:
-    """What an override sets: `attention` of `+attention=full`, and the slot of `attention@cross_attention=full`."""
+    """The key that an override sets: `attention` for `+attention=full`, the slot for `attention@SLOT=full`."""
     key = override.lstrip("+~").partition("=")[0]
     return key.partition("@")[2] or key
 
 
 def reproducing_overrides(overrides: Iterable[str]) -> list[str]:
-    """The overrides that make a run what it is: not where it is stored, how it is watched or from where it goes on."""
+    """The overrides that decide a run's result, without those on storage, logging, progress and resumption."""
     kept = {"seed", "experiment", "debug", "on_incompatible"}
     return [o for o in overrides if o.lstrip("+~").partition("=")[0].partition(".")[0] in kept or changes_result(o)]
 
 
 def changes_result(override: str) -> bool:
-    """Whether what an override sets can change a result: of a callback, what the option's class declares."""
+    """Whether an override can change a run's result; for a callback, its class declares that."""
     key = override.lstrip("+~").partition("=")[0]
     dropped = _NO_RESULT
     if key.startswith("callbacks."):
@@ -151,7 +151,7 @@ def changes_result(override: str) -> bool:
 
 
 def override_value(value: Value) -> str:
-    """A value as the command line spells it."""
+    """A value in command-line form."""
     if value is None:
         return "null"
     if isinstance(value, float):
@@ -160,7 +160,7 @@ def override_value(value: Value) -> str:
 
 
 def without_ignored_keys(settings: Mapping[str, Value], ignored_keys: Iterable[str] | None = None) -> dict[str, Value]:
-    """Without what cannot change a result; also for settings written by a version that kept more.
+    """Remove settings that cannot change a result, including those that earlier versions recorded.
 
     Args:
         settings: flat.

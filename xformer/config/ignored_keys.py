@@ -1,4 +1,4 @@
-"""What of its callbacks cannot change a run's result, as their classes declare.
+"""The callback settings that cannot change a run's result, as the callbacks' classes declare.
 
 A callback that only watches or stores says so with a class attribute, `changes_result = False`; one that says nothing
 may change the result. Lightning's own cannot say it, and are known here.
@@ -37,7 +37,7 @@ def find_ignored_keys(callbacks: Mapping[str, Any]) -> list[str]:
 
 @functools.cache
 def option_ignored_keys() -> frozenset[str]:
-    """The same of all callbacks that are an option in `conf/`."""
+    """The ignored keys of all callback options in `conf/`."""
     return frozenset(find_ignored_keys(_options()))
 
 

@@ -19,7 +19,7 @@ _LAYERS = ".layers"
 
 
 def with_layers(option: str, layers: Any) -> str:
-    """An option and what its layers are made of.
+    """An option's name with its layers, such as `hybrid(3xlocal+full)`.
 
     Args:
         option: such as `hybrid`.
@@ -30,14 +30,14 @@ def with_layers(option: str, layers: Any) -> str:
 
 
 def shown_choice(settings: Mapping[str, Any], key: str) -> Any:
-    """A setting, with its layers where it is the option of a hybrid."""
+    """The value of a setting for display; a hybrid includes its layers."""
     layers = settings.get(f"{key}{_LAYERS}")
     is_list = isinstance(layers, str) and layers.startswith("[")  # and not a number, as of size.layers
     return with_layers(str(settings[key]), layers) if is_list else settings[key]
 
 
 def shown_overrides(overrides: Iterable[str], layers: Mapping[str, tuple[str, Any]]) -> list[str]:
-    """Overrides in which the entries of a hybrid stand in its option's name, as in `attention=hybrid(local+full)`.
+    """Overrides for display, with a hybrid's entries in its option's name, as in `attention=hybrid(local+full)`.
 
     Args:
         overrides: as the command line spells them.
@@ -63,7 +63,7 @@ def _joined(names: list[str]) -> str:
 
 
 def _entry(group: str, entry: Any) -> str:
-    """`local`, or `local(window=8)` where that is not the file's own."""
+    """The name of one entry: `local`, or `local(window=8)` if a value differs from the option's file."""
     name, settings = next(iter(entry.items())) if isinstance(entry, Mapping) else (str(entry), {})
     defaults = _defaults(group, str(name))
     texts = {

@@ -1,4 +1,4 @@
-"""Ranges of Lightning's own parameters, where its annotations and its checks accept what cannot be meant.
+"""Valid ranges of Lightning's parameters where Lightning itself accepts meaningless values.
 
 What Lightning refuses itself is not repeated here: `build.refusals` turns that into a sentence.
 """

@@ -1,4 +1,4 @@
-"""Variants of equal size: what `match=parameters` and `match=flops` ask for."""
+"""Settings of `match=parameters` and `match=flops`, which give variants equal size."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -13,7 +13,7 @@ UNITS = {"parameters": "parameters", "flops": "FLOPs per token"}
 
 @dataclass(frozen=True, kw_only=True)
 class Match:
-    """What is to be equal, to what, and by which dimension.
+    """Settings of size matching: what to make equal, to which reference, and by which dimension.
 
     Attributes:
         measure: trainable `parameters`, or `flops` per token of a training step.
@@ -29,13 +29,13 @@ class Match:
 
     @property
     def reference(self) -> str:
-        """The reference as the command line spells it."""
+        """The reference in command-line form."""
         return " ".join(f"{command_line_key(key)}={option}" for key, option in self.to.items())
 
 
 @dataclass(frozen=True)
 class Matched:
-    """What matching did.
+    """The result of matching.
 
     Attributes:
         measure: what is equal.

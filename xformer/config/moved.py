@@ -1,6 +1,6 @@
-"""Keys that have another name now, so that what was stored under the old one still reads.
+"""Renamed configuration keys: the table by which configurations stored under old names still open.
 
-Run directories, committed tables and logged runs are read through this table; whoever types an old key is told the new
+Run directories, committed tables and logged runs are read through this table; an error for an old key names the new
 one. What an option of today has is no old key. A key stands for all below it: `task.mixup` for `task.mixup.alpha`.
 """
 
@@ -41,7 +41,7 @@ MOVED: dict[str, str] = {
 
 @functools.cache
 def _moves(data: str | None, task: str | None) -> dict[str, str]:
-    """The table without those keys that a chosen option has today, such as one that was added since."""
+    """The renames, without those old keys that a chosen option uses today for something else."""
     there = set()
     for group, option in (("data", data), ("task", task)):
         if option is not None and option_file(group, option) is not None:
@@ -51,7 +51,7 @@ def _moves(data: str | None, task: str | None) -> dict[str, str]:
 
 
 def new_key(key: str, choices: Mapping[str, Any]) -> str:
-    """A key as it is called now.
+    """The current name of a key.
 
     Args:
         key: of a configuration, such as `data.batch_size`.
@@ -63,12 +63,12 @@ def new_key(key: str, choices: Mapping[str, Any]) -> str:
 
 
 def new_settings(settings: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
-    """Flat settings with the keys of now."""
+    """Flat settings with the keys' current names."""
     return {new_key(key, choices): value for key, value in settings.items()}
 
 
 def new_overrides(overrides: Iterable[str], choices: Mapping[str, Any]) -> list[str]:
-    """Overrides with the keys of now: `+data.batch_size=8` becomes `+data.loader.batch_size=8`."""
+    """Overrides with the keys' current names: `+data.batch_size=8` becomes `+data.loader.batch_size=8`."""
     found = []
     for override in overrides:
         key, equals, value = override.partition("=")
@@ -78,7 +78,7 @@ def new_overrides(overrides: Iterable[str], choices: Mapping[str, Any]) -> list[
 
 
 def new_config(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
-    """A nested configuration with the keys of now; the one that is passed stays as it is."""
+    """A copy of a nested configuration with the keys' current names."""
     found = {key: dict(node) if isinstance(node, Mapping) else node for key, node in config.items()}
     for old, new in _moves(choices.get("data"), choices.get("task")).items():
         (group, key), (_, block, name) = old.split("."), new.split(".")
@@ -89,7 +89,7 @@ def new_config(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[st
 
 
 def first_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Flat settings under the first names of their keys, so that a configuration's hash stays what it was."""
+    """Flat settings under the keys' original names, so that a configuration's hash never changes."""
     first = {new: old for old, new in MOVED.items()}
 
     def first_key(key: str) -> str:

@@ -1,4 +1,4 @@
-"""What `conf/` has at each key of a configuration: where the class behind an option lives now, and where it need not.
+"""The class behind each option of a stored configuration: where it lives now, and which targets replace it.
 
 A stored configuration holds the `_target_`s of its day. What it means is the options that were chosen; their classes
 may have moved since. So a `_target_` that is stored is replaced by that of the option's file today, unless it was typed
@@ -22,7 +22,7 @@ _NO_PART = ("callbacks", "logger", "experiment", "debug")
 
 @runtime_checkable
 class RecordedChoices(Protocol):
-    """What a run wrote down of its configuration: `xformer.runs.summary.Summary`."""
+    """The part of a run's summary about its configuration: a protocol for `xformer.runs.summary.Summary`."""
 
     choices: dict[str, str]
     overrides: list[str]
@@ -54,12 +54,12 @@ def _composed(choices: tuple[tuple[str, str], ...]) -> DictConfig:
 
 
 def replaced_targets(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, str]:
-    """The parts of a configuration composed now that are none of their option's: their keys, and each `_target_`."""
+    """The `_target_`s in a newly composed configuration that replace their option's own, by key."""
     return {key: target for key, target in targets(config).items() if target != target_at(key, choices)}
 
 
 def used_plugins(config: Mapping[str, Any], choices: Mapping[str, str]) -> list[Plugin]:
-    """The plugins that a configuration has an option or a class of."""
+    """The plugins whose options or classes a configuration uses."""
     chosen = [*((slots().get(key, key), option) for key, option in choices.items()), *_listed(config)]
     files = [file for group, option in chosen if (file := option_file(group, option))]
     named = targets(config).values()
@@ -71,7 +71,7 @@ def used_plugins(config: Mapping[str, Any], choices: Mapping[str, str]) -> list[
 
 
 def _listed(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The options that stand in the lists of hybrids, each with its group."""
+    """The options listed in hybrids, each with its group."""
     for node in config.values():
         entries = node.get("layers") if isinstance(node, Mapping) else None
         for entry in entries if isinstance(entries, list) else ():
@@ -83,7 +83,7 @@ def _listed(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def target_overrides(config: Mapping[str, Any], record: RecordedChoices) -> dict[str, str]:
-    """The same of a stored configuration, or of flat settings, from what its run wrote down.
+    """The replaced `_target_`s of a stored configuration, or of flat settings, from what its run recorded.
 
     Runs once did not write it down. Of their parts, those are by hand that no option has a place for, and those whose
     `_target_` was typed.
@@ -101,7 +101,7 @@ def target_overrides(config: Mapping[str, Any], record: RecordedChoices) -> dict
 
 
 def with_current_targets(config: Mapping[str, Any], record: RecordedChoices) -> dict[str, Any]:
-    """A stored configuration with the keys and the classes that its options have now, in this project or a plugin.
+    """Update a stored configuration to the current keys and classes of its options, in this project or a plugin.
 
     Args:
         config: as plain containers.

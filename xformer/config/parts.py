@@ -1,4 +1,4 @@
-"""What the option of each group is: a part of the run, or a factory that waits for what only the run knows."""
+"""The type of each group's option: an object, or a factory that is called once data and model sizes are known."""
 
 import inspect
 import typing
@@ -42,17 +42,17 @@ PARTS: Mapping[str, Any] = {
 
 
 def is_part(hint: Any) -> bool:
-    """Whether an annotation asks for an object that a node with a `_target_` makes, and not for a plain value."""
+    """Whether an annotation expects an object made from a `_target_`, and not a plain value."""
     return is_factory(hint) or (inspect.isclass(hint) and hint.__module__ != "builtins" and not typing.get_args(hint))
 
 
 def is_factory(hint: Any) -> bool:
-    """Whether it asks for a factory, which `_partial_: true` makes."""
+    """Whether an annotation expects a factory, which `_partial_: true` makes."""
     return typing.get_origin(hint) is Factory
 
 
 def produces(found: Callable[..., Any], hint: Any) -> bool:
-    """Whether what a target makes is of the type that an annotation asks for."""
+    """Whether a target returns the type that an annotation expects."""
     wanted = typing.get_args(hint)[-1] if is_factory(hint) else hint
     made = found if inspect.isclass(found) else typing.get_type_hints(found).get("return")
     return not (inspect.isclass(wanted) and inspect.isclass(made)) or issubclass(made, wanted)

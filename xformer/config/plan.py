@@ -1,4 +1,4 @@
-"""From a composed configuration to data and model: checked, and every part a factory that waits for the data."""
+"""The plan of a run: a checked configuration whose parts are factories that need only the data."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ GRAPHS = "reduce-overhead"
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a configuration says, as factories that wait for the data.
+    """The parts of a configuration as factories, which are called once the data are loaded.
 
     Attributes:
         config: the configuration.
@@ -49,7 +49,7 @@ class Plan:
 
     @classmethod
     def read(cls, config: DictConfig, choices: dict[str, str]) -> "Plan":
-        """Refuse whatever the configuration alone shows to be wrong, once and whole; what to build.
+        """Check the whole configuration, and return the plan of what to build.
 
         Args:
             config: as composed; slots that the architecture does not have are taken out of it.
@@ -70,7 +70,7 @@ class Plan:
 
     @classmethod
     def of(cls, config: DictConfig) -> "Plan":
-        """Instantiate every part of a valid configuration; a value that its class refuses is refused here.
+        """Instantiate every part of a valid configuration; a value that a class rejects raises here.
 
         Raises:
             ConfigError: a value that its class refuses.
@@ -84,20 +84,20 @@ class Plan:
         return cls(config, data, architecture, optimizer, schedule, task, config.seed)
 
     def load_data(self) -> DataModule:
-        """The data module, prepared and loaded, so that it can tell its vocabulary."""
+        """Build, prepare and load the data module, so that its vocabulary is known."""
         self.data.prepare_data()
         self.data.setup("fit")
         return self.data
 
     def build_task(self) -> Task:
-        """The task with its model, initialised from the seed."""
+        """Build the task with its model, initialised from the seed."""
         task = self.task(self.data.spec, self.architecture, self.optimizer, self.schedule)
         initialise(task, self.seed)
         return task
 
 
 def refuse_compilation(config: DictConfig) -> None:
-    """Refuse what CUDA graphs cannot do, before data is loaded.
+    """Refuse settings that CUDA graphs do not support, before data is loaded.
 
     Raises:
         ConfigError: gradients are held from one batch to the next, or the number of sequences changes.

@@ -1,4 +1,4 @@
-"""Plugins: packages of the user's own, which bring further options and the classes behind them.
+"""Plugins: the user's own packages, which add options and the classes behind them.
 
 A package is a plugin where it was installed with an entry point of the group `xformer.plugins`, or where the user names
 it: by `plugins=[mypkg]` on any command line, by `plugins: [mypkg]` in `config.yaml` of the user's configuration
@@ -32,7 +32,7 @@ _PACKAGE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 @dataclass(frozen=True)
 class Plugin:
-    """A package that the user trusts.
+    """A plugin package that the user has named, and so trusts.
 
     Attributes:
         package: its import name.
@@ -43,12 +43,12 @@ class Plugin:
     conf: Path
 
     def defines(self, target: str) -> bool:
-        """Whether a `_target_` lies in the package."""
+        """Whether a `_target_` belongs to this package."""
         return target.startswith(f"{self.package}.")
 
 
 def name_plugins(words: Sequence[str]) -> list[str]:
-    """A command line without `plugins=[...]`, which names them for this process and those that it starts.
+    """Read `plugins=[...]` from a command line for this process and those that it starts; return the other arguments.
 
     Raises:
         ConfigError: a plugin that cannot be used.
@@ -66,7 +66,7 @@ def plugins() -> tuple[Plugin, ...]:
     """The plugins that are installed and named.
 
     Raises:
-        ConfigError: one that cannot be used: what is wrong with it, and what names it.
+        ConfigError: a named plugin cannot be used.
     """
     return _plugins(os.environ.get(VARIABLE, ""))
 
@@ -82,17 +82,17 @@ def _plugins(listed: str) -> tuple[Plugin, ...]:
 
 
 def conf_folders() -> list[Path]:
-    """Every `conf/`: that of xformer first, then those of the plugins."""
+    """All `conf/` folders: xformer's first, then those of the plugins."""
     return [CONF, *(plugin.conf for plugin in plugins())]
 
 
 def allowed_prefixes() -> tuple[str, ...]:
-    """What the name of a class of our own or of a plugin begins with."""
+    """The prefixes allowed in a `_target_`: xformer's and those of the plugins."""
     return ("xformer.", *(f"{plugin.package}." for plugin in plugins()))
 
 
 def require_plugins(packages: Iterable[str], what: str) -> None:
-    """Refuse what needs a plugin that is not installed, or that nobody has named.
+    """Refuse what needs a plugin that is not installed or not named.
 
     Args:
         packages: which it was made with.
@@ -108,7 +108,7 @@ def require_plugins(packages: Iterable[str], what: str) -> None:
         if not _PACKAGE.fullmatch(package) or _spec(package.partition(".")[0]) is None:
             raise ConfigError(f"{what} needs the plugin {package}, which is not installed here.")
         raise ConfigError(
-            f"{what} needs the plugin {package}, which nobody has named: add plugins=[{package}] if you trust it."
+            f"{what} needs the plugin {package}, which is not named: add plugins=[{package}] if you trust it."
         )
 
 
@@ -123,7 +123,7 @@ def _settings() -> Path:
 
 
 def _of_settings() -> list[str]:
-    """The plugins that the user's own settings name."""
+    """The plugins named in the user's settings file."""
     if not _settings().is_file():
         return []
     try:
@@ -137,10 +137,10 @@ def _of_settings() -> list[str]:
 
 
 def _plugin(package: str, source: str) -> Plugin:
-    """A package, found without importing it.
+    """Find a plugin's package without importing it.
 
     Raises:
-        ConfigError: there is none, or it has no options.
+        ConfigError: the package does not exist, or has no options.
     """
     if not _PACKAGE.fullmatch(package):
         raise ConfigError(f"{source}: {package} is not the name of a package; name it as Python imports it.")
@@ -161,7 +161,7 @@ def _plugin(package: str, source: str) -> Plugin:
 
 
 def _spec(package: str) -> ModuleSpec | None:
-    """Where a package lies; one without a parent is not imported for that."""
+    """The import spec of a package; a top-level package is not imported for that."""
     try:
         return find_spec(package)
     except (ImportError, ValueError):
@@ -169,10 +169,10 @@ def _spec(package: str) -> ModuleSpec | None:
 
 
 def _refuse_collisions(found: Iterable[Plugin]) -> None:
-    """Every option has one file, in a group that there is.
+    """Refuse options in unknown groups and options that exist twice.
 
     Raises:
-        ConfigError: naming the plugin, the file and the way out.
+        ConfigError: with the plugin, the file and what would work.
     """
     known = {folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name != "hydra"}
     ours = (file for group in known for file in (CONF / group).rglob("*.yaml"))
@@ -182,7 +182,7 @@ def _refuse_collisions(found: Iterable[Plugin]) -> None:
             option = file.relative_to(plugin.conf)
             if option.parts[0] not in known:
                 raise ConfigError(
-                    f"the plugin {plugin.package} has conf/{option}, which is in no group; groups are "
+                    f"the plugin {plugin.package} has conf/{option}, which is not in a known group; the groups are "
                     f"{', '.join(sorted(known))}."
                 )
             if option in owners:

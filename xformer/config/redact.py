@@ -1,4 +1,4 @@
-"""What must not reach a disk, a logger or the screen: secrets, by the name of their key or by their value.
+"""Redaction: keeps secrets, recognised by their key or their value, off the disk, the loggers and the screen.
 
 A secret is what stands under a key such as `api_key`, `password` or `hf_token`, and the value of an environment
 variable with such a name, wherever it occurs. The first becomes `***`, the second `${oc.env:NAME}`, which is how a
@@ -55,7 +55,7 @@ def is_secret(name: str) -> bool:
 
 
 def redact(value: Any) -> Any:
-    """The same value without secrets: texts, and mappings and lists with all that they hold.
+    """A copy of a value without secrets, for strings, mappings and lists at any depth.
 
     A text that is one override is taken as one, `logger.wandb.api_key=all of this`; in a longer one `key=value` and
     `"key": "value"` are found. Whatever is no text stays as it is, unless its key says that it is secret.
@@ -96,7 +96,7 @@ def _values() -> list[tuple[str, str]]:
 
 
 class RedactedStream:
-    """A text stream whose text is redacted as it is written; for the rest it is that stream.
+    """A wrapper around a text stream that redacts whatever is written to it.
 
     Args:
         stream: where the text goes.
@@ -106,7 +106,7 @@ class RedactedStream:
         self.stream = stream
 
     def write(self, text: str) -> int:
-        """Write what may be read by others."""
+        """Write the redacted text."""
         self.stream.write(redact(text))
         return len(text)
 
@@ -120,7 +120,7 @@ class RedactedStream:
 
 
 def redact_streams() -> None:
-    """Let nothing secret reach the screen from here on: sentences, tracebacks, and what Hydra and Lightning print."""
+    """Redact standard output and error from here on, including tracebacks and output of Hydra and Lightning."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if not isinstance(stream, RedactedStream):
@@ -128,7 +128,7 @@ def redact_streams() -> None:
 
 
 class RedactingFormatter(logging.Formatter):
-    """Formats a log record, its traceback included, and redacts it."""
+    """A log formatter that redacts records, tracebacks included."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The text of a record without secrets."""
@@ -137,7 +137,7 @@ class RedactingFormatter(logging.Formatter):
 
 
 def redact_file(file: Path) -> None:
-    """Redact a yaml file in place, if there is one and it holds a secret."""
+    """Redact a YAML file in place, if it exists and holds a secret."""
     if not file.is_file():
         return
     content = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
@@ -153,7 +153,7 @@ _MARK = re.compile("\x02env:([^\x03]*)\x03")
 
 
 class _Environment:
-    """Stands in for `oc.env`: hands out a mark in place of the variable's value, and counts how often."""
+    """A replacement for `oc.env` that returns a marker instead of the variable's value, and counts the calls."""
 
     def __init__(self) -> None:
         self.reads = 0

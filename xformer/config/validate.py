@@ -30,7 +30,7 @@ _INSTANTIATE = {"_target_", "_partial_"}
 
 
 class MonitorSettings(TypedDict):
-    """The metric that decides which weights are the best."""
+    """The settings of `monitor`: the metric that decides which weights are best."""
 
     name: str
     mode: Literal["min", "max"]
@@ -51,7 +51,7 @@ _SETTINGS: dict[str, Any] = {
 
 
 def target(node: DictConfig) -> Callable[..., Any]:
-    """The class or function that a node names.
+    """Import the class or function named by a node's `_target_`.
 
     Raises:
         ConfigError: the name lies outside this project and Lightning, or does not exist.
@@ -73,12 +73,12 @@ def target(node: DictConfig) -> Callable[..., Any]:
         message = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise ConfigError(f"_target_={name} cannot be imported ({message}).") from error
     if not callable(found):
-        raise ConfigError(f"_target_={name} makes nothing: it must be a class or a function.")
+        raise ConfigError(f"_target_={name} is not callable: it must be a class or a function.")
     return found
 
 
 def validate(config: DictConfig) -> None:
-    """Check keys, types and ranges of a whole configuration, and write out the entries of hybrids.
+    """Check keys, types and ranges of a whole configuration; return it with the entries of hybrids expanded.
 
     Raises:
         ConfigError: naming the key, the value and what would be valid.
@@ -94,7 +94,7 @@ def validate(config: DictConfig) -> None:
             _validate_node(value, key, PARTS.get(slots().get(key, key)))
         elif key in slots():
             raise ConfigError(
-                f"{key}={format_value(value)} is no choice of an option: the command line spells it "
+                f"{key}={format_value(value)} does not choose an option; on the command line, write "
                 f"{command_line_key(key)}={value}."
             )
         elif value is not None:
@@ -129,7 +129,7 @@ def _validate_node(node: DictConfig, path: str, hint: Any) -> None:
             if isinstance(value, DictConfig):
                 _validate_node(value, f"{path}.{key}", typing.get_args(hint)[1])
             elif value is not None:
-                raise ConfigError(f"{path}.{key}={format_value(value)} is no part with a _target_; null removes it.")
+                raise ConfigError(f"{path}.{key}={format_value(value)} has no _target_; null removes it.")
         return
     found = _part(node, path, hint)
     _validate_keys(node, path, found)
@@ -163,7 +163,7 @@ def _validate_keys(node: DictConfig, path: str, found: Callable[..., Any]) -> No
             check_value(name, _plain(value, name), hint)
     missing = [name for name in _required(found) if name not in node]
     if missing:
-        raise ConfigError(f"{path}.{missing[0]} is missing; {_name(node, found)} cannot do without it.")
+        raise ConfigError(f"{path}.{missing[0]} is missing; {_name(node, found)} requires it.")
 
 
 def _name(node: DictConfig, found: Callable[..., Any]) -> str:
@@ -171,22 +171,22 @@ def _name(node: DictConfig, found: Callable[..., Any]) -> str:
 
 
 def _renamed(name: str, key: str, options: Iterable[str]) -> str:
-    """The way out of a key that is none: what an old one is called now, or its near misses."""
+    """A hint for an unknown key: its current name if it was renamed, else the nearest valid names."""
     return f"it is {MOVED[name]} now." if name in MOVED else nearest(key, options)
 
 
 def _part(node: DictConfig, path: str, hint: Any) -> Callable[..., Any]:
-    """The target of a node, if it makes what is wanted there."""
+    """The target of a node, checked to return the expected type."""
     if not isinstance(_value(node, "_target_", path) if "_target_" in node else None, str):
-        raise ConfigError(f"{path}._target_ is not there: choose an option, or say what the part is.")
+        raise ConfigError(f"{path}._target_ is missing: choose an option, or name the class to use.")
     found = target(node)
     if not produces(found, hint):
-        raise ConfigError(f"{path}._target_={node._target_} makes something else than {path} needs.")
+        raise ConfigError(f"{path}._target_={node._target_} does not return the type that {path} needs.")
     partial = _value(node, "_partial_", path) if "_partial_" in node else False
     if partial is not is_factory(hint):
         right = format_value(is_factory(hint))
         raise ConfigError(
-            f"{path}._partial_={format_value(partial)} must be {right}: the code decides it, not the choice."
+            f"{path}._partial_={format_value(partial)} must be {right}: it is set by the code and cannot be chosen."
         )
     return found
 
@@ -195,7 +195,7 @@ def _value(node: DictConfig, key: str, path: str = "") -> Any:
     name = f"{path}.{key}" if path else key
     try:
         if OmegaConf.is_missing(node, key):
-            raise ConfigError(f"{name} is not set; give it on the command line: {name}=...")
+            raise ConfigError(f"{name} is not set; set it on the command line: {name}=...")
         value = node[key]
     except OmegaConfBaseException as error:
         raise _unresolved(name, error) from error
@@ -203,7 +203,7 @@ def _value(node: DictConfig, key: str, path: str = "") -> Any:
 
 
 def _plain(value: Any, name: str) -> Any:
-    """Lists and dictionaries of Python's own."""
+    """Convert a node to plain lists and dictionaries."""
     try:
         return OmegaConf.to_container(value, resolve=True) if isinstance(value, DictConfig | ListConfig) else value
     except OmegaConfBaseException as error:
@@ -215,15 +215,16 @@ def _unresolved(name: str, error: Exception) -> ConfigError:
 
 
 def _parameters(found: Callable[..., Any]) -> dict[str, Any]:
-    """What a configuration may set: keyword-only parameters of our own code, all parameters of another's."""
+    """The parameters that a configuration may set: the keyword-only ones of our own code, all of other code."""
     signature = inspect.signature(found)
     kinds: list[inspect._ParameterKind] = [inspect.Parameter.KEYWORD_ONLY]
     if not found.__module__.startswith(allowed_prefixes()):
         kinds += [inspect.Parameter.POSITIONAL_OR_KEYWORD]
     hints = typing.get_type_hints(found.__init__ if inspect.isclass(found) else found, include_extras=True)
     hints |= RANGES.get(found, {})
-    named = {name: hints.get(name, Any) for name, parameter in signature.parameters.items() if parameter.kind in kinds}
-    return named | _unpacked(hints)
+    names = [name for name, parameter in signature.parameters.items() if parameter.kind in kinds]
+    parameters = {name: hints.get(name, Any) for name in names}
+    return parameters | _unpacked(hints)
 
 
 def _unpacked(hints: dict[str, Any]) -> dict[str, Any]:
@@ -239,7 +240,7 @@ def _required(found: Callable[..., Any]) -> list[str]:
 
 
 def instantiate_node(node: DictConfig) -> Any:
-    """Instantiate a node; an error of ours keeps its sentence, which Hydra would wrap in its own.
+    """Instantiate a node, without Hydra's wrapper around our own error messages.
 
     A block of options below a factory, such as `data.loader`, becomes the dataclass that the factory asks for.
 

@@ -1,4 +1,4 @@
-"""Whether a value is what an annotation asks for, and the sentence for one that is not.
+"""Checking values against type annotations, with a clear message for those that do not match.
 
 Constructors state types and ranges where their parameters stand, in the vocabulary of annotated-types:
 `rank: Annotated[int, Ge(1)]`. Two rules hold for every number without being stated: it is finite, and an integer has 64
@@ -43,7 +43,7 @@ def check_value(path: str, value: Any, hint: Any) -> None:
 
 
 def format_value(value: Any) -> str:
-    """A value as the command line spells it, cut where it is long."""
+    """A value in command-line form, shortened if it is long."""
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else " ".join(str(value).split())
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
@@ -65,7 +65,7 @@ def describe_annotation(hint: Any) -> str:
 
 
 def _problem(value: Any, hint: Any) -> str | None:
-    """What is wrong with a value, as the end of a sentence; None where nothing is."""
+    """What is wrong with a value, as the end of a sentence; None if the value is valid."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         return _problem(value, arguments[0]) or _outside(value, arguments[1:])
@@ -85,7 +85,7 @@ def _problem(value: Any, hint: Any) -> str | None:
 
 
 def _named(branches: Iterable[Any]) -> Iterator[str]:
-    """What is valid by its name, beside a range: `, or auto`."""
+    """The literal values allowed beside a range, as the end of a sentence: `, or auto`."""
     for branch in branches:
         names = typing.get_args(branch) if typing.get_origin(branch) is Literal else ["null"] * (branch is NoneType)
         yield from (f", or {name}" for name in names)
@@ -108,7 +108,7 @@ def _problem_inside(value: Any, origin: Any, arguments: tuple[Any, ...], hint: A
 
 
 def _is(value: Any, hint: Any) -> bool:
-    """Whether a value has a type; its elements and its range are looked at one by one."""
+    """Whether a value has a type; elements and ranges are checked separately."""
     origin = typing.get_origin(hint)
     if origin is Annotated:
         return _is(value, typing.get_args(hint)[0])
@@ -151,5 +151,5 @@ def _range(metadata: Iterable[Any]) -> str:
 
 
 def _single(metadata: Iterable[Any]) -> list[Any]:
-    """The rules one by one: an `Interval` holds several."""
+    """Split constraints into single rules: an `Interval` holds several."""
     return [rule for entry in metadata for rule in (entry if isinstance(entry, GroupedMetadata) else (entry,))]

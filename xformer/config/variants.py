@@ -1,4 +1,4 @@
-"""Attentions and token mixers as plain modules, by the names of their classes, with the values of `conf/attention/`.
+"""Attentions and token mixers as plain modules, by class name, with the defaults of `conf/attention/`.
 
     attend = xformer.Performer(d_model=64, num_heads=4)
     y = attend(x)  # (batch, length, 64) -> (batch, length, 64)
@@ -36,7 +36,7 @@ _RANGES: dict[str, Any] = {
 
 
 class Variant:
-    """A variant of attention, called to build multi-head attention that mixes by it.
+    """A variant of attention: calling it builds a multi-head attention module that uses it.
 
     Args:
         name: of its class.
@@ -45,7 +45,7 @@ class Variant:
         option: its file in `conf/attention/`.
 
     Raises:
-        AttributeError: there is no variant of that name.
+        AttributeError: no variant has that name.
     """
 
     def __init__(self, name: str) -> None:
@@ -74,7 +74,7 @@ class Variant:
         seed: int = 0,
         **hyper_parameters: Any,
     ) -> TokenMixer:
-        """Multi-head attention, or another token mixer, over one sequence: (batch, length, d_model) to the same shape.
+        """Build multi-head attention or another token mixer, from (batch, length, d_model) to the same shape.
 
         Args:
             d_model: features of a token.
@@ -113,7 +113,7 @@ class Variant:
         return f"xformer.{self.__name__}{self.__signature__}"
 
     def _with_defaults(self) -> inspect.Signature:
-        """The signature of a call, the variant's hyper-parameters with the defaults of its file."""
+        """The call signature: the variant's hyper-parameters, with the defaults of its option file."""
         signature = inspect.signature(self.__call__)
         *shared, _ = signature.parameters.values()
         saved = [
@@ -125,7 +125,7 @@ class Variant:
 
 
 def variants() -> dict[str, str]:
-    """The class name of every variant, and its option; a hybrid is a function and no module."""
+    """The class name of every variant and its option; hybrids are left out, as they are not a class."""
     found = {str(_node(option)._target_).rpartition(".")[2]: option for option in groups()["attention"]}
     return {name: option for name, option in found.items() if name[0].isupper()}
 

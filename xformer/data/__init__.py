@@ -1,1 +1,1 @@
-"""Data modules, tokenizers and the typed batches between data and tasks."""
+"""Data modules, and the typed batches that they pass to tasks."""

@@ -1,4 +1,4 @@
-"""Arrays on disk, mapped into memory by whoever reads them first: flat ones, and rows of different lengths.
+"""Memory-mapped arrays on disk: flat ones, and rows of different lengths.
 
 Raw files, and not the Arrow cache of `datasets`: a window at any offset is read from its table in twice the time, rows
 in no less, and a hash of the files is one of the numbers, whatever library wrote them.
@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 
 
 class Flat:
-    """A one-dimensional file of unsigned integers, pickled as its path.
+    """A one-dimensional memory-mapped file of unsigned integers, pickled as its path.
 
     Args:
         path: The file, raw and without a header.
@@ -27,7 +27,7 @@ class Flat:
 
     @property
     def array(self) -> NDArray[Any]:
-        """The numbers, read from disk only where they are touched."""
+        """The memory-mapped array, read from disk only where it is accessed."""
         if self._array is None:
             empty = self.path.stat().st_size == 0
             self._array = np.empty(0, self.dtype) if empty else np.memmap(self.path, self.dtype, mode="r")
@@ -42,7 +42,7 @@ class Flat:
 
 
 class Ragged:
-    """Rows that `write_rows` wrote, mapped into memory.
+    """Memory-mapped rows of different lengths, as written by `write_rows`.
 
     Args:
         values: the file of the numbers.
@@ -62,12 +62,12 @@ class Ragged:
 
     @property
     def lengths(self) -> Int64[np.ndarray, " rows"]:
-        """Numbers in each row."""
+        """The length of each row."""
         return np.asarray(np.diff(self._offsets.array))
 
 
 def write_rows(values: Path, offsets: Path, rows: Iterable[NDArray[Any]], dtype: DTypeLike) -> None:
-    """Write rows as they come; one row at a time is in memory.
+    """Write rows to disk one at a time.
 
     Args:
         values: the file of the numbers.

@@ -1,4 +1,4 @@
-"""The seam of data: a module that yields typed batches in an order fixed by the seed and reports on itself."""
+"""The base class of data modules, which yield typed batches in an order fixed by the seed."""
 
 import json
 from abc import ABC, abstractmethod
@@ -26,7 +26,7 @@ SPEC_FILE = "data.json"
 
 
 class DataModule(LightningDataModule, ABC):
-    """Data for a task. Subclasses write `prepare_data`, `load` and `describe`.
+    """A data module for a task. Subclasses implement `prepare_data`, `load` and `describe`.
 
     After `prepare_data()` and `setup(stage)` the attributes below hold; use `Trainer(use_distributed_sampler=False)`.
 
@@ -59,33 +59,33 @@ class DataModule(LightningDataModule, ABC):
 
     @abstractmethod
     def load(self) -> None:
-        """Fill every attribute from what `prepare_data` left behind."""
+        """Load the prepared data and set all attributes."""
 
     @abstractmethod
     def describe(self) -> str:
-        """One line for the run's header."""
+        """Describe the data in one line, for the run's header."""
 
     def encode(self, text: str) -> Int64[np.ndarray, " tokens"]:
-        """Ids of what a person typed.
+        """Encode typed text as ids.
 
         Raises:
             DataError: these data have no form that can be typed, or this is not it.
         """
-        raise DataError(f"{type(self).__name__} has no sequences that can be typed.")
+        raise DataError(f"{type(self).__name__} does not accept typed input: its sequences are not text.")
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """A sequence as a person reads it, up to its end token, without the tokens that are not text."""
+        """Decode ids as text, up to the end token, without tokens that are not text."""
         return " ".join(map(str, tokens))
 
     def save(self, directory: Path) -> None:
-        """Write into a run directory what `restore` needs to read and write sequences without the data."""
+        """Save to a run directory what `restore` needs to encode and decode sequences without the data."""
         (directory / SPEC_FILE).write_text(json.dumps(self.spec.as_dict()), encoding="utf-8")
 
     def restore(self, directory: Path) -> None:
         """Load what `save` wrote: `spec`, `encode` and `decode` then work, without any data.
 
         Raises:
-            DataError: there is nothing of the kind.
+            DataError: the file is missing or damaged.
         """
         try:
             self.spec = DataSpec.from_dict(json.loads((directory / SPEC_FILE).read_text(encoding="utf-8")))
@@ -93,16 +93,16 @@ class DataModule(LightningDataModule, ABC):
             raise DataError(f"{directory / SPEC_FILE} cannot be read ({error}): train the run again.") from error
 
     def setup(self, stage: str) -> None:
-        """Load, once for all stages."""
+        """Load the data, once for all stages."""
         if not hasattr(self, "splits"):
             self.load()
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """A batch on the device, which is not waited for where the batch is in pinned memory."""
+        """Move a batch to the device; without waiting if it is in pinned memory."""
         return type(batch)(*(x.to(device, non_blocking=True) if isinstance(x, Tensor) else x for x in batch))
 
     def order(self) -> Order:
-        """What a training epoch visits: by default each item once."""
+        """The order of items in a training epoch: by default, each item once, shuffled."""
         return Permutation(len(self.splits["train"]))
 
     def train_dataloader(self) -> Loader:
@@ -139,7 +139,7 @@ class DataModule(LightningDataModule, ABC):
         if not isinstance(self.order(), Permutation | Fresh):
             raise ConfigError(
                 "callbacks=curriculum replaces items by shorter ones and needs each to be visited once an epoch, which "
-                "data.balanced=true changes: leave one of them out."
+                "data.balanced=true does not do: use one of the two."
             )
         return paced
 
@@ -178,21 +178,21 @@ class DataModule(LightningDataModule, ABC):
 
 
 class CachedData(DataModule):
-    """Data that are read or generated once and kept. Subclasses write `prepare`, `load` and `describe`."""
+    """A data module with a cache on disk. Subclasses implement `prepare`, `load` and `describe`."""
 
     _entry: Path | None = None
 
     @abstractmethod
     def prepare(self) -> Path:
-        """The entry of the cache that `load` reads, built unless an intact one is there."""
+        """Return the cache entry that `load` reads, building it if there is no intact one."""
 
     def prepare_data(self) -> None:
-        """Build what is kept unless it is there; what is wrong with a source is said here."""
+        """Build the cache entry if needed; errors in a source are raised here."""
         self._entry = self.prepare()
 
     @property
     def entry(self) -> Path:
-        """The entry that was prepared, by this process or another."""
+        """The prepared cache entry, built by this process or another."""
         if self._entry is None:
             self._entry = self.prepare()
         return self._entry

@@ -1,4 +1,4 @@
-"""Named, typed batches: a task takes one of these types and a data module yields one."""
+"""Typed batches: each data module yields one of these types, and each task takes one."""
 
 import functools
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ IGNORED = -100
 
 
 class ClassificationBatch(NamedTuple):
-    """Sequences with one label each; `padding_mask` is True at real tokens, None where nothing is padded."""
+    """Sequences with one label each; `padding_mask` is True at tokens, False at padding, None without padding."""
 
     tokens: Int[Tensor, "batch length"]
     padding_mask: Bool[Tensor, "batch length"] | None
@@ -27,7 +27,7 @@ class ClassificationBatch(NamedTuple):
 
 
 class PairClassificationBatch(NamedTuple):
-    """Pairs of sequences with one label each; the masks are True at real tokens, None where nothing is padded."""
+    """Pairs of sequences with one label each; the masks are True at tokens, False at padding, None without padding."""
 
     first_tokens: Int[Tensor, "batch first"]
     first_padding_mask: Bool[Tensor, "batch first"] | None
@@ -43,7 +43,7 @@ class PairClassificationBatch(NamedTuple):
 
 
 class LanguageModelingBatch(NamedTuple):
-    """Blocks of text and, at every position, the token that comes next."""
+    """Blocks of tokens and, at every position, the next token as label."""
 
     tokens: Int[Tensor, "batch length"]
     labels: Int[Tensor, "batch length"]
@@ -55,7 +55,7 @@ class LanguageModelingBatch(NamedTuple):
 
 
 class Seq2SeqBatch(NamedTuple):
-    """Pairs of a sequence to read and one to write, both padded on the right.
+    """Pairs of a source and a target sequence, both padded on the right.
 
     The target begins with the begin token and lacks the end token; the labels lack the first and have the second. The
     masks are True at real tokens, None where nothing is padded; labels at padding are `IGNORED`. The references are the
@@ -77,7 +77,7 @@ class Seq2SeqBatch(NamedTuple):
 
 
 class ImageBatch(NamedTuple):
-    """Images with values in [0, 1], and of each its class or, where images were mixed, the share of every class."""
+    """Images with values in [0, 1], and the class of each or, for mixed images, the probability of every class."""
 
     images: Float[Tensor, "batch channels height width"]
     labels: Int[Tensor, " batch"] | Float[Tensor, "batch classes"]
@@ -97,7 +97,7 @@ PADDED_WITH = {
 
 
 def count_tokens(batch: Any) -> Tensor:
-    """The real tokens of a batch, as a number on its device.
+    """The number of tokens in a batch without padding, on its device.
 
     Every field `tokens` counts, or `source_tokens` and `target_tokens`: where there is a mask of the same prefix
     (`padding_mask`, `source_padding_mask`) what it marks as real, else all.

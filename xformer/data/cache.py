@@ -1,4 +1,4 @@
-"""A directory that is either whole or absent: built aside, checked by hash, moved into place in one step."""
+"""An on-disk cache whose entries are complete or absent: built aside, checked by hash, moved in one step."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ MANIFEST = "manifest.json"
 
 
 def cached(cache: Path, name: str, build: Callable[[Path], None]) -> Path:
-    """Return the directory `cache/name`, built unless an intact one is there.
+    """Return the directory `cache/name`, building it if there is no intact one.
 
     A killed process leaves only a temporary directory behind; of two that build at once one wins and both use its
     result.
@@ -45,7 +45,7 @@ def cached(cache: Path, name: str, build: Callable[[Path], None]) -> Path:
 
 
 def intact(entry: Path) -> bool:
-    """Whether every file is what the manifest says."""
+    """Whether every file matches the manifest."""
     try:
         files = json.loads((entry / MANIFEST).read_text(encoding="utf-8"))["files"]
         return all(hash_of(entry / name) == expected for name, expected in files.items())
@@ -54,7 +54,7 @@ def intact(entry: Path) -> bool:
 
 
 def fingerprint(entry: Path) -> str:
-    """Hash of an entry's content."""
+    """The hash of a cache entry's content."""
     return digest(json.loads((entry / MANIFEST).read_text(encoding="utf-8"))["files"])
 
 

@@ -1,4 +1,4 @@
-"""What the options of several datasets have in common: a block each, composed in YAML as a nested node.
+"""Configuration blocks that several datasets share, composed in YAML as nested nodes.
 
     loader: {batch_size: 32, num_workers: 0}
 
@@ -16,7 +16,7 @@ from xformer.errors import ConfigError
 
 @dataclass(frozen=True)
 class DataContext:
-    """What a run decides for its data, whichever they are.
+    """Settings of a run that apply to any data.
 
     Attributes:
         seed: of the order of the training batches, and of nothing else.
@@ -29,7 +29,7 @@ class DataContext:
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderConfig:
-    """How items are put into batches and fetched.
+    """Settings of data loading: batches and workers.
 
     Attributes:
         batch_size: sequences per step over all devices, so that their number does not change the experiment.
@@ -45,7 +45,7 @@ class LoaderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitConfig:
-    """What is held out of the training data for the splits that a source does not bring itself.
+    """Settings of held-out splits: the fractions of training data for splits that a source lacks.
 
     Attributes:
         val_fraction: share to validate on.
@@ -62,18 +62,18 @@ class SplitConfig:
         if self.val_fraction + self.test_fraction >= 1:
             raise ConfigError(
                 f"data.split.val_fraction={self.val_fraction} and data.split.test_fraction={self.test_fraction} must "
-                "leave something to train on: together they must be below 1."
+                "leave training data: their sum must be below 1."
             )
 
     @property
     def fractions(self) -> dict[str, float]:
-        """The share of each split."""
+        """The fraction of each split."""
         return {"val": self.val_fraction, "test": self.test_fraction}
 
 
 @dataclass(frozen=True, kw_only=True)
 class RandomSplitConfig(SplitConfig):
-    """A random part of the items, held out of the training data.
+    """Settings of held-out splits that are drawn at random.
 
     Attributes:
         seed: decides which items.
@@ -84,7 +84,7 @@ class RandomSplitConfig(SplitConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationConfig:
-    """How many items a generator makes, and from what seed.
+    """Settings of generated data: the number of items in each split, and the seed.
 
     Attributes:
         train_size: training items.
@@ -100,13 +100,13 @@ class GenerationConfig:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The items of each split."""
+        """The number of items in each split."""
         return {"train": self.train_size, "val": self.val_size, "test": self.test_size}
 
 
 @dataclass(frozen=True, kw_only=True)
 class FreshGenerationConfig(GenerationConfig):
-    """Items of which every epoch may have new ones to train on.
+    """Settings of generated data that may have new training items in every epoch.
 
     Attributes:
         fresh: whether it has; they then also depend on the run's seed and the epoch, like the order.

@@ -1,4 +1,4 @@
-"""Sequences of different lengths with a label each, mapped into memory and padded batch by batch."""
+"""Memory-mapped sequences of different lengths with a label each, padded batch by batch."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from xformer.data.split import Split
 
 
 class LabelledSequences(Split):
-    """Tokenised sequences, cut at their ends, with their labels.
+    """Tokenised sequences with labels, truncated at the end.
 
     Args:
         tokens: of all sequences, one after the other.

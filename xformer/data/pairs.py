@@ -1,4 +1,4 @@
-"""Batches of pairs of sequences, of which a task reads one and writes the other."""
+"""Batches of source and target sequences."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from xformer.data.batch import IGNORED, Seq2SeqBatch
 def pad_pairs(
     sources: Sequence[NDArray[Any]], targets: Sequence[NDArray[Any]], *, padding: int, begin: int, end: int
 ) -> Seq2SeqBatch:
-    """A batch of pairs, each side padded to its longest with the end or begin token.
+    """Make a batch of pairs, each side padded to its longest with the end or begin token.
 
     Args:
         sources: token ids without an end.

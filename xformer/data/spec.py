@@ -1,4 +1,4 @@
-"""The specification of data: the sizes and ids that a model is built for, kept in each run directory."""
+"""The specification of data: the sizes and ids that a model is built for, stored in each run directory."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -28,7 +28,7 @@ class ImageSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
-    """The specification of data: what decides a model's outer layers.
+    """The specification of data, which decides the sizes of a model's input and output layers.
 
     Attributes:
         vocabulary: number of token ids, padding included.

@@ -1,4 +1,4 @@
-"""A split: items that are read a whole batch at a time."""
+"""The protocol of a split: a dataset that returns whole batches."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from jaxtyping import Int64
 
 
 class Split(ABC):
-    """Items of a split, by number.
+    """A split: a dataset that returns a whole batch for a list of indices.
 
     Attributes:
         lengths: tokens of each item, by which batches of similar length are made; None where all are equally long or
@@ -20,7 +20,7 @@ class Split(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """Number of items."""
+        """The number of items."""
 
     @abstractmethod
     def __getitems__(self, indices: Sequence[int]) -> Any:

@@ -1,4 +1,4 @@
-"""Data that a tokenizer reads: it is trained here, kept beside the tokens, and left with a run."""
+"""Tokenised data: the tokenizer is trained on the data, cached with the tokens and saved with each run."""
 
 import json
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ UNREAD_FILE = "unread.json"
 
 
 class TokenisedData(CachedData):
-    """Data of text.
+    """The base class of data modules with a tokenizer.
 
     Attributes:
         tokenizer: trained on the training split alone, in `prepare_data`.
@@ -30,7 +30,7 @@ class TokenisedData(CachedData):
         return self.tokenizer.encode(text)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text, without the ids that are not the tokenizer's, such as padding."""
+        """Decode ids as text, without ids that are not the tokenizer's, such as padding."""
         vocabulary = self.tokenizer.vocabulary
         return self.tokenizer.decode([token for token in tokens if token < vocabulary])
 
@@ -51,7 +51,7 @@ def token_type(tokenizer: Tokenizer) -> np.dtype[Any]:
 
 
 class Unread:
-    """Counts, split by split, the bytes of what was packed and of what of it no token stands for.
+    """Counts, for each split, the bytes of the text and those that no token represents.
 
     Args:
         tokenizer: trained.
@@ -62,7 +62,7 @@ class Unread:
         self._counts: dict[str, list[int]] = {}
 
     def read(self, split: str, text: str) -> int:
-        """Count a text; the bytes, in UTF-8, that its tokens stand for."""
+        """Count a text; return the number of UTF-8 bytes that its tokens represent."""
         whole, lost = len(text.encode("utf-8", errors="surrogatepass")), self._tokenizer.unread(text)
         counts = self._counts.setdefault(split, [0, 0])
         counts[0] += lost
@@ -70,15 +70,15 @@ class Unread:
         return whole - lost
 
     def save(self, directory: Path) -> None:
-        """Leave the counts where there is anything to tell."""
+        """Save the counts if some bytes have no token."""
         if any(lost for lost, _ in self._counts.values()):
             (directory / UNREAD_FILE).write_text(json.dumps(self._counts), encoding="utf-8")
 
 
 def remark(directory: Path) -> str:
-    """What to say of a packed directory; nothing where all of it was read."""
+    """A remark on the share of text without a token; empty if there is none."""
     if not (directory / UNREAD_FILE).exists():
         return ""
     counts = json.loads((directory / UNREAD_FILE).read_text(encoding="utf-8"))
     shares = ", ".join(f"{100 * lost / max(1, whole):.3g} % of {split}" for split, (lost, whole) in counts.items())
-    return f"; unread, as the tokenizer has no token for it: {shares} (bytes)"
+    return f"; without a token in the vocabulary: {shares} (bytes)"

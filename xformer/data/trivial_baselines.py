@@ -1,4 +1,4 @@
-"""Trivial baselines: scores that need no model, which a result must beat before it means anything."""
+"""Trivial baselines: scores that need no model, which a useful result must beat."""
 
 import numpy as np
 from jaxtyping import Float64, Integer
@@ -26,7 +26,7 @@ def by_feature(
 
 
 def unigram(train: Flat, test: Flat, vocabulary: int) -> float:
-    """Test loss, in nats per token, of giving each token its frequency in training.
+    """Test loss, in nats per token, of predicting each token with its frequency in training.
 
     Every token is counted once more than it occurs, so that none is impossible. The test split's first token is left
     out, as it is for a model.

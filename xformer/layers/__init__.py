@@ -1,1 +1,1 @@
-"""The parts of a Transformer that all variants share."""
+"""Layers of a Transformer that all attention variants share."""

@@ -12,7 +12,7 @@ from xformer.position.base import Position
 
 
 class Block(nn.Module):
-    """A token mixer, in a decoder with an encoder cross-attention, then feed-forward, each on a residual branch.
+    """A Transformer block: token mixer, optional cross-attention and feed-forward, each on a residual branch.
 
     Args:
         attention: reads the sequence.
@@ -31,7 +31,7 @@ class Block(nn.Module):
 
     @property
     def mixers(self) -> list[TokenMixer]:
-        """What reads other tokens: those of the sequence first, then those of a memory."""
+        """The token mixer, then the cross-attention if there is one."""
         return [branch.branch for branch in (self.attention, self.cross) if branch is not None]
 
     def forward(
@@ -44,7 +44,7 @@ class Block(nn.Module):
         state: State | None = None,
         memory: Memory | None = None,
     ) -> Float[Tensor, "batch length d_model"]:
-        """One layer.
+        """Apply the block.
 
         Args:
             x: the sequence.

@@ -12,7 +12,7 @@ Activation = Literal["gelu", "relu", "swiglu"]
 
 
 class FeedForward(nn.Module):
-    """W2 f(W1 x): two linear layers around an activation (Vaswani et al. 2017, equation 2)."""
+    """Feed-forward layer: W2 f(W1 x), two linear layers around an activation (Vaswani et al. 2017, equation 2)."""
 
     def __init__(self, d_model: int, hidden: int, activation: nn.Module, *, gain: float) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class FeedForward(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """W2 (silu(W1 x) * V x), without biases (Shazeer 2020, equation 6).
+    """SwiGLU feed-forward layer: W2 (silu(W1 x) * V x), without biases (Shazeer 2020, equation 6).
 
     `hidden` is taken as given: at equal parameters it is 2/3 of a plain layer's.
     """
@@ -45,7 +45,7 @@ class SwiGLU(nn.Module):
 
 
 def feed_forward(activation: Activation, d_model: int, hidden: int, *, gain: float) -> nn.Module:
-    """The layer that goes by the name of its activation."""
+    """Build the feed-forward layer with an activation of this name."""
     if activation == "swiglu":
         return SwiGLU(d_model, hidden, gain=gain)
     return FeedForward(d_model, hidden, {"gelu": nn.GELU, "relu": nn.ReLU}[activation](), gain=gain)

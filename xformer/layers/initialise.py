@@ -1,4 +1,4 @@
-"""Initial values that depend on the seed and a layer's stable name alone."""
+"""Initialisation: values depend only on the seed and a layer's stable name."""
 
 import hashlib
 
@@ -9,7 +9,7 @@ from xformer.layers.stable_names import stable_name
 
 
 def initialise(model: nn.Module, seed: int) -> None:
-    """Reset every module that can be, each from a generator of its own.
+    """Call `reset_parameters` of every module that has it, each with its own random generator.
 
     A parameter's first value then depends on the seed and the name that its layer is known by (`stable_names`), not on
     what was built before it, nor on what an attribute or a class is called: two variants with one seed start from

@@ -21,7 +21,7 @@ from xformer.position.base import Position
 
 
 class MultiHeadAttention(TokenMixer):
-    """mix(x W_Q, x W_K, x W_V) W_O with `mix` one of the variants (Vaswani et al. 2017, section 3.2.2).
+    """Multi-head attention: mix(x W_Q, x W_K, x W_V) W_O, `mix` being a variant (Vaswani et al. 2017, section 3.2.2).
 
     With fewer heads of keys and values than of queries, each serves a group of neighbouring query heads: grouped-query
     attention (Ainslie et al. 2023), and multi-query attention with only one (Shazeer 2019). The variants know nothing
@@ -106,7 +106,7 @@ class MultiHeadAttention(TokenMixer):
         return self._merge(self.mix.step(query, key, value, state, mask=mask, bias=bias))
 
     def share_with(self, first: "MultiHeadAttention") -> None:
-        """Let the variant use what is the first layer's and meant for all."""
+        """Let the variant share parameters with the first layer."""
         self.mix.share_with(first.mix)
 
     def before_batch(self, step: int) -> None:
@@ -114,11 +114,11 @@ class MultiHeadAttention(TokenMixer):
         self.mix.before_batch(step)
 
     def init_state(self, max_length: int) -> State:
-        """The variant's."""
+        """The variant's decoding state."""
         return self.mix.init_state(max_length)
 
     def _check(self, mask: Mask, position: Position | None, state: State | None) -> None:
-        """Nothing: the variant refuses what it does not declare."""
+        """Check nothing: the variant refuses what it does not declare."""
 
     def _for_all_heads(self, x: Float[Tensor, "b g k d"]) -> Float[Tensor, "b h k d"]:
         return x if self.group == 1 else x.repeat_interleave(self.group, dim=1)
@@ -133,7 +133,7 @@ class MultiHeadAttention(TokenMixer):
 
 
 class CrossAttention(MultiHeadAttention):
-    """Attends from one sequence to another's memory, without rotation or relative bias.
+    """Cross-attention from one sequence to the memory of another, without rotation or relative bias.
 
     Positions of two sequences have no distance (T5, Raffel et al. 2020, has no bias here either).
     """
@@ -146,14 +146,14 @@ class CrossAttention(MultiHeadAttention):
     def forward(  # type: ignore[override]
         self, x: Float[Tensor, "b q d_model"], *, mask: Mask, memory: KeysValues, **_: Any
     ) -> Float[Tensor, "b q d_model"]:
-        """Attend from x, whose positions `mask` gives, to all real tokens of the memory."""
+        """Attend from x, whose positions are in `mask`, to all tokens of the memory except padding."""
         across = Mask(mask.query_positions, memory.positions, key_padding=memory.padding_mask)
         query, key, value = self._split(self.query(x)), *map(self._for_all_heads, (memory.keys, memory.values))
         return self._merge(self.mix(query, key, value, mask=across))
 
 
 def token_mixer(made: Capable, *, key_value_heads: int | None = None) -> TokenMixer:
-    """What an option of `conf/attention/` is in a layer: a token mixer as it is, an attention with its projections.
+    """Build the token mixer of a layer: an attention variant is wrapped in its projections.
 
     Args:
         made: what the option built from the layer's context.

@@ -1,4 +1,4 @@
-"""The norms that a block can use."""
+"""Normalisation layers of a block."""
 
 from typing import Literal
 

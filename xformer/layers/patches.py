@@ -1,4 +1,4 @@
-"""From an image to a sequence: a linear layer on patches (Dosovitskiy et al. 2021, equation 1)."""
+"""Patch embedding: a linear layer on the patches of an image (Dosovitskiy et al. 2021, equation 1)."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from xformer.core.linear import Linear
 
 
 class PatchEmbedding(nn.Module):
-    """[x_class; x_1 E; ...; x_N E] for the N patches of an image, which do not overlap, row by row; with a bias.
+    """Patch embedding: [x_class; x_1 E; ...; x_N E] for the N non-overlapping patches of an image, row by row.
 
     The positions of equation 1 are the position scheme's to add. The images are normalised here, so that whatever
     changes them before sees values in [0, 1].
@@ -38,7 +38,7 @@ class PatchEmbedding(nn.Module):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32)[:, None, None])
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch length d_model"]:
-        """The vectors of the patches."""
+        """Embed the patches of images."""
         vectors: Tensor = self.projection(self.patches((images - self.mean) / self.std))
         if self.class_token is None:
             return vectors
@@ -46,7 +46,7 @@ class PatchEmbedding(nn.Module):
         return torch.cat([first, vectors], dim=1)
 
     def patches(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch patches values"]:
-        """The values of each patch: channel by channel, row by row."""
+        """Cut images into flat patches: channel by channel, row by row."""
         batch, channels, height, width = images.shape
         size = self.patch_size
         cut = images.reshape(batch, channels, height // size, size, width // size, size)

@@ -1,4 +1,4 @@
-"""From hidden states to one vector per sequence."""
+"""Pooling: from hidden states to one vector per sequence."""
 
 from typing import Literal
 
@@ -11,20 +11,20 @@ PoolingName = Literal["mean", "class"]
 
 
 class MeanPooling:
-    """The mean over the real tokens."""
+    """The mean over the tokens without padding."""
 
     extra_tokens = 0
 
     def prepare(
         self, tokens: Int[Tensor, "batch length"], padding_mask: Bool[Tensor, "batch length"] | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Nothing to add."""
+        """Return the sequence unchanged."""
         return tokens, padding_mask
 
     def pool(
         self, hidden: Float[Tensor, "batch length d_model"], padding_mask: Bool[Tensor, "batch length"] | None
     ) -> Float[Tensor, "batch d_model"]:
-        """The mean over the real tokens."""
+        """The mean over the tokens without padding."""
         if padding_mask is None:
             return hidden.mean(dim=1)
         weights = padding_mask.to(hidden.dtype)
@@ -32,7 +32,7 @@ class MeanPooling:
 
 
 class ClassTokenPooling:
-    """The hidden state of a token put in front (BERT's [CLS]), whose id is the last one of the vocabulary."""
+    """The hidden state of a class token in front (BERT's [CLS]), whose id is the last one of the vocabulary."""
 
     extra_tokens = 1
 

@@ -1,4 +1,4 @@
-"""The residual branch: the two places of its norm, its dropout and its stochastic depth."""
+"""Residual connections with the norm before or after the branch, dropout and stochastic depth."""
 
 from typing import Any, Generic, Literal, TypeVar
 
@@ -11,7 +11,7 @@ Branch = TypeVar("Branch", bound=nn.Module)
 
 
 class PreNorm(nn.Module, Generic[Branch]):
-    """X + dropout(branch(norm(x))): the sum is never normalised, so deep stacks train without warmup (Xiong 2020).
+    """Pre-norm residual connection: x + dropout(branch(norm(x))) (Xiong et al. 2020); trains without warmup.
 
     Args:
         norm: of d_model features.
@@ -28,12 +28,12 @@ class PreNorm(nn.Module, Generic[Branch]):
         self.depth = depth
 
     def forward(self, x: Tensor, layer: int, /, **about: Any) -> Tensor:
-        """X + dropout(branch(norm(x))); `layer` decides how often the branch is dropped, `about` goes to it."""
+        """Compute x + dropout(branch(norm(x))); `layer` sets the drop probability, `about` is passed to the branch."""
         added: Tensor = x + self._thinned(self.branch(self.norm(x), **about), layer)
         return added
 
     def _thinned(self, branch: Tensor, layer: int) -> Tensor:
-        """What is left of a branch while training."""
+        """Apply dropout and stochastic depth to a branch."""
         if not self.training:  # where a call of a module that does nothing would be a good part of a decoding step
             return branch
         thinned: Tensor = self.depth(self.dropout(branch), layer)
@@ -41,7 +41,7 @@ class PreNorm(nn.Module, Generic[Branch]):
 
 
 class PostNorm(PreNorm[Branch]):
-    """norm(x + dropout(branch(x))): as in Vaswani et al. 2017."""
+    """Post-norm residual connection: norm(x + dropout(branch(x))) (Vaswani et al. 2017)."""
 
     def forward(self, x: Tensor, layer: int, /, **about: Any) -> Tensor:
         """norm(x + dropout(branch(x)))."""

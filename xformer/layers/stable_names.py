@@ -1,4 +1,4 @@
-"""The names by which initial values and checkpoints know the parts of a model, whatever its attributes are called.
+"""Stable names of a model's parts for initial values and checkpoints, which survive renamed attributes.
 
 A part has the name of its attribute, unless its layer states another. So an attribute is renamed by stating the name
 that it was first given, and every seed starts from the weights it did, and every checkpoint of before opens:
@@ -23,7 +23,7 @@ def stable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def keep_stable_names(model: nn.Module) -> None:
-    """Let a model write its state dict with stable names, and load from one that has them."""
+    """Make a model save and load its state dict with stable names."""
     model.register_state_dict_post_hook(_write)  # type: ignore[no-untyped-call]
     model.register_load_state_dict_pre_hook(_read)  # type: ignore[no-untyped-call]
 

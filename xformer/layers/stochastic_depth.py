@@ -1,4 +1,4 @@
-"""Stochastic depth: whole residual branches are dropped while training.
+"""Stochastic depth: residual branches are dropped at random during training.
 
 Huang et al. 2016, "Deep Networks with Stochastic Depth", with the linear rule of equation 4: in layer l of L, counted
 from 1, a branch is dropped with probability rate l / L.
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class StochasticDepth(nn.Module):
-    """Drops a branch's output for some of the sequences.
+    """Drops a residual branch for a random part of the sequences.
 
     Args:
         rate: the last layer's probability of being dropped, in [0, 1).

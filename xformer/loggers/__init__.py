@@ -1,1 +1,1 @@
-"""Where the metrics of a run go: always a table in its directory, and the loggers that were chosen."""
+"""Loggers: a metrics table in every run directory, and optionally Weights & Biases or TensorBoard."""

@@ -1,4 +1,4 @@
-"""The metrics of a run as a tidy table: one observation a row.
+"""The metrics of a run as a CSV table with one observation per row.
 
 Lightning's CSVLogger keeps one wide row per call, mostly empty because training and validation log different names,
 holds the rows in memory and rewrites the file whenever a new name turns up. This table has six fixed columns, so rows
@@ -41,7 +41,7 @@ class MetricsCSV(RunLogger):
 
     @property
     def name(self) -> str:
-        """The kind of logger."""
+        """The name of the logger."""
         return "csv"
 
     @property
@@ -51,7 +51,7 @@ class MetricsCSV(RunLogger):
 
     @rank_zero_only
     def start_at(self, step: int, rows: int | None = None) -> None:
-        """Go on from optimiser step `step`: what was logged after it is dropped, for it will be logged again.
+        """Continue from optimiser step `step`: later rows are dropped, as they will be logged again.
 
         Args:
             step: Optimiser steps done, 0 for a run from the start.
@@ -85,11 +85,11 @@ class MetricsCSV(RunLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any = None, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the run directory holds the config itself."""
+        """Do nothing: the run directory holds the configuration."""
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Put the table on the disk."""
+        """Flush the table to disk."""
         if self.path.exists():
             with self.path.open("a", encoding="utf-8") as stream:
                 os.fsync(stream.fileno())

@@ -11,13 +11,13 @@ from xformer.loggers.base import RunLogger
 
 
 class TensorBoardRunLogger(TensorBoardLogger, RunLogger):
-    """Lightning's logger; the configuration is all that it says of a run besides its metrics."""
+    """Lightning's TensorBoard logger; besides the metrics it logs only the configuration."""
 
 
 def tensorboard_logger(
     directory: Path, config: dict[str, Any], choices: Mapping[str, str], name: str
 ) -> TensorBoardRunLogger:
-    """Start a logger that writes below `directory`/tensorboard; `tensorboard --logdir` takes any folder above.
+    """Create a logger that writes below `directory`/tensorboard; `tensorboard --logdir` accepts any folder above.
 
     Args:
         directory: The run directory.
@@ -31,6 +31,8 @@ def tensorboard_logger(
     try:
         logger = TensorBoardRunLogger(save_dir=directory, name="tensorboard", version="", default_hp_metric=False)
     except ModuleNotFoundError as error:
-        raise ConfigError("logger=tensorboard needs its package: pip install 'xformer-lab[tensorboard]'.") from error
+        raise ConfigError(
+            "logger=tensorboard needs the package tensorboard: pip install 'xformer-lab[tensorboard]'."
+        ) from error
     logger.log_hyperparams(config)
     return logger

@@ -1,4 +1,4 @@
-"""Weights & Biases: offline unless a key is configured, never a prompt, one run per job."""
+"""Weights & Biases logging: offline unless an API key is configured, without prompts, one run per job."""
 
 import json
 import os
@@ -28,7 +28,7 @@ _OLD_NAMES = {"dryrun": "offline", "run": "online"}
 
 
 class WandbRunLogger(WandbLogger, RunLogger):
-    """Lightning's logger, with the optimiser step as W&B's own: so a run that was resumed goes on where it was."""
+    """Lightning's W&B logger with the optimiser step as W&B's step, so that a resumed run continues its curves."""
 
     @rank_zero_only
     def begin(self, summary: Summary) -> None:
@@ -46,13 +46,13 @@ class WandbRunLogger(WandbLogger, RunLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log a row; W&B joins those of one step, and leaves out those of a step that it has gone past."""
+        """Log a row; W&B merges rows of one step, and drops rows of earlier steps."""
         at = {} if step is None else {"trainer/global_step": step}
         self.experiment.log({**metrics, **at}, step=step)
 
     @rank_zero_only
     def end(self, exit_code: int, summary: Summary | None = None) -> None:
-        """End the run, so that the next job starts its own; its summary is for whoever has not the run directory."""
+        """Log the run's summary and finish the W&B run, so that the next job starts its own."""
         import wandb
 
         run = wandb.run
@@ -74,7 +74,7 @@ def wandb_logger(
     group: str | None,
     mode: Mode,
 ) -> WandbRunLogger:
-    """Start a run and the logger that writes to it; both belong to this job alone, and `end` ends them.
+    """Start a W&B run and the logger that writes to it; both belong to this job, and `end` finishes them.
 
     A run that is continued in its directory is continued on W&B: it keeps its id, and its curve goes on.
 
@@ -98,7 +98,9 @@ def wandb_logger(
     if getattr(rank_zero_only, "rank", 0) != 0:
         return WandbRunLogger(name=name, project=project, save_dir=directory)
     if find_spec("wandb") is None:
-        raise ConfigError("logger=wandb needs the package wandb, which is not installed; logger=csv does without it.")
+        raise ConfigError(
+            "logger=wandb needs the package wandb, which is not installed; use logger=csv to run without it."
+        )
     import wandb
 
     chosen = effective_mode(mode)
@@ -124,7 +126,7 @@ def wandb_logger(
         except wandb.errors.Error as error:
             if chosen != "online" or mode == "online" or "WANDB_MODE" in os.environ:
                 raise RunError(
-                    f"Weights & Biases did not start ({error}); logger.wandb.mode=offline runs without it."
+                    f"Weights & Biases did not start ({error}); use logger.wandb.mode=offline to run without it."
                 ) from error
             print("Weights & Biases cannot be reached: this run is logged offline.", flush=True)
             run = _start("offline", start)
@@ -136,7 +138,7 @@ def wandb_logger(
 
 @contextmanager
 def _failing_where_broken() -> Iterator[None]:
-    """End as failed a run that starts in this block, where the block does not come to its end."""
+    """A context that marks a W&B run started in it as failed if the block raises."""
     import wandb
 
     earlier = wandb.run
@@ -151,12 +153,12 @@ def _failing_where_broken() -> Iterator[None]:
 def _start(mode: Literal["online", "offline", "disabled"], options: dict[str, Any]) -> Any:
     import wandb
 
-    with _redacted_arguments():  # and offline, where there is nobody to ask, `resume` is but a warning
+    with _redacted_arguments():  # offline there is no server to ask, and `resume` would only cause a warning
         return wandb.init(mode=mode, resume="allow" if mode == "online" and options["id"] else None, **options)
 
 
 def run_id(directory: Path) -> str | None:
-    """The id that a run directory's earlier processes logged under; None where there were none."""
+    """The W&B run id that earlier processes of this run directory used; None if there were none."""
     files = directory.glob("wandb/*run-*/run-*.wandb")
     earlier = min(files, key=lambda file: file.parent.name.rpartition("run-")[2], default=None)
     return earlier.stem.removeprefix("run-") if earlier else None
@@ -164,7 +166,7 @@ def run_id(directory: Path) -> str | None:
 
 @contextmanager
 def _redacted_arguments() -> Iterator[None]:
-    """The command line without secrets, while W&B takes it down."""
+    """A context in which W&B records the command line without secrets."""
     typed = sys.argv
     sys.argv = redact(typed)
     try:
@@ -174,7 +176,7 @@ def _redacted_arguments() -> Iterator[None]:
 
 
 def effective_mode(mode: Mode) -> Literal["online", "offline", "disabled"]:
-    """The mode a run would start in: WANDB_MODE if set, else what was asked for, `auto` by whether there is a key.
+    """The mode of a run: WANDB_MODE if set, else the configured mode; `auto` is online if there is an API key.
 
     Raises:
         RunError: WANDB_MODE is not a mode, or the key is malformed.
@@ -184,12 +186,12 @@ def effective_mode(mode: Mode) -> Literal["online", "offline", "disabled"]:
     if asked == "auto":
         return "online" if has_key() else "offline"
     if asked not in ("online", "offline", "disabled"):
-        raise RunError(f"WANDB_MODE={asked} is not a mode; use online, offline or disabled.")
+        raise RunError(f"WANDB_MODE={asked} is not a valid mode; use online, offline or disabled.")
     return asked  # type: ignore[return-value]
 
 
 def has_key() -> bool:
-    """Whether the environment, netrc or W&B's settings hold a key; asks neither the user nor the network."""
+    """Whether the environment, netrc or W&B's settings hold an API key; does not prompt or use the network."""
     import wandb
     from wandb.sdk.lib import wbauth
 
@@ -198,11 +200,11 @@ def has_key() -> bool:
         found = wbauth.authenticate_session(host=host, source="xformer", prompt=False, update_session=False)
     except wandb.errors.AuthenticationError as error:
         raise RunError(
-            f"The Weights & Biases key is not valid ({error}); mend it, or set logger.wandb.mode=offline."
+            f"The Weights & Biases key is not valid ({error}); correct it, or set logger.wandb.mode=offline."
         ) from error
     return found is not None
 
 
 def tags(choices: Mapping[str, str]) -> list[str]:
-    """One tag per choice, `attention=linformer`, cut to the length the service takes."""
+    """One tag per choice, such as `attention=linformer`, cut to W&B's maximum length."""
     return [f"{group}={option}"[:_LONGEST_TAG] for group, option in choices.items()]

@@ -1,4 +1,4 @@
-"""What came of a study, as an artifact of Weights & Biases: one name, and a version for each change."""
+"""A study's results as a Weights & Biases artifact, with a new version for each change."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from xformer.loggers.wandb import effective_mode
 def log_study(
     name: str, files: Sequence[Path], *, project: str, entity: str | None, directory: Path, question: str
 ) -> str:
-    """Log a study's table, figures and findings, in a run of its own in the study's group.
+    """Log a study's table, figures and findings as an artifact, in a separate run of the study's group.
 
     Args:
         name: The study's, and the group's.
@@ -41,6 +41,7 @@ def log_study(
             run.log_artifact(artifact)
     except wandb.errors.Error as error:
         raise RunError(
-            f"Weights & Biases did not take the findings ({error}); with WANDB_MODE=offline they wait for xformer sync."
+            f"Weights & Biases did not take the findings ({error}); "
+            "set WANDB_MODE=offline to store them for xformer sync."
         ) from error
     return mode

@@ -1,4 +1,4 @@
-"""Optimisers as functions of a model, called by the task with what it trains and whether kernels may be fused."""
+"""Optimizer factories, which the task calls with the model and whether fused kernels may be used."""
 
 from collections.abc import Callable
 from typing import Annotated
@@ -25,7 +25,7 @@ def adamw(
     eps: Annotated[float, Ge(0)],
     weight_decay: Annotated[float, Ge(0)],
 ) -> AdamW:
-    """AdamW (Loshchilov & Hutter 2019) that decays matrices alone, not biases, norms or other vectors.
+    """AdamW (Loshchilov & Hutter 2019) with weight decay on matrices only, not on biases, norms or other vectors.
 
     Heads may have a matrix, vector or number each: that they are stored together makes no matrix of vectors.
     """
@@ -39,7 +39,7 @@ def adamw(
 
 
 def _weight_matrices(model: nn.Module) -> set[nn.Parameter]:
-    """What has more than one row and more than one column, but for what position schemes and token mixers except."""
+    """The parameters to decay: matrices, except those excluded by position schemes and token mixers."""
     undecayed = {id(p) for module in model.modules() if isinstance(module, TokenMixer) for p in module.undecayed()}
     return {
         parameter

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: the factor on the optimiser's rate at a step, 1 at the peak.
+"""Learning-rate schedules: the factor on the peak learning rate at each step.
 
 All warm up linearly over `warmup_steps` optimiser steps, then differ. `total` is the number of steps of the whole run.
 """
@@ -14,27 +14,27 @@ Schedule = Callable[[int, int], float]
 
 
 def constant(step: int, total: int, *, warmup_steps: Annotated[int, Ge(0)]) -> float:
-    """1 after the warmup."""
+    """Constant schedule: linear warmup, then 1."""
     return _warmup(step, warmup_steps)
 
 
 def warmup_linear(
     step: int, total: int, *, warmup_steps: Annotated[int, Ge(0)], final_ratio: Annotated[float, Interval(ge=0, le=1)]
 ) -> float:
-    """From 1 down to `final_ratio` in a straight line (BERT)."""
+    """Linear decay from 1 to `final_ratio` after a linear warmup (BERT)."""
     return _warmup(step, warmup_steps) * _descend(1 - _progress(step, total, warmup_steps), final_ratio)
 
 
 def warmup_cosine(
     step: int, total: int, *, warmup_steps: Annotated[int, Ge(0)], final_ratio: Annotated[float, Interval(ge=0, le=1)]
 ) -> float:
-    """From 1 down to `final_ratio` along half a cosine (Loshchilov & Hutter 2017, equation 5, without restarts)."""
+    """Cosine decay from 1 to `final_ratio` after warmup (Loshchilov & Hutter 2017, equation 5, without restarts)."""
     cosine = (1 + math.cos(math.pi * _progress(step, total, warmup_steps))) / 2
     return _warmup(step, warmup_steps) * _descend(cosine, final_ratio)
 
 
 def inverse_sqrt(step: int, total: int, *, warmup_steps: Annotated[int, Ge(0)]) -> float:
-    """sqrt(warmup_steps / step) after the warmup: Vaswani et al. 2017, equation 3, over its peak.
+    """Inverse square root decay, sqrt(warmup_steps / step), after warmup (Vaswani et al. 2017, equation 3, peak 1).
 
     The paper's own rate is this with a peak of (d_model * warmup_steps) ** -0.5: 7e-4 at 512 and 4000.
     """

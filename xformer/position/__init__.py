@@ -1,1 +1,1 @@
-"""Position schemes: one file each, around the seam in base.py."""
+"""Position schemes: one file each, derived from the base class in base.py."""

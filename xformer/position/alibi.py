@@ -27,7 +27,7 @@ from xformer.position.base import Position, PositionContext
 
 
 class LinearBias(TableBias):
-    """-slope |distance|.
+    """The bias -slope |distance|.
 
     Args:
         slopes: how steeply each head forgets; a kernel method may turn them into decays exp(-slope) of running sums.
@@ -44,7 +44,7 @@ class LinearBias(TableBias):
 
 
 class ALiBi(Position):
-    """Penalises distance, by a fixed slope per head."""
+    """ALiBi: a penalty on scores that grows linearly with distance, with a fixed slope per head."""
 
     needs: ClassVar[Capability] = Capability.BIAS
 
@@ -58,6 +58,6 @@ class ALiBi(Position):
         self.below = below
 
     def bias(self, layer: int) -> LinearBias:
-        """The same for every layer."""
+        """The bias, which is the same for every layer."""
         assert isinstance(self.exponents, Tensor)
         return LinearBias(2.0 ** (-4.0 / self.below * at_least_float32(self.exponents)))

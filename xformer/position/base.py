@@ -1,4 +1,4 @@
-"""The seam of the position schemes: three places to act, and a scheme overrides only its own.
+"""The base class of position schemes, which may act on embeddings, on queries and keys, or on scores.
 
 embed(x, positions)            sinusoidal, learned        any attention
 rotate(q_or_k, positions)      rotary                     attention that declares ROTARY
@@ -18,7 +18,7 @@ from xformer.core.capability import Capability
 
 @dataclass(frozen=True)
 class PositionContext:
-    """What a stack tells its position scheme."""
+    """The dimensions that a stack passes to its position scheme."""
 
     d_model: int
     heads: int
@@ -29,7 +29,7 @@ class PositionContext:
 
 
 class Position(nn.Module):
-    """No positions: a bag of tokens, but for what a causal mask gives away. Schemes derive from it."""
+    """The base class of position schemes; by itself, no position information beyond what a causal mask implies."""
 
     needs: ClassVar[Capability] = Capability.NONE
     """What the attention must provide."""
@@ -55,7 +55,7 @@ class Position(nn.Module):
         return x
 
     def bias(self, layer: int) -> RelativeBias | None:
-        """The bias of a layer's scores."""
+        """The bias added to a layer's scores; None if the scheme has none."""
         return None
 
 

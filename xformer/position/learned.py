@@ -10,7 +10,7 @@ from xformer.position.base import Position, PositionContext
 
 
 class Learned(Position):
-    """A table of `max_length` vectors, on the same scale as the token embeddings."""
+    """Learned absolute positions: a table of `max_length` vectors, on the same scale as the token embeddings."""
 
     extrapolates: ClassVar[bool] = False
 
@@ -21,6 +21,6 @@ class Learned(Position):
     def embed(
         self, x: Float[Tensor, "batch length d_model"], positions: Int[Tensor, "#batch length"]
     ) -> Float[Tensor, "batch length d_model"]:
-        """X + table[positions]."""
+        """Compute x + table[positions]."""
         added: Tensor = x + self.table(positions)
         return added

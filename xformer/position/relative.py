@@ -1,4 +1,4 @@
-r"""Relative positions of keys and of values.
+r"""Relative positions with learned vectors for keys and values (Shaw et al. 2018).
 
 Shaw et al. 2018, "Self-Attention with Relative Position Representations", equations 3 to 5, with c = clip:
 
@@ -27,7 +27,7 @@ from xformer.position.base import Position, PositionContext
 
 
 class ClippedBias(RelativeBias):
-    """A layer's key and value terms.
+    """The bias of one layer: its key and value terms.
 
     Args:
         keys: aK; one row of vectors for all heads, or one each.
@@ -58,14 +58,14 @@ class ClippedBias(RelativeBias):
         return torch.einsum("bh...c,hcd->bh...d", bins, values)
 
     def _index(self, distances: Tensor, like: Tensor) -> Tensor:
-        """The row of each distance, for all the batch and the heads of `like`, without a copy."""
+        """The table row of each distance, expanded without a copy to the batch and heads of `like`."""
         high = self.low + self.keys.shape[1] - 1
         index = distances.clamp(self.low, high) - self.low
         return index.unsqueeze(1).expand(*like.shape[:-1], -1)
 
 
 class Relative(Position):
-    """Adds a vector per distance to the keys and to the values.
+    """Relative positions: adds a learned vector per clipped distance to keys and values.
 
     Args:
         context: the stack's dimensions.
@@ -90,5 +90,5 @@ class Relative(Position):
             nn.init.normal_(value, std=self.context.head_dim**-0.5)
 
     def bias(self, layer: int) -> ClippedBias:
-        """The terms of the layer's own tables."""
+        """The bias of a layer, from the layer's own tables."""
         return ClippedBias(self.keys[layer], self.values[layer], -self.clip)

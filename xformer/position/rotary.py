@@ -1,4 +1,4 @@
-r"""Rotary positions.
+r"""Rotary position embedding (RoPE).
 
 Su et al. 2021, "RoFormer: Enhanced Transformer with Rotary Position Embedding", equation 15: the features of a head
 form r / 2 pairs, and pair i of a token at position p turns by an angle,
@@ -29,7 +29,7 @@ from xformer.position.waves import angles
 
 
 class Rotary(Position):
-    """Rotates queries and keys by their positions.
+    """Rotary position embedding: rotates queries and keys by their positions.
 
     Args:
         context: the stack's dimensions.
@@ -61,7 +61,7 @@ class Rotary(Position):
     def rotate(
         self, x: Float[Tensor, "batch heads length head_dim"], positions: Int[Tensor, "#batch length"]
     ) -> Float[Tensor, "batch heads length head_dim"]:
-        """R(positions) x."""
+        """Compute R(positions) x."""
         turned = angles(positions[:, None], self.features, self.base, x.dtype)  # b 1 n r/2
         cos, sin = turned.cos(), turned.sin()
         first, second = x[..., : self.features].to(cos.dtype).chunk(2, dim=-1)

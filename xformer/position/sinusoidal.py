@@ -1,4 +1,4 @@
-r"""Sinusoidal positions.
+r"""Sinusoidal position encoding.
 
 Vaswani et al. 2017, section 3.5:
 
@@ -19,7 +19,7 @@ from xformer.position.waves import angles
 
 
 class Sinusoidal(Position):
-    """Adds fixed waves to the token embeddings.
+    """Sinusoidal position encoding: adds fixed sines and cosines to the token embeddings.
 
     Args:
         context: the stack's dimensions.
@@ -33,7 +33,7 @@ class Sinusoidal(Position):
     def embed(
         self, x: Float[Tensor, "batch length d_model"], positions: Int[Tensor, "#batch length"]
     ) -> Float[Tensor, "batch length d_model"]:
-        """X + PE(positions)."""
+        """Compute x + PE(positions)."""
         turned = angles(positions, x.shape[-1], self.base, x.dtype)  # b n d/2
         waves = torch.stack((turned.sin(), turned.cos()), dim=-1).flatten(-2)
         return x + waves[..., : x.shape[-1]].to(x.dtype)

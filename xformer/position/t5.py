@@ -32,7 +32,7 @@ from xformer.position.base import Position, PositionContext
 
 
 class BucketBias(TableBias):
-    """weight[bucket(distance)].
+    """The bias weight[bucket(distance)].
 
     Args:
         weight: the learned table.
@@ -59,7 +59,7 @@ class BucketBias(TableBias):
 
 
 class T5(Position):
-    """Adds a learned bias per head and bucket of distances.
+    """T5's relative position bias: a learned number per head and bucket of distances.
 
     Args:
         context: the stack's dimensions.
@@ -86,7 +86,7 @@ class T5(Position):
         exact = buckets // divisor
         if max_distance <= exact:
             raise ConfigError(
-                f"position.max_distance={max_distance} is reached by the {exact} buckets of one distance each; use "
+                f"position.max_distance={max_distance} does not exceed the {exact} buckets of one distance each; use "
                 f"more than {exact}, or fewer position.buckets."
             )
         self.register_buffer("starts", torch.tensor(_starts(exact, max_distance)), persistent=False)
@@ -98,13 +98,13 @@ class T5(Position):
         nn.init.normal_(self.weight, std=self.context.d_model**-0.5)
 
     def bias(self, layer: int) -> BucketBias:
-        """The same for every layer."""
+        """The bias, which is the same for every layer."""
         assert isinstance(self.starts, Tensor)
         return BucketBias(self.weight, self.starts, self.context.causal, self.max_distance)
 
 
 def _starts(exact: int, max_distance: int) -> list[int]:
-    """The smallest distance of every bucket but the first; `exact` buckets have one distance, as many have more."""
+    """The smallest distance of every bucket but the first: `exact` buckets of one distance, then as many wider ones."""
 
     def start(step: int) -> int:
         """The smallest n with log(n / exact) / log(max_distance / exact) >= step / exact."""

@@ -43,7 +43,7 @@ from xformer.position.waves import angles
 
 
 class WaveBias(RelativeBias):
-    """A layer's terms (b), (c) and (d).
+    """The bias of one layer: terms (b), (c) and (d) of the paper.
 
     Args:
         weight: W_R, its rows split into heads.
@@ -58,7 +58,7 @@ class WaveBias(RelativeBias):
         self.weight, self.u, self.v, self.base = weight, u, v, base
 
     def shift(self, query: Float[Tensor, "b h q d"]) -> Float[Tensor, "b h q d"]:
-        """Q + u, which is not rounded to 16 bits."""
+        """Compute q + u, in float32 at least."""
         return at_least_float32(query) + at_least_float32(self.u)[:, None]
 
     def scores(
@@ -78,7 +78,7 @@ class WaveBias(RelativeBias):
     def windows(
         self, query: Float[Tensor, "b h q d"], distances: Int[Tensor, " distances"], keys: int
     ) -> Float[Tensor, "b h q k"]:
-        """The same for counted positions, by the relative shift of the paper's appendix B: a view."""
+        """The scores for consecutive positions, by the relative shift of the paper's appendix B; a view."""
         queries, columns = query.shape[2], len(distances) + 1  # the last one is read by none
         logits = self._by_distance(self._for_positions(query), pad(distances, (0, 1)))
         # One number less in a row moves every row one place further than the row before it.
@@ -93,7 +93,7 @@ class WaveBias(RelativeBias):
         return moved / math.sqrt(head_dim)
 
     def _by_distance(self, query: Tensor, distances: Tensor) -> Tensor:
-        """Evaluate each distance once, for all queries."""
+        """Evaluate each distance once and share it between all queries."""
         weight = self.weight.to(query.dtype)
         keys = torch.einsum("hdw,cw->hcd", weight, torch.cat(self._waves(-distances, query.dtype), dim=-1))
         return torch.einsum("bh...d,hcd->bh...c", query, keys)
@@ -114,7 +114,7 @@ class WaveBias(RelativeBias):
 
 
 class TransformerXL(Position):
-    """Adds the sinusoid of the distance, projected, to the keys, and lets two learned vectors stand in for the query.
+    """Transformer-XL's relative positions: projected sinusoids of the distance, and two learned query vectors u and v.
 
     Args:
         context: the stack's dimensions.
@@ -140,7 +140,7 @@ class TransformerXL(Position):
         nn.init.normal_(self.v, std=0.02)
 
     def bias(self, layer: int) -> WaveBias:
-        """The terms with the layer's own W_R."""
+        """The bias of a layer, with the layer's own W_R."""
         weight = cast(Linear, self.projections[layer]).weight
         weight = weight.view(self.context.heads, self.context.head_dim, -1)
         return WaveBias(weight, self.u, self.v, self.base)

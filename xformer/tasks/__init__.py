@@ -1,1 +1,1 @@
-"""Objectives: LightningModules around a model."""
+"""Tasks: LightningModules that train and evaluate a model on an objective."""

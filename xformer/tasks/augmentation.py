@@ -19,7 +19,7 @@ from xformer.errors import ConfigError
 
 
 class RandAugment:
-    """A few random operations, one after the other, all of one magnitude.
+    """RandAugment: a few random operations applied in sequence, all of one magnitude.
 
     The operations are drawn for a batch and not for each image, as the paper does; signs are drawn for each image. The
     policy is kornia's: auto_contrast, equalize, invert, rotate, posterize, solarize, solarize_add, color, contrast,
@@ -31,7 +31,7 @@ class RandAugment:
         without: operations to leave out, such as invert.
 
     Raises:
-        ConfigError: there is no such operation, or there are not so many.
+        ConfigError: an operation is unknown, or `operations` is larger than their number.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class RandAugment:
         unknown = [name for name in without if name not in names]
         if unknown:
             raise ConfigError(
-                f"task.augmentation.rand_augment.without={without} names no operation {unknown[0]}; valid: "
+                f"task.augmentation.rand_augment.without={without} has an unknown operation {unknown[0]}; valid: "
                 f"{', '.join(names)}."
             )
         policy = [policy for policy in default_policy if policy[0][0] not in without]
@@ -61,7 +61,7 @@ class RandAugment:
     def __call__(
         self, images: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:
-        """Change images with values in [0, 1]."""
+        """Augment images with values in [0, 1]."""
         if self._augment is None:
             return images
         # Some operations are defined for colours alone; on equal channels they leave them equal.
@@ -70,7 +70,7 @@ class RandAugment:
 
 
 class Mixup:
-    """Each image mixed with another of the batch, and its class likewise.
+    """Mixup: each image is mixed with another of the batch, and its label likewise.
 
     x = (1 - l) x_i + l x_j and y = (1 - l) y_i + l y_j, with l ~ Beta(alpha, alpha) for each image, where the paper's
     code draws one for the batch.
@@ -89,7 +89,7 @@ class Mixup:
 
     @torch.no_grad()
     def __call__(self, batch: ImageBatch, classes: int) -> ImageBatch:
-        """Mix a batch; its labels become the share of every class."""
+        """Mix a batch; its labels become a probability for every class."""
         if self._mix is None:
             return batch
         # Beside the pairs, kornia would draw uniform shares, which is Beta(1, 1).
@@ -103,7 +103,7 @@ class Mixup:
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """What changes training images.
+    """The augmentation of training images: RandAugment, Mixup or both.
 
     Attributes:
         rand_augment: changes each of them.

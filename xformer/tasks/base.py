@@ -1,4 +1,4 @@
-"""What every task shares: optimiser, schedule, metrics and logging. A task writes `step`."""
+"""The base class of tasks: optimiser, schedule, metrics and logging. Subclasses implement `step`."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from xformer.optimization.schedule import Schedule
 
 
 class Outcome(NamedTuple):
-    """What a step computes: the loss to minimise, and what the metrics compare."""
+    """The result of a step: the loss, and the logits and labels for the metrics."""
 
     loss: Float[Tensor, ""]
     logits: Float[Tensor, "*batch classes"]
@@ -32,7 +32,7 @@ class Outcome(NamedTuple):
 
 
 class Task(LightningModule, ABC):
-    """A model with an objective.
+    """A model with an objective, as a LightningModule.
 
     Args:
         spec: of the data.
@@ -61,41 +61,41 @@ class Task(LightningModule, ABC):
 
     @abstractmethod
     def step(self, batch: Any) -> Outcome:
-        """The loss of a prepared batch: tensors to tensors, so that training can compile it."""
+        """Compute the loss of a prepared batch, from tensors to tensors, so that it can be compiled."""
 
     def training_outcome(self, batch: Any) -> Outcome:
-        """The same with the auxiliary losses of the model's token mixers; what training compiles."""
+        """`step` plus the auxiliary losses of the model's token mixers; training compiles this function."""
         return self.step(batch)._replace(auxiliary_loss=self.model.pop_auxiliary_loss() if self.training else None)
 
     def prepare(self, batch: Any) -> Any:
-        """What `step` reads in place of a batch of the data, such as a masked or an augmented one."""
+        """Prepare a batch for `step`, for example by masking or augmentation."""
         return batch
 
     def example(self, spec: DataSpec) -> Batch:
-        """The smallest batch, of the longest sequence, to measure a model with."""
+        """A batch of one sequence of maximum length, for measuring a model's cost."""
         kind: Any = self.batch_type
         example: Batch = kind.example(spec.length)
         return example
 
     def count_tokens(self, batch: Batch) -> Tensor:
-        """The real tokens that the model reads of a batch, as a number on its device."""
+        """The number of tokens without padding that the model reads of a batch, on the batch's device."""
         return count_tokens(batch)
 
     @abstractmethod
     def build_metrics(self, spec: DataSpec, prefix: str) -> MetricCollection:
-        """The metrics of one stage; they are updated with logits and labels."""
+        """Create the metrics of one stage, which are updated with logits and labels."""
 
     def on_train_start(self) -> None:
-        """Find the token mixers, which may prepare for a batch."""
+        """Collect the token mixers, which may prepare for each batch."""
         self._mixers = [module for module in self.modules() if isinstance(module, TokenMixer)]
 
     def on_train_batch_start(self, batch: Batch, index: int) -> None:
-        """Let the token mixers prepare for a step: Performer redraws here, alike on all ranks."""
+        """Call `before_batch` of the token mixers: Performer redraws its features here, equally on all ranks."""
         for mixer in self._mixers:
             mixer.before_batch(self.trainer.global_step)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        """One optimiser step's loss; logged, with the metrics, at every `trainer.log_every_n_steps`."""
+        """Compute the training loss; it is logged with the metrics every `trainer.log_every_n_steps`."""
         outcome = (self.compiled_step or self.training_outcome)(self.prepare(batch))
         extra = outcome.auxiliary_loss
         if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
@@ -128,7 +128,7 @@ class Task(LightningModule, ABC):
         }
 
     def epilogue(self, data: DataModule) -> str | None:
-        """What a person would like to see of the trained model."""
+        """A short sample of the trained model's output, printed after training."""
         return None
 
     def _evaluate(self, batch: Batch, stage: str, metrics: MetricCollection, suffix: str = "") -> None:

@@ -1,4 +1,4 @@
-"""What each class counts in a loss."""
+"""Class weights: how much each class counts in a loss."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -16,7 +16,7 @@ ClassWeights = Literal["balanced"] | Sequence[Annotated[float, Gt(0)]]
 
 
 def resolve_class_weights(weights: ClassWeights | None, spec: DataSpec) -> Float[Tensor, " classes"] | None:
-    """The weight of each class, in float64.
+    """Compute the weight of each class, in float64.
 
     Args:
         weights: one for each class in the order of their numbers; or `balanced`: n / (classes * n_c), so that all
@@ -35,7 +35,7 @@ def resolve_class_weights(weights: ClassWeights | None, spec: DataSpec) -> Float
         return _balanced(spec.class_counts, classes)
     if len(weights) != classes:
         raise ConfigError(
-            f"task.class_weights={list(weights)} has {len(weights)} weights, and the data have {classes} classes: give "
+            f"task.class_weights={list(weights)} has {len(weights)} weights, and the data have {classes} classes: pass "
             "one for each."
         )
     return torch.tensor(weights, dtype=torch.float64)
@@ -43,11 +43,13 @@ def resolve_class_weights(weights: ClassWeights | None, spec: DataSpec) -> Float
 
 def _balanced(counts: Sequence[int] | None, classes: int) -> Float[Tensor, " classes"]:
     if counts is None:
-        raise ConfigError("task.class_weights=balanced needs data that count their classes: give a list of weights.")
+        raise ConfigError(
+            "task.class_weights=balanced needs data that report their class counts: pass a list of weights instead."
+        )
     if min(counts) == 0:
         raise ConfigError(
             f"task.class_weights=balanced has no weight for class {list(counts).index(0)}, which has no training "
-            "label: give a list of weights."
+            "label: pass a list of weights instead."
         )
     tensor = torch.tensor(counts, dtype=torch.float64)
     return tensor.sum() / (classes * tensor)

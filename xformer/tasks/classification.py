@@ -24,7 +24,7 @@ from xformer.tasks.metrics import classification_metrics
 
 
 class Classification(Task):
-    """A stack, a pooling and a linear layer.
+    """Sequence classification by a stack, a pooling and a linear layer.
 
     Weights, smoothing and the kind of loss change what is trained on, never what is measured: the loss in evaluation
     is cross-entropy in nats.
@@ -65,7 +65,7 @@ class Classification(Task):
         self.model = architecture(lambda d_model: Embedding(spec.vocabulary + extra, d_model), spec.length + extra)
         if extra and self.model.causal:
             raise ConfigError(
-                "task.pooling=class puts a token in front, which sees nothing else in a causal architecture; "
+                "task.pooling=class reads the first token, which sees no other token in a causal architecture; "
                 "task.pooling=mean would work."
             )
         self.head = Linear(self.model.size.d_model, spec.classes)
@@ -89,16 +89,16 @@ class Classification(Task):
     def read(
         self, tokens: Int[Tensor, "batch length"], padding_mask: Bool[Tensor, "batch length"] | None
     ) -> Float[Tensor, "batch d_model"]:
-        """A vector for each sequence."""
+        """Encode and pool a batch: one vector for each sequence."""
         tokens, padding_mask = self.pooling.prepare(tokens, padding_mask)
         return self.pooling.pool(self.model(tokens, padding_mask), padding_mask)
 
     def step(self, batch: ClassificationBatch) -> Outcome:
-        """The chosen loss in training, cross-entropy in evaluation; in nats."""
+        """Compute the loss in nats: the configured loss in training, cross-entropy in evaluation."""
         return self.outcome(self(batch.tokens, batch.padding_mask), batch.labels)
 
     def outcome(self, logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"]) -> Outcome:
-        """The loss of these logits."""
+        """The outcome of a step, from its logits."""
         if self.training:
             smoothing = self.label_smoothing
             if self.class_weights is not None and self.class_weights.device != logits.device:  # once

@@ -1,4 +1,4 @@
-"""What a task whose model can write has in addition."""
+"""The base class of tasks whose models generate sequences."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from xformer.generation.prefixes import Prefixes
 
 
 class Generative(ABC):
-    """A task whose model writes; the runs of such tasks, and no others, are what `xformer generate` takes."""
+    """A task whose model generates sequences; `xformer generate` accepts only runs of such tasks."""
 
     continues: ClassVar[bool]
     """Whether what is written goes on from the prompt, which is then shown with it, rather than answers it."""
@@ -20,11 +20,11 @@ class Generative(ABC):
     @property
     @abstractmethod
     def longest_prompt(self) -> int | None:
-        """In tokens; None where there is no limit."""
+        """The longest prompt in tokens; None if there is no limit."""
 
     @abstractmethod
     def prefixes(self, prompts: Sequence[Int[Tensor, "..."]], spec: DataSpec, max_new: int) -> Prefixes:
-        """What to write after, or for, each prompt; the task is in evaluation mode.
+        """The prefixes from which to decode, one for each prompt; the task is in evaluation mode.
 
         Args:
             prompts: token ids on the model's device.

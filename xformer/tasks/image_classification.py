@@ -24,7 +24,7 @@ from xformer.tasks.metrics import classification_metrics
 
 
 class ImageClassification(Task):
-    """Patches, a stack, a pooling and a linear layer, trained on cross-entropy.
+    """Image classification by patches, a stack, a pooling and a linear layer, trained on cross-entropy.
 
     Augmentation changes training batches alone, on their device.
 
@@ -70,7 +70,7 @@ class ImageClassification(Task):
         )
         if class_token and self.model.causal:
             raise ConfigError(
-                "task.pooling=class puts a token in front, which sees nothing else in a causal architecture; "
+                "task.pooling=class reads the first token, which sees no other token in a causal architecture; "
                 "task.pooling=mean would work."
             )
         self.head = Linear(self.model.size.d_model, spec.classes)
@@ -83,18 +83,18 @@ class ImageClassification(Task):
         return classification_metrics(spec.classes, prefix)
 
     def example(self, spec: DataSpec) -> ImageBatch:
-        """One image, to measure the model with."""
+        """A batch of one image, for measuring the model's cost."""
         assert spec.image is not None
         images = torch.zeros(1, spec.image.channels, spec.image.height, spec.image.width)
         return ImageBatch(images, torch.zeros(1, dtype=torch.long))
 
     def count_tokens(self, batch: Batch) -> Tensor:
-        """The patches of a batch."""
+        """The number of patches in a batch."""
         assert isinstance(batch, ImageBatch)
         return torch.full((), len(batch.images) * self.tokens_per_image, device=batch.images.device)
 
     def prepare(self, batch: ImageBatch) -> ImageBatch:
-        """Augmented images to train on; in evaluation the images as they are."""
+        """Augment images in training; in evaluation, return them unchanged."""
         if not self.training:
             return batch
         return self.mixup(batch._replace(images=self.rand_augment(batch.images)), self.classes)
@@ -106,7 +106,7 @@ class ImageClassification(Task):
         return logits
 
     def step(self, batch: ImageBatch) -> Outcome:
-        """Cross-entropy in nats; the metrics take a mixed image for what most of it is."""
+        """Compute the cross-entropy in nats; metrics use a mixed image's most probable class."""
         logits = self(batch.images)
         smoothing = self.label_smoothing if self.training else 0.0
         labels = batch.labels if batch.labels.ndim == 1 else batch.labels.argmax(dim=1)
@@ -114,10 +114,10 @@ class ImageClassification(Task):
 
 
 def _patches(image: ImageSpec, size: int) -> int:
-    """How many patches an image has.
+    """The number of patches in an image.
 
     Raises:
-        ConfigError: they would not fill it.
+        ConfigError: `patch_size` does not divide the images' height and width.
     """
     smaller = min(image.height, image.width)
     fitting = [n for n in range(1, smaller + 1) if image.height % n == 0 and image.width % n == 0]

@@ -26,7 +26,7 @@ PROMPT_TOKENS, SAMPLE_TOKENS, TEMPERATURE = 16, 300, 0.8
 
 
 class LanguageModeling(TokenPrediction, Generative):
-    """A causal stack that predicts the next token."""
+    """Language modelling by a causal stack that predicts the next token."""
 
     batch_type: ClassVar[type[Batch]] = LanguageModelingBatch
     needs_causal: ClassVar[bool] = True
@@ -51,24 +51,25 @@ class LanguageModeling(TokenPrediction, Generative):
         return self.logits(self.model(tokens, **decoding))
 
     def step(self, batch: LanguageModelingBatch) -> Outcome:
-        """Cross-entropy in nats per token."""
+        """Compute the cross-entropy in nats per token."""
         logits = self(batch.tokens)
         return Outcome(self.loss(logits, batch.labels), logits, batch.labels)
 
     @property
     def longest_prompt(self) -> int | None:
-        """The model's length, unless it extrapolates."""
+        """The longest prompt: the model's length, or None if it extrapolates."""
         return None if self.model.extrapolates else self.model.max_length
 
     def prefixes(self, prompts: Sequence[Int[Tensor, "..."]], spec: DataSpec, max_new: int) -> CausalPrefixes:
-        """Prompts to go on from; an empty one begins as a document does, after the end of another.
+        """The prefixes of prompts; an empty prompt begins after an end-of-text token, as documents do.
 
         Raises:
             DataError: a prompt is empty and documents have no end token, or is longer than the model reads.
         """
         if spec.end is None and not all(map(len, prompts)):
             raise DataError(
-                "A prompt is empty, and this tokenizer has no token to begin with; give at least one character."
+                "A prompt is empty, and this tokenizer has no end-of-text token to begin from; "
+                "use at least one character."
             )
         rows = [row if len(row) else row.new_tensor([spec.end]) for row in prompts]
         return CausalPrefixes(self.model, self.logits, *pad_left(rows), max_new)

@@ -1,4 +1,4 @@
-"""Losses of classification: what a label costs under the model's logits.
+"""Classification losses: cross-entropy and focal loss.
 
 All take class weights and label smoothing, and average as torch's `cross_entropy` does: over the weights of the labels.
 They are of float32 logits at least, whatever the model computes in: in 16 bits a loss has two or three digits.
@@ -25,7 +25,7 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     reduction: str = "mean",
 ) -> Float[Tensor, ""]:
-    """Torch's, in nats, of float32 logits at least.
+    """PyTorch's cross-entropy, in nats, computed in float32 at least.
 
     Args:
         logits: of the classes.
@@ -44,7 +44,7 @@ def cross_entropy(
 
 
 class Loss(ABC):
-    """A mean over the labels of a batch."""
+    """The base class of losses: a mean over the labels of a batch."""
 
     @abstractmethod
     def __call__(
@@ -55,7 +55,7 @@ class Loss(ABC):
         weights: Float[Tensor, " classes"] | None,
         label_smoothing: float,
     ) -> Float[Tensor, ""]:
-        """The loss in nats.
+        """Compute the loss in nats.
 
         Args:
             logits: of the classes.
@@ -66,7 +66,7 @@ class Loss(ABC):
 
 
 class CrossEntropy(Loss):
-    """The negative logarithm of the label's probability."""
+    """Cross-entropy: the negative logarithm of the label's probability."""
 
     def __call__(
         self,
@@ -76,12 +76,12 @@ class CrossEntropy(Loss):
         weights: Float[Tensor, " classes"] | None,
         label_smoothing: float,
     ) -> Float[Tensor, ""]:
-        """The mean over the labels' weights."""
+        """Compute the weighted mean over the labels."""
         return cross_entropy(logits, labels, weights, label_smoothing=label_smoothing)
 
 
 class Focal(Loss):
-    """Cross-entropy times (1 - p)^gamma, p being the class's probability (Lin et al. 2017, equation 5).
+    """Focal loss: cross-entropy times (1 - p)^gamma, with p the class's probability (Lin et al. 2017, equation 5).
 
     With a smoothed label, every class's share of the target has its own factor.
 
@@ -100,7 +100,7 @@ class Focal(Loss):
         weights: Float[Tensor, " classes"] | None,
         label_smoothing: float,
     ) -> Float[Tensor, ""]:
-        """The mean over the labels' weights."""
+        """Compute the weighted mean over the labels."""
         classes = logits.shape[-1]
         log = at_least_float32(logits).log_softmax(-1)
         target = one_hot(labels, classes).to(log.dtype) * (1 - label_smoothing) + label_smoothing / classes

@@ -1,4 +1,4 @@
-"""Masked language modelling: restore what was hidden (Devlin et al. 2019, section 3.1)."""
+"""Masked language modelling: predict masked tokens (Devlin et al. 2019, section 3.1)."""
 
 from typing import Annotated, ClassVar
 
@@ -21,7 +21,7 @@ from xformer.tasks.token_prediction import TokenPrediction
 
 
 class MaskedLanguageModeling(TokenPrediction):
-    """A bidirectional stack that predicts the tokens at chosen places, of which most are hidden from it.
+    """Masked language modelling by a bidirectional stack, which predicts the tokens at selected positions.
 
     What is chosen in training depends on the seed, the epoch, the batch and the place in the batch: not on the model,
     the number of devices or a resume. In evaluation it depends on the sequence alone, so that every validation of every
@@ -66,30 +66,30 @@ class MaskedLanguageModeling(TokenPrediction):
         )
         if self.model.causal:
             raise IncompatibleError(
-                "task=masked_language_modeling does not go with a causal architecture, which would restore a token "
-                "from those before it alone; what would work: architecture=encoder."
+                "task=masked_language_modeling does not go with a causal architecture, which would predict a token "
+                "only from those before it; what would work: architecture=encoder."
             )
         self.masking = masking
         self._batch = (0, 0)
 
     def build_metrics(self, spec: DataSpec, prefix: str) -> MetricCollection:
-        """Accuracy of the most likely token at the chosen places; in evaluation, their perplexity."""
+        """Accuracy at the selected positions; in evaluation, also perplexity."""
         metrics: dict[str, Metric | MetricCollection] = {"accuracy": TokenAccuracy()}
         if prefix != "train/":  # where a batch is logged, and processes would average their perplexities
             metrics["perplexity"] = Perplexity()
         return MetricCollection(metrics, prefix=prefix, compute_groups=[[name] for name in metrics])
 
     def on_train_batch_start(self, batch: Batch, index: int) -> None:
-        """Note which batch it is, for its masks."""
+        """Record the batch's number, which decides its masks."""
         super().on_train_batch_start(batch, index)
         self._batch = (self.trainer.current_epoch, index)
 
     def forward(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length vocabulary"]:
-        """The logits of the token that belongs at every position."""
+        """The logits of the original token at every position."""
         return self.logits(self.model(tokens))
 
     def prepare(self, batch: LanguageModelingBatch) -> LanguageModelingBatch:
-        """Tokens of which some are hidden, and these as labels; the batch's own labels are not used."""
+        """Mask some tokens and make these the labels; the batch's own labels are not used."""
         how, drawn = self.masking, self._draws(batch.tokens)
         tokens, labels = mask_tokens(
             batch.tokens, drawn, mask_id=self.vocabulary, rate=how.rate, hidden=how.hidden, random=how.random
@@ -97,7 +97,7 @@ class MaskedLanguageModeling(TokenPrediction):
         return LanguageModelingBatch(tokens, labels)
 
     def step(self, batch: LanguageModelingBatch) -> Outcome:
-        """Cross-entropy in nats per chosen token."""
+        """Compute the cross-entropy in nats per selected token."""
         logits = self(batch.tokens)
         return Outcome(self.loss(logits, batch.labels), logits, batch.labels)
 

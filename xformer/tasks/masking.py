@@ -1,4 +1,4 @@
-"""Which tokens to hide, and from what they are drawn (Devlin et al. 2019, section 3.1 and appendix A.1)."""
+"""Token masking: which tokens are masked and what replaces them (Devlin et al. 2019, section 3.1, appendix A.1)."""
 
 import hashlib
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from xformer.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class MaskingConfig:
-    """How many tokens are to be restored, and what is seen in their places.
+    """Settings of masking: the share of tokens to predict, and what replaces them.
 
     Attributes:
         rate: share of a sequence's tokens that are chosen, rounded, at least one token; 0.15 in the paper.
@@ -36,12 +36,12 @@ class MaskingConfig:
         if self.hidden + self.random > 1:
             raise ConfigError(
                 f"task.masking.hidden={self.hidden} and task.masking.random={self.random} are shares of the same "
-                "tokens: together at most 1."
+                "tokens: their sum must be at most 1."
             )
 
 
 class MaskingDraws(NamedTuple):
-    """Numbers from [0, 1), three for each token: whether it is chosen, what becomes of it, and any token."""
+    """Random numbers in [0, 1), three for each token: whether it is selected, how it is replaced, and by what."""
 
     choice: Float[Tensor, "batch length"]
     fate: Float[Tensor, "batch length"]
@@ -49,19 +49,19 @@ class MaskingDraws(NamedTuple):
 
 
 def masking_draws(seed: tuple[int, ...], shape: tuple[int, int]) -> MaskingDraws:
-    """Draws that depend on the seed alone, for sequences of shape (batch, length)."""
+    """Random draws that depend only on the seed, for sequences of shape (batch, length)."""
     digest = hashlib.sha256(repr(seed).encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
     return MaskingDraws(*torch.rand(3, *shape, generator=generator))
 
 
 def send_to_device(x: Tensor, device: torch.device) -> Tensor:
-    """To a device that is not waited for: from memory that the system cannot move."""
+    """Copy to a device without waiting, from pinned memory."""
     return (x.pin_memory() if device.type == "cuda" else x).to(device, non_blocking=True)
 
 
 def content_draws(tokens: Int[Tensor, "batch length"]) -> MaskingDraws:
-    """Draws that depend, in every row, on the row's tokens alone."""
+    """Random draws that depend, in every row, only on the row's tokens."""
     rows = [masking_draws(tuple(row), (1, len(row))) for row in tokens.tolist()]
     return MaskingDraws(*(torch.cat(each).to(tokens.device) for each in zip(*rows, strict=True)))
 
@@ -69,7 +69,7 @@ def content_draws(tokens: Int[Tensor, "batch length"]) -> MaskingDraws:
 def mask_tokens(
     tokens: Int[Tensor, "batch length"], drawn: MaskingDraws, *, mask_id: int, rate: float, hidden: float, random: float
 ) -> tuple[Int[Tensor, "batch length"], Int[Tensor, "batch length"]]:
-    """What a model reads and what it has to restore.
+    """Mask tokens: return the model's input and the labels.
 
     Args:
         tokens: ids below `mask_id`.

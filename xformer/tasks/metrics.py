@@ -1,4 +1,4 @@
-"""Metrics over sequences of labels, of which some stand for none."""
+"""Metrics over sequences of labels, some of which are ignored."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from xformer.tasks.losses import cross_entropy
 
 
 class SummedMetric(Metric):
-    """Sums over all batches that no cast of the model rounds: in 16 bits a sum soon grows no more.
+    """Base class of metrics that sum over batches; their sums keep their precision if the model is cast to 16 bits.
 
     Torchmetrics leaves its states alone where a model is cast by `half` or `bfloat16`, but not by `to`, as Lightning
     does for `trainer.precision=bf16-true`.
@@ -26,7 +26,7 @@ class SummedMetric(Metric):
 
 
 class TokenAccuracy(SummedMetric):
-    """The share of labels that are the most likely token; `IGNORED` ones do not count."""
+    """Token accuracy: the share of labels that are the most likely token; `IGNORED` labels do not count."""
 
     higher_is_better = True
     full_state_update = False
@@ -39,30 +39,30 @@ class TokenAccuracy(SummedMetric):
             self.add_state(name, torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, logits: Float[Tensor, "batch length vocabulary"], labels: Int[Tensor, "batch length"]) -> None:
-        """Take in a batch."""
+        """Update with a batch."""
         valid = labels != IGNORED
         self.right += ((logits.argmax(-1) == labels) & valid).sum()
         self.total += valid.sum()
 
     def compute(self) -> Tensor:
-        """The share."""
+        """The accuracy."""
         return self.right.float() / self.total  # as a quotient of whole numbers is of torch's default type
 
 
 class SequenceAccuracy(TokenAccuracy):
-    """The share of sequences in which every label is the most likely token.
+    """Sequence accuracy: the share of sequences in which every label is the most likely token.
 
     The model has read the labels before each; so, ties aside, it is the share that greedy decoding writes exactly.
     """
 
     def update(self, logits: Float[Tensor, "batch length vocabulary"], labels: Int[Tensor, "batch length"]) -> None:
-        """Take in a batch."""
+        """Update with a batch."""
         self.right += ((logits.argmax(-1) == labels) | (labels == IGNORED)).all(dim=1).sum()
         self.total += len(labels)
 
 
 class Perplexity(SummedMetric):
-    """The exponential of the mean loss over all labels that it was ever given; `IGNORED` ones do not count."""
+    """Perplexity: the exponential of the mean loss over all labels; `IGNORED` labels do not count."""
 
     higher_is_better = False
     full_state_update = False
@@ -75,7 +75,7 @@ class Perplexity(SummedMetric):
         self.add_state("total", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, logits: Float[Tensor, "batch length vocabulary"], labels: Int[Tensor, "batch length"]) -> None:
-        """Take in a batch."""
+        """Update with a batch."""
         self.nats = self.nats + cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
         self.total += (labels != IGNORED).sum()
 
@@ -85,7 +85,7 @@ class Perplexity(SummedMetric):
 
 
 class BitsPerByte(Perplexity):
-    """Bits for each byte of the text that the labels stand for, so that tokenizers can be compared.
+    """Bits per byte of the labels' text, which compares models with different tokenizers.
 
     Gao et al. 2020, "The Pile", section 3.1: (L_T / L_B) l / ln 2, with L_T labels of a mean loss of l nats that stand
     for L_B bytes. Over a whole split these are all its nats, in bits, by all its bytes.
@@ -99,12 +99,12 @@ class BitsPerByte(Perplexity):
         self.tokens_per_byte = tokens_per_byte
 
     def compute(self) -> Tensor:
-        """The bits."""
+        """The bits per byte."""
         return self.nats / self.total / math.log(2) * self.tokens_per_byte
 
 
 class MacroF1(MulticlassF1Score):
-    """The mean of the classes' F1 scores, of the classes that were predicted or are labels, counted on the device.
+    """Macro F1: the mean F1 score of the classes that occur as predictions or labels, counted on the device.
 
     torchmetrics counts by `bincount`, for which a GPU has to be waited for at every batch.
 
@@ -121,7 +121,7 @@ class MacroF1(MulticlassF1Score):
         super().__init__(classes, average="macro", validate_args=False)
 
     def update(self, logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"]) -> None:
-        """Take in a batch."""
+        """Update with a batch."""
         classes = torch.arange(logits.shape[-1], device=logits.device)
         predicted, actual = logits.argmax(-1)[:, None] == classes, labels[:, None] == classes  # batch classes
         self.tp = self.tp + (predicted & actual).sum(0)

@@ -28,7 +28,7 @@ from xformer.tasks.losses import Loss
 
 
 class PairClassification(Classification):
-    """A stack and a pooling, once for each sequence of a pair, and two linear layers.
+    """Pair classification by a stack and a pooling for each sequence of a pair, and two linear layers.
 
     Args:
         spec: of data with classes.
@@ -83,6 +83,6 @@ class PairClassification(Classification):
         return logits
 
     def step(self, batch: PairClassificationBatch) -> Outcome:  # type: ignore[override]
-        """The chosen loss in training, cross-entropy in evaluation; in nats."""
+        """Compute the loss in nats: the configured loss in training, cross-entropy in evaluation."""
         *sequences, labels = batch
         return self.outcome(self(*sequences), labels)

@@ -1,4 +1,4 @@
-"""Writing one sequence while reading another."""
+"""Sequence-to-sequence learning: generating a target from a source."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar
@@ -91,17 +91,17 @@ class Seq2Seq(TokenPrediction, Generative):
         return self.logits(self.model(source, padding_mask, target))
 
     def step(self, batch: Seq2SeqBatch) -> Outcome:
-        """Cross-entropy in nats per real token of the target."""
+        """Compute the cross-entropy in nats per target token, without padding."""
         logits = self(batch.source_tokens, batch.source_padding_mask, batch.target_tokens)
         return Outcome(self.loss(logits, batch.labels), logits, batch.labels)
 
     @property
     def longest_prompt(self) -> int | None:
-        """The longest source, unless the model extrapolates."""
+        """The longest source; None if the model extrapolates."""
         return None if self.model.extrapolates else self.model.max_length
 
     def prefixes(self, prompts: Sequence[Int[Tensor, "..."]], spec: DataSpec, max_new: int) -> Seq2SeqPrefixes:
-        """Sources to write targets for.
+        """The prefixes of sources, from which targets are decoded.
 
         Raises:
             DataError: a source is longer than the model reads.
@@ -113,7 +113,7 @@ class Seq2Seq(TokenPrediction, Generative):
     def write(
         self, source: Int[Tensor, "batch source"], padding_mask: Bool[Tensor, "batch source"] | None
     ) -> Int[Tensor, "batch new"]:
-        """What is scored as the model's writing: greedy decoding, up to the longest sequence of the data."""
+        """Decode targets greedily for scoring, up to the longest sequence of the data."""
         spec = self.spec
         assert spec.begin is not None
         assert spec.end is not None
@@ -141,7 +141,7 @@ class Seq2Seq(TokenPrediction, Generative):
         self.log_dict(metrics, batch_size=len(written))
 
     def epilogue(self, data: DataModule) -> str:
-        """What the model writes for the first held-out sources, next to what it should."""
+        """The model's output for the first held-out sources, next to the references."""
         batch: Seq2SeqBatch = next(iter(data.val_dataloader()))
         source = batch.source_tokens[:EXAMPLES].to(self.device)
         mask = batch.source_padding_mask

@@ -1,4 +1,4 @@
-"""Scores of written text against references, computed by sacrebleu itself (Post 2018) over all processes' texts."""
+"""BLEU and chrF of generated text, computed by sacrebleu (Post 2018) over the texts of all processes."""
 
 from abc import abstractmethod
 from importlib.util import find_spec
@@ -13,7 +13,7 @@ _END = b"\0"
 
 
 class TextMetric(Metric):
-    """A score of a whole corpus, one reference for each text. Subclasses write `score`.
+    """Base class of corpus scores with one reference per text. Subclasses implement `score`.
 
     The texts are kept as bytes, each with a zero at its end, because processes exchange tensors alone; a zero inside a
     text becomes a blank.
@@ -31,18 +31,18 @@ class TextMetric(Metric):
 
     @abstractmethod
     def score(self, written: list[str], references: list[str]) -> float:
-        """The score of texts."""
+        """Compute the score of texts against references."""
 
     def update(self, written: list[str], references: list[str]) -> None:
-        """Take in a batch.
+        """Update with a batch.
 
         Raises:
             ConfigError: sacrebleu is not installed.
-            ValueError: there is not one reference for each text.
+            ValueError: the numbers of texts and references differ.
         """
         if find_spec("sacrebleu") is None:
             raise ConfigError(
-                "What task=seq2seq writes is scored by sacrebleu, which is missing: pip install sacrebleu."
+                "task=seq2seq scores its output with sacrebleu, which is not installed: pip install sacrebleu."
             )
         if len(written) != len(references):
             raise ValueError(f"{len(written)} texts cannot be scored against {len(references)} references.")

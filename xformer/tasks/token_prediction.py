@@ -1,4 +1,4 @@
-"""What tasks share that predict tokens: embedding, output layer, loss."""
+"""The base class of tasks that predict tokens: embedding, output layer and loss."""
 
 from typing import Annotated, ClassVar, cast
 
@@ -60,10 +60,10 @@ class TokenPrediction(Task):
         self._measure(spec)
 
     def setup(self, stage: str) -> None:
-        """Measure what the data at hand are: a trained model may be tested on others than its own.
+        """Set up metrics for the current data; a trained model may be tested on other data than its own.
 
         Raises:
-            IncompatibleError: they are to be tested at lengths that the model cannot read.
+            IncompatibleError: `data.test_blocks` has lengths that the model cannot read.
         """
         data = getattr(self.trainer, "datamodule", None)
         if isinstance(data, DataModule) and stage != "fit":
@@ -76,7 +76,7 @@ class TokenPrediction(Task):
         self.longer_metrics = ModuleList(self.test_metrics.clone(postfix=suffix) for suffix in self.test_suffixes[1:])
 
     def test_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> None:
-        """One test batch, of the training length or of a further one."""
+        """One test batch, of the training length or of another one."""
         metrics = [self.test_metrics, *self.longer_metrics][dataloader_idx]
         self._evaluate(batch, "test", cast(MetricCollection, metrics), self.test_suffixes[dataloader_idx])
 
@@ -85,7 +85,7 @@ class TokenPrediction(Task):
         if isinstance(self.model, Stack) and longest > self.model.max_length and not self.model.extrapolates:
             raise IncompatibleError(
                 f"data.test_blocks has {longest} tokens and the model is built for {self.model.max_length}: "
-                f"{' and '.join(self.model.tower.limited_by)} is not defined beyond; position=sinusoidal with "
+                f"{' and '.join(self.model.tower.limited_by)} is not defined beyond that; position=sinusoidal with "
                 "attention=full would work."
             )
 

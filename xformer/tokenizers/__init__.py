@@ -1,1 +1,1 @@
-"""From text to ids and back."""
+"""Tokenizers: from text to ids and back."""

@@ -1,4 +1,4 @@
-"""The seam of tokenisation: from text to ids and back, learned from training text only."""
+"""The base class of tokenizers, which convert text to ids and back, and are trained on training text only."""
 
 import json
 from abc import ABC, abstractmethod
@@ -16,7 +16,7 @@ FILE = "tokenizer.json"
 
 
 class Tokenizer(ABC):
-    """Turns text into ids. Subclasses keep all they learned in `state` and all they were given in `settings`.
+    """A tokenizer. Subclasses return what was learned in `state`, and their parameters in `settings`.
 
     Each states a `stable_name`, by which its fingerprints, caches and files know it, whatever the class is called.
     """
@@ -25,50 +25,50 @@ class Tokenizer(ABC):
 
     @property
     def kind(self) -> str:
-        """Its name."""
+        """The name of the kind of tokenizer."""
         return stable_name_of(type(self))
 
     @property
     @abstractmethod
     def vocabulary(self) -> int:
-        """Number of ids."""
+        """The number of ids."""
 
     @property
     @abstractmethod
     def end_of_text(self) -> int | None:
-        """The id appended to each document; None where documents simply follow each other."""
+        """The id appended to each document; None if documents are concatenated without one."""
 
     @abstractmethod
     def train(self, texts: Iterable[str]) -> None:
-        """Learn from the training texts, which can be read more than once, forgetting what was learned before."""
+        """Train on texts, which can be read more than once; earlier training is discarded."""
 
     @abstractmethod
     def encode(self, text: str) -> Int64[np.ndarray, " tokens"]:
-        """Ids of a text, without `end_of_text`."""
+        """Encode a text as ids, without `end_of_text`."""
 
     @abstractmethod
     def head(self, text: str) -> int:
-        """Bytes, in UTF-8, of what the first token of a text that is not empty stands for."""
+        """The number of UTF-8 bytes of the text that the first token represents; the text is not empty."""
 
     def unread(self, text: str) -> int:
-        """Bytes, in UTF-8, of what no token of a text stands for, whitespace aside; 0 unless a tokenizer drops any."""
+        """The number of UTF-8 bytes of a text that no token represents, without whitespace; 0 if nothing is dropped."""
         return 0
 
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids; `end_of_text` decodes to nothing."""
+        """Decode ids as text; `end_of_text` decodes to an empty string."""
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """What decides, with the training texts, what is learned."""
+        """The parameters that, with the training texts, decide what is learned."""
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """What was learned, as JSON can hold it."""
+        """The learned state, as JSON values."""
 
     @abstractmethod
     def restore(self, state: dict[str, Any]) -> None:
-        """Take over what `state` gave."""
+        """Restore a state that `state` returned."""
 
     @property
     def fingerprint(self) -> str:
@@ -81,7 +81,7 @@ class Tokenizer(ABC):
         (directory / FILE).write_text(json.dumps(content), encoding="utf-8")
 
     def load(self, directory: Path) -> None:
-        """Take over what `save` wrote.
+        """Load a file that `save` wrote.
 
         Raises:
             DataError: If the file is missing, damaged or of another kind of tokenizer.
@@ -93,13 +93,13 @@ class Tokenizer(ABC):
             if kind == expected:
                 self.restore(state)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path} is no saved tokenizer ({error}): train it again.") from error
+            raise DataError(f"{path} is not a saved tokenizer ({error}): train it again.") from error
         if kind != expected:
             raise DataError(f"{path} holds a {kind} tokenizer, not {expected}: set tokenizer accordingly.")
 
 
 @runtime_checkable
 class Tokenised(Protocol):
-    """Data with a tokenizer."""
+    """Protocol of data with a tokenizer."""
 
     tokenizer: Tokenizer

@@ -1,4 +1,4 @@
-"""Byte-level byte-pair encoding (Sennrich et al., 2016; Radford et al., 2019), learned from the training text."""
+"""Byte-level byte-pair encoding (Sennrich et al., 2016; Radford et al., 2019), trained on the training text."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 
 class BPE(ByteLevel):
-    """Merges of the most frequent neighbours."""
+    """Byte-level byte-pair encoding: the most frequent pairs of neighbouring tokens are merged."""
 
     stable_name: ClassVar[str] = "BPE"
 
     def learn(self, texts: Iterable[str]) -> "tokenizers.Tokenizer":
-        """The merges."""
+        """Train: learn the merges from texts."""
         from tokenizers import pre_tokenizers, trainers
 
         trainer = trainers.BpeTrainer(

@@ -1,4 +1,4 @@
-"""UTF-8 bytes as tokens: nothing to learn, nothing unknown."""
+"""Byte tokenizer: UTF-8 bytes as tokens, without training or unknown tokens."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
@@ -10,7 +10,7 @@ from xformer.tokenizers.base import Tokenizer
 
 
 class Byte(Tokenizer):
-    """Ids 0 to 255 are bytes, 256 ends a text."""
+    """Byte tokenizer: ids 0 to 255 are bytes, 256 is the end of text."""
 
     stable_name: ClassVar[str] = "Byte"
 
@@ -25,7 +25,7 @@ class Byte(Tokenizer):
         return 256
 
     def train(self, texts: Iterable[str]) -> None:
-        """Learn nothing."""
+        """Do nothing: there is nothing to learn."""
 
     def encode(self, text: str) -> Int64[np.ndarray, " tokens"]:
         """Bytes of the text in UTF-8."""
@@ -36,7 +36,7 @@ class Byte(Tokenizer):
         return 1
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of the bytes; what is not UTF-8 becomes the replacement character."""
+        """Decode bytes as text; invalid UTF-8 becomes the replacement character."""
         return bytes(index for index in ids if index < 256).decode("utf-8", errors="replace")
 
     def settings(self) -> dict[str, Any]:

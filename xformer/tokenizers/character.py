@@ -1,4 +1,4 @@
-"""Characters as tokens: those of the training text, and one id for all others."""
+"""Character tokenizer: one id per character of the training text, and one for all others."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
@@ -12,7 +12,7 @@ UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 
 
 class Character(Tokenizer):
-    """The training text's characters in code point order, then the unknown one."""
+    """Character tokenizer: the training text's characters in code point order, then the unknown character."""
 
     stable_name: ClassVar[str] = "Character"
 
@@ -21,7 +21,7 @@ class Character(Tokenizer):
 
     @property
     def vocabulary(self) -> int:
-        """The characters and the unknown one."""
+        """The number of characters, plus one for unknown characters."""
         return len(self._points) + 1
 
     @property
@@ -48,7 +48,7 @@ class Character(Tokenizer):
         return len(text[0].encode("utf-8"))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of the ids; the unknown one becomes the replacement character."""
+        """Decode ids as text; unknown characters become the replacement character."""
         return "".join(chr(self._points[index]) if index < len(self._points) else UNKNOWN for index in ids)
 
     def settings(self) -> dict[str, Any]:
@@ -60,5 +60,5 @@ class Character(Tokenizer):
         return {"points": self._points.tolist()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take over the characters."""
+        """Restore the characters."""
         self._points = np.array(state["points"], dtype=np.int64)

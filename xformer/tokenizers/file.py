@@ -1,4 +1,4 @@
-"""A tokenizer that somebody else has trained, from a file in the `tokenizers` library's form."""
+"""A pretrained tokenizer from a `tokenizer.json` file of the `tokenizers` library."""
 
 import json
 from collections import Counter
@@ -12,14 +12,14 @@ from jaxtyping import Int64
 from xformer.core.digest import digest
 from xformer.errors import DataError
 from xformer.tokenizers.library import LibraryTokenizer, parsed
-from xformer.tokenizers.utf8 import decode
+from xformer.tokenizers.utf8 import decode_utf8
 
 if TYPE_CHECKING:
     import tokenizers
 
 
 class File(LibraryTokenizer):
-    """Any `tokenizer.json`, a run's own included; the ids are the file's, and the end of text comes after them.
+    """A tokenizer from any `tokenizer.json`, also a run's; it keeps the file's ids and adds the end of text after them.
 
     Padding, truncation and special tokens that the file would add are left out: the data do without. Whether a text
     comes back from its ids, and whether a token stands for unknown text, is the file's affair; what it drops
@@ -49,7 +49,7 @@ class File(LibraryTokenizer):
         self._dropped.clear()
 
     def learn(self, texts: Iterable[str]) -> "tokenizers.Tokenizer":
-        """Learn nothing; the model as the file has it."""
+        """Do not train: return the model in the file."""
         return self._load()
 
     def encode(self, text: str) -> Int64[np.ndarray, " tokens"]:
@@ -64,17 +64,17 @@ class File(LibraryTokenizer):
             raise
         except Exception as error:  # the library raises nothing narrower
             raise DataError(
-                f"tokenizer.path={self.path} cannot read some of the text ({str(error).rstrip('.')}): give a tokenizer "
-                "that has an unknown token, or reads bytes."
+                f"tokenizer.path={self.path} cannot read some of the text ({str(error).rstrip('.')}): use a tokenizer "
+                "that has an unknown token, or works on bytes."
             ) from error
 
     def head(self, text: str) -> int:
-        """Bytes of what the first token stands for, and of the whitespace before it."""
+        """The number of bytes that the first token represents, with the whitespace before it."""
         whole = text.encode("utf-8")[: super().head(text)].decode("utf-8", errors="ignore")
         return len(whole.encode("utf-8")) - self.unread(whole)
 
     def unread(self, text: str) -> int:
-        """Bytes of the characters of which nothing comes back from the ids."""
+        """The number of bytes of characters that decoding does not return."""
         return sum(
             count * len(character.encode("utf-8", errors="surrogatepass"))
             for character, count in Counter(text).items()
@@ -82,7 +82,7 @@ class File(LibraryTokenizer):
         )
 
     def _drops(self, character: str) -> bool:
-        """Whether it has no token, alone or within a word: some models tell the two apart."""
+        """Whether a character has no token, at the start of a word or within it, which some models distinguish."""
         if character not in self._dropped:
             try:
                 read = [
@@ -95,24 +95,25 @@ class File(LibraryTokenizer):
         return self._dropped[character]
 
     def settings(self) -> dict[str, Any]:
-        """Everything: the model decides what ids there are, wherever it lies."""
+        """The content of the model, which decides the ids; its path does not matter."""
         return {"model": digest(self._model.to_str())}
 
     def _load(self) -> "tokenizers.Tokenizer":
         path = Path(self.path).expanduser()
         try:
-            text = decode(path.read_bytes(), f"tokenizer.path={self.path}")
+            text = decode_utf8(path.read_bytes(), f"tokenizer.path={self.path}")
             content = json.loads(text)
             saved = content.get("state", {}).get("model")
             model = parsed(text if saved is None else saved)
         except OSError as error:
             raise DataError(
-                f"tokenizer.path={self.path} cannot be read ({error.strerror}, seen from {Path.cwd()}): give a file."
+                f"tokenizer.path={self.path} cannot be read ({error.strerror}, seen from {Path.cwd()}): use an "
+                "existing file."
             ) from error
         except (ValueError, AttributeError) as error:
             raise DataError(
-                f"tokenizer.path={self.path} is no tokenizer of the tokenizers library "
-                f"({str(error).splitlines()[0]}): give another file."
+                f"tokenizer.path={self.path} is not a tokenizer of the tokenizers library "
+                f"({str(error).splitlines()[0]}): use another file."
             ) from error
         model.no_padding()
         model.no_truncation()

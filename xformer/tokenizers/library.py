@@ -1,4 +1,4 @@
-"""What the tokenizers of the `tokenizers` library share."""
+"""The base classes of tokenizers that use the `tokenizers` library."""
 
 import os
 import re
@@ -22,17 +22,17 @@ _RUNS = re.compile(r"\S+|\s+")
 
 
 class LibraryTokenizer(Tokenizer):
-    """A model of the library. The end of text is the id after the model's: no text can spell it."""
+    """A tokenizer of the library. The end of text is the id after the model's, which no text can produce."""
 
     _model: "tokenizers.Tokenizer"
 
     @abstractmethod
     def learn(self, texts: Iterable[str]) -> "tokenizers.Tokenizer":
-        """The model that the texts give, always the same one."""
+        """Train a model on texts; equal texts give equal models."""
 
     @property
     def vocabulary(self) -> int:
-        """The model's ids and the end of text."""
+        """The number of the model's ids, plus one for the end of text."""
         return self.end_of_text + 1
 
     @property
@@ -52,7 +52,7 @@ class LibraryTokenizer(Tokenizer):
         return np.array(ids, dtype=np.int64)
 
     def head(self, text: str) -> int:
-        """Bytes up to the end of the first token, as the library places it in the text."""
+        """The number of bytes up to the end of the first token, by the library's offsets."""
         offsets = self._model.encode(text, add_special_tokens=False).offsets
         return len((text[: offsets[0][1]] if offsets else text).encode("utf-8"))
 
@@ -63,16 +63,16 @@ class LibraryTokenizer(Tokenizer):
         return text
 
     def state(self) -> dict[str, Any]:
-        """The model, in the library's own form."""
+        """The model, in the library's JSON format."""
         return {"model": self._model.to_str()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take over the model."""
+        """Restore the model."""
         self._model = parsed(state["model"])
 
 
 class ByteLevel(LibraryTokenizer):
-    """A model over bytes (Radford et al., 2019): nothing is unknown, and every text comes back from its ids.
+    """A byte-level tokenizer (Radford et al., 2019): without unknown tokens, and decoding returns the exact text.
 
     Args:
         vocabulary_size: most ids there may be, end of text included; short texts give fewer.
@@ -87,7 +87,7 @@ class ByteLevel(LibraryTokenizer):
 
     @classmethod
     def empty(cls, model: Any = None) -> "tokenizers.Tokenizer":
-        """A model with the library's bytes before and after it."""
+        """An untrained model with the library's byte-level pre-tokenizer and decoder."""
         from tokenizers import Tokenizer as Model
         from tokenizers import decoders, models, pre_tokenizers
 
@@ -97,13 +97,13 @@ class ByteLevel(LibraryTokenizer):
         return made
 
     def head(self, text: str) -> int:
-        """Bytes of the first token: the library writes each as one character."""
+        """The number of bytes of the first token, in which the library writes each byte as one character."""
         token = self._model.id_to_token(int(self.encode(text)[0]))
         assert token is not None
         return len(token)
 
     def settings(self) -> dict[str, Any]:
-        """The vocabulary's bound."""
+        """The maximum size of the vocabulary."""
         return {"vocabulary_size": self.vocabulary_size}
 
 
@@ -111,7 +111,7 @@ def parsed(text: str) -> "tokenizers.Tokenizer":
     """The model that the library's JSON describes.
 
     Raises:
-        ValueError: it describes none.
+        ValueError: the JSON does not describe a model.
     """
     from tokenizers import Tokenizer as Model
 
@@ -123,7 +123,7 @@ def parsed(text: str) -> "tokenizers.Tokenizer":
 
 @rereadable
 def _short(texts: Iterable[str]) -> Iterator[str]:
-    """Texts in pieces without a longer run of letters or of spaces than `_LONGEST_RUN`; nearly always themselves.
+    """Split texts so that no run of letters or of spaces is longer than `_LONGEST_RUN`; most texts are unchanged.
 
     The library takes such a run for one word, and learns merges in time that grows with the square of its length.
     """

@@ -1,4 +1,4 @@
-"""Streams of text: read any number of times, and cut into pieces that fit in memory where cutting changes no token."""
+"""Streams of text that can be read repeatedly, cut into pieces at places where cutting changes no token."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +23,7 @@ class _Rereadable(Generic[Item]):
 
 
 def rereadable(read: Callable[Parameters, Iterator[Item]]) -> Callable[Parameters, Iterable[Item]]:
-    """Make a generator function return an iterable that runs it from the beginning whenever it is iterated."""
+    """Decorator: a generator function returns an iterable that restarts whenever it is iterated."""
 
     @wraps(read)
     def described(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Iterable[Item]:
@@ -33,7 +33,7 @@ def rereadable(read: Callable[Parameters, Iterator[Item]]) -> Callable[Parameter
 
 
 def pieces(chunks: Iterable[str]) -> Iterator[str]:
-    """Join the chunks of one text and cut it at line ends where no tokenizer here lets a token reach across.
+    """Join the chunks of one text, and cut it at line ends that no tokenizer's tokens cross.
 
     Where the cuts fall depends on the text alone, not on its chunks.
 
@@ -55,7 +55,7 @@ def pieces(chunks: Iterable[str]) -> Iterator[str]:
 
 
 def _end(buffer: str) -> int | None:
-    """Where the first piece of a buffer ends; None where more text has to come first."""
+    """The end of the first piece of a buffer; None if more text is needed first."""
     seam = SEAM.search(buffer, PIECE) if len(buffer) > PIECE else None
     if seam is not None and seam.start() <= LONGEST:
         return seam.start()

@@ -19,7 +19,7 @@ UNSEEN = 256 * 1e-4
 
 
 class Unigram(ByteLevel):
-    """Pieces with their log-probabilities, pruned from all frequent ones by expectation maximisation."""
+    """Unigram tokenizer: pieces with log-probabilities, pruned from all frequent ones by expectation maximisation."""
 
     stable_name: ClassVar[str] = "Unigram"
 

@@ -1,4 +1,4 @@
-"""Text from bytes: UTF-8, with or without a byte order mark at its beginning."""
+"""Decoding of UTF-8 text, with or without a byte order mark."""
 
 import codecs
 
@@ -13,15 +13,15 @@ _LOOKED_AT = 1000
 
 
 def unmarked(text: str) -> str:
-    """A text without the byte order mark that some editors begin a file with: it is no character of the text."""
+    """Remove the byte order mark that some editors write at the start of a file."""
     return text.removeprefix(MARK)
 
 
-def decode(content: bytes, name: str) -> str:
-    """The text of a whole file.
+def decode_utf8(content: bytes, name: str) -> str:
+    """Decode the bytes of a whole file.
 
     Raises:
-        DataError: it is not UTF-8, naming the file as `name` does.
+        DataError: the file is not UTF-8; the message calls it `name`.
     """
     refuse_others(content, name)
     try:
@@ -31,7 +31,7 @@ def decode(content: bytes, name: str) -> str:
 
 
 def refuse_others(begin: bytes, name: str) -> None:
-    """Refuse UTF-16 and UTF-32, by their marks or by the zeros between the letters, which UTF-8 would read as text.
+    """Refuse UTF-16 and UTF-32, recognised by byte order marks or zero bytes, which would decode as UTF-8.
 
     Raises:
         DataError: the bytes, which a file begins with, are of one of these.

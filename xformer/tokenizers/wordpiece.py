@@ -22,13 +22,13 @@ ALPHABET = 1000
 
 
 class WordPiece(LibraryTokenizer):
-    """Pieces of words; those within a word begin with ##.
+    """WordPiece tokenizer: pieces of words; those within a word begin with ##.
 
     Args:
         vocabulary_size: most ids there may be, the unknown piece and the end of text included.
 
     Raises:
-        ConfigError: there is room for less than one character.
+        ConfigError: the vocabulary is too small for a single character.
     """
 
     stable_name: ClassVar[str] = "WordPiece"
@@ -61,7 +61,7 @@ class WordPiece(LibraryTokenizer):
         return _around(model.get_vocab())
 
     def settings(self) -> dict[str, Any]:
-        """The vocabulary's bound."""
+        """The maximum size of the vocabulary."""
         return {"vocabulary_size": self.vocabulary_size}
 
 

@@ -1,1 +1,1 @@
-"""From a configuration to a trained model."""
+"""Training: running a job from a configuration to a trained model."""

@@ -35,7 +35,7 @@ LENGTHS = 8
 
 
 def compile_step(task: Task, data: DataModule, mode: Compile, device: torch.device) -> None:
-    """Let the task train with a compiled step.
+    """Replace the task's training step by a compiled one.
 
     Args:
         task: whose `compiled_step` is set; left alone where `mode` is false.
@@ -66,7 +66,7 @@ def compile_step(task: Task, data: DataModule, mode: Compile, device: torch.devi
 
 
 class VaryingLengthStep:
-    """A step that is compiled once for batches of any length.
+    """A training step that is compiled once for batches of any length.
 
     Args:
         step: compiled.
@@ -88,7 +88,7 @@ class VaryingLengthStep:
 
 
 class RecordedStep(VaryingLengthStep):
-    """A step that is replayed from CUDA graphs, one for each of a few lengths.
+    """A training step replayed from CUDA graphs, one for each of a few lengths.
 
     Args:
         step: compiled with CUDA graphs.
@@ -112,7 +112,7 @@ class RecordedStep(VaryingLengthStep):
 
 
 def pad_to_recorded_length(batch: Any, limits: Mapping[str, int], padding: int) -> Any:
-    """A batch with padding up to one of `LENGTHS` lengths, or as it is where nothing is padded.
+    """Pad a batch to one of `LENGTHS` lengths; a batch without padding is returned unchanged.
 
     All sequences of a batch that has several, such as source and target, are filled up by the same rule together, so
     that their lengths do not multiply.
@@ -138,7 +138,7 @@ def pad_to_recorded_length(batch: Any, limits: Mapping[str, int], padding: int) 
 
 
 def padded_fields(batch: Any) -> dict[str, str]:
-    """The fields of a batch whose second dimension is padded, each with the name of its mask; masks are among them."""
+    """The fields of a batch whose second dimension is padded, masks included, each with the name of its mask."""
     present = {name for name in batch._fields if getattr(batch, name) is not None}
     found = {name: mask for name, mask in PADDED_WITH.items() if name in present and mask in present}
     return found | {mask: mask for mask in found.values()}

@@ -1,4 +1,4 @@
-"""What a run prints: a header before training, results after it, and a table at the end of a sweep."""
+"""Console output of a run: a header before training, results after it, and a table at the end of a sweep."""
 
 import logging
 import shlex
@@ -88,7 +88,7 @@ def sweep_table(under_way: sweep.Sweep, files: Sequence[Path]) -> None:
 
 
 def _ended(found: Sequence[tuple[Path, Summary]]) -> str:
-    """How the cells of a sweep ended: `12 cells, 11 finished, 1 failed`."""
+    """A count of how a sweep's cells ended: `12 cells, 11 finished, 1 failed`."""
     ends = [summary.status for _, summary in found]
     many = "cell" if len(ends) == 1 else "cells"
     return ", ".join([f"{len(ends)} {many}", *(f"{ends.count(end)} {end}" for end in dict.fromkeys(ends))])
@@ -131,7 +131,7 @@ def _result(job: Job, summary: Summary) -> str:
 
 
 def next_command(job: Job) -> str:
-    """A command to try next: another attention first, then the same configuration with more seeds."""
+    """A suggested next command: another attention first, then the same configuration with more seeds."""
     dropped = ("attention=", "seed=", "hydra.", "cache=", "resume=", "skip_finished=")
     typed = [shlex.quote(override) for override in job.overrides if not override.startswith(dropped)]
     if job.choices["attention"] == "full" and not job.choices["architecture"].startswith("decoder"):
@@ -180,7 +180,7 @@ _NOISE = (
 
 
 def quiet_lightning() -> None:
-    """Leave on the screen what a person needs: Lightning's notes about hardware and loaders are in the summary."""
+    """Silence Lightning's messages about hardware and data loaders, which the run's summary holds."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in _NOISE:

@@ -1,4 +1,4 @@
-"""What a model costs, before it is trained."""
+"""The cost of a model before training: parameters and FLOPs."""
 
 from torch import Tensor
 
@@ -8,12 +8,12 @@ from xformer.training.flops import flops_per_token
 
 
 def trainable_parameters(task: Task) -> int:
-    """Trainable parameters."""
+    """The number of trainable parameters."""
     return sum(parameter.numel() for parameter in task.parameters() if parameter.requires_grad)
 
 
 def training_flops_per_token(task: Task, spec: DataSpec) -> float:
-    """FLOPs per token of a training step on one sequence of the greatest length, without padding.
+    """FLOPs per token of a training step on one sequence of the maximum length, without padding.
 
     A run's own batches differ: padding costs and is no token, and attention costs less per token in a shorter sequence.
     """

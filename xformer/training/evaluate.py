@@ -1,4 +1,4 @@
-"""The metrics of a model: of the best weights where training ends, and of a finished run on its own data or others."""
+"""Evaluation: of the best weights after training, and of a finished run on its own or other data."""
 
 import json
 import math
@@ -25,12 +25,12 @@ from xformer.runs.open_run import OpenedRun
 from xformer.runs.summary import MonitoredMetric, Summary
 from xformer.tasks.base import Task
 from xformer.tokenizers.base import Tokenised
-from xformer.tokenizers.trained import Trained
+from xformer.tokenizers.frozen import Frozen
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured, and on what.
+    """The result of an evaluation, and what was evaluated.
 
     Attributes:
         run: the run directory.
@@ -49,7 +49,7 @@ class Evaluation:
     metrics: dict[str, float | None]
 
     def save(self, file: Path) -> None:
-        """Write JSON.
+        """Write the result as JSON.
 
         Raises:
             DataError: the file cannot be written.
@@ -69,7 +69,7 @@ def evaluate(run: OpenedRun, overrides: Sequence[str] = (), split: str | None = 
         split: "val" or "test"; None for all there are.
 
     Raises:
-        ConfigError: an override that is none of the data's.
+        ConfigError: an override does not set a key of the data.
         DataError: the data cannot be read, do not suit the model, or lack the split.
     """
     data = _data(run, overrides)
@@ -96,17 +96,17 @@ def evaluate(run: OpenedRun, overrides: Sequence[str] = (), split: str | None = 
 
 
 def _data(run: OpenedRun, overrides: Sequence[str]) -> DataModule:
-    """The data, prepared and loaded, that the model can read."""
+    """Prepare and load the data, and check that the model can read them."""
     data = Plan.of(_overridden(run.config, overrides)).data
     if isinstance(run.data, Tokenised) and isinstance(data, Tokenised):
-        data.tokenizer = Trained(run.data.tokenizer)
+        data.tokenizer = Frozen(run.data.tokenizer)
     data.prepare_data()
     data.setup("validate")
     for key in ("vocabulary", "classes", "class_names"):
         trained, found = getattr(run.data.spec, key), getattr(data.spec, key)
         if trained != found:
             raise DataError(
-                f"The data's {key} is {found} and the model's {trained}: give data of the kind that it was trained on."
+                f"The data's {key} is {found} and the model's {trained}: use data of the kind that it was trained on."
             )
     return data
 
@@ -116,9 +116,11 @@ def _overridden(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     for override in overrides:
         key, equals, _ = override.partition("=")
         if not (key and equals):
-            raise ConfigError(f"--data {override} is no key=value, such as block=512.")
+            raise ConfigError(f"--data {override} is not of the form key=value, such as block=512.")
         if key.startswith("_"):
-            raise ConfigError(f"--data {override} would be other data altogether; override their own keys.")
+            raise ConfigError(
+                f"--data {override} would replace the data set; override its keys instead, such as block=512."
+            )
         try:
             changed.data = OmegaConf.merge(changed.data, OmegaConf.from_dotlist([override]))
         except (OmegaConfBaseException, YAMLError) as error:
@@ -128,7 +130,7 @@ def _overridden(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
 
 def evaluate_best(trainer: Trainer, task: Task, data: DataModule, summary: Summary, job: Job) -> None:
-    """Validate and test the best weights, and take in what training measured."""
+    """Validate and test the best weights, and collect the metrics of training."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     throughput = next((c for c in callbacks if isinstance(c, Throughput)), None)
     trained = next((c for c in callbacks if isinstance(c, TrainMetrics)), None)

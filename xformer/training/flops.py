@@ -1,4 +1,4 @@
-"""Floating-point operations per token, counted on the operations that really run.
+"""Floating-point operations per token, counted on the operations that run.
 
 Counted are matrix products, convolutions and attention, a multiplication and an addition as two; element-wise
 operations, softmax and norms are not. Attention has one dense formula wherever it runs: two products forward and four
@@ -53,7 +53,7 @@ def flops_per_token(model: nn.Module, loss: Callable[[], Tensor], *, tokens: int
 
 
 def flops_of(call: Callable[[], object]) -> float:
-    """FLOPs of whatever a call runs."""
+    """FLOPs of a function call."""
     counter = FlopCounterMode(display=False, custom_mapping=_attention_formulas())
     with counter:
         call()
@@ -82,7 +82,7 @@ def _product(query: torch.Size, key: torch.Size, width: int) -> int:
 
 @contextmanager
 def preserving_state(model: nn.Module) -> Iterator[None]:
-    """Leave gradients, buffers and the random state as they were, whatever is run."""
+    """A context that restores gradients, buffers and the random state when it ends."""
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
     buffers = [
         (module, name, buffer, buffer.clone())

@@ -1,4 +1,4 @@
-"""Refuses launches that would train something else than what was asked for, without a word."""
+"""Checks of how training was launched: devices, processes and machines must match the configuration."""
 
 import os
 
@@ -15,7 +15,7 @@ _ONE_TREE_PER_JOB = ("slurm",)
 
 
 def check_sweep(job: Job) -> None:
-    """A strategy that starts the command again, in a sweep that is itself one command.
+    """Refuse, in a sweep, a strategy that starts the command again for each process.
 
     Raises:
         RunError: each process would run the whole sweep again, with hyper-parameters of its own.
@@ -29,7 +29,7 @@ def check_sweep(job: Job) -> None:
 
 
 def check_machine(trainer: DictConfig) -> None:
-    """An accelerator that this machine lacks.
+    """Refuse an accelerator that this machine does not have.
 
     Args:
         trainer: its settings.
@@ -48,7 +48,7 @@ def check_machine(trainer: DictConfig) -> None:
 
 
 def check_devices(trainer: Trainer) -> None:
-    """More processes on this machine than it has cores, or other machines that nothing was launched on.
+    """Refuse more processes than this machine has cores, and further machines that nothing was launched on.
 
     Raises:
         RunError: the run would wait for them without end.
@@ -67,10 +67,10 @@ def check_devices(trainer: Trainer) -> None:
 
 
 def check_world_size(trainer: Trainer) -> None:
-    """The number of processes that were launched, against the number that the Trainer will use.
+    """Refuse a number of launched processes that differs from the Trainer's.
 
     Raises:
-        RunError: they differ; each process would train alone, into one directory.
+        RunError: the numbers differ, so each process would train alone, into one directory.
     """
     launched = _launched()
     if launched is not None and launched[1] != trainer.world_size:

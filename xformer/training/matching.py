@@ -1,4 +1,4 @@
-"""Variants of equal size: one dimension is adjusted until a model costs what a reference costs.
+"""Size matching: one dimension is adjusted until a model costs as much as a reference.
 
 The reference of `match=parameters` and `match=flops` is the same configuration but for `match.to`. The dimension
 `match.by` takes the whole number whose parameters, or FLOPs per token of a training step on the longest sequence, come
@@ -21,13 +21,13 @@ from xformer.training import cost
 
 
 def match_size(plan: Plan) -> Plan:
-    """Adjust the dimension, in the configuration too, and plan anew; a plan that asks for nothing stays as it is.
+    """Adjust the dimension in the configuration and build a new plan; without `match`, the plan is returned unchanged.
 
     Args:
         plan: with its data loaded. The dimension is set in its configuration, and `match.was` to what it was.
 
     Raises:
-        ConfigError: the reference or the dimension is none, or the dimension cannot make the two equal.
+        ConfigError: the reference or the dimension is not valid, or the dimension cannot make the costs equal.
     """
     config = plan.config
     if config.get("match") is None:
@@ -65,7 +65,7 @@ def match_size(plan: Plan) -> Plan:
 
 
 def _last_below(cost_of: Callable[[int], float], most: float, start: int, step: int) -> int:
-    """The largest multiple of `step` that costs no more than this; `step` itself does not, and cost grows."""
+    """The largest multiple of `step` with at most this cost; requires that `step` itself fits and that cost grows."""
     low, high = step, max(start, 2 * step)
     while cost_of(high) <= most:
         low, high = high, 2 * high
@@ -82,16 +82,16 @@ def _last_below(cost_of: Callable[[int], float], most: float, start: int, step: 
 def _dimension(config: DictConfig, key: str) -> int:
     value = OmegaConf.select(config, key)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigError(f"match.by={key} is no dimension of this run: use one, such as size.feed_forward.")
+        raise ConfigError(f"match.by={key} is not a dimension of this run: use one, such as size.feed_forward.")
     return value
 
 
 def _with(config: DictConfig, choices: Mapping[str, str]) -> DictConfig:
-    """The configuration with other options of groups or slots."""
+    """A copy of the configuration with other options in groups or slots."""
     for key, option in choices.items():
         group = slots().get(key, key)
         if group not in groups() or key not in config:
-            raise ConfigError(f"match.to.{key}={option}: {key} is no choice of this run; {nearest(key, groups())}")
+            raise ConfigError(f"match.to.{key}={option}: {key} is not a choice of this run; {nearest(key, groups())}")
         options = dict(option_nodes(group))
         if option not in options:
             raise ConfigError(f"match.to.{key}={option} is not an option; {nearest(option, options)}")

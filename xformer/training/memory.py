@@ -1,4 +1,4 @@
-"""The peak memory of one run, also where several runs share a process."""
+"""Peak memory of one run, also if several runs share a process."""
 
 import contextlib
 import sys
@@ -13,7 +13,7 @@ _RESET_HIGH_WATER_MARK = "5"  # proc(5), /proc/pid/clear_refs
 
 
 class PeakMemory:
-    """Peak memory since `reset()`.
+    """Measures the peak memory since `reset()`.
 
     With CUDA, the bytes that tensors held on the fullest device; otherwise the resident bytes of the process.
     Where the system cannot reset its high-water mark (anything but Linux), the peak is that of the whole process.
@@ -29,7 +29,7 @@ class PeakMemory:
             _CLEAR.write_text(_RESET_HIGH_WATER_MARK, encoding="ascii")
 
     def bytes(self) -> int:
-        """The peak in bytes: of the fullest CUDA device that was used since, else of the resident set."""
+        """The peak in bytes: of the CUDA device with the highest peak, else of the process's resident set."""
         grown = (peak for peak, held in zip_longest(devices.peak_memory(), self._held, fillvalue=0) if peak > held)
         return max(grown, default=0) or _resident_peak()
 

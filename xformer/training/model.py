@@ -1,4 +1,4 @@
-"""A model from the options of a command line, without a run: what a notebook builds."""
+"""Building a model from command-line options without a run, for notebooks and scripts."""
 
 from collections.abc import Sequence
 

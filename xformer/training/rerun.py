@@ -1,4 +1,4 @@
-"""A run again, from the resolved configuration that it was logged with instead of a command line."""
+"""Repeating a run from its logged, resolved configuration instead of a command line."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ def write_rerun(
     source: str | None,
     overrides: Sequence[str] = (),
 ) -> None:
-    """Say what is to be run in `directory/run`.
+    """Write `rerun.json`: the job to run in `directory/run`.
 
     Args:
         directory: where `rerun.json` is written.
@@ -40,12 +40,12 @@ def write_rerun(
 
 
 def read_rerun(directory: Path) -> Job:
-    """The job that `write_rerun` described.
+    """Read the job that `write_rerun` wrote.
 
     It stores in `directory/run`, logs into the table there alone, and takes data from this machine's cache.
 
     Raises:
-        ConfigError: nothing is described there, or the configuration would build what is no option here.
+        ConfigError: there is no `rerun.json`, or its configuration uses a class that is not an option here.
     """
     if not (directory / RERUN_FILE).is_file():
         raise ConfigError(f"{directory / RERUN_FILE} does not exist; xformer reproduce --wandb writes it.")

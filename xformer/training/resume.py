@@ -1,4 +1,4 @@
-"""What a run directory that was used before means for the run that is asked for now."""
+"""Resuming: decides whether a run may continue, skip or must refuse a directory that was used before."""
 
 import logging
 import math
@@ -46,7 +46,7 @@ _UNLIMITED = (None, -1)
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """Where a run goes on from.
+    """The checkpoint and position from which a run continues.
 
     Attributes:
         checkpoint: the file.
@@ -65,14 +65,14 @@ class ResumePoint:
 
 
 def expand_resume(words: Sequence[str]) -> list[str]:
-    """A command line with `resume=DIR` as that run's own overrides, its directory, and then what else was typed.
+    """Expand `resume=DIR` in a command line: that run's overrides and directory, then whatever else was typed.
 
     Relative paths of the run's own are meant from where it was started: that becomes the working directory, where it
     still exists.
 
     Raises:
-        RunError: DIR is no run.
-        ConfigError: it is asked for with what it cannot go with, or a plugin of its is not installed and named.
+        RunError: DIR is not a run directory.
+        ConfigError: `resume` is combined with -m or hydra.run.dir, or a plugin of the run is not installed and named.
     """
     asked = [word for word in words if word.startswith("resume=")]
     name = asked[-1].partition("=")[2].strip("'\"") if asked else ""
@@ -85,8 +85,8 @@ def expand_resume(words: Sequence[str]) -> list[str]:
     if any(word.startswith("hydra.run.dir=") for word in rest):
         raise ConfigError(f"resume={name} names the directory: leave hydra.run.dir out, or say resume=true.")
     if not any((directory / file).exists() for file in (FILE, CONFIG_FILE)):
-        what = "holds no run" if directory.is_dir() else "is no directory"
-        raise RunError(f"resume={name} {what}: give the directory of the run to continue.")
+        what = "holds no run" if directory.is_dir() else "is not a directory"
+        raise RunError(f"resume={name} {what}: use the directory of the run to continue.")
     summary = read_run(directory).summary
     require_plugins(summary.plugins, f"resume={name}")
     typed = {key_of(word) for word in rest}
@@ -98,7 +98,7 @@ def expand_resume(words: Sequence[str]) -> list[str]:
     ]
     hidden = [key_of(override) for override in saved if MASK in override]
     if hidden:
-        raise ConfigError(f"resume={name}: {hidden[0]} is a secret, which a run does not keep: type it once more.")
+        raise ConfigError(f"resume={name}: {hidden[0]} is a secret and was not stored with the run: pass it again.")
     _enter(summary.started_in)
     quoted = str(directory).replace("'", "\\'")
     place = words.index(asked[-1]) - sum(word in asked for word in words[: words.index(asked[-1])])
@@ -118,7 +118,7 @@ def _enter(directory: str | None) -> None:
 
 
 class Earlier:
-    """What a job's directory holds already, each file read once and when it is first asked for; nothing is changed.
+    """The state an earlier run left in a job's directory, read lazily; nothing is changed.
 
     Args:
         job: whose configuration is valid.
@@ -130,10 +130,10 @@ class Earlier:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The configuration that a run left there.
+        """The earlier run's configuration.
 
         Raises:
-            RunError: it is damaged.
+            RunError: the file is damaged.
         """
         file = self.directory / CONFIG_FILE
         try:
@@ -141,21 +141,21 @@ class Earlier:
         except (yaml.YAMLError, OSError, ValueError):
             found = None
         if not isinstance(found, dict):
-            raise RunError(f"{file} is damaged, so that nobody knows what was run; move it away.")
+            raise RunError(f"{file} is damaged, so the earlier run's configuration is unknown; move it away.")
         return {str(key): value for key, value in found.items()}
 
     @cached_property
     def summary(self) -> Summary:
-        """The run's summary, or what is known of one that left none."""
+        """The earlier run's summary, or a minimal one if it left none."""
         return read_run(self.directory).summary
 
     @cached_property
     def asked(self) -> dict[str, Any]:
-        """The job's own configuration, resolved."""
+        """The new job's configuration, resolved."""
         return resolved_config(self.job.config)
 
     def finished(self) -> Summary | None:
-        """The summary of a run that is done, which `skip_finished` and `resume` leave; None where it is to be run.
+        """The summary of an earlier run that already finished, so that nothing is left to run; else None.
 
         Raises:
             RunError: the directory holds a run of another configuration, which would be taken for this one.
@@ -171,21 +171,21 @@ class Earlier:
         return self.summary if done and not (self.resumes and self._is_longer()) else None
 
     def start(self) -> ResumePoint | None:
-        """Where a run goes on from: `resume` insists on a checkpoint, `skip_finished` takes one if it is there.
+        """The point to continue from: `resume` requires a checkpoint, `skip_finished` uses one if it exists.
 
         Raises:
-            RunError: there is none to resume from, or the directory holds what would be overwritten.
+            RunError: there is no checkpoint to resume from, or files in the directory would be overwritten.
         """
         newest = next(checkpoints.readable_checkpoints(self.directory), None) if self.resumes or self.skips else None
         if newest is None and self.resumes:
             raise RunError(
-                f"resume=true found no readable checkpoint in hydra.run.dir={self.directory}; give the directory of "
+                f"resume=true found no readable checkpoint in hydra.run.dir={self.directory}; use the directory of "
                 "the run to continue, or leave resume out to start one."
             )
         if newest is not None:
             file, content = newest
             if not (self.directory / CONFIG_FILE).exists():
-                raise RunError(f"{self.directory} has lost its {CONFIG_FILE}, so that nobody knows what was run there.")
+                raise RunError(f"{self.directory} has no {CONFIG_FILE}, so the earlier run's configuration is unknown.")
             saved = content.get("exact_resume", {})
             processes = len(saved["random"]) if "random" in saved else None
             return ResumePoint(file, content["global_step"], saved.get("rows"), processes)
@@ -196,7 +196,7 @@ class Earlier:
         return None
 
     def check(self, start: ResumePoint | None, plan: Plan, trainer: Trainer) -> str | None:
-        """What is known once data and trainer are built; a sentence where the learning rates are others now.
+        """Check data and processes against the checkpoint; return a warning if the learning-rate schedule changes.
 
         Raises:
             RunError: other data or another number of processes than the run has had.
@@ -206,19 +206,19 @@ class Earlier:
         known, found = self.summary.data_fingerprint, plan.data.fingerprint
         if known not in (None, found):
             raise RunError(
-                f"resume: {self.directory} was trained on other data than are found now (fingerprint {known}, now "
-                f"{found}); put back what it was trained on."
+                f"resume: {self.directory} was trained on other data (fingerprint {known}, now "
+                f"{found}); restore the data it was trained on."
             )
         if self.job.config.callbacks.get("exact_resume") is not None and start.processes != trainer.world_size:
             by = f"by {start.processes} processes" if start.processes else "without its place in the data"
             raise RunError(
                 f"{start.checkpoint.name} was saved {by} and cannot be resumed exactly by {trainer.world_size}; use as "
-                "many, or set callbacks.exact_resume=null to go on with batches in another order."
+                "many, or set callbacks.exact_resume=null to continue with batches in another order."
             )
         return self._changed_schedule(start, plan.schedule)
 
     def _changed_schedule(self, start: ResumePoint, schedule: Schedule) -> str | None:
-        """What a longer run does to a schedule that is already under way, in a sentence; None where it does nothing."""
+        """A warning that a longer run changes a learning-rate schedule already under way; None if it does not."""
         was, now = (_value(config, "trainer.max_steps") for config in (self.config, self.asked))
         if was in _UNLIMITED or now in _UNLIMITED:
             return None
@@ -239,25 +239,25 @@ class Earlier:
         if not any((self.directory / file).exists() for file in (FILE, CONFIG_FILE)):
             names = sorted(entry.name for entry in self.directory.iterdir())
             raise RunError(
-                f"hydra.run.dir={self.directory} holds what is no run's ({', '.join(names[:_MOST_NAMED])}); give a new "
-                "directory, or an empty one."
+                f"hydra.run.dir={self.directory} holds files that are not a run's ({', '.join(names[:_MOST_NAMED])}); "
+                "use a new directory, or an empty one."
             )
         if (self.directory / CONFIG_FILE).exists():
             _ = self.config  # which raises where it is damaged
         try:
             finished = self.summary.status == "finished"
         except DataError as error:
-            raise RunError(f"{str(error).rstrip('.')}; give another hydra.run.dir.") from error
+            raise RunError(f"{str(error).rstrip('.')}; use another hydra.run.dir.") from error
         if finished:
             raise RunError(
-                f"hydra.run.dir={self.directory} holds a finished run; another hydra.run.dir leaves it alone, and "
-                "skip_finished=true is content with it."
+                f"hydra.run.dir={self.directory} holds a finished run; use another hydra.run.dir, or "
+                "skip_finished=true to keep its result."
             )
         if self._trained():
             self._refuse_another()
 
     def _trained(self) -> bool:
-        """Whether a run got as far as a first measurement, a checkpoint or its end."""
+        """Whether the earlier run logged a metric, saved a checkpoint or finished."""
         if checkpoints.find_checkpoints(self.directory):
             return True
         if (self.directory / FILE).exists() and read_summary(self.directory).status == "finished":
@@ -266,7 +266,7 @@ class Earlier:
         return metrics.exists() and metrics.read_bytes().count(b"\n") > 1
 
     def _refuse_another(self) -> None:
-        """A run is what its configuration says from its first step to its last."""
+        """Refuse to continue a run with another configuration."""
         old, new = with_current_targets(self.config, self.summary), self.asked
         then, now = (
             {"seed": config.get("seed"), **without_ignored_keys(flatten(config), idle)}
@@ -286,16 +286,16 @@ class Earlier:
         reason = f"{self.directory} holds a run of another configuration ({'; '.join(named[:_MOST_NAMED])}{more})"
         if self.resumes:
             raise RunError(
-                f"resume: {reason}; a run goes on as it began: resume={self.directory} alone takes its own, and what "
-                f"may be otherwise is {', '.join(MAY_GROW)} (more of them), {', '.join(MAY_CHANGE)}, loggers, and what "
-                "only watches or stores."
+                f"resume: {reason}; a run continues with its own settings: use resume={self.directory} alone. What may "
+                f"differ: {', '.join(MAY_GROW)} (if larger), {', '.join(MAY_CHANGE)}, loggers, and settings that only "
+                "monitor or store."
             )
         way_out = "hydra.sweep.dir" if self.job.sweep else "hydra.run.dir"
         asked = "skip_finished=true: " if self.skips else ""
-        raise RunError(f"{asked}{reason}; move it away, or give another {way_out}.")
+        raise RunError(f"{asked}{reason}; move it away, or use another {way_out}.")
 
     def _named(self, changed: Mapping[str, tuple[Any, Any]]) -> list[str]:
-        """`optimizer.lr was 0.001 and is 0.3`; a choice stands for all that it brings."""
+        """A changed setting, `optimizer.lr was 0.001 and is 0.3`; a choice stands for all keys that it sets."""
         found: dict[str, None] = {}
         for key, (before, after) in changed.items():
             group = key.partition(".")[0]
@@ -307,12 +307,12 @@ class Earlier:
         return list(found)
 
     def _is_longer(self) -> bool:
-        """Whether a resumed run is asked to be longer than it was."""
+        """Whether a resumed run is configured to be longer than before."""
         return any(_limit(_value(self.asked, key)) > _limit(_value(self.config, key)) for key in MAY_GROW)
 
 
 def truncate_metrics(loggers: Sequence[Logger], start: ResumePoint | None) -> None:
-    """Take out of the table what was logged after the checkpoint, also where nothing is left to train."""
+    """Remove rows logged after the checkpoint from the metrics table, also if no training is left."""
     for logger in loggers:
         if isinstance(logger, MetricsCSV):
             logger.start_at(0) if start is None else logger.start_at(start.step, start.rows)

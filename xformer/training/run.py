@@ -1,4 +1,4 @@
-"""One run: read, build, fit, test, summarise."""
+"""One run: read the configuration, build, fit, test and write the summary."""
 
 import tempfile
 from dataclasses import asdict
@@ -28,14 +28,14 @@ from xformer.training import console_report, cost, launch_checks
 from xformer.training.compilation import compile_step
 from xformer.training.evaluate import evaluate_best
 from xformer.training.matching import match_size
-from xformer.training.recording import RunRecord, record_run
 from xformer.training.resume import Earlier, ResumePoint, truncate_metrics
+from xformer.training.run_record import RunRecord, record_run
 from xformer.training.trainer import as_config_errors, build_loggers, build_trainer, check_monitors, write_config
 from xformer.training.warm_start import load_warm_start
 
 
 def run(job: Job) -> float | None:
-    """Run a job and leave its summary behind, however it ends.
+    """Run a job and write its summary, however it ends.
 
     Nothing is written into a directory that holds anything before all that can be refused has been.
 
@@ -85,13 +85,13 @@ def run(job: Job) -> float | None:
 
 
 def _storage_locations(job: Job) -> dict[str, Path]:
-    """What decides where a run writes, and where that is; the configuration is not checked yet."""
+    """The settings that decide where a run writes, and their paths; the configuration is not checked yet."""
     cache = OmegaConf.select(job.config, "cache", throw_on_resolution_failure=False)
     return {"hydra.run.dir": job.directory, "cache": Path(str(cache)), "TMPDIR": Path(tempfile.gettempdir())}
 
 
 def _read(job: Job, summary: Summary) -> Plan:
-    """Refuse everything that can be refused before data is loaded; what to build.
+    """Run all checks that need no data, and return the plan of what to build.
 
     The summary learns what the configuration is but its options and values: only now do the classes stand where it
     names them.
@@ -108,7 +108,7 @@ def _read(job: Job, summary: Summary) -> Plan:
 
 
 def _set_threads(job: Job, summary: Summary, *, resumed: bool) -> None:
-    """Settle how many threads compute, for this run and whoever resumes it."""
+    """Set the number of threads, for this run and its resumptions."""
     under_way = sweep.current_sweep()
     found = threads.thread_count(
         job.config,
@@ -121,7 +121,7 @@ def _set_threads(job: Job, summary: Summary, *, resumed: bool) -> None:
 
 
 def _built(job: Job, plan: Plan, summary: Summary) -> Task:
-    """The task, with another run's weights where it starts from one; the summary learns what it is and costs."""
+    """Build the task, load another run's weights if `init_from` names one, and record cost in the summary."""
     task, data = plan.build_task(), plan.data
     if plan.matched is not None:
         summary.matched = asdict(plan.matched)
@@ -141,7 +141,7 @@ def _built(job: Job, plan: Plan, summary: Summary) -> Task:
 
 
 def _begin(job: Job, record: RunRecord, trainer: Trainer, data: DataModule, start: ResumePoint | None) -> None:
-    """Take the directory, and write into it what stands there before the first step."""
+    """Take over the directory, and write the files that precede the first step."""
     for logger in build_loggers(job):
         record.loggers.append(logger)
     trainer.loggers = [*record.loggers]

@@ -1,4 +1,4 @@
-"""From a valid configuration to data, model and Trainer."""
+"""Building the Trainer, its loggers and callbacks from a valid configuration."""
 
 import re
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ from xformer.training import launch_checks
 
 
 def build_loggers(job: Job) -> Iterator[RunLogger]:
-    """The CSV, always, and the chosen ones; the resolved configuration goes to all.
+    """Build the loggers: the CSV table always, then the chosen ones; all receive the resolved configuration.
 
     Each is yielded before the next one is built, which may refuse to start: what has begun is to be ended.
     """
@@ -40,12 +40,12 @@ def build_loggers(job: Job) -> Iterator[RunLogger]:
 
 
 def write_config(job: Job) -> None:
-    """Leave the resolved configuration in the run directory."""
+    """Write the resolved configuration to the run directory."""
     write_atomically(job.directory / CONFIG_FILE, OmegaConf.to_yaml(resolved_config(job.config)))
 
 
 def build_trainer(job: Job) -> Trainer:
-    """The Trainer with the chosen callbacks, and without loggers, which may write as soon as they are built.
+    """Build the Trainer with the chosen callbacks; loggers are added later, as they may write once built.
 
     Raises:
         ConfigError: what the Trainer or a callback refuses, by its key.
@@ -56,7 +56,9 @@ def build_trainer(job: Job) -> Trainer:
     if node.max_steps == -1 and node.max_epochs in (None, -1):
         raise ConfigError("trainer.max_steps=-1 and trainer.max_epochs=-1 would never end: set one of them.")
     if node.barebones:
-        raise ConfigError("trainer.barebones=true leaves nothing of a run to compare: give trainer.barebones=false.")
+        raise ConfigError(
+            "trainer.barebones=true disables the logging and checkpoints that a run needs: use trainer.barebones=false."
+        )
     callbacks = [*_callbacks(job.config), TrainMetrics()]
     with as_config_errors("trainer", node):
         trainer: Trainer = instantiate_node(node)(
@@ -88,7 +90,7 @@ _REFUSALS = (MisconfigurationException, ValueError, TypeError, ImportError, Memo
 
 @contextmanager
 def as_config_errors(path: str, node: DictConfig) -> Iterator[None]:
-    """Turn what Lightning refuses into a sentence that names the key.
+    """A context that turns Lightning's errors into a ConfigError that names the key.
 
     It names the parameter that Lightning's message does, or whose value it repeats.
 
@@ -114,7 +116,7 @@ def as_config_errors(path: str, node: DictConfig) -> Iterator[None]:
 
 
 def check_monitors(trainer: Trainer, task: Task) -> None:
-    """Refuse to monitor what the task does not measure.
+    """Refuse to monitor a metric that the task does not log.
 
     Raises:
         ConfigError: naming the metric.
@@ -126,4 +128,4 @@ def check_monitors(trainer: Trainer, task: Task) -> None:
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         name = getattr(callback, "monitor", None)
         if name is not None and name not in known and not name.startswith("probe/"):
-            raise ConfigError(f"monitor.name={name} is nothing that this task measures; {nearest(name, known)}")
+            raise ConfigError(f"monitor.name={name} is not a metric of this task; {nearest(name, known)}")

@@ -1,4 +1,4 @@
-"""Weights taken over from another run, to measure what a change of the model costs."""
+"""Warm start: weights copied from another run, to measure what a change of the model costs."""
 
 import re
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ from xformer.tasks.base import Task
 
 @dataclass(frozen=True)
 class WarmStart:
-    """What a model took over.
+    """The result of a warm start: what was copied and what was not.
 
     Attributes:
         run: the directory of the other run.
@@ -40,7 +40,7 @@ class WarmStart:
 
 
 def load_warm_start(task: Task, directory: Path) -> WarmStart:
-    """Give a model all parameters and buffers of another run whose names and shapes are its own.
+    """Copy all parameters and buffers of another run whose names and shapes match the model's.
 
     They are those of the other run's best step. Nothing but tensors is read of its checkpoint.
 
@@ -50,14 +50,14 @@ def load_warm_start(task: Task, directory: Path) -> WarmStart:
 
     Raises:
         DataError: the directory holds no finished run, or no readable checkpoint.
-        ConfigError: no parameter agrees.
+        ConfigError: no parameter has the same name and shape.
     """
     _, theirs = best_weights(directory, finished_summary(directory))
     ours = task.state_dict(keep_vars=True)
     shared = [name for name, tensor in ours.items() if name in theirs and theirs[name].shape == tensor.shape]
     if not any(isinstance(ours[name], nn.Parameter) for name in shared):
         raise ConfigError(
-            f"init_from={directory}: no parameter of that run has the name and the shape of one of this model's; give "
+            f"init_from={directory}: no parameter of that run has the name and the shape of one of this model's; use "
             "a run of the same size."
         )
     with torch.no_grad():
@@ -69,5 +69,5 @@ def load_warm_start(task: Task, directory: Path) -> WarmStart:
 
 
 def _brief(names: Iterable[str]) -> str:
-    """The same of several layers is told once."""
+    """Names for display, in which equal parameters of several layers appear once."""
     return ", ".join(dict.fromkeys(re.sub(r"\.\d+\.", ".*.", name) for name in names))

@@ -51,7 +51,9 @@ def test_each_document_is_cut_on_its_own(ready, file: str) -> None:
 
 
 def test_what_is_missing_is_named(build, file: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"data\.source\.files=null: no pairs .*new_aan_pairs\.train\.tsv"):
+    with pytest.raises(
+        DataError, match=r"data\.source\.files=null: this project ships no pairs .*new_aan_pairs\.train\.tsv"
+    ):
         build("retrieval_lra", tokenizer="byte").prepare_data()
     with pytest.raises(DataError, match="other"):
         build("retrieval_lra", files=file, second_column="other", tokenizer="byte").prepare_data()

@@ -254,7 +254,7 @@ def refusals(tmp_path):
     )
     yield (
         {"source_files": {"dev": a}, "target_files": {"dev": a}},
-        "data.source.source_files has dev .* the same of train",
+        "data.source.source_files has dev .* both to the same splits: train",
     )
     yield {"files": str(tmp_path / "t.tsv")}, "data.source.source_column=source is not in .*: its columns are de, en"
     yield {"files": str(tmp_path / "n.jsonl"), **columns}, "has no text in row 2 of data.source.source_column"
@@ -292,7 +292,7 @@ def test_a_dataset_without_the_column_is_refused(ready, tmp_path):
         ({}, "data=parallel_text reads one source"),
         ({"source_files": "a"}, "data=parallel_text reads one source"),
         ({"source_files": "a", "target_files": "b", "dataset": "c"}, "data=parallel_text reads one source"),
-        ({"files": "a", "test_fraction": 0.95}, r"data\.split\.test_fraction=0\.95 must leave something"),
+        ({"files": "a", "test_fraction": 0.95}, r"data\.split\.test_fraction=0\.95 must leave training data"),
     ],
 )
 def test_settings_out_of_range_are_refused(build, options, message):

@@ -58,7 +58,7 @@ def test_numbers_can_be_typed_and_what_is_none_is_refused(ready):
     assert data.encode("3 255").tolist() == [3, 255]
     assert data.decode([3, 255]) == "3 255"
     for text in ("256", "a 3", ""):
-        with pytest.raises(DataError, match="give token numbers from 0 to 255"):
+        with pytest.raises(DataError, match="use token numbers from 0 to 255"):
             data.encode(text)
 
 
@@ -66,7 +66,7 @@ def test_numbers_can_be_typed_and_what_is_none_is_refused(ready):
     ("options", "words"),
     [
         ({"length": 63}, r"data\.length=63 is odd, .*: use 64\."),
-        ({"pairs": 17}, r"data\.length=64 has no room for data\.pairs=17 .*: use at least 68\."),
+        ({"pairs": 17}, r"data\.length=64 is too short for data\.pairs=17 .*: use at least 68\."),
         ({"vocabulary": 9}, r"data\.vocabulary=9 has too few keys and values for data\.pairs=4: use at least 10\."),
     ],
 )

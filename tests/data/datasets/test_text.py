@@ -198,7 +198,7 @@ def test_an_empty_split_is_refused(build, tmp_path):
         tmp_path / "d"
     )
     with pytest.raises(
-        DataError, match=r"The validation split of .*d is empty: give one with text, or none, and a part"
+        DataError, match=r"The validation split of .*d is empty: use one with text, or none, and a part"
     ):
         build("text", dataset=str(tmp_path / "d")).prepare_data()
 
@@ -334,12 +334,12 @@ def test_a_further_length_needs_as_much_of_a_test_split(ready, file, overrides, 
     [
         (
             {"files": "a.txt", "dataset": "b"},
-            r"data\.source\.files=a\.txt and data\.source\.dataset=b exclude each other",
+            r"data\.source\.files=a\.txt and data\.source\.dataset=b cannot be combined",
         ),
         ({"block": 8, "stride": 9}, r"data\.stride=9 must be at most 8"),
         ({"block": 8, "stride": 8, "test_blocks": [4]}, r"data\.stride=8 must be at most 4"),
         ({"test_blocks": [256, 256]}, r"data\.test_blocks=\[256, 256\] names a length twice"),
-        ({"val_fraction": 0.5, "test_fraction": 0.5}, "leave something to train on"),
+        ({"val_fraction": 0.5, "test_fraction": 0.5}, "leave training data"),
     ],
 )
 def test_settings_out_of_range_are_refused(build, overrides, message):

@@ -221,7 +221,7 @@ def test_a_run_directory_is_enough_to_read_typed_text(ready, build, directory, t
     assert restored.spec == module.spec
     np.testing.assert_array_equal(restored.encode("a dull film"), module.encode("a dull film"))
     assert restored.decode([*restored.encode("dull").tolist(), restored.spec.padding]) == "dull"
-    with pytest.raises(DataError, match="An empty text has no class"):
+    with pytest.raises(DataError, match="An empty text cannot be classified"):
         restored.encode(" ")
 
 
@@ -275,7 +275,7 @@ def test_a_curriculum_that_would_cancel_the_balance_is_refused(ready):
     module.train_dataloader()
     module.pace = Pace(0.1, 10)
     with pytest.raises(
-        ConfigError, match=r"callbacks=curriculum .* data\.balanced=true changes: leave one of them out"
+        ConfigError, match=r"callbacks=curriculum .* data\.balanced=true does not do: use one of the two"
     ):
         module.train_dataloader()
 
@@ -299,7 +299,7 @@ def test_a_single_label_is_nothing_to_learn(build, tmp_path):
     [
         (
             {"val_fraction": 0.0},
-            r"data\.split\.val_fraction=0\.0 leaves no row for val: change it, or give more",
+            r"data\.split\.val_fraction=0\.0 leaves no row for val: change it, or add",
         ),
         ({"val_fraction": 0.001}, r"data\.split\.val_fraction=0\.001 leaves no row for val"),
         ({"test_fraction": 0.001}, r"data\.split\.test_fraction=0\.001 leaves no row for test"),
@@ -315,12 +315,12 @@ def test_an_empty_split_is_refused(build, file, options, message):
     [
         (
             {"files": "a.csv", "dataset": "b"},
-            r"data\.source\.files=a\.csv and data\.source\.dataset=b exclude each other",
+            r"data\.source\.files=a\.csv and data\.source\.dataset=b cannot be combined",
         ),
-        ({"val_fraction": 0.5, "test_fraction": 0.5}, "must leave something to train on"),
+        ({"val_fraction": 0.5, "test_fraction": 0.5}, "must leave training data"),
         (
             {"balanced": True, "tokens_per_batch": 99},
-            r"data\.balanced=true and data\.loader\.tokens_per_batch=99 exclude",
+            r"data\.balanced=true and data\.loader\.tokens_per_batch=99 cannot be combined",
         ),
     ],
 )

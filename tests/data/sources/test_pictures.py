@@ -134,7 +134,7 @@ def test_a_label_outside_of_the_classes_is_named(tmp_path: Path) -> None:
 
 
 def test_a_source_without_images_or_classes_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "is no directory" in refused(folder=tmp_path / "nowhere")
+    assert "is not a directory" in refused(folder=tmp_path / "nowhere")
     write(tmp_path / "flat", 3)
     assert "has 0 class folders" in refused(folder=tmp_path / "flat")
     (tmp_path / "hollow" / "a").mkdir(parents=True)

@@ -146,9 +146,9 @@ def test_a_hub_name_without_a_network_is_one_sentence(monkeypatch):
 
 
 BAD = {
-    "empty.csv": (b"", r"is empty: give a file with rows"),
-    "blank.jsonl": (b"\n\n", r"is empty: give a file with rows"),
-    "header.csv": (b"text,label\n", r"has no row: give a source with rows"),
+    "empty.csv": (b"", r"is empty: use a file with rows"),
+    "blank.jsonl": (b"\n\n", r"is empty: use a file with rows"),
+    "header.csv": (b"text,label\n", r"has no rows: use a source with rows"),
     "none.json": (b"[]", r"text_column=text is not in .*none\.json"),
     "column.csv": (
         b"body,label\na,0\n",
@@ -166,7 +166,7 @@ BAD = {
     "more.csv": (b"text,label\na,0\nb,1,2\n", r"is ragged: row 2 has 3 columns, and 2 are expected"),
     "less.tsv": (b"text\tlabel\na\t0\nb\n", r"is ragged: row 2 has 1 columns, and 2 are expected"),
     "less.json": (b'[{"text": "a", "label": 0}, {"text": "b"}]', r"is ragged: row 2 has no label"),
-    "list.json": (b'[{"text": "a", "label": 0}, 3]', r"has a row 2 that is no object"),
+    "list.json": (b'[{"text": "a", "label": 0}, 3]', r"has a row 2 that is not an object"),
     "broken.json": (b'[{"text": "a"', r"cannot be read as json \(.*\): correct the file"),
     "broken.jsonl": (
         b'{"text": "a", "label": 0}\n{"text"',
@@ -202,7 +202,7 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path, name):
         ([], DataError, r"data\.source\.files=\[\] names no file"),
         (".", DataError, r"data\.source\.files=\. has no file train with one of the extensions"),
         ({"train": "missing.csv"}, DataError, r"data\.source\.files=missing\.csv does not exist"),
-        ({"training": "a.csv"}, ConfigError, r"data\.source\.files\.training is not a split: give train"),
+        ({"training": "a.csv"}, ConfigError, r"data\.source\.files\.training is not a split: use train"),
         ({"val": "a.csv"}, ConfigError, r"has no file for train"),
     ],
 )
@@ -221,7 +221,8 @@ def test_two_files_for_a_split_are_refused(tmp_path):
 
 def test_files_and_dataset_exclude_each_other():
     with pytest.raises(
-        ConfigError, match=r"data\.source\.files=a and data\.source\.dataset=b exclude each other: set one to null"
+        ConfigError,
+        match=r"data\.source\.files=a and data\.source\.dataset=b cannot be combined: set all but one to null",
     ):
         read("a", dataset="b")
 

@@ -57,7 +57,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path, error):
     (tmp_path / "latin.txt").write_bytes("Größe".encode("latin-1"))
     files, message = {
         "missing": ("missing.txt", r"data\.source\.files=.*missing\.txt does not exist: correct the path"),
-        "empty": ("empty.txt", r"data\.source\.files=.*empty\.txt is empty: give a file with text"),
+        "empty": ("empty.txt", r"data\.source\.files=.*empty\.txt is empty: use a file with text"),
         "pattern": ("*.md", r"data\.source\.files=.*\*\.md matches no file .*: correct the pattern"),
         "encoding": ("latin.txt", r"data\.source\.files=.*latin\.txt is not UTF-8 at byte 2: convert the file"),
         "directory": ("", r"data\.source\.files=.* is a directory: add a pattern"),
@@ -71,7 +71,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path, error):
 
 
 def test_files_and_dataset_exclude_each_other():
-    with pytest.raises(ConfigError, match=r"data\.source\.files=a and data\.source\.dataset=b exclude each other"):
+    with pytest.raises(ConfigError, match=r"data\.source\.files=a and data\.source\.dataset=b cannot be combined"):
         read("a", "b", None, "text")
 
 
@@ -155,7 +155,7 @@ def test_a_stream_that_breaks_off_is_said_so(monkeypatch):
             raise ConnectionError("no route to host")
 
     monkeypatch.setattr(sources, "load_dataset_splits", lambda *_, **__: {"train": Broken()})
-    with pytest.raises(DataError, match=r"data\.source\.dataset=far breaks off \(no route to host\): start again\."):
+    with pytest.raises(DataError, match=r"data\.source\.dataset=far ended early \(no route to host\): run again\."):
         read(None, "far", None, "text")
 
 

@@ -1,1 +1,1 @@
-"""How scores are computed and values mixed; no kernel knows the variant that it serves."""
+"""Kernels that compute scores and mix values, independent of the variants that use them."""

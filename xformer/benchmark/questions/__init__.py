@@ -1,1 +1,1 @@
-"""One module a question; `measure` answers it."""
+"""The benchmarks: one module per question, with `measure` and `plot`."""

@@ -1,4 +1,4 @@
-"""Decoding: milliseconds for each new token and bytes of state, by the length of what is there already.
+"""Decoding benchmark: milliseconds per new token and bytes of state, by the length of the context.
 
 A context is read once, and its state is kept. Every turn takes a copy of that state, off the clock, and writes from it.
 """
@@ -41,25 +41,25 @@ SHOWN = {
 }
 
 
-class TimedDecoder(ABC):
+class DecodingModel(ABC):
     """A model that has read its context."""
 
     @abstractmethod
     def rewind(self) -> None:
-        """Be again where the context ended."""
+        """Reset to the end of the context."""
 
     @abstractmethod
     def write(self) -> object:
-        """Write the new tokens, greedily."""
+        """Generate the new tokens greedily."""
 
     @property
     @abstractmethod
     def bytes(self) -> int:
-        """Of the state after the context."""
+        """The bytes of the state after the context."""
 
 
-class XformerDecoder(TimedDecoder):
-    """A decoder of ours.
+class XformerDecoder(DecodingModel):
+    """A decoder of xformer with its decoding state.
 
     Args:
         task: whose model writes.
@@ -77,21 +77,21 @@ class XformerDecoder(TimedDecoder):
         self.rewind()
 
     def rewind(self) -> None:
-        """Copy the state, and no weights."""
+        """Copy the state, but not the weights."""
         kept = {id(part): part for part in (self.read.stack, self.read.head)}
         self.ahead = copy.deepcopy(self.read, kept)
 
     def write(self) -> object:
-        """Write the new tokens, greedily."""
+        """Generate the new tokens greedily."""
         return generate_tokens(self.ahead, most_likely, end=None)
 
     @property
     def bytes(self) -> int:
-        """Of all layers' states."""
+        """The bytes of all layers' states."""
         return sum(state.bytes for state in self.read.states or ())
 
 
-class HuggingFaceDecoder(TimedDecoder):
+class HuggingFaceDecoder(DecodingModel):
     """GPT-2 with its `generate` and its key-value cache.
 
     Args:
@@ -114,7 +114,7 @@ class HuggingFaceDecoder(TimedDecoder):
         self.ahead = copy.deepcopy(self.cache)
 
     def write(self) -> object:
-        """Write the new tokens, greedily."""
+        """Generate the new tokens greedily."""
         with torch.no_grad():
             return self.model.generate(
                 self.tokens,
@@ -127,20 +127,20 @@ class HuggingFaceDecoder(TimedDecoder):
 
     @property
     def bytes(self) -> int:
-        """Of all layers' keys and values."""
+        """The bytes of all layers' keys and values."""
         tensors = (tensor for layer in self.cache.layers for tensor in (layer.keys, layer.values))
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def measure(config: DictConfig, *, peers: bool) -> Results:
-    """Every causal variant that decodes from a state, after every context and in batches of every size.
+    """Measure every causal variant that decodes from a state, for every context and batch size.
 
     Args:
         config: `conf/benchmark.yaml`.
         peers: whether to measure Hugging Face's GPT-2 too.
 
     Raises:
-        ConfigError: there is a context after which no variant decodes.
+        ConfigError: no variant decodes from a state after one of the contexts.
     """
     torch.set_flush_denormal(True)
     theirs = peers and find_spec("transformers") is not None
@@ -150,7 +150,7 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
         if not names:
             raise ConfigError(
                 f"variants has none that decodes from a state after a context of {context}, of "
-                f"{', '.join(name for name, _ in labelled(config, 'variants'))}; give one that does, such as "
+                f"{', '.join(name for name, _ in labelled(config, 'variants'))}; use one that does, such as "
                 "{attention: full}."
             )
     once = sum(number_of_turns(len(names) + theirs, rounds=config.rounds) for names in found.values())
@@ -172,7 +172,7 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
 
 
 def _able(config: DictConfig) -> dict[str, float]:
-    """The variants that decode from a state, each with the longest context that it is measured after."""
+    """The variants that decode from a state, each with the longest context for which it is measured."""
     found = {}
     for name, entry in labelled(config, "variants"):
         workload = Workload(config.characters, min(config.contexts) + config.new_tokens + 1, 1)
@@ -188,7 +188,7 @@ def _able(config: DictConfig) -> dict[str, float]:
 
 def _subjects(
     config: DictConfig, names: Sequence[str], batch: int, context: int, theirs: bool
-) -> Iterator[tuple[str, TimedDecoder]]:
+) -> Iterator[tuple[str, DecodingModel]]:
     new, dtype = config.new_tokens, getattr(torch, config.dtype)
     workload = Workload(config.characters, context + new + 1, batch)
     for name, entry in labelled(config, "variants"):
@@ -201,7 +201,7 @@ def _subjects(
 
 
 def _rows(
-    subjects: Mapping[str, TimedDecoder],
+    subjects: Mapping[str, DecodingModel],
     config: DictConfig,
     batch: int,
     context: int,

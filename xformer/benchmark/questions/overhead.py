@@ -1,4 +1,4 @@
-"""What the Trainer costs: the same training steps under it, with logging on, and in a bare PyTorch loop.
+"""Overhead benchmark: the same training steps under the Trainer, with logging, and in a bare PyTorch loop.
 
 Under the Trainer are those parts of a default run that work in every step: the loggers (metrics.csv, and Weights &
 Biases offline) every 10 steps, and the callbacks `throughput`, `exact_resume` and `finite_loss`. Left out are the
@@ -44,7 +44,7 @@ SHOWN = {"what": ("what", ""), "step_ms": ("ms per step", ".1f"), "throughput": 
 
 
 class InterleavedSteps(Callback):
-    """Takes the steps of other loops between those of the Trainer, off its clock.
+    """A callback that runs the steps of other loops between those of the Trainer, without timing them as its own.
 
     Args:
         others: makes one step each, by name.
@@ -79,7 +79,7 @@ class InterleavedSteps(Callback):
 
 
 def train_with_trainer(task: Task, data: DataModule, directory: Path, between: InterleavedSteps) -> None:
-    """Train with the loggers and callbacks that work in every step: see above."""
+    """Train with the loggers and callbacks that run in every step."""
     remote = wandb_logger(directory, {}, {}, "overhead", project="xformer", entity=None, group=None, mode="offline")
     trainer = Trainer(
         max_steps=STEPS,
@@ -100,7 +100,7 @@ def train_with_trainer(task: Task, data: DataModule, directory: Path, between: I
 
 
 def bare_loop(task: Task, plan: Plan, batches: Iterable[Any]) -> Iterator[None]:
-    """The steps of the loop that one would write by hand."""
+    """The training steps in a plain hand-written loop."""
     optimizer = plan.optimizer(task, True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: plan.schedule(step, STEPS))
     task.train()
@@ -115,7 +115,7 @@ def bare_loop(task: Task, plan: Plan, batches: Iterable[Any]) -> Iterator[None]:
 
 
 def loading_seconds(data: DataModule) -> float:
-    """Seconds per batch of the loader alone, as the training loop asks for them."""
+    """Seconds per batch of the data loader alone."""
     batches = iter(data.train_dataloader())
     for _ in range(WARMUP):
         next(batches)
@@ -126,7 +126,7 @@ def loading_seconds(data: DataModule) -> float:
 
 
 def measure(config: DictConfig, *, peers: bool) -> Results:
-    """Seconds per step of both sides, in turns.
+    """Measure the seconds per step of both loops, in turns.
 
     Args:
         config: `conf/benchmark.yaml`; `model` are overrides of `conf/train.yaml`.
@@ -139,7 +139,9 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
     plan = Plan.of(compose_config(config.model))
     data = plan.load_data()
     if len(data.train_dataloader()) < STEPS:
-        raise ConfigError(f"model={list(config.model)} has less than {STEPS} batches in an epoch; make them smaller.")
+        raise ConfigError(
+            f"model={list(config.model)} has less than {STEPS} batches in an epoch; use a smaller batch size."
+        )
     times = Times(BARE, {BARE: [], REPEATED: [], TRAINER: []})
     loaded: list[float] = []
     with progress_bar(config.rounds * STEPS) as on_progress:
@@ -166,5 +168,5 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """Milliseconds per step."""
+    """Plot the milliseconds per step."""
     plot_bars(rows, path, name="what", value="step_ms", label="ms per step")

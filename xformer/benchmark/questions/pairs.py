@@ -1,4 +1,4 @@
-"""Our variants, each against one other implementation, in one table: `pairs` of `conf/benchmark.yaml`."""
+"""Pairs benchmark: each of our variants against one other implementation, as in `pairs` of `conf/benchmark.yaml`."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -47,7 +47,7 @@ class _Pair:
         return f"{self.name} against {self.peer.name} at {self.shape.length}, {self.shape.form}"
 
     def row(self, config: DictConfig, on_progress: Callable[[], object]) -> Iterator[Row]:
-        """How both compare; nothing where one does not fit into the device's memory."""
+        """The table row of a pair; None if one side does not fit into the device's memory."""
         settings = {
             **self.peer.ours,
             **self.settings,
@@ -63,14 +63,14 @@ class _Pair:
 
 
 def measure(config: DictConfig, *, peers: bool) -> Results:
-    """One row for each pair whose other side is installed and of which both sides fit into the device's memory.
+    """Measure each pair whose other side is installed and whose sides fit into the device's memory.
 
     Args:
         config: `conf/benchmark.yaml`.
         peers: unused: every row has one.
 
     Raises:
-        ConfigError: there is no such pair.
+        ConfigError: no pair can be measured here.
     """
     torch.set_flush_denormal(True)
     pairs = [
@@ -103,7 +103,7 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
 
 
 def missed_goals(rows: Sequence[Row]) -> list[str]:
-    """A sentence that names the goals that were set and not reached; none where none was set."""
+    """A sentence that names the goals that were not reached; empty if there are none."""
     set_goals = [(row, key) for row in rows for key in ("goal", "memory_goal") if row.get(key) is not None]
     short = [
         f"{row['variant']} {row['length']} {row['form']} ({'speed' if key == 'goal' else 'memory'})"
@@ -128,7 +128,7 @@ def _shape(config: DictConfig, entry: Mapping[str, Any]) -> Shape:
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """The speed of each pair, with a line where both are as fast."""
+    """Plot the speed of each pair, with a line at equal speed."""
     named = [
         {**row, "name": f"{row['variant']} {row['length']} {row['form']}\nagainst {row['against']}"} for row in rows
     ]

@@ -1,4 +1,4 @@
-"""How long it takes from a command to what it does, each in a process of its own."""
+"""Start-up benchmark: the duration of short commands, each in its own process."""
 
 import os
 import subprocess
@@ -34,7 +34,7 @@ SHOWN = {"what": ("what", ""), "seconds": ("seconds", ".2f"), "against_baseline"
 
 
 def measure(config: DictConfig, *, peers: bool) -> Results:
-    """Seconds from start to end of each command.
+    """Measure the seconds from start to end of each command.
 
     Args:
         config: `conf/benchmark.yaml`.
@@ -68,5 +68,5 @@ def _run(command: list[str], folder: Path, environment: dict[str, str]) -> Calla
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """Seconds of each command."""
+    """Plot the seconds of each command."""
     plot_bars(rows, path, name="what", value="seconds", label="seconds")

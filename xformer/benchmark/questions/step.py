@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, uncompiled and compiled, and how soon the first one is done.
+"""Step benchmark: the parts of a training step's time, uncompiled and compiled, and the time to the first step.
 
 A run is trained as `train.py` would train it, under the Trainer with the loggers and callbacks that work in every step,
 but for checkpoints and validation. After a warm-up its steps are timed without a look inside. Then the host is watched
@@ -67,7 +67,7 @@ SHOWN = {
 
 
 class PartTimer(Profiler):
-    """Adds up the seconds of each part of the Trainer's loop, without those of the parts that it holds."""
+    """A profiler that adds up the seconds of each part of the Trainer's loop, without nested parts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,13 +78,13 @@ class PartTimer(Profiler):
         self._names: dict[str, str] = {}
 
     def start(self, action_name: str) -> None:
-        """A part begins, inside of those that have not ended."""
+        """Start a part, nested in those that have not ended."""
         if self.watching:
             self._turn()
             self._open.append((self._part(action_name), time.perf_counter()))
 
     def stop(self, action_name: str) -> None:
-        """The part that began last ends."""
+        """End the part that started last."""
         if self.watching and self._open:
             self._turn()
             self.calls[self._open.pop()[0]] += 1
@@ -103,7 +103,7 @@ class PartTimer(Profiler):
 
 
 class StepProfiler(Callback):
-    """Times the steps of a run, then looks into as many, then into as many again with torch's profiler.
+    """A callback that times steps of a run, then their parts, then profiles further steps with torch's profiler.
 
     Args:
         parts: the Trainer's profiler.
@@ -124,7 +124,7 @@ class StepProfiler(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move on from one to the next after so many steps."""
+        """Switch to the next phase after the set number of steps."""
         assert isinstance(pl_module, Task)
         self.done += 1
         done, timed = self.done, WARMUP + self.steps
@@ -154,7 +154,7 @@ class StepProfiler(Callback):
         devices.synchronize()
 
     def rows(self) -> Iterator[Row]:
-        """The step as a whole, the host's parts, and what the profiler counted."""
+        """The table rows: the whole step, the host's parts, and the profiler's counts."""
         step = 1000 * self.wall / self.steps
         yield {
             "what": STEP,
@@ -182,7 +182,7 @@ class StepProfiler(Callback):
 
 
 def _seconds_and_calls(events: Sequence[Any]) -> dict[str, tuple[float | None, int]]:
-    """Seconds, where they can be added up, and calls."""
+    """The seconds and calls of a profiler entry."""
     on_device = [event for event in events if event.device_type != DeviceType.CPU]
     kernels = [event for event in on_device if not event.is_user_annotation]
     waits = [event for event in events if event.name.startswith(WAITING) and "Async" not in event.name]
@@ -195,7 +195,7 @@ def _seconds_and_calls(events: Sequence[Any]) -> dict[str, tuple[float | None, i
 
 
 def profiled_run(node: DictConfig, steps: int, on_progress: Callable[[], object]) -> StepProfiler:
-    """What was seen of a run with this configuration.
+    """Profile a run with this configuration.
 
     Raises:
         ConfigError: a setting that cannot be trained.
@@ -222,7 +222,7 @@ def profiled_run(node: DictConfig, steps: int, on_progress: Callable[[], object]
 
 
 def measure(config: DictConfig, *, peers: bool) -> Results:
-    """The steps of one run, with each way to compile.
+    """Measure the steps of one run, with each compile mode.
 
     Args:
         config: `conf/benchmark.yaml`; `train` are overrides of `conf/train.yaml`.
@@ -248,6 +248,6 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """Milliseconds of every part, a panel for each way to compile."""
+    """Plot the milliseconds of every part, with a panel for each compile mode."""
     shown = [row for row in rows if row["ms"] is not None and row["what"] != STEP]
     plot_bars(shown, path, name="what", value="ms", panel="compile", label="ms a step")

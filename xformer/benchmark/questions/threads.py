@@ -1,4 +1,4 @@
-"""What a run loses when other processes keep some cores busy, by how many threads compute and how they wait.
+"""Threads benchmark: a run's speed while other processes keep cores busy, by number of threads and how they wait.
 
 A run is a process of its own, because OpenMP reads how to wait when it is loaded; its speed is what its summary says,
 without start-up, warm-up and validation. Each way has a turn on the machine as it is and one beside processes that do
@@ -47,7 +47,7 @@ class ThreadSetting:
 
 
 def thread_settings() -> dict[str, ThreadSetting]:
-    """What is compared: the default, one thread, and a thread for every core that sleeps or spins while it waits."""
+    """The settings to compare: default, one thread, and a thread per core that sleeps or spins while waiting."""
     every = str(usable_cores())
     return {
         AUTO: ThreadSetting(AUTO, {}),
@@ -59,7 +59,7 @@ def thread_settings() -> dict[str, ThreadSetting]:
 
 @contextmanager
 def busy_cores(processes: int) -> Iterator[None]:
-    """Keep so many cores busy: each process times nothing, over and over."""
+    """A context that keeps cores busy, with one spinning process for each."""
     consecutive = [sys.executable, "-m", "timeit", "--number", str(sys.maxsize)]
     started = [subprocess.Popen(consecutive) for _ in range(processes)]
     try:
@@ -71,10 +71,10 @@ def busy_cores(processes: int) -> Iterator[None]:
 
 
 def timed_run(overrides: Sequence[str], way: ThreadSetting, directory: Path) -> Summary:
-    """One run, as it is typed.
+    """Run and time one training command.
 
     Raises:
-        RunError: it failed.
+        RunError: the command failed.
     """
     command = [*_TRAIN, *_FIXED, *overrides, f"threads={way.threads}", f"hydra.run.dir='{directory}'"]
     warm_start = {name: value for name, value in os.environ.items() if name not in _OURS}
@@ -85,7 +85,7 @@ def timed_run(overrides: Sequence[str], way: ThreadSetting, directory: Path) -> 
 
 
 def measure(config: DictConfig, *, peers: bool) -> Results:
-    """Tokens per second of each run and way, on the machine as it is and beside busy processes.
+    """Measure the tokens per second of each run and setting, on the machine as it is and with busy processes.
 
     Args:
         config: `conf/benchmark.yaml`; `runs` are overrides of `conf/train.yaml`, `busy` is how many processes count.
@@ -131,11 +131,11 @@ def _row(run: str, name: str, pairs: Sequence[tuple[Summary, Summary]]) -> Row:
 
 def _speed(summary: Summary) -> float:
     if summary.tokens_per_second is None:
-        raise RunError("steps: a run was too short to be timed; give it more.")
+        raise RunError("steps: a run was too short to be timed; use more steps.")
     return summary.tokens_per_second
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """What is left of the speed, by run and way."""
+    """Plot the remaining speed, by run and setting."""
     named = [{**row, "name": f"{row['run']}: {row['what']}"} for row in rows]
     plot_bars(named, path, name="name", value="ratio", label="of the quiet machine's tokens/s")

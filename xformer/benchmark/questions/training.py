@@ -1,4 +1,4 @@
-"""Whole models: tokens a second, memory, the share of the machine's matrix products that they reach, and energy."""
+"""Training benchmark of whole models: tokens per second, memory, share of peak matrix-product speed, and energy."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -41,14 +41,14 @@ SHOWN = {
 
 
 def measure(config: DictConfig, *, peers: bool) -> Results:
-    """Training steps of `models`, and with peers those of `model` against other people's.
+    """Measure training steps of `models` and, with peers, of `model` against other libraries.
 
     Args:
         config: `conf/benchmark.yaml`.
         peers: whether to measure decoders of other libraries, as far as they are installed.
 
     Raises:
-        ConfigError: there is nothing to measure, or `others` names what is not there.
+        ConfigError: there is nothing to measure, or `others` names a peer that is not installed.
     """
     torch.set_flush_denormal(True)
     meter, notes = Meter.of_this_machine(), [f"Models: {' '.join(config.whole)}."]
@@ -89,7 +89,7 @@ def _models(config: DictConfig) -> Iterator[tuple[str, TrainingStep]]:
 
 
 def _decoders(config: DictConfig) -> Iterator[tuple[str, TrainingStep]]:
-    """Ours and theirs, all trained by our optimiser's factory."""
+    """Our decoder and the peers, all trained with the same optimiser."""
     node = composed_config(list(config.model))
     workload = Workload(config.characters, node.data.block, node.data.loader.batch_size, getattr(torch, config.dtype))
     task, plan = build_benchmark_model(node, workload)
@@ -152,6 +152,6 @@ def _matrix_product(dtype: torch.dtype) -> tuple[Callable[[], object], float]:
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """Tokens a second of each model, a panel for each table."""
+    """Plot the tokens per second of each model, with a panel for each table."""
     shown = [row for row in rows if REPEATED not in row["variant"]]
     plot_bars(shown, path, name="variant", value="tokens_per_second", panel="against", label="tokens/s")

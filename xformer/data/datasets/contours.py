@@ -32,7 +32,7 @@ _SHARES = 0.5 + (_ANGLES + np.sin(2 * _ANGLES) / 2) / np.pi
 
 @dataclass(frozen=True, kw_only=True)
 class PaddleConfig:
-    """A dash; lengths are in pixels.
+    """Settings of one dash; lengths are in pixels.
 
     Attributes:
         length: from end to end.
@@ -49,7 +49,7 @@ class PaddleConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ContourConfig:
-    """Rows of dashes: two long contours, and shorter ones to distract.
+    """Settings of contours: two long ones, and shorter distractors.
 
     Attributes:
         length: paddles of each of the two long contours.
@@ -69,7 +69,7 @@ class ContourConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Style:
-    """What all images have in common; lengths are in pixels.
+    """The style of all images; lengths are in pixels.
 
     Attributes:
         image_size: height and width.
@@ -92,23 +92,24 @@ class Style:
         most = self.clearance - self.paddle.thickness / 2
         if self.marker_radius > most:
             raise ConfigError(
-                f"data.marker_radius={self.marker_radius} must be at most {most:g} to touch one contour only."
+                f"data.marker_radius={self.marker_radius} must be at most {most:g}, so that a "
+                "circle touches only one contour."
             )
 
     @property
     def clearance(self) -> float:
-        """How far apart paddles are that are not neighbours, between their middle lines."""
+        """The minimum distance between the middle lines of dashes that are not neighbours."""
         return 2 * self.paddle.margin + self.paddle.thickness / 2
 
     @property
     def paddles(self) -> int:
-        """How many paddles an image has."""
+        """The number of dashes in an image."""
         contours = self.contours
         return 2 * contours.length + contours.distractors * contours.distractor_length
 
 
 class Scenes(NamedTuple):
-    """Drawings that are not drawn yet.
+    """The geometry of a batch of images, before they are drawn.
 
     The paddles are those of the first long contour, of the second, and of the distractors, each from its beginning.
     A marker is in the middle of each circle; the label is 1 where both are at the ends of one contour.
@@ -120,7 +121,7 @@ class Scenes(NamedTuple):
 
 
 def scenes(generator: np.random.Generator, style: Style, labels: Int64[np.ndarray, " scenes"]) -> Iterator[Scenes]:
-    """Draw scenes with these labels, some at a time.
+    """Sample scenes with these labels, a batch at a time.
 
     Raises:
         ConfigError: what is asked for does not fit into an image.
@@ -142,7 +143,7 @@ def scenes(generator: np.random.Generator, style: Style, labels: Int64[np.ndarra
 
 
 def _apart(style: Style, paddles: Paddles) -> Bool[np.ndarray, " scenes"]:
-    """Where circles do not touch, whatever the label is: else the label would show in which scenes are kept."""
+    """Select scenes whose circles do not touch, independently of the label, which would otherwise leak."""
     beginnings, ends = tips(style, paddles)
     between = np.linalg.norm(beginnings[:, :, None] - ends[:, None], axis=-1)
     nearest: Bool[np.ndarray, " scenes"] = between.min(axis=(1, 2)) > 2 * style.marker_radius + 2
@@ -160,13 +161,13 @@ def _mark(
 
 
 def tips(style: Style, paddles: Paddles) -> tuple[Float[np.ndarray, "scenes 2 2"], Float[np.ndarray, "scenes 2 2"]]:
-    """Where the two long contours begin, and where they end."""
+    """The start and end points of the two long contours."""
     length = style.contours.length
     return paddles[:, [0, length], 0], paddles[:, [length - 1, 2 * length - 1], 1]
 
 
 def draw_contours(style: Style, scenes: Scenes) -> UInt8[np.ndarray, "scenes height width"]:
-    """Grey levels: white circles and dashes on black, antialiased by the distance from the middle line."""
+    """Draw scenes in grey levels: white circles and dashes on black, antialiased by distance from the middle line."""
     half = style.paddle.thickness / 2
     reach = int(np.ceil((style.paddle.length + style.paddle.thickness) / 2 + 1))
     image = np.zeros((len(scenes.labels), style.image_size, style.image_size))
@@ -185,7 +186,7 @@ def draw_contours(style: Style, scenes: Scenes) -> UInt8[np.ndarray, "scenes hei
 def _around(
     style: Style, middle: Float[np.ndarray, "scenes 2"], reach: int
 ) -> tuple[Int[np.ndarray, "scenes 1"], Int[np.ndarray, "scenes points 2"]]:
-    """The pixels near a point of each scene, x before y; at the border some come more than once."""
+    """The pixels near a point of each scene, x before y; at the border some are repeated."""
     offsets = np.stack(np.meshgrid(*[np.arange(-reach, reach + 1)] * 2), axis=-1).reshape(-1, 2)
     points = np.clip(np.floor(middle).astype(int)[:, None] + offsets, 0, style.image_size - 1)
     return np.arange(len(middle))[:, None], points
@@ -202,7 +203,7 @@ def _brighten(
 
 
 class _Growth:
-    """Many scenes grown at once, a paddle at a time, each at its own pace.
+    """Grows many scenes at once, one dash at a time.
 
     A step is tried in up to `_TRIES` ways; where all fail, a few steps are taken back. The long contours grow in turns,
     then the distractors one after the other. A scene that takes too long begins anew.
@@ -220,7 +221,7 @@ class _Growth:
         self.step, self.tries, self.age = np.zeros((3, _SCENES), dtype=np.int64)
 
     def advance(self) -> Paddles:
-        """Try one paddle in every scene; those scenes that are complete by it."""
+        """Try one dash in every scene; return the scenes that this completes."""
         rows = np.arange(_SCENES)
         slots = self.order[self.step]
         candidates = self._candidates(rows, slots)
@@ -266,7 +267,7 @@ class _Growth:
 
 
 def _allowed(style: Style, candidate: Float[np.ndarray, "scenes 2 2"], others: Paddles) -> Bool[np.ndarray, " scenes"]:
-    """Whether a paddle is inside of the image and clear of others."""
+    """Whether a dash is inside the image and clear of others."""
     inside = ((candidate >= style.padding) & (candidate <= style.image_size - style.padding)).all(axis=(1, 2))
     # Most candidates fail, and most of those already because the middles are too near each other.
     middles = (others[:, :, 0] + others[:, :, 1]) / 2 - candidate.mean(axis=1)[:, None]
@@ -285,7 +286,7 @@ def _allowed(style: Style, candidate: Float[np.ndarray, "scenes 2 2"], others: P
 
 
 def _distance(points: Float[np.ndarray, "... 2"], segments: Float[np.ndarray, "... 2 2"]) -> Float[np.ndarray, "..."]:
-    """From points to segments."""
+    """The distance from points to segments."""
     first, along = segments[..., 0, :], segments[..., 1, :] - segments[..., 0, :]
     x, y = points[..., 0] - first[..., 0], points[..., 1] - first[..., 1]
     dx, dy = along[..., 0], along[..., 1]

@@ -1,4 +1,4 @@
-"""Handwritten digits as sequences of 64 grey levels: real data that every scikit-learn ships."""
+"""Handwritten digits as sequences of 64 grey levels, from scikit-learn."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -72,6 +72,6 @@ class Digits(DataModule):
         )
 
     def describe(self) -> str:
-        """Sizes of the splits."""
+        """Describe the sizes of the splits."""
         sizes = "/".join(f"{len(split):,}" for split in self.splits.values())
         return f"Digits: {sizes} images, {self.spec.length} pixels, {self.spec.vocabulary} grey levels"

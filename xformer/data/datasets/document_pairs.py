@@ -1,4 +1,4 @@
-"""Pairs of texts with a label each, such as whether one paper cites the other."""
+"""Pairs of documents with a label each, such as whether one paper cites the other."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from xformer.tokenizers.base import Tokenizer
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledPairSource(TableSource):
-    """Tables of two texts and a label.
+    """Pair classification data from tables with two text columns and a label.
 
     Attributes:
         first_column: the one with the first text.
@@ -32,7 +32,7 @@ class LabelledPairSource(TableSource):
 
 
 class PairedTexts(Split):
-    """Pairs of texts, of which the two of a pair lie one after the other."""
+    """Pairs of texts; the two of a pair are stored one after the other."""
 
     def __init__(self, texts: LabelledSequences) -> None:
         self.texts = texts
@@ -48,7 +48,7 @@ class PairedTexts(Split):
 
 
 class DocumentPairs(LabelledTexts):
-    """Tables of two texts and a label.
+    """Pair classification data from tables with two text columns and a label.
 
     Classes, tokenizer and splits are as those of `TextClassification`. Both sides of a batch are padded, each up to its
     longest text.
@@ -84,7 +84,7 @@ class DocumentPairs(LabelledTexts):
     def _read(self) -> dict[str, list[LabelledText]]:
         if self.source.place is None:
             raise DataError(
-                "data.source.files=null: no pairs of documents come with this project; give files, for the Long Range "
+                "data.source.files=null: this project ships no pairs of documents; set the files, for the Long Range "
                 "Arena's retrieval those of its release, data.source.files={train: .../new_aan_pairs.train.tsv, "
                 "val: .../new_aan_pairs.eval.tsv, test: .../new_aan_pairs.test.tsv}."
             )

@@ -1,4 +1,4 @@
-"""Items made when they are asked for, each from a generator of its own, so that there can be new ones at every step."""
+"""Data generated on access, each item from its own random generator, so that every step can have new ones."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ Row = TypeVar("Row")
 
 
 class Items(Split, Generic[Row]):
-    """Items that exist only while they are asked for: item i depends on the key and on i, and on nothing else.
+    """Items generated on access: item i depends only on the key and on i.
 
     There are `size` of them in an epoch. Where an epoch brings new ones, i grows beyond `size`: then item i has the
     shape of item `i % size`, such as its length, and a content of its own.
@@ -47,7 +47,7 @@ class Items(Split, Generic[Row]):
 
 
 class Generated(DataModule):
-    """Data whose items are generated when they are asked for.
+    """The base class of data whose items are generated on access.
 
     Subclasses write `items` and `describe`, set `spec` and `trivial_baselines` in `load`, and state a `stable_name`, by
     which the fingerprint knows them, whatever the class is called.
@@ -69,10 +69,10 @@ class Generated(DataModule):
 
     @abstractmethod
     def items(self, size: int, key: tuple[int, ...]) -> Items[Any]:
-        """The items of one split."""
+        """Create the items of one split."""
 
     def load(self) -> None:
-        """Make the splits; subclasses add what they know."""
+        """Create the splits; subclasses add their details to the specification."""
         parts = {
             name: self.items(size, (self.generation.seed, number))
             for number, (name, size) in enumerate(self.sizes.items())
@@ -88,11 +88,11 @@ class Generated(DataModule):
         )
 
     def order(self) -> Order:
-        """Each item once, or each shape once with a new content."""
+        """Each item once; with fresh generation, each shape once with new content."""
         return Fresh(self.sizes["train"]) if self.generation.fresh else super().order()
 
     def encode(self, text: str) -> Int64[np.ndarray, " tokens"]:
-        """Ids typed as numbers with blanks between.
+        """Encode token numbers separated by blanks.
 
         Raises:
             DataError: something else is in the text.
@@ -100,12 +100,12 @@ class Generated(DataModule):
         words = text.split()
         if not words or not all(word.isdecimal() and int(word) < self.spec.vocabulary for word in words):
             raise DataError(
-                f"{text!r} is no sequence of these data: give token numbers from 0 to {self.spec.vocabulary - 1} with "
+                f"{text!r} is not a valid sequence: use token numbers from 0 to {self.spec.vocabulary - 1} with "
                 "blanks between."
             )
         return np.array([int(word) for word in words])
 
     def split_sizes(self) -> str:
-        """The sizes of the splits, for a person."""
+        """Format the sizes of the splits."""
         sizes = "/".join(f"{size:,}" for size in self.sizes.values())
         return f"{sizes} sequences" + (", new ones in every epoch," if self.generation.fresh else "")

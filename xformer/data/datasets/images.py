@@ -1,4 +1,4 @@
-"""Images with a class each, from folders or a dataset; by default scikit-learn's digits."""
+"""Labelled images from folders or a dataset; by default scikit-learn's digits."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ Part = tuple[Pictures, Int64[np.ndarray, " rows"]]
 
 
 class Stored(Split):
-    """Decoded images, read from disk only where they are asked for.
+    """Decoded images on disk, read on access.
 
     Args:
         pixels: all values, image by image, channel by channel, row by row.
@@ -50,7 +50,7 @@ class Stored(Split):
         return len(self.labels)
 
     def rows(self, indices: Sequence[int]) -> UInt8[np.ndarray, "batch channels height width"]:
-        """The bytes of some images."""
+        """Read the bytes of some images."""
         return np.asarray(self.pixels.array.reshape(-1, *self.shape)[np.asarray(indices)])
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
@@ -115,7 +115,7 @@ class Images(CachedData):
         return cached(self.cache, name, lambda directory: self._build(directory, classes, splits))
 
     def _cut(self, found: dict[str, Pictures]) -> dict[str, Part]:
-        """Hold out of "train" what the source does not bring itself."""
+        """Hold out of "train" the splits that the source lacks."""
         needed = {name: share for name, share in self.split.fractions.items() if share > 0 or name == "val"}
         missing = {name: share for name, share in needed.items() if name not in found}
         in_split = {name: (pictures, np.arange(len(pictures))) for name, pictures in found.items()}
@@ -171,7 +171,7 @@ class Images(CachedData):
         self.copies: dict[str, int] = {name: count for name, count in about.get("copies", {}).items() if count}
 
     def describe_images(self, shape: tuple[int, int, int], mean: list[float], std: list[float]) -> DataSpec:
-        """What a task has to know."""
+        """The specification of the data."""
         channels, height, width = shape
         image = ImageSpec(channels=channels, height=height, width=width, mean=mean, std=std)
         return DataSpec(
@@ -197,7 +197,7 @@ class Images(CachedData):
 
 
 def pixels(image: Image.Image, image_size: int | None, channels: int) -> UInt8[np.ndarray, "channels height width"]:
-    """The bytes of an image, in the form that is stored."""
+    """Convert an image to the bytes that are stored."""
     image = image.convert("L" if channels == 1 else "RGB")
     if image_size is not None and image.size != (image_size, image_size):
         image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BICUBIC)
@@ -206,7 +206,7 @@ def pixels(image: Image.Image, image_size: int | None, channels: int) -> UInt8[n
 
 
 def moments(stored: UInt8[np.ndarray, "images channels height width"]) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel's values in [0, 1]; 1 for the latter where nothing varies."""
+    """Mean and standard deviation of each channel's values in [0, 1]; the latter is 1 for a constant channel."""
     count = stored.shape[0] * stored.shape[2] * stored.shape[3]
     total = squares = np.zeros(stored.shape[1], dtype=np.int64)
     for first in range(0, len(stored), _CHUNK):
@@ -219,7 +219,7 @@ def moments(stored: UInt8[np.ndarray, "images channels height width"]) -> tuple[
 
 def _check_normalisation(mean: Any, std: Any, channels: int) -> None:
     if (mean is None) != (std is None):
-        raise ConfigError(f"data.mean={mean} and data.std={std} go together: give both, or neither.")
+        raise ConfigError(f"data.mean={mean} and data.std={std} belong together: set both, or neither.")
     if mean is not None and (len(mean) != channels or len(std) != channels):
         raise ConfigError(
             f"data.mean={mean} and data.std={std} must each have a number for every one of data.channels={channels}."

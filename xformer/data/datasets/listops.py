@@ -1,4 +1,4 @@
-"""ListOps: the value of a nested expression over digits (Nangia & Bowman, 2018; Long Range Arena, Tay et al., 2020)."""
+"""ListOps: values of nested expressions over digits (Nangia & Bowman, 2018; Long Range Arena, Tay et al., 2020)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +27,7 @@ PATIENCE = 50
 
 
 class ListOps(CachedData):
-    """Nested MIN, MAX, MED and SM (sum modulo 10) over digits; the label is the value. No tree occurs twice.
+    """ListOps: nested MIN, MAX, MED and SM (sum modulo 10) over digits; the label is the value. All trees differ.
 
     The trees depend on `generation.seed` alone, so that every run's own seed meets the same ones.
 
@@ -88,7 +88,7 @@ class ListOps(CachedData):
         np.array(labels, dtype=np.uint8)[order].tofile(directory / "labels.bin")
 
     def _generate(self, generator: np.random.Generator, count: int) -> dict[bytes, int]:
-        """Draw `count` different trees: their tokens, and what each is worth."""
+        """Draw `count` different trees: their tokens and values."""
         found: dict[bytes, int] = {}
         idle = 0
         while len(found) < count:
@@ -103,7 +103,7 @@ class ListOps(CachedData):
             if idle == PATIENCE:
                 raise ConfigError(
                     f"data.max_length={self.shape[3]} and the other bounds admit only about {len(found)} different "
-                    f"trees, but data.generation asks for {count}: widen them or ask for fewer."
+                    f"trees, but data.generation asks for {count}: widen the bounds or request fewer."
                 )
         return found
 
@@ -138,7 +138,7 @@ class ListOps(CachedData):
         self.mean_length = float(lengths.mean())
 
     def encode(self, text: str) -> Int64[np.ndarray, " tokens"]:
-        """Ids of an expression such as `[MAX 2 [MIN 4 7 ] 0 ]`.
+        """Encode an expression such as `[MAX 2 [MIN 4 7 ] 0 ]`.
 
         Raises:
             DataError: something else is in the text.
@@ -147,13 +147,13 @@ class ListOps(CachedData):
         wrong = [word for word in words if word not in trees.SYMBOLS[1:]]
         if wrong or not words:
             raise DataError(
-                f"{text!r} is no ListOps expression: write digits, ] and {', '.join(trees.SYMBOLS[11:15])} with blanks "
-                "between."
+                f"{text!r} is not a ListOps expression: write digits, ] and {', '.join(trees.SYMBOLS[11:15])} with "
+                "blanks between."
             )
         return np.array([trees.SYMBOLS.index(word) for word in words])
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The expression, without padding."""
+        """Decode an expression, without padding."""
         return " ".join(trees.SYMBOLS[token] for token in tokens if token != trees.PADDING)
 
     def describe(self) -> str:

@@ -1,4 +1,4 @@
-"""Parallel text: sentences and their translations."""
+"""Parallel text for translation: sentences and their translations."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,7 +40,7 @@ SIDES = ("source", "target")
 
 
 class ParallelText(TokenisedData):
-    """Pairs of texts with one vocabulary, learned from both sides of the training pairs alone.
+    """Pairs of texts with one vocabulary, learned from both sides of the training pairs only.
 
     Read are two aligned files, or tables with a column for each side, or a dataset; but for tables of files, a line at
     a time. Where the source has no validation or test split, random pairs are held out of the training ones. A training
@@ -85,7 +85,7 @@ class ParallelText(TokenisedData):
         surveys = {split: survey(corpus) for split, corpus in found.items()}
         for split, (count, _) in surveys.items():
             if not count:
-                raise DataError(f"The {split} split of {self._source()} is empty: give a source with pairs.")
+                raise DataError(f"The {split} split of {self._source()} is empty: use a source with pairs.")
         splits = self._hold_out(found, surveys["train"][0])
         settings = stable_name_of(type(self.tokenizer)), self.tokenizer.settings()
         name = f"parallel_text-{digest(VERSION, surveys, self.split.fractions, self.split.seed, settings)}"
@@ -100,12 +100,12 @@ class ParallelText(TokenisedData):
         return {split: of_table(self._source(), columns) for split, columns in read_tables(source).items()}
 
     def _source(self) -> str:
-        key = next(key for key in self.source.sources if getattr(self.source, key) is not None)
+        key = next(key for key in self.source.source_keys if getattr(self.source, key) is not None)
         files = getattr(self.source, key)
         return f"data.source.{key}={files['train'] if isinstance(files, dict) and 'train' in files else files}"
 
     def _hold_out(self, found: dict[str, Corpus], count: int) -> dict[str, Corpus]:
-        """Take pairs at random out of "train" for the splits that the source does not bring itself."""
+        """Hold out random pairs of "train" for the splits that the source lacks."""
         wanted = {
             split: share
             for split, share in self.split.fractions.items()
@@ -116,7 +116,7 @@ class ParallelText(TokenisedData):
             if not len(dealt[split]):
                 raise DataError(
                     f"data.split.{split}_fraction={fraction} of {count} pairs leaves none for {split}: raise it, or "
-                    "give the split."
+                    "add the split to the source."
                 )
         kept = {split: np.isin(np.arange(count), rows).tolist() for split, rows in dealt.items()}
         splits = {**found, **{split: part(found["train"], pairs) for split, pairs in kept.items()}}
@@ -144,17 +144,17 @@ class ParallelText(TokenisedData):
         self.fingerprint = digest(fingerprint(entry), self.max_length)
 
     def encode(self, text: str) -> Int64[np.ndarray, " tokens"]:
-        """Ids of a source, with its end."""
+        """Encode a source, with the end token."""
         assert self.spec.end is not None
         return np.append(super().encode(text), self.spec.end)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text up to the end, without special tokens."""
+        """Decode ids as text up to the end token, without special tokens."""
         ids, end = list(tokens), self.spec.end
         return super().decode(ids[: ids.index(end)] if end in ids else ids)
 
     def describe(self) -> str:
-        """Source, sizes of the splits, tokenizer, and what `max_length` does to the pairs."""
+        """Describe the source, split sizes, tokenizer, and how many pairs `max_length` removes."""
         sizes = "/".join(f"{len(split):,}" for split in self.pairs.values())
         kind = f"{self.tokenizer.kind} tokens of {self.spec.vocabulary:,}"
         left_out, *cut = (int(split.beyond.sum()) for split in self.pairs.values())

@@ -34,7 +34,7 @@ _TOGETHER = 512
 
 
 class Pathfinder(CachedData):
-    """Square grey images as sequences of pixels of 256 levels, row by row; half of each split has label 1.
+    """Pathfinder: square grey images as sequences of pixels of 256 levels, row by row; half of each split has label 1.
 
     The images depend on `generation` and the style alone, so that every run's own seed meets the same.
 
@@ -49,7 +49,7 @@ class Pathfinder(CachedData):
         loader: size of the batches, and who fetches them.
 
     Raises:
-        ConfigError: a value admits no image; in `prepare_data`, if there is no room for what is asked for.
+        ConfigError: a value allows no image; in `prepare_data`, the contours do not fit into the image.
     """
 
     yields: ClassVar[type] = ClassificationBatch
@@ -80,7 +80,7 @@ class Pathfinder(CachedData):
         """Generate the images unless they are cached.
 
         Raises:
-            ConfigError: there is no room for what is asked for.
+            ConfigError: the contours do not fit into the image.
         """
         style, paddle, contours = (dict(vars(part)) for part in (self.style, self.style.paddle, self.style.contours))
         # Under the names that these had when the first caches were written.
@@ -133,7 +133,7 @@ class Pathfinder(CachedData):
 
 
 def _together(found: Iterator[Scenes]) -> Iterator[Scenes]:
-    """The same scenes, more at a time: drawing few takes as long as drawing many."""
+    """Regroup scenes into larger batches, as drawing few takes as long as drawing many."""
     waiting: list[Scenes] = []
     for some in found:
         waiting.append(some)

@@ -15,7 +15,7 @@ from xformer.data.spec import DataSpec
 
 
 class PixelRows(Stored):
-    """Grey images as sequences, row by row, whose bytes are the tokens."""
+    """Grey images as token sequences, row by row: each byte is a token."""
 
     def __getitems__(self, indices: Sequence[int]) -> ClassificationBatch:
         tokens = self.rows(indices).reshape(len(indices), -1).astype(np.int64)
@@ -24,7 +24,7 @@ class PixelRows(Stored):
 
 
 class Pixels(Images):
-    """Grey images as sequences of pixels of 256 levels, and their classes.
+    """Labelled grey images as sequences of pixels of 256 levels.
 
     Args:
         context: seed of the order of the training batches, and where the decoded images are kept.
@@ -54,7 +54,7 @@ class Pixels(Images):
         )
 
     def describe_images(self, shape: tuple[int, int, int], mean: list[float], std: list[float]) -> DataSpec:
-        """What a task has to know."""
+        """The specification of the data."""
         return DataSpec(
             vocabulary=256,
             length=shape[1] * shape[2],

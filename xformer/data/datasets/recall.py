@@ -32,7 +32,7 @@ def recalled(
     gaps: Float64[np.ndarray, " gaps"],
     random_non_queries: bool,
 ) -> tuple[Tokens, Tokens]:
-    """A sequence of pairs and queries, and its labels, `IGNORED` but at the queries.
+    """Create a sequence of pairs and queries, and its labels, which are `IGNORED` except at the queries.
 
     Args:
         generator: makes it.
@@ -56,7 +56,7 @@ def recalled(
 
 
 def stacked_pairs(rows: list[tuple[Tokens, Tokens]]) -> LanguageModelingBatch:
-    """Sequences one below the other."""
+    """Stack sequences into a batch."""
     tokens, labels = (torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True))
     return LanguageModelingBatch(tokens, labels)
 
@@ -96,10 +96,10 @@ class Recall(Generated):
     ) -> None:
         super().__init__(context, generation=generation, loader=loader)
         if length % 2:
-            raise ConfigError(f"data.length={length} is odd, and keys stand at every second place: use {length + 1}.")
+            raise ConfigError(f"data.length={length} is odd, and every second token is a key: use {length + 1}.")
         if length < 4 * pairs:
             raise ConfigError(
-                f"data.length={length} has no room for data.pairs={pairs} and as many queries: use at least "
+                f"data.length={length} is too short for data.pairs={pairs} and as many queries: use at least "
                 f"{4 * pairs}."
             )
         if vocabulary < 2 * pairs + 2:
@@ -111,7 +111,7 @@ class Recall(Generated):
         self.random_non_queries = random_non_queries
 
     def items(self, size: int, key: tuple[int, ...]) -> Items[tuple[Tokens, Tokens]]:
-        """The sequences of one split."""
+        """Create the sequences of one split."""
         gaps = np.arange(1, self.length // 2 - self.pairs + 1) ** (self.power_a - 1.0)
         make = partial(
             recalled,
@@ -124,13 +124,13 @@ class Recall(Generated):
         return Items(size, key, make, stacked_pairs)
 
     def load(self) -> None:
-        """Make the splits."""
+        """Create the splits."""
         super().load()
         self.spec = DataSpec(vocabulary=self.vocabulary, length=self.length)
         self.trivial_baselines = {"one of the sequence's values": 1 / self.pairs}
 
     def describe(self) -> str:
-        """Sizes and parameters."""
+        """Describe the sizes and parameters."""
         return (
             f"Recall: {self.split_sizes()} of {self.length} tokens, {self.pairs} pairs, vocabulary {self.vocabulary:,}"
         )

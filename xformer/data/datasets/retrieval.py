@@ -1,4 +1,4 @@
-"""Marked-token retrieval: one token among many is marked, and its value is the label.
+"""Marked-token retrieval: predict the value of the one marked token.
 
 Every token but the marked one says nothing about the label. So a model that answers from the state of one position
 (`task.pooling=class`) has to move the value there, across any distance that its attention can cover; a mean over all
@@ -25,7 +25,7 @@ Tokens = Int64[np.ndarray, " length"]
 def marked(
     _: int, generator: np.random.Generator, *, values: int, length: int, min_distance: int
 ) -> tuple[Tokens, int]:
-    """A sequence and the value that is marked in it: token v is value v, and values + v the same value, marked."""
+    """Create a sequence and its marked value: token v is value v, and token values + v the same value, marked."""
     tokens = generator.integers(0, values, length)
     place = generator.integers(min_distance, length)
     label = int(tokens[place])
@@ -34,13 +34,13 @@ def marked(
 
 
 def stacked(rows: list[tuple[Tokens, int]]) -> ClassificationBatch:
-    """Sequences one below the other."""
+    """Stack sequences into a batch."""
     tokens, labels = zip(*rows, strict=True)
     return ClassificationBatch(torch.from_numpy(np.stack(tokens)), None, torch.tensor(labels))
 
 
 class Retrieval(Generated):
-    """Random values, of which one is marked; the label is that value.
+    """Marked-token retrieval: random values, one of them marked; the label is that value.
 
     Args:
         context: seed of the order of the training batches; the cache is not used.
@@ -78,18 +78,18 @@ class Retrieval(Generated):
         self.values, self.length, self.min_distance = values, length, min_distance
 
     def items(self, size: int, key: tuple[int, ...]) -> Items[tuple[Tokens, int]]:
-        """The sequences of one split."""
+        """Create the sequences of one split."""
         make = partial(marked, values=self.values, length=self.length, min_distance=self.min_distance)
         return Items(size, key, make, stacked)
 
     def load(self) -> None:
-        """Make the splits."""
+        """Create the splits."""
         super().load()
         self.spec = DataSpec(vocabulary=2 * self.values, length=self.length, classes=self.values)
         self.trivial_baselines = {"any value": 1 / self.values}
 
     def describe(self) -> str:
-        """Sizes and parameters."""
+        """Describe the sizes and parameters."""
         return (
             f"Retrieval: {self.split_sizes()} of {self.length} tokens, one of {self.values} values marked at "
             f"{self.min_distance} or later"

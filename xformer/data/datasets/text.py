@@ -1,4 +1,4 @@
-"""Text for language modelling: random windows to train on, windows that count every token once to evaluate on."""
+"""Text for language modelling: random windows for training, and windows that cover every token once for evaluation."""
 
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -27,7 +27,7 @@ SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 
 class Text(TokenisedData):
-    """Documents, one after the other, in blocks. With neither `files` nor `dataset` it is Python's own prose.
+    """Documents concatenated and cut into blocks; by default (no `files` or `dataset`) Python's own prose.
 
     A dataset's own validation and test splits are used; otherwise the ends of the text are held out. The tokenizer is
     trained on the training part alone. An epoch is as many random windows as there are whole blocks in that part.
@@ -73,10 +73,10 @@ class Text(TokenisedData):
             if stride is not None and stride > length:
                 raise ConfigError(
                     f"data.stride={stride} must be at most {length}, the tokens of an evaluated block: "
-                    "tokens between two windows would count nowhere."
+                    "otherwise tokens between two windows would be skipped."
                 )
         if len(set(test_blocks)) < len(test_blocks):
-            raise ConfigError(f"data.test_blocks={test_blocks} names a length twice: leave one out.")
+            raise ConfigError(f"data.test_blocks={test_blocks} names a length twice: remove one.")
         self.source, self.tokenizer, self.split = source, tokenizer, split
         self.block, self.stride, self.test_blocks = block, stride, test_blocks
 
@@ -91,7 +91,7 @@ class Text(TokenisedData):
         for name, size in extents.items():
             if not size.characters:
                 raise DataError(
-                    f"The {SPLITS[name]} split of {self._source()} is empty: give one with text"
+                    f"The {SPLITS[name]} split of {self._source()} is empty: use one with text"
                     + ("." if name == "train" else ", or none, and a part of the training split is held out.")
                 )
         splits, fractions = self._cut(found, extents["train"])
@@ -101,7 +101,7 @@ class Text(TokenisedData):
         return cached(self.cache, name, lambda directory: pack(directory, splits, self.tokenizer))
 
     def _cut(self, found: dict[str, Documents], train: Extent) -> tuple[dict[str, Documents], dict[str, float]]:
-        """Hold out of "train" what the source does not bring itself; also the shares held out."""
+        """Hold out of "train" the splits that the source lacks; also return the fractions held out."""
         if "val" not in found and not self.split.val_fraction:
             raise ConfigError(
                 f"data.split.val_fraction={self.split.val_fraction} leaves nothing to validate on, and "
@@ -125,7 +125,7 @@ class Text(TokenisedData):
         flat = unpack(entry)
         if self.test_blocks and "test" not in flat:
             raise DataError(
-                f"data.test_blocks={self.test_blocks} needs a test split: set data.split.test_fraction, as 0.1."
+                f"data.test_blocks={self.test_blocks} needs a test split: set data.split.test_fraction, such as 0.1."
             )
         for name, tokens in flat.items():
             longest = max([self.block, *(self.test_blocks if name == "test" else [])])
@@ -168,11 +168,11 @@ class Text(TokenisedData):
         return self._loader(windows, batches)
 
     def order(self) -> Order:
-        """Random windows, as many as there are whole blocks."""
+        """Random windows, as many as there are complete blocks."""
         return RandomDraws(len(self.splits["train"]), self.tokens["train"] // self.block)
 
     def describe(self) -> str:
-        """Source, sizes of the splits and tokenizer."""
+        """Describe the source, split sizes and tokenizer."""
         sizes = "/".join(f"{size:,}" for size in self.tokens.values())
         kind = self.tokenizer.kind
         blocks = f"{sizes} {kind} tokens of {self.spec.vocabulary:,}, blocks of {self.block}"

@@ -1,4 +1,4 @@
-"""Texts with a label each."""
+"""Text classification data: labelled texts from tables."""
 
 import hashlib
 import json
@@ -52,7 +52,7 @@ class LabelledTextSource(TableSource):
 
 
 class LabelledText(NamedTuple):
-    """The texts of an item, its label, and what to call it in a message."""
+    """The texts of an item, its label, and its name for messages."""
 
     texts: tuple[str, ...]
     label: str
@@ -60,7 +60,7 @@ class LabelledText(NamedTuple):
 
 
 class LabelledTexts(TokenisedData):
-    """Tables of texts with a label each, tokenised and cached. Subclasses say what a row is and how it is batched.
+    """Base class of labelled texts, tokenised and cached. Subclasses define rows and batches.
 
     Args:
         context: seed of the order of the training batches, and where the tokens are kept.
@@ -131,11 +131,11 @@ class LabelledTexts(TokenisedData):
         )
 
     def _check(self, split: str, rows: list[LabelledText], numbers: dict[str, int], *, held_out: bool) -> None:
-        """Refuse a split without rows, and labels that cannot be learned."""
+        """Refuse splits without rows and labels that cannot be learned."""
         if not rows:
             of = "test" if split == "test" else "val"
             share = f"data.split.{of}_fraction={self.split.fractions[of]}"
-            raise DataError(f"{share} leaves no row for {split}: change it, or give more rows.")
+            raise DataError(f"{share} leaves no row for {split}: change it, or add rows.")
         if len(self.classes) < 2:
             raise self._wrong("label_column", f"has one label alone in the training rows, {self.classes[0]}")
         label = next((row.label for row in rows if row.label not in numbers), None)
@@ -145,14 +145,14 @@ class LabelledTexts(TokenisedData):
         if held_out:
             raise DataError(
                 f"data.split.seed={self.split.seed} holds out for {split} every row with the label {label} (the "
-                f"training rows have {there}): another data.split.seed would keep some, or leave so rare a label out."
+                f"training rows have {there}): another data.split.seed would keep some, or remove such a rare label."
             )
         raise self._wrong(
             "label_column", f"has the label {label} in {split}, which no training row has (those have {there})"
         )
 
     def _pack(self, directory: Path, splits: dict[str, list[LabelledText]], numbers: dict[str, int]) -> None:
-        """Train the tokenizer on the texts of "train" alone and write every split's tokens, offsets and labels."""
+        """Train the tokenizer on the texts of "train" only, and write every split's tokens, offsets and labels."""
         self.tokenizer.train([text for row in splits["train"] for text in row.texts])
         self.tokenizer.save(directory)
         dtype, unread = token_type(self.tokenizer), Unread(self.tokenizer)
@@ -210,21 +210,23 @@ class LabelledTexts(TokenisedData):
         }
 
     def encode(self, text: str) -> Int64[np.ndarray, " tokens"]:
-        """Ids of a text, without what is beyond `max_length`.
+        """Encode a text, cut at `max_length`.
 
         Raises:
             DataError: the text is empty, or the tokenizer has no token for it.
         """
         if not text.strip():
-            raise DataError("An empty text has no class: give at least one word.")
+            raise DataError("An empty text cannot be classified: use at least one word.")
         ids = self.tokenizer.encode(text)[: self.max_length]
         if not len(ids):
-            raise DataError(f"{text[:40]!r} has no token that the model can read: give at least one word that it can.")
+            raise DataError(
+                f"{text[:40]!r} has no token that the model can read: use at least one word that the tokenizer knows."
+            )
         return ids
 
 
 class TextClassification(LabelledTexts):
-    """Tables of texts and labels. With neither `files` nor `dataset`, paragraphs of Python's own prose by chapter.
+    """Labelled texts from tables; by default (no `files` or `dataset`) paragraphs of Python's own prose by chapter.
 
     The classes are the training split's labels: numbers in their order, then words in theirs. The tokenizer is trained
     on the training split alone. A batch is padded up to its longest text.
@@ -259,17 +261,17 @@ class TextClassification(LabelledTexts):
         super().__init__(context, source, tokenizer, max_length, split, loader)
         if balanced and loader.tokens_per_batch is not None:
             raise ConfigError(
-                f"data.balanced=true and data.loader.tokens_per_batch={loader.tokens_per_batch} exclude each other: "
+                f"data.balanced=true and data.loader.tokens_per_batch={loader.tokens_per_batch} cannot be combined: "
                 "one chooses the texts of a batch by class, the other by length."
             )
         self.balanced = balanced
 
     def order(self) -> Order:
-        """Each text once or, where it is asked for, each class equally often."""
+        """Each text once or, with `balanced`, each class equally often."""
         return Balanced(self.parts["train"].labels) if self.balanced else super().order()
 
     def describe(self) -> str:
-        """Source, sizes of the splits, tokenizer and lengths."""
+        """Describe the source, split sizes, tokenizer and lengths."""
         source = self.source.place or "Python's own prose, by chapter"
         sizes = "/".join(f"{len(part):,}" for part in self.parts.values())
         lengths = np.concatenate([part.lengths for part in self.parts.values()])
@@ -281,7 +283,7 @@ class TextClassification(LabelledTexts):
 
 
 def _ordered(names: set[str]) -> list[str]:
-    """Whole numbers by size, then words."""
+    """Sort labels: integers by value, then words."""
     numbers = {name for name in names if re.fullmatch(r"[+-]?\d+", name)}
     return [*sorted(numbers, key=lambda name: (int(name), name)), *sorted(names - numbers)]
 

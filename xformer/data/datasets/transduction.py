@@ -30,7 +30,7 @@ _PATIENCE = 20
 
 
 class Sequences(Split):
-    """Sources with what is to be written for each.
+    """Source sequences and their targets.
 
     Args:
         sources: token ids of the symbols.
@@ -48,10 +48,10 @@ class Sequences(Split):
         return paired([self.sources[index] for index in indices], self.kind)
 
 
-def drawn(
+def draw_source(
     shape: int, generator: np.random.Generator, *, lengths: Symbols, symbols: int, held_out: set[bytes]
 ) -> Symbols:
-    """A source as long as that of a number; there is one that is not held out, because one has this length."""
+    """Draw a source of the same length as item `number` that is not held out."""
     while True:
         source: Symbols = generator.integers(_SPECIAL, _SPECIAL + symbols, lengths[shape] - 1)
         if source.tobytes() not in held_out:
@@ -59,13 +59,13 @@ def drawn(
 
 
 def paired(sources: list[Symbols], kind: Kind) -> Seq2SeqBatch:
-    """Sources with what is to be written for each."""
+    """Source sequences and their targets."""
     targets = [_rearranged(source, kind) for source in sources]
     return pad_pairs(sources, targets, padding=PADDING, begin=BEGIN, end=END)
 
 
 class Transduction(DataModule):
-    """Random symbol sequences, all different, whose lengths are uniform as far as there are enough short ones.
+    """Random symbol sequences to copy, reverse or sort; all differ, with uniform lengths where enough short ones exist.
 
     The sources depend on `generation.seed`, the bounds and the sizes alone: every run's own seed and every `kind` meet
     the same ones, and no test source occurs in training. `fresh` ones also depend on the run's seed and the epoch.
@@ -105,7 +105,7 @@ class Transduction(DataModule):
         if max_length < min_length:
             raise ConfigError(f"data.max_length={max_length} must be at least data.min_length={min_length}.")
         if len(set(test_lengths)) < len(test_lengths):
-            raise ConfigError(f"data.test_lengths={test_lengths} names a length twice: leave one out.")
+            raise ConfigError(f"data.test_lengths={test_lengths} names a length twice: remove one.")
         self.kind, self.symbols, self.test_lengths, self.generation = kind, symbols, test_lengths, generation
         further = {f"test@{length}": (length, length) for length in test_lengths}
         self.sizes = generation.sizes | dict.fromkeys(further, generation.test_size)
@@ -123,7 +123,7 @@ class Transduction(DataModule):
         if self.generation.fresh:
             held_out = {source.tobytes() for name in sources if name != "train" for source in sources[name]}
             lengths = parts["train"].lengths
-            make = partial(drawn, lengths=lengths, symbols=self.symbols, held_out=held_out)
+            make = partial(draw_source, lengths=lengths, symbols=self.symbols, held_out=held_out)
             collate = partial(paired, kind=self.kind)
             fresh = Items(self.sizes["train"], (self.generation.seed,), make, collate)
             fresh.lengths = lengths
@@ -143,7 +143,7 @@ class Transduction(DataModule):
         self.fingerprint = digest(self.kind, self.sizes, rows, *(["fresh"] if self.generation.fresh else []))
 
     def order(self) -> Order:
-        """Each sequence once, or each length once with new symbols."""
+        """Each sequence once; with fresh generation, each length once with new symbols."""
         return Fresh(self.sizes["train"]) if self.generation.fresh else super().order()
 
     def _generate(self) -> dict[str, list[Symbols]]:
@@ -172,8 +172,8 @@ class Transduction(DataModule):
             if idle == _PATIENCE:
                 raise ConfigError(
                     f"data.max_length={longest} and data.symbols={self.symbols} admit only about "
-                    f"{len(found) - known} different sequences, but data.generation asks for {count}: widen them or "
-                    "ask for fewer."
+                    f"{len(found) - known} different sequences, but data.generation asks for {count}: raise them or "
+                    "request fewer."
                 )
         rows = list(found.values())[known:]
         # A sequence likely to repeat is likely to come early; shuffled, the splits are alike.
@@ -182,7 +182,7 @@ class Transduction(DataModule):
         return [chosen[end - size : end] for end, size in zip(ends, sizes, strict=True)]
 
     def encode(self, text: str) -> Int64[np.ndarray, " tokens"]:
-        """Ids of symbols' numbers, from 0, with blanks between them, and the end token.
+        """Encode symbol numbers, from 0, separated by blanks, and add the end token.
 
         Raises:
             DataError: something else is in the text.
@@ -191,12 +191,12 @@ class Transduction(DataModule):
         wrong = [word for word in words if not (word.isdecimal() and int(word) < self.symbols)]
         if wrong or not words:
             raise DataError(
-                f"{text!r} is no sequence of symbols: give numbers from 0 to {self.symbols - 1} with blanks between."
+                f"{text!r} is not a sequence of symbols: use numbers from 0 to {self.symbols - 1} with blanks between."
             )
         return np.array([*(int(word) + _SPECIAL for word in words), END])
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The symbols' numbers, from 0."""
+        """Decode ids as symbol numbers, from 0."""
         text = list(tokens)
         text = text[: text.index(END)] if END in text else text
         return " ".join(str(token - _SPECIAL) for token in text if token >= _SPECIAL)

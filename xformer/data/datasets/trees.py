@@ -1,4 +1,4 @@
-"""ListOps expressions, grown, evaluated and written out a whole forest at a time.
+"""Generation of ListOps expressions: many trees are grown, evaluated and written out at once.
 
 The distribution is that of the Long Range Arena's generator (Tay et al., 2020, "Long Range Arena"): below the maximum
 depth a node is an operator with probability 1/4, with 2 to `max_args` arguments; otherwise it is a digit. A tree is
@@ -23,7 +23,7 @@ Level = Int64[np.ndarray, "_"]
 
 
 class Expressions(NamedTuple):
-    """Finished trees: their tokens one after the other, each tree's length, and each tree's value."""
+    """Finished trees: their concatenated tokens, lengths and values."""
 
     tokens: UInt8[np.ndarray, " tokens"]
     lengths: Int64[np.ndarray, " trees"]
@@ -82,13 +82,13 @@ def _keep(levels: list[Level], trees: list[Level], kept: Bool[np.ndarray, " tree
 
 
 def starts_of(arities: Level) -> Level:
-    """Where each operator's arguments begin on the next level, given the operators' numbers of arguments."""
+    """The index of each operator's first argument on the next level, from the numbers of arguments."""
     starts: Level = np.cumsum(arities) - arities
     return starts
 
 
 def subtree_sizes(levels: list[Level]) -> list[Level]:
-    """Tokens of the subtree under each node: a digit is one, an operator its two brackets and its arguments."""
+    """The number of tokens of each node's subtree: 1 for a digit, two brackets plus the arguments for an operator."""
     sizes = [np.ones(len(levels[-1]), dtype=np.int64)]
     for level in reversed(levels[:-1]):
         size = np.ones(len(level), dtype=np.int64)
@@ -100,7 +100,7 @@ def subtree_sizes(levels: list[Level]) -> list[Level]:
 
 
 def evaluate_expressions(levels: list[Level], operators: list[Level], digits: list[Level]) -> Level:
-    """Value of each tree, from the leaves up."""
+    """Compute the value of each tree, from the leaves up."""
     below = np.empty(0, dtype=np.int64)
     for level, operator, digit in zip(reversed(levels), reversed(operators), reversed(digits), strict=True):
         values = np.empty(len(level), dtype=np.int64)
@@ -137,7 +137,7 @@ def apply(
 def expression_text(
     levels: list[Level], operators: list[Level], digits: list[Level], sizes: list[Level]
 ) -> UInt8[np.ndarray, " tokens"]:
-    """Tokens of all trees, each in prefix order: an operator, its arguments, the closing bracket."""
+    """Write out the tokens of all trees in prefix order: operator, arguments, closing bracket."""
     tokens = np.empty(int(sizes[0].sum()), dtype=np.uint8)
     position = starts_of(sizes[0])
     for depth, level in enumerate(levels):

@@ -1,1 +1,1 @@
-"""In which order items are seen, and in which batches."""
+"""Sampling: the order of items, and batches."""

@@ -1,11 +1,11 @@
-"""An order in which rare classes are seen as often as frequent ones."""
+"""Class-balanced sampling: rare classes are drawn as often as frequent ones."""
 
 import numpy as np
 from jaxtyping import Int64
 
 
 class Balanced:
-    """Each class equally often, its items as evenly as that allows: an epoch is about as long as without.
+    """An order that draws each class equally often; an epoch is about as long as without balancing.
 
     A class with fewer items than its share repeats all of them before any comes once more; of a class with more, each
     epoch draws another part.

@@ -1,4 +1,4 @@
-"""Batches of items of similar length, cut by a budget of tokens instead of a number of items.
+"""Batches of items of similar length, limited by a number of tokens instead of items.
 
 Items are sorted by length, longest first, those of one length in random order, and cut greedily: a batch takes as many
 as fit while (items x its longest) stays within the budget. The lengths in sorted order are the same in every epoch, and
@@ -18,7 +18,7 @@ Lengths = Int64[np.ndarray, " items"]
 
 
 def cut_batches(lengths: Lengths, budget: int, world: int) -> Int64[np.ndarray, " batches_and_one"]:
-    """Borders of the batches of sorted items, the first 0 and the last the number of items.
+    """The batch boundaries of sorted items, from 0 to the number of items.
 
     Args:
         lengths: tokens of each item, longest first.
@@ -32,8 +32,8 @@ def cut_batches(lengths: Lengths, budget: int, world: int) -> Int64[np.ndarray, 
     if budget < longest * world:
         each = f" on each of the {world} devices" if world > 1 else ""
         raise ConfigError(
-            f"data.loader.tokens_per_batch={budget} does not hold a sequence of {longest} tokens{each}: use at least "
-            f"{longest * world}, or shorter sequences."
+            f"data.loader.tokens_per_batch={budget} is too small for a sequence of {longest} tokens{each}: use at "
+            f"least {longest * world}, or shorter sequences."
         )
     borders = [0]
     while borders[-1] < len(lengths):

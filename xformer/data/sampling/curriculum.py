@@ -1,4 +1,4 @@
-"""Short items first: a share of the training items that grows with the steps (Platanios et al. 2019)."""
+"""Curriculum sampling: a share of the shortest items that grows with the steps (Platanios et al. 2019)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from xformer.errors import ConfigError
 
 @dataclass(frozen=True)
 class Pace:
-    """How the share of items that are allowed grows.
+    """The pace of a curriculum: how the share of allowed items grows.
 
     Attributes:
         initial: the share in the first batch.
@@ -30,7 +30,7 @@ class Pace:
 
 
 class CurriculumBatches(Sampler[list[int]]):
-    """Batches in which each item is replaced by one that is allowed yet.
+    """Batches in which items that are not allowed yet are replaced by shorter ones.
 
     Items are ranked by length; with m of n allowed, the item of rank r is replaced by that of rank floor(r m / n).
     So, without a draw, the m shortest items are visited equally often; a batch's items become shorter and none longer,
@@ -55,12 +55,12 @@ class CurriculumBatches(Sampler[list[int]]):
 
     @property
     def epoch(self) -> int:
-        """The epoch that iteration yields the batches of."""
+        """The epoch whose batches are iterated."""
         return self.batches.epoch
 
     @property
     def start(self) -> int:
-        """The batches of the epoch that are left out, because they were consumed already."""
+        """The number of batches to skip in this epoch, because they were consumed before a resume."""
         return self.batches.start
 
     @start.setter
@@ -69,7 +69,7 @@ class CurriculumBatches(Sampler[list[int]]):
 
     @property
     def sampler(self) -> "CurriculumBatches":
-        """Itself, where Lightning looks for `set_epoch`."""
+        """Itself, as Lightning looks for `set_epoch` here."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
@@ -85,7 +85,7 @@ class CurriculumBatches(Sampler[list[int]]):
             yield self.replaced(items, self.pace.share(number))
 
     def replaced(self, items: list[int], share: float) -> list[int]:
-        """The items that stand for others while a share is allowed, one at least."""
+        """The replacement items for a share of allowed items; at least one item is allowed."""
         size = len(self.ranked)
         allowed = max(1, int(share * size))
         # A fresh item's number is its shape's plus a multiple of the size: the shape has the length.

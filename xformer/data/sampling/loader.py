@@ -1,4 +1,4 @@
-"""A DataLoader over items that come batched."""
+"""A DataLoader over datasets that return whole batches."""
 
 import signal
 from typing import Any
@@ -10,12 +10,12 @@ _GRACE_SECONDS = 20.0
 
 
 def identity(batch: Any) -> Any:
-    """Collate what `__getitems__` has already batched (a function, so that workers can pickle it)."""
+    """Return the batch unchanged: a collate function that workers can pickle."""
     return batch
 
 
 def outlive_signals(worker: int) -> None:
-    """Let a process that fetches data go on when a terminal or a job signals all processes of a run.
+    """Make a data-loading worker ignore signals that a terminal or job sends to all processes of a run.
 
     The main process needs the batches up to its next optimiser step, saves there, and stops the others. SIGTERM may
     also be that: it ends the process, after some time.
@@ -27,7 +27,7 @@ def outlive_signals(worker: int) -> None:
 
 
 class Loader(DataLoader[Any]):
-    """A plain DataLoader over items that come batched, with its own generator.
+    """A DataLoader over datasets that return whole batches, with its own random generator.
 
     Args:
         dataset: Gives a whole batch from `__getitems__(indices)`.

@@ -1,4 +1,4 @@
-"""The order of batches: a function of (seed, epoch) alone, whatever the workers, devices and global generators do."""
+"""Batch samplers whose order depends only on (seed, epoch), not on workers, devices or global random state."""
 
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ _DRAWS = 2**31
 
 @runtime_checkable
 class Order(Protocol):
-    """Which items an epoch visits, drawn from a generator that the sampler seeds."""
+    """Protocol of an order of items in an epoch, drawn with a generator that the sampler seeds."""
 
     def __len__(self) -> int:
         """Items in an epoch."""
@@ -62,7 +62,7 @@ class RandomDraws:
 
 
 class Fresh:
-    """As many items as an epoch has, every one new: all shapes once, shuffled, each with a draw of its own.
+    """New items in every epoch: all shapes once, shuffled, each with a new random draw.
 
     Args:
         size: items in an epoch.
@@ -75,13 +75,13 @@ class Fresh:
         return self.size
 
     def __call__(self, generator: np.random.Generator) -> Int64[np.ndarray, " items"]:
-        """Draw numbers of items, all beyond those of an epoch that repeats."""
+        """Draw item numbers, all beyond those of the fixed items."""
         shapes = generator.permutation(self.size).astype(np.int64)
         return generator.integers(1, _DRAWS, self.size) * self.size + shapes
 
 
 class EpochBatches(Sampler[list[int]]):
-    """Batches whose order depends on the epoch.
+    """Base class of batch samplers whose order depends on the epoch.
 
     Set `epoch` and `start` to continue a run in the middle of an epoch: iteration yields the batches from `start` on.
     `len` stays the whole epoch's, because Lightning adds the batches already consumed when it looks for the last one.
@@ -93,7 +93,7 @@ class EpochBatches(Sampler[list[int]]):
 
     @abstractmethod
     def __len__(self) -> int:
-        """Batches of a whole epoch."""
+        """The number of batches in a whole epoch."""
 
     @property
     def sampler(self) -> "EpochBatches":
@@ -101,7 +101,7 @@ class EpochBatches(Sampler[list[int]]):
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Move to an epoch; `start` survives only where the epoch is the one it was set for."""
+        """Move to an epoch; `start` is kept only for the epoch for which it was set."""
         if epoch != self.epoch:
             self.epoch, self.start = epoch, 0
 
@@ -176,7 +176,7 @@ class EvaluationBatches(Sampler[list[int]]):
 
 
 def share_of(batch_size: int, world: int) -> int:
-    """Items of a global batch that each of `world` processes takes.
+    """The number of items of a global batch for each of `world` processes.
 
     Raises:
         ConfigError: If the batch is not a positive multiple of the number of processes.

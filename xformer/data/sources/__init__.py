@@ -1,1 +1,1 @@
-"""Where data comes from: files, tables, images, the hub."""
+"""Data sources: files, tables, images and Hugging Face datasets."""

@@ -1,4 +1,4 @@
-"""Pairs of texts as streams that can be read again: two aligned files, tables, or a dataset on disk or on the hub."""
+"""Parallel corpora as re-readable streams of text pairs: aligned files, tables, or a dataset on disk or the hub."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -25,7 +25,7 @@ OFFLINE = "data=transduction, which is generated here, or files of your own"
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelSource(TableSource):
-    """Texts and their translations: two aligned files, or tables with a column for each side, or a dataset.
+    """Settings of a parallel corpus: two aligned files, tables with a column for each side, or a dataset.
 
     Attributes:
         source_files: a path, or one for each of train, val and test; one text a line.
@@ -37,7 +37,7 @@ class ParallelSource(TableSource):
         ConfigError: not exactly one source is given.
     """
 
-    sources: ClassVar[tuple[str, ...]] = ("source_files", "files", "dataset")
+    source_keys: ClassVar[tuple[str, ...]] = ("source_files", "files", "dataset")
 
     source_files: Aligned | None
     target_files: Aligned | None
@@ -49,7 +49,7 @@ class ParallelSource(TableSource):
         one_side = (self.source_files is None) != (self.target_files is None)
         if one_side or aligned + (self.files is not None) + (self.dataset is not None) != 1:
             raise ConfigError(
-                "data=parallel_text reads one source: give data.source.source_files and data.source.target_files, or "
+                "data=parallel_text reads one source: set data.source.source_files and data.source.target_files, or "
                 "data.source.files, or data.source.dataset, and leave the others null."
             )
 
@@ -67,7 +67,7 @@ Corpus = Iterable[Pair]
 
 @rereadable
 def of_files(source: str, target: str) -> Iterator[Pair]:
-    """Pairs of two files of which each line is the other's translation; a line ends with LF or CR LF.
+    """Pairs of lines from two aligned files; a line ends with LF or CR LF.
 
     Args:
         source: path of the texts.
@@ -110,14 +110,14 @@ def _lines(path: Path, name: str) -> Iterator[str]:
 
 @rereadable
 def of_table(name: str, columns: Columns) -> Iterator[Pair]:
-    """Pairs of two columns in memory.
+    """Pairs from two columns of a table.
 
     Args:
         name: of the source, for messages.
         columns: the values by key of the configuration.
 
     Raises:
-        DataError: a value is no text.
+        DataError: a value is not text.
     """
     return _pairs(name, zip(*(columns[key] for key in KEYS), strict=True))
 
@@ -141,7 +141,7 @@ def _pairs(name: str, rows: Iterable[tuple[Any, ...]]) -> Iterator[Pair]:
 
 @rereadable
 def part(corpus: Corpus, kept: Iterable[bool]) -> Iterator[Pair]:
-    """Those pairs of a corpus for which `kept` is true."""
+    """The pairs of a corpus for which `kept` is true."""
     return compress(corpus, kept)
 
 
@@ -153,7 +153,7 @@ def corpus_texts(corpus: Corpus) -> Iterator[str]:
 
 
 def aligned_lines(source: Aligned, target: Aligned) -> dict[str, Corpus]:
-    """Pairs of aligned files by split, under "train" alone where only a path is given.
+    """Pairs of aligned files by split; a single path is the split "train".
 
     Raises:
         ConfigError: the splits of one are not those of the other, or not train, val and test.
@@ -162,16 +162,16 @@ def aligned_lines(source: Aligned, target: Aligned) -> dict[str, Corpus]:
     if "train" not in sources or not set(sources) == set(targets) <= set(NAMES):
         raise ConfigError(
             f"data.source.source_files has {', '.join(sources)} and data.source.target_files {', '.join(targets)}: "
-            "give both a path, or the same of train, val and test, train at least."
+            "set both to a path, or both to the same splits: train, and optionally val and test."
         )
     return {split: of_files(sources[split], targets[split]) for split in NAMES if split in sources}
 
 
 def of_dataset(source: ParallelSource) -> dict[str, Corpus]:
-    """Pairs of a local dataset directory or one on the hub, by split; a nested column is named with a dot.
+    """Pairs from a local dataset directory or the hub, by split; a nested column is named with a dot.
 
     Raises:
-        DataError: it is neither here nor reachable, or lacks a column.
+        DataError: the dataset is neither on disk nor reachable, or lacks a column.
     """
     dataset, columns = str(source.dataset), source.columns
     splits = load_dataset_splits(dataset, source.dataset_config, offline=OFFLINE)
@@ -183,7 +183,7 @@ def of_dataset(source: ParallelSource) -> dict[str, Corpus]:
 
 
 def survey(corpus: Corpus) -> tuple[int, str]:
-    """The number of pairs and a hash of all."""
+    """Count the pairs, and hash their content."""
     content, count = hashlib.sha256(), 0
     for pair in corpus:
         count += 1

@@ -1,4 +1,4 @@
-"""Documents that are read again and again, piece by piece, so that their size does not matter to memory."""
+"""Re-readable documents in pieces, so that they need not fit in memory."""
 
 import codecs
 import hashlib
@@ -14,7 +14,7 @@ CHUNK = 1 << 20
 
 
 class Piece(NamedTuple):
-    """A part of a document that is not empty, and whether it is its last."""
+    """A non-empty piece of a document, and whether it is the last one."""
 
     text: str
     last: bool
@@ -25,7 +25,7 @@ Documents = Iterable[Piece]
 
 
 class Extent(NamedTuple):
-    """How long documents are, in characters, and a hash of what they say and where each ends."""
+    """The length of documents in characters, and a hash of their content and boundaries."""
 
     characters: int
     content: str
@@ -33,14 +33,14 @@ class Extent(NamedTuple):
 
 @rereadable
 def in_memory(texts: Iterable[str]) -> Iterator[Piece]:
-    """Documents that are in memory; empty ones are left out."""
+    """Documents in memory; empty ones are left out."""
     for text in texts:
         yield from document([text])
 
 
 @rereadable
 def in_files(paths: Sequence[Path], key: str) -> Iterator[Piece]:
-    """Files in UTF-8, one document each; line ends stay as they are.
+    """UTF-8 files, one document each; line ends are unchanged.
 
     Args:
         paths: in order.
@@ -55,7 +55,7 @@ def in_files(paths: Sequence[Path], key: str) -> Iterator[Piece]:
             empty = False
             yield piece
         if empty:
-            raise DataError(f"{key}={path} is empty: give a file with text.")
+            raise DataError(f"{key}={path} is empty: use a file with text.")
 
 
 def _chunks(path: Path, name: str) -> Iterator[str]:
@@ -81,7 +81,7 @@ def _chunks(path: Path, name: str) -> Iterator[str]:
 
 @rereadable
 def stretch(documents: Documents, first: int, last: int) -> Iterator[Piece]:
-    """A stretch of other documents, of which one across its border is cut in two.
+    """A range of other documents; a document across its border is cut in two.
 
     Args:
         documents: all of them.
@@ -99,7 +99,7 @@ def stretch(documents: Documents, first: int, last: int) -> Iterator[Piece]:
 
 
 def document(chunks: Iterable[str]) -> Iterator[Piece]:
-    """The pieces of one document that comes in chunks, without a byte order mark."""
+    """The pieces of one document from its chunks, without a byte order mark."""
     before = None
     for text in pieces(_without_mark(chunks)):
         if before is not None:
@@ -117,7 +117,7 @@ def _without_mark(chunks: Iterable[str]) -> Iterator[str]:
 
 
 def extent(documents: Documents) -> Extent:
-    """Read documents once, to know how long they are and whether they have changed."""
+    """Measure and hash documents by reading them once."""
     content, characters = hashlib.sha256(), 0
     for text, last in documents:
         content.update(text.encode("utf-8", errors="surrogatepass") + (b"\xff" if last else b""))

@@ -1,4 +1,4 @@
-"""Which items go where, for sources that bring no splits of their own."""
+"""Held-out splits: random splits for sources without their own."""
 
 from collections.abc import Mapping
 from typing import TypeVar
@@ -13,7 +13,7 @@ Row = TypeVar("Row")
 
 
 def deal(total: int, fractions: Mapping[str, float], seed: int) -> dict[str, Int64[np.ndarray, " rows"]]:
-    """Shuffle the rows from 0 to `total` and deal them out.
+    """Shuffle the rows from 0 to `total`, and distribute them over the splits.
 
     Args:
         total: number of items.
@@ -29,7 +29,7 @@ def deal(total: int, fractions: Mapping[str, float], seed: int) -> dict[str, Int
 
 
 def hold_out(splits: Mapping[str, list[Row]], fractions: Mapping[str, float], seed: int) -> dict[str, list[Row]]:
-    """Take rows out of "train", at random, for the splits that the source does not bring itself.
+    """Hold out random rows of "train" for the splits that the source lacks.
 
     Args:
         splits: rows by split.
@@ -47,7 +47,7 @@ def hold_out(splits: Mapping[str, list[Row]], fractions: Mapping[str, float], se
 
 
 def deal_images(total: int, fractions: Mapping[str, float], seed: int) -> dict[str, Int64[np.ndarray, " rows"]]:
-    """The same, where every split has to get something.
+    """Distribute images over the splits, each of which must get at least one.
 
     Raises:
         ConfigError: a split gets nothing.
@@ -58,5 +58,5 @@ def deal_images(total: int, fractions: Mapping[str, float], seed: int) -> dict[s
     for name, part in rows.items():
         if not len(part):
             asked = " and ".join(f"data.split.{split}_fraction={fraction}" for split, fraction in fractions.items())
-            raise ConfigError(f"{asked} of {total} leave no image for {name}: change them.")
+            raise ConfigError(f"{asked} of {total} leave no image for {name}: choose other fractions.")
     return rows

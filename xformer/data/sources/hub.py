@@ -1,4 +1,4 @@
-"""Datasets of the `datasets` library, in a directory or on the hub, which fail at once where there is no network."""
+"""Loading datasets of the `datasets` library, from a directory or the hub; fails at once without a network."""
 
 import logging
 import os
@@ -22,7 +22,7 @@ SECONDS_TO_ANSWER = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSource:
-    """Where data come from: a dataset of the `datasets` library, or what a subclass reads in its place.
+    """Settings of a data source: a dataset of the `datasets` library, or what a subclass adds.
 
     Attributes:
         dataset: a local dataset directory, or a name on the hub.
@@ -32,25 +32,25 @@ class DatasetSource:
         ConfigError: several places are given.
     """
 
-    sources: ClassVar[tuple[str, ...]] = ("files", "dataset")
+    source_keys: ClassVar[tuple[str, ...]] = ("files", "dataset")
     """The fields of which at most one is set."""
 
     dataset: str | None
     dataset_config: str | None
 
     def __post_init__(self) -> None:
-        found = [f"data.source.{key}={place}" for key in self.sources if (place := getattr(self, key)) is not None]
+        found = [f"data.source.{key}={place}" for key in self.source_keys if (place := getattr(self, key)) is not None]
         if len(found) > 1:
-            raise ConfigError(f"{' and '.join(found)} exclude each other: set one to null.")
+            raise ConfigError(f"{' and '.join(found)} cannot be combined: set all but one to null.")
 
     @property
     def place(self) -> str | None:
-        """The place that is set, for a person; None where there is none."""
-        return next((str(place) for key in self.sources if (place := getattr(self, key)) is not None), None)
+        """The configured source, for messages; None if none is set."""
+        return next((str(place) for key in self.source_keys if (place := getattr(self, key)) is not None), None)
 
 
 def load_dataset_splits(name: str, config: str | None, *, offline: str, streaming: bool = False) -> dict[str, Any]:
-    """A dataset's splits as "train", "val" and "test": a local directory if there is one, else the hub.
+    """Load a dataset's splits as "train", "val" and "test": from a local directory if it exists, else the hub.
 
     Args:
         name: of the directory, or on the hub.
@@ -59,7 +59,7 @@ def load_dataset_splits(name: str, config: str | None, *, offline: str, streamin
         streaming: whether it is read over the network, time and again, instead of being downloaded.
 
     Raises:
-        DataError: If it is neither here nor reachable, or has no training split.
+        DataError: If the dataset is neither on disk nor reachable, or has no training split.
     """
     path = Path(name).expanduser()
     loaded = _load_local(path, config, streaming) if path.exists() else _load(name, config, offline, streaming)
@@ -76,7 +76,7 @@ def load_dataset_splits(name: str, config: str | None, *, offline: str, streamin
 
 
 def check_columns(name: str, there: Iterable[str], columns: Mapping[str, str]) -> None:
-    """Refuse columns that a dataset lacks.
+    """Refuse columns that a dataset does not have.
 
     Args:
         name: of the dataset.
@@ -94,7 +94,7 @@ def check_columns(name: str, there: Iterable[str], columns: Mapping[str, str]) -
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
+    """The message of an error in one line."""
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
@@ -128,14 +128,14 @@ def _load(name: str, config: str | None, offline: str, streaming: bool) -> "Data
                 f"({first_line(error)}): correct the name or the config."
             ) from error
         raise DataError(
-            f"data.source.dataset={name} with data.source.dataset_config={config} is no directory here, is not in the "
-            f"local cache and the hub cannot be reached (HF_HUB_OFFLINE={variable}): fetch it where there is a network "
-            f"and point HF_HOME to that cache, or use {offline}."
+            f"data.source.dataset={name} with data.source.dataset_config={config} is not a directory here, is not in "
+            f"the local cache and the hub cannot be reached (HF_HUB_OFFLINE={variable}): fetch it where there is a "
+            f"network and point HF_HOME to that cache, or use {offline}."
         ) from error
 
 
 def _answers(name: str) -> bool:
-    """Ask the hub once: loading would retry a dead network for half a minute."""
+    """Whether the hub answers one request, as loading would retry without a network for half a minute."""
     import huggingface_hub
 
     try:
@@ -151,7 +151,7 @@ def _answers(name: str) -> bool:
 
 @contextmanager
 def _offline(offline: bool) -> Iterator[None]:
-    """Make the hub's libraries fail at once, as HF_HUB_OFFLINE=1 would had it been set before they were imported."""
+    """Make the hub's libraries fail at once, as if HF_HUB_OFFLINE=1 had been set before their import."""
     import datasets.config
     import huggingface_hub.constants
 

@@ -1,4 +1,4 @@
-"""From documents to flat files of tokens: tokenise piece by piece, concatenate, map into memory, cut into windows."""
+"""Packing: documents are tokenised, concatenated into flat files, mapped into memory and cut into windows."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ SIDECAR = "tokens.json"
 
 
 class PackedBlocks(Split):
-    """Windows of a flat file at every offset, to train on.
+    """Training windows: one at every offset of a flat file.
 
     Args:
         tokens: The file.
@@ -40,7 +40,7 @@ class PackedBlocks(Split):
 
 
 class PackedWindows(PackedBlocks):
-    """Windows of a flat file in which every token but the first is a label exactly once, to evaluate on.
+    """Evaluation windows, in which every token of a flat file but the first is a label exactly once.
 
     Each begins `stride` tokens after the one before, and the last ends with the file. A window's labels that one before
     has counted are `IGNORED`: what counts has at least `block - stride` tokens before it, the first window aside.
@@ -71,13 +71,13 @@ class PackedWindows(PackedBlocks):
 
 @rereadable
 def words(documents: Documents) -> Iterator[str]:
-    """The texts of documents, without where each ends."""
+    """The texts of documents, without document boundaries."""
     for text, _ in documents:
         yield text
 
 
 def pack(directory: Path, splits: Mapping[str, Documents], tokenizer: Tokenizer) -> None:
-    """Train the tokenizer on "train" alone and write each split as one flat file.
+    """Train the tokenizer on "train" only, and write each split as one flat file.
 
     A sidecar says what the numbers are, and how many bytes of text the tokens of each split stand for, the first token
     aside: the first of a split is never predicted. What the tokenizer leaves unread is not among them.
@@ -106,7 +106,7 @@ def unpack(directory: Path) -> dict[str, Flat]:
 
 
 def tokens_per_byte(directory: Path) -> dict[str, float]:
-    """How many labels a split has for each byte of text that they stand for (Gao et al. 2020, section 3.1)."""
+    """The number of labels per byte of their text (Gao et al. 2020, section 3.1)."""
     sidecar = json.loads((directory / SIDECAR).read_text(encoding="utf-8"))
     flat = unpack(directory)
     return {name: (len(flat[name]) - 1) / max(1, size) for name, size in sidecar["splits"].items()}

@@ -1,4 +1,4 @@
-"""Where images come from: folders, a dataset on disk or on the hub, or the digits that scikit-learn ships.
+"""Image sources: folders, a dataset on disk or the hub, or scikit-learn's digits.
 
 Datasets are read by `datasets`, folders here: its `imagefolder` leaves out files whose names it does not know, names a
 class after the innermost folder, adds the classes of other splits and says nothing of one without images.
@@ -30,7 +30,7 @@ OFFLINE = "the handwritten digits of scikit-learn: data=images, or data=digits f
 
 @dataclass(frozen=True)
 class Pictures:
-    """Labelled images that are decoded when they are asked for.
+    """Labelled images that are decoded on access.
 
     Attributes:
         stored: each image, as a path, as `datasets` keeps it undecoded, or as grey levels.
@@ -51,7 +51,7 @@ class Pictures:
         """Decode one image.
 
         Raises:
-            DataError: it does not decode.
+            DataError: the image cannot be decoded.
         """
         stored = self.stored[index]
         if isinstance(stored, np.ndarray):
@@ -75,7 +75,7 @@ def _digits() -> Pictures:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSource(DatasetSource):
-    """Images with a class each. With neither `folder` nor `dataset` they are the handwritten digits of scikit-learn.
+    """Settings of labelled images; by default (no `folder` or `dataset`) scikit-learn's handwritten digits.
 
     Attributes:
         folder: with a folder for each class in it, or with `train` and as many of `val` and `test` as there are, which
@@ -84,7 +84,7 @@ class ImageSource(DatasetSource):
         label_column: of the dataset.
     """
 
-    sources: ClassVar[tuple[str, ...]] = ("folder", "dataset")
+    source_keys: ClassVar[tuple[str, ...]] = ("folder", "dataset")
 
     folder: str | None
     image_column: str
@@ -92,13 +92,13 @@ class ImageSource(DatasetSource):
 
 
 def read_images(source: ImageSource) -> tuple[list[str], dict[str, Pictures]]:
-    """Find images by split, where the source has splits, and under "train" alone where it has not.
+    """Find images by split; a source without splits is the split "train".
 
     Returns:
         The names of the classes, and the images.
 
     Raises:
-        DataError: there is nothing to read, or a label is outside of the training images' classes.
+        DataError: there are no images, or a label is not among the training images' classes.
     """
     if source.folder is not None:
         return _read_folder(source.folder)
@@ -110,7 +110,7 @@ def read_images(source: ImageSource) -> tuple[list[str], dict[str, Pictures]]:
 def _read_folder(folder: str) -> tuple[list[str], dict[str, Pictures]]:
     root = Path(folder).expanduser()
     if not root.is_dir():
-        raise DataError(f"data.source.folder={folder} is no directory (seen from {Path.cwd()}): correct the path.")
+        raise DataError(f"data.source.folder={folder} is not a directory (seen from {Path.cwd()}): correct the path.")
     parts: dict[str, Path] = {}
     for split, names in NAMES.items():
         subfolder = next((root / name for name in names if (root / name).is_dir()), None)
@@ -129,7 +129,7 @@ def _read_folder(folder: str) -> tuple[list[str], dict[str, Pictures]]:
     if not counts.all():
         empty = [name for name, count in zip(classes, counts, strict=True) if not count]
         raise DataError(
-            f"{parts['train'] / empty[0]} holds no image, and a class cannot be learned from none: put some there, or "
+            f"{parts['train'] / empty[0]} holds no image, but every class needs some: put some there, or "
             f"remove the {'folders of ' + _listed(empty) if len(empty) > 1 else 'folder'}."
         )
     return classes, dict(found)
@@ -157,7 +157,7 @@ def _read_classes(part: Path, classes: list[str]) -> Pictures:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What a person put into a folder, by name: not what is hidden, and not what the system did."""
+    """The entries of a folder by name, without hidden files and files that the system made."""
     return sorted(p for p in folder.iterdir() if not p.name.startswith(".") and p.name.lower() not in _SYSTEM)
 
 

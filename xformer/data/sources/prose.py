@@ -1,4 +1,4 @@
-"""The prose that every Python ships, whole or by chapter: text without a download."""
+"""Python's own help texts, whole or by chapter: text without a download."""
 
 from collections import Counter
 
@@ -8,7 +8,7 @@ _SHORTEST = 40
 
 
 def prose() -> list[str]:
-    """Python's help topics in the order of their names, each paragraph where it stands first.
+    """Python's help topics in the order of their names; repeated paragraphs appear once.
 
     Topics quote one another: kept as they are, a tenth of what is held out would stand in the training text word for
     word. What is there depends on the version of Python.
@@ -30,7 +30,7 @@ def _once(text: str, seen: set[str]) -> str:
 
 
 def chapters() -> dict[str, list[str]]:
-    """Paragraphs of the chapters that have most, as `text_column`, and the chapter each is from, as `label_column`.
+    """Paragraphs of the longest chapters, as `text_column`, and the chapter of each, as `label_column`.
 
     A paragraph that stands in several chapters is left out: it has no one label. What is there depends on the version
     of Python.

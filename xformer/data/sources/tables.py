@@ -1,4 +1,4 @@
-"""Tables by split and column: csv, tsv, json and parquet files, or a dataset on disk or on the hub.
+"""Reading tables by split and column: csv, tsv, json and parquet files, or a dataset on disk or the hub.
 
 Datasets are read by `datasets`, files by pyarrow: of a csv file `datasets` takes a missing field for an empty text and,
 where every row has a field too many, the first column for an index; of a json file it takes a missing key for null.
@@ -17,7 +17,7 @@ from typing import Any
 from xformer.data.sources.hub import NAMES, DatasetSource, first_line, load_dataset_splits
 from xformer.data.sources.text import expand_pattern
 from xformer.errors import ConfigError, DataError
-from xformer.tokenizers.utf8 import decode, unmarked
+from xformer.tokenizers.utf8 import decode_utf8, unmarked
 
 Files = str | list[str] | dict[str, str]
 Columns = dict[str, list[Any]]
@@ -28,7 +28,7 @@ _LISTED = 12
 
 @dataclass(frozen=True, kw_only=True)
 class TableSource(DatasetSource):
-    """Tables with columns of text. A field of a nested column is named with a dot: `translation.de`.
+    """Settings of tables with text columns. A field of a nested column is named with a dot: `translation.de`.
 
     Attributes:
         files: a directory with a file for each split (train.*, validation.* or dev.*, test.*); or a path or a pattern
@@ -42,12 +42,12 @@ class TableSource(DatasetSource):
 
     @property
     def columns(self) -> dict[str, str]:
-        """The columns that are wanted, each under its key of the configuration (`text_column`), in their order."""
+        """The columns to read, in order, each under its configuration key (`text_column`)."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name.endswith("_column")}
 
 
 def read_tables(source: TableSource, *, offline: str = "data.source.files of your own") -> dict[str, Columns]:
-    """Read columns by split, under "train" alone where the source has no splits.
+    """Read columns by split; a source without splits is the split "train".
 
     Every value of a csv or tsv file is text; a tsv file has no quotes, only tabs and line ends separate.
 
@@ -84,17 +84,15 @@ def _by_split(files: Files) -> dict[str, list[Path]]:
     if isinstance(files, dict):
         for split in files:
             if split not in NAMES:
-                raise ConfigError(
-                    f"data.source.files.{split} is not a split: give train, and val and test where there are any."
-                )
+                raise ConfigError(f"data.source.files.{split} is not a split: use train, and optionally val and test.")
         if "train" not in files:
-            raise ConfigError(f"data.source.files={files} has no file for train: give one.")
+            raise ConfigError(f"data.source.files={files} has no file for train: add one.")
         return {split: expand_pattern(files[split]) for split in NAMES if split in files}
     if isinstance(files, str) and Path(files).expanduser().is_dir():
         return _in_directory(Path(files).expanduser())
     paths = [path for entry in ([files] if isinstance(files, str) else files) for path in expand_pattern(entry)]
     if not paths:
-        raise DataError("data.source.files=[] names no file: give a path, a pattern or a directory.")
+        raise DataError("data.source.files=[] names no file: use a path, a pattern or a directory.")
     return {"train": paths}
 
 
@@ -113,7 +111,7 @@ def _in_directory(directory: Path) -> dict[str, list[Path]]:
             found[split] = paths
     if "train" not in found:
         raise DataError(
-            f"data.source.files={directory} has no file train with one of the extensions {', '.join(_READERS)}: give "
+            f"data.source.files={directory} has no file train with one of the extensions {', '.join(_READERS)}: use "
             "the path of a file."
         )
     return found
@@ -128,7 +126,7 @@ def _read(path: Path, columns: Mapping[str, str], column_names: list[str] | None
     except OSError as error:
         raise DataError(f"data.source.files={path} cannot be read ({error.strerror}): make it readable.") from error
     if not content.strip():
-        raise DataError(f"data.source.files={path} is empty: give a file with rows.")
+        raise DataError(f"data.source.files={path} is empty: use a file with rows.")
     return _pick(reader(path, content, column_names), f"data.source.files={path}", columns)
 
 
@@ -145,7 +143,7 @@ def _pick(table: Any, source: str, columns: Mapping[str, str]) -> Columns:
                 "not name them, data.source.column_names would."
             )
     if not table.num_rows:
-        raise DataError(f"{source} has no row: give a source with rows.")
+        raise DataError(f"{source} has no rows: use a source with rows.")
     return {key: [*map(_unmarked, table.column(column).to_pylist())] for key, column in columns.items()}
 
 
@@ -163,7 +161,7 @@ def _separated(path: Path, content: bytes, column_names: list[str] | None, *, de
     import pyarrow as pa
     from pyarrow import csv
 
-    decode(content, f"data.source.files={path}")
+    decode_utf8(content, f"data.source.files={path}")
     content = content.removeprefix(codecs.BOM_UTF8)
     ragged: list[Any] = []
 
@@ -193,21 +191,21 @@ def _separated(path: Path, content: bytes, column_names: list[str] | None, *, de
 
 
 def _refuse_header(path: Path, table: Any, column_names: list[str]) -> None:
-    """Refuse a first line that names its columns where the names are given: it would be taken for a row."""
+    """Refuse a header line if `column_names` is set, as it would be read as a row."""
     first = [str(value) for row in table.slice(0, 1).to_pylist() for value in row.values()]
     if {name.lower() for name in column_names} & {value.strip().lower() for value in first}:
         raise DataError(
             f"data.source.files={path} names its columns in its first line "
-            f"({', '.join(value[:40] for value in first)}): set data.source.column_names=null, and give the columns "
-            "that are wanted, such as data.source.label_column, these names."
+            f"({', '.join(value[:40] for value in first)}): set data.source.column_names=null, and name the columns "
+            "to read, such as data.source.label_column, these names."
         )
 
 
 def _json(path: Path, content: bytes, column_names: list[str] | None) -> Any:
-    """A list of objects, or an object a line; rows need the first one's keys."""
+    """Read JSON: a list of objects, or one object per line; rows need the first one's keys."""
     import pyarrow as pa
 
-    text = decode(content, f"data.source.files={path}")
+    text = decode_utf8(content, f"data.source.files={path}")
     try:
         rows = json.loads(text) if text.lstrip().startswith("[") else list(_lines(text))
     except (ValueError, RecursionError) as error:
@@ -215,7 +213,7 @@ def _json(path: Path, content: bytes, column_names: list[str] | None) -> Any:
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
             raise DataError(
-                f"data.source.files={path} has a row {number} that is no object: write {{column: value, ...}}."
+                f"data.source.files={path} has a row {number} that is not an object: write {{column: value, ...}}."
             )
         lacking = [str(key) for key in rows[0] if key not in row]
         if lacking:

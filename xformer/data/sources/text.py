@@ -1,4 +1,4 @@
-"""Where text comes from: files, a dataset on disk or on the hub, or the prose that every Python ships."""
+"""Text sources: files, a dataset on disk or the hub, or Python's own prose."""
 
 import glob
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ TEXT_FILES = {".txt", ".raw", ".tokens"}
 
 @dataclass(frozen=True, kw_only=True)
 class TextSource(DatasetSource):
-    """Documents. With neither `files` nor `dataset` they are Python's own prose.
+    """Settings of a text source; by default (no `files` or `dataset`) Python's own prose.
 
     Attributes:
         files: a path, a glob pattern, or several of either; one document each.
@@ -41,7 +41,7 @@ class TextSource(DatasetSource):
 
 
 def read_documents(source: TextSource) -> dict[str, Documents]:
-    """Find the documents, by split where the source has splits and under "train" alone where it has not.
+    """Find the documents by split; a source without splits is the split "train".
 
     They are read when they are iterated, a piece at a time, and what is wrong inside them is said then. A directory of
     text files that `dataset` names has a document for each split.
@@ -54,7 +54,7 @@ def read_documents(source: TextSource) -> dict[str, Documents]:
         paths = [path for entry in ([files] if isinstance(files, str) else files) for path in expand_pattern(entry)]
         if not paths:
             raise DataError(
-                "data.source.files=[] names no file: give a path or a pattern, or null for Python's own prose."
+                "data.source.files=[] names no file: use a path or a pattern, or null for Python's own prose."
             )
         return {"train": in_files(paths, "data.source.files")}
     if dataset is None:
@@ -70,10 +70,10 @@ def read_documents(source: TextSource) -> dict[str, Documents]:
 
 
 def expand_pattern(entry: str) -> list[Path]:
-    """The files of a path or a glob pattern, those of a pattern by name.
+    """The files of a path or a glob pattern, sorted by name.
 
     Raises:
-        DataError: If there is none.
+        DataError: If no file matches.
     """
     path = Path(entry).expanduser()
     if path.is_file():
@@ -88,7 +88,7 @@ def expand_pattern(entry: str) -> list[Path]:
 
 
 def _text_files(path: Path) -> dict[str, list[Path]]:
-    """The text files of a directory by the split that their names tell."""
+    """The text files of a directory, by the split in their names."""
     found: dict[str, list[Path]] = {}
     for file in sorted(p for p in path.iterdir() if p.suffix.lower() in TEXT_FILES and not p.name.startswith(".")):
         words = file.stem.lower().replace("-", ".").replace("_", ".").split(".")
@@ -100,7 +100,7 @@ def _text_files(path: Path) -> dict[str, list[Path]]:
 
 @rereadable
 def _rows(split: "Dataset | IterableDataset", name: str, column: str, joined: bool) -> Iterator[Piece]:
-    """The rows of one column: the lines of one document, or each a document, of which empty ones are left out."""
+    """The rows of one column: lines of one document, or one document each, without empty ones."""
     texts = _texts(split.select_columns([column]), name, column)
     if joined:
         # In portions: a piece is searched for its end whenever more comes.
@@ -123,7 +123,7 @@ def _texts(split: "Dataset | IterableDataset", name: str, column: str) -> Iterat
     except DataError:
         raise
     except Exception as error:
-        raise DataError(f"data.source.dataset={name} breaks off ({first_line(error)}): start again.") from error
+        raise DataError(f"data.source.dataset={name} ended early ({first_line(error)}): run again.") from error
 
 
 def _line(text: str) -> str:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from xformer.attention.kernels.random_features.features import RELU_FLOOR, RandomFeatures
+from xformer.attention.kernels.random_features.features import RELU_OFFSET, RandomFeatures
 from xformer.core.bias import TableBias
 from xformer.core.mask import Mask
 from xformer.position.alibi import LinearBias
@@ -56,7 +56,7 @@ def phi(x: Tensor, projection: Tensor, kernel: str) -> Tensor:
     """Lemma 1 and the generalised kernel of Choromanski et al. 2021, without the factor that cancels."""
     x = x / x.shape[-1] ** 0.25
     if kernel == "relu":
-        return (x @ projection.T).clamp(min=0) + RELU_FLOOR
+        return (x @ projection.T).clamp(min=0) + RELU_OFFSET
     return torch.exp(x @ projection.T) * torch.exp(-(x.norm(dim=-1, keepdim=True) ** 2) / 2)
 
 

@@ -1,50 +1,33 @@
-"""Attention over a pattern of positions: which kernel computes it, on the CPU or a GPU, and how it decodes.
+"""`BlockSparseAttention`: the base class of softmax attention over a pattern of positions, and its decoding state.
 
 A variant states its pattern once, as a mask_mod over (head, query position, key position):
 
     softmax(Q K^T / sqrt(d) + B) V over {j : mask_mod(head, i, j)}
 
-On a GPU, torch's flex_attention takes the statement itself (Dong et al. 2024, "Flex Attention: A Programming Model for
-Generating Optimized Attention Kernels"). Blocks without a pair that counts are skipped, and those where all pairs count
-are not masked pair by pair. Which blocks these are is found by evaluating all pairs, O(n^2) booleans in memory O(n),
-once for a mask_mod and a length: layers of one pattern share them. It needs CUDA and a compiler, and leaves to the
-kernels of the CPU a bias that depends on the query, one whose table is being trained (its gradient would be added up
-atomically, in a different order each time) and float64. Full attention with a bias of the distance takes the same
-kernel, which makes no n x n tensor: `flex_dense_attention`.
-
-Everywhere else the variant attends through `block_attention.py`, by blocks that it lays out, under the same mask_mod.
+On a GPU, torch's flex_attention computes this (`flex_attention.py`). Everywhere else the variant attends through
+`block_attention.py`, by blocks that it lays out, under the same mask_mod.
 
 A decoding step reads the keys of the pattern, and no others, from a state that finds keys by their positions.
 
 Shapes: b batch, h heads, n positions filled up to whole blocks, d features of one head.
 """
 
-import copy
-import logging
-import os
-import shutil
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import ClassVar, NamedTuple, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from torch.nn.functional import pad
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
-from torch.utils._triton import has_triton
 
 from xformer.attention.base import Attention
+from xformer.attention.kernels.block_sparse import flex_attention as flex
 from xformer.attention.kernels.block_sparse.block_attention import (
     AttentionInput,
     MaskMod,
     bias_scores,
     bias_values,
-    causal_mask_mod,
-    full_mask_mod,
     softmax,
 )
 from xformer.core.bias import RelativeBias, TableBias
@@ -52,17 +35,6 @@ from xformer.core.capability import Capability
 from xformer.core.mask import Mask
 from xformer.core.precision import at_least_float32, in_float32, without_autocast
 from xformer.core.state import State
-
-log = logging.getLogger(__name__)
-
-BLOCK = 128
-"""Queries and keys of a block of flex_attention: the kernel's own size."""
-FEWEST_FEATURES = 16
-"""flex_attention takes no smaller head."""
-SHORTEST = 1024
-"""Tokens from which on full attention with a bias is worth a compilation."""
-KINDS = 64
-"""Of patterns, lengths and types that are kept compiled; torch would go on uncompiled, in quadratic memory, after 8."""
 
 
 class BlockSparseAttention(Attention):
@@ -79,7 +51,7 @@ class BlockSparseAttention(Attention):
 
     @abstractmethod
     def mask_mod(self, length: int, *, causal: bool) -> MaskMod:
-        """The pattern of positions below `length`, the one statement of it.
+        """The attention pattern of positions below `length`, as a mask_mod.
 
         Returns:
             The same object for an equal pattern, so that layers share what is compiled and found for it.
@@ -87,7 +59,7 @@ class BlockSparseAttention(Attention):
 
     @abstractmethod
     def mix(self, tokens: AttentionInput, *, causal: bool, bias: RelativeBias | None) -> Float[Tensor, "b h n d"]:
-        """Mix the values of tokens whose positions are 0, 1, 2, ..., by kernels that look at least at the pattern."""
+        """Attend for tokens at positions 0, 1, 2, ..., by kernels that cover at least the pattern."""
 
     @abstractmethod
     def keys_of(self, query: Int[Tensor, " b"], length: int) -> Int[Tensor, "b #h k"]:
@@ -122,10 +94,10 @@ class BlockSparseAttention(Attention):
         return order.by_token(self._mix(tokens, causal=mask.causal, bias=bias))
 
     def _mix(self, tokens: AttentionInput, *, causal: bool, bias: RelativeBias | None) -> Tensor:
-        """By the kernel that the device has."""
-        if flex_supports(tokens.query, bias):
-            mask_mod = self.mask_mod(padded_length(tokens.span), causal=causal)
-            mixed: Tensor = flex_block_attention(tokens, mask_mod, cast(TableBias | None, bias))
+        """Attend by the kernel that suits the device."""
+        if flex.flex_supports(tokens.query, bias):
+            mask_mod = self.mask_mod(flex.padded_length(tokens.span), causal=causal)
+            mixed: Tensor = flex.flex_block_attention(tokens, mask_mod, cast(TableBias | None, bias))
             return mixed
         query, key, value = (at_least_float32(x) for x in (tokens.query, tokens.key, tokens.value))
         with without_autocast(query.device):
@@ -133,7 +105,7 @@ class BlockSparseAttention(Attention):
             return self.mix(precise, causal=causal, bias=bias).to(tokens.value.dtype)
 
     def init_state(self, max_length: int) -> "PositionState":
-        """Room for the keys and values of `max_length` tokens."""
+        """An empty state for the keys and values of `max_length` tokens."""
         return PositionState(max_length, max_length)
 
     def step(
@@ -146,7 +118,7 @@ class BlockSparseAttention(Attention):
         mask: Mask,
         bias: RelativeBias | None = None,
     ) -> Float[Tensor, "b h new d"]:
-        """Read the pattern's keys, and no others: the prompt by `forward`, what follows token by token."""
+        """Attend to the pattern's keys only: a prompt by `forward`, later tokens one by one."""
         assert isinstance(state, PositionState)
         new = query.shape[2]
         if state.length == 0 and new > 1:
@@ -185,7 +157,7 @@ class BlockSparseAttention(Attention):
 
 
 class PositionOrder:
-    """Tokens moved to where their positions say, so that a pattern is the same for every row of a batch, and back.
+    """Reorders tokens by position and back, so that a pattern is the same for every row of a batch.
 
     Rows may be shifted against each other (padding on the left). A pattern is a function of positions, so it is applied
     to the tokens in the order of these. Positions that no token has hold zeros and are not valid.
@@ -219,22 +191,22 @@ class PositionOrder:
         self.valid = self._token < length
 
     def by_position(self, x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h span d"]:
-        """Every token at its position; zeros at those that no token has."""
+        """Move every token to its position; positions without a token are zero."""
         return x if self._in_order else _rows_at(x, self._token)
 
     def by_token(self, x: Float[Tensor, "b h span d"]) -> Float[Tensor, "b h n d"]:
-        """The other way round; zeros at padding."""
+        """Move tokens back from their positions; padding is zero."""
         return x if self._in_order else _rows_at(x, self._position)
 
 
 def _rows_at(x: Tensor, index: Tensor) -> Tensor:
-    """Rows of x, and zeros where the index is one too large."""
+    """Gather rows of x; an index one past the end gives zeros."""
     index = index[:, None, :, None].expand(len(x), x.shape[1], -1, x.shape[3])
     return pad(x, (0, 0, 0, 1)).gather(2, index)
 
 
 class CacheRead(NamedTuple):
-    """Keys and values at the positions that were wanted, and whether they were found."""
+    """Keys and values read from a cache, and which of the requested positions were found."""
 
     key: Float[Tensor, "b h k d"]
     value: Float[Tensor, "b h k d"]
@@ -242,7 +214,7 @@ class CacheRead(NamedTuple):
 
 
 class PositionState(State):
-    """A ring: the token at position p is in row p mod `size`, until the one at p + `size` takes its place.
+    """A ring-buffer cache: the token at position p is in row p mod `size`, until that at p + `size` replaces it.
 
     Padding is never stored, so that it pushes nothing out, wherever it stands.
 
@@ -262,10 +234,10 @@ class PositionState(State):
         positions: Int[Tensor, "#b new"],
         padding: Bool[Tensor, "b new"] | None,
     ) -> None:
-        """Take in the next tokens.
+        """Append the next tokens.
 
         Raises:
-            ValueError: there is no room for them.
+            ValueError: the state has no room for the tokens.
         """
         batch, heads, new, head_dim = key.shape
         if self.max_length is not None and self.length + new > self.max_length:
@@ -286,7 +258,7 @@ class PositionState(State):
         self.length += new
 
     def read(self, wanted: Int[Tensor, "b #h k"]) -> CacheRead:
-        """What is stored for these positions; a negative one is never found."""
+        """Read keys and values at these positions; a negative position is never found."""
         keys, values, stored = self._buffers  # b size h d, b size h d, b size
         columns = wanted % self.size
         rows = torch.arange(len(keys), device=keys.device)[:, None, None]
@@ -302,168 +274,3 @@ class PositionState(State):
     def bytes(self) -> int:
         """Memory held, in bytes."""
         return sum(buffer.numel() * buffer.element_size() for buffer in self._buffers)
-
-
-def flex_supports(query: Float[Tensor, "b h n d"], bias: RelativeBias | None, *, unordered: bool = False) -> bool:
-    """Whether flex_attention can do it; not while FLOPs are counted, as what is compiled shows none.
-
-    Args:
-        query: of the tokens.
-        bias: what is added.
-        unordered: whether the gradient of a table may be added up in any order.
-    """
-    if not query.is_cuda or query.dtype == torch.float64 or not _can_compile():
-        return False
-    if bias is None:
-        return True
-    if not isinstance(bias, TableBias):
-        return False
-    return unordered or not bias.table(torch.zeros(1, dtype=torch.long, device=query.device)).requires_grad
-
-
-def flex_supports_dense(query: Float[Tensor, "b h n d"], mask: Mask, bias: RelativeBias | None) -> bool:
-    """Whether `flex_dense_attention` supports the inputs and pays: below a length, compiling costs more than n x n.
-
-    The gradient of a table is added up in any order, as torch's fused kernels do with that of the queries, unless
-    `torch.use_deterministic_algorithms` forbids it.
-    """
-    if bias is None or query.shape[2] < SHORTEST or not mask.aligned or mask.starts is None:
-        return False
-    return flex_supports(query, bias, unordered=not torch.are_deterministic_algorithms_enabled())
-
-
-def flex_dense_attention(
-    query: Float[Tensor, "b h n d"],
-    key: Float[Tensor, "b h n d"],
-    value: Float[Tensor, "b h n d"],
-    *,
-    mask: Mask,
-    bias: TableBias,
-) -> Float[Tensor, "b h n d"]:
-    """softmax(Q K^T / sqrt(d) + B) V over all allowed keys, blank at padding; zeros where there are none."""
-    length = query.shape[2]
-    positions = torch.arange(length, device=query.device)
-    tokens = AttentionInput(query, key, value, positions, positions, mask.key_padding, length)
-    mixed: Tensor = flex_block_attention(tokens, causal_mask_mod if mask.causal else full_mask_mod, bias)
-    return mixed
-
-
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # a compiled model calls what is compiled here
-def flex_block_attention(
-    tokens: AttentionInput, mask_mod: MaskMod, bias: TableBias | None
-) -> Float[Tensor, "b h span d"]:
-    """softmax(Q K^T / sqrt(d) + B) V over the pairs that the mask_mod allows; zeros where there are none.
-
-    Args:
-        tokens: at positions 0, 1, 2, ...
-        mask_mod: of positions below their `padded_length`.
-        bias: what is added.
-    """
-    query, key, value = tokens.query, tokens.key, tokens.value
-    if torch.is_autocast_enabled(query.device.type):
-        query, key, value = (x.to(torch.get_autocast_dtype(x.device.type)) for x in (query, key, value))
-    span, features = tokens.span, query.shape[3]
-    length = padded_length(span)
-    # Filled up here: the kernel's gradients were NaN where a length was none of whole blocks (pytorch issue 153799).
-    fill = (0, max(0, FEWEST_FEATURES - features), 0, length - span)
-    if any(fill):
-        query, key, value = (pad(x, fill) for x in (query, key, value))
-    mask = block_mask(mask_mod, query.shape[1], span, length, query.device, tokens.valid)
-    added = _score_mod(bias, span, length, query.device)
-    _log_once(query.device, query.dtype, features)
-    kernel = _compiled()
-    mixed: Tensor = kernel(query, key, value, added, mask, scale=features**-0.5)
-    return mixed[:, :, :span, :features]
-
-
-def padded_length(span: int) -> int:
-    """The length to compute on: whole blocks, and few different lengths, as each is compiled for; fillers are skipped.
-
-    At most an eighth is added beyond whole blocks.
-    """
-    step = max(BLOCK, 1 << max(0, (span - 1).bit_length() - 4))
-    return -(-span // step) * step
-
-
-def block_mask(
-    mask_mod: MaskMod, heads: int, span: int, length: int, device: torch.device, valid: Bool[Tensor, "#b span"] | None
-) -> BlockMask:
-    """Which blocks count, and which pairs in them; padding differs from batch to batch and is masked pair by pair."""
-    mask: BlockMask = _blocks(mask_mod, heads, span, length, device, valid is not None)
-    if valid is not None:
-        mask = copy.copy(mask)  # whose blocks are the same
-        mask.mask_mod = _with_padding(mask_mod, pad(valid, (0, length - span)))
-    return mask
-
-
-@lru_cache(maxsize=KINDS)
-def _blocks(mask_mod: MaskMod, heads: int, span: int, length: int, device: torch.device, padded: bool) -> BlockMask:
-    """Without padding: of one head, where all have the same blocks."""
-    with torch.inference_mode(False), torch.no_grad():  # the first call may be a validation's, the next a training's
-        positions = torch.arange(length, device=device)
-        head, valid = torch.arange(heads, device=device)[:, None, None], positions < span
-        parts: list[tuple[Tensor, Tensor]] = []
-        for queries in positions.view(-1, BLOCK):
-            allowed = mask_mod(head, queries[:, None], positions) & valid[queries, None] & valid
-            blocks = allowed.view(-1, BLOCK, length // BLOCK, BLOCK)
-            parts.append((blocks.any(dim=3).any(dim=1), blocks.all(dim=3).all(dim=1)))
-        some, every = (torch.stack(part, dim=1)[None] for part in zip(*parts, strict=True))  # 1 #h blocks blocks
-        count, which = _numbers(some if padded else some & ~every)
-        full = (None, None) if padded else _numbers(every)
-        pairs = _with_padding(mask_mod, None if span == length else valid[None])
-        return BlockMask.from_kv_blocks(count, which, full[0], full[1], BLOCK_SIZE=BLOCK, mask_mod=pairs)
-
-
-def _numbers(blocks: Bool[Tensor, "1 h blocks blocks"]) -> tuple[Tensor, Tensor]:
-    """How many key blocks each query block reads, and which: those first, in order."""
-    order = blocks.int().argsort(dim=-1, descending=True, stable=True)
-    return blocks.sum(dim=-1, dtype=torch.int32), order.to(torch.int32)
-
-
-def _with_padding(mask_mod: MaskMod, valid: Tensor | None) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
-    """As flex_attention calls it: with the row of the batch, by which padding differs."""
-    if valid is None:
-        return lambda row, head, query, key: mask_mod(head, query, key)
-    if len(valid) == 1:
-        return lambda row, head, query, key: mask_mod(head, query, key) & valid[0, key]
-    return lambda row, head, query, key: mask_mod(head, query, key) & valid[row, key]
-
-
-def _score_mod(
-    bias: TableBias | None, span: int, length: int, device: torch.device
-) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor] | None:
-    """What is added to a score: from slopes where the bias has them, which reads nothing, else from its table."""
-    if bias is None:
-        return None
-    if bias.slopes is not None:
-        slopes = bias.slopes.float()
-        return lambda score, row, head, query, key: score - slopes[head] * (key - query).abs()
-    last = length - 1
-    distances = torch.arange(1 - span, span, device=device)
-    table = pad(bias.table(distances).float(), (length - span, length - span))
-    return lambda score, row, head, query, key: score + table[head, key - query + last]
-
-
-@lru_cache(maxsize=KINDS)
-def _log_once(device: torch.device, dtype: torch.dtype, features: int) -> None:
-    log.debug("attention of heads of %s features, in %s, on %s: flex_attention kernel", features, dtype, device)
-
-
-@lru_cache(maxsize=1)
-def _compiled() -> Callable[..., Any]:
-    config: Any = torch._dynamo.config
-    config.recompile_limit = max(config.recompile_limit, KINDS)
-    # Of a length that may vary, gradients have been NaN (pytorch issue 186775); so each is compiled for itself.
-    return torch.compile(flex_attention, dynamic=False)
-
-
-def _can_compile() -> bool:
-    if torch.compiler.is_compiling():
-        return True
-    return not is_in_torch_dispatch_mode() and _compiles()
-
-
-@lru_cache(maxsize=1)
-def _compiles() -> bool:
-    """Whether the compiler that a kernel needs is there: Triton, and a C compiler for what starts it."""
-    return has_triton() and any(shutil.which(name) for name in (os.environ.get("CC", "cc"), "gcc", "clang"))

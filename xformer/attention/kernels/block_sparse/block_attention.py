@@ -60,12 +60,12 @@ causal_mask_mod: MaskMod = lambda head, query, key: key <= query  # noqa: E731
 
 @lru_cache(maxsize=256)
 def with_causality(mask_mod: MaskMod, *, causal: bool) -> MaskMod:
-    """The pairs of a mask_mod, where causal those whose key is not after the query."""
+    """A mask_mod that, if causal, also excludes keys after the query."""
     return (lambda head, query, key: mask_mod(head, query, key) & (key <= query)) if causal else mask_mod
 
 
 def mask_mod_difference(mask_mod: MaskMod, other: MaskMod) -> MaskMod:
-    """The pairs of one mask_mod that are not the other's."""
+    """A mask_mod of the pairs that one mask_mod allows and another does not."""
     return lambda head, query, key: mask_mod(head, query, key) & ~other(head, query, key)
 
 
@@ -93,21 +93,21 @@ class AttentionInput:
 
 
 class AttentionOutput(NamedTuple):
-    """The mixed values and the logarithm of the sum of their exponentiated scores."""
+    """The mixed values, and the log-sum-exp (lse) of the scores."""
 
     values: Tensor  # b h q d
     lse: Tensor  # b h q
 
 
 def split_into_blocks(x: Tensor, dim: int, size: int, value: int = 0) -> Tensor:
-    """One dimension, counted from the front, into blocks of `size`, the last one filled up."""
+    """Split one dimension into blocks of `size`, padding the last one."""
     if x.shape[dim] % size:  # else `pad` would copy
         x = pad(x, (0, 0) * (x.dim() - 1 - dim) + (0, -x.shape[dim] % size), value=value)
     return x.reshape(*x.shape[:dim], x.shape[dim] // size, size, *x.shape[dim + 1 :])
 
 
 def even_block_size(length: int, most: int) -> int:
-    """The size of as few equal blocks as cover `length` with at most `most` in each."""
+    """The block size that covers `length` with the fewest equal blocks of at most `most`."""
     return -(-length // -(-length // most))
 
 
@@ -131,12 +131,12 @@ class QueryBlocks:
 
     @property
     def distances(self) -> Int[Tensor, "#h #g q s"]:
-        """Key position - query position, made when they are asked for, as they are many."""
+        """Key position - query position, computed on access, as there are many."""
         return self.key_positions - self.query_positions
 
 
 class Layout(ABC):
-    """Which keys each block of queries looks at: geometry alone, without what the tokens hold.
+    """The base class of layouts: which keys each block of queries reads, independent of the tokens' content.
 
     Args:
         tokens: queries and keys.
@@ -152,27 +152,27 @@ class Layout(ABC):
     @property
     @abstractmethod
     def width(self) -> int:
-        """How many keys a query block looks at, at most."""
+        """The largest number of keys that a query block reads."""
 
     @abstractmethod
     def ranges(self, room: int) -> Iterator[range]:
-        """All query blocks, as many at a time as one head's scores have room for; all of them read as many keys."""
+        """Ranges of query blocks whose scores fit in memory for one head; in a range, all read equally many keys."""
 
     @abstractmethod
     def group(self, blocks: range) -> QueryBlocks:
-        """Some query blocks."""
+        """The query blocks of a range."""
 
     def arrange(self, x: Float[Tensor, "b h n d"]) -> Tensor:
-        """Keys or values as `read` wants them: as they are, if a layout does not say otherwise."""
+        """Prepare keys or values for `read`; by default, return them unchanged."""
         return x
 
     @abstractmethod
     def read(self, arranged: Tensor, group: QueryBlocks, heads: slice) -> Float[Tensor, "b h g s d"]:
-        """The keys of a group's query blocks, of those heads that are there."""
+        """Read the keys or values of a group's query blocks."""
 
     @abstractmethod
     def add(self, total: Tensor, group: QueryBlocks, heads: slice, read: Float[Tensor, "b h g s d"]) -> None:
-        """The transpose of `read`."""
+        """Add gradients to keys or values: the transpose of `read`."""
 
     def restore(self, total: Tensor) -> Float[Tensor, "b h n d"]:
         """The transpose of `arrange`."""
@@ -180,7 +180,7 @@ class Layout(ABC):
 
 
 class BlockLayout(Layout):
-    """Whole blocks of keys, copied together for each block of queries.
+    """A layout in which each query block reads whole blocks of keys, gathered by copying.
 
     Args:
         tokens: queries and keys.
@@ -218,11 +218,11 @@ class BlockLayout(Layout):
 
     @property
     def width(self) -> int:
-        """All keys, where some query blocks read them."""
+        """The largest number of keys that a query block reads: all keys, if a query block is global."""
         return (self.count if self.whole else self.most) * self.key_block
 
     def ranges(self, room: int) -> Iterator[range]:
-        """Those that read all key blocks first, as fewer of them fit."""
+        """Ranges of query blocks: those that read all key blocks first, as fewer of them fit in memory."""
         whole, pair = min(self.whole, self.blocks), self.query_block * self.key_block
         return chain(
             _pieces(range(whole), room // (pair * self.count)),
@@ -230,7 +230,7 @@ class BlockLayout(Layout):
         )
 
     def group(self, blocks: range) -> QueryBlocks:
-        """With the mask_mod evaluated at the positions of the tokens."""
+        """The query blocks of a range, with the mask_mod evaluated at their positions."""
         device = self.key_positions.device
         if blocks.start < self.whole:
             wanted = torch.arange(self.count, device=device).expand(1, len(blocks), -1)
@@ -247,11 +247,11 @@ class BlockLayout(Layout):
         return QueryBlocks(of_blocks, reads, query, key, allowed)
 
     def arrange(self, x: Tensor) -> Tensor:
-        """In blocks, and contiguous, as `index_select` would make them each time."""
+        """Split into contiguous blocks once, as `index_select` would otherwise do on each call."""
         return split_into_blocks(x, 2, self.key_block).contiguous()
 
     def read(self, arranged: Tensor, group: QueryBlocks, heads: slice) -> Tensor:
-        """A copy."""
+        """Read by copying."""
         reads = self._reads(group, heads)
         count = arranged.shape[1]
         rows = reads + arranged.shape[2] * torch.arange(count, device=arranged.device)[:, None, None]
@@ -259,13 +259,13 @@ class BlockLayout(Layout):
         return gathered.view(len(arranged), count, reads.shape[1], -1, arranged.shape[-1])
 
     def add(self, total: Tensor, group: QueryBlocks, heads: slice, read: Tensor) -> None:
-        """Head by head, as a block may be read by many."""
+        """Add gradients head by head, as several query blocks may read one key block."""
         reads = self._reads(group, heads).flatten(1).expand(total.shape[1], -1)
         for part, blocks, source in zip(total.unbind(1), reads, read.unbind(1), strict=True):
             part.index_add_(1, blocks, source.reshape(len(total), -1, *total.shape[3:]))
 
     def restore(self, total: Tensor) -> Tensor:
-        """Without what filled up the last block."""
+        """Remove the padding of the last block."""
         return total.flatten(2, 3)[:, :, : self.length]
 
     def _reads(self, group: QueryBlocks, heads: slice) -> Tensor:
@@ -274,7 +274,7 @@ class BlockLayout(Layout):
 
 
 class WindowLayout(Layout):
-    """The keys from `back` positions before a query to `ahead` after it, as overlapping views, one a query block.
+    """A layout of sliding windows: `back` keys before each query to `ahead` after it, as overlapping views.
 
     As `BlockLayout`, they take 1.13 times as long (n 4096, 8 heads of 64, a window of 64, forward and
     backward, one thread).
@@ -297,11 +297,11 @@ class WindowLayout(Layout):
 
     @property
     def width(self) -> int:
-        """With what rounds either side up."""
+        """The number of keys in a window, with both sides rounded up."""
         return self.behind + self.query_block + self.beyond
 
     def ranges(self, room: int) -> Iterator[range]:
-        """Blocks at the ends, which read beyond the sequence, and those between, which need no padding."""
+        """Ranges of query blocks: those at the ends, which need padding, and those between, which do not."""
         most = room // (self.query_block * self.width)
         inner = range(
             min(-(-self.behind // self.query_block), self.blocks),
@@ -313,7 +313,7 @@ class WindowLayout(Layout):
         return chain.from_iterable(_pieces(part, most) for part in ranges)
 
     def group(self, blocks: range) -> QueryBlocks:
-        """All blocks are alike, but for keys that are none."""
+        """The query blocks of a range, which differ only in keys beyond the sequence."""
         of_blocks = slice(blocks.start, blocks.stop)
         allowed, (_, padding) = self.allowed, self._extent(of_blocks)
         if self.valid is not None or any(padding):
@@ -323,11 +323,11 @@ class WindowLayout(Layout):
         return QueryBlocks(of_blocks, None, *self.positions, allowed)
 
     def read(self, arranged: Tensor, group: QueryBlocks, heads: slice) -> Tensor:
-        """A view."""
+        """Read as a view."""
         return self._windows(arranged, group.blocks).mT
 
     def add(self, total: Tensor, group: QueryBlocks, heads: slice, read: Tensor) -> None:
-        """By parts of the windows that do not overlap."""
+        """Add gradients by parts of the windows that do not overlap."""
         extent, (before, after) = self._extent(group.blocks)
         part = total[:, :, extent]
         padded = pad(torch.zeros_like(part), (0, 0, before, after)) if before or after else part
@@ -339,13 +339,13 @@ class WindowLayout(Layout):
             part += padded[:, :, before : before + part.shape[2]]
 
     def _extent(self, blocks: slice) -> tuple[slice, tuple[int, int]]:
-        """The keys that these blocks read, and how many would be before and after them all."""
+        """The range of keys that these blocks read, and the padding needed before and after the sequence."""
         first = blocks.start * self.query_block - self.behind
         end = blocks.stop * self.query_block + self.beyond
         return slice(max(first, 0), min(end, self.length)), (max(-first, 0), max(end - self.length, 0))
 
     def _windows(self, x: Tensor, blocks: slice) -> Tensor:
-        """Of each query block: b h n d -> b h m d s."""
+        """The window of each query block: b h n d -> b h m d s."""
         extent, (before, after) = self._extent(blocks)
         part = x[:, :, extent]
         part = pad(part, (0, 0, before, after)) if before or after else part
@@ -358,7 +358,7 @@ def _pieces(blocks: range, most: int) -> Iterator[range]:
 
 
 def block_attention(tokens: AttentionInput, layout: Layout, bias: RelativeBias | None) -> AttentionOutput:
-    """softmax(Q K^T / sqrt(d) + B) V over the pairs of the layout that count; zeros and an lse of -inf where none does.
+    """Block-sparse attention, softmax(Q K^T / sqrt(d) + B) V, over the allowed pairs; zeros and lse -inf without any.
 
     Args:
         tokens: in float32 at least, as scores and sums are of their type.
@@ -376,7 +376,7 @@ def block_attention(tokens: AttentionInput, layout: Layout, bias: RelativeBias |
 
 
 def merge(*parts: AttentionOutput) -> Float[Tensor, "b h q d"]:
-    """One softmax over the disjoint keys of several parts; a bias's value term is linear in the weights and follows."""
+    """Merge attention outputs over disjoint sets of keys into the output of one softmax over all of them."""
     lses = torch.stack([part.lse for part in parts])
     nothing = lses.isneginf().all(dim=0)
     shares = lses.masked_fill(nothing, 0.0).softmax(dim=0)
@@ -387,29 +387,29 @@ def merge(*parts: AttentionOutput) -> Float[Tensor, "b h q d"]:
 
 
 class _Step(NamedTuple):
-    """Some blocks of some heads of some rows of a batch."""
+    """One step of the computation: some blocks of some heads and batch rows."""
 
     batch: slice
     heads: slice
     group: QueryBlocks
 
     def select(self, x: Tensor) -> Tensor:
-        """What is of the step, its blocks in one dimension: b h m ... -> t ..."""
+        """Select the step's part of a tensor, with its blocks in one dimension: b h m ... -> t ..."""
         return x[self.batch, self.heads, self.group.blocks].flatten(0, 2)
 
     def put(self, total: Tensor, x: Tensor) -> None:
-        """The other way round."""
+        """Write the step's part back: the inverse of `select`."""
         part = total[self.batch, self.heads, self.group.blocks]
         part.copy_(x.view(part.shape))
 
     def add(self, total: Tensor, x: Tensor, layout: Layout) -> None:
-        """What the step's blocks read, t s d, to where it was read."""
+        """Add the gradients of what the step's blocks read, t s d."""
         part = total[self.batch, self.heads]
         layout.add(part, self.group, self.heads, x.view(*part.shape[:2], -1, *x.shape[1:]))
 
 
 def _steps(query: Tensor, layout: Layout) -> Iterator[_Step]:
-    """All blocks of all heads: only some of the blocks where one head's do not fit, else some of the heads."""
+    """The steps that cover all blocks of all heads, each of which fits in memory."""
     (batch, heads), room = query.shape[:2], SCORES_AT_A_TIME
     for blocks in layout.ranges(room):
         group = layout.group(blocks)
@@ -422,7 +422,7 @@ def _steps(query: Tensor, layout: Layout) -> Iterator[_Step]:
 
 
 class _Scores:
-    """What forward and backward share: the scores of a step as exponents of two, from its keys."""
+    """Computes the scores of a step as exponents of two, for forward and backward."""
 
     def __init__(self, query: Tensor, table: Tensor | None, layout: Layout) -> None:
         self.query, self.table, self.layout = query, table, layout
@@ -430,17 +430,17 @@ class _Scores:
         self._group: QueryBlocks | None = None
 
     def read(self, arranged: Tensor, step: _Step) -> Tensor:
-        """The keys or values that the step's blocks read: t s d."""
+        """Read the keys or values of the step's blocks: t s d."""
         return self.layout.read(arranged[step.batch, step.heads], step.group, step.heads).flatten(0, 2)
 
     def __call__(self, step: _Step, keys: Tensor) -> Tensor:
-        """(Q K^T / sqrt(d) + B) log2(e), and -inf where a pair does not count: t q s."""
+        """Compute (Q K^T / sqrt(d) + B) log2(e), and -inf for masked pairs: t q s."""
         query, added = step.select(self.query), self._added(step)
         added = added.expand(*self._shape(step), *added.shape[3:]).flatten(0, 2)
         return torch.baddbmm(added, query, keys.mT, alpha=self.scale * LOG2_E)
 
     def add_to_table(self, d_table: Tensor, step: _Step, d_scores: Tensor) -> None:
-        """The transpose of looking the bias up."""
+        """Add gradients to the bias table: the transpose of the lookup."""
         index = self._index(step)
         summed = d_scores.view(*self._shape(step), *d_scores.shape[1:]).sum(dim=0)
         summed = summed.sum_to_size(len(summed), *index.shape[1:]).flatten(1)
@@ -448,7 +448,7 @@ class _Scores:
         part.scatter_add_(1, index.expand(len(part), -1, -1, -1).flatten(1), summed)
 
     def _added(self, step: _Step) -> Tensor:
-        """What products are added to: #b #h #m #q s."""
+        """The bias and mask, to which products are added: #b #h #m #q s."""
         if step.group is not self._group:  # heads and rows of a group share it
             zero = self.query.new_zeros(())
             self._group, self._mask = step.group, zero.where(step.group.allowed, float("-inf"))
@@ -461,7 +461,7 @@ class _Scores:
         return mask + bias.view(len(table), *index.shape[1:])
 
     def _index(self, step: _Step) -> Tensor:
-        """Where the distances are in the table: #h #m q s."""
+        """The table indices of the distances: #h #m q s."""
         assert self.table is not None
         last = self.table.shape[1] // 2  # Whatever is farther away than two tokens can be does not count.
         distances = step.group.distances.clamp(-last, last)
@@ -472,7 +472,7 @@ class _Scores:
 
 
 class _Attend(torch.autograd.Function):
-    """Step by step, with a backward that rebuilds the weights."""
+    """Block-sparse attention step by step; the backward pass recomputes the weights."""
 
     @staticmethod
     def forward(
@@ -538,7 +538,7 @@ class _Attend(torch.autograd.Function):
 def _attend_by_content(
     query: Tensor, key: Tensor, value: Tensor, bias: RelativeBias, layout: Layout
 ) -> AttentionOutput:
-    """By autograd, as such a bias is a function of queries, and has parameters of its own."""
+    """Attend with a bias that depends on the queries, using autograd."""
     length, query = query.shape[2], split_into_blocks(query, 2, layout.query_block)
     arranged = [layout.arrange(x) for x in (key, value)]
     parts = []
@@ -556,7 +556,7 @@ def _attend_by_content(
 def softmax(
     scores: Float[Tensor, "*shape k"], allowed: Bool[Tensor, "*#shape k"]
 ) -> tuple[Float[Tensor, "*shape k"], Float[Tensor, "*shape"]]:
-    """Weights over the allowed keys and the lse: zeros and -inf where there are none; no NaN anywhere."""
+    """Softmax weights over the allowed keys, and the lse; without allowed keys, zeros and -inf, never NaN."""
     some = allowed.any(dim=-1, keepdim=True)
     scores = scores.masked_fill(~allowed, float("-inf")).masked_fill(~some, 0.0)
     lse = scores.logsumexp(dim=-1, keepdim=True)
@@ -567,7 +567,7 @@ def softmax(
 def bias_scores(
     bias: RelativeBias, query: Float[Tensor, "b h *block q d"], distances: Int[Tensor, "#b #h *block q k"]
 ) -> Float[Tensor, "#b h *block q k"]:
-    """What the bias adds to the scores; where each head has distances of its own, it is evaluated once per head."""
+    """The bias of the scores; if each head has its own distances, it is evaluated once per head."""
     if distances.shape[1] == 1:
         return bias.scores(query, distances[:, 0])
     heads = range(query.shape[1])
@@ -577,7 +577,7 @@ def bias_scores(
 def bias_values(
     bias: RelativeBias, weights: Float[Tensor, "b h *block q k"], distances: Int[Tensor, "#b #h *block q k"]
 ) -> Float[Tensor, "b h *block q d"] | None:
-    """What the bias adds to the values, likewise."""
+    """The bias term of the mixed values; if each head has its own distances, evaluated once per head."""
     if not bias.adds_values:
         return None
     if distances.shape[1] == 1:
@@ -588,7 +588,7 @@ def bias_values(
 
 
 def bias_on_heads(bias: RelativeBias, heads: slice, total: int) -> RelativeBias:
-    """The bias of some of the heads, for an attention over those alone."""
+    """A bias restricted to some of the heads."""
     return _TableOnHeads(bias, heads) if isinstance(bias, TableBias) else _OnHeads(bias, heads, total)
 
 
@@ -601,7 +601,7 @@ class _TableOnHeads(TableBias):
 
 
 class _OnHeads(RelativeBias):
-    """A bias may have parameters per head, so that it has to see all heads; those left out are zeros."""
+    """A bias restricted to some heads: it is evaluated for all, with zeros for the heads left out."""
 
     def __init__(self, bias: RelativeBias, heads: slice, total: int) -> None:
         self.bias, self.heads, self.total = bias, heads, total

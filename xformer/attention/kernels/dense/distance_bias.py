@@ -44,7 +44,7 @@ def distance_biased_attention(
     mask: Mask,
     bias: TableBias,
 ) -> Float[Tensor, "b h q d"]:
-    """The result as above, on a CPU; zeros for a query with nothing to attend to.
+    """Softmax attention with a distance bias on a CPU; zeros for a query without allowed keys.
 
     A bias that is not trained and hides nothing is torch's fused kernel's, which takes the view of t as it is.
 
@@ -67,7 +67,7 @@ def distance_biased_attention(
 
 
 class _Block(NamedTuple):
-    """Some queries of one head, of some sequences of the batch, and the keys before the last of them."""
+    """A block of queries of one head and some sequences of the batch, and the keys that it reads."""
 
     batch: slice
     head: int
@@ -86,7 +86,7 @@ class _Block(NamedTuple):
 
 
 def _blocks(query: Tensor, key: Tensor, visible: int) -> Iterator[_Block]:
-    """All blocks: of a head and its sequences one after the other, with ever more keys."""
+    """All blocks, ordered by head, sequences and number of keys."""
     (batch, heads, queries, _), keys = query.shape, key.shape[2]
     sequences = _sequences(query, key)
     for head in range(heads):
@@ -98,7 +98,7 @@ def _blocks(query: Tensor, key: Tensor, visible: int) -> Iterator[_Block]:
 
 
 def _sequences(query: Tensor, key: Tensor) -> int:
-    """How many of the batch are in one block."""
+    """The number of sequences in one block."""
     return min(len(query), max(1, SCORES // (min(BLOCK, query.shape[2]) * key.shape[2])))
 
 
@@ -113,7 +113,7 @@ def _buffer(query: Tensor, key: Tensor, more: int = 0) -> Tensor:
 
 
 class _Weights:
-    """Computes P of one block after the other, in the same memory.
+    """Computes the weights P of one block after the other, in the same memory.
 
     Args:
         query: of all heads.
@@ -186,7 +186,7 @@ def _attend_backward(
 
 
 def _diagonals(scores: Tensor) -> Tensor:
-    """The sums over all that is added to the same number of the table, from the front of a buffer of zeros."""
+    """The gradient of the bias table: sums along the diagonals of a block, from the front of a buffer of zeros."""
     batch, rows, keys = scores.shape
     over, down, _ = scores.stride()
     return scores.as_strided((batch, rows, keys + rows - 1), (over, down - 1, 1)).sum((0, 1))

@@ -19,7 +19,7 @@ def eager_attention(
     mask: Mask,
     bias: RelativeBias | None,
 ) -> Float[Tensor, "b h q d"]:
-    """softmax(scores + B) V over the allowed keys, in the type of the scores; zeros for a query that has none.
+    """Attend with given scores: softmax(scores + B) V over the allowed keys; zeros for a query without any.
 
     Args:
         scores: of every query and key, without a bias.

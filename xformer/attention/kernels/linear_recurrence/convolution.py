@@ -1,4 +1,4 @@
-r"""A causal convolution of a few tokens, feature by feature, that padding does not enter.
+r"""A causal depthwise convolution over a few tokens, which skips padding.
 
     y_i = sum_j w_(width - 1 - j) * x_(i - j) + bias,     j = 0 ... width - 1
 
@@ -67,5 +67,5 @@ class ShortConvolution(nn.Module):
         return _gather(y, (place - 1).clamp(min=0)).masked_fill(~valid[..., None], 0.0), _gather(tokens, last)
 
 
-def _gather(x: Tensor, indices: Tensor) -> Tensor:
-    return x.gather(1, indices[..., None].expand(-1, -1, x.shape[2]))
+def _gather(x: Tensor, positions: Tensor) -> Tensor:
+    return x.gather(1, positions[..., None].expand(-1, -1, x.shape[2]))

@@ -1,4 +1,4 @@
-"""Which form of a linear recurrence runs: the recurrent one for a single token, else a chunked one, ours or fla's.
+"""Kernel selection of linear recurrences: recurrent for a single token, else chunked, ours or fla's.
 
 The kernels of flash-linear-attention (Yang & Zhang 2024, https://github.com/fla-org/flash-linear-attention) are written
 in Triton for CUDA. They read tensors of 16 bits as they are and keep sums and states in float32.
@@ -124,7 +124,7 @@ def delta_rule(
 
 
 def _of_fla(module: str, name: str, tensor: Tensor) -> Any:
-    """A function of fla, imported where it is used: the import alone takes seconds and compiles for a device."""
+    """Import a function of fla on use, as the import takes seconds and compiles for a device."""
     if tensor.device.type != "cuda":
         raise ConfigError(
             f"attention.kernel=fla runs on CUDA alone, and this model is on {tensor.device.type}: use "
@@ -134,7 +134,7 @@ def _of_fla(module: str, name: str, tensor: Tensor) -> Any:
 
 
 def _called(chunk: Any, state: Matrix | None, **tensors: Tensor) -> tuple[Value, Matrix]:
-    """What a function of fla returns, whose tensors are (b n h ...)."""
+    """Call a function of fla, whose tensors are (b n h ...)."""
     of_tokens = {name: tensor.transpose(1, 2).contiguous() for name, tensor in tensors.items()}
     outputs, last = chunk(**of_tokens, scale=1.0, initial_state=state, output_final_state=True)
     return at_least_float32(outputs).transpose(1, 2), last

@@ -1,4 +1,4 @@
-"""Features of tokens as heads and back, how many a head has, and nothing at padding.
+"""Splitting features into heads and merging them, head dimensions, and zeros at padding.
 
 Shapes: b rows, n tokens, h heads, d features of one.
 """
@@ -11,22 +11,22 @@ from xformer.errors import ConfigError
 
 
 def split_heads(x: Float[Tensor, "b n features"], heads: int) -> Float[Tensor, "b h n d"]:
-    """Neighbouring features as one head."""
+    """Split features into heads of neighbouring features."""
     return x.view(*x.shape[:2], heads, -1).transpose(1, 2)
 
 
 def merge_heads(x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b n features"]:
-    """The heads' features side by side."""
+    """Merge heads: concatenate their features."""
     return x.transpose(1, 2).flatten(2)
 
 
 def blank_padding(x: Float[Tensor, "b n features"], mask: Mask) -> Float[Tensor, "b n features"]:
-    """Zeros at padding, whatever it holds."""
+    """Set padding to zero."""
     return x if mask.key_padding is None else x.masked_fill(~mask.key_padding[..., None], 0.0)
 
 
 def scaled_head_dim(head_dim: int, key: str, scale: float) -> int:
-    """So many times the features of a head.
+    """The head dimension times a factor.
 
     Args:
         head_dim: d.
@@ -34,12 +34,12 @@ def scaled_head_dim(head_dim: int, key: str, scale: float) -> int:
         scale: how many times.
 
     Raises:
-        ConfigError: it is no whole number.
+        ConfigError: the product is not a whole number.
     """
     scaled = round(head_dim * scale)
     if scaled < 1 or abs(scaled - head_dim * scale) > 1e-6:
         raise ConfigError(
-            f"attention.{key}={scale:g} of the {head_dim} features of a head is {head_dim * scale:g}, no whole "
+            f"attention.{key}={scale:g} of the {head_dim} features of a head is {head_dim * scale:g}, not a whole "
             f"number; use a multiple of 1/{head_dim}, such as 1."
         )
     return scaled

@@ -1,4 +1,4 @@
-"""Sums of logarithms of decays over the tokens between two others, none of them as the difference of two longer sums.
+"""Decay over segments of tokens, summed in logarithms without subtracting longer sums, for precision.
 
 A chunk may decay by a factor that float32 does not hold, and then go on hardly decaying at all; the difference of two
 cumulative sums would have lost that second part to rounding.

@@ -1,4 +1,4 @@
-"""What a linear recurrence remembers while decoding: constant in the length of the context."""
+"""The decoding state of a linear recurrence, of constant size in the length of the context."""
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -7,19 +7,19 @@ from xformer.core.state import State
 
 
 class RecurrentState(State):
-    """A matrix for each head, and the last tokens that a short convolution reads again, in float32 at least."""
+    """A decoding state: a matrix per head and the last tokens for a short convolution, in float32 at least."""
 
     def __init__(self) -> None:
         self.matrix: Float[Tensor, "b h d e"] | None = None
         self.past: Float[Tensor, "b before c"] | None = None
 
     def keep(self, matrix: Float[Tensor, "b h d e"], past: Float[Tensor, "b before c"] | None, length: int) -> None:
-        """Hold these after so many more tokens, in storage of their own: a view would hold all that it was cut from."""
+        """Store the new state after `length` more tokens, as copies: a view would keep its whole base tensor alive."""
         self.matrix, self.past = matrix.contiguous(), None if past is None else past.clone()
         self.length += length
 
     def reorder(self, indices: Int[Tensor, " batch"]) -> None:
-        """Let row i become what row `indices[i]` was."""
+        """Reorder rows: row i becomes what row `indices[i]` was."""
         self.matrix, self.past = (
             None if held is None else held.index_select(0, indices) for held in (self.matrix, self.past)
         )

@@ -33,7 +33,7 @@ def draw_time_step(bias: nn.Parameter, low: float, high: float) -> None:
 def time_step(
     x: Float[Tensor, "b n h"], bias: Float[Tensor, " h"], valid: Bool[Tensor, "b n"] | None
 ) -> Float[Tensor, "b h n 1"]:
-    """Dt = softplus(x + bias); 0 at padding, for which no time passes."""
+    """Compute the time step dt = softplus(x + bias); 0 at padding."""
     step = softplus(at_least_float32(x) + at_least_float32(bias))
     if valid is not None:
         step = step.masked_fill(~valid[..., None], 0.0)

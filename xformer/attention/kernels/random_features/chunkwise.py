@@ -1,4 +1,4 @@
-r"""Attention with random features in its chunkwise form, forward and backward by hand: without a bias, or with a decay.
+r"""Random-feature attention in chunkwise form, with a hand-written backward: without a bias, or with a decay.
 
 Bidirectionally, phi(Q) (phi(K)^T V) / phi(Q) (phi(K)^T 1) is two softmax attentions by way of the m features. With
 their logarithms, f_r(x) = log phi_r(x),
@@ -58,7 +58,7 @@ def bidirectional_attention(
     value: Float[Tensor, "b h k d"],
     valid: Bool[Tensor, "b k"] | None,
 ) -> Float[Tensor, "b h q d"]:
-    """Each query's mean over all values.
+    """Bidirectional random-feature attention: each query's weighted mean over all values.
 
     Args:
         features: phi.
@@ -87,7 +87,7 @@ def causal_attention(
     valid: Bool[Tensor, "b n"] | None,
     slopes: Float[Tensor, " h"] | None,
 ) -> Float[Tensor, "b h n d"]:
-    """Each token's mean over the values up to its own; zeros where all of these are padding.
+    """Causal random-feature attention: each token's weighted mean over the values up to its own.
 
     Args:
         features: phi.
@@ -121,7 +121,7 @@ def causal_attention(
 def _some_heads_at_a_time(
     mix: Callable[..., Tensor], tensors: Sequence[Shaped[Tensor, "b h ..."] | None], heads: int
 ) -> Float[Tensor, "b h ..."]:
-    """Mix rows times heads, so many at a time on a CPU; the first tensor has the shape of the result."""
+    """Attend for a few rows and heads at a time on a CPU; the first tensor has the shape of the result."""
     first = tensors[0]
     assert first is not None
     flat = [None if tensor is None else tensor.flatten(0, 1) for tensor in tensors]
@@ -135,7 +135,7 @@ def _some_heads_at_a_time(
 
 
 def _in_order(positions: Int[Tensor, "#b n"], valid: Bool[Tensor, "b n"] | None) -> Int[Tensor, "#b n"]:
-    """Padding at the position of the last token before it; that of the sequence's beginning at 0."""
+    """Positions in ascending order: padding has the position of the last token before it, or 0 at the beginning."""
     if valid is None:
         return positions
     order: Tensor = positions.expand(valid.shape).masked_fill(~valid, 0).cummax(dim=1).values
@@ -143,7 +143,7 @@ def _in_order(positions: Int[Tensor, "#b n"], valid: Bool[Tensor, "b n"] | None)
 
 
 class _Bidirectional(torch.autograd.Function):
-    """Both stages of the bidirectional equation."""
+    """Bidirectional attention with its backward: both stages of the equation."""
 
     @staticmethod
     def forward(
@@ -228,7 +228,7 @@ def _keys_backward(
 
 
 class _Causal(torch.autograd.Function):
-    """num / den of the causal equation."""
+    """Causal attention with its backward: num / den of the equation."""
 
     @staticmethod
     def forward(
@@ -288,7 +288,7 @@ class _Causal(torch.autograd.Function):
 
 
 def _causal_backward(ctx: Any, grad: Float[Tensor, "bh n d"]) -> tuple[Tensor | None, ...]:
-    """The chunks in reverse, with the gradient of S."""
+    """The backward pass of causal attention: chunks in reverse, with the gradient of S."""
     query, key, value, out, den, scale, top, states, weight, positions, jump = ctx.saved_tensors
     rows, _, dim = query.shape
     project, back = weight.T.expand(rows, -1, -1), weight.expand(rows, -1, -1)
@@ -338,18 +338,18 @@ def _chunks(size: int, *tensors: Tensor) -> list[tuple[Tensor, ...]]:
 def _key_offset(
     key: Float[Tensor, "bh k d"], padding: Bool[Tensor, "bh k 1"] | None, phi: FeatureMap, of_padding: float
 ) -> Float[Tensor, "bh k 1"]:
-    """What is added to the logarithms of a key's features."""
+    """The offset that is added to the logarithms of a key's features."""
     offset = -half_norm(key) if phi.normed else torch.zeros_like(key[..., :1])
     return offset if padding is None else offset.masked_fill_(padding, of_padding)
 
 
 def _log_sum_exp(log: Float[Tensor, "bh r x"], softmax: Float[Tensor, "bh r x"]) -> Float[Tensor, "bh r 1"]:
-    """That of every row, without computing the exponentials again."""
+    """The log-sum-exp of every row, from exponentials computed before."""
     return log.amax(-1, keepdim=True).sub_(softmax.amax(-1, keepdim=True).log_())
 
 
 def _decay(slopes: Tensor | None, positions: Tensor | None, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Slope (p_j - o) of every token, bh n 1, and slope times the way to each o from the one before, bh chunks 1 1."""
+    """Logarithms of the decay: slope (p_j - o) of every token, bh n 1, and from each o to the next, bh chunks 1 1."""
     if slopes is None or positions is None:
         nothing = like.new_zeros(1, 1, 1)
         return nothing, nothing.expand(1, -(-like.shape[1] // CAUSAL_CHUNK), 1)[..., None]
@@ -360,7 +360,7 @@ def _decay(slopes: Tensor | None, positions: Tensor | None, like: Tensor) -> tup
 
 
 def _future(like: Tensor) -> Float[Tensor, "c c"]:
-    """-inf where a key of a chunk comes after the query."""
+    """A causal mask of a chunk: -inf where the key comes after the query."""
     return like.new_full((CAUSAL_CHUNK, CAUSAL_CHUNK), float("-inf")).triu_(1)
 
 

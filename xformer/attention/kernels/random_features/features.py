@@ -22,12 +22,12 @@ from torch import Tensor, nn
 
 Kernel = Literal["exp", "relu"]
 
-RELU_FLOOR = 1e-3
+RELU_OFFSET = 1e-3
 """Keeps every weight positive, as in the authors' code."""
 
 
 class Exponential:
-    """phi(x) = exp(W x' - |x'|^2 / 2), as a function of the projections W x'."""
+    """Exponential features: phi(x) = exp(W x' - |x'|^2 / 2), as a function of the projections W x'."""
 
     normed: ClassVar[bool] = True
     """Whether there is a factor exp(-|x'|^2 / 2), which `log` and `backward` leave out."""
@@ -39,31 +39,31 @@ class Exponential:
     def backward(
         self, grad: Float[Tensor, "*batch m"], projected: Float[Tensor, "*batch m"]
     ) -> Float[Tensor, "*batch m"]:
-        """The gradient of the projections, from that of the logarithm, which is overwritten."""
+        """The gradient of the projections from that of the logarithm, which is overwritten."""
         return grad
 
 
 class Rectified:
-    """phi(x) = max(W x', 0) + 0.001, likewise."""
+    """ReLU features: phi(x) = max(W x', 0) + 0.001, as a function of the projections W x'."""
 
     normed: ClassVar[bool] = False
 
     def log(self, projected: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch m"]:
         """The logarithm of the features."""
-        return (projected.relu() + RELU_FLOOR).log_()
+        return (projected.relu() + RELU_OFFSET).log_()
 
     def backward(
         self, grad: Float[Tensor, "*batch m"], projected: Float[Tensor, "*batch m"]
     ) -> Float[Tensor, "*batch m"]:
         """The gradient over the feature where the projection is positive, 0 elsewhere."""
-        return grad.div_(projected + RELU_FLOOR).masked_fill_(projected <= 0, 0.0)
+        return grad.div_(projected + RELU_OFFSET).masked_fill_(projected <= 0, 0.0)
 
 
 FeatureMap = Exponential | Rectified
 
 
 class RandomFeatures(nn.Module):
-    """The logarithm of phi.
+    """Random features of queries and keys; computes the logarithm of phi.
 
     Which features there are is a function of `seed` and the number of the draw alone: ranks that agree on these agree
     on all. Both are in the state dict, so that a resumed run goes on with the features it had.
@@ -86,18 +86,18 @@ class RandomFeatures(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Take a seed from torch's generator, and the first draw."""
+        """Draw a seed from torch's generator, and the first features."""
         self.seed.copy_(torch.randint(2**62, ()))
         self.draw(0)
 
     def draw(self, number: int) -> None:
-        """The features of one draw, the same whenever and wherever it is asked for."""
+        """The features of draw number `index`, which are the same on every call and device."""
         generator = torch.Generator().manual_seed(int(self.seed) + number)
         features, dim = self.projection.shape
         self.projection.copy_(orthogonal(features, dim, generator))
 
     def forward(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch m"]:
-        """Log phi(x)."""
+        """Compute log phi(x)."""
         log = self.map.log(x @ self.scaled(x.dtype).T)
         return log - half_norm(x) if self.map.normed else log
 
@@ -114,7 +114,7 @@ def half_norm(x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch 1"]:
 
 
 def orthogonal(features: int, dim: int, generator: torch.Generator) -> Float[Tensor, "features dim"]:
-    """Normal rows, those of each block of `dim` orthogonal, in float64."""
+    """Draw random normal rows, orthogonal within each block of `dim` rows, in float64."""
     blocks = -(-features // dim)
     normal = torch.randn(blocks, dim, dim, generator=generator, dtype=torch.float64)
     directions, triangular = torch.linalg.qr(normal)

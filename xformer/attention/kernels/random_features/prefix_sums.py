@@ -1,4 +1,4 @@
-r"""Attention with random features by prefix sums: any relative bias of the distance, any mask, and token by token.
+r"""Random-feature attention by prefix sums, for any relative bias of the distance and any mask, and for decoding.
 
     out_i = sum_j w_ij v_j / sum_j w_ij,     w_ij = exp(b(p_j - p_i)) phi(q_i) . phi(k_j)
 
@@ -43,7 +43,7 @@ NOTHING = 1e-30
 
 
 class FeatureInput(NamedTuple):
-    """Keys and values as they came."""
+    """Keys and values with their positions and padding."""
 
     key: Float[Tensor, "b h k d"]
     values: Float[Tensor, "b h k e"]
@@ -53,16 +53,16 @@ class FeatureInput(NamedTuple):
 
     @classmethod
     def of(cls, key: Float[Tensor, "b h k d"], value: Float[Tensor, "b h k d"], mask: Mask) -> "FeatureInput":
-        """Those of a mask."""
+        """Create from keys, values and their mask."""
         values = torch.cat((value, torch.ones_like(value[..., :1])), dim=-1)
         return cls(key, values, mask.key_positions, mask.key_padding)
 
     def at(self, tokens: slice) -> "FeatureInput":
-        """Some of the tokens."""
+        """Select some of the tokens."""
         return self._placed(tokens, self.key[:, :, tokens], self.values[:, :, tokens])
 
     def windows(self, wanted: Sequence[slice]) -> "list[FeatureInput]":
-        """Many such, which may overlap: cut once, as the gradient of every slice is as long as the whole."""
+        """Cut into possibly overlapping windows at once, as each single slice's gradient would have the full length."""
         cuts = sorted({0, self.key.shape[2], *(cut for window in wanted for cut in (window.start, window.stop))})
         sizes = [stop - start for start, stop in pairwise(cuts)]
         keys, values = torch.split(self.key, sizes, dim=2), torch.split(self.values, sizes, dim=2)
@@ -78,14 +78,14 @@ class FeatureInput(NamedTuple):
         return FeatureInput(key, values, self.positions[:, tokens], valid)
 
     def for_each_row(self) -> "FeatureInput":
-        """The same, with the positions and padding of every row."""
+        """Expand positions and padding to every row of the batch."""
         shape = self.key.shape[0], self.key.shape[2]
         valid = torch.ones(shape, dtype=torch.bool, device=self.key.device) if self.valid is None else self.valid
         return self._replace(positions=self.positions.expand(shape), valid=valid)
 
 
 class KeyFeatures(NamedTuple):
-    """phi(k) = features * exp(peak), with the largest of a key's features 1; a padded key's peak is -inf."""
+    """Scaled key features: phi(k) = features * exp(peak), where a key's largest feature is 1; padding has peak -inf."""
 
     features: Float[Tensor, "b h k m"]
     peak: Float[Tensor, "b h k 1"]
@@ -94,7 +94,7 @@ class KeyFeatures(NamedTuple):
 
     @classmethod
     def of(cls, tokens: FeatureInput, log_features: LogFeatures) -> "KeyFeatures":
-        """Each key with a scale of its own: a scale they shared would tell the past of the future."""
+        """Scale each key by itself: a shared scale would leak the future into the past."""
         log = log_features(tokens.key)
         peak = log.detach().amax(dim=-1, keepdim=True)
         features = (log - peak).exp()
@@ -105,12 +105,12 @@ class KeyFeatures(NamedTuple):
         return cls(features, peak, tokens.values, tokens.positions[:, None, :, None].to(tokens.key.dtype))
 
     def first(self, count: int) -> "KeyFeatures":
-        """The first keys."""
+        """Select the first keys."""
         return KeyFeatures(*(tensor[:, :, :count] for tensor in self))
 
 
 class PrefixSums(NamedTuple):
-    """sum_j exp(slope (p_j - origin)) phi(k_j)^T [v_j, 1] = total * exp(scale), over the keys added so far."""
+    """Sums over keys: sum_j exp(slope (p_j - origin)) phi(k_j)^T [v_j, 1] = total * exp(scale)."""
 
     total: Float[Tensor, "#b #h #m #e"]
     scale: Float[Tensor, "#b #h 1 1"]
@@ -119,7 +119,7 @@ class PrefixSums(NamedTuple):
 
 
 class PrefixSumState(State):
-    """A decoding state that does not grow: sums over all keys but those that a bias tells apart; none without one."""
+    """A decoding state of constant size: sums over past keys, and a window of the keys with individual bias values."""
 
     def __init__(self) -> None:
         self.sums: PrefixSums | None = None
@@ -140,12 +140,12 @@ class PrefixSumState(State):
         )
 
     def keep(self, sums: PrefixSums | None, window: FeatureInput) -> None:
-        """Hold these, the window in storage of its own: a view would hold all that it was cut from."""
+        """Store the new sums and a copy of the window: a view would keep its whole base tensor alive."""
         self.sums = sums
         self.window = FeatureInput(*(tensor.clone() for tensor in window.for_each_row() if tensor is not None))
 
     def reorder(self, indices: Int[Tensor, " batch"]) -> None:
-        """Let row i become what row `indices[i]` was."""
+        """Reorder rows: row i becomes what row `indices[i]` was."""
         if self.sums is not None:
             self.sums = PrefixSums(*(tensor.index_select(0, indices) for tensor in self.sums))
         if self.window is not None:
@@ -161,7 +161,7 @@ class PrefixSumState(State):
 
 
 class _Tail(NamedTuple):
-    """A bias from the distance `reach` on: b(distance) = offset - slope |distance|; all zero where there is none."""
+    """The tail of a bias, from distance `reach` on: b(distance) = offset - slope |distance|; zero without a bias."""
 
     reach: int
     slope: Float[Tensor, "#h 1 1"]
@@ -171,7 +171,7 @@ class _Tail(NamedTuple):
 
     @classmethod
     def of(cls, bias: TableBias | None, keys: int, like: Tensor) -> "_Tail":
-        """Where `slopes` or `reach` say how a bias ends; one of which nothing is known does not before all `keys`."""
+        """The tail of a bias by its `slopes` or `reach`; without either, it starts after all `keys`."""
         zero = like.new_zeros(1, 1, 1)
         if bias is None:
             return cls(0, zero, zero, zero)
@@ -194,7 +194,7 @@ def prefix_sum_attention(
     bias: TableBias | None,
     state: PrefixSumState | None = None,
 ) -> Float[Tensor, "b h q d"]:
-    """Each query's weighted mean of the values, as above; zeros for a query with nothing to attend to.
+    """Random-feature attention: each query's weighted mean of the values; zeros for a query without allowed keys.
 
     Where positions do not say that queries and keys are the same tokens, keys are taken one by one: still exact, in
     time O(q k m).
@@ -249,7 +249,7 @@ def prefix_sum_attention(
 
 
 def _windows(offset: int, keys: int, chunks: list[slice], reach: int, mask: Mask) -> list[tuple[slice, int]]:
-    """For each chunk of queries, the keys to take one by one, and how many of them no later chunk will."""
+    """For each chunk of queries, the window of keys to read one by one, and how many of them no later chunk reads."""
     if not mask.aligned:
         return [(slice(0, keys), 0) for _ in chunks]
     found = []
@@ -275,7 +275,7 @@ def _suffix_sums(log_features: LogFeatures, tokens: FeatureInput, tail: _Tail) -
 
 
 def _add(sums: PrefixSums | None, keys: KeyFeatures, slope: Float[Tensor, "#h 1 1"]) -> PrefixSums | None:
-    """Add keys whose positions are all beyond those added before, which decay by the distance between."""
+    """Add keys at later positions to the sums, which decay by the distance between."""
     if keys.features.shape[2] == 0:
         return sums
     if sums is None:
@@ -299,7 +299,7 @@ def _mean(
     logits: Float[Tensor, "#b #h #q #k"],
     beyond: list[tuple[PrefixSums, Float[Tensor, "#b #h #q 1"]]],
 ) -> Float[Tensor, "b h q d"]:
-    """The weighted mean of values; zeros for a query with nothing to attend to.
+    """The weighted mean of values; zeros for a query without allowed keys.
 
     Args:
         log_query: log phi(q).
@@ -333,7 +333,7 @@ def _logits(
 
 
 def _finite(scale: Tensor) -> Tensor:
-    """0 in the place of -inf, the scale of nothing: nothing times exp(0) is nothing, where exp(-inf + inf) is NaN."""
+    """Replace the scale -inf of empty sums by 0: their product stays zero, where exp(-inf + inf) would be NaN."""
     return scale.detach().masked_fill(scale == float("-inf"), 0.0)
 
 

@@ -53,8 +53,8 @@ NO_TOKEN = -1e30
 """The score where there is no key: its weight is exactly zero beside any existing key, and never NaN."""
 
 
-class StridedInput(NamedTuple):
-    """From the first to the one before the last."""
+class RowRange(NamedTuple):
+    """A range of rows, from `first` up to but not including `last`."""
 
     first: int
     last: int
@@ -62,7 +62,7 @@ class StridedInput(NamedTuple):
 
 @dataclass(frozen=True)
 class Strided:
-    """How tokens at positions 0, 1, 2, ... are cut into tiles of both halves: views and their transposes.
+    """The layout of strided attention: how tokens are cut into tiles of both halves, as views, and the transposes.
 
     Attributes:
         row: positions in a row.
@@ -88,34 +88,34 @@ class Strided:
 
     @property
     def rows(self) -> int:
-        """What a number of rows has to be a multiple of."""
+        """The number of rows must be a multiple of this."""
         return max(1, self.block // self.row)
 
     @property
     def width(self) -> int:
-        """Keys of a local tile."""
+        """The number of keys of a local tile."""
         return self.before + self.block + self.after
 
     @property
     def depth(self) -> int:
-        """Sampled keys that a row gives to a column."""
+        """The number of sampled keys per row and column."""
         return self.samples // self.columns
 
     def local_positions(self, device: torch.device) -> tuple[Int[Tensor, " q"], Int[Tensor, " k"]]:
-        """Of a tile's queries and keys, the first query being 0."""
+        """The positions of a local tile's queries and keys, relative to the first query."""
         keys = torch.arange(-self.before, self.block + self.after, device=device)
         return keys[self.before : self.before + self.block], keys
 
     def sampled_positions(
-        self, positions: Int[Tensor, " n"], rows: StridedInput
+        self, positions: Int[Tensor, " n"], rows: RowRange
     ) -> tuple[Int[Tensor, " q"], Int[Tensor, " k"]]:
-        """Of the first column's queries in some rows, and of the keys they look at."""
+        """The positions of the first column's queries in some rows, and of the keys they read."""
         x = positions[None, :, None]
         query, key = self.column_queries(self.of(rows, x)), self.keys_up_to(rows, self.sample(x).flatten(2, 3))
         return query[0, 0, :, 0], key[0, 0, :, 0]
 
-    def of(self, rows: StridedInput, x: Shaped[Tensor, "g n d"]) -> Shaped[Tensor, "g c d"]:
-        """Some rows of tokens."""
+    def of(self, rows: RowRange, x: Shaped[Tensor, "g n d"]) -> Shaped[Tensor, "g c d"]:
+        """Select some rows of tokens."""
         return x[:, rows.first * self.row : rows.last * self.row]
 
     def local_queries(self, x: Shaped[Tensor, "g c d"]) -> Shaped[Tensor, "g t q d"]:
@@ -126,11 +126,11 @@ class Strided:
         """The queries of all columns."""
         return x.view(len(x), -1, self.columns, x.shape[2]).transpose(1, 2)
 
-    def local_keys(self, x: Shaped[Tensor, "g m d"], rows: StridedInput) -> Shaped[Tensor, "g t k d"]:
+    def local_keys(self, x: Shaped[Tensor, "g m d"], rows: RowRange) -> Shaped[Tensor, "g t k d"]:
         """The keys of the local tiles of some rows; x begins `before` positions early and ends `after` late."""
         return self._local_keys(x, rows, 0, self.width)
 
-    def add_local_keys(self, total: Shaped[Tensor, "g m d"], rows: StridedInput, x: Shaped[Tensor, "g t k d"]) -> None:
+    def add_local_keys(self, total: Shaped[Tensor, "g m d"], rows: RowRange, x: Shaped[Tensor, "g t k d"]) -> None:
         """The transpose of `local_keys`; tiles overlap, their parts of the size of a block do not."""
         for first in range(0, self.width, self.block):
             part = x[:, :, first : first + self.block]
@@ -141,11 +141,11 @@ class Strided:
         by_row = x.view(len(x), -1, self.row, x.shape[2])[:, :, self.row - self.samples :]
         return by_row.view(len(x), -1, self.depth, self.columns, x.shape[2]).permute(0, 3, 1, 2, 4)
 
-    def keys_up_to(self, rows: StridedInput, x: Shaped[Tensor, "g t k d"]) -> Shaped[Tensor, "g t k2 d"]:
+    def keys_up_to(self, rows: RowRange, x: Shaped[Tensor, "g t k d"]) -> Shaped[Tensor, "g t k2 d"]:
         """The sampled keys that the queries of some rows look at."""
         return x[:, :, : self.depth * rows.last] if self.causal else x
 
-    def _local_keys(self, x: Tensor, rows: StridedInput, first: int, count: int) -> Tensor:
+    def _local_keys(self, x: Tensor, rows: RowRange, first: int, count: int) -> Tensor:
         tiles = (rows.last - rows.first) * self.row // self.block
         heads, position, feature = x.stride()
         offset = x.storage_offset() + (rows.first * self.row + first) * position
@@ -154,7 +154,7 @@ class Strided:
 
 
 def strided_attention(tokens: AttentionInput, layout: Strided, bias: TableBias | None) -> Float[Tensor, "b h n d"]:
-    """softmax(Q K^T / sqrt(d) + B) V over the pairs that count in either half of the layout.
+    """Strided attention, softmax(Q K^T / sqrt(d) + B) V, over the pairs allowed in either half of the layout.
 
     Args:
         tokens: in float32 at least, as scores and sums are of their type; at positions 0, 1, 2, ...
@@ -178,7 +178,7 @@ def strided_attention(tokens: AttentionInput, layout: Strided, bias: TableBias |
 
 
 class _Attend(torch.autograd.Function):
-    """Forward keeps some of the weights; backward makes the others again."""
+    """Strided attention with its backward: forward keeps some weights, backward recomputes the others."""
 
     @staticmethod
     def forward(
@@ -218,14 +218,14 @@ class _Attend(torch.autograd.Function):
 
 
 class _Scratch:
-    """Memory by name, which is overwritten by whoever asks next by that name, in the same or another shape."""
+    """Named scratch memory: a request for a name overwrites what the name held, in any shape."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._memory: dict[tuple[str, torch.dtype], Tensor] = {}
 
     def __call__(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """A contiguous tensor, of any content."""
+        """A contiguous tensor with undefined content."""
         memory, size = self._memory.get((name, dtype)), prod(shape)
         if memory is None or memory.numel() < size:
             memory = self._memory[name, dtype] = torch.empty(size, device=self.device, dtype=dtype)
@@ -258,7 +258,7 @@ class _Tiles:
 
 
 class _Halves(NamedTuple):
-    """What both halves have of the same thing."""
+    """A pair of values, one for each half."""
 
     local: _Tiles
     sampled: _Tiles
@@ -273,11 +273,11 @@ class _Queries:
         self._by_column = like.new_empty(layout.column_queries(like).shape)
 
     def put(self, x: Tensor) -> None:
-        """Take over a group of heads, g n d."""
+        """Load a group of heads, g n d."""
         self._local = x
         self._by_column.copy_(self.layout.column_queries(x))
 
-    def of(self, rows: StridedInput) -> _Halves:
+    def of(self, rows: RowRange) -> _Halves:
         """The tiles of some rows."""
         each = self.layout.row // self.layout.columns
         sampled = self._by_column[:, :, rows.first * each : rows.last * each]
@@ -296,26 +296,26 @@ class _Keys:
         self._sampled_is_clear = False
 
     def put(self, x: Tensor, scale: float = 1.0) -> None:
-        """Take over a group of heads, g n d."""
+        """Load a group of heads, g n d."""
         torch.mul(x, scale, out=self._inner)
         self.sampled.copy_(self.layout.sample(self._inner))
 
-    def read(self, rows: StridedInput, scratch: _Scratch, name: str) -> _Halves:
-        """What some rows of queries read."""
+    def read(self, rows: RowRange, scratch: _Scratch, name: str) -> _Halves:
+        """The keys that some rows of queries read."""
         local = self.layout.local_keys(self.local, rows)
         copy = None if len(local) == 1 else scratch(name, local.shape, local.dtype)  # tiles overlap
         return _Halves(_Tiles(local, copy), _Tiles(self._read_sampled(rows)))
 
     def clear(self) -> None:
-        """Nothing but zeros."""
+        """Set to zero."""
         self.local.zero_()
         self._sampled_is_clear = True
 
-    def add_local(self, rows: StridedInput, x: Tensor) -> None:
+    def add_local(self, rows: RowRange, x: Tensor) -> None:
         """The transpose of reading."""
         self.layout.add_local_keys(self.local, rows, x)
 
-    def add_sampled(self, rows: StridedInput, x: Tensor) -> None:
+    def add_sampled(self, rows: RowRange, x: Tensor) -> None:
         """The transpose of reading; the first rows after `clear` must read all that is read."""
         sampled = self._read_sampled(rows)
         sampled.copy_(x) if self._sampled_is_clear else sampled.add_(x)
@@ -327,12 +327,12 @@ class _Keys:
             out.copy_(self._inner)
         torch.add(self.layout.sample(self._inner), self.sampled, out=self.layout.sample(out))
 
-    def _read_sampled(self, rows: StridedInput) -> Tensor:
+    def _read_sampled(self, rows: RowRange) -> Tensor:
         return self.layout.keys_up_to(rows, self.sampled.flatten(2, 3))
 
 
 class _Scores:
-    """What the mask_mods and a bias add to scores, as exponents of two, for all heads of all rows of the batch.
+    """The bias and masks of scores, as exponents of two, for all heads of all rows of the batch.
 
     Args:
         layout: which pairs count.
@@ -360,20 +360,20 @@ class _Scores:
             missing = missing.masked_fill(~valid, NO_TOKEN)
         self._missing = pad(missing, (layout.before, layout.after), value=NO_TOKEN)[..., None]
         self._local = self._bias(layout.local_positions(self.device), layout.local_mod)
-        self._sampled: dict[StridedInput, Tensor] = {}
+        self._sampled: dict[RowRange, Tensor] = {}
 
-    def portions(self, heads: int) -> tuple[int, list[StridedInput]]:
-        """How many heads are computed together, of any rows of the batch, and which rows of queries."""
+    def portions(self, heads: int) -> tuple[int, list[RowRange]]:
+        """The number of heads that are computed together, and the rows of queries of each step."""
         layout = self.layout
         room = SCORES_AT_A_TIME << (0 if self.device.type == "cpu" else 6)
         scores = layout.row * (layout.width + self.rows * layout.depth)  # of a row
         step = min(ROWS_AT_A_TIME, room // scores, self.rows)
         step = max(1, step // layout.rows) * layout.rows
-        rows = [StridedInput(first, min(first + step, self.rows)) for first in range(0, self.rows, step)]
+        rows = [RowRange(first, min(first + step, self.rows)) for first in range(0, self.rows, step)]
         return min(heads, max(1, room // (step * scores))), rows
 
-    def local(self, products: Float[Tensor, "g t q k"], group: slice, rows: StridedInput, out: Tensor) -> None:
-        """Scores from products, which may lie where they are written."""
+    def local(self, products: Float[Tensor, "g t q k"], group: slice, rows: RowRange, out: Tensor) -> None:
+        """Compute scores from products, optionally in place."""
         layout = self.layout
         bias = self._local if self.table is None else self._local[self._heads_of(group)]
         torch.add(bias[:, None], products, alpha=self._scale, out=out)
@@ -381,15 +381,15 @@ class _Scores:
             missing = self._missing if self.valid is None else self._missing[group]
             out += layout.local_keys(missing, rows).mT
 
-    def sampled(self, products: Float[Tensor, "g t q k"], group: slice, rows: StridedInput, out: Tensor) -> None:
-        """Scores from products, which may lie where they are written."""
+    def sampled(self, products: Float[Tensor, "g t q k"], group: slice, rows: RowRange, out: Tensor) -> None:
+        """Compute scores from products, optionally in place."""
         layout = self.layout
         torch.add(self._sampled_bias(group, rows)[:, None], products, alpha=self._scale, out=out)
         if self.valid is not None:
             missing = layout.sample(self._missing[group, layout.before : layout.before + len(self.positions)])
             out += layout.keys_up_to(rows, missing.flatten(2, 3)).mT
 
-    def add_to_table(self, d_table: Tensor, d_scores: _Halves, group: slice, rows: StridedInput) -> None:
+    def add_to_table(self, d_table: Tensor, d_scores: _Halves, group: slice, rows: RowRange) -> None:
         """The transpose of looking the bias up, from the gradients of products."""
         first = self._heads_of(group)[:, None, None] * d_table.shape[1]
         layout = self.layout
@@ -399,7 +399,7 @@ class _Scores:
             index = first + self._index(query, key)
             d_table.view(-1).index_add_(0, index.flatten(), gradient.tiles.sum(dim=1).flatten(), alpha=alpha)
 
-    def _sampled_bias(self, group: slice, rows: StridedInput) -> Tensor:
+    def _sampled_bias(self, group: slice, rows: RowRange) -> Tensor:
         positions = self.layout.sampled_positions(self.positions, rows)
         if self.table is not None:
             return self._bias(positions, self.layout.sampled_mod, self._heads_of(group))
@@ -418,7 +418,7 @@ class _Scores:
         return bias.where(mask_mod(torch.zeros_like(key), query[:, None], key), float("-inf"))  # #h q k
 
     def _index(self, query: Tensor, key: Tensor) -> Tensor:
-        """Where the distances are in the table: q k."""
+        """The table indices of the distances: q k."""
         assert self.table is not None
         middle = self.table.shape[1] // 2
         return (key - query[:, None] + middle).clamp(0, 2 * middle)  # only fillers are further apart
@@ -428,7 +428,7 @@ class _Scores:
 
 
 def _kernels(layout: Strided, scores: _Scores, query: Tensor, *, backward: bool) -> Iterator[tuple["_Kernel", slice]]:
-    """All groups of heads, and what does the work on each; the last group may be smaller."""
+    """Iterate over groups of heads with their kernel; the last group may be smaller."""
     heads, rows = scores.portions(len(query))
     kernel = None
     for first in range(0, len(query), heads):
@@ -439,11 +439,9 @@ def _kernels(layout: Strided, scores: _Scores, query: Tensor, *, backward: bool)
 
 
 class _Kernel:
-    """The work on groups of so many heads, g n d, and the memory for it, which every group uses again."""
+    """Computes attention for groups of heads, g n d, reusing its memory for every group."""
 
-    def __init__(
-        self, layout: Strided, scores: _Scores, like: Tensor, rows: list[StridedInput], backward: bool
-    ) -> None:
+    def __init__(self, layout: Strided, scores: _Scores, like: Tensor, rows: list[RowRange], backward: bool) -> None:
         scratch = _Scratch(like.device)
         self.scores, self.queries = scores, _Queries(layout, like)
         self.keys, self.values = _Keys(layout, like), _Keys(layout, like)
@@ -481,7 +479,7 @@ class _Kernel:
         kept: Iterator[Tensor],
         d_table: Tensor | None,
     ) -> None:
-        """With dR = dO / s: dV = W^T dR, dS = W (dR V^T - sum(dR O)) / sqrt(d), dQ = dS K, dK = dS^T Q.
+        """Gradients, with dR = dO / s: dV = W^T dR, dS = W (dR V^T - sum(dR O)) / sqrt(d), dQ = dS K, dK = dS^T Q.
 
         Of Q, K, V and O, m, s, dO into dQ, dK, dV.
         """
@@ -527,7 +525,7 @@ class _RowTiles:
     """
 
     def __init__(
-        self, layout: Strided, scores: _Scores, rows: StridedInput, scratch: _Scratch, keys: _Keys, values: _Keys
+        self, layout: Strided, scores: _Scores, rows: RowRange, scratch: _Scratch, keys: _Keys, values: _Keys
     ) -> None:
         self.layout, self.scores, self.rows, self.scratch = layout, scores, rows, scratch
         self.heads, self.dtype = len(keys.local), keys.local.dtype
@@ -576,7 +574,7 @@ class _RowTiles:
         return d_scores
 
     def mix(self, weights: _Halves, values: _Halves, out: Tensor) -> None:
-        """What both halves mix, into tensors g n d."""
+        """Mix the values of both halves into tensors g n d."""
         values.local.refresh()
         local = self._product(weights.local.matrices, values.local.matrices, "local").flatten(1, 2)
         sampled = self._product(weights.sampled.matrices, values.sampled.matrices)
@@ -584,12 +582,12 @@ class _RowTiles:
         torch.add(self.layout.column_queries(local), sampled, out=out)
 
     def add_transposed(self, weights: _Halves, queries: _Halves, to: _Keys) -> None:
-        """What keys or values get from the queries that read them."""
+        """Add the gradients of keys or values from the queries that read them."""
         to.add_local(self.rows, self._product(weights.local.transposed, queries.local.matrices))
         to.add_sampled(self.rows, self._product(weights.sampled.transposed, queries.sampled.matrices))
 
     def _of_queries(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Of numbers of queries, g n 1, those of the local tiles and of the columns: g t q 1."""
+        """Split numbers per query, g n 1, into local tiles and columns: g t q 1."""
         x = self.layout.of(self.rows, x)
         return self.layout.local_queries(x), self.layout.column_queries(x)
 

@@ -18,8 +18,8 @@ from tests.studies.service import offline_file, records
 from xformer.errors import ConfigError, IncompatibleError, Interrupted, RunError
 from xformer.loggers.base import RunLogger
 from xformer.runs.summary import Summary, read_summary
-from xformer.training.recording import interruption, record_run
 from xformer.training.run import run
+from xformer.training.run_record import interruption, record_run
 
 FAST = [*SMALL, *SMALL_LISTOPS]
 
@@ -157,7 +157,7 @@ def test_loggers_end_as_failed_where_the_summary_cannot_be_written_and_all_of_th
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("xformer.training.recording.write_summary", full)
+    monkeypatch.setattr("xformer.training.run_record.write_summary", full)
     with pytest.raises(ZeroDivisionError), record_run(compose_job(*FAST)) as record:
         record.loggers += [Ending("one"), Ending("two")]
     assert ended == [("one", 1), ("two", 1)]

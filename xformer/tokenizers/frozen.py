@@ -1,4 +1,4 @@
-"""A tokenizer that has learned all it will ever learn."""
+"""A frozen tokenizer: training it changes nothing."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
@@ -9,8 +9,8 @@ from jaxtyping import Int64
 from xformer.tokenizers.base import Tokenizer
 
 
-class Trained(Tokenizer):
-    """Another tokenizer as it is: further texts teach it nothing, so that a model's ids keep their meaning.
+class Frozen(Tokenizer):
+    """A wrapper around a trained tokenizer that ignores further training, so that a model's ids keep their meaning.
 
     Args:
         tokenizer: a trained one.
@@ -23,21 +23,21 @@ class Trained(Tokenizer):
 
     @property
     def kind(self) -> str:
-        """The tokenizer's."""
+        """The wrapped tokenizer's kind."""
         return self.tokenizer.kind
 
     @property
     def vocabulary(self) -> int:
-        """The tokenizer's."""
+        """The number of ids of the wrapped tokenizer."""
         return self.tokenizer.vocabulary
 
     @property
     def end_of_text(self) -> int | None:
-        """The tokenizer's."""
+        """The wrapped tokenizer's end-of-text id."""
         return self.tokenizer.end_of_text
 
     def train(self, texts: Iterable[str]) -> None:
-        """Learn nothing."""
+        """Do nothing."""
 
     def encode(self, text: str) -> Int64[np.ndarray, " tokens"]:
         """Ids of a text."""
@@ -56,13 +56,13 @@ class Trained(Tokenizer):
         return self.tokenizer.decode(ids)
 
     def settings(self) -> dict[str, Any]:
-        """Which tokenizer it is: data that it has tokenised are its own."""
+        """The wrapped tokenizer's fingerprint, so that data tokenised with it have their own cache."""
         return {"fingerprint": self.tokenizer.fingerprint}
 
     def state(self) -> dict[str, Any]:
-        """What was learned."""
+        """The wrapped tokenizer's learned state."""
         return self.tokenizer.state()
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take over what `state` gave."""
+        """Restore a state that `state` returned."""
         self.tokenizer.restore(state)

@@ -6,14 +6,14 @@ from hypothesis import strategies as st
 
 from tests.tokenizers.examples import TOKENIZERS
 from tests.tokenizers.properties import fast
-from xformer.tokenizers.trained import Trained
+from xformer.tokenizers.frozen import Frozen
 
 
 @fast
 @given(text=st.text(min_size=1))
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_it_reads_as_its_tokenizer_does(name, text):
-    own, trained = TOKENIZERS[name], Trained(TOKENIZERS[name])
+    own, trained = TOKENIZERS[name], Frozen(TOKENIZERS[name])
     ids = trained.encode(text).tolist()
     assert ids == own.encode(text).tolist()
     assert trained.decode(ids) == own.decode(ids)
@@ -21,7 +21,7 @@ def test_it_reads_as_its_tokenizer_does(name, text):
 
 
 def test_further_texts_teach_it_nothing(tokenizer):
-    before, trained = tokenizer.fingerprint, Trained(tokenizer)
+    before, trained = tokenizer.fingerprint, Frozen(tokenizer)
     trained.train(["zzz" * 100 + string.ascii_letters])
     assert tokenizer.fingerprint == before
     assert (trained.kind, trained.vocabulary) == (tokenizer.kind, tokenizer.vocabulary)
@@ -29,11 +29,11 @@ def test_further_texts_teach_it_nothing(tokenizer):
 
 
 def test_it_is_saved_and_comes_back(tokenizer, tmp_path):
-    Trained(tokenizer).save(tmp_path)
-    loaded = Trained(type(tokenizer)(**tokenizer.settings()))
+    Frozen(tokenizer).save(tmp_path)
+    loaded = Frozen(type(tokenizer)(**tokenizer.settings()))
     loaded.load(tmp_path)
-    assert loaded.fingerprint == Trained(tokenizer).fingerprint
+    assert loaded.fingerprint == Frozen(tokenizer).fingerprint
 
 
 def test_what_it_has_read_is_no_other_tokenizers():
-    assert len({Trained(each).fingerprint for each in TOKENIZERS.values()} | {TOKENIZERS["byte"].fingerprint}) == 6
+    assert len({Frozen(each).fingerprint for each in TOKENIZERS.values()} | {TOKENIZERS["byte"].fingerprint}) == 6

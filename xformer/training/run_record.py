@@ -1,4 +1,4 @@
-"""A run's own record of itself: a summary from the moment the run has its directory, whatever happens then."""
+"""The record of a run: its summary, written when it starts and when it ends, is interrupted or fails."""
 
 import logging
 import signal
@@ -28,7 +28,7 @@ _LOG_FORMAT = "[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"
 
 
 class RunRecord:
-    """A run's summary, and the right to write it into a directory; processes but the first have no such right.
+    """A run's summary and the lock on its directory; only the first process writes.
 
     Args:
         job: the run.
@@ -49,7 +49,7 @@ class RunRecord:
         self._log: logging.Handler | None = None
 
     def acquire(self) -> None:
-        """Keep other processes out of the directory; nothing that is there is changed.
+        """Lock the directory against other processes; no file in it is changed.
 
         Raises:
             RunError: another process has it.
@@ -58,7 +58,7 @@ class RunRecord:
             self._lock.acquire()
 
     def claim(self) -> None:
-        """Make the directory this run's: from here on it says so, and it is written to.
+        """Take over the directory for this run, and write the summary with the status `running`.
 
         Raises:
             RunError: another process has it, or it cannot be written.
@@ -74,9 +74,9 @@ class RunRecord:
         write_summary(self._directory, self.summary)
 
     def close(self, exit_code: int) -> None:
-        """Write how it ended, and end the loggers.
+        """Write the final summary, release the lock and end the loggers.
 
-        What was refused before it had the directory is told only where there is nothing else.
+        A run that was refused before it took over the directory writes its summary only if the directory is empty.
 
         Args:
             exit_code: 0 for a run that finished or was skipped.
@@ -99,7 +99,7 @@ class RunRecord:
 
 @contextmanager
 def record_run(job: Job) -> Iterator[RunRecord]:
-    """Yield a record to fill; leaving the block closes it and ends the loggers with the right exit code.
+    """A context that records a run: it closes the record and ends the loggers with the right exit code.
 
     A combination that is refused ends as `skipped` where `on_incompatible=skip`, what a signal stopped as
     `interrupted`, and every other error as `failed`.
@@ -144,7 +144,7 @@ def record_run(job: Job) -> Iterator[RunRecord]:
 
 
 def _resume_hint(stopped: Interrupted, job: Job) -> str:
-    """How it goes on from here."""
+    """The message for an interrupted run: the command that resumes it."""
     newest = next(iter(checkpoints.find_checkpoints(job.directory)), None)
     if newest is None:
         return f"{stopped} Nothing was saved yet."
@@ -152,7 +152,7 @@ def _resume_hint(stopped: Interrupted, job: Job) -> str:
 
 
 def interruption(error: BaseException | None) -> Interrupted | None:
-    """The signal that an error stands for; Lightning makes of Ctrl-C an exit whose context it is."""
+    """The interruption behind an error; Lightning turns Ctrl-C into a SystemExit that has it as its context."""
     if isinstance(error, Interrupted):
         return error
     if isinstance(error, SIGTERMException):
@@ -163,7 +163,7 @@ def interruption(error: BaseException | None) -> Interrupted | None:
 
 
 def _print_failure(error: XformerError, job: Job) -> None:
-    """In a sweep, say at once which job failed; Hydra would show the first failure alone, after the last job."""
+    """In a sweep, print which job failed at once; Hydra would show only the first failure, after the last job."""
     if job.sweep:
         console.error(f"{job.name}: {error}")
         error.reported = True
