@@ -79,7 +79,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
         (["max_steps=10"], ["max_steps is not a key", "did you mean trainer.max_steps?"]),
         (["model.attention=full"], ["model.attention is not a key", "did you mean attention"]),
         (["attention=full,linformer"], ["names several values", "-m attention=full,linformer"]),
-        (["attention=[full,local]"], ["attention takes one option, not several", "-m attention="]),
+        (["attention=[full,local]"], ["attention takes one option and not several", "-m attention="]),
         (["data=null"], ["data=null is not an option", "listops"]),
         (["~optimizer"], ["optimizer has no option", "optimizer=adamw"]),
         (["size.d_model=${nope}"], ["size.d_model cannot be resolved", "nope"]),

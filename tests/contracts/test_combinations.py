@@ -141,7 +141,7 @@ def test_every_length_up_to_the_longest_and_beyond_where_declared(combination: C
         lengths = [*LENGTHS, longer]
     else:
         lengths = LENGTHS
-        with pytest.raises(DataError, match=f"built for {MAX_LENGTH}"):
+        with pytest.raises(DataError, match=f"built for at most {MAX_LENGTH}"):
             stack(tokens(1, longer))
     whole = stack(tokens(2, lengths[-1]))
     for length in lengths:
