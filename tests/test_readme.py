@@ -130,7 +130,7 @@ AWAY = [line for line in XFORMER if "--wandb" in line or line.split()[1] in {"sy
 """They ask W&B's service, or train for hours, or need such runs: here they are understood, and tests/studies runs them
 against a stand-in of the service and small studies."""
 OF_A_PLUGIN = [line for line in XFORMER if "my_variants" in line and not line.startswith("xformer new-plugin")]
-"""They need a package that is made and installed first: tests/test_wheel.py does that, and runs commands of each kind."""
+"""They need a package that is made and installed first: tests/test_wheel.py does that and runs such commands."""
 PYTHON = [file for file in PAGES if blocks(file, "python")]
 
 
