@@ -112,9 +112,7 @@ def test_an_item_beyond_the_budget_is_refused(world):
     least = 30 * world
     TokenBatches(np.array([5, 30]), least, 0, world=world)
     for kind in (TokenBatches, TokenEvaluationBatches):
-        with pytest.raises(
-            ConfigError, match=rf"tokens_per_batch={least - 1} is too small .* at least {least}"
-        ):
+        with pytest.raises(ConfigError, match=rf"tokens_per_batch={least - 1} is too small .* at least {least}"):
             kind(np.array([5, 30]), least - 1, *([0] if kind is TokenBatches else []), world=world)
 
 
