@@ -49,7 +49,7 @@ def test_every_test_can_be_collected_or_is_skipped_with_its_reason() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("logger", "code", "words"),
-    [("csv", 0, ""), ("wandb", 1, "error: logger=wandb needs the package wandb, .*; logger=csv .*\n")],
+    [("csv", 0, ""), ("wandb", 1, "error: logger=wandb needs the package wandb, .*; use logger=csv .*\n")],
 )
 def test_a_run(logger: str, code: int, words: str, cache: Path, tmp_path: Path) -> None:
     small = [override for override in SMALL if not override.startswith("logger=")]

@@ -266,9 +266,10 @@ study:
   expected: seconds
 skip_finished: true
 data:
-  train_size: 200
-  val_size: 64
-  test_size: 64
+  generation:
+    train_size: 200
+    val_size: 64
+    test_size: 64
 optimizer:
   lr: 0.002
 trainer:
