@@ -1,6 +1,5 @@
 """Which form runs, and that fla's kernels compute what ours do where there is a device for them."""
 
-import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -108,7 +107,6 @@ def test_fla_is_called_with_tokens_before_heads(kind: str, shared: bool, monkeyp
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(importlib.util.find_spec("fla") is None, reason="needs flash-linear-attention")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("begun", [False, True])
