@@ -84,7 +84,7 @@ def wandb_logger(
     Args:
         directory: The run directory; an offline run is written below it, for `wandb sync`.
         config: The resolved config with secrets taken out (`xformer.config.redact.resolved_config`).
-        choices: Config group to option; each becomes a tag.
+        choices: Config group to option, a hybrid with its layers; each becomes a tag.
         name: The run's name.
         project: The project.
         entity: The team or user; None for the account's default.

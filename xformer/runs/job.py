@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -10,7 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from xformer.config.compose import compose_config
 from xformer.config.groups import nearest
-from xformer.config.layer_names import shown_overrides
+from xformer.config.layer_names import shown_overrides, with_layers
 from xformer.config.plugins import name_plugins
 from xformer.config.redact import redact
 from xformer.errors import ConfigError
@@ -105,13 +106,21 @@ class Job:
         """What makes this run different, in a line: first what varies in its sweep, for a line may be cut."""
         first = self.varied
         ordered = [*first, *(override for override in self.overrides if override not in first)]
+        return ",".join(shown_overrides(ordered, self._hybrids)) or "default"
+
+    @property
+    def shown_choices(self) -> dict[str, str]:
+        """The choices for display; a hybrid includes its layers, as in `hybrid(3xlocal+full)`."""
+        return self.choices | {key: with_layers(*hybrid) for key, hybrid in self._hybrids.items()}
+
+    @property
+    def _hybrids(self) -> dict[str, tuple[str, list[Any]]]:
         nodes = {key: self.config.get(key) for key in self.choices}
-        hybrids = {
-            key: (self.choices[key], OmegaConf.to_container(node.layers, resolve=True))
+        return {
+            key: (self.choices[key], cast(list[Any], OmegaConf.to_container(node.layers, resolve=True)))
             for key, node in nodes.items()
             if isinstance(node, DictConfig) and isinstance(node.get("layers"), ListConfig)
         }
-        return ",".join(shown_overrides(ordered, hybrids)) or "default"
 
     @property
     def varied(self) -> list[str]:

@@ -25,13 +25,13 @@ _SHOWN = (("task", "data", "architecture", "size"), ("attention", "position"), (
 
 def run_header(job: Job, trainer: Trainer, data: str, summary: Summary) -> None:
     """Print the choices, parameters, data, device and budget of a run; in a sweep's later cells, only what differs."""
-    table = Table.grid(padding=(0, 2))
+    table, shown = Table.grid(padding=(0, 2)), job.shown_choices
     if (under_way := sweep.current_sweep()) is not None:
         table.add_row("[bold]sweep[/]", f"{sweep_progress(under_way, job.number)}")
         table.add_row("", f"[bold]{escape('  '.join(job.varied))}[/]")
     for groups in () if job.number else _SHOWN:
         keys = [key for group in groups for key in (group, *(k for k, of in slots().items() if of == group))]
-        chosen = "  ".join(f"{key}=[bold]{job.choices[key]}[/]" for key in keys if key in job.choices)
+        chosen = "  ".join(f"{key}=[bold]{escape(shown[key])}[/]" for key in keys if key in shown)
         table.add_row("[bold]xformer[/]" if groups is _SHOWN[0] else "", chosen)
     budget, times = job.config.data.loader.get("tokens_per_batch"), job.config.trainer.accumulate_grad_batches
     batch = f"{budget * times:,} tokens" if budget else f"{job.config.data.loader.batch_size * times} sequences"

@@ -132,7 +132,7 @@ def _built(job: Job, plan: Plan, summary: Summary) -> Task:
         _print(str(warm_start))
     summary.trivial_baselines, summary.data_fingerprint = dict(data.trivial_baselines), data.fingerprint
     summary.baseline_metric = data.baseline_metric if data.trivial_baselines else None
-    summary.attention = {slot.name: summary.choices[key] for key, slot in task.model.slots.items()}
+    summary.attention = {slot.name: job.shown_choices[key] for key, slot in task.model.slots.items()}
     summary.parameters, summary.flops_per_token = (
         cost.trainable_parameters(task),
         cost.training_flops_per_token(task, data.spec),

@@ -36,7 +36,7 @@ def build_loggers(job: Job) -> Iterator[RunLogger]:
     chosen = [instantiate_node(node) for node in (job.config.logger or {}).values() if node is not None]
     yield MetricsCSV(job.directory)
     for logger in chosen:
-        yield logger(job.directory, config, job.choices, job.name)
+        yield logger(job.directory, config, job.shown_choices, job.name)
 
 
 def write_config(job: Job) -> None:
