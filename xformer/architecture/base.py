@@ -37,8 +37,8 @@ class Architecture(nn.Module, ABC):
         """The hidden states of a batch.
 
         Args:
-            inputs: what the embedding takes, such as token ids (batch length).
-            padding_mask: True at real tokens.
+            inputs: the inputs of the embedding, such as token ids (batch length).
+            padding_mask: False at padding.
         """
 
     def pop_auxiliary_loss(self) -> Float[Tensor, ""] | None:

@@ -32,7 +32,7 @@ class AttentionContext:
         head_dim: features of one head.
         max_query: the longest sequence of queries, in tokens.
         max_key: the longest sequence of keys.
-        causal: whether every token reads itself and those before it alone.
+        causal: whether every token attends only to itself and earlier tokens.
         cross: whether queries and keys come from different sequences.
         layer: which layer of its stack this is, from 0.
         first: the first layer of the stack with the same variant, which later ones may share with.

@@ -1,8 +1,8 @@
 """Energy measurement with Zeus: NVML's counters of GPUs and RAPL's of processors and memory.
 
-Nothing is estimated: where the machine exposes no counter, or Zeus (the extra `energy`) is not installed, the answer is
-None. For a GPU without a counter Zeus would integrate samples of its power, so where there is one nothing is read at
-all. A counter measures the whole device, including what others run on it.
+Nothing is estimated: if the machine exposes no counter, or Zeus (the extra `energy`) is not installed, the result is
+None. For a GPU without a counter Zeus would integrate samples of its power; with such a GPU nothing is read. A counter
+measures the whole device, including the work of other users.
 """
 
 import logging
@@ -20,7 +20,7 @@ class Meter:
     """Measures the mean power of named computations.
 
     Args:
-        monitor: of `zeus.monitor.ZeusMonitor`'s interface; None where there is none.
+        monitor: an object with the interface of `zeus.monitor.ZeusMonitor`; None without counters.
     """
 
     def __init__(self, monitor: Any) -> None:

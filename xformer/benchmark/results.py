@@ -30,10 +30,10 @@ class Results:
         rows: all measurements.
         shown: the columns of the tables on the screen, each with its heading and the format of its numbers.
         split: columns of which each combination has a table of its own, under their values.
-        plot: draws the rows into a file; None where there is nothing to draw.
+        plot: draws the rows into a file; None without a plot.
         notes: sentences under the table.
-        settings: of the run.
-        absent: what the tables show in place of a number that there is not.
+        settings: the settings of the run.
+        absent: the text that tables show for a missing number.
     """
 
     question: str

@@ -76,10 +76,10 @@ def settings(question: str, overrides: Sequence[str], *, quick: bool = False, gp
     """Compose and check the settings of a benchmark.
 
     Args:
-        question: whose settings are meant.
-        overrides: as typed.
-        quick: whether to take its quick ones.
-        gpu: whether to take those of a GPU's table.
+        question: the benchmark.
+        overrides: the typed overrides.
+        quick: whether to use its quick settings.
+        gpu: whether to use the settings of the GPU table.
 
     Raises:
         ConfigError: a key is unknown, an override is not of the form `key=value`, or a value is not valid.

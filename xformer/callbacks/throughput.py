@@ -23,7 +23,7 @@ class Throughput(Callback):
     Attributes:
         tokens_seen: Tokens trained on, over all processes and resumptions, up to the last log, validation or
             checkpoint.
-        earlier_seconds: What earlier processes took of this run, each up to the checkpoint that it was continued from.
+        earlier_seconds: Training time of earlier processes of this run, each up to the checkpoint resumed from.
     """
 
     changes_result: ClassVar[bool] = False

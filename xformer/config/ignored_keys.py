@@ -1,7 +1,7 @@
 """The callback settings that cannot change a run's result, as the callbacks' classes declare.
 
-A callback that only watches or stores says so with a class attribute, `changes_result = False`; one that says nothing
-may change the result. Lightning's own cannot say it, and are known here.
+A callback that only observes or stores declares it with a class attribute, `changes_result = False`; otherwise it may
+change the result. Lightning's callbacks cannot declare it and are listed here.
 """
 
 import functools

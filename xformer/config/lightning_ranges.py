@@ -1,6 +1,6 @@
 """Valid ranges of Lightning's parameters where Lightning itself accepts meaningless values.
 
-What Lightning refuses itself is not repeated here: `build.refusals` turns that into a sentence.
+Values that Lightning refuses are not listed here; `as_config_errors` in `xformer.training.trainer` handles these.
 """
 
 from collections.abc import Callable

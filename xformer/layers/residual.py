@@ -14,10 +14,10 @@ class PreNorm(nn.Module, Generic[Branch]):
     """Pre-norm residual connection: x + dropout(branch(norm(x))) (Xiong et al. 2020); trains without warmup.
 
     Args:
-        norm: of d_model features.
-        branch: from x to what is added to it.
-        dropout: rate on what the branch gives.
-        depth: drops the whole branch.
+        norm: a norm of d_model features.
+        branch: maps x to the residual.
+        dropout: the rate on the output of the branch.
+        depth: the stochastic depth, which drops the whole branch.
     """
 
     def __init__(self, norm: nn.Module, branch: Branch, dropout: float, depth: StochasticDepth) -> None:

@@ -1,7 +1,7 @@
 """Stable names of a model's parts for initial values and checkpoints, which survive renamed attributes.
 
-A part has the name of its attribute, unless its layer states another. So an attribute is renamed by stating the name
-that it was first given, and every seed starts from the weights it did, and every checkpoint of before opens:
+A part has the name of its attribute, unless its layer declares another. To rename an attribute, declare its original
+name; then initial weights of every seed stay the same, and earlier checkpoints open:
 
     class Stack(nn.Module):
         stable_names = {"blocks_of_both": "tower"}  # self.blocks_of_both was self.tower

@@ -27,7 +27,7 @@ def adamw(
 ) -> AdamW:
     """AdamW (Loshchilov & Hutter 2019) with weight decay on matrices only, not on biases, norms or other vectors.
 
-    Heads may have a matrix, vector or number each: that they are stored together makes no matrix of vectors.
+    Vectors or numbers per head that are stored as one tensor are not treated as matrices.
     """
     matrices = _weight_matrices(model)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -26,7 +26,7 @@ class RandAugment:
     brightness, sharpness, shear_x, shear_y, translate_x, translate_y. There are no flips.
 
     Args:
-        operations: how many; 0 for none.
+        operations: the number of operations; 0 for none.
         magnitude: from 1 to 29.
         without: operations to leave out, such as invert.
 
@@ -106,8 +106,8 @@ class Augmentation:
     """The augmentation of training images: RandAugment, Mixup or both.
 
     Attributes:
-        rand_augment: changes each of them.
-        mixup: then mixes them, and their classes.
+        rand_augment: changes each image.
+        mixup: then mixes images and their classes.
     """
 
     rand_augment: RandAugment

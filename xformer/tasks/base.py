@@ -35,9 +35,9 @@ class Task(LightningModule, ABC):
     """A model with an objective, as a LightningModule.
 
     Args:
-        spec: of the data.
+        spec: the specification of the data.
         optimizer: builds the optimiser.
-        schedule: the learning rate's factor at a step.
+        schedule: the factor on the learning rate at each step.
     """
 
     batch_type: ClassVar[type[Batch]]

@@ -26,18 +26,17 @@ from xformer.tasks.metrics import classification_metrics
 class Classification(Task):
     """Sequence classification by a stack, a pooling and a linear layer.
 
-    Weights, smoothing and the kind of loss change what is trained on, never what is measured: the loss in evaluation
-    is cross-entropy in nats.
+    Weights, smoothing and the kind of loss only affect training: the loss in evaluation is cross-entropy in nats.
 
     Args:
-        spec: of data with classes.
+        spec: the specification of data with classes.
         architecture: builds the stack.
         optimizer: builds the optimiser.
-        schedule: the learning rate's factor at a step.
-        pooling: `mean` over the real tokens, or the state of a `class` token put in front.
-        loss: what is trained on.
-        class_weights: what each class counts in it: a list, `balanced` against the training labels, or None.
-        label_smoothing: share of the target given to all classes, in training alone.
+        schedule: the factor on the learning rate at each step.
+        pooling: `mean` over the tokens without padding, or the state of a prepended `class` token.
+        loss: the training loss.
+        class_weights: the weight of each class in the loss: a list, `balanced` by the training labels, or None.
+        label_smoothing: the probability spread over all classes in the targets, only in training.
 
     Raises:
         ConfigError: a class token in front of a causal stack, where it would see only itself; class weights that do

@@ -28,8 +28,8 @@ class Generative(ABC):
 
         Args:
             prompts: token ids on the model's device.
-            spec: of the data that the task was trained on.
-            max_new: how many tokens to write at most.
+            spec: the specification of the data that the task was trained on.
+            max_new: the maximum number of new tokens.
 
         Raises:
             DataError: a prompt is longer than the model reads.

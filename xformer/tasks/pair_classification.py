@@ -31,14 +31,14 @@ class PairClassification(Classification):
     """Pair classification by a stack and a pooling for each sequence of a pair, and two linear layers.
 
     Args:
-        spec: of data with classes.
+        spec: the specification of data with classes.
         architecture: builds the stack.
         optimizer: builds the optimiser.
-        schedule: the learning rate's factor at a step.
-        pooling: `mean` over the real tokens, or the state of a `class` token put in front.
-        loss: what is trained on.
-        class_weights: what each class counts in it: a list, `balanced` against the training labels, or None.
-        label_smoothing: share of the target given to all classes, in training alone.
+        schedule: the factor on the learning rate at each step.
+        pooling: `mean` over the tokens without padding, or the state of a prepended `class` token.
+        loss: the training loss.
+        class_weights: the weight of each class in the loss: a list, `balanced` by the training labels, or None.
+        label_smoothing: the probability spread over all classes in the targets, only in training.
     """
 
     batch_type: ClassVar[type[Batch]] = PairClassificationBatch

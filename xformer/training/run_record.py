@@ -34,8 +34,8 @@ class RunRecord:
         job: the run.
 
     Attributes:
-        summary: to be filled.
-        loggers: of the run, to be ended with it: each is to be added as soon as it has begun.
+        summary: the summary, filled during the run.
+        loggers: the loggers to end with the run; add each one as soon as it has begun.
     """
 
     def __init__(self, job: Job) -> None:
@@ -101,11 +101,11 @@ class RunRecord:
 def record_run(job: Job) -> Iterator[RunRecord]:
     """A context that records a run: it closes the record and ends the loggers with the right exit code.
 
-    A combination that is refused ends as `skipped` where `on_incompatible=skip`, what a signal stopped as
-    `interrupted`, and every other error as `failed`.
+    A refused combination ends as `skipped` with `on_incompatible=skip`, a run stopped by a signal as `interrupted`, and
+    any other error as `failed`.
 
     Raises:
-        Exception: whatever the block raised, but for a skipped combination.
+        Exception: any exception of the block, except for a skipped combination.
         SystemExit: 143 after a SIGTERM, which Lightning would turn into success.
     """
     started, memory, exit_code = time.perf_counter(), PeakMemory(), 1
