@@ -59,12 +59,12 @@ class BigBird(BlockSparseAttention):
     Args:
         context: the layer's dimensions and role.
         block: tokens in a block.
-        global_blocks: blocks at the beginning that read, and are read by, everything.
-        window_blocks: neighbouring blocks that are read, the own one in the middle; odd.
-        random_blocks: further blocks that are read, drawn per head and block.
+        global_blocks: blocks at the beginning that attend to all tokens, and all tokens to them.
+        window_blocks: neighbouring blocks to attend to, with the query's own in the middle; odd.
+        random_blocks: further blocks to attend to, drawn per head and block.
 
     Raises:
-        ConfigError: the window's blocks have no middle.
+        ConfigError: `window_blocks` is even.
     """
 
     provides: ClassVar[Capability] = ~Capability.CROSS

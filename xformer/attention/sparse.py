@@ -97,13 +97,14 @@ class Sparse(BlockSparseAttention):
 
     Args:
         context: the layer's dimensions and role.
-        pattern: `strided` (the last l and every l-th) or `fixed` (the own block and the last columns of all others).
+        pattern: `strided` (the last l and every l-th) or `fixed` (the query's block and the last columns of all
+            others).
         stride: l; None for the square root of the longest sequence, rounded up.
-        summary: c, the columns of a block that all other blocks read; of the fixed pattern.
+        summary: c, the columns of a block that all other blocks read, for the fixed pattern.
         heads: `merged` (each head reads both) or `split` (each half of the heads reads one).
 
     Raises:
-        ConfigError: the summary exceeds the stride, or one head is to be split.
+        ConfigError: the summary exceeds the stride, or there is only one head to split.
     """
 
     provides: ClassVar[Capability] = ~Capability.CROSS

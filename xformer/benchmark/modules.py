@@ -26,7 +26,7 @@ class Shape:
     Attributes:
         batch: sequences.
         heads: of queries, keys and values.
-        head_dim: features of one head.
+        head_dim: the features of one head.
         length: tokens.
         causal: whether later keys are masked.
     """

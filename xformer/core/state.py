@@ -20,7 +20,7 @@ class State(ABC):
     @property
     @abstractmethod
     def bytes(self) -> int:
-        """Memory held, in bytes."""
+        """The memory in bytes."""
 
 
 class KeyValueState(State):
@@ -100,7 +100,7 @@ class KeyValueState(State):
         return None if self._valid is None else self._valid[:, : self.length]
 
     def reorder(self, indices: Int[Tensor, " batch"]) -> None:
-        """Let row i become what row `indices[i]` was."""
+        """Replace row i by row `indices[i]`."""
         self._tokens = tuple(buffer.index_select(0, indices) for buffer in self._tokens)
         if self._valid is not None:
             self._positions, self._valid = (
@@ -110,6 +110,6 @@ class KeyValueState(State):
 
     @property
     def bytes(self) -> int:
-        """Memory held, in bytes."""
+        """The memory in bytes."""
         held = [*self._tokens, self._positions, *(() if self._valid is None else (self._valid,))]
         return sum(buffer.numel() * buffer.element_size() for buffer in held)

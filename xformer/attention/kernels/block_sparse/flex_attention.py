@@ -52,9 +52,9 @@ def flex_supports(query: Float[Tensor, "b h n d"], bias: RelativeBias | None, *,
     """Whether flex_attention supports the inputs; False while FLOPs are counted, as compiled kernels report none.
 
     Args:
-        query: of the tokens.
-        bias: what is added.
-        unordered: whether the gradient of a table may be added up in any order.
+        query: the queries.
+        bias: the relative bias.
+        unordered: whether the gradient of a table may be summed in any order.
     """
     if not query.is_cuda or query.dtype == torch.float64 or not _can_compile():
         return False
@@ -99,9 +99,9 @@ def flex_block_attention(
     """Block-sparse attention, softmax(Q K^T / sqrt(d) + B) V, over the pairs that a mask_mod allows.
 
     Args:
-        tokens: at positions 0, 1, 2, ...
-        mask_mod: of positions below their `padded_length`.
-        bias: what is added.
+        tokens: tokens at positions 0, 1, 2, ...
+        mask_mod: a mask_mod of positions below their `padded_length`.
+        bias: the relative bias.
     """
     query, key, value = tokens.query, tokens.key, tokens.value
     if torch.is_autocast_enabled(query.device.type):

@@ -54,7 +54,7 @@ def recurrent_delta_rule(
         query: q.
         key: k, of norm 1.
         value: v.
-        beta: the share that is replaced; zero at padding.
+        beta: the share to replace; zero at padding.
         log_decay: g, at most 0; zero at padding.
         state: S before the first token; None for zeros.
     """
@@ -84,7 +84,7 @@ def chunked_delta_rule(
         query: q.
         key: k, of norm 1.
         value: v.
-        beta: the share that is replaced; zero at padding.
+        beta: the share to replace; zero at padding.
         log_decay: g, at most 0; zero at padding.
         state: S before the first token; None for zeros.
         chunk: tokens of a chunk, a power of two.

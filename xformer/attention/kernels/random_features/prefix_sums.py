@@ -13,9 +13,9 @@ chunk's features and one S per chunk. Without causality the keys after the windo
 sums with positions mirrored. Time O(n m (reach + c + d)); with a bias of which no reach is known all keys are attended
 to one by one, in O(n^2 m).
 
-This is the plain statement, in autograd. It is exact in the sense of the feature map: every weight is a positive number
-times the exponential of a scale, which is the largest there is, so that nothing is added to a denominator to keep it
-from zero. The scales cancel: they are constants to the gradient. No key's scale depends on a later key.
+This is a plain implementation with autograd. It is exact for the feature map: every weight is a positive number times
+the exponential of a scale, the largest one, so no epsilon is needed in the denominator. The scales cancel and are
+constants for the gradient. No key's scale depends on a later key.
 
 Shapes: b batch, h heads, q queries, k keys, m random features, d features of a value, e those and the 1 that counts it.
 """
@@ -155,7 +155,7 @@ class PrefixSumState(State):
 
     @property
     def bytes(self) -> int:
-        """Memory held, in bytes."""
+        """The memory in bytes."""
         held = [*(self.sums or ()), *(self.window or ())]
         return sum(tensor.numel() * tensor.element_size() for tensor in held if tensor is not None)
 
@@ -196,7 +196,7 @@ def prefix_sum_attention(
 ) -> Float[Tensor, "b h q d"]:
     """Random-feature attention: each query's weighted mean of the values; zeros for a query without allowed keys.
 
-    Where positions do not say that queries and keys are the same tokens, keys are taken one by one: still exact, in
+    If positions do not show that queries and keys are the same tokens, keys are attended to one by one: still exact, in
     time O(q k m).
 
     Args:
@@ -206,7 +206,7 @@ def prefix_sum_attention(
         value: the values, likewise.
         mask: positions and padding; whether causal.
         bias: b.
-        state: of all tokens before these, which are added to it; `mask` is then aligned and causal.
+        state: the state of all earlier tokens, to which these are added; `mask` is then aligned and causal.
     """
     new = FeatureInput.of(key, value, mask)
     tokens, sums = (new, None) if state is None else (state.window_and(new), state.sums)
@@ -303,9 +303,9 @@ def _mean(
 
     Args:
         log_query: log phi(q).
-        window: the keys that are taken one by one.
-        logits: what is added to the logarithm of their weights; -inf where a query may not attend.
-        beyond: sums over the others, and the logarithm of each query's weight for them.
+        window: the keys that are attended to one by one.
+        logits: terms added to the logarithm of their weights; -inf where a query may not attend.
+        beyond: sums over the other keys, and the logarithm of each query's weight for them.
     """
     query = (log_query - log_query.detach().amax(dim=-1, keepdim=True)).exp()
     logits = logits + window.peak.mT
