@@ -47,7 +47,7 @@ class EncoderDecoder(Architecture):
     transduces: ClassVar[bool] = True
     slots: ClassVar[dict[str, Slot]] = {
         "attention": Slot("encoder"),
-        # What is padded in a target comes last, where no real token reads it.
+        # Padding of a target comes last, where no valid token attends to it.
         "decoder_attention": Slot("decoder", Capability.CAUSAL, "decoder_position", pads=False),
         "cross_attention": Slot("cross", Capability.CROSS, None),
     }

@@ -39,7 +39,7 @@ class Tower(nn.Module):
     stable_names: ClassVar[dict[str, str]] = {"layer_positions": "own_positions"}
 
     auxiliary_loss: Float[Tensor, ""] | None = None
-    """The sum of what the mixers asked for in the last training pass; None for nothing."""
+    """The sum of the mixers' auxiliary losses of the last training pass; None without any."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class Tower(nn.Module):
             (cast(Position, self.layer_positions[kind]) if kind else self.position, kinds[:layer].count(kind))
             for layer, kind in enumerate(kinds)
         ]
-        """Each layer's scheme, and which of the layers that it serves this is."""
+        """Each layer's position scheme, and the layer's index among those that the scheme serves."""
 
     def forward(
         self,

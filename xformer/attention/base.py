@@ -76,9 +76,9 @@ class Capable(nn.Module, ABC):
 
     provides: ClassVar[Capability] = Capability.NONE
     reasons: ClassVar[dict[Capability, str]] = {}
-    """Why a capability is missing: a sentence a user can read, for each capability not provided."""
+    """The reason for each missing capability, as a sentence for the user."""
     layer_position: PositionFactory | None = None
-    """Builds the position scheme of the layer's own, in place of the stack's, where a hybrid has one."""
+    """Builds the layer's own position scheme, which replaces the stack's, in a hybrid that sets one."""
 
     def __init__(self, context: AttentionContext) -> None:
         super().__init__()

@@ -114,7 +114,7 @@ class BigBird(BlockSparseAttention):
             key_block=self.block,
             width=self.global_blocks + 2 * self.side + 1 + self.random_blocks,
             reads=reads,
-            # In the causal form a global query has nothing to read that is not global, as any other query reads.
+            # In the causal form a global query only attends to global keys, like any other query.
             whole=0 if causal else self.global_blocks,
         )
         return block_attention(tokens, layout, bias).values

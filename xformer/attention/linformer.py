@@ -174,7 +174,7 @@ class Linformer(Attention):
 
 
 _TWO = ("none", "headwise")
-"""Where keys and values have projections of their own."""
+"""Sharing with separate projections for keys and values."""
 
 
 def _columns(positions: Int[Tensor, "#b k"], length: int) -> Int[Tensor, "#b k"]:

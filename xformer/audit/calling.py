@@ -145,7 +145,7 @@ class Calling:
             lines.append("    y, *state = made if isinstance(made, tuple) else (made, *state)")
             return [*lines, f"    return {'y[:, None]' if self.state.squeezed else 'y'}, state"]
         passed = [self.x, f"{self.state.name}=state", *self.state.flags]
-        if self.causal is not None:  # what is passed for a prompt, which comes first; one token sees all before it
+        if self.causal is not None:  # only a prompt needs the mask; a single token attends to all before it
             lines.append("    n = x.shape[1]")
             if self.causal[1] == "within the padding mask":
                 lines += ["    allowed = torch.ones(n, n, dtype=torch.bool).tril().expand(len(x), 1, n, n)"]

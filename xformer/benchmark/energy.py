@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import Any
 
 LEAST = 1.0
-"""Seconds of a turn of which energy is read: counters of GPUs move about ten times a second."""
+"""The minimum seconds of a turn with energy measurement; counters of GPUs update about ten times a second."""
 
 
 class Meter:
@@ -33,7 +33,7 @@ class Meter:
         """Create a meter of all counters that this machine exposes to this user."""
         if find_spec("zeus") is None:
             return cls(None)
-        logging.getLogger("zeus").setLevel(logging.ERROR)  # it notes every kind of device that is not there
+        logging.getLogger("zeus").setLevel(logging.ERROR)  # it logs every missing kind of device
         from zeus.device import get_gpus
         from zeus.device.gpu.common import ZeusGPUInitError
         from zeus.monitor import ZeusMonitor

@@ -20,7 +20,7 @@ FORMS: dict[str, dict[str, Kind]] = {
     "models": {"length": COUNT},
     "pairs": {"length": COUNT, "against": WORD, "causal": TRUTH, "goal": GOAL, "memory_goal": GOAL},
 }
-"""By list: what an entry says besides its attention, the parameters of that, and its position scheme."""
+"""By list: the keys of an entry besides its attention, the attention's parameters and its position scheme."""
 _OPTIONAL = {"longest", "causal", "goal", "memory_goal"}
 _CHOICES = ("attention", "position")
 

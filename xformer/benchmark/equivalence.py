@@ -10,7 +10,7 @@ from xformer.errors import ConfigError
 
 TORCH = "torch fused"
 FUSED = Peer(TORCH, "torch", {}, Fused)
-"""It computes full attention, and anything may be compared with that."""
+"""The name of full attention, which any variant may be compared with."""
 
 
 def peer_named(name: str) -> Peer:

@@ -47,7 +47,7 @@ class LiveBytes(TorchDispatchMode):
         operator = OPDEFS.get(func._schema.name)
         if operator is None:
             return func(*args, **kwargs)
-        with self:  # which is off in here, and would not see what the operator does
+        with self:  # which is disabled here and would not see operations inside the operator
             return operator._init_fn(*args, **kwargs)
 
     def _track(self, storage: torch.UntypedStorage) -> None:

@@ -286,4 +286,4 @@ PEERS = [
         longest=4096,
     ),
 ]
-"""What is compared with what."""
+"""All peers, each with the settings of our variant."""

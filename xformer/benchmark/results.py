@@ -14,9 +14,9 @@ from rich.table import Table
 from xformer.runs.provenance import hardware, package_versions
 
 COMPARED = ("transformers", "x-transformers", "local-attention", "linformer", "performer-pytorch", "zeus")
-"""Packages that ours is measured against or with, besides those that every run records."""
+"""Packages compared or used in benchmarks, besides those that every run records."""
 _WIDTH = 140
-"""Characters of a table that goes to a file."""
+"""The width of a table that is written to a file."""
 Row = dict[str, Any]
 """One line of a table, by column."""
 

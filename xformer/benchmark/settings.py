@@ -69,7 +69,7 @@ READ: dict[str, dict[str, Kind]] = {
     "step": {"train": non_empty_list(WORD), "compile": non_empty_list(COMPILE), "steps": COUNT},
     "threads": {"rounds": COUNT, "runs": non_empty_list(WORD), "steps": COUNT, "busy": COUNT},
 }
-"""What each question reads of the settings; it is refused any other, which it would ignore."""
+"""The settings that each question uses; others are refused."""
 
 
 def settings(question: str, overrides: Sequence[str], *, quick: bool = False, gpu: bool = False) -> DictConfig:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from xformer.core import devices
 
 REPEATED = "again"
-"""The baseline once more, as a control: what its ratio differs from 1 is noise."""
+"""The name of the repeated baseline, a control: the deviation of its ratio from 1 is noise."""
 _MOST = 10_000
 
 

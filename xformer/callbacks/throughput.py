@@ -27,7 +27,7 @@ class Throughput(Callback):
     """
 
     changes_result: ClassVar[bool] = False
-    state_key = "Throughput"  # of its state in a checkpoint, whatever the class is called
+    state_key = "Throughput"  # the key of its state in a checkpoint, independent of the class name
 
     def __init__(self, *, warmup: Annotated[int, Ge(0)]):
         self.warmup = warmup

@@ -27,7 +27,7 @@ from xformer.core.user_directories import user_cache
 from xformer.errors import ConfigError, XformerError
 
 _SETS = ("debug", "experiment")
-"""Groups whose options hold keys of other groups."""
+"""Groups whose options set keys of other groups."""
 _LONGEST_NAME = 200
 _BETWEEN_OVERRIDES = re.compile(r",(?=[+~]*[\w./@]+=)")  # and not between the values of a list
 

@@ -22,15 +22,15 @@ _NO_RESULT = {  # how a run is started, watched and stored; the seed is the repe
     "hydra", "data.loader.num_workers",
     "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps", "trainer.profiler",
 }  # fmt: skip
-_UNDECLARED = {  # what callbacks had without effect when they did not yet say so themselves: of such runs alone, closed
+_UNDECLARED = {  # callback settings without effect in runs from before callbacks declared them; a closed list
     "callbacks.progress", "callbacks.throughput", "callbacks.last_checkpoint", "callbacks.save_on_interrupt",
     "callbacks.approximation_error", "callbacks.attention_entropy", "callbacks.effective_context",
     "callbacks.gradient_norm", "callbacks.learning_rate", "callbacks.checkpoint.dirpath",
     "callbacks.checkpoint.enable_version_counter",
 }  # fmt: skip
-_NOT_WHERE_NULL = {"init_from"}  # runs from before there was such a key did what null does
-_NO_CHOICE = {"callbacks"}  # Hydra keeps no choice of several options; the keys below it tell what was chosen
-_FOLLOWS_SEED = "task.masking.seed"  # left out where it does: the seed is the repetition
+_NOT_WHERE_NULL = {"init_from"}  # runs from before the key existed behaved as null
+_NO_CHOICE = {"callbacks"}  # Hydra records no choice for several options; the keys below it identify them
+_FOLLOWS_SEED = "task.masking.seed"  # omitted if equal to the seed, which only distinguishes repetitions
 _INSTANTIATE = {"_partial_", "_convert_", "_recursive_"}
 _TARGET = "._target_"
 

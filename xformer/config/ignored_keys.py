@@ -18,7 +18,7 @@ from xformer.config.validate import target
 
 _WATCHING = (LearningRateMonitor, ProgressBar)
 _STORING = ("dirpath", "enable_version_counter")
-"""Parameters of a ModelCheckpoint that only say where its files lie."""
+"""Parameters of a ModelCheckpoint that only decide the location of its files."""
 
 
 def find_ignored_keys(callbacks: Mapping[str, Any]) -> list[str]:
@@ -50,6 +50,6 @@ def _keys(key: str, node: Mapping[str, Any]) -> list[str]:
     kind: Any = made if inspect.isclass(made) else typing.get_type_hints(made).get("return", object)
     if issubclass(kind, ModelCheckpoint) and "monitor" in node:
         return [f"{key}.{name}" for name in _STORING]
-    # Without a metric to watch, it keeps no best weights to be tested, but only where to resume.
+    # Without a monitored metric it keeps no best weights, but only a checkpoint to resume from.
     declared = getattr(kind, "changes_result", not issubclass(kind, (*_WATCHING, ModelCheckpoint)))
     return [] if declared else [key]

@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
 _SOME = Annotated[int, Ge(1)] | Annotated[float, Interval(gt=0, le=1)]
-"""A number of batches, or a share of them."""
+"""A number of batches, or a fraction of all batches."""
 
 RANGES: dict[Callable[..., Any], dict[str, Any]] = {
     Trainer: {

@@ -36,7 +36,7 @@ MOVED: dict[str, str] = {
     **{f"task.{key}": f"task.masking.{key}" for key in ("rate", "hidden", "random", "seed")},
     **{f"task.{key}": f"task.augmentation.{key}" for key in ("rand_augment", "mixup")},
 }  # fmt: skip
-"""The key of before, and the one of now."""
+"""The old and the current key."""
 
 
 @functools.cache

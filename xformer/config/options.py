@@ -17,7 +17,7 @@ from xformer.config.moved import new_config
 from xformer.config.plugins import Plugin, allowed_prefixes, plugins
 
 _NO_PART = ("callbacks", "logger", "experiment", "debug")
-"""Groups whose option is no part with a class: there may be several, or it sets keys of the other groups."""
+"""Groups whose options are not a single part with a class: several may be chosen, or they set keys of other groups."""
 
 
 @runtime_checkable

@@ -16,7 +16,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 AUTO = "auto"
 _WIDTH_PER_THREAD = 64  # narrower matrices cost more to share out than to compute
-_PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}  # the second is what Intel's and LLVM's OpenMP read
+_PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}  # the second is for Intel's and LLVM's OpenMP
 _LIMIT = "OMP_NUM_THREADS"
 _allowed = os.environ.get(_LIMIT, "")
 

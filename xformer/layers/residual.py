@@ -34,7 +34,7 @@ class PreNorm(nn.Module, Generic[Branch]):
 
     def _thinned(self, branch: Tensor, layer: int) -> Tensor:
         """Apply dropout and stochastic depth to a branch."""
-        if not self.training:  # where a call of a module that does nothing would be a good part of a decoding step
+        if not self.training:  # calling a module that does nothing would take a good part of a decoding step
             return branch
         thinned: Tensor = self.depth(self.dropout(branch), layer)
         return thinned

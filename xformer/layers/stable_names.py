@@ -49,6 +49,6 @@ def _read(model: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None
 
 
 def _rename(model: nn.Module, state: dict[str, Any], prefix: str, *, to_attributes: bool) -> None:
-    for key in [key for key in state if key.startswith(prefix)]:  # all are put back, in the order that they had
+    for key in [key for key in state if key.startswith(prefix)]:  # restore all, in their order
         path = key.removeprefix(prefix)
         state[prefix + _translated(model, path, to_attributes=to_attributes)] = state.pop(key)

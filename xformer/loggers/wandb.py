@@ -20,7 +20,7 @@ from xformer.runs.summary import Summary, summary_as_json
 Mode = Literal["auto", "online", "offline", "disabled"]
 
 RECORD = "xformer"
-"""Under this key a run's config has what it takes to run it again, and its summary what `summary.json` holds."""
+"""The key of the data for repeating a run in its W&B config, and of `summary.json` in its W&B summary."""
 
 _LONGEST_TAG, _LONGEST_NAME = 64, 128  # the service refuses longer ones
 _INIT_SECONDS = 30.0

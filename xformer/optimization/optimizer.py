@@ -13,7 +13,7 @@ from xformer.position.base import Position
 OptimizerFactory = Callable[[nn.Module, bool], Optimizer]
 """What `conf/optimizer/*.yaml` instantiates to: (model, fused) -> optimiser."""
 Betas = Annotated[list[Annotated[float, Interval(ge=0, lt=1)]], Len(2, 2)]
-"""The shares of the running means of the gradient and of its square that a step keeps."""
+"""Adam's betas: the decay rates of the running means of the gradient and its square."""
 
 
 def adamw(

@@ -41,7 +41,7 @@ class CheckpointFiles(CheckpointIO):
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         """Read a checkpoint into main memory with `weights_only`, whatever the arguments: a file cannot run code."""
-        return read_checkpoint(Path(path), mmap=False)  # an optimiser would keep what is mapped for the whole run
+        return read_checkpoint(Path(path), mmap=False)  # an optimiser would keep a mapped file open for the whole run
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove a checkpoint."""

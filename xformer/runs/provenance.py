@@ -92,7 +92,7 @@ def package_versions() -> dict[str, str]:
             versions[name] = metadata.version(distribution)
         except metadata.PackageNotFoundError:
             continue
-    return versions | {"torch": str(torch.__version__)}  # which alone tells the CUDA or CPU build
+    return versions | {"torch": str(torch.__version__)}  # the only place with the CUDA or CPU build
 
 
 def hardware() -> Hardware:

@@ -31,7 +31,7 @@ _HYDRA = Path(".hydra") / "hydra.yaml"
 _MARKS = (SUMMARY_FILE, CONFIG_FILE)
 _LARGEST = 1e150
 """The largest value whose square, which intervals need, is finite."""
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where there is one: ten times as fast
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C loader if available, ten times as fast
 _NOT_RUNS = {".hydra", "wandb", "checkpoints"}
 
 
@@ -191,5 +191,5 @@ def _yaml(path: Path) -> Any:
     try:
         with path.open("rb") as stream:
             return yaml.load(stream, Loader=_Loader)
-    except Exception as error:  # a value that Python cannot hold raises what it likes
+    except Exception as error:  # values out of Python's range raise various exceptions
         raise DataError(f"{path} is not a configuration: {str(error).splitlines()[0]}.") from error

@@ -70,7 +70,7 @@ def naming_file(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno is not None:  # else it has a text of its own, which a name would take the place of
+        if error.errno is not None:  # otherwise it has its own message, which a file name would replace
             error.filename = str(path)  # also where it was staged elsewhere
         raise
 

@@ -119,6 +119,6 @@ def _product(varying: Iterable[Override]) -> int:
 
 def _at_once(launcher: DictConfig, cells: int) -> int:
     if launcher.get("n_jobs") is not None:
-        jobs = int(launcher.n_jobs)  # joblib's, where -1 is one for every core
+        jobs = int(launcher.n_jobs)  # joblib's, in which -1 means one per core
         return min(cells, jobs if jobs > 0 else max(1, usable_cores() + 1 + jobs))
     return cells if str(launcher.get("_target_")).endswith("LocalLauncher") else 1  # submitit starts them all

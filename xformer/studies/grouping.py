@@ -58,14 +58,14 @@ def differences(groups: Sequence[RunGroup]) -> Difference:
     typed = {key_of(override) for group in groups for run in group.runs for override in run.summary.overrides}
     ranked = sorted(varying, key=lambda key: (key not in choices, key not in typed))
     named = _smallest(groups, ranked)
-    brought = tuple(f"{key}." for key in named)  # a part stands for what it brings
+    brought = tuple(f"{key}." for key in named)  # a part implies the keys below it
     also = tuple(key for key in varying if key not in named and not key.startswith(brought or ("\0",)))
     implied = tuple(f"{key}." for key in also)
     return Difference(named, tuple(key for key in also if not key.startswith(implied or ("\0",))))
 
 
 def _smallest(groups: Sequence[RunGroup], keys: Sequence[str]) -> tuple[str, ...]:
-    distinct: dict[tuple[str, ...], str] = {}  # keys that tell the same groups apart: the first stands for all
+    distinct: dict[tuple[str, ...], str] = {}  # keys with the same partition: keep the first
     for key in keys:
         distinct.setdefault(_partition(groups, [key]), key)
     candidates = list(distinct.values())

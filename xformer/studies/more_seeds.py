@@ -7,7 +7,7 @@ from xformer.studies.comparison import Comparison
 from xformer.studies.looks import undeclared_error
 from xformer.studies.study import Study
 
-_MOST = 20  # seeds that are proposed at once
+_MOST = 20  # the maximum number of seeds to propose
 
 
 def more_seeds(study: Study, comparison: Comparison, number: int | None = None) -> list[str]:

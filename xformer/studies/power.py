@@ -19,7 +19,7 @@ import numpy as np
 from scipy import special
 
 POWER = 0.80
-MOST = 1000  # seeds; beyond that nobody runs an experiment
+MOST = 1000  # seeds; more are unrealistic
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(100)
 _QUANTILES, _WEIGHTS = (_NODES + 1) / 2, _WEIGHTS / 2

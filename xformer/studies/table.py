@@ -11,7 +11,7 @@ from xformer.studies.metric import metric_bounds
 from xformer.studies.power import MOST
 
 QUALITY = 7
-"""How many columns of the table are of quality, between names and budget; the verdict is the last of them."""
+"""The number of quality columns between names and budget; the verdict is the last of them."""
 
 
 def table_headers(comparison: Comparison) -> list[str]:

@@ -64,7 +64,7 @@ class RandAugment:
         """Augment images with values in [0, 1]."""
         if self._augment is None:
             return images
-        # Some operations are defined for colours alone; on equal channels they leave them equal.
+        # Some operations are only defined for colours; they keep equal channels equal.
         changed: Tensor = self._augment(images.expand(-1, 3, -1, -1))
         return changed[:, : images.shape[1]].clamp(0, 1)
 

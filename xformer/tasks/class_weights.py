@@ -12,7 +12,7 @@ from xformer.data.spec import DataSpec
 from xformer.errors import ConfigError
 
 ClassWeights = Literal["balanced"] | Sequence[Annotated[float, Gt(0)]]
-"""`balanced`, or one for each class; a batch of a class that weighs nothing would have no mean."""
+"""`balanced`, or one positive weight per class; a batch of a class of weight 0 would have no mean."""
 
 
 def resolve_class_weights(weights: ClassWeights | None, spec: DataSpec) -> Float[Tensor, " classes"] | None:

@@ -71,7 +71,7 @@ class Classification(Task):
         self.loss, self.label_smoothing = loss, label_smoothing
         self.class_weights = resolve_class_weights(
             class_weights, spec
-        )  # no buffer, which a cast of the model would round
+        )  # not a buffer, which a cast of the model would round
 
     def build_metrics(self, spec: DataSpec, prefix: str) -> MetricCollection:
         """Accuracy, and the mean of the classes' F1 scores."""

@@ -15,7 +15,7 @@ class Generative(ABC):
     """A task whose model generates sequences; `xformer generate` accepts only runs of such tasks."""
 
     continues: ClassVar[bool]
-    """Whether what is written goes on from the prompt, which is then shown with it, rather than answers it."""
+    """Whether the generated text continues the prompt, which is then shown with it."""
 
     @property
     @abstractmethod

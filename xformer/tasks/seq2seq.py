@@ -71,7 +71,7 @@ class Seq2Seq(TokenPrediction, Generative):
 
     def _measure(self, spec: DataSpec) -> None:
         super()._measure(spec)
-        self.spec = spec  # of the data at hand: what is written of longer sources is longer
+        self.spec = spec  # the current data's, because longer sources need longer outputs
 
     def build_metrics(self, spec: DataSpec, prefix: str) -> MetricCollection:
         """Accuracy by token and by whole sequence."""

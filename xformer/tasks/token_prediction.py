@@ -39,7 +39,7 @@ class TokenPrediction(Task):
     """
 
     extra_tokens: ClassVar[int] = 0
-    """Ids after the data's that the model reads and never predicts."""
+    """Additional ids after those of the data, which the model reads but never predicts."""
 
     def __init__(
         self,

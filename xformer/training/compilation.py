@@ -28,9 +28,9 @@ from xformer.errors import ConfigError
 from xformer.tasks.base import Outcome, Task
 
 Compile = bool | Literal["reduce-overhead"]
-"""What `compile` in conf/train.yaml may be."""
+"""The values of `compile` in conf/train.yaml."""
 LENGTHS = 8
-"""Lengths that batches are filled up to for CUDA graphs; an eighth of the longest is the most that is added."""
+"""The number of lengths to which batches are padded for CUDA graphs; at most an eighth of the longest is added."""
 
 
 def compile_step(task: Task, data: DataModule, mode: Compile, device: torch.device) -> None:
@@ -56,7 +56,7 @@ def compile_step(task: Task, data: DataModule, mode: Compile, device: torch.devi
     if device.type == "cpu":
         if not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))):
             raise ConfigError("compile=true needs a C++ compiler on a processor, such as g++, and none is installed.")
-        options["fallback_random"] = True  # the numbers that dropout draws uncompiled; the compiler's are slower here
+        options["fallback_random"] = True  # random numbers as uncompiled; the compiler's are slower
     step = torch.compile(task.training_outcome, options=options)
     if mode == GRAPHS:
         task.compiled_step = RecordedStep(step, task, data.spec.padding or 0)
@@ -125,7 +125,7 @@ def pad_to_recorded_length(batch: Any, limits: Mapping[str, int], padding: int) 
     if not fields:
         return batch
     widths = {name: getattr(batch, name).shape[1] for name in fields.values()}
-    portion = -(-max(limits[name] for name in widths) // (8 * LENGTHS)) * 8  # kernels like rows that are aligned to 8
+    portion = -(-max(limits[name] for name in widths) // (8 * LENGTHS)) * 8  # kernels are faster with rows aligned to 8
     portions = max(-(-width // portion) for width in widths.values())
     room = {name: max(0, min(portions * portion, limits[name]) - width) for name, width in widths.items()}
     values = {"labels": IGNORED, **dict.fromkeys(widths, False)}

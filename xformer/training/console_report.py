@@ -20,7 +20,7 @@ from xformer.runs.job import Job
 from xformer.runs.summary import Summary, read_summary
 
 _SHOWN = (("task", "data", "architecture", "size"), ("attention", "position"), ("optimizer", "schedule"))
-"""Groups of a line; the slots that are further choices from a group follow it, where the run uses them."""
+"""The groups of each line; additional slots of a group follow it if the run uses them."""
 
 
 def run_header(job: Job, trainer: Trainer, data: str, summary: Summary) -> None:
@@ -175,7 +175,7 @@ _NOISE = (
     ".*`max_epochs` was not set.*",
     ".*`isinstance.treespec, LeafSpec.` is deprecated.*",
     "Checkpoint directory .* exists and is not empty.*",
-    ".*is smaller than the logging interval.*",  # of steps, which go on from epoch to epoch
+    ".*is smaller than the logging interval.*",  # in steps, which are counted over epochs
 )
 
 

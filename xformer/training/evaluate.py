@@ -144,7 +144,7 @@ def evaluate_best(trainer: Trainer, task: Task, data: DataModule, summary: Summa
     best, step = (keeper.best_model_path if keeper else ""), trainer.global_step
     if best:
         step = checkpoints.read_checkpoint(Path(best))["global_step"]
-    elif keeper:  # stopped before the first validation: keep what there is
+    elif keeper:  # stopped before the first validation: save the current weights
         trainer.save_checkpoint(Path(keeper.dirpath or job.directory) / checkpoints.LAST)
     end = trainer.global_step
     loggers, trainer.loggers = trainer.loggers, []  # the curve has the values of validation already

@@ -56,7 +56,7 @@ def read_rerun(directory: Path) -> Job:
         "resume": False,
         "skip_finished": True,
     }
-    # Resolved here and now: what a resolver makes of a text must be seen before it is instantiated.
+    # Resolve first, so that the check sees the values that would be instantiated.
     merged = OmegaConf.merge(content["config"], saved, OmegaConf.from_dotlist(content["overrides"]))
     config = OmegaConf.create(OmegaConf.to_container(merged, resolve=True))
     assert isinstance(config, DictConfig)

@@ -163,7 +163,7 @@ class Earlier:
         if not (self.resumes or self.skips) or not (self.directory / CONFIG_FILE).exists():
             return None
         if not self.resumes and not self._trained():
-            return None  # and so nothing that would be taken for this run
+            return None  # so it cannot be mistaken for this run
         self._refuse_another()
         if not (self.directory / FILE).exists():
             return None
@@ -234,7 +234,7 @@ class Earlier:
     def _refuse_to_overwrite(self) -> None:
         if is_empty(self.directory):
             return
-        if not self.skips:  # which starts again where no checkpoint can be read
+        if not self.skips:  # it starts again if no checkpoint is readable
             checkpoints.check_not_overwriting(self.directory)
         if not any((self.directory / file).exists() for file in (FILE, CONFIG_FILE)):
             names = sorted(entry.name for entry in self.directory.iterdir())

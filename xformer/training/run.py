@@ -49,7 +49,7 @@ def run(job: Job) -> float | None:
     console_report.quiet_lightning()
     epilogue = None
     locations = _storage_locations(job)
-    # Twice: what the run writes, and then its record of that.
+    # Twice: for the files of the run, and for its record.
     with (
         handling_signals(),
         explaining_disk_errors(locations),

@@ -39,7 +39,7 @@ class RunRecord:
     """
 
     def __init__(self, job: Job) -> None:
-        seed = OmegaConf.select(job.config, "seed", throw_on_resolution_failure=False)  # which nobody has checked yet
+        seed = OmegaConf.select(job.config, "seed", throw_on_resolution_failure=False)  # not validated yet
         seed = seed if type(seed) is int else None
         self.summary = Summary("failed", choices=job.choices, overrides=job.overrides, seed=seed)
         self.summary.started_in = str(Path.cwd())
@@ -92,7 +92,7 @@ class RunRecord:
             raise
         finally:
             self._lock.release()
-            with ExitStack() as ending:  # all of them, also where one fails
+            with ExitStack() as ending:  # end all of them, even if one fails
                 for logger in reversed(self.loggers):
                     ending.callback(logger.end, exit_code, self.summary)
 

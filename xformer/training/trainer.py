@@ -69,7 +69,7 @@ def build_trainer(job: Job) -> Trainer:
     for callback in callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
             callback.dirpath = str(job.directory / FOLDER)
-    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # not where trainer.plugins brings another
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # unless trainer.plugins has another
         trainer.strategy.checkpoint_io = CheckpointFiles()
     return trainer
 

@@ -67,7 +67,7 @@ class InterleavedSteps(Callback):
         began = time.perf_counter()
         took = {TRAINER: began - self._resumed}
         for name, steps in self.others.items():
-            next(steps)  # `measure` has seen to it that there are enough
+            next(steps)  # `measure` has checked that there are enough
             ended = time.perf_counter()
             took[name], began = ended - began, ended
         if trainer.global_step > WARMUP:

@@ -52,7 +52,7 @@ PARTS = {
     "schedule": r"lr_scheduler_step$",
     "callbacks": r"^\[Callback\]",
 }
-"""What the Trainer's loop does, by the names that it gives to the parts; the rest is its own."""
+"""The parts of the Trainer's loop, by Lightning's names; the rest counts as the loop itself."""
 KERNELS, WAITS, OPERATORS = "kernels on the device", "waits for the device", "operators called"
 WAITING = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy")
 SHOWN = {

@@ -64,7 +64,7 @@ class MyPluginConv(TokenMixer):
     def __init__(self, context: AttentionContext, *, width: Annotated[int, Ge(2)]) -> None:
         super().__init__(context)
         self.input = Linear(context.d_model, 3 * context.d_model, bias=False)
-        self.convolution = ShortConvolution(context.d_model, width)  # skips padding, wherever it stands
+        self.convolution = ShortConvolution(context.d_model, width)  # skips padding anywhere
         self.dropout = nn.Dropout(context.dropout)
         self.output = Linear(context.d_model, context.d_model, bias=False, gain=context.gain)
 
@@ -86,6 +86,6 @@ class MyPluginConv(TokenMixer):
         assert isinstance(state, ConvState)
         before, after, h = self.input(x).chunk(3, dim=-1)
         y, past = self.convolution(before * h, mask.key_padding, state.past)
-        state.past, state.length = past.clone(), state.length + x.shape[1]  # a view would hold the whole sequence
+        state.past, state.length = past.clone(), state.length + x.shape[1]  # a view would keep the whole sequence alive
         mixed: Tensor = self.output(self.dropout(after * y.to(x.dtype)))
         return mixed

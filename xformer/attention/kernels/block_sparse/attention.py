@@ -138,7 +138,7 @@ class BlockSparseAttention(Attention):
         positions = positions.expand(len(query))
         wanted = self.keys_of(positions, state.size)
         key, value, found = state.read(wanted)
-        # What is not there may be at any distance; it is given one that exists.
+        # A missing key may be at any distance; use one that exists.
         distances = (wanted - positions[:, None, None]).masked_fill(~found, 0)[:, :, None]  # b #h 1 k
         return self._mix_read(query, key, value, found=found[:, :, None], distances=distances, bias=bias)
 
@@ -184,7 +184,7 @@ class PositionOrder:
         if self._in_order:
             return
         self.span = length if consecutive else int(positions.max()) + 1
-        # One more position takes the padding, and one more token, of zeros, is at the positions that no other has.
+        # An additional position receives padding, and an additional token of zeros fills positions without a token.
         self._position = positions if valid is None else positions.where(valid, self.span)  # b n
         token = self._position.new_full((len(self._position), self.span + 1), length)
         self._token = token.scatter(1, self._position, index.expand_as(self._position))[:, : self.span]  # b span

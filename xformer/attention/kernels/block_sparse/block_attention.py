@@ -35,21 +35,21 @@ from torch.nn.functional import pad
 from xformer.core.bias import RelativeBias, TableBias
 
 MaskMod = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""mask_mod(head, query position, key position) -> whether the pair counts, for tensors that broadcast.
+"""mask_mod(head, query position, key position) -> whether the pair is allowed, for tensors that broadcast.
 
 flex_attention's term, without the batch. A lambda, as whatever checks the types of functions while they run would be
 compiled into the GPU's kernel; equal patterns are the same object, by a cache.
 """
 
 SCORES_AT_A_TIME = 1 << 19
-"""Small enough to stay near the processor, large enough for its matrix products."""
+"""Small enough for the CPU's cache, large enough for efficient matrix products."""
 KEPT_PER_FEATURE = 4
-"""Weights are kept for backward where a query has no more of them than so many times its features."""
+"""Weights are stored for backward if a query has at most this many times as many as features."""
 LARGEST_BLOCK = 64
-"""Beyond this, a block wastes more on pairs that do not count than its larger matrix products save."""
+"""Larger blocks waste more time on masked pairs than their larger matrix products save."""
 SMALLEST_BLOCK = 16
 MULTIPLE = 16
-"""Matrix products are fastest where rows are a multiple of a vector register."""
+"""Matrix products are fastest if rows are a multiple of a vector register."""
 LOG2_E = log2(e)
 """Weights are powers of two: torch has a vector instruction's exp2, while its exp slows down tenfold near underflow."""
 
@@ -486,10 +486,10 @@ class _Attend(torch.autograd.Function):
         mixed = torch.empty_like(blocks)
         scores_of = _Scores(blocks, table, layout)
         lse = blocks.new_empty(blocks.shape[:-1])
-        share, kept = torch.empty_like(lse) if keep else None, []  # weights / sum, and weights, where they are kept
+        share, kept = torch.empty_like(lse) if keep else None, []  # weights / sum, and weights, if stored
         for step in _steps(blocks, layout):
             scores = scores_of(step, scores_of.read(keys, step))
-            # Of a row where nothing counts, the maximum is -inf and the sum is 0.
+            # In a row without allowed pairs the maximum is -inf and the sum is 0.
             largest = scores.amax(dim=-1, keepdim=True).clamp_(min=torch.finfo(scores.dtype).min)
             weights = scores.sub_(largest).exp2_()
             total = weights.sum(dim=-1, keepdim=True)
@@ -501,7 +501,7 @@ class _Attend(torch.autograd.Function):
                 kept.append(weights)
         mixed, lse = (x.flatten(2, 3)[:, :, : query.shape[2]] for x in (mixed, lse))
         lse.div_(LOG2_E)
-        # Where `arrange` copied, what it was given is not needed any more.
+        # If `arrange` made a copy, the original is not needed any more.
         ctx.save_for_backward(query, keys, values, table, mixed, lse, share, *kept)
         ctx.layout = layout
         return mixed, lse

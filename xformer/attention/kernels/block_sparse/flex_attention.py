@@ -41,11 +41,11 @@ log = logging.getLogger(__name__)
 BLOCK = 128
 """Queries and keys of a block of flex_attention: the kernel's own size."""
 FEWEST_FEATURES = 16
-"""flex_attention takes no smaller head."""
+"""The smallest head that flex_attention supports."""
 SHORTEST = 1024
-"""Tokens from which on full attention with a bias is worth a compilation."""
+"""The minimum number of tokens for which compiling full attention with a bias pays."""
 KINDS = 64
-"""Of patterns, lengths and types that are kept compiled; torch would go on uncompiled, in quadratic memory, after 8."""
+"""The number of compiled variants to keep; after 8 torch would run uncompiled, in quadratic memory."""
 
 
 def flex_supports(query: Float[Tensor, "b h n d"], bias: RelativeBias | None, *, unordered: bool = False) -> bool:
@@ -108,7 +108,7 @@ def flex_block_attention(
         query, key, value = (x.to(torch.get_autocast_dtype(x.device.type)) for x in (query, key, value))
     span, features = tokens.span, query.shape[3]
     length = padded_length(span)
-    # Filled up here: the kernel's gradients were NaN where a length was none of whole blocks (pytorch issue 153799).
+    # Pad here: the kernel's gradients were NaN for lengths that are not whole blocks (pytorch issue 153799).
     fill = (0, max(0, FEWEST_FEATURES - features), 0, length - span)
     if any(fill):
         query, key, value = (pad(x, fill) for x in (query, key, value))
@@ -197,7 +197,7 @@ def _log_once(device: torch.device, dtype: torch.dtype, features: int) -> None:
 def _compiled() -> Callable[..., Any]:
     config: Any = torch._dynamo.config
     config.recompile_limit = max(config.recompile_limit, KINDS)
-    # Of a length that may vary, gradients have been NaN (pytorch issue 186775); so each is compiled for itself.
+    # With dynamic lengths gradients have been NaN (pytorch issue 186775), so each length is compiled separately.
     return torch.compile(flex_attention, dynamic=False)
 
 

@@ -33,7 +33,7 @@ from xformer.core.sdpa import fused_attention
 BLOCK = 128
 """Queries of a block."""
 SCORES = 1 << 19
-"""Scores of a block, where sequences are so short that one has space for several of the batch."""
+"""The maximum number of scores of a block, which holds several short sequences of the batch."""
 
 
 def distance_biased_attention(
@@ -74,7 +74,7 @@ class _Block(NamedTuple):
     rows: slice
     keys: int
     start: int
-    """Of the last query's bias in the table."""
+    """The start of the last query's bias in the table."""
 
     @property
     def of_queries(self) -> tuple[slice, int, slice]:

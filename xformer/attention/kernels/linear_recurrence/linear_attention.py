@@ -38,7 +38,7 @@ from xformer.attention.kernels.linear_recurrence.segments import (
 
 CHUNK = 64
 _WRITTEN_OUT = 4
-"""Tokens whose pairs have a decay for each feature written out."""
+"""The number of tokens whose decays per pair and feature are materialised."""
 
 Query = Float[Tensor, "b #h n d"]
 Value = Float[Tensor, "b h n e"]

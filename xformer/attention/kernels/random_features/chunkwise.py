@@ -40,15 +40,15 @@ from torch.autograd.function import once_differentiable
 from xformer.attention.kernels.random_features.features import FeatureMap, RandomFeatures, half_norm
 
 CHUNK = 128
-"""Tokens at a time, bidirectionally."""
+"""The chunk size of the bidirectional form."""
 CAUSAL_CHUNK = 64
-"""Causally: as many as a value has features make the work within a chunk as large as that with S."""
+"""The chunk size of the causal form; at the number of features of a value, work within a chunk equals that with S."""
 CACHED, CAUSAL_CACHED = 1 << 18, 1 << 17
-"""Features of a chunk, of some heads at a time: what a chunk needs then stays in a processor's cache."""
+"""The maximum number of features of a chunk and some heads, so that its tensors fit into the CPU's cache."""
 LOWEST = -1e30
-"""The logarithm of nothing: finite, so that a chunk of padding has a softmax and no difference of two is NaN."""
+"""A finite substitute for log 0, so that a chunk of padding has a softmax and differences are not NaN."""
 NOTHING = 1e-30
-"""Denominators below it are lost to float32's range, and their gradients would overflow."""
+"""The smallest denominator; smaller ones underflow in float32, and their gradients would overflow."""
 
 
 def bidirectional_attention(

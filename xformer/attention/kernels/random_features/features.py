@@ -30,7 +30,7 @@ class Exponential:
     """Exponential features: phi(x) = exp(W x' - |x'|^2 / 2), as a function of the projections W x'."""
 
     normed: ClassVar[bool] = True
-    """Whether there is a factor exp(-|x'|^2 / 2), which `log` and `backward` leave out."""
+    """Whether features have a factor exp(-|x'|^2 / 2), which `log` and `backward` omit."""
 
     def log(self, projected: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch m"]:
         """The logarithm of the features."""

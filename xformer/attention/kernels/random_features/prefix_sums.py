@@ -37,9 +37,9 @@ LogFeatures = Callable[[Tensor], Tensor]
 Result = TypeVar("Result")
 
 CHUNK = 128
-"""Queries at a time: the work within a chunk grows with its square, the sums kept fall with its inverse."""
+"""The chunk size: work within a chunk grows quadratically, and the number of stored sums falls inversely."""
 NOTHING = 1e-30
-"""Weights below it are lost to float32's range, and their gradients would overflow."""
+"""The smallest weight; smaller ones underflow in float32, and their gradients would overflow."""
 
 
 class FeatureInput(NamedTuple):
@@ -47,7 +47,7 @@ class FeatureInput(NamedTuple):
 
     key: Float[Tensor, "b h k d"]
     values: Float[Tensor, "b h k e"]
-    """With a 1 after each value, so that one product gives numerator and denominator."""
+    """The values, each with an additional 1, so that one product gives numerator and denominator."""
     positions: Int[Tensor, "#b k"]
     valid: Bool[Tensor, "b k"] | None
 
@@ -115,7 +115,7 @@ class PrefixSums(NamedTuple):
     total: Float[Tensor, "#b #h #m #e"]
     scale: Float[Tensor, "#b #h 1 1"]
     origin: Float[Tensor, "#b 1 1 1"]
-    """The last position added: distances from it stay small, however long the sequence."""
+    """The last position added; distances from it stay small for any length."""
 
 
 class PrefixSumState(State):

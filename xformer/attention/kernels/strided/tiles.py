@@ -44,13 +44,13 @@ from xformer.attention.kernels.block_sparse.block_attention import LOG2_E, Atten
 from xformer.core.bias import TableBias
 
 SCORES_AT_A_TIME = 1 << 20
-"""Small enough to stay near the processor; a graphics processor is given 64 times as many."""
+"""The number of scores computed at a time, small enough for the CPU's cache; 64 times as many on a GPU."""
 ROWS_AT_A_TIME = 64
-"""Enough for good matrix products; more would look at more later keys in vain."""
+"""The number of rows computed at a time; more would compute more masked later keys."""
 KEPT_PER_NUMBER = 4
-"""The most weights that are kept for backward, by the numbers of O: as much memory as Q, K, V and O take together."""
+"""The maximum number of weights stored for backward, in multiples of O: the memory of Q, K, V and O together."""
 NO_TOKEN = -1e30
-"""The score where there is no key: its weight is exactly zero beside any existing key, and never NaN."""
+"""The score of a missing key, whose weight is exactly zero beside any existing key, and never NaN."""
 
 
 class RowRange(NamedTuple):
@@ -404,7 +404,7 @@ class _Scores:
         if self.table is not None:
             return self._bias(positions, self.layout.sampled_mod, self._heads_of(group))
         if rows not in self._sampled:
-            if len(self._sampled) == 4:  # so that there is a constant number of them
+            if len(self._sampled) == 4:  # so that their number is constant
                 self._sampled.clear()
             self._sampled[rows] = self._bias(positions, self.layout.sampled_mod)
         return self._sampled[rows]
