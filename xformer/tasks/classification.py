@@ -39,8 +39,8 @@ class Classification(Task):
         label_smoothing: the probability spread over all classes in the targets, only in training.
 
     Raises:
-        ConfigError: a class token in front of a causal stack, where it would see only itself; class weights that do
-            not suit the data, or a label smoothing that is no share.
+        ConfigError: a class token precedes a causal stack, where it would see only itself; the class weights do not
+            suit the data; or the label smoothing is out of range.
     """
 
     batch_type: ClassVar[type[Batch]] = ClassificationBatch

@@ -39,8 +39,8 @@ class ImageClassification(Task):
         augmentation: the augmentation of training images.
 
     Raises:
-        ConfigError: patches that do not fill the images, a class token in front of a causal stack, where it would
-            see only itself, or a label smoothing that is no share.
+        ConfigError: patches do not fill the images, a class token precedes a causal stack, where it would see only
+            itself, or the label smoothing is out of range.
     """
 
     batch_type: ClassVar[type[Batch]] = ImageBatch

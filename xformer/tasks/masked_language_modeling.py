@@ -27,13 +27,9 @@ class MaskedLanguageModeling(TokenPrediction):
     model, the number of devices or resumption. In evaluation they depend only on the sequence, so they are the same in
     every validation of every run. Perplexity is that of the selected tokens.
 
+    Arguments not listed are those of `TokenPrediction`.
+
     Args:
-        spec: the specification of the data.
-        architecture: builds the model.
-        optimizer: builds the optimiser.
-        schedule: the factor on the learning rate at each step.
-        tied_embeddings: whether the output layer is the token table (Press & Wolf 2017).
-        label_smoothing: the probability spread over all tokens in the targets, only in training.
         masking: the share of tokens to predict, and their replacements.
 
     Raises:

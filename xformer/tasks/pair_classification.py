@@ -28,18 +28,7 @@ from xformer.tasks.losses import Loss
 
 
 class PairClassification(Classification):
-    """Pair classification by a stack and a pooling for each sequence of a pair, and two linear layers.
-
-    Args:
-        spec: the specification of data with classes.
-        architecture: builds the stack.
-        optimizer: builds the optimiser.
-        schedule: the factor on the learning rate at each step.
-        pooling: `mean` over the tokens without padding, or the state of a prepended `class` token.
-        loss: the training loss.
-        class_weights: the weight of each class in the loss: a list, `balanced` by the training labels, or None.
-        label_smoothing: the probability spread over all classes in the targets, only in training.
-    """
+    """Pair classification: a stack and a pooling for each sequence, and two linear layers; args as `Classification`."""
 
     batch_type: ClassVar[type[Batch]] = PairClassificationBatch
 

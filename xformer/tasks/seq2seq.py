@@ -31,14 +31,10 @@ class Seq2Seq(TokenPrediction, Generative):
     """An encoder-decoder that predicts the target's next token from the source and the target's tokens so far.
 
     If the data has the targets as text (`Seq2SeqBatch.references`), generated targets are decoded and scored.
+    Arguments not listed are those of `TokenPrediction`.
 
     Args:
-        spec: the specification of the data.
-        architecture: builds the model.
-        optimizer: builds the optimiser.
-        schedule: the factor on the learning rate at each step.
         tied_embeddings: whether source, target and output share one table.
-        label_smoothing: the probability spread over all tokens in the targets, only in training.
         decode_batches: how many batches are decoded and scored at a validation, because decoding is slow; null for all.
             The test split is decoded whole.
     """
