@@ -93,7 +93,7 @@ def readable_checkpoints(directory: Path) -> Iterator[tuple[Path, dict[str, Any]
         try:
             content = read_checkpoint(file)
         except RunError as error:
-            log.warning("%s The next older one is tried.", str(error).partition(":")[0] + ".")
+            log.warning("%s The next older one is tried.", str(error).partition("; name another")[0] + ".")
             continue
         yield file, content
 
