@@ -1,4 +1,4 @@
-"""One run as it was asked for."""
+"""One run as requested on the command line."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ CONFIG_FILE = "config.yaml"
 
 @dataclass(frozen=True)
 class Job:
-    """A composed configuration and where its results go.
+    """A composed configuration and its run directory.
 
     Attributes:
         config: the configuration, not yet checked.
@@ -31,11 +31,11 @@ class Job:
         choices: group, or slot such as `decoder_attention` -> option.
         overrides: the command line's choices, as typed, without secrets.
         sweep: whether the run is one of several.
-        launcher: what starts the runs of a sweep, an option of hydra/launcher.
-        number: of the run in its sweep, from 0.
-        varies: what is not the same in all runs of the sweep, as the command line spells it.
-        name: a short name, of what was typed.
-        varied: the overrides that are not the same in all runs of the sweep.
+        launcher: the option of hydra/launcher that starts the runs of a sweep.
+        number: the run's index in its sweep.
+        varies: the keys that differ between runs of the sweep, as the command line spells them.
+        name: a short name made from the typed overrides.
+        varied: the overrides that differ between runs of the sweep.
     """
 
     config: DictConfig
@@ -49,7 +49,7 @@ class Job:
 
     @classmethod
     def from_hydra(cls, config: DictConfig) -> "Job":
-        """Read what Hydra knows of the run, inside of `hydra.main`."""
+        """Read the run's job from Hydra, inside of `hydra.main`."""
         hydra, under_way = HydraConfig.get(), sweep.current_sweep()
         job = cls(
             config,
@@ -66,10 +66,10 @@ class Job:
 
     @classmethod
     def compose(cls, overrides: Sequence[str]) -> "Job":
-        """The job that a command line would be, which writes nothing.
+        """Compose the job of a command line without writing anything.
 
         Raises:
-            ConfigError: an override that Hydra refuses.
+            ConfigError: Hydra refuses an override.
         """
         overrides = name_plugins(overrides)
         config = compose_config(overrides, with_hydra=True)
@@ -82,7 +82,7 @@ class Job:
         return job
 
     def apply_study_settings(self) -> None:
-        """Set what the study gives to an option wherever that is chosen, unless the command line says otherwise.
+        """Apply `study.settings` to each option that is chosen, except keys that are set on the command line.
 
         Raises:
             ConfigError: the option has no such key.
@@ -103,7 +103,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """What makes this run different, in a line: first what varies in its sweep, for a line may be cut."""
+        """The typed overrides in one line; those that vary in the sweep come first, because the line may be cut."""
         first = self.varied
         ordered = [*first, *(override for override in self.overrides if override not in first)]
         return ",".join(shown_overrides(ordered, self._hybrids)) or "default"
@@ -124,12 +124,12 @@ class Job:
 
     @property
     def varied(self) -> list[str]:
-        """The overrides that are not the same in all runs of the sweep."""
+        """The overrides that differ between runs of the sweep."""
         return [override for override in self.overrides if override.partition("=")[0] in self.varies]
 
 
 def choices(found: Mapping[str, str | None]) -> dict[str, str]:
-    """Hydra's choices, without its own and those that are null, each by its key in the configuration."""
+    """Hydra's choices by configuration key, without Hydra's own groups and without null choices."""
     return {
         group.rpartition("@")[2]: str(option)
         for group, option in found.items()

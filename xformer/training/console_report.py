@@ -20,7 +20,7 @@ from xformer.runs.job import Job
 from xformer.runs.summary import Summary, read_summary
 
 _SHOWN = (("task", "data", "architecture", "size"), ("attention", "position"), ("optimizer", "schedule"))
-"""Groups of a line; the slots that are further choices from a group follow it, where the run uses them."""
+"""The groups of each line; additional slots of a group follow it if the run uses them."""
 
 
 def run_header(job: Job, trainer: Trainer, data: str, summary: Summary) -> None:
@@ -58,7 +58,7 @@ def sweep_table(under_way: sweep.Sweep, files: Sequence[Path]) -> None:
     """Print a table of a sweep's cells, and the command that compares them.
 
     Args:
-        under_way: the sweep, which is over.
+        under_way: the sweep that has ended.
         files: the cells' summaries, in the order of the cells.
     """
     found = [(file.parent, read_summary(file.parent)) for file in files]
@@ -97,7 +97,7 @@ def _ended(found: Sequence[tuple[Path, Summary]]) -> str:
 def run_results(job: Job, summary: Summary, epilogue: str | None) -> None:
     """Print the results of a run: metrics beside trivial baselines, what the run cost, and a next command to try.
 
-    A cell of a sweep has one line, for the sweep ends with a table over all of them.
+    A cell of a sweep has one line, because the sweep ends with a table of all cells.
     """
     console = Console()
     if job.sweep:
@@ -175,7 +175,7 @@ _NOISE = (
     ".*`max_epochs` was not set.*",
     ".*`isinstance.treespec, LeafSpec.` is deprecated.*",
     "Checkpoint directory .* exists and is not empty.*",
-    ".*is smaller than the logging interval.*",  # of steps, which go on from epoch to epoch
+    ".*is smaller than the logging interval.*",  # in steps, which are counted over epochs
 )
 
 
