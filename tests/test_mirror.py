@@ -15,7 +15,6 @@ COVERED = {
     "attention/mixer.py": "contracts/test_mixer.py",
     "config/identity.py": "studies/test_grouping.py",
     "core/capability.py": "contracts/test_attention.py",
-    "data/split.py": "data/sampling/test_curriculum.py",
     "layers/initialise.py": "position/test_base.py",
     "loggers/base.py": "training/test_run_record.py",
     "studies/repeat.py": "studies/test_reproduce.py",

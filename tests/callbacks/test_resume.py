@@ -12,7 +12,8 @@ from tests.callbacks.tiny import Tiny, collate, loaders, trainer
 from xformer.callbacks.resume import ExactResume
 from xformer.data.batch import ClassificationBatch
 from xformer.data.sampling.loader import Loader
-from xformer.data.sampling.sampler import Permutation, TrainingBatches
+from xformer.data.sampling.order import Permutation
+from xformer.data.sampling.sampler import TrainingBatches
 from xformer.errors import RunError
 from xformer.loggers.metrics_csv import MetricsCSV
 from xformer.runs.metrics_table import read_metrics

@@ -54,7 +54,7 @@ def test_other_text_at_another_length_with_the_run_s_own_tokenizer(
     def never(*arguments: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(BPE, "train", never)
+    monkeypatch.setattr(BPE, "learn", never)
     options = ["--data", f"source.files={other}", f"block={block}", "split.val_fraction=0.5", "--split", "val"]
     code, _, notes = xformer("evaluate", directory, *options, "--output", tmp_path / "found.json")
     assert code == 0, notes

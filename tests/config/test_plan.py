@@ -19,7 +19,7 @@ def test_nothing_is_loaded_until_it_is_asked_for(compose_job: ComposeJob, tmp_pa
     config.cache = str(cache)
     plan = Plan.of(config)
     assert not cache.exists()
-    assert plan.data.cache == cache
+    assert plan.data.context.cache == cache
     data = plan.load_data()
     assert data is plan.data
     assert len(data.splits["train"]) == 200

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xformer.data.arrays import Flat, Ragged, write_rows
+from xformer.data.arrays import Flat, read_rows, write_rows
 
 
 def test_a_flat_file_is_mapped_and_travels_as_its_path(tmp_path):
@@ -28,6 +28,6 @@ def test_an_empty_flat_file_is_an_empty_array(tmp_path):
 def test_ragged_rows_read_back(rows, tmp_path_factory):
     files = [tmp_path_factory.mktemp("ragged") / name for name in ("values", "offsets")]
     write_rows(*files, (np.array(row, dtype=np.int64) for row in rows), np.uint8)
-    ragged = Ragged(*files, np.uint8)
+    ragged = read_rows(*files, np.uint8)
     assert [ragged[i].tolist() for i in range(len(ragged))] == rows
     assert ragged.lengths.tolist() == [len(row) for row in rows]

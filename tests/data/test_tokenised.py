@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from xformer.errors import DataError
 from xformer.tokenizers.file import File
-from xformer.tokenizers.frozen import Frozen
 
 LATIN = "abcdefghijklmnopqrstuvwxyz ."
 STRANGE = "äж€😀\u200b"
@@ -31,7 +30,7 @@ def latin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @settings(deadline=None)
 @given(text=st.text(alphabet=LATIN + STRANGE, max_size=40))
 def test_what_comes_back_and_what_is_unread_are_the_text(latin: Path, text: str) -> None:
-    for tokenizer in (File(path=str(latin)), Frozen(File(path=str(latin)))):
+    for tokenizer in (File(path=str(latin)), File(path=str(latin)).freeze()):
         back = tokenizer.decode(tokenizer.encode(text).tolist())
         solid = [len("".join(part.split()).encode()) for part in (back, text)]
         assert solid[0] + tokenizer.unread(text) == solid[1]

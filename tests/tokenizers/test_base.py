@@ -81,3 +81,33 @@ def test_a_damaged_file_is_refused(tmp_path, content):
         (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(DataError, match="is not a saved tokenizer"):
         Byte().load(tmp_path)
+
+
+@fast
+@given(text=st.text(min_size=1))
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_a_frozen_copy_reads_as_its_tokenizer_does(name, text):
+    own, trained = TOKENIZERS[name], TOKENIZERS[name].freeze()
+    ids = trained.encode(text).tolist()
+    assert ids == own.encode(text).tolist()
+    assert trained.decode(ids) == own.decode(ids)
+    assert (trained.head(text), trained.unread(text)) == (own.head(text), own.unread(text))
+
+
+def test_further_texts_teach_a_frozen_copy_nothing(tokenizer):
+    before, trained = tokenizer.fingerprint, tokenizer.freeze()
+    trained.train(["zzz" * 100 + string.ascii_letters])
+    assert tokenizer.fingerprint == before
+    assert (trained.kind, trained.vocabulary) == (tokenizer.kind, tokenizer.vocabulary)
+    assert trained.end_of_text == tokenizer.end_of_text
+
+
+def test_a_frozen_copy_is_saved_and_comes_back(tokenizer, tmp_path):
+    tokenizer.freeze().save(tmp_path)
+    loaded = type(tokenizer)(**tokenizer.settings()).freeze()
+    loaded.load(tmp_path)
+    assert loaded.fingerprint == tokenizer.freeze().fingerprint
+
+
+def test_what_a_frozen_copy_has_read_is_no_other_tokenizers():
+    assert len({each.freeze().fingerprint for each in TOKENIZERS.values()} | {TOKENIZERS["byte"].fingerprint}) == 6

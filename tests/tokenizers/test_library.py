@@ -32,8 +32,8 @@ def test_a_cell_without_a_space_is_learned_in_pieces_and_other_texts_as_they_are
 ) -> None:
     """The library's time grows with the square of a word's length: 39 s for one of 300,000 letters."""
     seen: list[str] = []
-    learn = kind.learn
-    monkeypatch.setattr(kind, "learn", lambda self, texts: learn(self, [seen.append(text) or text for text in texts]))
+    fit = kind.fit
+    monkeypatch.setattr(kind, "fit", lambda self, texts: fit(self, [seen.append(text) or text for text in texts]))
     ordinary = ["a few words\n", "x" * 4096 + " " + "y" * 4096, "", " " * 4096]
     long = ["before " + "x" * 10_000 + " after", "\n" * 9_000 + "end"]
     kind(vocabulary_size=300).train([*ordinary, *long])

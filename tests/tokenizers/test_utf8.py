@@ -9,7 +9,7 @@ import pytest
 
 from xformer.commands.generate import _lines
 from xformer.data.datasets.text_classification import LabelledTextSource
-from xformer.data.sources.corpus import ParallelSource, of_dataset, of_files
+from xformer.data.sources.corpus import ParallelSource, of_files
 from xformer.data.sources.tables import read_tables
 from xformer.data.sources.text import TextSource, read_documents
 from xformer.errors import DataError
@@ -22,9 +22,8 @@ TEXT, ROWS = "good\nschön\n", [{"text": "good", "label": "1"}, {"text": "schön
 
 
 def table(path: Path, names: list[str] | None = None) -> Any:
-    return read_tables(
-        LabelledTextSource(files=str(path), dataset=None, dataset_config=None, column_names=names, **COLUMNS)
-    )
+    source = LabelledTextSource(files=str(path), dataset=None, dataset_config=None, column_names=names, **COLUMNS)
+    return {split: list(rows) for split, rows in read_tables(source).items()}
 
 
 def documents(files: str | None = None, dataset: str | None = None, *, joined: bool = False) -> Any:
@@ -54,7 +53,7 @@ def rows_of_pairs(path: Path) -> Any:
         source_files=None, target_files=None, files=None, dataset=str(directory), dataset_config=None,
         column_names=None, source_column="text", target_column="text",
     )  # fmt: skip
-    return list(of_dataset(source)["train"])
+    return list(read_tables(source)["train"])
 
 
 def tokenizer(path: Path) -> Any:
@@ -123,4 +122,4 @@ def test_values_that_begin_with_a_mark_lose_it(kind: str, tmp_path: Path) -> Non
         found = read_tables(
             LabelledTextSource(files=None, dataset=saved, dataset_config=None, column_names=None, **COLUMNS)
         )
-    assert found == {"train": {f"{key}_column": [row[key] for row in ROWS] for key in ("text", "label")}}
+    assert list(found["train"]) == [(row["text"], row["label"]) for row in ROWS]

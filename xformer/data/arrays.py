@@ -17,8 +17,8 @@ class Flat:
     """A one-dimensional memory-mapped file of unsigned integers, pickled as its path.
 
     Args:
-        path: The file, raw and without a header.
-        dtype: Type of its numbers.
+        path: the file, raw and without a header.
+        dtype: type of its numbers.
     """
 
     def __init__(self, path: Path, dtype: DTypeLike) -> None:
@@ -42,28 +42,27 @@ class Flat:
 
 
 class Ragged:
-    """Memory-mapped rows of different lengths, as written by `write_rows`.
+    """Rows of different lengths, one after the other in a flat file.
 
     Args:
-        values: the file of the numbers.
-        offsets: the file that says where each row begins, and where the last one ends.
-        dtype: of the numbers, unsigned.
+        values: the numbers.
+        offsets: where each row begins, and where the last one ends.
     """
 
-    def __init__(self, values: Path, offsets: Path, dtype: DTypeLike) -> None:
-        self._values, self._offsets = Flat(values, dtype), Flat(offsets, np.int64)
+    def __init__(self, values: Flat, offsets: Int64[np.ndarray, " rows_and_one"]) -> None:
+        self.values, self.offsets = values, offsets
 
     def __len__(self) -> int:
-        return len(self._offsets) - 1
+        return len(self.offsets) - 1
 
     def __getitem__(self, row: int) -> NDArray[Any]:
-        first, last = self._offsets.array[row : row + 2]
-        return np.asarray(self._values.array[first:last])
+        first, last = self.offsets[row : row + 2]
+        return np.asarray(self.values.array[first:last])
 
     @property
     def lengths(self) -> Int64[np.ndarray, " rows"]:
         """The length of each row."""
-        return np.asarray(np.diff(self._offsets.array))
+        return np.diff(self.offsets)
 
 
 def write_rows(values: Path, offsets: Path, rows: Iterable[NDArray[Any]], dtype: DTypeLike) -> None:
@@ -75,10 +74,14 @@ def write_rows(values: Path, offsets: Path, rows: Iterable[NDArray[Any]], dtype:
         rows: one-dimensional, of numbers that `dtype` holds.
         dtype: unsigned.
     """
-    written = 0
-    with values.open("wb") as numbers, offsets.open("wb") as ends:
-        ends.write(np.int64(0).tobytes())
+    lengths = []
+    with values.open("wb") as file:
         for row in rows:
-            numbers.write(row.astype(dtype).tobytes())
-            written += len(row)
-            ends.write(np.int64(written).tobytes())
+            file.write(row.astype(dtype).tobytes())
+            lengths.append(len(row))
+    np.cumsum([0, *lengths], dtype=np.int64).tofile(offsets)
+
+
+def read_rows(values: Path, offsets: Path, dtype: DTypeLike) -> Ragged:
+    """The rows that `write_rows` wrote."""
+    return Ragged(Flat(values, dtype), np.fromfile(offsets, np.int64))

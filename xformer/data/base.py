@@ -2,7 +2,8 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,51 +12,46 @@ import torch
 from jaxtyping import Int64
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import Sampler
 
 from xformer.data.configs import DataContext, LoaderConfig
-from xformer.data.sampling.buckets import TokenBatches, TokenEvaluationBatches
-from xformer.data.sampling.curriculum import CurriculumBatches, Pace
+from xformer.data.sampling.buckets import TokenBatches, token_evaluation_batches
+from xformer.data.sampling.curriculum import Curriculum, Pace
 from xformer.data.sampling.loader import Loader
-from xformer.data.sampling.sampler import EpochBatches, EvaluationBatches, Fresh, Order, Permutation, TrainingBatches
+from xformer.data.sampling.order import Order, Permutation
+from xformer.data.sampling.sampler import EpochBatches, TrainingBatches, evaluation_batches
 from xformer.data.spec import DataSpec
-from xformer.data.split import Split
+from xformer.data.splits import Split
 from xformer.errors import ConfigError, DataError
 
 SPEC_FILE = "data.json"
 
 
+@dataclass(eq=False, repr=False)
 class DataModule(LightningDataModule, ABC):
     """A data module for a task. Subclasses implement `prepare_data`, `load` and `describe`.
 
-    After `prepare_data()` and `setup(stage)` the attributes below hold; use `Trainer(use_distributed_sampler=False)`.
-
-    Args:
-        context: The seed of the order, and the cache.
-        loader: Size of the batches, and who fetches them.
-
-    Attributes:
-        spec: Sizes and ids that a model is built for.
-        trivial_baselines: The scores of trivial predictors, by name, in the metric that `baseline_metric` names; empty
-            where there are none.
-        fingerprint: Stable hash of the very data and tokenizer.
-        splits: The items of "train", "val" and, unless there are none, "test"; "test@64" for a further length of 64.
-        pace: How a curriculum grows; None where all items are trained on from the first step.
+    Their configuration is their fields, and `__post_init__` checks it. After `prepare_data()` and `setup(stage)` the
+    attributes below the loader hold; use `Trainer(use_distributed_sampler=False)`.
     """
 
     yields: ClassVar[type]
     pads: ClassVar[bool]
     baseline_metric: ClassVar[str] = "test/accuracy"
 
-    spec: DataSpec
-    trivial_baselines: dict[str, float]
-    fingerprint: str
-    splits: dict[str, Split]
-    pace: Pace | None = None
+    context: DataContext  # seed of the order of the training batches, and where prepared data are kept
+    _: KW_ONLY
+    loader: LoaderConfig  # size of the batches, and who fetches them
+    spec: DataSpec = field(init=False)  # sizes and ids that a model is built for
+    # the scores of trivial predictors, by name, in the metric that `baseline_metric` names; empty where there are none
+    trivial_baselines: dict[str, float] = field(init=False)
+    fingerprint: str = field(init=False)  # stable hash of the very data and tokenizer
+    # the items of "train", "val" and, unless there are none, "test"; "test@64" for a further length of 64
+    splits: Mapping[str, Split] = field(init=False)
+    # how a curriculum grows; None where all items are trained on from the first step
+    pace: Pace | None = field(init=False, default=None)
 
-    def __init__(self, context: DataContext, *, loader: LoaderConfig) -> None:
+    def __post_init__(self) -> None:
         super().__init__()
-        self.seed, self.cache, self.loader = context.seed, context.cache, loader
 
     @abstractmethod
     def load(self) -> None:
@@ -105,43 +101,41 @@ class DataModule(LightningDataModule, ABC):
         """The order of items in a training epoch: by default, each item once, shuffled."""
         return Permutation(len(self.splits["train"]))
 
+    def split_sizes(self) -> str:
+        """The numbers of items in the splits, as `describe` says them."""
+        return "/".join(f"{len(split):,}" for name, split in self.splits.items() if "@" not in name)
+
     def train_dataloader(self) -> Loader:
         """Shuffled batches of this rank.
 
         Raises:
-            ConfigError: If `batch_size` or `tokens_per_batch` does not suit the devices or the data, or a curriculum
-                does not suit the data or their order.
+            ConfigError: `batch_size` or `tokens_per_batch` does not suit the devices or the data, or a curriculum does
+                not suit the data or their order.
         """
+        order, seed, budget = self.order(), self.context.seed, self.loader.tokens_per_batch
         rank, world = self._rank_and_world_size()
         frozen = getattr(self.trainer, "overfit_batches", 0) > 0  # which Lightning does not declare
         batches: EpochBatches
-        if self.loader.tokens_per_batch is None:
-            batches = TrainingBatches(
-                self.order(), self.loader.batch_size, self.seed, rank=rank, world=world, frozen=frozen
-            )
+        if budget is None:
+            batches = TrainingBatches(order, self.loader.batch_size, seed, rank=rank, world=world, frozen=frozen)
         else:
-            lengths = self._lengths("train")
-            batches = TokenBatches(
-                lengths, self.loader.tokens_per_batch, self.seed, rank=rank, world=world, frozen=frozen
-            )
-        paced = batches if self.pace is None else self._paced(batches, self.pace)
-        return self._loader(self.splits["train"], paced)
+            batches = TokenBatches(self._lengths("train"), budget, seed, rank=rank, world=world, frozen=frozen)
+        if self.pace is not None:
+            limit = 1.0 if self.trainer is None else self.trainer.limit_train_batches
+            # As Lightning counts them; `overfit_batches` sets the same limit.
+            trained = min(len(batches), limit) if isinstance(limit, int) else int(len(batches) * limit)
+            batches.curriculum = Curriculum(self.splits["train"].lengths, self.pace, trained)
+            if not isinstance(order, Permutation):
+                raise ConfigError(
+                    "callbacks=curriculum replaces items by shorter ones and needs each to be visited once an epoch, "
+                    "which data.balanced=true does not do: use one of the two."
+                )
+        return self._loader(self.splits["train"], batches)
 
-    def _loader(self, items: Split, batches: Sampler[list[int]]) -> Loader:
+    def _loader(self, items: Split, batches: Iterable[list[int]]) -> Loader:
         cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return Loader(items, batches, seed=self.seed, num_workers=self.loader.num_workers, pin_memory=cuda)
-
-    def _paced(self, batches: EpochBatches, pace: Pace) -> CurriculumBatches:
-        limit = 1.0 if self.trainer is None else self.trainer.limit_train_batches
-        # As Lightning counts them; `overfit_batches` sets the same limit.
-        trained = min(len(batches), limit) if isinstance(limit, int) else int(len(batches) * limit)
-        paced = CurriculumBatches(batches, self.splits["train"], pace, trained)
-        if not isinstance(self.order(), Permutation | Fresh):
-            raise ConfigError(
-                "callbacks=curriculum replaces items by shorter ones and needs each to be visited once an epoch, which "
-                "data.balanced=true does not do: use one of the two."
-            )
-        return paced
+        workers = self.loader.num_workers
+        return Loader(items, batches, seed=self.context.seed, num_workers=workers, pin_memory=cuda)
 
     def val_dataloader(self) -> Loader:
         """This rank's share of the validation items, in a fixed order."""
@@ -149,24 +143,20 @@ class DataModule(LightningDataModule, ABC):
 
     def test_dataloader(self) -> Loader | list[Loader]:
         """This rank's share of the test items, also at further lengths; an empty list where there is no test split."""
-        if "test" not in self.splits:
-            return []
-        further = [self._evaluation(f"test@{length}") for length in self.spec.test_lengths]
-        return [self._evaluation("test"), *further] if further else self._evaluation("test")
+        loaders = [self._evaluation(name) for name in self.splits if name.startswith("test")]
+        return loaders[0] if len(loaders) == 1 else loaders
 
     def _evaluation(self, split: str) -> Loader:
-        items = self.splits[split]
-        rank, world = self._rank_and_world_size()
-        batches: EvaluationBatches | TokenEvaluationBatches
-        if self.loader.tokens_per_batch is None:
-            batches = EvaluationBatches(len(items), self.loader.batch_size, rank=rank, world=world)
+        items, budget, (rank, world) = self.splits[split], self.loader.tokens_per_batch, self._rank_and_world_size()
+        if budget is None:
+            batches = evaluation_batches(len(items), self.loader.batch_size, rank=rank, world=world)
         else:
-            batches = TokenEvaluationBatches(self._lengths(split), self.loader.tokens_per_batch, rank=rank, world=world)
+            batches = token_evaluation_batches(self._lengths(split), budget, rank=rank, world=world)
         return self._loader(items, batches)
 
     def _lengths(self, split: str) -> Int64[np.ndarray, " items"]:
         lengths = self.splits[split].lengths
-        if lengths is None or not isinstance(self.order(), Permutation):
+        if lengths is None or type(self.order()) is not Permutation:
             raise ConfigError(
                 f"data.loader.tokens_per_batch={self.loader.tokens_per_batch} needs sequences of different lengths, "
                 f"each visited once an epoch, and {type(self).__name__} has none as it is set: leave it null."

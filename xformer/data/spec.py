@@ -9,52 +9,32 @@ from pydantic import TypeAdapter, ValidationError
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSpec:
-    """The specification of images.
+    """The specification of images."""
 
-    Attributes:
-        channels: 1 for grey, 3 for red, green and blue.
-        height: in pixels.
-        width: in pixels.
-        mean: of each channel's values in [0, 1], to normalise with.
-        std: of each channel's values in [0, 1], to normalise with.
-    """
-
-    channels: int
-    height: int
-    width: int
-    mean: list[float]
-    std: list[float]
+    channels: int  # 1 for grey, 3 for red, green and blue
+    height: int  # in pixels
+    width: int  # in pixels
+    mean: list[float]  # of each channel's values in [0, 1], to normalise with
+    std: list[float]  # of each channel's values in [0, 1], to normalise with
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
-    """The specification of data, which decides the sizes of a model's input and output layers.
+    """The specification of data, which decides the sizes of a model's input and output layers."""
 
-    Attributes:
-        vocabulary: number of token ids, padding included.
-        length: the longest sequence, in tokens.
-        classes: number of labels; None where the labels are tokens.
-        class_names: what each label means; None where the numbers say it.
-        class_counts: number of training items of each label; None where they are not counted.
-        padding: the id that fills short sequences up; None where nothing is padded.
-        begin: the id that a written sequence begins with; None where there is none.
-        end: the id that a sequence ends with; None where there is none.
-        test_lengths: further lengths, in tokens, that the test split is also read at.
-        tokens_per_byte: by split, labels for each byte of the text they stand for; None where they are no text.
-        image: of images; None where there are sequences.
-    """
-
-    vocabulary: int
-    length: int
-    classes: int | None = None
-    class_names: list[str] | None = None
-    class_counts: list[int] | None = None
-    padding: int | None = None
-    begin: int | None = None
-    end: int | None = None
+    vocabulary: int  # number of token ids, padding included
+    length: int  # the longest sequence, in tokens
+    classes: int | None = None  # number of labels; None where the labels are tokens
+    class_names: list[str] | None = None  # what each label means; None where the numbers say it
+    class_counts: list[int] | None = None  # number of training items of each label; None where they are not counted
+    padding: int | None = None  # the id that fills short sequences up; None where nothing is padded
+    begin: int | None = None  # the id that a written sequence begins with; None where there is none
+    end: int | None = None  # the id that a sequence ends with; None where there is none
+    # further lengths, in tokens, that the test split is also read at
     test_lengths: list[int] = field(default_factory=list)
+    # by split, labels for each byte of the text they stand for; None where they are no text
     tokens_per_byte: dict[str, float] | None = None
-    image: ImageSpec | None = None
+    image: ImageSpec | None = None  # of images; None where there are sequences
 
     @classmethod
     def from_dict(cls, values: Any) -> "DataSpec":

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,12 @@ from xformer.tokenizers.base import Tokenizer
 UNREAD_FILE = "unread.json"
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class TokenisedData(CachedData):
-    """The base class of data modules with a tokenizer.
+    """The base class of data modules with a tokenizer."""
 
-    Attributes:
-        tokenizer: trained on the training split alone, in `prepare_data`.
-        unread: what `describe` adds where the tokenizer has no token for some of the text.
-    """
-
-    tokenizer: Tokenizer
-    unread: str
+    tokenizer: Tokenizer  # trained on the training split alone, in `prepare_data`, unless the cache has it trained
+    unread: str = field(init=False)  # what `describe` adds where the tokenizer has no token for some of the text
 
     def encode(self, text: str) -> Int64[np.ndarray, " tokens"]:
         """Ids of a text, without the end of text."""

@@ -1,16 +1,28 @@
 """Trivial baselines: scores that need no model, which a useful result must beat."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from jaxtyping import Float64, Integer
 
 from xformer.data.arrays import Flat
+from xformer.data.splits import LabelledSplit
 
 _PORTION = 1 << 22
 
 
-def majority(train: Integer[np.ndarray, " train"], test: Integer[np.ndarray, " test"]) -> float:
-    """Test accuracy of always answering the training set's most frequent label."""
-    return float((test == np.bincount(train).argmax()).mean())
+def class_counts(labels: Integer[np.ndarray, " items"], classes: int) -> list[int]:
+    """The number of items of each class."""
+    counts: list[int] = np.bincount(labels, minlength=classes).tolist()
+    return counts
+
+
+def majority(splits: Mapping[str, LabelledSplit]) -> dict[str, float]:
+    """Test accuracy of always answering the training set's most frequent label; nothing where there is no test."""
+    if "test" not in splits:
+        return {}
+    guess = np.bincount(splits["train"].labels).argmax()
+    return {"majority class": float((splits["test"].labels == guess).mean())}
 
 
 def by_feature(

@@ -1,5 +1,6 @@
 """The base class of tokenizers, which convert text to ids and back, and are trained on training text only."""
 
+import copy
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -19,14 +20,13 @@ class Tokenizer(ABC):
     """A tokenizer. Subclasses return what was learned in `state`, and their parameters in `settings`.
 
     Each states a `stable_name`, by which its fingerprints, caches and files know it, whatever the class is called.
+
+    Attributes:
+        frozen: whether further training changes nothing; see `freeze`.
     """
 
     stable_name: ClassVar[str]
-
-    @property
-    def kind(self) -> str:
-        """The name of the kind of tokenizer."""
-        return stable_name_of(type(self))
+    frozen = False
 
     @property
     @abstractmethod
@@ -39,8 +39,8 @@ class Tokenizer(ABC):
         """The id appended to each document; None if documents are concatenated without one."""
 
     @abstractmethod
-    def train(self, texts: Iterable[str]) -> None:
-        """Train on texts, which can be read more than once; earlier training is discarded."""
+    def learn(self, texts: Iterable[str]) -> None:
+        """Learn from texts, which can be read more than once; what was learned before is discarded."""
 
     @abstractmethod
     def encode(self, text: str) -> Int64[np.ndarray, " tokens"]:
@@ -50,43 +50,64 @@ class Tokenizer(ABC):
     def head(self, text: str) -> int:
         """The number of UTF-8 bytes of the text that the first token represents; the text is not empty."""
 
-    def unread(self, text: str) -> int:
-        """The number of UTF-8 bytes of a text that no token represents, without whitespace; 0 if nothing is dropped."""
-        return 0
-
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
         """Decode ids as text; `end_of_text` decodes to an empty string."""
 
-    @abstractmethod
+    def unread(self, text: str) -> int:
+        """The number of UTF-8 bytes of a text that no token represents, without whitespace; 0 if nothing is dropped."""
+        return 0
+
     def settings(self) -> dict[str, Any]:
-        """The parameters that, with the training texts, decide what is learned."""
+        """The parameters that, with the training texts, decide what is learned; by default none."""
+        return {}
 
-    @abstractmethod
     def state(self) -> dict[str, Any]:
-        """The learned state, as JSON values."""
+        """What was learned, as JSON values; by default nothing."""
+        return {}
 
-    @abstractmethod
-    def restore(self, state: dict[str, Any]) -> None:
-        """Restore a state that `state` returned."""
+    def restore(self, state: dict[str, Any]) -> None:  # noqa: B027 (nothing to restore by default)
+        """Restore what `state` returned."""
+
+    def train(self, texts: Iterable[str]) -> None:
+        """Learn from texts, unless the tokenizer is frozen."""
+        if not self.frozen:
+            self.learn(texts)
+
+    def freeze(self) -> "Tokenizer":
+        """A copy that further training does not change, so that a model's ids keep their meaning."""
+        frozen = copy.copy(self)
+        frozen.frozen = True
+        return frozen
+
+    @property
+    def kind(self) -> str:
+        """The name of the kind of tokenizer."""
+        return stable_name_of(type(self))
+
+    @property
+    def identity(self) -> tuple[str, dict[str, Any]]:
+        """What, with the training texts, decides the ids; of a frozen tokenizer, whatever the texts."""
+        own = self.kind, self.settings()
+        return ("Trained", {"fingerprint": digest(*own, self.state())}) if self.frozen else own
 
     @property
     def fingerprint(self) -> str:
         """Stable hash of the kind, its settings and what was learned."""
-        return digest(stable_name_of(type(self)), self.settings(), self.state())
+        return digest(*self.identity, self.state())
 
     def save(self, directory: Path) -> None:
         """Write `tokenizer.json` into a directory."""
-        content = {"kind": stable_name_of(type(self)), "state": self.state()}
+        content = {"kind": self.identity[0], "state": self.state()}
         (directory / FILE).write_text(json.dumps(content), encoding="utf-8")
 
     def load(self, directory: Path) -> None:
         """Load a file that `save` wrote.
 
         Raises:
-            DataError: If the file is missing, damaged or of another kind of tokenizer.
+            DataError: the file is missing, damaged or of another kind of tokenizer.
         """
-        path, expected = directory / FILE, stable_name_of(type(self))
+        path, expected = directory / FILE, "Trained" if self.frozen else self.kind
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             kind, state = content["kind"], content["state"]

@@ -1,7 +1,7 @@
 """Byte tokenizer: UTF-8 bytes as tokens, without training or unknown tokens."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Int64
@@ -13,18 +13,10 @@ class Byte(Tokenizer):
     """Byte tokenizer: ids 0 to 255 are bytes, 256 is the end of text."""
 
     stable_name: ClassVar[str] = "Byte"
+    vocabulary = 257
+    end_of_text = 256
 
-    @property
-    def vocabulary(self) -> int:
-        """The bytes and the end of text."""
-        return 257
-
-    @property
-    def end_of_text(self) -> int:
-        """The id after the bytes."""
-        return 256
-
-    def train(self, texts: Iterable[str]) -> None:
+    def learn(self, texts: Iterable[str]) -> None:
         """Do nothing: there is nothing to learn."""
 
     def encode(self, text: str) -> Int64[np.ndarray, " tokens"]:
@@ -38,14 +30,3 @@ class Byte(Tokenizer):
     def decode(self, ids: Sequence[int]) -> str:
         """Decode bytes as text; invalid UTF-8 becomes the replacement character."""
         return bytes(index for index in ids if index < 256).decode("utf-8", errors="replace")
-
-    def settings(self) -> dict[str, Any]:
-        """No settings."""
-        return {}
-
-    def state(self) -> dict[str, Any]:
-        """No state."""
-        return {}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Restore nothing."""

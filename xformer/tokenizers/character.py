@@ -15,6 +15,7 @@ class Character(Tokenizer):
     """Character tokenizer: the training text's characters in code point order, then the unknown character."""
 
     stable_name: ClassVar[str] = "Character"
+    end_of_text = None
 
     def __init__(self) -> None:
         self._points = np.empty(0, dtype=np.int64)
@@ -24,16 +25,9 @@ class Character(Tokenizer):
         """The number of characters, plus one for unknown characters."""
         return len(self._points) + 1
 
-    @property
-    def end_of_text(self) -> None:
-        """None: a text is its characters."""
-        return None
-
-    def train(self, texts: Iterable[str]) -> None:
+    def learn(self, texts: Iterable[str]) -> None:
         """Collect the characters."""
-        characters: set[str] = set()
-        for text in texts:
-            characters.update(text)
+        characters = {character for text in texts for character in set(text)}
         self._points = np.array(sorted(map(ord, characters)), dtype=np.int64)
 
     def encode(self, text: str) -> Int64[np.ndarray, " tokens"]:
@@ -50,10 +44,6 @@ class Character(Tokenizer):
     def decode(self, ids: Sequence[int]) -> str:
         """Decode ids as text; unknown characters become the replacement character."""
         return "".join(chr(self._points[index]) if index < len(self._points) else UNKNOWN for index in ids)
-
-    def settings(self) -> dict[str, Any]:
-        """No settings."""
-        return {}
 
     def state(self) -> dict[str, Any]:
         """The characters' code points."""

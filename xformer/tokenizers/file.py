@@ -48,8 +48,8 @@ class File(LibraryTokenizer):
         self._read = model
         self._dropped.clear()
 
-    def learn(self, texts: Iterable[str]) -> "tokenizers.Tokenizer":
-        """Do not train: return the model in the file."""
+    def fit(self, texts: Iterable[str]) -> "tokenizers.Tokenizer":
+        """The model in the file, whatever the texts."""
         return self._load()
 
     def encode(self, text: str) -> Int64[np.ndarray, " tokens"]:

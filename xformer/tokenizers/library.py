@@ -4,7 +4,7 @@ import os
 import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 from annotated_types import Ge
@@ -27,8 +27,8 @@ class LibraryTokenizer(Tokenizer):
     _model: "tokenizers.Tokenizer"
 
     @abstractmethod
-    def learn(self, texts: Iterable[str]) -> "tokenizers.Tokenizer":
-        """Train a model on texts; equal texts give equal models."""
+    def fit(self, texts: Iterable[str]) -> "tokenizers.Tokenizer":
+        """A model that is trained on texts; equal texts give equal models."""
 
     @property
     def vocabulary(self) -> int:
@@ -40,9 +40,9 @@ class LibraryTokenizer(Tokenizer):
         """The id after the model's."""
         return 1 + max(self._model.get_vocab().values(), default=-1)
 
-    def train(self, texts: Iterable[str]) -> None:
+    def learn(self, texts: Iterable[str]) -> None:
         """Learn the model; the same texts give the same one."""
-        self._model = self.learn(_short(texts))
+        self._model = self.fit(_short(texts))
         _settle()
 
     def encode(self, text: str) -> Int64[np.ndarray, " tokens"]:
@@ -76,25 +76,38 @@ class ByteLevel(LibraryTokenizer):
 
     Args:
         vocabulary_size: most ids there may be, end of text included; short texts give fewer.
-
-    Raises:
-        ConfigError: the 256 bytes and the end of text do not fit.
     """
+
+    algorithm: ClassVar[str]
+    """The name of the library's model."""
 
     def __init__(self, *, vocabulary_size: Annotated[int, Ge(257)]) -> None:
         self.vocabulary_size = vocabulary_size
-        self._model = self.empty()
+        self._model = self.around()
 
-    @classmethod
-    def empty(cls, model: Any = None) -> "tokenizers.Tokenizer":
-        """An untrained model with the library's byte-level pre-tokenizer and decoder."""
+    def around(self, *learned: Any) -> "tokenizers.Tokenizer":
+        """A model with the library's byte-level pre-tokenizer and decoder, untrained or of what was learned."""
         from tokenizers import Tokenizer as Model
         from tokenizers import decoders, models, pre_tokenizers
 
-        made = Model(models.BPE() if model is None else model)
+        made = Model(getattr(models, self.algorithm)(*learned))
         made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         made.decoder = decoders.ByteLevel()
         return made
+
+    def fit(self, texts: Iterable[str]) -> "tokenizers.Tokenizer":
+        """The model that the library's trainer of the algorithm learns, in which every byte has a token."""
+        from tokenizers import pre_tokenizers, trainers
+
+        trainer = getattr(trainers, f"{self.algorithm.capitalize()}Trainer")(
+            vocab_size=self.vocabulary_size - 1,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+            special_tokens=[],
+        )
+        model = self.around()
+        model.train_from_iterator(iter(texts), trainer)
+        return model
 
     def head(self, text: str) -> int:
         """The number of bytes of the first token, in which the library writes each byte as one character."""

@@ -26,9 +26,6 @@ class WordPiece(LibraryTokenizer):
 
     Args:
         vocabulary_size: most ids there may be, the unknown piece and the end of text included.
-
-    Raises:
-        ConfigError: the vocabulary is too small for a single character.
     """
 
     stable_name: ClassVar[str] = "WordPiece"
@@ -37,7 +34,7 @@ class WordPiece(LibraryTokenizer):
         self.vocabulary_size = vocabulary_size
         self._model = _around({UNKNOWN: 0})
 
-    def learn(self, texts: Iterable[str]) -> "tokenizers.Tokenizer":
+    def fit(self, texts: Iterable[str]) -> "tokenizers.Tokenizer":
         """The pieces. The texts are read twice."""
         from tokenizers import trainers
 

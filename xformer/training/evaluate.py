@@ -25,7 +25,6 @@ from xformer.runs.open_run import OpenedRun
 from xformer.runs.summary import MonitoredMetric, Summary
 from xformer.tasks.base import Task
 from xformer.tokenizers.base import Tokenised
-from xformer.tokenizers.frozen import Frozen
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def _data(run: OpenedRun, overrides: Sequence[str]) -> DataModule:
     """Prepare and load the data, and check that the model can read them."""
     data = Plan.of(_overridden(run.config, overrides)).data
     if isinstance(run.data, Tokenised) and isinstance(data, Tokenised):
-        data.tokenizer = Frozen(run.data.tokenizer)
+        data.tokenizer = run.data.tokenizer.freeze()
     data.prepare_data()
     data.setup("validate")
     for key in ("vocabulary", "classes", "class_names"):

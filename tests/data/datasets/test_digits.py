@@ -6,7 +6,7 @@ from xformer.errors import ConfigError
 
 
 def rows(module, split):
-    return [tuple(row.tolist()) for row in module.splits[split].tokens]
+    return [tuple(row.tolist()) for row in module.splits[split].pixels]
 
 
 def test_the_splits_partition_the_images(ready):
@@ -15,7 +15,7 @@ def test_the_splits_partition_the_images(ready):
     module = ready("digits")
     pixels, labels = load_digits(return_X_y=True)
     found = [
-        (row, label) for split in module.splits.values() for row, label in zip(split.tokens, split.labels, strict=True)
+        (row, label) for split in module.splits.values() for row, label in zip(split.pixels, split.labels, strict=True)
     ]
     ours = sorted((*row.tolist(), int(label)) for row, label in found)
     assert ours == sorted((*map(int, row), int(label)) for row, label in zip(pixels, labels, strict=True))
@@ -57,5 +57,5 @@ def test_fractions_that_leave_nothing_are_refused(build, fractions):
 
 @pytest.mark.parametrize("fraction", [0.0, 0.0001])
 def test_a_fraction_below_one_image_is_refused(build, fraction):
-    with pytest.raises(ConfigError, match="leave no image for val"):
+    with pytest.raises(ConfigError, match="of 1797 images leave none for val"):
         build("digits", val_fraction=fraction).setup("fit")

@@ -33,7 +33,7 @@ def test_the_default_is_the_digits_with_the_split_of_the_sequences(ready: Ready)
         assert batch.images.shape == (len(split), 1, 8, 8)
         assert batch.images.dtype == torch.float32
         levels = (batch.images * 16).round().long().flatten(1).numpy()
-        np.testing.assert_array_equal(levels, sequences.splits[name].tokens)
+        np.testing.assert_array_equal(levels, sequences.splits[name].pixels)
         np.testing.assert_array_equal(batch.labels.numpy(), sequences.splits[name].labels)
     assert module.describe() == "Images (scikit-learn's digits): 1,258/180/359 images of 8 x 8 pixels, grey, 10 classes"
     assert module.trivial_baselines == sequences.trivial_baselines
@@ -190,4 +190,4 @@ def test_nothing_is_held_out_to_validate_on_only_where_the_source_has_a_split(
 def test_too_few_images_for_a_split(ready: Ready, tmp_path: Path) -> None:
     for name in ("a", "b"):
         write(tmp_path / name, 1)
-    assert "leave no image for" in refused(ready, ConfigError, folder=str(tmp_path))
+    assert "images leave none for" in refused(ready, ConfigError, folder=str(tmp_path))

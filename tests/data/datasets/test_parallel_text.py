@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from xformer.data.batch import IGNORED
 from xformer.data.datasets import parallel_text
 from xformer.data.datasets.parallel_text import Translations, pack_pairs
-from xformer.data.sources.corpus import of_table, survey
-from xformer.data.spec import DataSpec
+from xformer.data.sources.corpus import of_rows, survey
 from xformer.errors import ConfigError, DataError
 from xformer.tokenizers.byte import Byte
 
@@ -182,11 +181,10 @@ TEXT = st.text(max_size=6).filter(lambda text: not text.startswith("\ufeff"))  #
 @given(pairs=st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=8))
 def test_any_text_reads_back(pairs, tmp_path_factory):
     directory, tokenizer = tmp_path_factory.mktemp("entry"), Byte()
-    table = of_table("here", {"source_column": [a for a, _ in pairs], "target_column": [b for _, b in pairs]})
+    table = of_rows("here", pairs)
     assert survey(table)[0] == len(pairs)
     pack_pairs(directory, {"train": table, "val": table}, tokenizer)
-    spec = DataSpec(vocabulary=260, length=50, padding=257, begin=258, end=259)
-    batch = Translations(directory, "val", tokenizer, spec).__getitems__(range(len(pairs)))
+    batch = Translations(directory, "val", tokenizer, 50).__getitems__(range(len(pairs)))
     assert batch.references == [b for _, b in pairs]
     assert [bytes(t for t in row if 0 <= t < 256).decode() for row in batch.labels.tolist()] == batch.references
 
@@ -258,7 +256,7 @@ def refusals(tmp_path):
     )
     yield {"files": str(tmp_path / "t.tsv")}, "data.source.source_column=source is not in .*: its columns are de, en"
     yield {"files": str(tmp_path / "n.jsonl"), **columns}, "has no text in row 2 of data.source.source_column"
-    yield {"source_files": a, "target_files": a}, "val_fraction=0.05 of 3 pairs leaves none for val"
+    yield {"source_files": a, "target_files": a}, "val_fraction=0.05 .* of 3 pairs leave none for val"
     fractions = {"val_fraction": 0.3, "test_fraction": 0.3}
     yield {"source_files": a, "target_files": a, "max_length": 2, **fractions, "tokenizer": "byte"}, None
     yield {"source_files": str(tmp_path / "t.tsv"), "target_files": str(tmp_path / "t.tsv"), "max_length": 2,

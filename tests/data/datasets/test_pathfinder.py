@@ -33,7 +33,7 @@ def test_images_depend_on_their_own_seed_alone_and_are_kept(ready: Any, monkeypa
     with monkeypatch.context() as patched:
         patched.setattr(Pathfinder, "_build", lambda *_: pytest.fail("generated again"))
         assert ready("pathfinder", **SMALL, seed=2).fingerprint == first.fingerprint
-    for path in first.cache.glob("pathfinder-*/train.bin"):
+    for path in first.context.cache.glob("pathfinder-*/train.bin"):
         path.write_bytes(path.read_bytes()[:-1])  # truncated: generated again, and the same
     assert ready("pathfinder", **SMALL).fingerprint == first.fingerprint
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.data.test_base import LIGHTNINGS_OWN, Recorder, fit
-from xformer.data.sampling.buckets import TokenBatches, TokenEvaluationBatches
+from xformer.data.sampling.buckets import TokenBatches, token_evaluation_batches
 from xformer.errors import ConfigError
 
 fast = settings(deadline=None, max_examples=60)
@@ -72,9 +72,9 @@ def test_ranks_share_the_batches_of_one_device(lengths, budget, world, epoch):
 @fast
 @given(lengths=some, budget=budgets, world=worlds)
 def test_evaluation_visits_each_item_once_and_equally_often_on_all_ranks(lengths, budget, world):
-    ranks = [list(TokenEvaluationBatches(lengths, budget, rank=rank, world=world)) for rank in range(world)]
+    ranks = [token_evaluation_batches(lengths, budget, rank=rank, world=world) for rank in range(world)]
     assert sorted(flat(flat(ranks))) == list(range(len(lengths)))
-    assert {len(rank) for rank in ranks} == {len(TokenEvaluationBatches(lengths, budget, world=world))}
+    assert {len(rank) for rank in ranks} == {len(token_evaluation_batches(lengths, budget, world=world))}
     assert all(batch for rank in ranks for batch in rank)
     for shares in zip(*ranks, strict=True):
         together = flat(shares)
@@ -111,7 +111,7 @@ def test_another_epoch_or_seed_mixes_other_items_and_orders_the_batches_anew():
 def test_an_item_beyond_the_budget_is_refused(world):
     least = 30 * world
     TokenBatches(np.array([5, 30]), least, 0, world=world)
-    for kind in (TokenBatches, TokenEvaluationBatches):
+    for kind in (TokenBatches, token_evaluation_batches):
         with pytest.raises(ConfigError, match=rf"tokens_per_batch={least - 1} is too small .* at least {least}"):
             kind(np.array([5, 30]), least - 1, *([0] if kind is TokenBatches else []), world=world)
 
@@ -120,7 +120,7 @@ def test_fewer_items_than_devices_are_refused():
     with pytest.raises(ConfigError, match=r"1 sequences cannot be shared by trainer\.devices=2"):
         TokenBatches(np.array([5]), 100, 0, world=2)
     with pytest.raises(ConfigError, match=r"1 sequences cannot be evaluated on trainer\.devices=2"):
-        TokenEvaluationBatches(np.array([5]), 100, world=2)
+        token_evaluation_batches(np.array([5]), 100, world=2)
 
 
 def test_data_without_lengths_are_refused(ready):

@@ -4,36 +4,26 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xformer.data.sampling.buckets import TokenBatches
-from xformer.data.sampling.curriculum import CurriculumBatches, Pace
-from xformer.data.sampling.sampler import Fresh, Permutation, TrainingBatches
-from xformer.data.split import Split
+from xformer.data.sampling.curriculum import Curriculum, Pace
+from xformer.data.sampling.order import Fresh, Permutation
+from xformer.data.sampling.sampler import TrainingBatches
 from xformer.errors import ConfigError
 
 SIZE = 60
-
-
-class Items(Split):
-    def __init__(self, lengths):
-        self.lengths = None if lengths is None else np.array(lengths)
-
-    def __len__(self):
-        return SIZE
-
-    def __getitems__(self, indices):
-        return list(indices)
 
 
 def lengths(seed=0):
     return np.random.default_rng(seed).integers(1, 20, SIZE)
 
 
-def build(items=None, *, initial=0.1, batches=20, order=None, size=6, **place):
-    inner = TrainingBatches(order or Permutation(SIZE), size, seed=3, **place)
-    return CurriculumBatches(inner, items or Items(lengths()), Pace(initial, batches), len(inner))
+def build(order=None, **place):
+    batches = TrainingBatches(order or Permutation(SIZE), 6, seed=3, **place)
+    batches.curriculum = Curriculum(lengths(), Pace(0.1, 20), len(batches))
+    return batches
 
 
 def run(sampler, epochs=3):
@@ -60,11 +50,11 @@ def test_a_batch_has_the_shortest_share_alone_and_in_the_end_everything():
     assert list(sampler) == list(inner)
 
 
+@settings(deadline=None)
 @given(st.integers(1, SIZE), st.integers(0, 5))
 def test_allowed_items_are_equally_frequent_and_none_becomes_longer(allowed, seed):
-    sampler = build(Items(lengths(seed)))
-    items = np.random.default_rng(seed).permutation(SIZE).tolist()
-    replaced = sampler.replaced(items, (allowed + 0.5) / SIZE)
+    items = np.random.default_rng(seed).permutation(SIZE)
+    replaced = Curriculum(lengths(seed), Pace(0.1, 20), 10).replaced(items, (allowed + 0.5) / SIZE)
     counts = np.bincount(replaced, minlength=SIZE)
     assert np.count_nonzero(counts) == allowed
     assert set(counts[counts > 0]) <= {SIZE // allowed, -(-SIZE // allowed)}
@@ -83,24 +73,24 @@ def test_it_continues_inside_an_epoch_and_is_the_same_on_any_number_of_devices()
 
 
 def test_fresh_items_keep_their_draws():
-    sampler = build(order=Fresh(SIZE))
+    sampler = build(Fresh(SIZE))
     found = list(itertools.chain.from_iterable(run(sampler)))
     assert len(set(found)) == len(found)
-    first = sorted(item % SIZE for item in list(sampler.replaced(found[:6], 0.1)))
+    first = sorted(item % SIZE for item in list(sampler.curriculum.replaced(np.array(found[:6]), 0.1)))
     assert set(first) <= set(np.argsort(lengths(), kind="stable")[:6].tolist())
 
 
-@pytest.mark.parametrize("items", [Items(None), Items([4] * SIZE)])
-def test_items_that_are_all_the_same_are_refused(items):
+@pytest.mark.parametrize("equal", [None, np.full(SIZE, 4)])
+def test_items_that_are_all_the_same_are_refused(equal):
     with pytest.raises(ConfigError, match="all training items of these data are equally long: leave it out"):
-        build(items)
+        Curriculum(equal, Pace(0.1, 20), 10)
 
 
 def test_a_curriculum_over_batches_by_tokens_stays_within_the_budget_and_ends_as_they_are() -> None:
-    items, budget = Items(lengths()), 40
-    inner = TokenBatches(items.lengths, budget, 3)
-    found = run(CurriculumBatches(inner, items, Pace(0.1, len(inner)), len(inner)), epochs=2)
-    assert all(len(batch) * items.lengths[batch].max() <= budget for batch in found)
-    assert max(items.lengths[batch].max() for batch in found[:2]) < items.lengths.max()
-    inner.set_epoch(1)
-    assert found[len(inner) :] == list(inner)
+    plain, paced = (TokenBatches(lengths(), 40, 3) for _ in range(2))
+    paced.curriculum = Curriculum(lengths(), Pace(0.1, len(plain)), len(plain))
+    found = run(paced, epochs=2)
+    assert all(len(batch) * lengths()[batch].max() <= 40 for batch in found)
+    assert max(lengths()[batch].max() for batch in found[:2]) < lengths().max()
+    plain.set_epoch(1)
+    assert found[len(plain) :] == list(plain)

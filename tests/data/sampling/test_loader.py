@@ -8,7 +8,8 @@ import torch
 from lightning.fabric.utilities.data import _set_sampler_epoch
 
 from xformer.data.sampling.loader import Loader
-from xformer.data.sampling.sampler import Permutation, TrainingBatches
+from xformer.data.sampling.order import Permutation
+from xformer.data.sampling.sampler import TrainingBatches
 
 
 class Squares:

@@ -4,7 +4,8 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from xformer.data.sampling.sampler import EvaluationBatches, Permutation, RandomDraws, TrainingBatches
+from xformer.data.sampling.order import Permutation, RandomDraws
+from xformer.data.sampling.sampler import TrainingBatches, evaluation_batches
 from xformer.errors import ConfigError
 
 fast = settings(deadline=None, max_examples=50)
@@ -89,11 +90,11 @@ def test_a_training_epoch_visits_each_item_at_most_once_and_drops_less_than_a_ba
 @given(size=st.integers(1, 200), share=st.integers(1, 8), world=st.integers(1, 5))
 def test_evaluation_visits_each_item_once_and_equally_often_on_all_ranks(size, share, world):
     assume(size >= world)
-    ranks = [list(EvaluationBatches(size, share * world, rank=rank, world=world)) for rank in range(world)]
+    ranks = [evaluation_batches(size, share * world, rank=rank, world=world) for rank in range(world)]
     seen = [item for rank in ranks for batch in rank for item in batch]
     assert sorted(seen) == list(range(size))
     assert len({len(rank) for rank in ranks}) == 1
-    assert len(ranks[0]) == len(EvaluationBatches(size, share * world, world=world))
+    assert len(ranks[0]) == len(evaluation_batches(size, share * world, world=world))
     assert all(0 < len(batch) <= max(share, 2) for rank in ranks for batch in rank)
     for rank, batches in enumerate(ranks):
         assert flat(batches) == list(range(rank, size, world))
@@ -117,4 +118,4 @@ def test_a_batch_larger_than_an_epoch_is_refused():
 
 def test_fewer_items_than_devices_are_refused():
     with pytest.raises(ConfigError, match=r"2 sequences cannot be evaluated on trainer\.devices=4"):
-        EvaluationBatches(2, 4, world=4)
+        evaluation_batches(2, 4, world=4)

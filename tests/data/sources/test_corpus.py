@@ -9,16 +9,16 @@ from xformer.data.sources.corpus import (
     ParallelSource,
     aligned_lines,
     corpus_texts,
-    of_dataset,
     of_files,
-    of_table,
+    of_rows,
     part,
     survey,
 )
+from xformer.data.sources.tables import read_tables
 from xformer.errors import ConfigError, DataError
 
 PAIRS = [Pair("one", "eins"), Pair("", "zwei"), Pair("three", "drei")]
-TABLE = {"source_column": [a for a, _ in PAIRS], "target_column": [b for _, b in PAIRS]}
+ROWS = [tuple(pair) for pair in PAIRS]
 
 
 def test_lines_end_with_line_feeds_alone(ready, tmp_path):
@@ -79,9 +79,9 @@ def test_other_splits_are_refused(source, target, told):
 
 
 def test_a_table_gives_its_rows_and_names_one_that_is_no_text():
-    table = of_table("data.source.files=t.csv", TABLE)
+    table = of_rows("data.source.files=t.csv", ROWS)
     assert list(table) == list(table) == PAIRS
-    broken = of_table("data.source.files=t.csv", {**TABLE, "target_column": ["eins", "zwei", None]})
+    broken = of_rows("data.source.files=t.csv", [*ROWS[:2], ("three", None)])
     with pytest.raises(
         DataError, match=r"data\.source\.files=t\.csv has no text in row 3 of data\.source\.target_column: correct"
     ):
@@ -98,9 +98,9 @@ def test_a_dataset_gives_its_rows_by_split(tmp_path):
         source_files=None, target_files=None, files=None, dataset=str(tmp_path / "d"), dataset_config=None,
         column_names=None, **columns,
     )  # fmt: skip
-    found = of_dataset(source)
+    found = {split: of_rows("d", rows) for split, rows in read_tables(source).items()}
     assert {split: list(pairs) for split, pairs in found.items()} == {"train": PAIRS * 700, "val": PAIRS[:1]}
-    swapped = of_dataset(replace(source, **dict(zip(columns, reversed(columns.values()), strict=True))))
+    swapped = read_tables(replace(source, **dict(zip(columns, reversed(columns.values()), strict=True))))
     assert list(swapped["val"]) == [("eins", "one")]
 
 
@@ -112,6 +112,6 @@ def test_a_part_and_the_texts_can_be_read_again():
 
 def test_a_survey_counts_the_pairs_and_tells_all_others_apart():
     assert survey([])[0] == 0
-    assert survey(PAIRS) == survey(of_table("t", TABLE)) == (3, survey(PAIRS)[1])
+    assert survey(PAIRS) == survey(of_rows("t", ROWS)) == (3, survey(PAIRS)[1])
     others = [[("ab", "c")], [("a", "bc")], [("abc", "")], [("ab", ""), ("c", "")], [("c", "ab")], [("\ud800", "")]]
     assert len({survey([Pair(*pair) for pair in pairs])[1] for pairs in others}) == len(others)

@@ -2,15 +2,20 @@ import time
 
 import pytest
 
-from xformer.data.sources.hub import check_columns, load_dataset_splits
+from xformer.data.sources.hub import load_dataset_splits, split_names
+from xformer.data.sources.text import TextSource
 from xformer.errors import DataError
 
 # Importing these emits deprecations that are not ours.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
+def source(name, config=None):
+    return TextSource(dataset=name, dataset_config=config, files=None, column="text", joined=False, streaming=False)
+
+
 def load(name, config=None):
-    return load_dataset_splits(name, config, offline="data=digits")
+    return load_dataset_splits(source(name, config), {}, offline="data=digits")
 
 
 def test_a_dataset_without_training_split_is_refused(tmp_path):
@@ -66,9 +71,16 @@ def test_a_name_the_hub_refuses_is_said_to_be_wrong(monkeypatch):
         load("nobody/x")
 
 
-def test_a_column_that_is_not_there_is_named_with_those_that_are():
-    check_columns("here", ["a", "b"], {"column": "b"})
-    with pytest.raises(
-        DataError, match=r"data\.source\.label_column=c is not in data\.source\.dataset=here: its columns are a, b\."
-    ):
-        check_columns("here", ["a", "b"], {"column": "b", "label_column": "c"})
+def test_a_column_that_is_not_there_is_named_with_those_that_are(tmp_path):
+    from datasets import Dataset
+
+    Dataset.from_dict({"a": ["one"], "b": ["two"]}).save_to_disk(str(tmp_path / "here"))
+    here = source(str(tmp_path / "here"))
+    assert list(load_dataset_splits(here, {"column": "b"}, offline="")) == ["train"]
+    with pytest.raises(DataError, match=r"data\.source\.label_column=c is not in .*here: its columns are a, b\."):
+        load_dataset_splits(here, {"column": "b", "label_column": "c"}, offline="")
+
+
+def test_a_split_has_one_of_several_names():
+    assert split_names(["dev", "train", "test", "extra"]) == {"train": "train", "val": "dev", "test": "test"}
+    assert split_names(["dev", "validation"]) == {"val": "validation"}

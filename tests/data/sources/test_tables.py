@@ -45,7 +45,9 @@ def read(files=None, columns=COLUMNS, column_names=None, dataset=None):
         kind = LabelledTextSource
     else:
         kind = partial(ParallelSource, source_files=None, target_files=None)
-    return read_tables(kind(files=files, dataset=dataset, dataset_config=None, column_names=column_names, **columns))
+    found = read_tables(kind(files=files, dataset=dataset, dataset_config=None, column_names=column_names, **columns))
+    assert all(list(rows) == list(rows) for rows in found.values())
+    return {split: dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True)) for split, rows in found.items()}
 
 
 @pytest.mark.parametrize("extension", ["csv", "tsv", "json", "jsonl", "parquet"])
@@ -129,7 +131,7 @@ def test_a_view_of_a_dataset_keeps_its_rows(monkeypatch):
     from xformer.data.sources import tables
 
     part = Dataset.from_dict({"text": ["a", "b", "c"], "label": [0, 1, 0]}).select([2, 0])
-    monkeypatch.setattr(tables, "load_dataset_splits", lambda name, config, **_: {"train": part})
+    monkeypatch.setattr(tables, "load_dataset_splits", lambda source, columns, **_: {"train": part})
     assert read(dataset="any")["train"]["text_column"] == ["c", "a"]
 
 

@@ -32,61 +32,40 @@ _SHARES = 0.5 + (_ANGLES + np.sin(2 * _ANGLES) / 2) / np.pi
 
 @dataclass(frozen=True, kw_only=True)
 class PaddleConfig:
-    """Settings of one dash; lengths are in pixels.
+    """Settings of one dash; lengths are in pixels."""
 
-    Attributes:
-        length: from end to end.
-        thickness: of the line.
-        margin: half of the gap between two dashes of a contour.
-        contrast: brightness, where the circles have 1 and what is brighter is cut off.
-    """
-
-    length: Annotated[float, Gt(0)]
-    thickness: Annotated[float, Gt(0)]
-    margin: Annotated[float, Gt(0)]
-    contrast: Annotated[float, Gt(0)]
+    length: Annotated[float, Gt(0)]  # from end to end
+    thickness: Annotated[float, Gt(0)]  # of the line
+    margin: Annotated[float, Gt(0)]  # half of the gap between two dashes of a contour
+    contrast: Annotated[float, Gt(0)]  # brightness, where the circles have 1 and what is brighter is cut off
 
 
 @dataclass(frozen=True, kw_only=True)
 class ContourConfig:
-    """Settings of contours: two long ones, and shorter distractors.
+    """Settings of contours: two long ones, and shorter distractors."""
 
-    Attributes:
-        length: paddles of each of the two long contours.
-        distractor_length: paddles of a distractor.
-        distractors: how many distractors there are.
-        continuity: a turn by the angle a has a density proportional to cos^2(continuity * a), and 0 from the first
-            zero on: the larger, the straighter.
-        seed_distance: between the beginnings of the two long contours, in pixels.
-    """
-
-    length: Annotated[int, Ge(1)]
-    distractor_length: Annotated[int, Ge(1)]
-    distractors: Annotated[int, Ge(0)]
+    length: Annotated[int, Ge(1)]  # paddles of each of the two long contours
+    distractor_length: Annotated[int, Ge(1)]  # paddles of a distractor
+    distractors: Annotated[int, Ge(0)]  # how many distractors there are
+    # a turn by the angle a has a density proportional to cos^2(continuity * a), and 0 from the first zero on: the
+    # larger, the straighter
     continuity: Annotated[float, Ge(1)]
-    seed_distance: Annotated[float, Gt(0)]
+    seed_distance: Annotated[float, Gt(0)]  # between the beginnings of the two long contours, in pixels
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class Style:
-    """The style of all images; lengths are in pixels.
-
-    Attributes:
-        image_size: height and width.
-        marker_radius: of the circles.
-        padding: between a dash and the border.
-        paddle: the dashes.
-        contours: the rows of dashes.
+    """The style of Pathfinder's images; lengths are in pixels.
 
     Raises:
         ConfigError: a circle could touch two contours.
     """
 
-    image_size: int
-    marker_radius: float
-    padding: float
-    paddle: PaddleConfig
-    contours: ContourConfig
+    image_size: Annotated[int, Ge(1)]  # height and width
+    marker_radius: Annotated[float, Gt(0)]  # of the circles
+    padding: Annotated[float, Ge(0)]  # between a dash and the border
+    paddle: PaddleConfig  # the dashes
+    contours: ContourConfig  # the rows of dashes
 
     def __post_init__(self) -> None:
         most = self.clearance - self.paddle.thickness / 2
@@ -121,12 +100,13 @@ class Scenes(NamedTuple):
 
 
 def scenes(generator: np.random.Generator, style: Style, labels: Int64[np.ndarray, " scenes"]) -> Iterator[Scenes]:
-    """Sample scenes with these labels, a batch at a time.
+    """Sample scenes with these labels, about as many at a time as are grown: drawing few takes as long as many.
 
     Raises:
         ConfigError: what is asked for does not fit into an image.
     """
     growth, done, idle = _Growth(generator, style), 0, 0
+    waiting: list[Scenes] = []
     while done < len(labels):
         found = growth.advance()
         found = found[_apart(style, found)][: len(labels) - done]
@@ -138,8 +118,11 @@ def scenes(generator: np.random.Generator, style: Style, labels: Int64[np.ndarra
                 "shorter ones."
             )
         if len(found):
-            yield _mark(generator, style, found, labels[done : done + len(found)])
+            waiting.append(_mark(generator, style, found, labels[done : done + len(found)]))
             done += len(found)
+        if done == len(labels) or sum(len(some.labels) for some in waiting) >= _SCENES:
+            yield Scenes(*(np.concatenate(fields) for fields in zip(*waiting, strict=True)))
+            waiting = []
 
 
 def _apart(style: Style, paddles: Paddles) -> Bool[np.ndarray, " scenes"]:

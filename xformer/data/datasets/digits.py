@@ -1,77 +1,52 @@
 """Handwritten digits as sequences of 64 grey levels, from scikit-learn."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import torch
-from jaxtyping import Int64
 
 from xformer.core.digest import digest
 from xformer.data.base import DataModule
 from xformer.data.batch import ClassificationBatch
-from xformer.data.configs import DataContext, LoaderConfig, RandomSplitConfig
-from xformer.data.sources.hold_out import deal_images
+from xformer.data.configs import RandomSplitConfig
 from xformer.data.spec import DataSpec
-from xformer.data.split import Split
-from xformer.data.trivial_baselines import majority
+from xformer.data.splits import PixelRows
+from xformer.data.trivial_baselines import class_counts, majority
 
 
-class Images(Split):
-    """Images as rows of pixels, with their labels.
-
-    Args:
-        tokens: Grey levels, row by row.
-        labels: The digits.
-    """
-
-    def __init__(self, tokens: Int64[np.ndarray, "images pixels"], labels: Int64[np.ndarray, " images"]) -> None:
-        self.tokens, self.labels = tokens, labels
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitems__(self, indices: Sequence[int]) -> ClassificationBatch:
-        rows = np.asarray(indices)
-        return ClassificationBatch(torch.from_numpy(self.tokens[rows]), None, torch.from_numpy(self.labels[rows]))
-
-
+@dataclass(kw_only=True, eq=False, repr=False)
 class Digits(DataModule):
-    """scikit-learn's 1,797 8 x 8 images, one token per pixel and one of 17 grey levels per token.
-
-    Args:
-        context: Seed of the order of the training batches; the cache is not used.
-        split: What is held out to validate and to test on.
-        loader: Size of the batches, and who fetches them.
-    """
+    """scikit-learn's 1,797 8 x 8 images, one token per pixel and one of 17 grey levels per token."""
 
     yields: ClassVar[type] = ClassificationBatch
     pads: ClassVar[bool] = False
 
-    def __init__(self, context: DataContext, *, split: RandomSplitConfig, loader: LoaderConfig) -> None:
-        super().__init__(context, loader=loader)
-        self.split = split
+    split: RandomSplitConfig  # what is held out to validate and to test on
 
     def load(self) -> None:
         """Read the images and split them.
 
         Raises:
-            ConfigError: If a fraction is too small for a single image.
+            ConfigError: a fraction is too small for a single image.
         """
         from sklearn.datasets import load_digits
 
         pixels, digits = load_digits(return_X_y=True)
-        tokens, labels = pixels.astype(np.int64), digits.astype(np.int64)
-        rows = deal_images(len(labels), self.split.fractions, self.split.seed)
-        self.splits = {name: Images(tokens[rows[name]], labels[rows[name]]) for name in ("train", "val", "test")}
-        counts = np.bincount(labels[rows["train"]], minlength=10).tolist()
-        self.spec = DataSpec(vocabulary=17, length=tokens.shape[1], classes=10, class_counts=counts)
-        self.trivial_baselines = {"majority class": majority(labels[rows["train"]], labels[rows["test"]])}
+        labels = digits.astype(np.int64)
+        # Test first: so were the first ones dealt.
+        rows = self.split.deal(len(labels), (), "images", ("test", "val"))
+        parts: dict[str, PixelRows] = {
+            name: PixelRows(pixels[rows[name]].astype(np.uint8), (1, 8, 8), labels[rows[name]])
+            for name in ("train", "val", "test")
+            if name in rows
+        }
+        self.splits = parts
+        self.spec = DataSpec(vocabulary=17, length=64, classes=10, class_counts=class_counts(parts["train"].labels, 10))
+        self.trivial_baselines = majority(parts)
         self.fingerprint = digest(
-            tokens.tolist(), labels.tolist(), {name: part.tolist() for name, part in rows.items()}
+            pixels.astype(int).tolist(), labels.tolist(), {name: part.tolist() for name, part in rows.items()}
         )
 
     def describe(self) -> str:
-        """Describe the sizes of the splits."""
-        sizes = "/".join(f"{len(split):,}" for split in self.splits.values())
-        return f"Digits: {sizes} images, {self.spec.length} pixels, {self.spec.vocabulary} grey levels"
+        """Sizes of the splits, and form of the images."""
+        return f"Digits: {self.split_sizes()} images, {self.spec.length} pixels, {self.spec.vocabulary} grey levels"

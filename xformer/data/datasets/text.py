@@ -1,31 +1,32 @@
 """Text for language modelling: random windows for training, and windows that cover every token once for evaluation."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
 from annotated_types import Ge
 
-from xformer.core.digest import digest, stable_name_of
-from xformer.data.arrays import Flat
+from xformer.core.digest import digest
 from xformer.data.batch import LanguageModelingBatch
 from xformer.data.cache import cached, fingerprint
-from xformer.data.configs import DataContext, LoaderConfig, SplitConfig
+from xformer.data.configs import SplitConfig
 from xformer.data.sampling.loader import Loader
-from xformer.data.sampling.sampler import EvaluationBatches, Order, RandomDraws, share_of
-from xformer.data.sources.documents import Documents, Extent, cut_documents, extent
+from xformer.data.sampling.order import Order, RandomDraws
+from xformer.data.sampling.sampler import evaluation_batches, share_of
+from xformer.data.sources.documents import cut_documents, extent
 from xformer.data.sources.packing import PackedBlocks, PackedWindows, pack, tokens_per_byte, unpack
 from xformer.data.sources.text import TextSource, read_documents
 from xformer.data.spec import DataSpec
 from xformer.data.tokenised import TokenisedData, remark
 from xformer.data.trivial_baselines import unigram
 from xformer.errors import ConfigError, DataError
-from xformer.tokenizers.base import Tokenizer
 
-# Raise it whenever the packing changes: a cache written by another version is then not found.
 VERSION = 3
+"""Raised whenever the packing changes: a cache written by another version is then not found."""
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Text(TokenisedData):
     """Documents concatenated and cut into blocks; by default (no `files` or `dataset`) Python's own prose.
 
@@ -35,56 +36,40 @@ class Text(TokenisedData):
 
     `trivial_baselines` holds the test loss, in nats, of predicting each token by its frequency in the training part.
 
-    Args:
-        context: Seed of the offsets of the training windows, and where the tokens are kept.
-        source: Where the text comes from.
-        tokenizer: Trained here, unless the cache has it trained.
-        block: Tokens of a sequence.
-        stride: Tokens that an evaluated window counts; it overlaps the one before by the others, which give context.
-            None for the whole window. Every token of a split but its first counts once, whatever the stride.
-        test_blocks: Further lengths to test at, in tokens: 512 gives `test/loss@512` and its companions.
-        split: What is held out where the source has no such split, in shares of the characters.
-        loader: Size of the batches, and who fetches them.
-
     Raises:
-        ConfigError: If a stride or the lengths to test at do not suit.
-        DataError: In `prepare_data`, if the text cannot be read or a split is empty; in `setup`, if a split is
-            shorter than a block.
+        ConfigError: a stride or the lengths to test at do not suit.
     """
 
     yields: ClassVar[type] = LanguageModelingBatch
     pads: ClassVar[bool] = False
     baseline_metric: ClassVar[str] = "test/loss"
 
-    def __init__(
-        self,
-        context: DataContext,
-        *,
-        source: TextSource,
-        tokenizer: Tokenizer,
-        block: Annotated[int, Ge(1)],
-        stride: Annotated[int, Ge(1)] | None,
-        test_blocks: list[Annotated[int, Ge(1)]],
-        split: SplitConfig,
-        loader: LoaderConfig,
-    ) -> None:
-        super().__init__(context, loader=loader)
-        for length in (block, *test_blocks):
-            if stride is not None and stride > length:
-                raise ConfigError(
-                    f"data.stride={stride} must be at most {length}, the tokens of an evaluated block: "
-                    "otherwise tokens between two windows would be skipped."
-                )
-        if len(set(test_blocks)) < len(test_blocks):
-            raise ConfigError(f"data.test_blocks={test_blocks} names a length twice: remove one.")
-        self.source, self.tokenizer, self.split = source, tokenizer, split
-        self.block, self.stride, self.test_blocks = block, stride, test_blocks
+    source: TextSource  # where the text comes from
+    block: Annotated[int, Ge(1)]  # tokens of a sequence
+    # tokens that an evaluated window counts; it overlaps the one before by the others, which give context. None for the
+    # whole window. Every token of a split but its first counts once, whatever the stride.
+    stride: Annotated[int, Ge(1)] | None
+    # further lengths to test at, in tokens: 512 gives `test/loss@512` and its companions
+    test_blocks: list[Annotated[int, Ge(1)]]
+    split: SplitConfig  # what is held out where the source has no such split, in shares of the characters
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        shortest = min([self.block, *self.test_blocks])
+        if self.stride is not None and self.stride > shortest:
+            raise ConfigError(
+                f"data.stride={self.stride} must be at most {shortest}, the tokens of an evaluated block: otherwise "
+                "tokens between two windows would be skipped."
+            )
+        if len(set(self.test_blocks)) < len(self.test_blocks):
+            raise ConfigError(f"data.test_blocks={self.test_blocks} names a length twice: remove one.")
 
     def prepare(self) -> Path:
         """Read, cut and tokenise, unless it is cached.
 
         Raises:
-            DataError: If the text cannot be read.
+            ConfigError: there is nothing to validate on.
+            DataError: the text cannot be read, or a split is empty.
         """
         found = read_documents(self.source)
         extents = {name: extent(documents) for name, documents in found.items()}
@@ -94,31 +79,24 @@ class Text(TokenisedData):
                     f"The {SPLITS[name]} split of {self._source()} is empty: use one with text"
                     + ("." if name == "train" else ", or none, and a part of the training split is held out.")
                 )
-        splits, fractions = self._cut(found, extents["train"])
-        content = {name: size.content for name, size in extents.items()}
-        kind = stable_name_of(type(self.tokenizer)), self.tokenizer.settings()
-        name = f"text-{digest(VERSION, content, fractions, *kind)}"
-        return cached(self.cache, name, lambda directory: pack(directory, splits, self.tokenizer))
-
-    def _cut(self, found: dict[str, Documents], train: Extent) -> tuple[dict[str, Documents], dict[str, float]]:
-        """Hold out of "train" the splits that the source lacks; also return the fractions held out."""
-        if "val" not in found and not self.split.val_fraction:
+        missing = {name: self.split.fractions[name] for name in self.split.missing(found)}
+        if 0 in missing.values():
             raise ConfigError(
                 f"data.split.val_fraction={self.split.val_fraction} leaves nothing to validate on, and "
                 f"{self._source()} has no validation split: use 0.1, for example."
             )
-        missing = {
-            name: fraction for name, fraction in self.split.fractions.items() if name not in found and fraction > 0
-        }
-        first, *held_out = cut_documents(found["train"], train.characters, list(missing.values()))
-        splits = {**found, "train": first, **dict(zip(missing, held_out, strict=True))}
-        return {name: splits[name] for name in SPLITS if name in splits}, missing
+        parts = cut_documents(found["train"], extents["train"].characters, list(missing.values()))
+        splits = {**found, **dict(zip(("train", *missing), parts, strict=True))}
+        splits = {name: splits[name] for name in SPLITS if name in splits}
+        content = {name: size.content for name, size in extents.items()}
+        name = f"text-{digest(VERSION, content, missing, *self.tokenizer.identity)}"
+        return cached(self.context.cache, name, lambda directory: pack(directory, splits, self.tokenizer))
 
     def load(self) -> None:
         """Map the tokens into memory.
 
         Raises:
-            DataError: If a split is shorter than one block and its last label.
+            DataError: a split is shorter than one block and its last label.
         """
         entry = self.entry
         self.tokenizer.load(entry)
@@ -142,21 +120,17 @@ class Text(TokenisedData):
             test_lengths=list(self.test_blocks),
             tokens_per_byte=tokens_per_byte(entry),
         )
-        self.unread = remark(entry)
         self.trivial_baselines = {}
         if "test" in flat:
             self.trivial_baselines["unigram"] = unigram(flat["train"], flat["test"], self.tokenizer.vocabulary)
-        self.fingerprint = fingerprint(entry)
+        self.unread, self.fingerprint = remark(entry), fingerprint(entry)
         self.tokens = {name: len(tokens) for name, tokens in flat.items()}
+        windows = {name: (tokens, self.block) for name, tokens in flat.items() if name != "train"}
+        windows |= {f"test@{length}": (flat["test"], length) for length in self.test_blocks}
         self.splits = {
-            name: PackedBlocks(tokens, self.block) if name == "train" else self._windows(tokens, self.block)
-            for name, tokens in flat.items()
+            "train": PackedBlocks(flat["train"], self.block),
+            **{name: PackedWindows(*window, self.stride or window[1]) for name, window in windows.items()},
         }
-        further = {f"test@{length}": self._windows(flat["test"], length) for length in self.test_blocks}
-        self.splits.update(further)
-
-    def _windows(self, tokens: Flat, block: int) -> PackedWindows:
-        return PackedWindows(tokens, block, self.stride or block)
 
     def _evaluation(self, split: str) -> Loader:
         """Windows in batches of about as many tokens, whatever their length."""
@@ -164,8 +138,7 @@ class Text(TokenisedData):
         assert isinstance(windows, PackedWindows)
         rank, world = self._rank_and_world_size()
         size = world * max(1, share_of(self.loader.batch_size, world) * self.block // windows.block)
-        batches = EvaluationBatches(len(windows), size, rank=rank, world=world)
-        return self._loader(windows, batches)
+        return self._loader(windows, evaluation_batches(len(windows), size, rank=rank, world=world))
 
     def order(self) -> Order:
         """Random windows, as many as there are complete blocks."""
@@ -174,8 +147,7 @@ class Text(TokenisedData):
     def describe(self) -> str:
         """Describe the source, split sizes and tokenizer."""
         sizes = "/".join(f"{size:,}" for size in self.tokens.values())
-        kind = self.tokenizer.kind
-        blocks = f"{sizes} {kind} tokens of {self.spec.vocabulary:,}, blocks of {self.block}"
+        blocks = f"{sizes} {self.tokenizer.kind} tokens of {self.spec.vocabulary:,}, blocks of {self.block}"
         return f"Text ({self._source()}): {blocks}{self.unread}"
 
     def _source(self) -> str:

@@ -13,42 +13,33 @@ from annotated_types import Ge
 from jaxtyping import Int64
 from numpy.typing import NDArray
 
-from xformer.core.digest import digest, stable_name_of
-from xformer.data.arrays import Flat, write_rows
+from xformer.core.digest import digest
+from xformer.data.arrays import read_rows, write_rows
 from xformer.data.batch import ClassificationBatch
 from xformer.data.cache import cached, fingerprint
-from xformer.data.configs import DataContext, LoaderConfig, RandomSplitConfig
-from xformer.data.labelled import LabelledSequences
-from xformer.data.sampling.balanced import Balanced
-from xformer.data.sampling.sampler import Order
-from xformer.data.sources.hold_out import hold_out
-from xformer.data.sources.hub import NAMES
+from xformer.data.configs import RandomSplitConfig
+from xformer.data.sampling.order import Balanced, Order
+from xformer.data.sources.documents import framed
+from xformer.data.sources.hub import NAMES, listed
 from xformer.data.sources.prose import chapters
-from xformer.data.sources.tables import Columns, TableSource, read_tables
+from xformer.data.sources.tables import Rows, TableSource, read_tables
 from xformer.data.spec import DataSpec
+from xformer.data.splits import LabelledSequences
 from xformer.data.tokenised import TokenisedData, Unread, remark, token_type
-from xformer.data.trivial_baselines import majority
+from xformer.data.trivial_baselines import class_counts, majority
 from xformer.errors import ConfigError, DataError
-from xformer.tokenizers.base import Tokenizer
 
-# Raise it whenever the packing changes: a cache written by another version is then not found.
 VERSION = 2
-SIDECAR = "tokens.json"
-_LISTED = 12
+"""Raised whenever the packing changes: a cache written by another version is then not found."""
 _SHOWN = 40
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledTextSource(TableSource):
-    """Tables of texts and labels.
+    """Tables of texts and labels."""
 
-    Attributes:
-        text_column: the one with the text.
-        label_column: the one with the label, a whole number or text.
-    """
-
-    text_column: str
-    label_column: str
+    text_column: str  # the one with the text
+    label_column: str  # the one with the label, a whole number or text
 
 
 class LabelledText(NamedTuple):
@@ -59,33 +50,21 @@ class LabelledText(NamedTuple):
     name: str
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class LabelledTexts(TokenisedData):
     """Base class of labelled texts, tokenised and cached. Subclasses define rows and batches.
 
-    Args:
-        context: seed of the order of the training batches, and where the tokens are kept.
-        source: where the tables come from; its columns are those with text, and then that of the label.
-        tokenizer: trained here, unless the cache has it trained.
-        max_length: most tokens of a text; what is longer loses its end.
-        split: which rows are held out where the source has no such split.
-        loader: size of the batches, and who fetches them.
+    The classes are the training split's labels: numbers in their order, then words in theirs. The tokenizer is trained
+    on the training split alone. A batch is padded up to its longest text.
     """
 
     pads: ClassVar[bool] = True
     offline: ClassVar[str] = "data=text_classification, which reads the prose that Python ships"
     """Data of this kind that need no network."""
 
-    def __init__(
-        self,
-        context: DataContext,
-        source: TableSource,
-        tokenizer: Tokenizer,
-        max_length: int,
-        split: RandomSplitConfig,
-        loader: LoaderConfig,
-    ) -> None:
-        super().__init__(context, loader=loader)
-        self.source, self.tokenizer, self.max_length, self.split = source, tokenizer, max_length, split
+    source: TableSource  # where the tables come from; its columns are those with text, and then that of the label
+    max_length: Annotated[int, Ge(1)]  # most tokens of a text; what is longer loses its end
+    split: RandomSplitConfig  # which rows are held out where the source has no such split
 
     def prepare(self) -> Path:
         """Read and tokenise, unless it is cached.
@@ -93,27 +72,28 @@ class LabelledTexts(TokenisedData):
         Raises:
             DataError: the tables cannot be read, or are not what they should be.
         """
-        read = self._read()
-        splits = hold_out(read, self.split.fractions, self.split.seed)
+        found = self._read()
+        train = found["train"]
+        dealt = self.split.deal(len(train), found, "texts")
+        splits = {**found, **{split: [train[row] for row in sorted(rows.tolist())] for split, rows in dealt.items()}}
+        splits = {split: splits[split] for split in NAMES if split in splits}
         self.classes = _ordered({row.label for row in splits["train"]})
+        if len(self.classes) < 2:
+            raise self._wrong("label_column", f"has one label alone in the training rows, {self.classes[0]}")
         numbers = {label: number for number, label in enumerate(self.classes)}
-        for split in NAMES:
-            if split != "test" or split in splits:
-                self._check(split, splits.get(split, []), numbers, held_out=split not in read)
+        for split, rows in splits.items():
+            self._check_labels(split, {row.label for row in rows} - {*numbers}, held_out=split in dealt)
         content = {split: _hash(rows, numbers) for split, rows in splits.items()}
-        name = f"labelled-{digest(VERSION, content, stable_name_of(type(self.tokenizer)), self.tokenizer.settings())}"
-        return cached(self.cache, name, lambda directory: self._pack(directory, splits, numbers))
+        name = f"labelled-{digest(VERSION, content, *self.tokenizer.identity)}"
+        return cached(self.context.cache, name, lambda directory: self._pack(directory, splits, numbers))
 
     def _read(self) -> dict[str, list[LabelledText]]:
-        tables: Mapping[str, Columns] = {"train": chapters()}
+        tables: Mapping[str, Rows] = {"train": chapters()}
         if self.source.place is not None:
             tables = read_tables(self.source, offline=self.offline)
-        values = {
-            split: zip(*(table[key] for key in self.source.columns), strict=True) for split, table in tables.items()
-        }
         return {
             split: [self._row(f"row {number} of {split}", *row) for number, row in enumerate(rows, start=1)]
-            for split, rows in values.items()
+            for split, rows in tables.items()
         }
 
     def _row(self, name: str, *values: Any) -> LabelledText:
@@ -130,18 +110,11 @@ class LabelledTexts(TokenisedData):
             f"data.source.{key}={self.source.columns[key]} {problem}: correct the row or choose another column."
         )
 
-    def _check(self, split: str, rows: list[LabelledText], numbers: dict[str, int], *, held_out: bool) -> None:
-        """Refuse splits without rows and labels that cannot be learned."""
-        if not rows:
-            of = "test" if split == "test" else "val"
-            share = f"data.split.{of}_fraction={self.split.fractions[of]}"
-            raise DataError(f"{share} leaves no row for {split}: change it, or add rows.")
-        if len(self.classes) < 2:
-            raise self._wrong("label_column", f"has one label alone in the training rows, {self.classes[0]}")
-        label = next((row.label for row in rows if row.label not in numbers), None)
-        if label is None:
+    def _check_labels(self, split: str, unknown: set[str], *, held_out: bool) -> None:
+        """Refuse labels that cannot be learned."""
+        if not unknown:
             return
-        there = ", ".join([*self.classes[:_LISTED], *(["..."] if len(self.classes) > _LISTED else [])])
+        label, there = min(unknown), listed(self.classes)
         if held_out:
             raise DataError(
                 f"data.split.seed={self.split.seed} holds out for {split} every row with the label {label} (the "
@@ -162,7 +135,8 @@ class LabelledTexts(TokenisedData):
             labels = [numbers[row.label] for row in rows for _ in row.texts]
             np.array(labels, dtype=np.int64).tofile(directory / f"{name}.labels")
         unread.save(directory)
-        (directory / SIDECAR).write_text(json.dumps({"dtype": dtype.name, "splits": list(splits)}), encoding="utf-8")
+        sidecar = {"dtype": dtype.name, "splits": list(splits)}
+        (directory / "tokens.json").write_text(json.dumps(sidecar), encoding="utf-8")
 
     def _tokens(self, split: str, rows: list[LabelledText], unread: Unread) -> Iterator[NDArray[Any]]:
         for row in rows:
@@ -180,34 +154,27 @@ class LabelledTexts(TokenisedData):
         """Map the tokens into memory."""
         entry = self.entry
         self.tokenizer.load(entry)
-        padding = self.tokenizer.vocabulary
-        self.parts = self._unpack(entry, padding)
-        train = self.parts["train"].labels
-        self.splits = {**self.parts}
+        padding, dtype = self.tokenizer.vocabulary, token_type(self.tokenizer)
+        self.parts = {
+            name: LabelledSequences(
+                read_rows(entry / f"{name}.tokens", entry / f"{name}.offsets", dtype),
+                np.fromfile(entry / f"{name}.labels", dtype=np.int64),
+                padding,
+                self.max_length,
+            )
+            for name in NAMES
+            if (entry / f"{name}.labels").exists()
+        }
         self.spec = DataSpec(
             vocabulary=padding + 1,
             length=self.max_length,
             classes=len(self.classes),
             class_names=self.classes,
-            class_counts=np.bincount(train, minlength=len(self.classes)).tolist(),
+            class_counts=class_counts(self.parts["train"].labels, len(self.classes)),
             padding=padding,
         )
-        test = self.parts.get("test")
-        self.trivial_baselines = {} if test is None else {"majority class": majority(train, test.labels)}
+        self.splits, self.trivial_baselines = self.parts, majority(self.parts)
         self.unread, self.fingerprint = remark(entry), fingerprint(entry)
-
-    def _unpack(self, entry: Path, padding: int) -> dict[str, LabelledSequences]:
-        sidecar = json.loads((entry / SIDECAR).read_text(encoding="utf-8"))
-        return {
-            name: LabelledSequences(
-                Flat(entry / f"{name}.tokens", sidecar["dtype"]),
-                np.fromfile(entry / f"{name}.offsets", dtype=np.int64),
-                np.fromfile(entry / f"{name}.labels", dtype=np.int64),
-                padding,
-                self.max_length,
-            )
-            for name in sidecar["splits"]
-        }
 
     def encode(self, text: str) -> Int64[np.ndarray, " tokens"]:
         """Encode a text, cut at `max_length`.
@@ -220,51 +187,32 @@ class LabelledTexts(TokenisedData):
         ids = self.tokenizer.encode(text)[: self.max_length]
         if not len(ids):
             raise DataError(
-                f"{text[:40]!r} has no token that the model can read: use at least one word that the tokenizer knows."
+                f"{text[:_SHOWN]!r} has no token that the model can read: use at least one word that the tokenizer "
+                "knows."
             )
         return ids
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class TextClassification(LabelledTexts):
     """Labelled texts from tables; by default (no `files` or `dataset`) paragraphs of Python's own prose by chapter.
 
-    The classes are the training split's labels: numbers in their order, then words in theirs. The tokenizer is trained
-    on the training split alone. A batch is padded up to its longest text.
-
-    Args:
-        context: seed of the order of the training batches, and where the tokens are kept.
-        source: where the tables come from.
-        tokenizer: trained here, unless the cache has it trained.
-        max_length: most tokens of a text; what is longer loses its end.
-        split: which rows are held out where the source has no such split.
-        balanced: whether a training epoch shows each class equally often, and not each text once.
-        loader: size of the batches, and who fetches them; no `tokens_per_batch` with `balanced`.
-
     Raises:
-        ConfigError: both `balanced` and `tokens_per_batch` are given.
-        DataError: in `prepare_data`, the tables cannot be read, a text or label is missing, or a split is empty.
+        ConfigError: both `balanced` and `loader.tokens_per_batch` are set.
     """
 
     yields: ClassVar[type] = ClassificationBatch
 
-    def __init__(
-        self,
-        context: DataContext,
-        *,
-        source: LabelledTextSource,
-        tokenizer: Tokenizer,
-        max_length: Annotated[int, Ge(1)],
-        split: RandomSplitConfig,
-        balanced: bool,
-        loader: LoaderConfig,
-    ) -> None:
-        super().__init__(context, source, tokenizer, max_length, split, loader)
-        if balanced and loader.tokens_per_batch is not None:
+    source: LabelledTextSource
+    balanced: bool  # whether a training epoch shows each class equally often, and not each text once
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.balanced and self.loader.tokens_per_batch is not None:
             raise ConfigError(
-                f"data.balanced=true and data.loader.tokens_per_batch={loader.tokens_per_batch} cannot be combined: "
-                "one chooses the texts of a batch by class, the other by length."
+                f"data.balanced=true and data.loader.tokens_per_batch={self.loader.tokens_per_batch} cannot be "
+                "combined: one chooses the texts of a batch by class, the other by length."
             )
-        self.balanced = balanced
 
     def order(self) -> Order:
         """Each text once or, with `balanced`, each class equally often."""
@@ -273,10 +221,9 @@ class TextClassification(LabelledTexts):
     def describe(self) -> str:
         """Describe the source, split sizes, tokenizer and lengths."""
         source = self.source.place or "Python's own prose, by chapter"
-        sizes = "/".join(f"{len(part):,}" for part in self.parts.values())
         lengths = np.concatenate([part.lengths for part in self.parts.values()])
         return (
-            f"TextClassification ({source}): {sizes} texts of {self.spec.classes} classes, "
+            f"TextClassification ({source}): {self.split_sizes()} texts of {self.spec.classes} classes, "
             f"{self.tokenizer.kind} of {self.tokenizer.vocabulary:,}, {lengths.min()} to {lengths.max()} "
             f"tokens, {lengths.mean():.0f} on average{self.unread}"
         )
@@ -292,6 +239,5 @@ def _hash(rows: list[LabelledText], numbers: dict[str, int]) -> str:
     content = hashlib.sha256()
     for row in rows:
         for text in row.texts:
-            encoded = text.encode("utf-8", errors="surrogatepass")
-            content.update(len(encoded).to_bytes(8, "little") + encoded + numbers[row.label].to_bytes(4, "little"))
+            content.update(framed(text) + numbers[row.label].to_bytes(4, "little"))
     return content.hexdigest()

@@ -3,8 +3,8 @@
 A source is its symbols and the end token; the target is the same symbols in their new order, then the end token.
 """
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -14,12 +14,10 @@ from jaxtyping import Int64
 from xformer.core.digest import digest
 from xformer.data.base import DataModule
 from xformer.data.batch import Seq2SeqBatch
-from xformer.data.configs import DataContext, FreshGenerationConfig, LoaderConfig
-from xformer.data.datasets.generated import Items
-from xformer.data.pairs import pad_pairs
-from xformer.data.sampling.sampler import Fresh, Order
+from xformer.data.configs import FreshGenerationConfig
+from xformer.data.sampling.order import Fresh, Order
 from xformer.data.spec import DataSpec
-from xformer.data.split import Split
+from xformer.data.splits import Split, pad_pairs
 from xformer.errors import ConfigError, DataError
 
 Kind = Literal["copy", "reverse", "sort"]
@@ -27,6 +25,11 @@ Symbols = Int64[np.ndarray, "..."]
 PADDING, BEGIN, END = range(3)
 _SPECIAL = 3
 _PATIENCE = 20
+_REARRANGED: dict[Kind, Callable[[Symbols], Symbols]] = {
+    "copy": lambda source: source,
+    "reverse": lambda source: source[::-1],
+    "sort": np.sort,
+}
 
 
 class Sequences(Split):
@@ -44,43 +47,47 @@ class Sequences(Split):
     def __len__(self) -> int:
         return len(self.sources)
 
+    def source(self, index: int) -> Symbols:
+        """The source of an item."""
+        return self.sources[index]
+
     def __getitems__(self, indices: Sequence[int]) -> Seq2SeqBatch:
-        return paired([self.sources[index] for index in indices], self.kind)
+        sources = [self.source(index) for index in indices]
+        targets = [_REARRANGED[self.kind](source) for source in sources]
+        return pad_pairs(sources, targets, padding=PADDING, begin=BEGIN, end=END)
 
 
-def draw_source(
-    shape: int, generator: np.random.Generator, *, lengths: Symbols, symbols: int, held_out: set[bytes]
-) -> Symbols:
-    """Draw a source of the same length as item `number` that is not held out."""
-    while True:
-        source: Symbols = generator.integers(_SPECIAL, _SPECIAL + symbols, lengths[shape] - 1)
-        if source.tobytes() not in held_out:
-            return source
+class FreshSequences(Sequences):
+    """Source sequences that are drawn anew in every epoch: item i is as long as source i % size.
+
+    Args:
+        sources: those whose lengths are taken.
+        kind: what is to be written.
+        symbols: how many different symbols there are.
+        seed: of the generators, with the number of the item.
+        held_out: sources, as bytes, that are not drawn.
+    """
+
+    def __init__(self, sources: list[Symbols], kind: Kind, symbols: int, seed: int, held_out: set[bytes]) -> None:
+        super().__init__(sources, kind)
+        self.symbols, self.seed, self.held_out = symbols, seed, held_out
+
+    def source(self, index: int) -> Symbols:
+        """Draw the source of an item."""
+        generator = np.random.default_rng((self.seed, index))
+        while True:
+            length = len(self.sources[index % len(self)])
+            source: Symbols = generator.integers(_SPECIAL, _SPECIAL + self.symbols, length)
+            if source.tobytes() not in self.held_out:
+                return source
 
 
-def paired(sources: list[Symbols], kind: Kind) -> Seq2SeqBatch:
-    """Source sequences and their targets."""
-    targets = [_rearranged(source, kind) for source in sources]
-    return pad_pairs(sources, targets, padding=PADDING, begin=BEGIN, end=END)
-
-
+@dataclass(kw_only=True, eq=False, repr=False)
 class Transduction(DataModule):
     """Random symbol sequences to copy, reverse or sort; all differ, with uniform lengths where enough short ones exist.
 
     The sources depend on `generation.seed`, the bounds and the sizes alone: every run's own seed and every `kind` meet
     the same ones, and no test source occurs in training. `fresh` ones also depend on the run's seed and the epoch.
-
-    Args:
-        context: seed of the order of the training batches; the cache is not used.
-        kind: what to write.
-        symbols: how many different symbols there are.
-        min_length: the fewest symbols of a sequence.
-        max_length: the most.
-        test_lengths: further lengths to test at, in symbols: 24 gives `test/sequence_accuracy@24`. The model is built
-            for the longest.
-        generation: how many sequences there are, and of what seed; `test_size` is that of each further length too, and
-            `fresh` ones have the lengths of those they replace.
-        loader: size of the batches, and who fetches them.
 
     Raises:
         ConfigError: a bound admits no sequence; in `load`, the bounds admit too few different ones.
@@ -89,27 +96,22 @@ class Transduction(DataModule):
     yields: ClassVar[type] = Seq2SeqBatch
     pads: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        context: DataContext,
-        *,
-        kind: Kind,
-        symbols: Annotated[int, Ge(2)],
-        min_length: Annotated[int, Ge(1)],
-        max_length: Annotated[int, Ge(1)],
-        test_lengths: list[Annotated[int, Ge(1)]],
-        generation: FreshGenerationConfig,
-        loader: LoaderConfig,
-    ) -> None:
-        super().__init__(context, loader=loader)
-        if max_length < min_length:
-            raise ConfigError(f"data.max_length={max_length} must be at least data.min_length={min_length}.")
-        if len(set(test_lengths)) < len(test_lengths):
-            raise ConfigError(f"data.test_lengths={test_lengths} names a length twice: remove one.")
-        self.kind, self.symbols, self.test_lengths, self.generation = kind, symbols, test_lengths, generation
-        further = {f"test@{length}": (length, length) for length in test_lengths}
-        self.sizes = generation.sizes | dict.fromkeys(further, generation.test_size)
-        self.bounds = dict.fromkeys(("train", "val", "test"), (min_length, max_length)) | further
+    kind: Kind  # what to write
+    symbols: Annotated[int, Ge(2)]  # how many different symbols there are
+    min_length: Annotated[int, Ge(1)]  # the fewest symbols of a sequence
+    max_length: Annotated[int, Ge(1)]  # the most
+    # further lengths to test at, in symbols: 24 gives `test/sequence_accuracy@24`. The model is built for the longest.
+    test_lengths: list[Annotated[int, Ge(1)]]
+    # how many sequences there are, and of what seed; `test_size` is that of each further length too, and `fresh` ones
+    # have the lengths of those they replace
+    generation: FreshGenerationConfig
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_length < self.min_length:
+            raise ConfigError(f"data.max_length={self.max_length} must be at least data.min_length={self.min_length}.")
+        if len(set(self.test_lengths)) < len(self.test_lengths):
+            raise ConfigError(f"data.test_lengths={self.test_lengths} names a length twice: remove one.")
 
     def load(self) -> None:
         """Generate the sequences.
@@ -117,51 +119,45 @@ class Transduction(DataModule):
         Raises:
             ConfigError: the bounds admit too few different ones.
         """
-        sources = self._generate()
-        parts = {name: Sequences(rows, self.kind) for name, rows in sources.items()}
-        self.splits = {**parts}
+        generator = np.random.default_rng(self.generation.seed)
+        found: dict[bytes, Symbols] = {}
+        further = {f"test@{length}": length for length in self.test_lengths}
+        self.sizes = self.generation.sizes | dict.fromkeys(further, self.generation.test_size)
+        bounds = dict.fromkeys(self.generation.sizes, (self.min_length, self.max_length))
+        bounds |= {name: (length, length) for name, length in further.items()}
+        sources: dict[str, list[Symbols]] = {}
+        # Splits of the same lengths are drawn together, so that they are alike.
+        for shortest, longest in dict.fromkeys(bounds.values()):
+            names = [name for name in self.sizes if bounds[name] == (shortest, longest)]
+            rows = iter(self._draw(generator, shortest, longest, sum(self.sizes[name] for name in names), found))
+            sources |= {name: [next(rows) for _ in range(self.sizes[name])] for name in names}
+        self.splits = {name: Sequences(sources[name], self.kind) for name in self.sizes}
         if self.generation.fresh:
             held_out = {source.tobytes() for name in sources if name != "train" for source in sources[name]}
-            lengths = parts["train"].lengths
-            make = partial(draw_source, lengths=lengths, symbols=self.symbols, held_out=held_out)
-            collate = partial(paired, kind=self.kind)
-            fresh = Items(self.sizes["train"], (self.generation.seed,), make, collate)
-            fresh.lengths = lengths
+            fresh = FreshSequences(sources["train"], self.kind, self.symbols, self.generation.seed, held_out)
             self.splits["train"] = fresh
-        longest = max(bounds[1] for bounds in self.bounds.values())
         self.spec = DataSpec(
             vocabulary=self.symbols + _SPECIAL,
-            length=longest + 1,
+            length=max(self.max_length, *self.test_lengths, 0) + 1,
             padding=PADDING,
             begin=BEGIN,
             end=END,
             test_lengths=list(self.test_lengths),
         )
-        self.trivial_baselines: dict[str, float] = {}
+        self.trivial_baselines = {}
         # The hash has the splits in one row, as long as they were drawn together.
-        rows = [source.tolist() for name in self.sizes for source in sources[name]]
-        self.fingerprint = digest(self.kind, self.sizes, rows, *(["fresh"] if self.generation.fresh else []))
+        together = [source.tolist() for name in self.sizes for source in sources[name]]
+        self.fingerprint = digest(self.kind, self.sizes, together, *(["fresh"] if self.generation.fresh else []))
 
     def order(self) -> Order:
         """Each sequence once; with fresh generation, each length once with new symbols."""
-        return Fresh(self.sizes["train"]) if self.generation.fresh else super().order()
-
-    def _generate(self) -> dict[str, list[Symbols]]:
-        generator = np.random.default_rng(self.generation.seed)
-        found: dict[bytes, Symbols] = {}
-        parts: dict[str, list[Symbols]] = {}
-        # Splits of the same lengths are drawn together, so that they are alike.
-        for bounds in dict.fromkeys(self.bounds.values()):
-            names = [name for name in self.sizes if self.bounds[name] == bounds]
-            rows = self._draw(generator, bounds, [self.sizes[name] for name in names], found)
-            parts.update(zip(names, rows, strict=True))
-        return parts
+        return Fresh(self.generation.train_size) if self.generation.fresh else super().order()
 
     def _draw(
-        self, generator: np.random.Generator, bounds: tuple[int, int], sizes: list[int], found: dict[bytes, Symbols]
-    ) -> list[list[Symbols]]:
-        shortest, longest = bounds
-        known, count, idle = len(found), sum(sizes), 0
+        self, generator: np.random.Generator, shortest: int, longest: int, count: int, found: dict[bytes, Symbols]
+    ) -> list[Symbols]:
+        """Draw sources that are not among those found."""
+        known, idle = len(found), 0
         while len(found) < known + count:
             before = len(found)
             lengths = generator.integers(shortest, longest, count, endpoint=True)
@@ -177,9 +173,7 @@ class Transduction(DataModule):
                 )
         rows = list(found.values())[known:]
         # A sequence likely to repeat is likely to come early; shuffled, the splits are alike.
-        chosen = [rows[index] for index in generator.permutation(len(rows))[:count]]
-        ends = np.cumsum(sizes).tolist()
-        return [chosen[end - size : end] for end, size in zip(ends, sizes, strict=True)]
+        return [rows[index] for index in generator.permutation(len(rows))[:count]]
 
     def encode(self, text: str) -> Int64[np.ndarray, " tokens"]:
         """Encode symbol numbers, from 0, separated by blanks, and add the end token.
@@ -188,8 +182,7 @@ class Transduction(DataModule):
             DataError: something else is in the text.
         """
         words = text.split()
-        wrong = [word for word in words if not (word.isdecimal() and int(word) < self.symbols)]
-        if wrong or not words:
+        if not words or not all(word.isdecimal() and int(word) < self.symbols for word in words):
             raise DataError(
                 f"{text!r} is not a sequence of symbols: use numbers from 0 to {self.symbols - 1} with blanks between."
             )
@@ -203,17 +196,9 @@ class Transduction(DataModule):
 
     def describe(self) -> str:
         """Sizes of the splits and range of the lengths."""
-        sizes = "/".join(f"{self.sizes[name]:,}" for name in ("train", "val", "test"))
-        shortest, longest = self.bounds["train"]
         tested = f", tested also at {', '.join(map(str, self.test_lengths))}" if self.test_lengths else ""
         renewed = ", new ones in every epoch" if self.generation.fresh else ""
         return (
-            f"Transduction: {self.kind} {sizes} sequences of {shortest} to {longest} of {self.symbols} symbols"
-            f"{tested}{renewed}"
+            f"Transduction: {self.kind} {self.split_sizes()} sequences of {self.min_length} to {self.max_length} of "
+            f"{self.symbols} symbols{tested}{renewed}"
         )
-
-
-def _rearranged(source: Symbols, kind: Kind) -> Symbols:
-    if kind == "sort":
-        return np.sort(source)
-    return source[::-1] if kind == "reverse" else source

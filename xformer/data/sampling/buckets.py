@@ -9,7 +9,6 @@ from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Int64
-from torch.utils.data import Sampler
 
 from xformer.data.sampling.sampler import EpochBatches
 from xformer.errors import ConfigError
@@ -17,17 +16,20 @@ from xformer.errors import ConfigError
 Lengths = Int64[np.ndarray, " items"]
 
 
-def cut_batches(lengths: Lengths, budget: int, world: int) -> Int64[np.ndarray, " batches_and_one"]:
+def cut_batches(lengths: Lengths, budget: int, world: int, verb: str) -> list[int]:
     """The batch boundaries of sorted items, from 0 to the number of items.
 
     Args:
         lengths: tokens of each item, longest first.
         budget: most tokens of a batch, padding included.
         world: fewest items of a batch, but for the last, which may be any rest.
+        verb: what cannot be done with fewer items, for the message.
 
     Raises:
-        ConfigError: the budget does not hold `world` of the longest item.
+        ConfigError: there are fewer items than `world`, or the budget does not hold so many of the longest.
     """
+    if len(lengths) < world:
+        raise ConfigError(f"{len(lengths)} sequences cannot be {verb} trainer.devices={world}: use fewer devices.")
     longest = max(int(lengths[0]), 1)
     if budget < longest * world:
         each = f" on each of the {world} devices" if world > 1 else ""
@@ -39,7 +41,7 @@ def cut_batches(lengths: Lengths, budget: int, world: int) -> Int64[np.ndarray, 
     while borders[-1] < len(lengths):
         fitting = budget // max(int(lengths[borders[-1]]), 1)
         borders.append(min(borders[-1] + fitting, len(lengths)))
-    return np.array(borders)
+    return borders
 
 
 class TokenBatches(EpochBatches):
@@ -52,10 +54,7 @@ class TokenBatches(EpochBatches):
     Args:
         lengths: tokens of each item.
         budget: most tokens of a global batch: its items times its longest.
-        seed: with the epoch, all that the order depends on.
-        rank: this process's place among `world`.
-        world: number of processes that share each batch.
-        frozen: repeat epoch 0's order for ever, for `Trainer(overfit_batches=...)`.
+        seed: as in `EpochBatches`, with `rank`, `world` and `frozen`.
 
     Raises:
         ConfigError: the budget does not hold one of the longest items on each device, or there are too few items.
@@ -64,26 +63,22 @@ class TokenBatches(EpochBatches):
     def __init__(
         self, lengths: Lengths, budget: int, seed: int, *, rank: int = 0, world: int = 1, frozen: bool = False
     ) -> None:
-        super().__init__()
-        if len(lengths) < world:
-            raise ConfigError(f"{len(lengths)} sequences cannot be shared by trainer.devices={world}: use fewer.")
-        self.lengths, self.seed, self.rank, self.world, self.frozen = lengths, seed, rank, world, frozen
-        borders = cut_batches(-np.sort(-lengths), budget, world)
-        self.borders = borders[:-1] if borders[-1] - borders[-2] < world else borders
+        super().__init__(seed, rank=rank, world=world, frozen=frozen)
+        borders = cut_batches(-np.sort(-lengths), budget, world, "shared by")
+        self.lengths, self.borders = lengths, borders[:-1] if borders[-1] - borders[-2] < world else borders
 
     def __len__(self) -> int:
         return len(self.borders) - 1
 
-    def __iter__(self) -> Iterator[list[int]]:
-        generator = np.random.default_rng((self.seed, 0 if self.frozen else self.epoch))
+    def plan(self, generator: np.random.Generator) -> Iterator[Int64[np.ndarray, " items"]]:
+        """Sort the shuffled items, and cut them."""
         shuffled = generator.permutation(len(self.lengths))
         items = shuffled[np.argsort(-self.lengths[shuffled], kind="stable")]
-        for batch in generator.permutation(len(self))[self.start :]:
-            first, last = self.borders[batch : batch + 2]
-            yield items[first + self.rank : last : self.world].tolist()
+        for batch in generator.permutation(len(self)).tolist():
+            yield items[self.borders[batch] + self.rank : self.borders[batch + 1] : self.world]
 
 
-class TokenEvaluationBatches(Sampler[list[int]]):
+def token_evaluation_batches(lengths: Lengths, budget: int, *, rank: int = 0, world: int = 1) -> list[list[int]]:
     """Every item once, in batches of at most `budget` tokens, in a fixed order that mixes short and long ones.
 
     Every rank runs equally many batches. Where the rest of the shortest items is fewer than the devices, the batch
@@ -98,24 +93,11 @@ class TokenEvaluationBatches(Sampler[list[int]]):
     Raises:
         ConfigError: the budget does not hold one of the longest items on each device, or there are too few items.
     """
-
-    def __init__(self, lengths: Lengths, budget: int, *, rank: int = 0, world: int = 1) -> None:
-        if len(lengths) < world:
-            raise ConfigError(
-                f"{len(lengths)} sequences cannot be evaluated on trainer.devices={world}: use fewer devices."
-            )
-        self.items, self.rank, self.world = np.argsort(-lengths, kind="stable"), rank, world
-        borders = cut_batches(lengths[self.items], budget, world).tolist()
-        if borders[-1] - borders[-2] < world:
-            lent = borders[-1] - world
-            borders[-2:-1] = [lent] if lent - borders[-3] >= world else []
-        self.borders = borders
-
-    def __len__(self) -> int:
-        return len(self.borders) - 1
-
-    def __iter__(self) -> Iterator[list[int]]:
-        # Whoever reads the first batches alone should not meet the longest items alone.
-        for batch in np.random.default_rng(0).permutation(len(self)):
-            first, last = self.borders[batch : batch + 2]
-            yield self.items[first + self.rank : last : self.world].tolist()
+    items = np.argsort(-lengths, kind="stable")
+    borders = cut_batches(lengths[items], budget, world, "evaluated on")
+    if borders[-1] - borders[-2] < world:
+        lent = borders[-1] - world
+        borders[-2:-1] = [lent] if lent - borders[-3] >= world else []
+    # Whoever reads the first batches alone should not meet the longest items alone.
+    shuffled = np.random.default_rng(0).permutation(len(borders) - 1).tolist()
+    return [items[borders[batch] + rank : borders[batch + 1] : world].tolist() for batch in shuffled]

@@ -1,10 +1,11 @@
 """A DataLoader over datasets that return whole batches."""
 
 import signal
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 _GRACE_SECONDS = 20.0
 
@@ -30,15 +31,15 @@ class Loader(DataLoader[Any]):
     """A DataLoader over datasets that return whole batches, with its own random generator.
 
     Args:
-        dataset: Gives a whole batch from `__getitems__(indices)`.
-        batches: The order.
-        seed: Of the generator that seeds workers, so that starting them leaves the global generator alone.
-        num_workers: Processes that fetch ahead.
-        pin_memory: Whether batches are put where a CUDA device can fetch them while the host goes on.
+        dataset: returns a whole batch from `__getitems__(indices)`.
+        batches: the indices of each batch.
+        seed: of the generator that seeds workers, so that starting them leaves the global generator alone.
+        num_workers: processes that fetch ahead.
+        pin_memory: whether batches are put where a CUDA device can fetch them while the host goes on.
     """
 
     def __init__(
-        self, dataset: Any, batches: Sampler[list[int]], *, seed: int, num_workers: int, pin_memory: bool = False
+        self, dataset: Any, batches: Iterable[list[int]], *, seed: int, num_workers: int, pin_memory: bool = False
     ) -> None:
         super().__init__(
             dataset,

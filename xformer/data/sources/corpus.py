@@ -5,33 +5,21 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import compress, zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
-from xformer.data.sources.hub import NAMES, check_columns, load_dataset_splits
-from xformer.data.sources.tables import Columns, TableSource
+from xformer.data.sources.documents import framed
+from xformer.data.sources.hub import NAMES
+from xformer.data.sources.tables import Rows, TableSource
 from xformer.errors import ConfigError, DataError
 from xformer.tokenizers.pieces import rereadable
 from xformer.tokenizers.utf8 import refuse_others, unmarked
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-
 Aligned = str | dict[str, str]
-KEYS = ("source_column", "target_column")
-_ROWS = 1000
-
-OFFLINE = "data=transduction, which is generated here, or files of your own"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelSource(TableSource):
     """Settings of a parallel corpus: two aligned files, tables with a column for each side, or a dataset.
-
-    Attributes:
-        source_files: a path, or one for each of train, val and test; one text a line.
-        target_files: the same of their translations.
-        source_column: of the tables or the dataset, such as `translation.en`.
-        target_column: of the tables or the dataset.
 
     Raises:
         ConfigError: not exactly one source is given.
@@ -39,15 +27,14 @@ class ParallelSource(TableSource):
 
     source_keys: ClassVar[tuple[str, ...]] = ("source_files", "files", "dataset")
 
-    source_files: Aligned | None
-    target_files: Aligned | None
-    source_column: str
-    target_column: str
+    source_files: Aligned | None  # a path, or one for each of train, val and test; one text a line
+    target_files: Aligned | None  # the same of their translations
+    source_column: str  # of the tables or the dataset, such as `translation.en`
+    target_column: str  # of the tables or the dataset
 
     def __post_init__(self) -> None:
-        aligned = self.source_files is not None or self.target_files is not None
         one_side = (self.source_files is None) != (self.target_files is None)
-        if one_side or aligned + (self.files is not None) + (self.dataset is not None) != 1:
+        if one_side or sum(getattr(self, key) is not None for key in self.source_keys) != 1:
             raise ConfigError(
                 "data=parallel_text reads one source: set data.source.source_files and data.source.target_files, or "
                 "data.source.files, or data.source.dataset, and leave the others null."
@@ -108,50 +95,6 @@ def _lines(path: Path, name: str) -> Iterator[str]:
         ) from error
 
 
-@rereadable
-def of_table(name: str, columns: Columns) -> Iterator[Pair]:
-    """Pairs from two columns of a table.
-
-    Args:
-        name: of the source, for messages.
-        columns: the values by key of the configuration.
-
-    Raises:
-        DataError: a value is not text.
-    """
-    return _pairs(name, zip(*(columns[key] for key in KEYS), strict=True))
-
-
-@rereadable
-def _of_rows(name: str, dataset: "Dataset", columns: list[str]) -> Iterator[Pair]:
-    mapped = dataset.select_columns(sorted(set(columns))).with_format("arrow")
-    parts = (zip(*(part.column(c).to_pylist() for c in columns), strict=True) for part in mapped.iter(_ROWS))
-    return _pairs(name, (row for part in parts for row in part))
-
-
-def _pairs(name: str, rows: Iterable[tuple[Any, ...]]) -> Iterator[Pair]:
-    for number, row in enumerate(rows, start=1):
-        for key, text in zip(KEYS, row, strict=True):
-            if not isinstance(text, str):
-                raise DataError(
-                    f"{name} has no text in row {number:,} of data.source.{key}: correct it or drop the row."
-                )
-        yield Pair(*map(unmarked, row))
-
-
-@rereadable
-def part(corpus: Corpus, kept: Iterable[bool]) -> Iterator[Pair]:
-    """The pairs of a corpus for which `kept` is true."""
-    return compress(corpus, kept)
-
-
-@rereadable
-def corpus_texts(corpus: Corpus) -> Iterator[str]:
-    """Both sides of each pair, one after the other."""
-    for pair in corpus:
-        yield from pair
-
-
 def aligned_lines(source: Aligned, target: Aligned) -> dict[str, Corpus]:
     """Pairs of aligned files by split; a single path is the split "train".
 
@@ -167,19 +110,37 @@ def aligned_lines(source: Aligned, target: Aligned) -> dict[str, Corpus]:
     return {split: of_files(sources[split], targets[split]) for split in NAMES if split in sources}
 
 
-def of_dataset(source: ParallelSource) -> dict[str, Corpus]:
-    """Pairs from a local dataset directory or the hub, by split; a nested column is named with a dot.
+@rereadable
+def of_rows(name: str, rows: Rows) -> Iterator[Pair]:
+    """Pairs from the rows of a table.
+
+    Args:
+        name: of the table, for messages.
+        rows: a text and its translation each.
 
     Raises:
-        DataError: the dataset is neither on disk nor reachable, or lacks a column.
+        DataError: a value is not text.
     """
-    dataset, columns = str(source.dataset), source.columns
-    splits = load_dataset_splits(dataset, source.dataset_config, offline=OFFLINE)
-    flat = {split: rows.flatten() for split, rows in splits.items()}
-    for rows in flat.values():
-        check_columns(dataset, rows.column_names, columns)
-    names = [columns[key] for key in KEYS]
-    return {split: _of_rows(f"data.source.dataset={dataset}", rows, names) for split, rows in flat.items()}
+    for number, row in enumerate(rows, start=1):
+        for key, text in zip(("source_column", "target_column"), row, strict=True):
+            if not isinstance(text, str):
+                raise DataError(
+                    f"{name} has no text in row {number:,} of data.source.{key}: correct it or drop the row."
+                )
+        yield Pair(*row)
+
+
+@rereadable
+def part(corpus: Corpus, kept: Iterable[bool]) -> Iterator[Pair]:
+    """The pairs of a corpus for which `kept` is true."""
+    return compress(corpus, kept)
+
+
+@rereadable
+def corpus_texts(corpus: Corpus) -> Iterator[str]:
+    """Both sides of each pair, one after the other."""
+    for pair in corpus:
+        yield from pair
 
 
 def survey(corpus: Corpus) -> tuple[int, str]:
@@ -187,7 +148,5 @@ def survey(corpus: Corpus) -> tuple[int, str]:
     content, count = hashlib.sha256(), 0
     for pair in corpus:
         count += 1
-        for text in pair:
-            encoded = text.encode("utf-8", errors="surrogatepass")
-            content.update(len(encoded).to_bytes(8, "little") + encoded)
+        content.update(b"".join(map(framed, pair)))
     return count, content.hexdigest()

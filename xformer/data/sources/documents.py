@@ -125,6 +125,12 @@ def extent(documents: Documents) -> Extent:
     return Extent(characters, content.hexdigest())
 
 
+def framed(text: str) -> bytes:
+    """A text's bytes after their number, so that several are hashed one after the other and stay apart."""
+    encoded = text.encode("utf-8", errors="surrogatepass")
+    return len(encoded).to_bytes(8, "little") + encoded
+
+
 def cut_documents(documents: Documents, characters: int, fractions: Sequence[float]) -> list[Documents]:
     """Cut documents, in order, into a first part and one part per fraction.
 

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +18,13 @@ logger = logging.getLogger(__name__)
 NAMES = {"train": ("train",), "val": ("validation", "valid", "val", "dev"), "test": ("test",)}
 """What datasets call each split."""
 SECONDS_TO_ANSWER = 5.0
+_LISTED = 12
+_SHOWN = 40
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSource:
     """Settings of a data source: a dataset of the `datasets` library, or what a subclass adds.
-
-    Attributes:
-        dataset: a local dataset directory, or a name on the hub.
-        dataset_config: of the dataset, where it has several.
 
     Raises:
         ConfigError: several places are given.
@@ -35,8 +33,8 @@ class DatasetSource:
     source_keys: ClassVar[tuple[str, ...]] = ("files", "dataset")
     """The fields of which at most one is set."""
 
-    dataset: str | None
-    dataset_config: str | None
+    dataset: str | None  # a local dataset directory, or a name on the hub
+    dataset_config: str | None  # of the dataset, where it has several
 
     def __post_init__(self) -> None:
         found = [f"data.source.{key}={place}" for key in self.source_keys if (place := getattr(self, key)) is not None]
@@ -49,48 +47,50 @@ class DatasetSource:
         return next((str(place) for key in self.source_keys if (place := getattr(self, key)) is not None), None)
 
 
-def load_dataset_splits(name: str, config: str | None, *, offline: str, streaming: bool = False) -> dict[str, Any]:
+def split_names(there: Collection[str]) -> dict[str, str]:
+    """The name that each split has among those there."""
+    found = {split: [name for name in names if name in there] for split, names in NAMES.items()}
+    return {split: names[0] for split, names in found.items() if names}
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first names, to be read in a message."""
+    short = [name if len(name) <= _SHOWN else f"{name[:_SHOWN]}..." for name in names]
+    return ", ".join([*short[:_LISTED], *(["..."] if len(short) > _LISTED else [])])
+
+
+def load_dataset_splits(
+    source: DatasetSource, columns: Mapping[str, str], *, offline: str, streaming: bool = False
+) -> dict[str, Any]:
     """Load a dataset's splits as "train", "val" and "test": from a local directory if it exists, else the hub.
 
     Args:
-        name: of the directory, or on the hub.
-        config: of the dataset, where it has several.
+        source: with a dataset.
+        columns: a key of the configuration, and the column it names; a nested one with a dot.
         offline: data of this kind that need no network, to offer where there is none.
         streaming: whether it is read over the network, time and again, instead of being downloaded.
 
     Raises:
-        DataError: If the dataset is neither on disk nor reachable, or has no training split.
+        DataError: the dataset is neither on disk nor reachable, or has no training split, or lacks a column.
     """
+    name, config = str(source.dataset), source.dataset_config
     path = Path(name).expanduser()
     loaded = _load_local(path, config, streaming) if path.exists() else _load(name, config, offline, streaming)
-    found: dict[str, Any] = {}
-    for split, names in NAMES.items():
-        present = next((present for present in names if present in loaded), None)
-        if present is not None:
-            found[split] = loaded[present]
-    if "train" not in found:
+    if "train" not in (names := split_names(loaded)):
         raise DataError(
             f"data.source.dataset={name} has no split train, only {', '.join(loaded)}: choose another dataset."
         )
+    found = {split: loaded[name] for split, name in names.items()}
+    if any("." in column for column in columns.values()):
+        found = {split: part.flatten() for split, part in found.items()}
+    for part in found.values():
+        there = part.column_names or list(next(iter(part), {}))
+        for key, column in columns.items():
+            if column not in there:
+                raise DataError(
+                    f"data.source.{key}={column} is not in data.source.dataset={name}: its columns are {listed(there)}."
+                )
     return found
-
-
-def check_columns(name: str, there: Iterable[str], columns: Mapping[str, str]) -> None:
-    """Refuse columns that a dataset does not have.
-
-    Args:
-        name: of the dataset.
-        there: its columns.
-        columns: a key of the configuration, and the column it names.
-
-    Raises:
-        DataError: naming the first and those that are there.
-    """
-    for key, column in columns.items():
-        if column not in there:
-            raise DataError(
-                f"data.source.{key}={column} is not in data.source.dataset={name}: its columns are {', '.join(there)}."
-            )
 
 
 def first_line(error: Exception) -> str:

@@ -10,7 +10,7 @@ import torch
 from xformer.data.arrays import Flat
 from xformer.data.batch import IGNORED, LanguageModelingBatch
 from xformer.data.sources.documents import Documents
-from xformer.data.split import Split
+from xformer.data.splits import Split
 from xformer.data.tokenised import Unread, token_type
 from xformer.tokenizers.base import Tokenizer
 from xformer.tokenizers.pieces import rereadable

@@ -16,11 +16,10 @@ import numpy as np
 from jaxtyping import Int64
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from xformer.data.sources.hub import NAMES, DatasetSource, check_columns, load_dataset_splits
+from xformer.data.sources.hub import DatasetSource, listed, load_dataset_splits, split_names
 from xformer.errors import DataError
 
 _EIGHT_BITS = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"}
-_LISTED = 12
 _SYSTEM = {"__macosx", "__pycache__", "@eadir", "$recycle.bin", "system volume information", "lost+found", "thumbs.db",
            "ehthumbs.db", "desktop.ini", "icon\r"}  # fmt: skip
 """Names, in lower case, of what systems leave in folders of images."""
@@ -30,19 +29,12 @@ OFFLINE = "the handwritten digits of scikit-learn: data=images, or data=digits f
 
 @dataclass(frozen=True)
 class Pictures:
-    """Labelled images that are decoded on access.
+    """Labelled images that are decoded on access."""
 
-    Attributes:
-        stored: each image, as a path, as `datasets` keeps it undecoded, or as grey levels.
-        labels: of each image, its class's number.
-        identity: changes with everything that the images depend on.
-        name: what to call an image in a message.
-    """
-
-    stored: Sequence[Any]
-    labels: Int64[np.ndarray, " images"]
-    identity: str
-    name: Callable[[int], str]
+    stored: Sequence[Any]  # each image, as a path, as `datasets` keeps it undecoded, or as grey levels
+    labels: Int64[np.ndarray, " images"]  # of each image, its class's number
+    identity: str  # changes with everything that the images depend on
+    name: Callable[[int], str]  # what to call an image in a message
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -75,20 +67,15 @@ def _digits() -> Pictures:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSource(DatasetSource):
-    """Settings of labelled images; by default (no `folder` or `dataset`) scikit-learn's handwritten digits.
-
-    Attributes:
-        folder: with a folder for each class in it, or with `train` and as many of `val` and `test` as there are, which
-            have these. Every file in a class's folder is taken for an image, but for what is hidden or the system's.
-        image_column: of the dataset.
-        label_column: of the dataset.
-    """
+    """Settings of labelled images; by default (no `folder` or `dataset`) scikit-learn's handwritten digits."""
 
     source_keys: ClassVar[tuple[str, ...]] = ("folder", "dataset")
 
+    # with a folder for each class in it, or with `train` and as many of `val` and `test` as there are, which have
+    # these. Every file in a class's folder is taken for an image, but for what is hidden or the system's.
     folder: str | None
-    image_column: str
-    label_column: str
+    image_column: str  # of the dataset
+    label_column: str  # of the dataset
 
 
 def read_images(source: ImageSource) -> tuple[list[str], dict[str, Pictures]]:
@@ -101,55 +88,43 @@ def read_images(source: ImageSource) -> tuple[list[str], dict[str, Pictures]]:
         DataError: there are no images, or a label is not among the training images' classes.
     """
     if source.folder is not None:
-        return _read_folder(source.folder)
+        return _read_folder(source)
     if source.dataset is not None:
-        return _read_dataset(source.dataset, source.dataset_config, source.image_column, source.label_column)
+        return _read_dataset(source)
     return [str(digit) for digit in range(10)], {"train": _digits()}
 
 
-def _read_folder(folder: str) -> tuple[list[str], dict[str, Pictures]]:
-    root = Path(folder).expanduser()
+def _read_folder(source: ImageSource) -> tuple[list[str], dict[str, Pictures]]:
+    root = Path(str(source.folder)).expanduser()
     if not root.is_dir():
-        raise DataError(f"data.source.folder={folder} is not a directory (seen from {Path.cwd()}): correct the path.")
-    parts: dict[str, Path] = {}
-    for split, names in NAMES.items():
-        subfolder = next((root / name for name in names if (root / name).is_dir()), None)
-        if subfolder is not None:
-            parts[split] = subfolder
+        raise DataError(
+            f"data.source.folder={source.folder} is not a directory (seen from {Path.cwd()}): correct the path."
+        )
+    parts = {split: root / name for split, name in split_names([p.name for p in root.iterdir() if p.is_dir()]).items()}
     if "train" not in parts:
         parts = {"train": root}
-    classes = [path.name for path in _entries(parts["train"]) if path.is_dir()]
+    images = {split: {p: _files(p) for p in _entries(part) if p.is_dir()} for split, part in parts.items()}
+    classes = [subfolder.name for subfolder in images["train"]]
     if len(classes) < 2:
         raise DataError(
-            f"data.source.folder={folder} has {len(classes)} class folders in {parts['train']}: put the images of each "
-            "class into a folder of its name there, at least two."
+            f"data.source.folder={source.folder} has {len(classes)} class folders in {parts['train']}: put the images "
+            "of each class into a folder of its name there, at least two."
         )
-    found = {split: _read_classes(part, classes) for split, part in parts.items()}
-    counts = np.bincount(found["train"].labels, minlength=len(classes))
-    if not counts.all():
-        empty = [name for name, count in zip(classes, counts, strict=True) if not count]
+    if empty := [subfolder for subfolder, files in images["train"].items() if not files]:
+        folders = f"folders of {listed(each.name for each in empty)}" if len(empty) > 1 else "folder"
         raise DataError(
-            f"{parts['train'] / empty[0]} holds no image, but every class needs some: put some there, or "
-            f"remove the {'folders of ' + _listed(empty) if len(empty) > 1 else 'folder'}."
+            f"{empty[0]} holds no image, but every class needs some: put some there, or remove the {folders}."
         )
-    return classes, dict(found)
+    return classes, {split: _of_files(parts[split], found, classes) for split, found in images.items()}
 
 
-def _read_classes(part: Path, classes: list[str]) -> Pictures:
-    paths: list[Path] = []
-    labels: list[int] = []
-    for subfolder in _entries(part):
-        if not subfolder.is_dir():
-            continue
-        if subfolder.name not in classes:
-            raise DataError(
-                f"{subfolder} is a label outside of the training images' classes ({_listed(classes)}): move it."
-            )
-        found = _files(subfolder)
-        paths += found
-        labels += [classes.index(subfolder.name)] * len(found)
+def _of_files(part: Path, images: dict[Path, list[Path]], classes: list[str]) -> Pictures:
+    if other := [subfolder for subfolder in images if subfolder.name not in classes]:
+        raise DataError(f"{other[0]} is a label outside of the training images' classes ({listed(classes)}): move it.")
+    paths = [path for files in images.values() for path in files]
     if not paths:
-        raise DataError(f"{part} holds no image: put some into the folders of the classes ({_listed(classes)}).")
+        raise DataError(f"{part} holds no image: put some into the folders of the classes ({listed(classes)}).")
+    labels = [classes.index(subfolder.name) for subfolder, files in images.items() for _ in files]
     # They are the same as long as their names, sizes and times are.
     about = [(str(path.resolve()), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in paths]
     identity = hashlib.sha256(repr((about, labels)).encode()).hexdigest()
@@ -168,54 +143,41 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for paths in below for path in paths)
 
 
-def _read_dataset(
-    name: str, config: str | None, image_column: str, label_column: str
-) -> tuple[list[str], dict[str, Pictures]]:
+def _read_dataset(source: ImageSource) -> tuple[list[str], dict[str, Pictures]]:
     from datasets import ClassLabel
     from datasets import Image as Feature
 
-    splits = load_dataset_splits(name, config, offline=OFFLINE)
-    for part in splits.values():
-        check_columns(name, part.column_names, {"image_column": image_column, "label_column": label_column})
+    image_column, label_column = source.image_column, source.label_column
+    columns = {"image_column": image_column, "label_column": label_column}
+    splits = load_dataset_splits(source, columns, offline=OFFLINE)
     features = splits["train"].features
     if not isinstance(features[image_column], Feature):
         raise DataError(
-            f"data.source.image_column={image_column} of data.source.dataset={name} holds no images: choose another."
+            f"data.source.image_column={image_column} of data.source.dataset={source.dataset} holds no images: choose "
+            "another."
         )
     label = features[label_column]
-    values = {split: part[label_column][:] for split, part in splits.items()}
-    known: list[Any] = list(range(label.num_classes)) if isinstance(label, ClassLabel) else _distinct(values["train"])
-    classes = list(label.names) if isinstance(label, ClassLabel) else [str(value) for value in known]
+    named = isinstance(label, ClassLabel)
+    values = set(range(label.num_classes) if named else splits["train"][label_column][:]) - {None}
+    numbers = {value: number for number, value in enumerate(sorted(values))}
+    classes = list(label.names) if named else [str(value) for value in numbers]
     found: dict[str, Pictures] = {}
     for split, part in splits.items():
-        where = f"the {split} split of data.source.dataset={name}"
+        where = f"the {split} split of data.source.dataset={source.dataset}"
         if not len(part):
             raise DataError(f"{where[0].upper()}{where[1:]} is empty: choose another dataset.")
-        labels = _numbers(values[split], known, f"{where}, {label_column},")
+        for row, value in enumerate(part[label_column]):
+            if value not in numbers:
+                raise DataError(
+                    f"Row {row} of {where}, {label_column}, has the label {value}, which is outside of the classes "
+                    f"({listed(map(str, numbers))}): correct or leave out such rows."
+                )
+        labels = [numbers[value] for value in part[label_column]]
         encoded = part.cast_column(image_column, Feature(decode=False))[image_column]
         identity = f"{part._fingerprint} {image_column} {labels}"
-        named = partial("Row {1} of {0}".format, where)
-        found[split] = Pictures(encoded, np.array(labels, dtype=np.int64), identity, named)
+        name = partial("Row {1} of {0}".format, where)
+        found[split] = Pictures(encoded, np.array(labels, dtype=np.int64), identity, name)
     return classes, found
-
-
-def _distinct(values: Sequence[Any]) -> list[Any]:
-    return sorted({value for value in values if value is not None})
-
-
-def _numbers(values: Sequence[Any], known: list[Any], where: str) -> list[int]:
-    numbers = {value: number for number, value in enumerate(known)}
-    for row, value in enumerate(values):
-        if value not in numbers:
-            raise DataError(
-                f"Row {row} of {where} has the label {value}, which is outside of the classes "
-                f"({_listed([str(each) for each in known])}): correct or leave out such rows."
-            )
-    return [numbers[value] for value in values]
-
-
-def _listed(classes: list[str]) -> str:
-    return ", ".join(classes[:_LISTED]) + (", ..." if len(classes) > _LISTED else "")
 
 
 def _decode(source: Path | BytesIO, name: str) -> Image.Image:

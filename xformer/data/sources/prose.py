@@ -29,8 +29,8 @@ def _once(text: str, seen: set[str]) -> str:
     return "\n\n".join(kept)
 
 
-def chapters() -> dict[str, list[str]]:
-    """Paragraphs of the longest chapters, as `text_column`, and the chapter of each, as `label_column`.
+def chapters() -> list[tuple[str, str]]:
+    """Paragraphs of the longest chapters, and the chapter of each.
 
     A paragraph that stands in several chapters is left out: it has no one label. What is there depends on the version
     of Python.
@@ -42,8 +42,7 @@ def chapters() -> dict[str, list[str]]:
     copies = Counter(paragraph for paragraph, _ in found)
     single = [(paragraph, name) for paragraph, name in found if copies[paragraph] == 1]
     longest = {name for name, _ in Counter(name for _, name in single).most_common(CHAPTERS)}
-    kept = [(paragraph, name) for paragraph, name in single if name in longest]
-    return {"text_column": [text for text, _ in kept], "label_column": [name for _, name in kept]}
+    return [(paragraph, name) for paragraph, name in single if name in longest]
 
 
 def _plain(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Reading tables by split and column: csv, tsv, json and parquet files, or a dataset on disk or the hub.
+"""Rows of tables by split: csv, tsv, json and parquet files, or a dataset on disk or the hub.
 
 Datasets are read by `datasets`, files by pyarrow: of a csv file `datasets` takes a missing field for an empty text and,
 where every row has a field too many, the first column for an index; of a json file it takes a missing key for null.
@@ -8,37 +8,37 @@ Here such a row is refused by its number.
 import codecs
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from xformer.data.sources.hub import NAMES, DatasetSource, first_line, load_dataset_splits
-from xformer.data.sources.text import expand_pattern
+from xformer.data.sources.hub import NAMES, DatasetSource, first_line, listed, load_dataset_splits
+from xformer.data.sources.text import expand_pattern, expand_patterns
 from xformer.errors import ConfigError, DataError
+from xformer.tokenizers.pieces import rereadable
 from xformer.tokenizers.utf8 import decode_utf8, unmarked
 
-Files = str | list[str] | dict[str, str]
-Columns = dict[str, list[Any]]
-"""The values of each wanted column, by the key of the configuration that names it; all equally long."""
+if TYPE_CHECKING:
+    from datasets import Dataset
 
-_LISTED = 12
+Files = str | list[str] | dict[str, str]
+Rows = Iterable[tuple[Any, ...]]
+"""The values of the wanted columns, row by row, which can be read any number of times."""
+
+_PORTION = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
 class TableSource(DatasetSource):
-    """Settings of tables with text columns. A field of a nested column is named with a dot: `translation.de`.
+    """Settings of tables with text columns. A field of a nested column is named with a dot: `translation.de`."""
 
-    Attributes:
-        files: a directory with a file for each split (train.*, validation.* or dev.*, test.*); or a path or a pattern
-            of files that are read one after the other, or a list of them; or such a path or pattern for each of
-            "train", "val" and "test". They are csv, tsv, json or parquet.
-        column_names: all columns of a csv or tsv file whose first line does not name them.
-    """
-
+    # a directory with a file for each split (train.*, validation.* or dev.*, test.*); or a path or a pattern of files
+    # that are read one after the other, or a list of them; or such a path or pattern for each of "train", "val" and
+    # "test". They are csv, tsv, json or parquet.
     files: Files | None
-    column_names: list[str] | None
+    column_names: list[str] | None  # all columns of a csv or tsv file whose first line does not name them
 
     @property
     def columns(self) -> dict[str, str]:
@@ -46,38 +46,58 @@ class TableSource(DatasetSource):
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name.endswith("_column")}
 
 
-def read_tables(source: TableSource, *, offline: str = "data.source.files of your own") -> dict[str, Columns]:
-    """Read columns by split; a source without splits is the split "train".
+def read_tables(source: TableSource, *, offline: str = "data.source.files of your own") -> dict[str, Rows]:
+    """Read the rows of `source.columns` by split; a source without splits is the split "train".
 
-    Every value of a csv or tsv file is text; a tsv file has no quotes, only tabs and line ends separate.
+    Every value of a csv or tsv file is text; a tsv file has no quotes, only tabs and line ends separate. Datasets stay
+    on disk.
 
     Args:
         source: with files or a dataset.
         offline: data of this kind that need no network, to offer where there is none.
 
-    Returns:
-        For each split, the values of each column under its key of `source.columns`.
-
     Raises:
         ConfigError: `files` names an unknown split.
-        DataError: A file or dataset is missing, empty, damaged or ragged, or lacks a column.
+        DataError: a file or dataset is missing, empty, damaged or ragged, or lacks a column.
     """
-    files, dataset, columns = source.files, source.dataset, source.columns
-    if files is not None:
+    wanted = tuple(source.columns.values())
+    if source.files is not None:
         return {
-            split: _joined([_read(path, columns, source.column_names) for path in paths])
-            for split, paths in _by_split(files).items()
+            split: _rows([_read(path, source) for path in paths], wanted)
+            for split, paths in _by_split(source.files).items()
         }
-    assert dataset is not None
-    found = load_dataset_splits(dataset, source.dataset_config, offline=offline)
-    return {
-        split: _pick(part.with_format("arrow")[:], f"data.source.dataset={dataset}", columns)
-        for split, part in found.items()
-    }
+    found = load_dataset_splits(source, source.columns, offline=offline)
+    for part in found.values():
+        _check(source, f"data.source.dataset={source.dataset}", part.column_names, part.num_rows)
+    return {split: _rows(_portions(part.select_columns(sorted({*wanted}))), wanted) for split, part in found.items()}
 
 
-def _joined(tables: list[Columns]) -> Columns:
-    return {key: [value for table in tables for value in table[key]] for key in tables[0]}
+@rereadable
+def _portions(dataset: "Dataset") -> Iterator[Any]:
+    yield from dataset.with_format("arrow").iter(_PORTION)
+
+
+@rereadable
+def _rows(tables: Iterable[Any], columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    for table in tables:
+        yield from zip(*(map(_unmarked, table.column(column).to_pylist()) for column in columns), strict=True)
+
+
+def _unmarked(value: Any) -> Any:
+    return unmarked(value) if isinstance(value, str) else value
+
+
+def _check(source: TableSource, name: str, there: Sequence[str], rows: int) -> None:
+    """Refuse a table without rows, or without one of the columns."""
+    for key, column in source.columns.items():
+        if there.count(column) != 1:
+            problem = "is twice" if column in there else "is not"
+            raise DataError(
+                f"data.source.{key}={column} {problem} in {name}: its columns are {listed(there)}; where a first line "
+                "does not name them, data.source.column_names would."
+            )
+    if not rows:
+        raise DataError(f"{name} has no rows: use a source with rows.")
 
 
 def _by_split(files: Files) -> dict[str, list[Path]]:
@@ -88,82 +108,57 @@ def _by_split(files: Files) -> dict[str, list[Path]]:
         if "train" not in files:
             raise ConfigError(f"data.source.files={files} has no file for train: add one.")
         return {split: expand_pattern(files[split]) for split in NAMES if split in files}
-    if isinstance(files, str) and Path(files).expanduser().is_dir():
-        return _in_directory(Path(files).expanduser())
-    paths = [path for entry in ([files] if isinstance(files, str) else files) for path in expand_pattern(entry)]
-    if not paths:
-        raise DataError("data.source.files=[] names no file: use a path, a pattern or a directory.")
-    return {"train": paths}
-
-
-def _in_directory(directory: Path) -> dict[str, list[Path]]:
+    if isinstance(files, list) or not Path(files).expanduser().is_dir():
+        return {"train": expand_patterns(files, "use a path, a pattern or a directory")}
     found: dict[str, list[Path]] = {}
+    entries = sorted(path for path in Path(files).expanduser().iterdir() if path.suffix.lower() in _READERS)
     for split, names in NAMES.items():
-        paths = sorted(
-            p for p in directory.iterdir() if p.stem in names and p.suffix.lower() in _READERS and p.is_file()
-        )
+        paths = [path for path in entries if path.stem in names and path.is_file()]
         if len(paths) > 1:
-            listed = ", ".join(path.name for path in paths)
-            raise DataError(
-                f"data.source.files={directory} has several files for {split} ({listed}): name one of them."
-            )
+            several = listed(path.name for path in paths)
+            raise DataError(f"data.source.files={files} has several files for {split} ({several}): name one of them.")
         if paths:
             found[split] = paths
     if "train" not in found:
         raise DataError(
-            f"data.source.files={directory} has no file train with one of the extensions {', '.join(_READERS)}: use "
-            "the path of a file."
+            f"data.source.files={files} has no file train with one of the extensions {', '.join(_READERS)}: use the "
+            "path of a file."
         )
     return found
 
 
-def _read(path: Path, columns: Mapping[str, str], column_names: list[str] | None) -> Columns:
-    reader = _READERS.get(path.suffix.lower())
+def _read(path: Path, source: TableSource) -> Any:
+    from pyarrow import types
+
+    reader, name = _READERS.get(path.suffix.lower()), f"data.source.files={path}"
     if reader is None:
-        raise DataError(f"data.source.files={path} has no known extension: use one of {', '.join(_READERS)}.")
+        raise DataError(f"{name} has no known extension: use one of {', '.join(_READERS)}.")
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DataError(f"data.source.files={path} cannot be read ({error.strerror}): make it readable.") from error
+        raise DataError(f"{name} cannot be read ({error.strerror}): make it readable.") from error
     if not content.strip():
-        raise DataError(f"data.source.files={path} is empty: use a file with rows.")
-    return _pick(reader(path, content, column_names), f"data.source.files={path}", columns)
-
-
-def _pick(table: Any, source: str, columns: Mapping[str, str]) -> Columns:
-    while any(_is_struct(field.type) for field in table.schema):
+        raise DataError(f"{name} is empty: use a file with rows.")
+    try:
+        table = reader(content, name, source.column_names)
+    except (ValueError, TypeError, OverflowError, OSError, RecursionError) as error:  # pyarrow's among them
+        kind, reason = path.suffix[1:], first_line(error)
+        raise DataError(f"{name} cannot be read as {kind} ({reason}): correct the file.") from error
+    while any(types.is_struct(field.type) for field in table.schema):
         table = table.flatten()
     table = table.rename_columns([unmarked(name) for name in table.column_names])
-    for key, column in columns.items():
-        if table.column_names.count(column) != 1:
-            problem = "is twice" if column in table.column_names else "is not"
-            there = ", ".join(name[:40] for name in table.column_names[:_LISTED])
-            raise DataError(
-                f"data.source.{key}={column} {problem} in {source}: its columns are {there}; where a first line does "
-                "not name them, data.source.column_names would."
-            )
-    if not table.num_rows:
-        raise DataError(f"{source} has no rows: use a source with rows.")
-    return {key: [*map(_unmarked, table.column(column).to_pylist())] for key, column in columns.items()}
+    _check(source, name, table.column_names, table.num_rows)
+    return table
 
 
-def _unmarked(value: Any) -> Any:
-    return unmarked(value) if isinstance(value, str) else value
-
-
-def _is_struct(kind: Any) -> bool:
-    from pyarrow import types
-
-    return bool(types.is_struct(kind))
-
-
-def _separated(path: Path, content: bytes, column_names: list[str] | None, *, delimiter: str, quote: str | bool) -> Any:
+def _separated(content: bytes, name: str, column_names: list[str] | None, *, delimiter: str, quote: str | bool) -> Any:
     import pyarrow as pa
     from pyarrow import csv
 
-    decode_utf8(content, f"data.source.files={path}")
+    decode_utf8(content, name)
     content = content.removeprefix(codecs.BOM_UTF8)
-    ragged: list[Any] = []
+
+    ragged: list[Any] = []  # an error that the handler raised would not come out
 
     def keep(row: Any) -> str:
         ragged.append(row)
@@ -179,49 +174,35 @@ def _separated(path: Path, content: bytes, column_names: list[str] | None, *, de
         convert = csv.ConvertOptions(column_types={name: pa.string() for name in names}, strings_can_be_null=False)
         table = csv.read_csv(io.BytesIO(content), read, parse, convert)
     except pa.ArrowInvalid as error:
-        if ragged:
-            row, named = ragged[0], column_names is None  # its first line, which is no row
-            raise DataError(
-                f"data.source.files={path} is ragged: row {row.number - named} has {row.actual_columns} columns, and "
-                f"{row.expected_columns} are expected; correct the row."
-            ) from error
-        raise _damaged(path, error) from error
-    _refuse_header(path, table, column_names or [])
+        if not ragged:
+            raise
+        row, named = ragged[0], column_names is None  # by its first line, which is no row
+        raise DataError(
+            f"{name} is ragged: row {row.number - named} has {row.actual_columns} columns, and {row.expected_columns} "
+            "are expected; correct the row."
+        ) from error
+    first = [str(value) for row in table.slice(0, 1).to_pylist() for value in row.values()]
+    if {name.lower() for name in column_names or []} & {value.strip().lower() for value in first}:
+        raise DataError(
+            f"{name} names its columns in its first line ({listed(first)}): set data.source.column_names=null, and "
+            "name the columns to read, such as data.source.label_column, these names."
+        )
     return table
 
 
-def _refuse_header(path: Path, table: Any, column_names: list[str]) -> None:
-    """Refuse a header line if `column_names` is set, as it would be read as a row."""
-    first = [str(value) for row in table.slice(0, 1).to_pylist() for value in row.values()]
-    if {name.lower() for name in column_names} & {value.strip().lower() for value in first}:
-        raise DataError(
-            f"data.source.files={path} names its columns in its first line "
-            f"({', '.join(value[:40] for value in first)}): set data.source.column_names=null, and name the columns "
-            "to read, such as data.source.label_column, these names."
-        )
-
-
-def _json(path: Path, content: bytes, column_names: list[str] | None) -> Any:
+def _json(content: bytes, name: str, column_names: list[str] | None) -> Any:
     """Read JSON: a list of objects, or one object per line; rows need the first one's keys."""
     import pyarrow as pa
 
-    text = decode_utf8(content, f"data.source.files={path}")
-    try:
-        rows = json.loads(text) if text.lstrip().startswith("[") else list(_lines(text))
-    except (ValueError, RecursionError) as error:
-        raise _damaged(path, error) from error
+    text = decode_utf8(content, name)
+    rows = json.loads(text) if text.lstrip().startswith("[") else list(_lines(text))
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
-            raise DataError(
-                f"data.source.files={path} has a row {number} that is not an object: write {{column: value, ...}}."
-            )
+            raise DataError(f"{name} has a row {number} that is not an object: write {{column: value, ...}}.")
         lacking = [str(key) for key in rows[0] if key not in row]
         if lacking:
-            raise DataError(f"data.source.files={path} is ragged: row {number} has no {lacking[0]}; correct the row.")
-    try:
-        return pa.Table.from_pylist(rows)
-    except (ValueError, pa.ArrowTypeError, OverflowError) as error:
-        raise _damaged(path, error) from error
+            raise DataError(f"{name} is ragged: row {number} has no {lacking[0]}; correct the row.")
+    return pa.Table.from_pylist(rows)
 
 
 def _lines(text: str) -> Iterator[Any]:
@@ -234,23 +215,14 @@ def _lines(text: str) -> Iterator[Any]:
                 raise ValueError(f"line {number}: {error}") from error
 
 
-def _parquet(path: Path, content: bytes, column_names: list[str] | None) -> Any:
+def _parquet(content: bytes, name: str, column_names: list[str] | None) -> Any:
     import pyarrow as pa
     from pyarrow import parquet
 
-    try:
-        return parquet.read_table(pa.BufferReader(content))
-    except (pa.ArrowInvalid, OSError) as error:
-        raise _damaged(path, error) from error
+    return parquet.read_table(pa.BufferReader(content))
 
 
-def _damaged(path: Path, error: Exception) -> DataError:
-    return DataError(
-        f"data.source.files={path} cannot be read as {path.suffix[1:]} ({first_line(error)}): correct the file."
-    )
-
-
-_READERS: dict[str, Callable[[Path, bytes, list[str] | None], Any]] = {
+_READERS: dict[str, Callable[[bytes, str, list[str] | None], Any]] = {
     ".csv": partial(_separated, delimiter=",", quote='"'),
     ".tsv": partial(_separated, delimiter="\t", quote=False),
     ".json": _json,

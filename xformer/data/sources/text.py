@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xformer.data.sources.documents import Documents, Piece, document, in_files, in_memory
-from xformer.data.sources.hub import NAMES, DatasetSource, check_columns, first_line, load_dataset_splits
+from xformer.data.sources.hub import NAMES, DatasetSource, first_line, load_dataset_splits
 from xformer.data.sources.prose import prose
 from xformer.errors import DataError
 from xformer.tokenizers.pieces import rereadable
@@ -24,19 +24,13 @@ TEXT_FILES = {".txt", ".raw", ".tokens"}
 
 @dataclass(frozen=True, kw_only=True)
 class TextSource(DatasetSource):
-    """Settings of a text source; by default (no `files` or `dataset`) Python's own prose.
+    """Settings of a text source; by default (no `files` or `dataset`) Python's own prose."""
 
-    Attributes:
-        files: a path, a glob pattern, or several of either; one document each.
-        column: of the dataset: the one with the text.
-        joined: whether the dataset's rows are the lines of one document; else each is one.
-        streaming: whether a dataset of the hub is read over the network instead of being downloaded first. It is read
-            three times: to know its length and content, to train the tokenizer, and to tokenise.
-    """
-
-    files: str | list[str] | None
-    column: str
-    joined: bool
+    files: str | list[str] | None  # a path, a glob pattern, or several of either; one document each
+    column: str  # of the dataset: the one with the text
+    joined: bool  # whether the dataset's rows are the lines of one document; else each is one
+    # whether a dataset of the hub is read over the network instead of being downloaded first. It is read three times:
+    # to know its length and content, to train the tokenizer, and to tokenise.
     streaming: bool
 
 
@@ -51,11 +45,7 @@ def read_documents(source: TextSource) -> dict[str, Documents]:
     """
     files, dataset = source.files, source.dataset
     if files is not None:
-        paths = [path for entry in ([files] if isinstance(files, str) else files) for path in expand_pattern(entry)]
-        if not paths:
-            raise DataError(
-                "data.source.files=[] names no file: use a path or a pattern, or null for Python's own prose."
-            )
+        paths = expand_patterns(files, "use a path or a pattern, or null for Python's own prose")
         return {"train": in_files(paths, "data.source.files")}
     if dataset is None:
         return {"train": in_memory(prose())}
@@ -63,10 +53,19 @@ def read_documents(source: TextSource) -> dict[str, Documents]:
     texts = _text_files(path) if path.is_dir() else {}
     if "train" in texts:
         return {split: in_files(paths, "data.source.dataset") for split, paths in texts.items()}
-    splits = load_dataset_splits(dataset, source.dataset_config, offline=OFFLINE, streaming=source.streaming)
-    for rows in splits.values():
-        check_columns(dataset, rows.column_names or list(next(iter(rows), {})), {"column": source.column})
+    splits = load_dataset_splits(source, {"column": source.column}, offline=OFFLINE, streaming=source.streaming)
     return {split: _rows(part, dataset, source.column, source.joined) for split, part in splits.items()}
+
+
+def expand_patterns(entries: str | list[str], advice: str) -> list[Path]:
+    """The files of paths or glob patterns, in order.
+
+    Raises:
+        DataError: no file matches; the message ends with the advice where there is no entry at all.
+    """
+    if not entries:
+        raise DataError(f"data.source.files=[] names no file: {advice}.")
+    return [path for entry in ([entries] if isinstance(entries, str) else entries) for path in expand_pattern(entry)]
 
 
 def expand_pattern(entry: str) -> list[Path]:

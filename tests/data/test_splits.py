@@ -1,15 +1,43 @@
-"""Padded pairs, against an example by hand and against rows read one by one."""
+"""Padded batches: labelled sequences and pairs, against an example by hand and against rows read one by one."""
+
+from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from xformer.data.arrays import Flat, Ragged
 from xformer.data.batch import IGNORED
-from xformer.data.pairs import pad_pairs
+from xformer.data.splits import LabelledSequences, pad_pairs
 
 PADDING, BEGIN, END = 10, 11, 12
 rows = st.lists(st.integers(0, 9), max_size=6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    rows=st.lists(st.lists(st.integers(0, 8), min_size=1, max_size=6), min_size=1, max_size=8),
+    longest=st.one_of(st.none(), st.integers(1, 7)),
+    data=st.data(),
+)
+def test_a_batch_is_its_rows_cut_and_padded(
+    rows: list[list[int]], longest: int | None, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path: Path = tmp_path_factory.mktemp("labelled") / "tokens"
+    np.concatenate(rows).astype(np.uint8).tofile(path)
+    offsets, labels = np.cumsum([0, *map(len, rows)]), np.arange(len(rows)) % 3
+    split = LabelledSequences(Ragged(Flat(path, np.uint8), offsets), labels, PADDING, longest)
+    assert split.lengths.tolist() == [len(row[:longest]) for row in rows]
+    chosen = data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=5))
+    tokens, real, found = split.__getitems__(chosen)
+    cut = [rows[index][:longest] for index in chosen]
+    width = max(map(len, cut))
+    expected = torch.tensor([row + [PADDING] * (width - len(row)) for row in cut])
+    torch.testing.assert_close(tokens, expected)
+    torch.testing.assert_close(real, expected != PADDING)
+    assert found.tolist() == [index % 3 for index in chosen]
 
 
 def test_two_pairs_by_hand():

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xformer.data.sampling.balanced import Balanced
-from xformer.data.sampling.sampler import Order, TrainingBatches
+from xformer.data.sampling.order import Balanced, Order
+from xformer.data.sampling.sampler import TrainingBatches
 
 
 @settings(deadline=None, max_examples=60)
