@@ -19,8 +19,10 @@ from xformer.runs.recorded_run import load_runs
 from xformer.studies.committed_runs import read_table, write_table
 from xformer.studies.comparison import Comparison, compare
 from xformer.studies.experiments import compare_experiments
+from xformer.studies.figure_svg import page_svg
 from xformer.studies.output_formats import as_csv
 from xformer.studies.page_origin import page_origin
+from xformer.studies.page_table import Cell, html_table
 from xformer.studies.report_page import report_page
 from xformer.studies.study import Study
 
@@ -79,6 +81,27 @@ def test_a_point_of_a_figure_says_its_values(html: str, sweep: Path) -> None:
         for run in row.group.runs:
             for step, value in run.curve("val/accuracy").items():
                 assert f"{row.name} seed={run.seed}\noptimiser step {step}\nval/accuracy {value!r}" in titles
+
+
+def test_a_figure_names_itself_for_whoever_does_not_see_it() -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    figure.subplots().plot([0, 1], [2, 3], gid="group", marker="o", label="a <b>")
+    drawn = page_svg(figure, "one", 'a "label"')
+    assert drawn.startswith("<svg")
+    assert 'aria-label="a &quot;label&quot;"' in drawn
+    assert "<title>a &lt;b&gt;\n 1\n 3.0</title>" in drawn
+    assert not {*re.findall(r'id="([^"]+)"', page_svg(figure, "two", ""))} & {*re.findall(r'id="([^"]+)"', drawn)}
+
+
+def test_a_cell_is_escaped_and_sorted_by_its_value() -> None:
+    table = html_table(["<a>", "b"], [[Cell("<x>", text=True), Cell("2.5", 2.4999, below="[2, 3]", hover='"all"')]])
+    assert "<button>&lt;a&gt;</button>" in table
+    assert 'data-value="&lt;x&gt;"><span>&lt;x&gt;</span></th>' in table
+    assert (
+        'title="&quot;all&quot;" data-label="b" data-value="2.4999"><span>2.5<small>[2, 3]</small></span></td>' in table
+    )
 
 
 def test_no_two_parts_of_a_page_have_one_id(html: str) -> None:
