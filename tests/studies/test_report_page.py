@@ -258,6 +258,6 @@ def test_nothing_is_cut_in_a_window(width: int, tmp_path: Path, large_page: str)
     assert seen["columns"] == 8
     assert (seen["before"], seen["after"] > 0) == (0, True)
     assert len(seen["share"]) == 2
-    assert min(seen["share"]) > (0.44 if width == 1920 else 0.9)
+    assert min(seen["share"]) > (0.44 if width == 1920 else 0.87)  # a bar to scroll takes 15 pixels
     assert seen["text"] >= 10
     assert seen["requests"] == []
