@@ -216,7 +216,7 @@ def _draw_seeds(
     for run in row.group.runs:
         line = values(run)
         axes.plot(list(line), list(line.values()), color=colour, linewidth=style.line / 2, alpha=0.7, gid=SEED,
-                  label=f"_{label} seed={run.seed}", marker="." if len(line) == 1 else None)  # fmt: skip
+                  label=f"_{label} seed={run.seed}", marker=".", markersize=0.7 * style.marker)  # fmt: skip
 
 
 def _mark(axes: Any, panel: Panel, style: FigureStyle, y: str, trained: bool) -> None:
