@@ -126,8 +126,18 @@ def test_seeds_that_give_one_number_are_drawn_without_a_reach(make_run: MakeRun,
 
 @pytest.mark.parametrize(("style_name", "study"), CASES)
 def test_nothing_is_cut_covered_or_twice(style_name: str, study: str) -> None:
-    style = STYLES[style_name]
-    for name, figure in of_study(study, style).items():
+    check(of_study(study, STYLES[style_name]), STYLES[style_name])
+
+
+@pytest.mark.parametrize("style", PAPER.values(), ids=PAPER)
+def test_nothing_is_cut_of_a_figure_by_size(style: FigureStyle, size_runs: Path) -> None:
+    drawn = figures(compare(load_runs([size_runs]), baseline="attention=full"), style)
+    check({"scaling": drawn["scaling"]}, style)
+
+
+def check(drawn: dict[str, Figure], style: FigureStyle) -> None:
+    """The legend and the labels are within the figure, beside the data; no tick is there twice or touches another."""
+    for name, figure in drawn.items():
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         renderer, whole = canvas.get_renderer(), figure.bbox
@@ -139,6 +149,11 @@ def test_nothing_is_cut_covered_or_twice(style_name: str, study: str) -> None:
         for axes in figure.axes:
             assert not box.overlaps(axes.get_tightbbox(renderer)), name
             for axis in (axes.xaxis, axes.yaxis):
+                label = axis.label.get_window_extent(renderer)
+                assert label.x0 >= -1, name
+                assert label.y0 >= -1, name
+                assert label.x1 <= whole.x1 + 1, name
+                assert label.y1 <= whole.y1 + 1, name
                 low, high = sorted(axis.get_view_interval())
                 inside = [low <= at <= high for at in axis.get_majorticklocs()]
                 shown = list(itertools.compress(axis.get_majorticklabels(), inside))

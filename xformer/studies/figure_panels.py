@@ -34,16 +34,19 @@ class Panel:
     others: Sequence[ComparisonRow] = ()
 
 
-def panels(comparison: Comparison) -> list[Panel]:
+def panels(comparison: Comparison, split: bool = False) -> list[Panel]:
     """The panels of a comparison: one for up to eight groups.
 
-    More are split by the setting that makes the fewest panels of up to eight, whose groups are equal in it; where no
-    setting does, each group has a panel, before the others in grey.
+    More are split by a setting, so that each panel has up to eight groups that are equal in it: one that is not the
+    baseline's where there is one, and of these the one with the fewest panels. Where no setting does, each group has a
+    panel, before the others in grey.
+
+    Args:
+        comparison: its rows are the groups.
+        split: split fewer groups too, where a setting that is not the baseline's does.
     """
     rows, named = list(comparison.rows), comparison.differ.named
-    if len(rows) <= MOST:
-        return [Panel("", {row.name: row for row in rows})]
-    splits = []
+    splits: list[tuple[bool, int, list[Panel]]] = []
     for key in named if len(named) > 1 else ():
         rest = [other for other in named if other != key]
         parts: dict[str, dict[str, ComparisonRow]] = {}
@@ -51,9 +54,12 @@ def panels(comparison: Comparison) -> list[Panel]:
             parts.setdefault(row.group.get(key), {})[group_name(row.group, rest)] = row
         labels = {label for part in parts.values() for label in part}
         if len(labels) <= MOST and sum(map(len, parts.values())) == len(rows):
-            splits.append([Panel(f"{key}={value}", part) for value, part in parts.items()])
-    alone = [Panel(row.name, {row.name: row}, [other for other in rows if other is not row]) for row in rows]
-    return min(splits, key=len, default=alone)
+            of_baseline = f" {key}=" in f" {comparison.baseline}"
+            splits.append((of_baseline, len(parts), [Panel(f"{key}={value}", part) for value, part in parts.items()]))
+    of_baseline, _, best = min(splits, key=lambda found: found[:2], default=(True, 0, []))
+    if len(rows) <= MOST and not (split and best and not of_baseline):
+        return [Panel("", {row.name: row for row in rows})]
+    return best or [Panel(row.name, {row.name: row}, [other for other in rows if other is not row]) for row in rows]
 
 
 def looks(found: Sequence[Panel]) -> dict[str, dict[str, Any]]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def means_figure(comparison: Comparison, style: FigureStyle) -> "Figure":
     """The means of a comparison with their 95 % intervals, and the value of each seed; the baseline in italics."""
     with drawing(style):
-        found = panels(comparison)
+        found = panels(comparison, split=True)
         figure, axes = empty_figure(style, [panel.title for panel in found])
         most = max(len(panel.rows) for panel in found)
         figure.set_figheight(len(found) * (style.text_line * (1.2 * most + 1.5)) + 2 * style.text_line)

@@ -68,7 +68,9 @@ def _losses(axes: Any, sweep: SizeSweep, comparison: Comparison, style: FigureSt
 
 
 def _differences(axes: Any, sweep: SizeSweep, names: list[str], comparison: Comparison, style: FigureStyle) -> None:
-    axes.axhline(0, color="#555555", linewidth=style.line / 2)
+    against = list(dict.fromkeys(sweep.baselines[name] for name in names))
+    zero = f"no difference to {against[0]}" if len(against) == 1 else "no difference to the baseline"
+    axes.axhline(0, color="#555555", linewidth=style.line / 2, label=zero)
     for name in names:
         each, color = sweep.differences[name], _look(sweep, name)["color"]
         for part, alpha, line in ((each.scales <= each.largest, 0.2, "-"), (each.scales >= each.largest, 0.08, ":")):
@@ -76,8 +78,7 @@ def _differences(axes: Any, sweep: SizeSweep, names: list[str], comparison: Comp
             axes.fill_between(each.scales[part], each.low[part], each.high[part], color=color, alpha=alpha, linewidth=0)
     ends = {sweep.differences[name].largest for name in names}
     axes.axvline(max(ends), color="#555555", linestyle="-.", linewidth=style.line / 2, label="largest size measured")
-    against = list(dict.fromkeys(sweep.baselines[name] for name in names))
-    axes.set_ylabel(f"difference to {against[0]}" if len(against) == 1 else "difference to the baseline")
+    axes.set_ylabel("difference")
 
 
 def _look(sweep: SizeSweep, name: str) -> dict[str, Any]:
