@@ -13,7 +13,7 @@ from tests.studies.conftest import MakeRun
 from xformer.runs.recorded_run import load_runs
 from xformer.studies.comparison import compare
 from xformer.studies.figure_panels import GROUP, MOST, SEED, looks, panels
-from xformer.studies.figure_style import COLOURS, NARROW, PAPER, RECORD, WIDE, FigureStyle
+from xformer.studies.figure_style import COLOURS, NARROW, PAPER, RECORD, WIDE, PlotStyle
 from xformer.studies.figures import figures, pareto_front, write_figures, write_paper_figures
 from xformer.studies.scaling_figure import scaling_figure
 from xformer.studies.study import Study
@@ -32,7 +32,7 @@ def lines(axes: Any, kind: str = GROUP) -> list[Any]:
     return [line for line in axes.get_lines() if line.get_gid() == kind]
 
 
-def of_study(name: str, style: FigureStyle, seeds: bool = False) -> dict[str, Figure]:
+def of_study(name: str, style: PlotStyle, seeds: bool = False) -> dict[str, Figure]:
     study = Study.of(name)
     return figures(compare(study.committed(), study.metric, study.baseline), style, seeds)
 
@@ -130,12 +130,12 @@ def test_nothing_is_cut_covered_or_twice(style_name: str, study: str) -> None:
 
 
 @pytest.mark.parametrize("style", PAPER.values(), ids=PAPER)
-def test_nothing_is_cut_of_a_figure_by_size(style: FigureStyle, size_runs: Path) -> None:
+def test_nothing_is_cut_of_a_figure_by_size(style: PlotStyle, size_runs: Path) -> None:
     drawn = figures(compare(load_runs([size_runs]), baseline="attention=full"), style)
     check({"scaling": drawn["scaling"]}, style)
 
 
-def check(drawn: dict[str, Figure], style: FigureStyle) -> None:
+def check(drawn: dict[str, Figure], style: PlotStyle) -> None:
     """The legend and the labels are within the figure, beside the data; no tick is there twice or touches another."""
     for name, figure in drawn.items():
         canvas = FigureCanvasAgg(figure)

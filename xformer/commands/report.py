@@ -10,7 +10,7 @@ def main() -> None:
     from xformer.commands.compare import add_selection, compared, write_file
     from xformer.errors import ConfigError
     from xformer.studies.experiments import experiment_label
-    from xformer.studies.figures import figures, write_figures, write_paper_figures
+    from xformer.studies.figures import figures, learning_curves, write_figures, write_paper_figures
     from xformer.studies.page_origin import page_origin
     from xformer.studies.report_page import report_page
 
@@ -29,15 +29,19 @@ def main() -> None:
     comparisons, study = compared(arguments)
     title = arguments.title or (study.name if study else "Comparison")
     command = ["xformer", "report", *sys.argv[1:]]
-    page = report_page(comparisons, title, page_origin(command, comparisons), study.question if study else "")
+    curves = [learning_curves(comparison) for comparison in comparisons]
+    page = report_page(comparisons, title, page_origin(command, comparisons), study.question if study else "", curves)
     write_file(page, arguments.output)
     print(arguments.output)
     try:
-        for comparison in comparisons if arguments.figures else ():
+        for comparison, lines in zip(comparisons, curves, strict=True) if arguments.figures else ():
             words = experiment_label(comparison.experiment).replace(" ", "-") if len(comparisons) > 1 else ""
             folder = arguments.figures / words
-            paper = arguments.style == "paper"
-            written = write_paper_figures(comparison, folder) if paper else write_figures(figures(comparison), folder)
+            written = (
+                write_paper_figures(comparison, folder, lines)
+                if arguments.style == "paper"
+                else write_figures(figures(comparison, curves=lines), folder)
+            )
             for path in written:
                 print(path)
     except OSError as error:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from xformer.studies.comparison import Comparison, ComparisonRow
-from xformer.studies.figure_style import COLOURS, MARKERS, FigureStyle
+from xformer.studies.figure_style import COLOURS, MARKERS, PlotStyle
 from xformer.studies.grouping import group_name
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def looks(found: Sequence[Panel]) -> dict[str, dict[str, Any]]:
     }
 
 
-def empty_figure(style: FigureStyle, titles: Sequence[str]) -> "tuple[Figure, list[Any]]":
+def empty_figure(style: PlotStyle, titles: Sequence[str]) -> "tuple[Figure, list[Any]]":
     """A figure and its axes, one for each title, with common scales."""
     from matplotlib.figure import Figure
 
@@ -93,7 +93,7 @@ def empty_figure(style: FigureStyle, titles: Sequence[str]) -> "tuple[Figure, li
     return figure, axes[: len(titles)]
 
 
-def finish(figure: "Figure", axes: Sequence[Any], style: FigureStyle, x: str, y: str) -> None:
+def finish(figure: "Figure", axes: Sequence[Any], style: PlotStyle, x: str, y: str) -> None:
     """Label the axes, and put the legend beside the panels or below them, for which the figure grows."""
     columns = min(style.columns, len(axes))
     for index, each in enumerate(axes):
@@ -104,7 +104,7 @@ def finish(figure: "Figure", axes: Sequence[Any], style: FigureStyle, x: str, y:
     legend(figure, axes, style)
 
 
-def legend(figure: "Figure", axes: Sequence[Any], style: FigureStyle) -> None:
+def legend(figure: "Figure", axes: Sequence[Any], style: PlotStyle) -> None:
     """The legend of all axes, each label once, outside of them; groups come before reference lines."""
     handles: dict[str, Any] = {}
     for each in axes:

@@ -13,7 +13,7 @@ MARKERS = "osD^vPX<"
 
 
 @dataclass(frozen=True)
-class FigureStyle:
+class PlotStyle:
     """The look of a figure.
 
     Attributes:
@@ -44,23 +44,23 @@ class FigureStyle:
         return int(share * self.width * 72 / (0.58 * self.font))
 
 
-RECORD = FigureStyle(5.6, 3.4, 10.0)
+RECORD = PlotStyle(5.6, 3.4, 10.0)
 """Of a study's folder."""
-WIDE = FigureStyle(11.0, 4.2, 11.0, columns=3, legend="right")
+WIDE = PlotStyle(11.0, 4.2, 11.0, columns=3, legend="right")
 """Of a page in a wide window."""
-NARROW = FigureStyle(3.7, 2.8, 10.0, columns=1)
+NARROW = PlotStyle(3.7, 2.8, 10.0, columns=1)
 """Of a page on a phone."""
-GALLERY = FigureStyle(4.6, 2.6, 10.0, columns=1)
+GALLERY = PlotStyle(4.6, 2.6, 10.0, columns=1)
 """Of the page over all studies, which is read on a phone too."""
 PAPER = {
-    "column": FigureStyle(3.25, 2.1, 8.0, line=1.0, marker=3.0, columns=1),
-    "page": FigureStyle(6.75, 2.3, 9.0, line=1.2, marker=3.5, columns=3),
+    "column": PlotStyle(3.25, 2.1, 8.0, line=1.0, marker=3.0, columns=1),
+    "page": PlotStyle(6.75, 2.3, 9.0, line=1.2, marker=3.5, columns=3),
 }
 """Of a paper: for one column (ICML, ACL: 3.25 inches) and for two (6.75 inches), to be included at its own size."""
 
 
 @contextmanager
-def drawing(style: FigureStyle, further: Mapping[str, Any] | None = None) -> Iterator[None]:
+def drawing(style: PlotStyle, further: Mapping[str, Any] | None = None) -> Iterator[None]:
     """Matplotlib's settings for a style, and no mathematics in names; a character without a font is a box, silently."""
     import matplotlib as mpl
 

@@ -9,7 +9,7 @@ from xformer.runs.recorded_run import RecordedRun
 from xformer.studies.bounded import bounded_interval
 from xformer.studies.comparison import Comparison, ComparisonRow
 from xformer.studies.figure_panels import GROUP, SEED, Panel, empty_figure, finish, looks, panels
-from xformer.studies.figure_style import PAPER, RECORD, FigureStyle, drawing
+from xformer.studies.figure_style import PAPER, RECORD, PlotStyle, drawing
 from xformer.studies.figure_svg import figure_svg
 from xformer.studies.metric import metric_bounds
 from xformer.studies.scaling_figure import scaling_figure
@@ -21,31 +21,36 @@ if TYPE_CHECKING:
 
 Values = dict[float, float]
 """A run's values: by step, or by length."""
+Curves = Mapping[str, Values]
+"""By the name of a run."""
 
 
-def length_figure_of(comparison: Comparison, style: FigureStyle) -> "Figure | None":
+def length_figure_of(comparison: Comparison, style: PlotStyle) -> "Figure | None":
     """`length_figure` alone, in a style."""
     with drawing(style):
         return length_figure(comparison, style)
 
 
-def scaling_figure_of(comparison: Comparison, style: FigureStyle) -> "Figure | None":
+def scaling_figure_of(comparison: Comparison, style: PlotStyle) -> "Figure | None":
     """`scaling_figure` alone, in a style."""
     with drawing(style):
         return scaling_figure(comparison, style)
 
 
-def figures(comparison: Comparison, style: FigureStyle = RECORD, seeds: bool = False) -> dict[str, "Figure"]:
+def figures(
+    comparison: Comparison, style: PlotStyle = RECORD, seeds: bool = False, curves: Curves | None = None
+) -> dict[str, "Figure"]:
     """The figures of a comparison that the runs have data for, by name: `curves`, `cost`, `length`, `scaling`.
 
     Args:
         comparison: what to draw.
         style: width, text and legend.
         seeds: draw each run too, thinly; in an SVG these have ids of their own, so that a page can hide them.
+        curves: as `learning_curves` reads them, where more than one style is drawn; None to read them here.
     """
     with drawing(style):
         made = {
-            "curves": curves_figure(comparison, style, seeds),
+            "curves": curves_figure(comparison, style, seeds, curves),
             "cost": cost_figure(comparison, style, seeds),
             "length": length_figure(comparison, style, seeds),
             "scaling": scaling_figure(comparison, style, seeds),
@@ -53,21 +58,30 @@ def figures(comparison: Comparison, style: FigureStyle = RECORD, seeds: bool = F
     return {name: figure for name, figure in made.items() if figure is not None}
 
 
-def curves_figure(comparison: Comparison, style: FigureStyle = RECORD, seeds: bool = False) -> "Figure | None":
+def learning_curves(comparison: Comparison) -> Curves:
+    """The monitored metric of each run by optimiser step."""
+    watched = _watched(comparison)
+    runs = [run for row in comparison.rows for run in row.group.runs]
+    return {run.name: {float(step): value for step, value in run.curve(watched).items()} for run in runs if watched}
+
+
+def curves_figure(
+    comparison: Comparison, style: PlotStyle = RECORD, seeds: bool = False, curves: Curves | None = None
+) -> "Figure | None":
     """The monitored metric over the optimiser steps, with 95 % intervals; None where no run has a curve here."""
     from matplotlib.ticker import MaxNLocator
 
-    runs = [run for row in comparison.rows for run in row.group.runs]
-    watched = next((run.summary.monitor.name for run in runs if run.summary.monitor), None)
+    watched = _watched(comparison)
     if watched is None:
         return None
-    figure = _lines(comparison, style, seeds, lambda run: _curve(run, watched), "optimiser step", watched)
+    lines = learning_curves(comparison) if curves is None else curves
+    figure = _lines(comparison, style, seeds, lambda run: lines[run.name], "optimiser step", watched)
     for axes in figure.axes if figure else ():
         axes.xaxis.set_major_locator(MaxNLocator(6 if style.width > 5 else 4, integer=True, steps=[1, 2, 5, 10]))
     return figure
 
 
-def length_figure(comparison: Comparison, style: FigureStyle = RECORD, seeds: bool = False) -> "Figure | None":
+def length_figure(comparison: Comparison, style: PlotStyle = RECORD, seeds: bool = False) -> "Figure | None":
     """The metric over the length it was measured at, from metrics such as `test/loss@512`; None where there is none.
 
     `test/loss` itself stands at the length of the blocks of text that were trained on. Other data has no such length:
@@ -83,7 +97,7 @@ def length_figure(comparison: Comparison, style: FigureStyle = RECORD, seeds: bo
     return figure
 
 
-def cost_figure(comparison: Comparison, style: FigureStyle = RECORD, seeds: bool = False) -> "Figure | None":
+def cost_figure(comparison: Comparison, style: PlotStyle = RECORD, seeds: bool = False) -> "Figure | None":
     """Quality against training FLOPs, time where these are not known, with the Pareto front; None without either."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
@@ -130,7 +144,7 @@ def pareto_front(rows: Sequence[ComparisonRow], mode: str, name: str) -> list[Co
 
 
 def write_figures(
-    drawn: Mapping[str, "Figure"], folder: Path, style: FigureStyle = RECORD, suffixes: Sequence[str] = ("svg", "png")
+    drawn: Mapping[str, "Figure"], folder: Path, style: PlotStyle = RECORD, suffixes: Sequence[str] = ("svg", "png")
 ) -> list[Path]:
     """Every figure of `figures` as SVG and PNG (300 dpi), or as PDF."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -148,17 +162,18 @@ def write_figures(
     return written
 
 
-def write_paper_figures(comparison: Comparison, folder: Path) -> list[Path]:
+def write_paper_figures(comparison: Comparison, folder: Path, curves: Curves | None = None) -> list[Path]:
     """Every figure for one column of a paper and for two: `NAME-column` and `NAME-page`, as PDF, SVG and PNG."""
     written = []
     for width, style in PAPER.items():
-        drawn = {f"{name}-{width}": figure for name, figure in figures(comparison, style).items()}
+        drawn = {f"{name}-{width}": figure for name, figure in figures(comparison, style, curves=curves).items()}
         written += write_figures(drawn, folder, style, ("pdf", "svg", "png"))
     return written
 
 
-def _curve(run: RecordedRun, metric: str) -> Values:
-    return {float(step): value for step, value in run.curve(metric).items()}
+def _watched(comparison: Comparison) -> str | None:
+    runs = [run for row in comparison.rows for run in row.group.runs]
+    return next((run.summary.monitor.name for run in runs if run.summary.monitor), None)
 
 
 def _lengths(run: RecordedRun, stem: str) -> Values:
@@ -177,7 +192,7 @@ def _trained_lengths(rows: Sequence[ComparisonRow]) -> list[int]:
 
 def _lines(
     comparison: Comparison,
-    style: FigureStyle,
+    style: PlotStyle,
     seeds: bool,
     values: Callable[[RecordedRun], Values],
     x: str,
@@ -211,7 +226,7 @@ def _lines(
 
 
 def _draw_seeds(
-    axes: Any, row: ComparisonRow, values: Callable[[RecordedRun], Values], label: str, colour: str, style: FigureStyle
+    axes: Any, row: ComparisonRow, values: Callable[[RecordedRun], Values], label: str, colour: str, style: PlotStyle
 ) -> None:
     for run in row.group.runs:
         line = values(run)
@@ -219,7 +234,7 @@ def _draw_seeds(
                   label=f"_{label} seed={run.seed}", marker=".", markersize=0.7 * style.marker)  # fmt: skip
 
 
-def _mark(axes: Any, panel: Panel, style: FigureStyle, y: str, trained: bool) -> None:
+def _mark(axes: Any, panel: Panel, style: PlotStyle, y: str, trained: bool) -> None:
     """The trivial baselines, and the trained lengths, as lines with entries of the legend."""
     rows = list(panel.rows.values())
     trivial_lines(axes, rows, y)
@@ -241,7 +256,7 @@ def _reach(mean: float, found: Interval | None) -> tuple[float, float]:
     return (max(0.0, mean - found.low), max(0.0, found.high - mean)) if found else (0.0, 0.0)  # never -1e-17
 
 
-def _ticks_at(axes: Any, lengths: Sequence[float], style: FigureStyle) -> None:
+def _ticks_at(axes: Any, lengths: Sequence[float], style: PlotStyle) -> None:
     """Ticks at the lengths measured, but for those whose label would touch another; each label once."""
     from matplotlib.ticker import FixedLocator, NullLocator
 

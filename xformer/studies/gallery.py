@@ -67,8 +67,8 @@ def study_figure(study: Study) -> str:
         or length_figure_of(comparison, GALLERY)
         or means_figure(comparison, GALLERY)
     )
-    note = f"<!-- of the table {table_hash(study)} -->"
-    return f'<?xml version="1.0" encoding="utf-8"?>\n{note}\n{figure_svg(figure, study.name)}'
+    comment = f"<!-- of the table {table_hash(study)} -->"
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{comment}\n{figure_svg(figure, study.name)}'
 
 
 def table_hash(study: Study) -> str:
@@ -80,22 +80,22 @@ def table_hash(study: Study) -> str:
 def verdict_sentence(comparison: Comparison) -> str:
     """All verdicts in one sentence: `Better than position=sinusoidal in test/loss: t5; worse: rotary (3 seeds)`."""
     named = comparison.differ.named
-    own = [key for key in named if f" {key}=" in f" {comparison.baseline}"] or list(named)
+    compared = [key for key in named if f" {key}=" in f" {comparison.baseline}"] or list(named)
     parts: dict[str, dict[str, list[str]]] = {}
     for row in comparison.rows:
-        place = " ".join(f"{key}={row.group.get(key)}" for key in named if key not in own)
+        place = " ".join(f"{key}={row.group.get(key)}" for key in named if key not in compared)
         if row.verdict != "baseline":
-            parts.setdefault(place, {}).setdefault(row.verdict, []).append(_short(row, own))
+            parts.setdefault(place, {}).setdefault(row.verdict, []).append(_short(row, compared))
     links = {"better": "than", "worse": "than", "no difference shown": "from"}
     clauses = []
     for place, verdicts in parts.items():
         order = [verdict for verdict in links if verdict in verdicts] + [v for v in verdicts if v not in links]
-        said = []
+        phrases = []
         for index, verdict in enumerate(order):
             link = links.get(verdict, "to") if not verdict.startswith("no verdict") else "against"
             against = f" {link} {comparison.baseline} in {comparison.metric.name}" if not index else ""
-            said.append(f"{verdict}{against}: {', '.join(verdicts[verdict])}")
-        clauses.append((f"{place}: " if place else "") + "; ".join(said))
+            phrases.append(f"{verdict}{against}: {', '.join(verdicts[verdict])}")
+        clauses.append((f"{place}: " if place else "") + "; ".join(phrases))
     counts = sorted({len(row.values) for row in comparison.rows})
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     text = ". ".join(clauses) if clauses else f"No difference to test in {comparison.metric.name}"

@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING
 
 from xformer.studies.comparison import Comparison
 from xformer.studies.figure_panels import GROUP, SEED, empty_figure, legend, looks, panels
-from xformer.studies.figure_style import FigureStyle, drawing
+from xformer.studies.figure_style import PlotStyle, drawing
 from xformer.studies.trivial_lines import DASHES, trivial_baselines
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def means_figure(comparison: Comparison, style: FigureStyle) -> "Figure":
+def means_figure(comparison: Comparison, style: PlotStyle) -> "Figure":
     """The means of a comparison with their 95 % intervals, and the value of each seed; the baseline in italics."""
     with drawing(style):
         found = panels(comparison, split=True)

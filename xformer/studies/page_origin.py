@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import xformer
-from xformer.runs.provenance import git_state
+from xformer.runs.git_state import git_state
 from xformer.studies.comparison import Comparison
 from xformer.studies.mixed_conditions import machine_name
 

@@ -40,10 +40,8 @@ class PowerLaw:
         """The values at some scales: the shape of the fits, then that of the scales."""
         relative = np.asarray(scales, dtype=float) / self.unit
         powers = np.power.outer(relative, -self.exponent)
-        values = self.offset + self.factor * powers
-        return (
-            np.asarray(np.moveaxis(values, range(relative.ndim), range(-relative.ndim, 0))) if relative.ndim else values
-        )
+        values = np.asarray(self.offset + self.factor * powers)
+        return np.moveaxis(values, range(relative.ndim), range(-relative.ndim, 0))
 
 
 def fit_power_law(scales: Any, values: Any) -> PowerLaw:

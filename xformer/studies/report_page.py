@@ -7,7 +7,7 @@ from xformer.studies.comparison import Comparison, ComparisonRow
 from xformer.studies.experiments import experiment_label
 from xformer.studies.figure_style import NARROW, WIDE
 from xformer.studies.figure_svg import page_svg
-from xformer.studies.figures import figures
+from xformer.studies.figures import Curves, figures, learning_curves
 from xformer.studies.page_table import Cell, html_table, plain_table
 from xformer.studies.size_sweep import scaling_sentences
 from xformer.studies.statistics import Interval
@@ -103,7 +103,13 @@ for (const button of document.querySelectorAll("thead button")) button.addEventL
 """
 
 
-def report_page(comparisons: Sequence[Comparison], title: str, origin: Sequence[str] = (), lead: str = "") -> str:
+def report_page(
+    comparisons: Sequence[Comparison],
+    title: str,
+    origin: Sequence[str] = (),
+    lead: str = "",
+    curves: Sequence[Curves] | None = None,
+) -> str:
     """The HTML page of comparisons: for each its findings, tables, warnings, figures, settings that differ, and runs.
 
     Args:
@@ -111,16 +117,18 @@ def report_page(comparisons: Sequence[Comparison], title: str, origin: Sequence[
         title: the page's.
         origin: the lines of its foot, as `page_origin` gives them.
         lead: a sentence below the title, such as a study's question.
+        curves: of each comparison, as `learning_curves` reads them; None to read them here.
     """
+    curves = [learning_curves(comparison) for comparison in comparisons] if curves is None else curves
     parts = [f"<h1>{escape(title)}</h1>", f"<p>{escape(lead)}</p>" if lead else ""]
     if len(comparisons) == 1:
-        parts.append(_section(comparisons[0], 0, "h2"))
+        parts.append(_section(comparisons[0], curves[0], 0, "h2"))
     else:
         labels = [experiment_label(each.experiment) for each in comparisons]
         links = "".join(f'<li><a href="#experiment-{i}">{escape(label)}</a></li>' for i, label in enumerate(labels))
         parts.append(f"<nav><ul>{links}</ul></nav>")
         parts += [
-            f'<section id="experiment-{i}"><h2>{escape(label)}</h2>\n{_section(each, i, "h3")}</section>'
+            f'<section id="experiment-{i}"><h2>{escape(label)}</h2>\n{_section(each, curves[i], i, "h3")}</section>'
             for i, (label, each) in enumerate(zip(labels, comparisons, strict=True))
         ]
     parts.append(f"<footer>{''.join(f'<p>{escape(line)}</p>' for line in origin)}</footer>" if origin else "")
@@ -133,12 +141,12 @@ def report_page(comparisons: Sequence[Comparison], title: str, origin: Sequence[
     )
 
 
-def _section(comparison: Comparison, number: int, heading: str) -> str:
+def _section(comparison: Comparison, curves: Curves, number: int, heading: str) -> str:
     sentences = [*findings(comparison), *scaling_sentences(comparison)] or [
         f"{row.name}: {three_digits(row.mean)} {comparison.metric.name}" for row in comparison.rows
     ]
     warnings = table_warnings(comparison)
-    drawn = _figures(comparison, number)
+    drawn = _figures(comparison, curves, number)
     parts = [
         _list(sentences),
         f"<{heading}>Quality</{heading}>",
@@ -239,10 +247,11 @@ def _runs(comparison: Comparison) -> str:
     return html_table(["group", "seed", comparison.metric.name, "data", "run"], rows)
 
 
-def _figures(comparison: Comparison, number: int) -> dict[str, str]:
+def _figures(comparison: Comparison, curves: Curves, number: int) -> dict[str, str]:
     """Each figure in two widths, of which the window's shows one."""
     found: dict[str, str] = {}
-    drawn = {width: figures(comparison, style, seeds=True) for width, style in (("wide", WIDE), ("narrow", NARROW))}
+    styles = {"wide": WIDE, "narrow": NARROW}
+    drawn = {width: figures(comparison, style, seeds=True, curves=curves) for width, style in styles.items()}
     trivial = trivial_baselines(comparison.rows, comparison.metric.name)
     for name in drawn["wide"]:
         caption = _CAPTIONS[name] + (_FROM_TEST if trivial and name == "curves" else "")

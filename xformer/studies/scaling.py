@@ -115,8 +115,8 @@ def difference_by_scale(losses: ScaledLosses, others: ScaledLosses) -> Differenc
     points = np.concatenate([[smallest, largest], scales])
     means = losses.curve().at(points) - others.curve().at(points)
     draws = np.random.default_rng(0).multinomial(seeds, [1 / seeds] * seeds, size=_DRAWS) / seeds
-    again = [fit_power_law(each.scales, draws @ each.losses.T).at(points) for each in (losses, others)]
-    drawn, inflated = again[0] - again[1], math.sqrt(seeds / (seeds - 1))
+    refits = [fit_power_law(each.scales, draws @ each.losses.T).at(points) for each in (losses, others)]
+    drawn, inflated = refits[0] - refits[1], math.sqrt(seeds / (seeds - 1))
     error = drawn.std(axis=0) * inflated
     reach = error[2:] * float(special.stdtrit(seeds - 1, 1 - ALPHA / 2))
     change_error = float((drawn[:, 1] - drawn[:, 0]).std()) * inflated

@@ -6,14 +6,14 @@ import numpy as np
 
 from xformer.studies.comparison import Comparison
 from xformer.studies.figure_panels import GROUP, MOST, SEED, legend
-from xformer.studies.figure_style import COLOURS, MARKERS, FigureStyle
+from xformer.studies.figure_style import COLOURS, MARKERS, PlotStyle
 from xformer.studies.size_sweep import UNITS, SizeSweep, size_sweep
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def scaling_figure(comparison: Comparison, style: FigureStyle, seeds: bool = False) -> "Figure | None":
+def scaling_figure(comparison: Comparison, style: PlotStyle, seeds: bool = False) -> "Figure | None":
     """Losses and differences by size; None where no setting was run at three sizes.
 
     Curves are dotted, and bands paler, beyond the largest size, and end where nothing is said any more. Of more than
@@ -48,7 +48,7 @@ def scaling_figure(comparison: Comparison, style: FigureStyle, seeds: bool = Fal
     return figure
 
 
-def _losses(axes: Any, sweep: SizeSweep, comparison: Comparison, style: FigureStyle, seeds: bool) -> None:
+def _losses(axes: Any, sweep: SizeSweep, comparison: Comparison, style: PlotStyle, seeds: bool) -> None:
     for name, each in sweep.losses.items():
         look = _look(sweep, name)
         axes.plot(each.scales, each.losses.mean(axis=1), label=name, gid=GROUP, linestyle="none", **look)
@@ -67,7 +67,7 @@ def _losses(axes: Any, sweep: SizeSweep, comparison: Comparison, style: FigureSt
     axes.set_ylabel(comparison.metric.name)
 
 
-def _differences(axes: Any, sweep: SizeSweep, names: list[str], comparison: Comparison, style: FigureStyle) -> None:
+def _differences(axes: Any, sweep: SizeSweep, names: list[str], comparison: Comparison, style: PlotStyle) -> None:
     against = list(dict.fromkeys(sweep.baselines[name] for name in names))
     zero = f"no difference to {against[0]}" if len(against) == 1 else "no difference to the baseline"
     axes.axhline(0, color="#555555", linewidth=style.line / 2, label=zero)
@@ -86,7 +86,7 @@ def _look(sweep: SizeSweep, name: str) -> dict[str, Any]:
     return {"color": COLOURS[index], "marker": MARKERS[index]}
 
 
-def _scale(axes: Any, comparison: Comparison, style: FigureStyle) -> None:
+def _scale(axes: Any, comparison: Comparison, style: PlotStyle) -> None:
     """A logarithmic axis whose ticks are few enough to be read, and never the same twice."""
     from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
