@@ -11,7 +11,6 @@ from xformer.runs.recorded_run import load_runs
 from xformer.studies import record as recording
 from xformer.studies.committed_runs import read_table, write_table
 from xformer.studies.comparison import Comparison, compare
-from xformer.studies.figures import figures
 from xformer.studies.output_formats import FORMATS
 from xformer.studies.report_page import report_page
 from xformer.studies.study import Study
@@ -56,7 +55,7 @@ def test_damaged_run_directories_are_compared_or_are_a_sentence(cases: int, runs
 def test_damaged_run_directories_are_reported_or_are_a_sentence(cases: int, runs: Path) -> None:
     def report() -> None:
         found = compare(load_runs([runs]))
-        report_page(found, "x", figures(found))
+        report_page([found], "x")
 
     read = [file for file in files_of(runs) if file.parent.name != ".hydra"]
     said = []
@@ -126,6 +125,6 @@ def test_a_binary_table_of_metrics_is_named(runs: Path) -> None:
 
     def report() -> None:
         found = compare(load_runs([runs]))
-        report_page(found, "x", figures(found))
+        report_page([found], "x")
 
     assert (sentence_of(report) or "").startswith(f"{file} is not a table of metrics: ")

@@ -1,10 +1,13 @@
 """`xformer report`: one page, and the figures where they are asked for."""
 
+import re
+from html import unescape
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Command
+from tests.studies.conftest import MakeRun
 
 
 def test_the_page_lies_here_unless_another_place_is_given(
@@ -15,7 +18,10 @@ def test_the_page_lies_here_unless_another_place_is_given(
     page = Path("report.html").read_text(encoding="utf-8")
     assert "<title>Which &amp; why</title>" in page
     assert xformer("report", sweep, "--title", "Which & why", "-o", "new/page.html")[1] == "new/page.html\n"
-    assert Path("new/page.html").read_text(encoding="utf-8") == page
+    foot = re.compile("<footer>.*</footer>")
+    assert foot.sub("", Path("new/page.html").read_text(encoding="utf-8")) == foot.sub("", page)
+    (command,) = re.findall("<p>Command: (.*?)</p>", page)
+    assert unescape(command) == f"xformer report {sweep} --title 'Which & why'"
 
 
 def test_every_file_that_is_written_is_named(sweep: Path, xformer: Command, tmp_path: Path) -> None:
@@ -25,6 +31,21 @@ def test_every_file_that_is_written_is_named(sweep: Path, xformer: Command, tmp_
     assert page == tmp_path / "page.html"
     assert {*figures} == {*(tmp_path / "figures").iterdir()}
     assert {figure.suffix for figure in figures} == {".svg", ".png"}
+
+
+def test_several_experiments_are_one_page_and_a_folder_of_figures_each(
+    sweep: Path, make_run: MakeRun, xformer: Command, tmp_path: Path
+) -> None:
+    make_run(0.5, seed=0, choices={"attention": "full", "data": "digits"})
+    words = ["-o", tmp_path / "page.html", "--figures", tmp_path / "figures", "--style", "paper"]
+    code, shown, _ = xformer("report", sweep, *words)
+    assert code == 0
+    page, *figures = map(Path, shown.splitlines())
+    assert page.read_text(encoding="utf-8").count("<section id=") == 2
+    assert {figure.parent.name for figure in figures} == {"task=--data=listops", "task=--data=digits"}
+    assert {figure.name for figure in figures if figure.suffix == ".pdf"} == {
+        f"{name}-{width}.pdf" for name in ("curves", "cost") for width in ("column", "page")
+    }
 
 
 def test_figures_that_cannot_be_written_are_a_sentence(sweep: Path, xformer: Command, tmp_path: Path) -> None:

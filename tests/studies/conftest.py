@@ -61,3 +61,18 @@ def sweep(make_run: MakeRun, tmp_path: Path) -> Path:
         make_run(0.60 + noise + 0.001 * seed, seed=seed, attention="linformer", parameters=1500)
         make_run(0.80 + noise + (0.01, -0.02, 0.012)[seed], seed=seed, attention="local")
     return tmp_path / "sweep"
+
+
+@pytest.fixture
+def size_runs(make_run: MakeRun, tmp_path: Path) -> Path:
+    """Two attentions at four sizes and three seeds: power laws, and linformer's advantage grows with scale."""
+    for seed, noise in enumerate((0.00, 0.03, 0.01)):
+        for size, parameters in enumerate((10_000, 40_000, 160_000, 640_000)):
+            for name, exponent in (("full", 0.2), ("linformer", 0.3)):
+                loss = 1.5 + (parameters / 10_000) ** -exponent + noise + 0.002 * ((seed + size) % 3)
+                make_run(
+                    loss, seed=seed, attention=name, parameters=parameters,
+                    metrics={"val/loss": loss, "test/loss": loss}, monitor=MonitoredMetric("val/loss", "min", loss, 3),
+                    config={"size": {"d_model": 2 ** (4 + size)}},
+                )  # fmt: skip
+    return tmp_path / "sweep"

@@ -6,19 +6,25 @@ import json
 import re
 import shutil
 import subprocess
+from datetime import UTC, datetime
 from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import xformer
 from tests.studies.conftest import MakeRun
 from xformer.runs.recorded_run import load_runs
 from xformer.studies.committed_runs import read_table, write_table
 from xformer.studies.comparison import Comparison, compare
-from xformer.studies.figures import figures, pareto_front, write_figures
+from xformer.studies.experiments import compare_experiments
+from xformer.studies.figure_svg import page_svg
 from xformer.studies.output_formats import as_csv
+from xformer.studies.page_origin import page_origin
+from xformer.studies.page_table import Cell, html_table
 from xformer.studies.report_page import report_page
+from xformer.studies.study import Study
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -28,18 +34,109 @@ def html(sweep: Path) -> str:
     return page_of(compare(load_runs([sweep])), "Three <attentions>")
 
 
+@pytest.fixture(scope="module")
+def large_page() -> str:
+    """Twelve groups that differ in two settings, in three tables and two figures."""
+    study = Study.of("transduction_positions")
+    return page_of(compare(study.committed(), study.metric, study.baseline), study.name)
+
+
 def page_of(found: Comparison, title: str = "x") -> str:
-    return report_page(found, title, figures(found))
+    return report_page([found], title)
+
+
+def cells(html: str, table: int) -> list[list[str]]:
+    """The values behind the cells of a table of the page."""
+    body = re.findall(r"<tbody.*?>(.*?)</tbody>", html, re.DOTALL)[table]
+    rows = re.findall(r"<tr.*?>(.*?)</tr>", body, re.DOTALL)
+    return [[unescape(value) for value in re.findall(r'data-value="([^"]*)"', row)] for row in rows]
 
 
 def test_its_numbers_are_those_of_the_csv(html: str, sweep: Path) -> None:
     expected = list(csv.DictReader(io.StringIO(as_csv(compare(load_runs([sweep]))))))
-    body = re.findall(r"<tbody>(.*?)</tbody>", html, re.DOTALL)[0]
-    shown = [re.findall(r'data-value="([^"]*)"', row) for row in re.findall(r"<tr>(.*?)</tr>", body, re.DOTALL)]
-    columns = ["attention", "seeds", "mean", "low", "difference", "p_holm", "detectable_difference", "verdict"]
-    columns += ["parameters", "training_flops", "tokens", "wall_seconds", "peak_memory_bytes"]
-    assert shown == [[row[column] for column in columns] for row in expected]
+    quality = ["attention", "seeds", "mean", "difference", "p_holm", "detectable_difference"]
+    assert [row[:-1] for row in cells(html, 0)] == [[row[column] for column in quality] for row in expected]
+    assert [row[-1] for row in cells(html, 0)] == [row["verdict"] for row in expected]
+    budget = ["attention", "parameters", "training_flops", "tokens", "wall_seconds", "peak_memory_bytes"]
+    assert cells(html, 1) == [[row[column] for column in budget] for row in expected]
     assert "Three &lt;attentions&gt;" in html
+
+
+def test_a_number_has_three_digits_and_all_of_them_under_the_pointer(html: str, sweep: Path) -> None:
+    row = compare(load_runs([sweep])).rows[1]
+    assert row.interval is not None
+    hover = f"{row.mean!r}, 95 % [{row.interval.low!r}, {row.interval.high!r}]"
+    (shown,) = re.findall(rf'title="{re.escape(hover)}".*?<span>(.*?)</span>', html)
+    mean, low, high = re.findall(r"\d\.\d+", shown)
+    for text, value in ((mean, row.mean), (low, row.interval.low), (high, row.interval.high)):
+        assert len(text.lstrip("0.")) == 3
+        assert float(text) == pytest.approx(value, rel=5e-3)
+
+
+def test_a_point_of_a_figure_says_its_values(html: str, sweep: Path) -> None:
+    found = compare(load_runs([sweep]))
+    titles = re.findall(r"<title>(.*?)</title>", html, re.DOTALL)
+    for row in found.rows:
+        assert f"{row.name}\ntraining FLOPs {row.budget.flops:.15g}\ntest/accuracy {row.mean!r}" in titles
+        for run in row.group.runs:
+            for step, value in run.curve("val/accuracy").items():
+                assert f"{row.name} seed={run.seed}\noptimiser step {step}\nval/accuracy {value!r}" in titles
+
+
+def test_a_figure_names_itself_for_whoever_does_not_see_it() -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    figure.subplots().plot([0, 1], [2, 3], gid="group", marker="o", label="a <b>")
+    drawn = page_svg(figure, "one", 'a "label"')
+    assert drawn.startswith("<svg")
+    assert 'aria-label="a &quot;label&quot;"' in drawn
+    assert "<title>a &lt;b&gt;\n 1\n 3.0</title>" in drawn
+    assert not {*re.findall(r'id="([^"]+)"', page_svg(figure, "two", ""))} & {*re.findall(r'id="([^"]+)"', drawn)}
+
+
+def test_a_cell_is_escaped_and_sorted_by_its_value() -> None:
+    table = html_table(["<a>", "b"], [[Cell("<x>", text=True), Cell("2.5", 2.4999, below="[2, 3]", hover='"all"')]])
+    assert "<button>&lt;a&gt;</button>" in table
+    assert 'data-value="&lt;x&gt;"><span>&lt;x&gt;</span></th>' in table
+    assert (
+        'title="&quot;all&quot;" data-label="b" data-value="2.4999"><span>2.5<small>[2, 3]</small></span></td>' in table
+    )
+
+
+def test_no_two_parts_of_a_page_have_one_id(html: str) -> None:
+    names = re.findall(r'\bid="([^"]+)"', html)
+    assert len(names) == len({*names})
+    assert {*re.findall(r'href="#([^"]+)"', html)} <= {*names}
+    assert {*re.findall(r"url\(#([^)]+)\)", html)} <= {*names}
+
+
+def test_several_experiments_are_sections(sweep: Path, make_run: MakeRun) -> None:
+    for seed in range(3):
+        for name in ("full", "local"):
+            make_run(0.3 + 0.1 * seed, seed=seed, attention=name, choices={"attention": name, "data": "digits"})
+    html = report_page(compare_experiments(load_runs([sweep])), "Two")
+    sections = html.split('<section id="experiment-')[1:]
+    assert [re.findall(r"<h2>(.*?)</h2>", section) for section in sections] == [
+        ["task=- data=listops"],
+        ["task=- data=digits"],
+    ]
+    assert [[row[0] for row in cells(section, 0)] for section in sections] == [
+        ["full", "linformer", "local"],
+        ["full", "local"],
+    ]
+    assert len(re.findall(r'\bid="([^"]+)"', html)) == len({*re.findall(r'\bid="([^"]+)"', html)})
+
+
+def test_the_foot_says_where_a_page_comes_from(sweep: Path) -> None:
+    found = [compare(load_runs([sweep]))]
+    now = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+    written, command, runs = page_origin(["xformer", "report", "a b"], found, now)
+    assert written.startswith(f"Written 2026-01-02 03:04 UTC by xformer {xformer.__version__}")
+    assert command == "Command: xformer report 'a b'"
+    assert runs == "Runs: 9 runs, of commit cccccccccc, torch 2.13, on CPU, 2 cores, 1 threads."
+    page = report_page(found, "x", [written, command, runs])
+    assert escape(command, quote=False) in page.replace("&#x27;", "'")
 
 
 def test_a_page_names_no_address_to_fetch_from(html: str) -> None:
@@ -66,89 +163,10 @@ def test_a_run_that_failed_stands_on_the_page(sweep: Path, make_run: MakeRun) ->
     assert "The loss became &lt;NaN&gt;." in page_of(compare(load_runs([sweep])))
 
 
-def test_figures_are_drawn_from_what_the_runs_hold(sweep: Path, make_run: MakeRun, tmp_path: Path) -> None:
-    found = compare(load_runs([sweep]))
-    drawn = figures(found)
-    assert set(drawn) == {"curves", "cost"}
-    line = drawn["curves"].axes[0].get_lines()[0]
-    means = [sum(found.rows[0].values.values()) / 3 * step / 3 for step in (1, 2, 3)]
-    assert list(line.get_xdata()) == [1, 2, 3]
-    assert list(line.get_ydata()) == pytest.approx(means)
-    names = {path.name for path in write_figures(figures(found), tmp_path / "figures")}
-    assert names == {"curves.svg", "curves.png", "cost.svg", "cost.png"}
-
-
-def test_a_metric_by_length_is_a_figure(make_run: MakeRun, tmp_path: Path) -> None:
-    for seed in range(2):
-        for name in ("full", "local"):
-            lengths = {f"test/accuracy@{n}": 1.0 / n + seed for n in (128, 256)}
-            make_run(0.5, seed=seed, attention=name, metrics={"test/accuracy": 0.5, **lengths})
-    axes = figures(compare(load_runs([tmp_path / "sweep"])))["length"].axes[0]
-    assert list(axes.get_lines()[0].get_xdata()) == [128, 256]
-    assert list(axes.get_lines()[0].get_ydata()) == pytest.approx([1 / 128 + 0.5, 1 / 256 + 0.5])
-
-
-def test_a_metric_by_length_begins_at_the_length_trained_at(make_run: MakeRun, tmp_path: Path) -> None:
-    for seed in range(2):
-        further = {"test/accuracy@256": 0.4, "test/accuracy@512": 0.3 + seed, "test/loss@256": 9.0}
-        text = {"config": {"data": {"block": 128}}}
-        make_run(0.5, seed=seed, metrics={"test/accuracy": 0.5 + 0.2 * seed, **further}, **text)
-    axes = figures(compare(load_runs([tmp_path / "sweep"])))["length"].axes[0]
-    assert list(axes.get_lines()[0].get_xdata()) == [128, 256, 512]
-    assert list(axes.get_lines()[0].get_ydata()) == pytest.approx([0.6, 0.4, 0.8])
-    make_run(0.5, seed=0, attention="local", config={"data": {"block": 128}})  # which was tested at no other length
-    found = compare(load_runs([tmp_path / "sweep"]))
-    assert [len(line.get_xdata()) for line in figures(found)["length"].axes[0].get_lines()] == [3, 0]
-
-
-def test_the_intervals_of_the_figures_are_those_of_the_table(make_run: MakeRun, tmp_path: Path) -> None:
-    values = [0.5 + 0.01 * seed**2 for seed in range(10)]
-    for seed, value in enumerate(values):
-        make_run(value, seed=seed)
-    found = compare(load_runs([tmp_path / "sweep"]))
-    between = found.rows[0].interval
-    assert between is not None
-    drawn = figures(found)
-    (bar,) = drawn["cost"].axes[0].containers[0].lines[2]
-    assert bar.get_segments()[0][:, 1].tolist() == pytest.approx([between.low, between.high])
-    (shade,) = drawn["curves"].axes[0].collections
-    at_the_end = [y for x, y in shade.get_paths()[0].vertices if x == 3]
-    assert [min(at_the_end), max(at_the_end)] == pytest.approx([between.low, between.high])
-
-
-def test_the_front_holds_what_nothing_beats(make_run: MakeRun, tmp_path: Path) -> None:
-    for name, value, tokens in [("full", 0.9, 400), ("local", 0.8, 300), ("sparse", 0.7, 350), ("linformer", 0.5, 100)]:
-        make_run(value, seed=0, attention=name, tokens_seen=tokens)
-    found = compare(load_runs([tmp_path / "sweep"]))
-    assert [row.name.partition("=")[2] for row in pareto_front(found, "flops")] == ["linformer", "local", "full"]
-    less = compare(load_runs([tmp_path / "sweep"]), "test/loss")
-    assert [row.name.partition("=")[2] for row in pareto_front(less, "flops")] == ["linformer", "local", "full"]
-
-
-def test_the_front_is_of_the_cost_that_is_drawn(make_run: MakeRun, tmp_path: Path) -> None:
-    for name, value, flops, seconds in [
-        ("full", 0.9, 1e4, 30.0),
-        ("local", 0.8, None, 20.0),
-        ("sparse", 0.7, 1.0, 10.0),
-    ]:
-        make_run(value, seed=0, attention=name, flops_per_token=flops, wall_seconds=seconds)
-    axes = figures(compare(load_runs([tmp_path / "sweep"])))["cost"].axes[0]
-    assert axes.get_xlabel() == "time"
-    front = next(line for line in axes.get_lines() if line.get_label() == "Pareto front")
-    assert list(front.get_xdata()) == [10.0, 20.0, 30.0]
-    assert list(front.get_ydata()) == [0.7, 0.8, 0.9]
-
-
-def test_seeds_that_give_one_number_are_drawn_without_a_reach(make_run: MakeRun, tmp_path: Path) -> None:
-    for seed in range(3):
-        make_run(0.1, seed=seed)  # whose mean is not 0.1 in the last bit
-    assert "cost" in figures(compare(load_runs([tmp_path / "sweep"])))
-
-
-def browse(document: str, script: str, tmp_path: Path) -> Any:
-    """Open a page as a phone of 375 pixels would, run a script in it and give back what it returns."""
-    file = tmp_path / "phone.html"
-    frame = f'<iframe width="375" height="700" style="border:0" srcdoc="{escape(document, quote=True)}"></iframe>'
+def browse(document: str, script: str, tmp_path: Path, width: int = 375) -> Any:
+    """Open a page in a window of some pixels, run a script in it and give back what it returns."""
+    file = tmp_path / "window.html"
+    frame = f'<iframe style="border:0;width:{width}px;height:700px" srcdoc="{escape(document, quote=True)}"></iframe>'
     run = f"""<script>document.querySelector("iframe").addEventListener("load", event => {{
       const view = event.target.contentWindow, page = view.document;
       const found = (() => {{ {script} }})();
@@ -181,7 +199,8 @@ def test_a_phone_shows_it_sorts_it_and_asks_nobody(html: str, tmp_path: Path) ->
           before, up: click("test/accuracy"), down: click("test/accuracy"), text: click("attention"),
           width: view.innerWidth, needed: page.documentElement.scrollWidth,
           requests: view.performance.getEntriesByType("resource").map(entry => entry.name),
-          figures: [...page.querySelectorAll("figure svg")].map(svg => svg.getBoundingClientRect().width),
+          figures: [...page.querySelectorAll("figure svg")].map(svg => svg.getBoundingClientRect().width)
+            .filter(width => width),
           labelled: [...page.querySelectorAll("figure svg")].every(svg => svg.getAttribute("aria-label")),
         };
         """,
@@ -196,3 +215,49 @@ def test_a_phone_shows_it_sorts_it_and_asks_nobody(html: str, tmp_path: Path) ->
     assert seen["requests"] == []
     assert seen["labelled"]
     assert all(0 < width <= 375 for width in seen["figures"])
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
+@pytest.mark.parametrize("width", [390, 1280, 1920])
+def test_nothing_is_cut_in_a_window(width: int, tmp_path: Path, large_page: str) -> None:
+    seen = browse(
+        large_page,
+        """
+        const shown = element => element.getClientRects().length > 0;
+        const beyond = element => {
+          const box = element.getBoundingClientRect();
+          return box.left < -0.5 || box.right > view.innerWidth + 0.5 || element.scrollWidth > element.clientWidth + 1;
+        };
+        page.querySelectorAll("details").forEach(details => details.open = true);
+        const seeds = [...page.querySelectorAll(".seed")];
+        const before = seeds.filter(shown).length;
+        page.querySelectorAll(".seeds").forEach(box => box.click());
+        const figures = [...page.querySelectorAll("figure svg")].filter(shown);
+        const text = figures.flatMap(svg => [...svg.querySelectorAll("text")]).filter(shown);
+        return {
+          needed: page.documentElement.scrollWidth,
+          cut: [...page.querySelectorAll("table, th, td, td span, p, li, figcaption, h1, h2")].filter(shown)
+            .filter(beyond).map(element => element.tagName + " " + element.textContent.slice(0, 40)),
+          columns: page.querySelector("tbody tr").cells.length,
+          before, after: seeds.filter(shown).length,
+          share: figures.map(svg => svg.getBoundingClientRect().width / view.innerWidth),
+          text: Math.min(...text.map(label => label.getBoundingClientRect().height)),
+          outside: text.filter(label => {
+            const box = label.getBoundingClientRect(), all = label.ownerSVGElement.getBoundingClientRect();
+            return box.left < all.left - 1 || box.right > all.right + 1;
+          }).map(label => label.textContent),
+          requests: view.performance.getEntriesByType("resource").map(entry => entry.name),
+        };
+        """,
+        tmp_path,
+        width,
+    )
+    assert seen["needed"] <= width
+    assert seen["cut"] == []
+    assert seen["outside"] == []
+    assert seen["columns"] == 8
+    assert (seen["before"], seen["after"] > 0) == (0, True)
+    assert len(seen["share"]) == 2
+    assert min(seen["share"]) > (0.44 if width == 1920 else 0.87)  # a bar to scroll takes 15 pixels
+    assert seen["text"] >= 10
+    assert seen["requests"] == []

@@ -14,11 +14,19 @@ def main() -> None:
     """Print the comparison, or write it to a file."""
     from xformer.errors import ConfigError
     from xformer.studies.experiments import only
+    from xformer.studies.latex import COLUMNS
     from xformer.studies.output_formats import FORMATS, format_comparisons
 
     parser = argparse.ArgumentParser(description=__doc__)
     add_selection(parser)
     parser.add_argument("--format", choices=FORMATS, default="table")
+    parser.add_argument(
+        "--columns",
+        metavar="NAME[,NAME]",
+        type=lambda text: text.split(","),
+        default=(),
+        help="of --format latex (default: mean,difference): " + ", ".join(COLUMNS),
+    )
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file instead of the screen")
     parser.add_argument(
         "--add-seeds",
@@ -31,7 +39,7 @@ def main() -> None:
     arguments = parser.parse_args()
     comparisons, study = compared(arguments)
     if arguments.add_seeds is None:
-        text = format_comparisons(arguments.format, comparisons)
+        text = format_comparisons(arguments.format, comparisons, arguments.columns)
     elif study is None:
         raise ConfigError("--add-seeds needs a study: xformer compare STUDY --add-seeds.")
     else:
@@ -79,6 +87,12 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
         default="corrected",
         help="intervals of differences: at the level of the corrected test (default), 95 %% each, or 95 %% together",
     )
+    parser.add_argument(
+        "--scale",
+        choices=("parameters", "flops"),
+        default="parameters",
+        help="what a size is measured by, where the runs are of three sizes or more (default: parameters)",
+    )
 
 
 def _margin(text: str) -> float:
@@ -122,4 +136,5 @@ def compared(arguments: argparse.Namespace) -> "tuple[list[Comparison], Study | 
     plan = study.plan if study else ONE_LOOK
     if arguments.margin is not None:
         plan = replace(plan, margin=arguments.margin)
-    return compare_experiments(runs, metric, baseline, plan, arguments.intervals), study
+    found = compare_experiments(runs, metric, baseline, plan, arguments.intervals)
+    return [replace(comparison, scale=arguments.scale) for comparison in found], study

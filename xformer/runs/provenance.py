@@ -3,7 +3,6 @@
 import contextlib
 import os
 import platform
-import subprocess
 from importlib import metadata
 from pathlib import Path
 from typing import TypedDict
@@ -12,6 +11,7 @@ import torch
 
 from xformer.config.plugins import Plugin
 from xformer.core import devices
+from xformer.runs.git_state import GitState, git_state, run_git
 
 PACKAGES = {
     "xformer": "xformer-lab",
@@ -25,13 +25,6 @@ PACKAGES = {
     "tokenizers": "tokenizers",
     "numpy": "numpy",
 }
-
-
-class GitState(TypedDict):
-    """The commit checked out, and whether tracked files differ from it; None if unknown."""
-
-    commit: str | None
-    dirty: bool | None
 
 
 class PluginState(GitState):
@@ -51,37 +44,15 @@ class Hardware(TypedDict):
     cuda: list[str]
 
 
-def git_state(directory: Path) -> GitState:
-    """The state of the repository that contains `directory`; None without git or a repository. Never raises.
-
-    `dirty` counts changed and staged files, not untracked ones: a run's own outputs are untracked.
-    """
-    commit = _git(directory, "rev-parse", "HEAD")
-    if commit is None:
-        return {"commit": None, "dirty": None}
-    changes = _git(directory, "status", "--porcelain", "--untracked-files=no")
-    return {"commit": commit, "dirty": None if changes is None else bool(changes)}
-
-
 def plugin_state(plugin: Plugin) -> PluginState:
     """The version of a plugin and, if git tracks its files, the state of its tree. Never raises."""
     root = plugin.package.partition(".")[0]
     distributions = metadata.packages_distributions().get(root, [])
     version = metadata.version(distributions[0]) if distributions else None
     # An environment may lie inside a repository that does not track it.
-    kept = _git(plugin.conf, "ls-files", "--error-unmatch", ".") is not None
+    kept = run_git(plugin.conf, "ls-files", "--error-unmatch", ".") is not None
     state: GitState = git_state(plugin.conf) if kept else {"commit": None, "dirty": None}
     return {"version": version, **state}
-
-
-def _git(directory: Path, *arguments: str) -> str | None:
-    # Without the optional locks, jobs that start together do not fight over the index.
-    command = ["git", "--no-optional-locks", "-C", str(directory), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError, UnicodeError):
-        return None
-    return done.stdout.strip()
 
 
 def package_versions() -> dict[str, str]:

@@ -16,6 +16,7 @@ from xformer.studies.statistics import Interval, PairedComparison, paired_compar
 from xformer.studies.verdicts import ONE_LOOK, AnalysisPlan, ComparisonVerdict, judge_differences
 
 Intervals = Literal["corrected", "plain", "simultaneous"]
+Scale = Literal["parameters", "flops"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Comparison:
         intervals: the kind of the intervals of differences. `corrected`: at the level of its test, zero inside if and
             only if no difference is shown; `plain`: 95 % each, not corrected; `simultaneous`: 95 % together.
         experiment: the task and the data of the runs, if runs of several experiments were compared; else empty.
+        scale: the measure of size where the runs are of several sizes (`size_sweep.py`).
     """
 
     metric: Metric
@@ -68,6 +70,7 @@ class Comparison:
     plan: AnalysisPlan = ONE_LOOK
     intervals: Intervals = "corrected"
     experiment: Mapping[str, str] = field(default_factory=dict)
+    scale: Scale = "parameters"
 
 
 def compare(

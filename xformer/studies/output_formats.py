@@ -11,9 +11,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from xformer.errors import ConfigError
 from xformer.runs.summary import strict_json
 from xformer.studies.comparison import Comparison
 from xformer.studies.experiments import experiment_label
+from xformer.studies.latex import as_latex
+from xformer.studies.size_sweep import scaling_sentences, size_sweep
 from xformer.studies.table import (
     QUALITY,
     findings,
@@ -47,7 +50,7 @@ def as_terminal_text(comparison: Comparison, width: int | None = None) -> str:
         console.print(table)
     for sentence in table_notes(comparison):
         console.print(escape(sentence), style="dim", highlight=False)
-    for sentence in findings(comparison):
+    for sentence in (*findings(comparison), *scaling_sentences(comparison)):
         console.print(escape(sentence), highlight=False)
     for sentence in table_warnings(comparison):
         console.print(escape(sentence), style="yellow", highlight=False)
@@ -81,19 +84,9 @@ def as_markdown(comparison: Comparison) -> str:
     titles = table_headers(comparison)
     lines = [titles, ["---"] * len(titles), *(table_cells(comparison, row) for row in comparison.rows)]
     table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-    below = [*findings(comparison), *table_notes(comparison), *table_warnings(comparison)]
+    found = [*findings(comparison), *scaling_sentences(comparison)]
+    below = [*found, *table_notes(comparison), *table_warnings(comparison)]
     return table + "\n\n" + "\n".join(f"- {sentence}" for sentence in below) + "\n"
-
-
-def as_latex(comparison: Comparison) -> str:
-    """The comparison as a LaTeX `tabular` for booktabs; notes are comments."""
-    titles, count = table_headers(comparison), len(comparison.differ.named) or 1
-    aligned = "l" * count + "r" * (QUALITY - 1) + "l" + "r" * (len(titles) - count - QUALITY)
-    lines = [" & ".join(map(_latex, table_cells(comparison, row))) + r" \\" for row in comparison.rows]
-    below = [f"% {sentence}" for sentence in (*table_notes(comparison), *table_warnings(comparison))]
-    head = " & ".join(map(_latex, titles)) + r" \\"
-    begin, end = rf"\begin{{tabular}}{{{aligned}}}", r"\end{tabular}"
-    return "\n".join([begin, r"\toprule", head, r"\midrule", *lines, r"\bottomrule", end, *below]) + "\n"
 
 
 def as_csv(comparison: Comparison) -> str:
@@ -123,8 +116,29 @@ def _content(comparison: Comparison) -> dict[str, Any]:
     return {
         **({"experiment": dict(comparison.experiment)} if comparison.experiment else {}), "plan": plan,
         "metric": asdict(comparison.metric), "baseline": comparison.baseline, "differ": asdict(comparison.differ),
-        "groups": groups, "warnings": list(comparison.warnings), "left_out": dict(comparison.left_out),
+        **_scaling(comparison), "groups": groups, "warnings": list(comparison.warnings),
+        "left_out": dict(comparison.left_out),
     }  # fmt: skip
+
+
+def _scaling(comparison: Comparison) -> dict[str, Any]:
+    """The differences by size, where the runs are of several."""
+    sweep = size_sweep(comparison)
+    if sweep is None:
+        return {}
+    found = {
+        name: {
+            "baseline": sweep.baselines[name], "trend": each.trend, "p_holm": each.p, "crossing": each.crossing,
+            "first": asdict(each.first), "last": asdict(each.last), "change": asdict(each.change),
+            "largest": each.largest, "beyond": each.beyond, "why": each.why,
+            "band": [
+                {"scale": float(x), "difference": float(mean), "low": float(low), "high": float(high)}
+                for x, mean, low, high in zip(each.scales, each.means, each.low, each.high, strict=True)
+            ],
+        }
+        for name, each in sweep.differences.items()
+    }  # fmt: skip
+    return {"scaling": {"by": comparison.scale, "differences": found}}
 
 
 FORMATS: dict[str, Callable[[Comparison], str]] = {
@@ -134,21 +148,23 @@ FORMATS: dict[str, Callable[[Comparison], str]] = {
 _TITLES = {"table": "{}", "markdown": "## {}\n", "latex": "% {}"}
 
 
-def format_comparisons(kind: str, comparisons: Sequence[Comparison]) -> str:
-    """Format comparisons in one of `FORMATS`; several experiments have a title each, or one CSV table or JSON list."""
+def format_comparisons(kind: str, comparisons: Sequence[Comparison], columns: Sequence[str] = ()) -> str:
+    """Format comparisons in one of `FORMATS`; several experiments have a title each, or one CSV table or JSON list.
+
+    Args:
+        kind: a key of `FORMATS`.
+        comparisons: one for each experiment.
+        columns: the columns of a LaTeX table, by their names in `latex.COLUMNS`.
+    """
+    if columns and kind != "latex":
+        raise ConfigError("--columns applies to LaTeX tables only; add --format latex.")
+    make = (lambda each: as_latex(each, columns)) if kind == "latex" else FORMATS[kind]
     if len(comparisons) == 1:
-        return FORMATS[kind](comparisons[0])
+        return make(comparisons[0])
     if kind == "json":
         content = {"experiments": [_content(comparison) for comparison in comparisons]}
         return json.dumps(strict_json(content), indent=2, allow_nan=False) + "\n"
     if kind == "csv":
         return _csv([record for comparison in comparisons for record in table_records(comparison)])
     titles = [_TITLES[kind].format(experiment_label(comparison.experiment)) for comparison in comparisons]
-    return "\n".join(f"{title}\n{FORMATS[kind](each)}" for title, each in zip(titles, comparisons, strict=True))
-
-
-_SPECIAL = {c: f"\\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$"}
-
-
-def _latex(text: str) -> str:
-    return "".join(_SPECIAL.get(character, character) for character in text)
+    return "\n".join(f"{title}\n{make(each)}" for title, each in zip(titles, comparisons, strict=True))

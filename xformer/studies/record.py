@@ -12,6 +12,7 @@ from xformer.studies.committed_runs import RUNS, SHARED, row_name, write_table
 from xformer.studies.comparison import compare
 from xformer.studies.figures import figures, write_figures
 from xformer.studies.output_formats import as_markdown
+from xformer.studies.size_sweep import scaling_sentences
 from xformer.studies.study import Study
 from xformer.studies.table import findings
 
@@ -46,7 +47,8 @@ def record_study(study: Study, runs: Sequence[RecordedRun], folder: Path | None 
         console.info(sentence)
     drawn = write_figures(pictures, folder)
     shown = "\n".join(f"![{path.stem}]({path.name})" for path in drawn if path.suffix == ".svg")
-    sentences = "\n".join(f"- {sentence}" for sentence in findings(comparison))
+    found = [*findings(comparison), *scaling_sentences(comparison)]
+    sentences = "\n".join(f"- {sentence}" for sentence in found)
     table = "\n".join(line for line in as_markdown(comparison).splitlines() if line not in sentences.splitlines())
     block = f"{_BEGIN}\n{sentences}\n\n{table}\n\n{shown}\n{_END}"
     readme.write_text(_BLOCK.sub(lambda _: block, text), encoding="utf-8")

@@ -21,7 +21,7 @@ from scipy import special
 
 from xformer.config.identity import override_value
 from xformer.errors import DataError
-from xformer.runs.provenance import git_state
+from xformer.runs.git_state import git_state
 from xformer.runs.recorded_run import RecordedRun
 from xformer.runs.summary import plugin_line
 from xformer.studies.grouping import group_runs

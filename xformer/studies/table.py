@@ -53,6 +53,11 @@ def three_digits(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
 
 
+def exactly_three_digits(value: float) -> str:
+    """Format a value with three significant digits, zeros at the end too: `2.70`, `0.510`, `1,234`."""
+    return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:#.3g}".rstrip(".")
+
+
 def table_notes(comparison: Comparison) -> list[str]:
     """Notes on the table: the metric, the tests, the FLOPs and the trivial baselines."""
     better = "higher is better" if comparison.metric.mode == "max" else "lower is better"

@@ -17,9 +17,10 @@ from xformer.core.program import train_command
 from xformer.errors import IncompatibleError, Interrupted, XformerError
 from xformer.loggers.base import RunLogger
 from xformer.runs import checkpoints
+from xformer.runs.git_state import git_state
 from xformer.runs.job import Job
 from xformer.runs.lock import RunLock, is_empty
-from xformer.runs.provenance import git_state, hardware, package_versions
+from xformer.runs.provenance import hardware, package_versions
 from xformer.runs.summary import Summary, write_summary
 from xformer.training.memory import PeakMemory
 
