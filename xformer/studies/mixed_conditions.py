@@ -37,7 +37,8 @@ def machine_name(run: RecordedRun) -> str | None:
         return None
     cards = found.get("cuda")
     device = ", ".join(map(str, cards)) if isinstance(cards, list) and cards else found.get("cpu")
-    return f"{device}, {found.get('cores')} cores, {found.get('torch_threads')} threads"
+    counts = {"core": found.get("cores"), "thread": found.get("torch_threads")}
+    return ", ".join([str(device), *(f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items())])
 
 
 def _mixed_data(runs: Sequence[RecordedRun]) -> list[str]:
