@@ -32,7 +32,7 @@ def test_of_one_state_nothing_is_said(runs: list[RecordedRun]) -> None:
         ({"versions": {"torch": "2.14"}}, "the runs used several versions of torch: 2.13, 2.14."),
         (
             {"hardware": {"cpu": "CPU", "cores": 2, "torch_threads": 1, "cuda": ["H200", "H200"]}},
-            "the runs come from different machines: CPU, 2 cores, 1 threads; H200, H200, 2 cores, 1 threads.",
+            "the runs come from different machines: CPU, 2 cores, 1 thread; H200, H200, 2 cores, 1 thread.",
         ),
         ({"data_fingerprint": "g"}, "runs of one data configuration read different data: fingerprints f, g."),
     ],

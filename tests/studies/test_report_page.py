@@ -134,7 +134,7 @@ def test_the_foot_says_where_a_page_comes_from(sweep: Path) -> None:
     written, command, runs = page_origin(["xformer", "report", "a b"], found, now)
     assert written.startswith(f"Written 2026-01-02 03:04 UTC by xformer {xformer.__version__}")
     assert command == "Command: xformer report 'a b'"
-    assert runs == "Runs: 9 runs, of commit cccccccccc, torch 2.13, on CPU, 2 cores, 1 threads."
+    assert runs == "Runs: 9 runs, of commit cccccccccc, torch 2.13, on CPU, 2 cores, 1 thread."
     page = report_page(found, "x", [written, command, runs])
     assert escape(command, quote=False) in page.replace("&#x27;", "'")
 

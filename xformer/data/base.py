@@ -15,7 +15,7 @@ from torch import Tensor
 
 from xformer.data.configs import DataContext, LoaderConfig
 from xformer.data.sampling.buckets import TokenBatches, token_evaluation_batches
-from xformer.data.sampling.curriculum import Curriculum, Pace
+from xformer.data.sampling.curriculum import ShorterItems, Pace
 from xformer.data.sampling.loader import Loader
 from xformer.data.sampling.order import Order, Permutation
 from xformer.data.sampling.sampler import EpochBatches, TrainingBatches, evaluation_batches
@@ -124,7 +124,7 @@ class DataModule(LightningDataModule, ABC):
             limit = 1.0 if self.trainer is None else self.trainer.limit_train_batches
             # As Lightning counts them; `overfit_batches` sets the same limit.
             trained = min(len(batches), limit) if isinstance(limit, int) else int(len(batches) * limit)
-            batches.curriculum = Curriculum(self.splits["train"].lengths, self.pace, trained)
+            batches.curriculum = ShorterItems(self.splits["train"].lengths, self.pace, trained)
             if not isinstance(order, Permutation):
                 raise ConfigError(
                     "callbacks=curriculum replaces items by shorter ones and needs each to be visited once an epoch, "

@@ -88,8 +88,8 @@ class Tokenizer(ABC):
     @property
     def identity(self) -> tuple[str, dict[str, Any]]:
         """What, with the training texts, decides the ids; of a frozen tokenizer, whatever the texts."""
-        own = self.kind, self.settings()
-        return ("Trained", {"fingerprint": digest(*own, self.state())}) if self.frozen else own
+        trained = self.kind, self.settings()
+        return ("Trained", {"fingerprint": digest(*trained, self.state())}) if self.frozen else trained
 
     @property
     def fingerprint(self) -> str:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xformer.data.sampling.buckets import TokenBatches
-from xformer.data.sampling.curriculum import Curriculum, Pace
+from xformer.data.sampling.curriculum import ShorterItems, Pace
 from xformer.data.sampling.order import Fresh, Permutation
 from xformer.data.sampling.sampler import TrainingBatches
 from xformer.errors import ConfigError
@@ -22,7 +22,7 @@ def lengths(seed=0):
 
 def build(order=None, **place):
     batches = TrainingBatches(order or Permutation(SIZE), 6, seed=3, **place)
-    batches.curriculum = Curriculum(lengths(), Pace(0.1, 20), len(batches))
+    batches.curriculum = ShorterItems(lengths(), Pace(0.1, 20), len(batches))
     return batches
 
 
@@ -54,7 +54,7 @@ def test_a_batch_has_the_shortest_share_alone_and_in_the_end_everything():
 @given(st.integers(1, SIZE), st.integers(0, 5))
 def test_allowed_items_are_equally_frequent_and_none_becomes_longer(allowed, seed):
     items = np.random.default_rng(seed).permutation(SIZE)
-    replaced = Curriculum(lengths(seed), Pace(0.1, 20), 10).replaced(items, (allowed + 0.5) / SIZE)
+    replaced = ShorterItems(lengths(seed), Pace(0.1, 20), 10).replaced(items, (allowed + 0.5) / SIZE)
     counts = np.bincount(replaced, minlength=SIZE)
     assert np.count_nonzero(counts) == allowed
     assert set(counts[counts > 0]) <= {SIZE // allowed, -(-SIZE // allowed)}
@@ -83,12 +83,12 @@ def test_fresh_items_keep_their_draws():
 @pytest.mark.parametrize("equal", [None, np.full(SIZE, 4)])
 def test_items_that_are_all_the_same_are_refused(equal):
     with pytest.raises(ConfigError, match="all training items of these data are equally long: leave it out"):
-        Curriculum(equal, Pace(0.1, 20), 10)
+        ShorterItems(equal, Pace(0.1, 20), 10)
 
 
 def test_a_curriculum_over_batches_by_tokens_stays_within_the_budget_and_ends_as_they_are() -> None:
     plain, paced = (TokenBatches(lengths(), 40, 3) for _ in range(2))
-    paced.curriculum = Curriculum(lengths(), Pace(0.1, len(plain)), len(plain))
+    paced.curriculum = ShorterItems(lengths(), Pace(0.1, len(plain)), len(plain))
     found = run(paced, epochs=2)
     assert all(len(batch) * lengths()[batch].max() <= 40 for batch in found)
     assert max(lengths()[batch].max() for batch in found[:2]) < lengths().max()

@@ -20,7 +20,7 @@ class Pace:
         return 1.0 - (1 - self.initial) * max(0.0, 1 - batch / self.batches)  # 1 exactly, in the end
 
 
-class Curriculum:
+class ShorterItems:
     """Replaces items that are not allowed yet by shorter ones.
 
     Items are ranked by length; with m of n allowed, the item of rank r is replaced by that of rank floor(r m / n).

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int64
 from torch.utils.data import Sampler
 
-from xformer.data.sampling.curriculum import Curriculum
+from xformer.data.sampling.curriculum import ShorterItems
 from xformer.data.sampling.order import Order
 from xformer.errors import ConfigError
 
@@ -28,7 +28,7 @@ class EpochBatches(Sampler[list[int]]):
     def __init__(self, seed: int, *, rank: int = 0, world: int = 1, frozen: bool = False) -> None:
         self.seed, self.rank, self.world, self.frozen = seed, rank, world, frozen
         self.epoch = self.start = 0
-        self.curriculum: Curriculum | None = None
+        self.curriculum: ShorterItems | None = None
 
     @abstractmethod
     def __len__(self) -> int:
