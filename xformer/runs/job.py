@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -13,6 +14,7 @@ from xformer.config.groups import nearest
 from xformer.config.layer_names import shown_overrides
 from xformer.config.plugins import name_plugins
 from xformer.config.redact import redact
+from xformer.config.tune import TunePlan, check_metric
 from xformer.errors import ConfigError
 from xformer.runs import sweep
 
@@ -99,6 +101,23 @@ class Job:
                     )
                 if f"{group}.{key}" not in typed:
                     self.config[group][key] = value
+
+    @property
+    def tuning(self) -> dict[str, Any] | None:
+        """What its summary says of tuning: the tuned keys, the deciding metric, and whether it is a trial.
+
+        A run is a trial where its seed is one of those that the study tunes on.
+
+        Raises:
+            ConfigError: `study.tune` is not valid.
+        """
+        study = self.config.get("study")
+        plan = TunePlan.of(OmegaConf.to_container(study, resolve=True) if isinstance(study, DictConfig) else None)  # type: ignore[arg-type]
+        if plan is None:
+            return None
+        metric = plan.metric or str(self.config.monitor.name)
+        check_metric(metric, "monitor.name")
+        return {"keys": list(plan.grid), "metric": metric, "trial": self.config.seed in plan.seeds}
 
     @property
     def name(self) -> str:

@@ -71,6 +71,9 @@ class Summary:
         matched: The dimension that was adjusted (`match`): from, to, and the difference in percent that remains.
         target_overrides: By key, the `_target_`s that replace an option's own.
         ignored_keys: Keys that cannot change the result, as the callbacks declare; None in runs of earlier versions.
+        diverged: Whether it failed because its loss or its parameters became NaN or infinite.
+        tuning: Where the run is of a study that tunes its variants: the tuned `keys`, the `metric` that decides, and
+            whether the run is a `trial`, which is not tested.
         plugins: Packages that brought options or classes (`xformer.config.plugins`): version, commit, and whether
             the tree was dirty.
     """
@@ -101,6 +104,13 @@ class Summary:
     target_overrides: dict[str, str] = field(default_factory=dict)
     ignored_keys: list[str] | None = None
     plugins: dict[str, dict[str, Any]] = field(default_factory=dict)
+    diverged: bool = False
+    tuning: dict[str, Any] | None = None
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether the run is a trial of a study's tuning."""
+        return bool(self.tuning and self.tuning.get("trial"))
 
 
 def summary_from_json(content: Any) -> Summary:

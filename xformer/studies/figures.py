@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xformer.config.identity import Value, override_value
 from xformer.runs.recorded_run import RecordedRun
 from xformer.studies.bounded import bounded_interval
 from xformer.studies.budget import format_quantity
@@ -23,6 +24,9 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 _MARKERS = "osD^vPX"
 _LINES = ("-", "--", ":", "-.")
 _LINE = 0.22  # inches of a line of the legend
+_CHOSEN: dict[str, Any] = {
+    "marker": "o", "markersize": 12, "markerfacecolor": "none", "markeredgewidth": 1.6, "linestyle": "none",
+}  # fmt: skip
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "font.size": 10, "font.family": "sans-serif", "axes.spines.top": False,
     "axes.spines.right": False, "axes.grid": True, "grid.color": "#e5e5e5", "legend.frameon": False,
@@ -32,12 +36,13 @@ Points = Sequence[tuple[float, Sequence[float]]]
 
 
 def figures(comparison: Comparison) -> dict[str, "Figure"]:
-    """The figures of a comparison that the runs have data for, by name: `curves`, `cost`, `length`."""
+    """The figures of a comparison that the runs have data for, by name: `curves`, `cost`, `length`, `tuning`."""
     with _style():
         made = {
             "curves": curves_figure(comparison),
             "cost": cost_figure(comparison),
             "length": length_figure(comparison),
+            "tuning": tuning_figure(comparison),
         }
     return {name: figure for name, figure in made.items() if figure is not None}
 
@@ -70,7 +75,7 @@ def cost_figure(comparison: Comparison) -> "Figure | None":
     name = next((n for n in ("flops", "seconds") if all(getattr(row.budget, n) for row in comparison.rows)), None)
     if name is None:
         return None
-    figure, axes = _empty()
+    figure, (axes,) = _empty()
     for index, row in enumerate(comparison.rows):
         x, reach = getattr(row.budget, name), _reach(row.mean, row.interval)
         look = _look(index) | {"linestyle": "none", "capsize": 3}
@@ -84,6 +89,46 @@ def cost_figure(comparison: Comparison) -> "Figure | None":
     axes.xaxis.set_major_locator(_few_ticks())
     _finish(figure, axes, {"flops": "training FLOPs", "seconds": "time"}[name], comparison.metric.name)
     return figure
+
+
+def tuning_figure(comparison: Comparison) -> "Figure | None":
+    """The metric of the trials by each tuned setting, the chosen one marked; None where nothing was tuned.
+
+    Of several tuned settings each has axes of its own, where the others have their chosen values. A setting that
+    diverged is left out of its line.
+    """
+    tuning = comparison.tuning
+    lines = {row.name: row.tuned for row in comparison.rows if row.tuned and row.tuned.chosen}
+    if tuning is None or not lines:
+        return None
+    figure, every = _empty(len(tuning.keys))
+    for axes, key in zip(every, tuning.keys, strict=True):
+        tried = dict.fromkeys(s.values[key] for variant in lines.values() for s in variant.settings)
+        place, logarithmic = _scale([*tried])
+        for index, (name, variant) in enumerate(lines.items()):
+            assert variant.chosen is not None
+            others = {**variant.chosen.values, key: None}
+            along = [s for s in variant.settings if {**s.values, key: None} == others and s.mean is not None]
+            scores = {place[s.values[key]]: [v for v in s.scores.values() if v is not None] for s in along}
+            look = _look(index)
+            _line(axes, name, sorted(scores.items()), tuning.metric.name, look)
+            axes.plot([place[variant.chosen.values[key]]], [variant.chosen.mean], color=look["color"], **_CHOSEN)
+        axes.set_xlabel(key)
+        if logarithmic:
+            axes.set_xscale("log")
+        axes.set_xticks([*place.values()], [override_value(value) for value in place])
+        axes.minorticks_off()
+    every[0].plot([], [], color="#444444", label="chosen", **_CHOSEN)
+    _finish(figure, every[0], tuning.keys[0], f"{tuning.metric.name} of the trials")
+    return figure
+
+
+def _scale(values: Sequence[Value]) -> tuple[dict[Value, float], bool]:
+    """Where each value stands on an axis, and whether that is logarithmic; names stand in their order."""
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    if len(numbers) < len(values):
+        return {value: float(index) for index, value in enumerate(values)}, False
+    return {value: float(value) for value in sorted(numbers)}, min(numbers) > 0 and max(numbers) >= 4 * min(numbers)
 
 
 def pareto_front(comparison: Comparison, name: str) -> list[ComparisonRow]:
@@ -151,18 +196,22 @@ def _lengths(runs: Sequence[RecordedRun], stem: str) -> Points:
 def _lines(lines: Mapping[str, Points], x: str, y: str) -> "Figure | None":
     if not any(lines.values()):
         return None
-    figure, axes = _empty()
+    figure, (axes,) = _empty()
     for index, (name, points) in enumerate(lines.items()):
-        where, means = [step for step, _ in points], [sum(values) / len(values) for _, values in points]
-        look = _look(index)
-        axes.plot(where, means, label=name, markersize=4, **look)
-        between = [bounded_interval(values, metric_bounds(y)) for _, values in points]
-        reach = [_reach(mean, found) for mean, found in zip(means, between, strict=True)]
-        low = [mean - below for mean, (below, _) in zip(means, reach, strict=True)]
-        high = [mean + above for mean, (_, above) in zip(means, reach, strict=True)]
-        axes.fill_between(where, low, high, color=look["color"], alpha=0.12, linewidth=0)
+        _line(axes, name, points, y, _look(index))
     _finish(figure, axes, x, y)
     return figure
+
+
+def _line(axes: Any, name: str, points: Points, metric: str, look: Mapping[str, Any]) -> None:
+    """The means at each point, and their 95 % intervals as a band."""
+    where, means = [step for step, _ in points], [sum(values) / len(values) for _, values in points]
+    axes.plot(where, means, label=name, markersize=4, **look)
+    between = [bounded_interval(values, metric_bounds(metric)) for _, values in points]
+    reach = [_reach(mean, found) for mean, found in zip(means, between, strict=True)]
+    low = [mean - below for mean, (below, _) in zip(means, reach, strict=True)]
+    high = [mean + above for mean, (_, above) in zip(means, reach, strict=True)]
+    axes.fill_between(where, low, high, color=look["color"], alpha=0.12, linewidth=0)
 
 
 def _reach(mean: float, found: Interval | None) -> tuple[float, float]:
@@ -170,11 +219,12 @@ def _reach(mean: float, found: Interval | None) -> tuple[float, float]:
     return (max(0.0, mean - found.low), max(0.0, found.high - mean)) if found else (0.0, 0.0)  # never -1e-17
 
 
-def _empty() -> tuple["Figure", Any]:
+def _empty(number: int = 1) -> tuple["Figure", Sequence[Any]]:
+    """A figure, and its axes side by side."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.6, 4.0), layout="constrained")
-    return figure, figure.subplots()
+    figure = Figure(figsize=(5.6 if number == 1 else 4.0 * number, 4.0), layout="constrained")
+    return figure, [*figure.subplots(1, number, sharey=True, squeeze=False)[0]]
 
 
 def _few_ticks() -> Any:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _CAPTIONS = {
     "curves": "Learning curves: the monitored metric on the validation part. Mean over seeds, 95 % interval shaded.",
     "cost": "Quality against cost. Mean over seeds with its 95 % interval; the dashed line is the Pareto front.",
+    "tuning": "Tuning: the validation metric of the trials by each tuned setting. Mean over tuning seeds, 95 % "
+    "interval shaded; the circle marks the setting that was chosen, which the final runs have.",
     "length": "The metric by the length it was measured at. Mean over seeds, 95 % interval shaded.",
 }
 

@@ -66,6 +66,8 @@ def run(job: Job) -> float | None:
         start = earlier.start()
         if is_empty(job.directory):
             record.claim()
+        if summary.is_trial and not job.sweep:
+            _print(f"seed={job.config.seed} is one of study.tune.seeds: this run is a trial, and is not tested.")
         _set_threads(job, summary, resumed=start is not None)
         seed_everything(plan.seed, verbose=False)
         data = plan.load_data()
@@ -96,6 +98,7 @@ def _read(job: Job, summary: Summary) -> Plan:
     The summary learns what the configuration is but its options and values: only now do the classes stand where it
     names them.
     """
+    summary.tuning = job.tuning
     plan = Plan.read(job.config, job.choices)
     launch_checks.check_sweep(job)
     if job.config.init_from is not None:
