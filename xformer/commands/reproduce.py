@@ -57,7 +57,7 @@ def _study(arguments: argparse.Namespace, name: str) -> list[str]:
             f"{study.name}; there are {', '.join(Path(run.name).name for run in committed)}."
         )
     # A trial is not tested: what it has is the metric that chose.
-    metrics = [str((run.summary.tuning or {})["metric"]) if run.summary.is_trial else metric for run in chosen]
+    metrics = [role.metric if (role := run.summary.tuning) and role.trial else metric for run in chosen]
     allowed = [tolerance(finished, name, run) for run, name in zip(chosen, metrics, strict=True)]
     cells = f"{len(chosen)} of {len(committed)} cells of {study.table}"
     within = ", ".join(

@@ -48,14 +48,14 @@ def write_table(folder: Path, runs: Sequence[RecordedRun]) -> None:
     common = {key: value for key, value in whole[0].items() if all(key in s and s[key] == value for s in whole)}
     environments: list[dict[str, Any]] = []
     rows = [_row(run, common, environments) for run in runs]
-    shared = {
+    shared: dict[str, Any] = {
         "settings": common,
         "choices": sorted({key for run in runs for key in run.summary.choices}),
         "monitor": dict(zip(("name", "mode"), next(iter(monitors)), strict=True)) if monitors else None,
         "environments": environments,
     }
     if plans := [run.summary.tuning for run in runs if run.summary.tuning]:
-        shared["tuning"] = {key: plans[0][key] for key in ("keys", "metric")}
+        shared["tuning"] = {"keys": plans[0].keys, "metric": plans[0].metric}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SHARED).write_text(OmegaConf.to_yaml(OmegaConf.create(shared)), encoding="utf-8")
     with (folder / RUNS).open("w", newline="", encoding="utf-8") as stream:

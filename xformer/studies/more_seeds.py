@@ -30,8 +30,8 @@ def more_seeds(study: Study, comparison: Comparison, number: int | None = None) 
     coming = [look for look in comparison.plan.looks if look > now]
     if number is None:
         number = coming[0] - now if coming else _needed(comparison)
-    taken = study.tune.seeds if study.tune else ()
-    free = (seed for seed in itertools.count(seeds[-1] + 1) if seed not in taken)
+    tuning_seeds = study.tune.seeds if study.tune else ()
+    free = (seed for seed in itertools.count(seeds[-1] + 1) if seed not in tuning_seeds)
     further = ",".join(str(seed) for seed in itertools.islice(free, number))
     command = f"{study.command} seed={further}"
     return [command, *_error_rate(study, comparison, now, now + number, further)]

@@ -135,7 +135,7 @@ def tuning_of(runs: Sequence[RecordedRun]) -> Tuning | None:
     trials = [run for run in runs if run.summary.is_trial and run.summary.status != "skipped"]
     if not trials:
         return None
-    plans = {(tuple(t["keys"]), str(t["metric"])): None for run in trials if (t := run.summary.tuning)}
+    plans = {(tuple(role.keys), role.metric): None for run in trials if (role := run.summary.tuning)}
     if len(plans) > 1:
         named = "; ".join(f"{', '.join(keys)} by {metric}" for keys, metric in plans)
         raise DataError(f"The trials tune different settings, or by different metrics ({named}): compare them apart.")

@@ -4,7 +4,7 @@ Hydra builds sweepers of its own packages alone, by their names. So this class t
 holds that: subclassing it fails where Hydra has imported its module once more, as its search for plugins does.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from xformer.config.identity import key_of, override_value
 from xformer.config.tune import TunePlan
 from xformer.core import console
 from xformer.errors import ConfigError, RunError
+from xformer.runs.summary import FILE as SUMMARY
 from xformer.runs.sweep import announce_sweep, current_sweep, with_trials
 
 FOLDER = "tune"
@@ -39,10 +40,10 @@ class TuningSweeper(Sweeper):
         params: the grid, key to values as on the command line.
     """
 
-    def __init__(self, max_batch_size: int | None, params: dict[str, str] | None = None) -> None:
+    def __init__(self, max_batch_size: int | None, params: Mapping[str, Any] | None = None) -> None:
         from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
-        self.basic = BasicSweeper(max_batch_size, params)
+        self.basic = BasicSweeper(max_batch_size, dict(params or {}))
         self.config: DictConfig
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -107,10 +108,10 @@ class TuningSweeper(Sweeper):
 
     def _trials(self, cells: Sequence[Sequence[str]], plan: TunePlan) -> list[list[str]]:
         """The overrides of every trial; they lie in a folder of their own."""
-        places: Any = OmegaConf.to_container(self.config.hydra.sweep, resolve=False)
+        sweep_node: Any = OmegaConf.to_container(self.config.hydra.sweep, resolve=False)
         variants = dict.fromkeys(tuple(o for o in cell if key_of(o) != "seed") for cell in cells)
         return [
-            [*variant, *trial, f"hydra.sweep.subdir='{FOLDER}/{places['subdir']}'"]
+            [*variant, *trial, f"hydra.sweep.subdir='{FOLDER}/{sweep_node['subdir']}'"]
             for variant in variants
             for trial in plan.trials
         ]
@@ -120,18 +121,24 @@ class TuningSweeper(Sweeper):
     ) -> tuple[list[list[str]], list[str]]:
         """The overrides of every final run, with the chosen setting, and a sentence for each variant without one."""
         from xformer.runs.recorded_run import load_runs
-        from xformer.studies.trials import tuning_of, variant_name, variant_of
+        from xformer.studies.trials import setting_name, tuning_of, variant_name, variant_of
 
         tuning = tuning_of(load_runs([folder]))
         finals: list[list[str]] = []
         problems: dict[str, None] = {}
+        declared = {setting_name(setting) for setting in plan.settings}
         for cell in cells:
             variant = tuning.variants.get(variant_of(cell, plan.grid)) if tuning else None
             if variant is None:  # its trials were skipped, and so will it be
                 finals.append(list(cell))
                 continue
             name, chosen = variant_name(cell, plan.grid), variant.chosen
-            failed = [f"{s.name} seed={seed}: {why}" for s in variant.settings for seed, why in s.unfinished.items()]
+            failed = [
+                f"{setting.name} seed={seed}: {why}"
+                for setting in variant.settings
+                for seed, why in setting.unfinished.items()
+                if setting.name in declared
+            ]
             if failed:
                 problems[
                     f"{name} has no final run, because {len(failed)} of its trials gave no value: {failed[0]} "
@@ -165,9 +172,9 @@ def _refuse_other_seeds(folder: Path, plan: TunePlan) -> None:
     Raises:
         ConfigError: naming the seeds.
     """
-    from xformer.runs.recorded_run import read_run, run_directories
+    from xformer.runs.recorded_run import read_run
 
-    earlier = [read_run(directory) for directory in run_directories(folder)] if any(folder.glob("*/*")) else []
+    earlier = [read_run(file.parent) for file in sorted(folder.glob(f"*/{SUMMARY}"))]
     others = sorted({run.seed for run in earlier if run.seed is not None} - {*plan.seeds})
     if others:
         raise ConfigError(

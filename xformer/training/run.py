@@ -66,8 +66,7 @@ def run(job: Job) -> float | None:
         start = earlier.start()
         if is_empty(job.directory):
             record.claim()
-        if summary.is_trial and not job.sweep:
-            _print(f"seed={job.config.seed} is one of study.tune.seeds: this run is a trial, and is not tested.")
+        _print(job.tuning_hint)
         _set_threads(job, summary, resumed=start is not None)
         seed_everything(plan.seed, verbose=False)
         data = plan.load_data()
