@@ -11,6 +11,7 @@ from xformer.config.validate import validate
 from xformer.inspection.attention_maps import attention_maps
 from xformer.runs.open_run import open_run
 from xformer.runs.recorded_run import load_runs
+from xformer.runs.summary import read_summary
 from xformer.studies.grouping import differences, group_runs
 from xformer.training.matching import match_size
 from xformer.training.run import run
@@ -19,10 +20,13 @@ LAYERS = "attention.layers=[{local:{window:4}},{full:{position:none}}]"
 HYBRID = [*SMALL, "task=language_modeling", "size.layers=4", "attention=hybrid", "position=rotary", "data.block=32"]
 
 
-def test_it_trains_opens_decodes_and_is_drawn(compose_job: ComposeJob) -> None:
+def test_it_trains_opens_decodes_and_is_drawn(compose_job: ComposeJob, capsys) -> None:
     job = compose_job(*HYBRID, LAYERS, "trainer.max_steps=2")
     assert "attention=hybrid(local(window=4)+full(position=none))" in job.name
     run(job)
+    name = "hybrid(local(window=4)+full(position=none))"
+    assert f"attention={name}" in capsys.readouterr().out.splitlines()[1]
+    assert read_summary(job.directory).attention == {"self": name}
     opened = open_run(job.directory)
     model, data = opened.task.model, opened.data
     assert isinstance(model, Stack)

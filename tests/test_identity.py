@@ -192,7 +192,7 @@ def test_a_run_of_before_whose_target_was_typed_stays_what_it_is(old: Path) -> N
     assert read_run(old).settings["attention"] == full
     moved(old, full, "xformer.nowhere.Full")
     (old / "summary.json").write_text(json.dumps(summary).replace(full, "xformer.nowhere.Full"))
-    with pytest.raises(ConfigError, match=r"xformer\.nowhere\.Full is no option in conf/"):
+    with pytest.raises(ConfigError, match=r"xformer\.nowhere\.Full is not of an option in conf/"):
         open_run(old)
 
 

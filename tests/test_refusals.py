@@ -104,7 +104,7 @@ REFUSALS: dict[str, tuple[list[str], Callable[[Path], object], dict[str, str], s
     "a bad type": (["optimizer.lr=fast"], lambda _: None, {}, r"optimizer\.lr"),
     "a bad key": (["+optimizer.speed=1"], lambda _: None, {}, r"optimizer\.speed is not a parameter"),
     "what does not go together": (["architecture=decoder", "attention=linformer"], lambda _: None, {}, "does not go"),
-    "no weights to start from": (["init_from=/nowhere"], lambda _: None, {}, "is no directory"),
+    "no weights to start from": (["init_from=/nowhere"], lambda _: None, {}, "is not a directory"),
     "relabelled": (["resume=true", "seed=7", "optimizer.lr=0.3"], lambda _: None, {}, "seed was 3 and is 7; opt"),
     "another attention": (["resume=true", "attention=linformer"], lambda _: None, {}, r"attention(\._target_)? was"),
     "another dropout": (["resume=true", "architecture.dropout=0.5"], lambda _: None, {}, "dropout was 0.1 and is 0.5"),
@@ -275,7 +275,7 @@ def test_a_sweep_is_not_put_into_a_run(earlier: Callable[[str], Path], capsys: p
     config = OmegaConf.create({"hydra": {"sweep": {"dir": str(directory)}}})
     with pytest.raises(SystemExit, match="1"):
         SweepCallback().on_multirun_start(config)
-    assert "is the directory of a run: give a sweep one of its own." in " ".join(capsys.readouterr().err.split())
+    assert "is the directory of a run; use another." in " ".join(capsys.readouterr().err.split())
     assert tree(directory) == before
 
 

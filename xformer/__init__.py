@@ -40,7 +40,7 @@ def __getattr__(name: str) -> "Variant":
     if name in _DEFINED_IN:
         module, _, member = _DEFINED_IN[name].rpartition(".")
         found: Variant = getattr(import_module(module), member)
-    elif name[:1].isupper():  # and so no module, which Python looks for here first
+    elif name[:1].isupper():  # so it is not a module, which Python would look for first
         found = import_module("xformer.config.variants").Variant(name)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -65,7 +65,7 @@ def _friendly(command: Callable[[], object]) -> None:
     if os.environ.get(_TRACEBACK) == "1" and WRAPPED not in os.environ:
         run()
         return
-    # Hydra prints errors its own way unless asked for full ones; processes started from here are told who asked.
+    # Hydra prints its own form of errors unless full ones are requested; child processes inherit the choice.
     os.environ[_TRACEBACK] = os.environ[WRAPPED] = "1"
     try:
         run()
@@ -81,7 +81,7 @@ def _friendly(command: Callable[[], object]) -> None:
             or f"{' '.join(sys.argv[1:])} cannot be composed: {explain_error(error).rstrip('.')}."
         )
         sys.exit(1)
-    except OSError as error:  # outside of a run: of Hydra's own files, a summary, what a command writes
+    except OSError as error:  # outside of a run: Hydra's files, a summary, the output of a command
         from xformer.runs.storage import explain_disk_error
 
         if (

@@ -7,7 +7,7 @@ class XformerError(Exception):
     """Base class of errors that the user can fix; shown without a traceback."""
 
     reported = False
-    """Whether the screen has shown it."""
+    """Whether the error was printed already."""
 
 
 class ConfigError(XformerError):

@@ -28,7 +28,7 @@ from xformer.errors import ConfigError
             (),
             {
                 "input": "x as length batch width",
-                "output": "what it returns['hidden']",
+                "output": "the return value['hidden']",
                 "padding": "mask (True = ignore)",
             },
         ),
@@ -99,12 +99,12 @@ def test_what_forward_hands_on_is_what_its_base_takes() -> None:
 @pytest.mark.parametrize(
     ("path", "options", "call", "says"),
     [
-        ("NeedsMemory", {}, None, "its forward needs memory too; write a function of (module, x, valid)"),
+        ("NeedsMemory", {}, None, "its forward also needs memory; write a function of (module, x, valid)"),
         ("torch.nn.Embedding", {"width": 4}, None, "cannot be called with x of (batch, length, 4)"),
-        ("Right", {"breadth": 3}, None, "adapter.breadth is no option; those of the adapter are width, layout,"),
-        ("Right", {"layout": "wide"}, None, "adapter.layout=wide is none of 'batch length width'"),
-        ("Right", {"mask": "padding"}, None, "adapter.mask=padding is no argument of forward; it takes x, mask,"),
-        ("Right", {"mask_form": "x"}, None, "adapter.mask_form=x is none of 'True = ignore'"),
+        ("Right", {"breadth": 3}, None, "adapter.breadth is not an option of the adapter; these are width, layout,"),
+        ("Right", {"layout": "wide"}, None, "adapter.layout=wide must be one of 'batch length width'"),
+        ("Right", {"mask": "padding"}, None, "adapter.mask=padding is not an argument of forward: x, mask,"),
+        ("Right", {"mask_form": "x"}, None, "adapter.mask_form=x must be one of 'True = ignore'"),
         (
             "Both",
             {"causal": True},
@@ -112,7 +112,7 @@ def test_what_forward_hands_on_is_what_its_base_takes() -> None:
             "adapter.causal=true: no argument of tests.audit.planted.Both makes it causal",
         ),
         ("Right", {"state": "mask"}, None, "adapter.state=mask: tests.audit.planted.Right cannot be called with it"),
-        ("Right", {}, "tests.audit.planted:one_number", "one_number returns () for x of (3, 6, 16); it has to return"),
+        ("Right", {}, "tests.audit.planted:one_number", "one_number returns () for x of (3, 6, 16); it must return"),
         ("Right", {}, "tests.audit.planted:nothing", "tests.audit.planted has no nothing"),
     ],
 )

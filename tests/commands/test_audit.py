@@ -26,7 +26,9 @@ def test_it_fails_where_what_is_required_does_not_hold(xformer: Command) -> None
     code, printed, errors = xformer("audit", "torch.nn.MultiheadAttention", *QUICK, "--require=causal")
     assert code == 1
     assert "# `torch.nn.MultiheadAttention`" in printed
-    assert errors.startswith("error: torch.nn.MultiheadAttention does not show `causal`, which --require asks for: no,")
+    assert errors.startswith(
+        "error: torch.nn.MultiheadAttention does not satisfy `causal`, which --require demands: no,"
+    )
     assert len(errors.splitlines()) == 1
 
 
@@ -52,10 +54,10 @@ def test_a_module_of_the_user_s_own_is_found_where_the_command_runs(
     ("words", "says"),
     [
         (["nosuchpackage.Class"], "there is no package nosuchpackage"),
-        (["torch.nn.GRU", "adapter.breadth=3"], "adapter.breadth is no option"),
-        (["torch.nn.GRU", "--require", "fast"], "--require fast is no contract"),
+        (["torch.nn.GRU", "adapter.breadth=3"], "adapter.breadth is not an option"),
+        (["torch.nn.GRU", "--require", "fast"], "--require fast is not a contract"),
         (["torch.nn.GRU", "--seeds", "0"], "pass 1 seed or more"),
-        (["torch.nn.TransformerDecoderLayer"], "its forward needs memory too"),
+        (["torch.nn.TransformerDecoderLayer"], "its forward also needs memory"),
     ],
 )
 def test_bad_input_is_one_sentence(xformer: Command, words: list[str], says: str) -> None:

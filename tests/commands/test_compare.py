@@ -93,8 +93,8 @@ def test_margin_intervals_and_seeds_are_those_asked_for(sweep: Path, xformer: Co
     words = ["compare", sweep, "--format", "markdown"]
     usual = xformer(*words)[1]
     assert "equivalent within 0.1 to attention=full" in xformer(*words, "--margin", "0.1")[1]
-    assert "95 %, not corrected" in xformer(*words, "--intervals", "plain")[1] != usual
-    assert "hold together in 95 of 100" in xformer(*words, "--intervals", "simultaneous")[1]
+    assert "a 95 % interval, not corrected" in xformer(*words, "--intervals", "plain")[1] != usual
+    assert "hold at once in 95 of 100" in xformer(*words, "--intervals", "simultaneous")[1]
     assert "2 seeds" in xformer(*words, "--seeds", "0,2")[1]
     code, _, told = xformer("compare", sweep, "--seeds", "7")
     assert (code, "--seeds 7: no run has one of these seeds" in told) == (1, True)
@@ -125,7 +125,7 @@ def test_seeds_are_added_to_a_study_by_a_command(xformer: Command) -> None:
 def test_a_report_of_several_experiments_is_refused(sweep: Path, make_run: MakeRun, xformer: Command) -> None:
     make_run(0.5, seed=0, choices={"attention": "full", "data": "digits"})
     code, _, told = xformer("report", sweep, "-o", sweep / "report.html")
-    assert (code, "A report is of one experiment" in told) == (1, True)
+    assert (code, "A report needs runs of one experiment" in told) == (1, True)
     code, shown, _ = xformer("compare", sweep)
     assert code == 0
     assert shown.index("data=listops") < shown.index("data=digits")

@@ -118,4 +118,4 @@ def test_a_run_that_is_none_is_refused(xformer: Command, tmp_path: Path) -> None
     for command in (["evaluate", tmp_path / "none"], ["generate", tmp_path / "none", "--prompt", "a"]):
         code, _, sentence = xformer(*command)
         assert code == 1
-        assert "is no directory: give that of a run" in sentence
+        assert "is not a directory; name a run directory" in sentence

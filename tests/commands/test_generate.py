@@ -73,12 +73,12 @@ def test_what_is_computed_again_is_said_on_the_error_stream(
     directory = trained("prose")
     with_state = xformer("generate", directory, "--prompt", "Every", "--max-new", 50)
     assert with_state[2].strip().splitlines() == [
-        "The model reads 32 tokens: beyond, it sees the last 32, computed again every time."
+        "The model reads 32 tokens: beyond, it reads the last 32, recomputed for every token."
     ]
     monkeypatch.setattr(Full, "provides", Full.provides & ~Capability.INCREMENTAL)
     without = xformer("generate", directory, "--prompt", "Every", "--max-new", 50)
     assert without[1] == with_state[1]
-    assert "This attention has no decoding state: everything is computed again for every token." in without[2]
+    assert "This attention has no decoding state: the whole sequence is recomputed for every token." in without[2]
 
 
 @pytest.mark.parametrize(
@@ -87,14 +87,14 @@ def test_what_is_computed_again_is_said_on_the_error_stream(
         (
             "listops",
             ["--prompt", "1"],
-            ["is a run of Classification, which writes nothing", "language_modeling, seq2seq"],
+            ["is a run of Classification, which does not generate text", "language_modeling, seq2seq"],
         ),
-        ("prose", ["--prompt", "x" * 33], ["has 33 tokens, and the model reads 32 at most; shorten it"]),
-        ("reverse", ["--prompt", "1 " * 30], ["has 31 tokens, and the model reads 17 at most"]),
+        ("prose", ["--prompt", "x" * 33], ["has 33 tokens, but the model reads 32 at most; shorten it"]),
+        ("reverse", ["--prompt", "1 " * 30], ["has 31 tokens, but the model reads 17 at most"]),
         ("reverse", ["--prompt", "1 x"], ["'1 x' is not a sequence of symbols"]),
         ("prose", ["--prompt", "a", "--temperature", 0], ["temperature=0.0 is out of range"]),
-        ("prose", ["--prompt", "a", "--max-new", 0], ["max_new=0 writes nothing"]),
-        ("prose", ["--prompt", "a", "--beams", 2, "--top-k", 3], ["beams=2 searches", "draws nothing"]),
+        ("prose", ["--prompt", "a", "--max-new", 0], ["max_new=0 generates nothing"]),
+        ("prose", ["--prompt", "a", "--beams", 2, "--top-k", 3], ["beams=2 searches", "does not sample"]),
         ("prose", ["--file", "missing.txt"], ["--file missing.txt cannot be read"]),
         ("prose", ["--file", "empty.txt"], ["--file empty.txt is empty"]),
         ("prose", ["--file", "latin.txt"], ["--file latin.txt is not UTF-8 at byte 1"]),

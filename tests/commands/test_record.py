@@ -36,7 +36,7 @@ def test_runs_can_lie_elsewhere_and_must_be_of_the_study(folder: Path, xformer: 
     alone = make_run(0.5, seed=7, choices={"attention": "full", "experiment": "another"})
     code, shown, told = xformer("record", "attentions", "--runs", alone)
     assert (code, shown) == (1, "")
-    assert "is no run of attentions: it has experiment=another" in " ".join(told.split())
+    assert "is not of attentions: it has experiment=another" in " ".join(told.split())
     assert not folder.exists()
 
 

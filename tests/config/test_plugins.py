@@ -14,6 +14,7 @@ from xformer.config.groups import groups, option_file
 from xformer.config.layer_names import with_layers
 from xformer.config.plugins import VARIABLE, allowed_prefixes, name_plugins, plugins, require_plugins
 from xformer.config.validate import target
+from xformer.config.variants import variants
 from xformer.errors import ConfigError
 
 Make = Callable[..., Path]
@@ -67,6 +68,15 @@ def test_what_is_named_is_ours(made: str) -> None:
     file = option_file("attention", made)
     assert file is not None
     assert file.is_relative_to(plugins()[0].conf)
+
+
+def test_a_plugins_option_leaves_the_classes_of_xformer_alone(make: Make) -> None:
+    own = variants()["Local"]
+    narrow = "_target_: xformer.attention.local.Local\n_partial_: true\nwindow: 1\n"
+    make("trial_of_names", **{"conf/attention/a_narrow_window.yaml": narrow})
+    name_plugins(["plugins=[trial_of_names]"])
+    assert "a_narrow_window" in groups()["attention"]
+    assert variants()["Local"] == own == "local"
 
 
 def test_a_hybrid_of_its_entries_has_a_short_name(made: str) -> None:

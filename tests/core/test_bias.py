@@ -68,7 +68,7 @@ def test_where_positions_count_up_each_distance_is_asked_for_once() -> None:
     dense_scores(Watched(), torch.randn(1, HEADS, 4, HEAD_DIM, dtype=torch.float64), mask)
     assert [distances.tolist() for distances in asked] == [[*range(2 - 8, 7 - 5 + 1)]]
     assert all_distances(mask).tolist() == asked[0].tolist()
-    with pytest.raises(ValueError, match="do not count up by one"):
+    with pytest.raises(ValueError, match="must be consecutive"):
         all_distances(Mask(torch.tensor([[0, 2]]), torch.tensor([[0, 1]])))
 
 

@@ -57,5 +57,5 @@ def test_rows_are_told_apart_from_the_first_tokens_that_need_it(start: int | Non
 
 def test_too_many_tokens_are_refused() -> None:
     state, (_, key, value) = KeyValueState(LENGTH - 1), tokens()
-    with pytest.raises(ValueError, match="6 tokens do not fit into the 5"):
+    with pytest.raises(ValueError, match="6 tokens exceed its maximum length of 5"):
         state.append(key, value, torch.arange(LENGTH)[None], None, start=0)

@@ -108,5 +108,5 @@ def test_a_name_is_stated_by_the_class_itself_and_stays_when_it_is_renamed() -> 
         """Has the same ids as its parent only by chance, and must not find the parent's cache."""
 
     assert stable_name_of(Renamed) == stable_name_of(Old) == "Old"
-    with pytest.raises(TypeError, match="Silent states no name"):
+    with pytest.raises(TypeError, match="Silent defines no name"):
         stable_name_of(Silent)

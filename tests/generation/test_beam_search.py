@@ -177,5 +177,5 @@ def test_without_an_end_token_all_have_the_same_length() -> None:
 
 
 def test_no_beams_are_refused() -> None:
-    with pytest.raises(ConfigError, match="beams=0 searches nothing"):
+    with pytest.raises(ConfigError, match="beams=0 is out of range"):
         beam_search(Toy(1, 2), beams=0, end=END)

@@ -40,6 +40,6 @@ def test_every_step_has_the_logits_of_a_plain_forward_of_that_row_alone(attentio
 
 def test_a_prompt_longer_than_the_model_is_refused() -> None:
     prompt = torch.randint(3, 11, (LENGTH + 1,))
-    with pytest.raises(DataError, match=f"prompt has {LENGTH + 1} tokens, and the model reads {LENGTH} at most"):
+    with pytest.raises(DataError, match=f"prompt has {LENGTH + 1} tokens, but the model reads {LENGTH} at most"):
         continuing(decoder(position="learned"), [prompt, prompt[:2]], 4)
     assert generate_tokens(continuing(decoder(position="rotary"), [prompt], 4), most_likely, end=None).shape == (1, 4)

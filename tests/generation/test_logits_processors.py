@@ -118,8 +118,8 @@ def test_a_large_vocabulary_of_bfloat16_logits_loses_no_share_to_rounding() -> N
         (Temperature, math.nan, "temperature=nan is out of range"),
         (RepetitionPenalty, math.nan, "repetition_penalty=nan"),
         (TopK, 0, "top_k=0 keeps no token"),
-        (TopP, 0.0, "top_p=0.0 is no share"),
-        (TopP, 1.5, "top_p=1.5 is no share"),
+        (TopP, 0.0, "top_p=0.0 is out of range"),
+        (TopP, 1.5, "top_p=1.5 is out of range"),
     ],
 )
 def test_senseless_values_are_refused(kind, value: float, message: str) -> None:

@@ -34,7 +34,7 @@ def test_a_target_has_the_logits_of_a_plain_forward_of_that_row_alone(attention:
 
 def test_a_source_longer_than_the_model_is_refused() -> None:
     prompt = torch.randint(3, 11, (LENGTH + 1,))
-    with pytest.raises(DataError, match=f"source has {LENGTH + 1} tokens, and the model reads {LENGTH} at most"):
+    with pytest.raises(DataError, match=f"source has {LENGTH + 1} tokens, but the model reads {LENGTH} at most"):
         transducing(encoder_decoder(position="learned"), [prompt], 4)
     assert generate_tokens(transducing(encoder_decoder(), [prompt], 4), most_likely, end=None).shape == (1, 4)
 

@@ -59,32 +59,33 @@ def test_the_page_is_whole_and_asks_for_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("error", "said"),
-    [(2e-7, "2e-05 %"), (9e-4, "0.09 %"), (0.02, "2 %"), (3.192, "319 %"), (math.inf, "more than can be told")],
+    [(2e-7, "2e-05 %"), (9e-4, "0.09 %"), (0.02, "2 %"), (3.192, "319 %"), (math.inf, "inf %")],
 )
 def test_how_far_the_weights_are_from_the_output_stands_on_the_page(error: float, said: str, tmp_path: Path) -> None:
     assert format_percent(error) == said
     layers = [replace(attention_map(4, 4), error=min(error, EXACT)), influence(4, layer=1, weights_error=error)]
     text = page_of(layers, tmp_path)
-    assert f"weights times values are off by {format_percent(min(error, EXACT))} of the output" in text
-    assert f"attention, layer 1: Mamba2 is not weights times values, which are off by {said} of its output here" in text
+    assert f"weights times values differ from the output by {format_percent(min(error, EXACT))}" in text
+    assert "attention, layer 1: Mamba2 is not linear in the values" in text
+    assert f"weights times values differ from its output by {said}" in text
 
 
 def test_a_constant_beside_the_weights_is_said(tmp_path: Path) -> None:
     plain, shifted = attention_map(4, 4), replace(attention_map(4, 4, layer=1), constant=0.25)
     assert [each.linearity for each in (plain, shifted)] == [Linearity.WEIGHTS, Linearity.CONSTANT]
     assert "constant" not in page_of([plain], tmp_path)
-    assert "once a constant of 25 % of it is added that no value changes" in page_of([plain, shifted], tmp_path)
+    assert "after adding a constant of 25 % of it, which does not depend" in page_of([plain, shifted], tmp_path)
 
 
 def test_influence_is_never_called_weights(tmp_path: Path) -> None:
     alone = page_of([influence(4), influence(4, layer=2)], tmp_path)
     assert "attention, layers 0, 2: Mamba2 owns its projections and state" in alone
-    assert "What is drawn is influence, not weights." in alone
+    assert "The map shows influence, not weights." in alone
     assert alone.count("influence, not weights; measured with random probes, standard error 2 % of the map") == 2
     assert "weights times values" not in alone
     assert "entropy by head" not in alone
     beside = page_of([attention_map(4, 4), influence(4, layer=1)], tmp_path)
-    for words in ("A row is a query", "a row is an output t", "layer 0, 3 heads; entropy by head"):
+    for words in ("Rows are queries", "rows are outputs t", "layer 0, 3 heads; entropy by head"):
         assert words in beside
     assert "nfluence, not weights:" not in page_of([attention_map(4, 4)], tmp_path)
 

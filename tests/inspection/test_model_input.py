@@ -34,8 +34,8 @@ def test_a_pair_has_a_source_a_target_and_what_is_decided(trained: Trained) -> N
     ("name", "text", "target", "kind", "words"),
     [
         ("prose", "", None, DataError, "--input is empty"),
-        ("prose", "x" * (LONGEST + 1), None, DataError, "2,049 tokens, and maps are drawn of 2,048 at most"),
-        ("prose", "a", "b", ConfigError, "--target is for runs that read one sequence and write another"),
+        ("prose", "x" * (LONGEST + 1), None, DataError, "2,049 tokens, but maps are limited to 2,048"),
+        ("prose", "a", "b", ConfigError, "--target needs a run of an encoder-decoder"),
         ("reverse", "4", "", DataError, "--target is empty"),
     ],
 )

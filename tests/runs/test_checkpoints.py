@@ -62,7 +62,7 @@ def test_a_flipped_bit_is_detected_wherever_it_is(data: st.DataObject, sealed: b
     damaged = bytearray(sealed)
     damaged[position // 8] ^= 1 << position % 8
     (tmp_path / "a.ckpt").write_bytes(damaged)
-    with pytest.raises(RunError, match=r"a\.ckpt cannot be read \(.*\): give another"):
+    with pytest.raises(RunError, match=r"a\.ckpt cannot be read \(.*\); name another"):
         read_checkpoint(tmp_path / "a.ckpt")
 
 
@@ -233,5 +233,5 @@ def test_a_cell_whose_checkpoints_are_all_damaged_starts_again(
     after = read_checkpoint(job.directory / "checkpoints" / "last.ckpt")["state_dict"]
     assert all(torch.equal(after[name], before[name]) for name in before)
     assert read_summary(job.directory).status == "finished"
-    with pytest.raises(RunError, match="holds the checkpoints of an earlier run"):
+    with pytest.raises(RunError, match="has the checkpoints of an earlier run"):
         run(compose_job(*SMALL, *SMALL_LISTOPS))

@@ -120,7 +120,7 @@ def test_where_locks_do_not_reach_a_holder_elsewhere_is_known_by_its_signs_of_li
     finally:
         stop.set()
         alive.join()
-    assert "for a sign of life" in caplog.text
+    assert "for its heartbeat" in caplog.text
     after_a_reboot = RunLock(tmp_path)
     after_a_reboot.claim()
     assert json.loads(file.read_text())["host"] == socket.gethostname()
@@ -158,5 +158,5 @@ def test_two_that_claim_at_once_where_there_are_no_locks(tmp_path: Path, monkeyp
 
 def test_a_directory_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / FILE).mkdir()
-    with pytest.raises(RunError, match=r"cannot be written \(Is a directory\); give another hydra\.run\.dir\.$"):
+    with pytest.raises(RunError, match=r"cannot be written \(Is a directory\); use another hydra\.run\.dir\.$"):
         RunLock(tmp_path).acquire()

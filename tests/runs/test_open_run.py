@@ -92,7 +92,7 @@ def _without_checkpoints(run: Path) -> None:
 
 
 BROKEN: dict[str, tuple[Any, type[Exception], str]] = {
-    "no directory": (shutil.rmtree, DataError, "is no directory: give that of a run"),
+    "no directory": (shutil.rmtree, DataError, "is not a directory; name a run directory"),
     "no summary": (lambda run: (run / "summary.json").unlink(), DataError, "is not a run directory, or the run was"),
     "failed": (
         lambda run: _edit(run / "summary.json", status="failed", error="loss is nan."),
@@ -115,17 +115,17 @@ BROKEN: dict[str, tuple[Any, type[Exception], str]] = {
     "a foreign target": (
         lambda run: _config(run, architecture__attention={"_target_": "os.system", "command": "true"}),
         ConfigError,
-        r"_target_=os\.system is no option",
+        r"_target_=os\.system is not of an option",
     ),
     "an allowed module's import": (
         lambda run: _config(run, task__loss={"_target_": "lightning.pytorch.core.saving.pl_load", "path_or_url": "x"}),
         ConfigError,
-        r"_target_=lightning\.pytorch\.core\.saving\.pl_load is no option",
+        r"_target_=lightning\.pytorch\.core\.saving\.pl_load is not of an option",
     ),
     "a target that a resolver makes": (
         lambda run: _config(run, task__loss="${oc.create:{_target_:torch.load,f:x}}"),
         ConfigError,
-        r"_target_=torch\.load is no option",
+        r"_target_=torch\.load is not of an option",
     ),
     "an unknown key": (lambda run: _config(run, task__depth=3), ConfigError, r"task\.depth is not a parameter"),
     "another vocabulary": (
@@ -136,7 +136,7 @@ BROKEN: dict[str, tuple[Any, type[Exception], str]] = {
     "a larger tokenizer": (
         lambda run: _edit(run / "data.json", vocabulary=100),
         DataError,
-        "a tokenizer of 257 ids, and its model was trained with 100",
+        "a tokenizer of 257 ids, but its model was trained with 100",
     ),
     "another width": (
         lambda run: _config(run, architecture__size__feed_forward=48),
@@ -144,7 +144,7 @@ BROKEN: dict[str, tuple[Any, type[Exception], str]] = {
         r"of shape .*, and the run's config\.yaml and data\.json describe",
     ),
     "another norm": (lambda run: _config(run, architecture__norm="post"), DataError, "does not describe: .* another"),
-    "more depth": (lambda run: _config(run, architecture__size__layers=3), DataError, "lacks .* another model's"),
+    "more depth": (lambda run: _config(run, architecture__size__layers=3), DataError, "lacks .* another model"),
 }
 
 
@@ -181,5 +181,5 @@ def test_logits_are_those_of_a_forward_pass(
 
 def test_inputs_that_the_model_does_not_read_are_told_in_a_sentence(finished: Path) -> None:
     opened = open_run(finished)
-    with pytest.raises(ConfigError, match=r"LanguageModeling reads \(tokens, .*\), not 0 inputs: missing"):
+    with pytest.raises(ConfigError, match=r"LanguageModeling takes \(tokens, .*\), not 0 inputs: missing"):
         opened.logits()

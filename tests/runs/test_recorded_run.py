@@ -19,7 +19,7 @@ def test_a_pattern_takes_runs_and_nothing_else_that_lies_there(sweep: Path) -> N
     assert load_runs([f"{sweep}/*/summary.json"]) == every
     assert load_runs([sweep / "0" / "config.yaml"]) == every[:1]
     for path in (sweep / "multirun.yaml", f"{sweep}/*.yaml", sweep / "0" / "metrics.csv"):
-        with pytest.raises(DataError, match=r"holds no run|is not there"):
+        with pytest.raises(DataError, match=r"contains no run|does not exist"):
             load_runs([path])
 
 

@@ -127,7 +127,7 @@ def test_reasons(number: int, reason: str, tmp_path: Path) -> None:
     assert sentence is not None
     assert sentence.startswith(f"{tmp_path / 'run' / 'a'} cannot be written: ")
     assert reason in sentence
-    assert "give another hydra.run.dir. What was saved before is intact." in sentence
+    assert "use another hydra.run.dir. Files saved before are intact." in sentence
 
 
 def test_an_error_that_names_no_file_is_of_the_disk_that_is_full(
@@ -140,7 +140,7 @@ def test_an_error_that_names_no_file_is_of_the_disk_that_is_full(
         OSError(errno.ENOSPC, "No space left on device"), {"hydra.run.dir": tmp_path, "cache": full}
     )
     assert sentence is not None
-    assert sentence.startswith(f"{full} cannot be written: the disk is full; free some space, or give another cache.")
+    assert sentence.startswith(f"{full} cannot be written: the disk is full; free some space, or use another cache.")
 
 
 def test_what_libraries_make_of_it() -> None:

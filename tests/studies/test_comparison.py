@@ -129,7 +129,7 @@ def test_a_run_whose_seed_was_run_again_is_not_lost(sweep: Path, make_run: MakeR
     found = compare(load_runs([sweep]))
     assert [row.lost for row in found.rows] == [0, 0, 0]
     assert list(found.left_out.values()) == ["failed: The disk was full."]
-    assert not any("gave no value" in warning for warning in found.warnings)
+    assert not any("have no value" in warning for warning in found.warnings)
 
 
 def test_a_shared_setting_beside_one_that_differs_is_a_baseline(sweep: Path) -> None:
@@ -184,15 +184,15 @@ def test_a_cell_that_was_run_twice_counts_once(sweep: Path, make_run: MakeRun) -
     repeated = make_run(0.8, seed=0)
     found = compare(load_runs([sweep]))
     assert len(found.rows[0].values) == 3
-    assert list(found.left_out.values()) == [f"run again, with the same result, as {repeated}."]
+    assert list(found.left_out.values()) == [f"repeated with the same result as {repeated}."]
 
 
 @pytest.mark.parametrize(
     ("other", "words"),
     [
         ({"git": {"commit": "d" * 40, "dirty": False}}, "2 commits"),
-        ({"git": {"commit": "c" * 40, "dirty": True}}, "not committed"),
-        ({"versions": {"torch": "2.14"}}, "torch is not of one version: 2.13, 2.14"),
+        ({"git": {"commit": "c" * 40, "dirty": True}}, "uncommitted changes"),
+        ({"versions": {"torch": "2.14"}}, "several versions of torch: 2.13, 2.14"),
         ({"hardware": {"cpu": "Other", "cores": 2, "torch_threads": 1}}, "different machines"),
         ({"data_fingerprint": "g"}, "fingerprints f, g"),
         ({"tokens_seen": 600}, "20 % in tokens"),
@@ -220,10 +220,10 @@ def test_budgets_within_five_per_cent_are_equal(make_run: MakeRun, tmp_path: Pat
     ("metric", "baseline", "words"),
     [
         ("test/acuracy", None, ["--metric test/acuracy", "did you mean test/accuracy?"]),
-        (None, "attention=fool", ["--baseline attention=fool is no group", "attention=full"]),
-        (None, "full", ["--baseline full is no KEY=VALUE; did you mean attention=full?"]),
-        (None, "fool", ["--baseline fool is no KEY=VALUE; the groups: attention=full; "]),
-        (None, "optimizer.lr=0.001", ["every group has that", "differ in attention"]),
+        (None, "attention=fool", ["--baseline attention=fool matches no group", "attention=full"]),
+        (None, "full", ["--baseline full is not of the form KEY=VALUE; did you mean attention=full?"]),
+        (None, "fool", ["--baseline fool is not of the form KEY=VALUE; the groups: attention=full; "]),
+        (None, "optimizer.lr=0.001", ["matches every group", "differ in attention"]),
         (None, "optimizer.lr=0.2", ["do not differ in optimizer.lr", "attention"]),
     ],
 )
@@ -314,4 +314,4 @@ def test_intervals_of_accuracies_are_between_0_and_1(make_run: MakeRun, tmp_path
         assert found.rows[0].interval
         assert found.rows[0].interval.low > 0
         assert metric == "test/loss" or found.rows[0].interval.high < 1
-        assert any("Student's t on a scale without bounds" in note for note in table_notes(found))
+        assert any("Student's t on an unbounded scale" in note for note in table_notes(found))

@@ -78,5 +78,5 @@ def test_nothing_to_compare_is_an_error_that_names_an_experiment(mixed: Path) ->
 
 
 def test_what_is_of_one_experiment_refuses_several(mixed: Path) -> None:
-    with pytest.raises(DataError, match=r"A report is of one experiment.*2: .*data=listops; .*data=digits"):
+    with pytest.raises(DataError, match=r"A report needs runs of one experiment.*2: .*data=listops; .*data=digits"):
         only(compare_experiments(load_runs([mixed])), "A report")

@@ -42,7 +42,7 @@ def test_what_is_in_no_run_or_not_one_is_refused(runs: list[RecordedRun], make_r
     with pytest.raises(ConfigError, match=r"--metric test/los is in no run; did you mean test/loss\?"):
         Metric.of(runs, "test/los")
     other = load_runs([make_run(0.5, seed=0, monitor=MonitoredMetric("val/loss", "min", 0.5, 3))])
-    with pytest.raises(ConfigError, match="do not agree on a metric; choose one with --metric: "):
+    with pytest.raises(ConfigError, match="monitor different metrics; choose one with --metric: "):
         Metric.of([*runs, *other], None)
-    with pytest.raises(ConfigError, match="No run got as far as a metric"):
+    with pytest.raises(ConfigError, match="No run has recorded a metric"):
         Metric.of(load_runs([make_run(0.5, seed=0, monitor=None)]), None)

@@ -28,13 +28,13 @@ def test_of_one_state_nothing_is_said(runs: list[RecordedRun]) -> None:
     ("other", "reasons"),
     [
         ({"git": {"commit": "d" * 40, "dirty": False}}, f"the runs come from 2 commits: {'c' * 10}, {'d' * 10}."),
-        ({"git": {"commit": "c" * 40, "dirty": True}}, "1 of 9 runs were started from code that was not committed."),
-        ({"versions": {"torch": "2.14"}}, "torch is not of one version: 2.13, 2.14."),
+        ({"git": {"commit": "c" * 40, "dirty": True}}, "1 of 9 runs were started from code with uncommitted changes."),
+        ({"versions": {"torch": "2.14"}}, "the runs used several versions of torch: 2.13, 2.14."),
         (
             {"hardware": {"cpu": "CPU", "cores": 2, "torch_threads": 1, "cuda": ["H200", "H200"]}},
             "the runs come from different machines: CPU, 2 cores, 1 threads; H200, H200, 2 cores, 1 threads.",
         ),
-        ({"data_fingerprint": "g"}, "one data configuration was read as different data: fingerprints f, g."),
+        ({"data_fingerprint": "g"}, "runs of one data configuration read different data: fingerprints f, g."),
     ],
     ids=["commits", "uncommitted", "versions", "machines", "data"],
 )
@@ -59,5 +59,7 @@ def test_a_plugin_of_several_states_is_a_sentence(runs: list[RecordedRun]) -> No
     all_of_one = [replace(run, summary=replace(run.summary, plugins={"own": first})) for run in runs]
     assert mixed_conditions(all_of_one) == []
     changed = with_(all_of_one, plugins={"own": {**first, "dirty": True}})
-    reasons = f"the plugin own is not of one state: 0.1.0 at {'c' * 10}, 0.1.0 at {'c' * 10} with changes."
+    reasons = (
+        f"the runs used several versions of the plugin own: 0.1.0 at {'c' * 10}, 0.1.0 at {'c' * 10} with changes."
+    )
     assert mixed_conditions(changed) == [reasons]

@@ -48,20 +48,20 @@ def test_a_declared_look_is_the_next_number_of_seeds(make_run: MakeRun, tmp_path
     found = compare(load_runs([tmp_path / "sweep"]), plan=AnalysisPlan(looks=(3, 6, 10)))
     command, rate = more_seeds(STUDY, found)
     assert command.endswith("seed=4,5")
-    assert rate == "A look is declared at 6 seeds (3, 6, 10): over all looks the error rate stays 5 %."
-    assert "does not have 5 seeds" in more_seeds(STUDY, found, 1)[-1]
+    assert rate == "A look is declared at 6 seeds (3, 6, 10): the error rate over all looks stays 5 %."
+    assert "has no look at 5 seeds" in more_seeds(STUDY, found, 1)[-1]
     (warning,) = (each for each in found.warnings if "looks" in each)
-    assert warning == "looks are declared at 3, 6, 10 seeds: differences are of the first 3 of 4."
+    assert warning == "looks are declared at 3, 6, 10 seeds: differences are over the first 3 of 4 seeds."
 
 
 def test_where_nothing_says_how_many_the_number_is_asked_for(sweep: Path) -> None:
     runs = [run for run in load_runs([sweep]) if run.settings["attention"] != "local"]
-    with pytest.raises(DataError, match="say how many seeds to add"):
+    with pytest.raises(DataError, match="name the number of seeds to add"):
         more_seeds(STUDY, compare(runs))
     assert re.search(r"seed=3$", more_seeds(STUDY, compare(runs), 1)[0])
 
 
 def test_runs_without_seeds_are_refused(sweep: Path) -> None:
     runs = [replace(run, summary=replace(run.summary, seed=None)) for run in load_runs([sweep])[:1]]
-    with pytest.raises(DataError, match="no seeds that could be continued"):
+    with pytest.raises(DataError, match="no seeds to continue from"):
         more_seeds(STUDY, compare(runs), 2)

@@ -55,7 +55,7 @@ def test_a_table_without_curves_says_what_would_give_them(html: str, sweep: Path
 
 
 def test_what_training_flops_are_is_said_where_they_stand(html: str, make_run: MakeRun, tmp_path: Path) -> None:
-    assert "FLOPs per token at the longest sequence times real tokens" in html
+    assert "FLOPs per token at the longest sequence times the tokens without padding" in html
     make_run(0.5, seed=0, flops_per_token=None, attention="sparse")
     (run,) = (run for run in load_runs([tmp_path / "sweep"]) if run.settings["attention"] == "sparse")
     assert "longest sequence" not in page_of(compare([run]))

@@ -87,8 +87,8 @@ OTHER_LOSS = {"val/accuracy": 0.8, "test/accuracy": 0.8, "test/loss": 9.9}
     [
         ({}, "pass", "identical in every metric"),
         ({"value": 0.805}, "fail", "every metric should be identical"),
-        ({"metrics": OTHER_LOSS}, "fail", "Not identical: test/loss 0.2 then, 9.9 now. Code, versions and machine are"),
-        ({"metrics": OTHER_LOSS, "versions": {"torch": "2.14"}}, "pass", "Not identical: test/loss 0.2 then, 9.9 now."),
+        ({"metrics": OTHER_LOSS}, "fail", "differ: test/loss 0.2 then, 9.9 now. Code, versions and machine are"),
+        ({"metrics": OTHER_LOSS, "versions": {"torch": "2.14"}}, "pass", "that differ: test/loss 0.2 then, 9.9 now."),
         ({"tokens_per_second": 1.0, "wall_seconds": 99.0, "peak_memory_bytes": 1}, "pass", "identical in every metric"),
         ({"value": 0.805, "versions": {"torch": "2.14"}}, "pass", "versions: torch 2.13 -> 2.14"),
         ({"value": 0.7}, "fail", "-0.1 from 0.8; allowed is 0.01"),
@@ -158,9 +158,9 @@ def test_a_folder_that_cannot_be_written_whole_is_left_alone(sweep: Path, make_r
         assert {file: file.read_bytes() for file in folder.iterdir()} == before
 
     make_run(0.7, seed=3)  # what a table that was written after all would hold
-    refused(replace(study, baseline="attention=fool"), "is no group")
+    refused(replace(study, baseline="attention=fool"), "matches no group")
     (folder / "README.md").write_text("All by hand.\n")
-    refused(study, "has no place for the findings: write the lines <!-- findings --> and")
+    refused(study, "has no place for the findings; add the lines <!-- findings --> and")
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_a_cell_that_was_run_twice_is_recorded_once_by_its_latest_finished_run(
     repeated = [run for run in read_table(tmp_path / "study") if run.seed == 3]
     assert [(run.name, run.value(METRIC)) for run in repeated] == [("study/attention=full,seed=3", 0.7)]
     told = capsys.readouterr().out.splitlines()
-    assert told == [f"{path} is left out: {latest} is the same cell." for path in (stopped, earlier)]
+    assert told == [f"{path} is left out: {latest} is a run of the same cell." for path in (stopped, earlier)]
 
 
 def test_the_grid_is_that_of_the_file() -> None:
@@ -228,7 +228,7 @@ def test_a_launch_that_fails_does_not_pass_for_the_run_that_lies_there(
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     shutil.copytree(make_run(0.8, seed=0), tmp_path / "again" / Path(committed.name).name / "run")
-    with pytest.raises(RunError, match=r"did not start or was killed; .*screen\.log says why"):
+    with pytest.raises(RunError, match=r"did not start or was killed; see .*screen\.log"):
         repeat_cell(committed, tmp_path / "again", ["no_such_key=1"])
 
 
@@ -243,7 +243,7 @@ def reproduced(monkeypatch: pytest.MonkeyPatch, *words: str) -> object:
 
 def test_a_directory_that_is_a_file_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match=r"file.* cannot be written: Not a directory; give another with --directory"):
+    with pytest.raises(ConfigError, match=r"file.* cannot be written: Not a directory; name another with --directory"):
         reproduced(monkeypatch, "--seeds", "0", "--cells", "attention=full", "--directory", str(tmp_path / "file"))
 
 

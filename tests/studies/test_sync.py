@@ -144,7 +144,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_file_says_whose_it_is(real: Path, tmp_path: Path) -> None:
     assert offline_run(real) == module.OfflineRun(real, "abc", 7, "lab", "me")
     (tmp_path / "run-x.wandb").write_text("nothing")
-    with pytest.raises(DataError, match=r"is no offline run that W&B can read"):
+    with pytest.raises(DataError, match=r"is not an offline run that W&B can read"):
         offline_run(tmp_path / "run-x.wandb")
 
 
@@ -189,4 +189,4 @@ def test_without_a_key_the_command_says_what_to_do(
     monkeypatch.setattr(sys, "argv", ["xformer", "sync", str(real.parents[2])])
     with pytest.raises(SystemExit):
         cli.main()
-    assert "asks for a key: wandb login, or WANDB_API_KEY." in " ".join(capsys.readouterr().err.split())
+    assert "needs a key: wandb login, or WANDB_API_KEY." in " ".join(capsys.readouterr().err.split())

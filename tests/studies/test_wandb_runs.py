@@ -53,7 +53,7 @@ def test_a_failed_run_is_told_with_its_reason(service: Service, make_run: MakeRu
     service.remotes += [of_directory("me/lab/failed", failed, "study"), killed]
     assert compare(load_wandb("me/lab/study")).left_out == {
         "me/lab/failed": "failed: The loss became NaN.",
-        "me/lab/killed": "failed: No summary: W&B has it as crashed.",
+        "me/lab/killed": "failed: The run has no summary; its state on W&B is crashed.",
     }
 
 
@@ -102,7 +102,7 @@ def test_the_command_compares(
     [
         ("me", "is not a project; write entity/project"),
         ("me/lab/a/b", "is not a project"),
-        ("me/lab/other", "holds no run of train.py"),
+        ("me/lab/other", "contains no run of train.py"),
         ("me/nothing", r"cannot be reached on Weights & Biases \(Could not find project me/nothing\)"),
     ],
 )
@@ -132,5 +132,5 @@ def test_without_a_key_or_a_network_the_way_out_is_told(monkeypatch: pytest.Monk
     with pytest.raises(DataError, match=r"\(Failed to verify credentials\)\. Run directories hold the same"):
         load_wandb("me/lab")
     monkeypatch.setattr(wandb_runs, "has_key", lambda: False)
-    with pytest.raises(DataError, match="asks for a key: wandb login, or WANDB_API_KEY"):
+    with pytest.raises(DataError, match="needs a key: wandb login, or WANDB_API_KEY"):
         load_wandb("me/lab")

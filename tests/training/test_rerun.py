@@ -54,10 +54,10 @@ def test_what_is_typed_wins_over_what_was_logged(as_asked: Any) -> None:
 def test_a_configuration_builds_nothing_but_what_is_an_option_here(as_asked: Any) -> None:
     _, config, asked = as_asked
     config["callbacks"]["mine"] = {"_target_": "os.system", "command": "true"}
-    with pytest.raises(ConfigError, match=r"rerun\.json: _target_=os\.system is no option"):
+    with pytest.raises(ConfigError, match=r"rerun\.json: _target_=os\.system is not of an option"):
         asked()
     config["callbacks"]["mine"] = "${oc.create:{_target_:os.system,command:x}}"
-    with pytest.raises(ConfigError, match=r"_target_=os\.system is no option"):
+    with pytest.raises(ConfigError, match=r"_target_=os\.system is not of an option"):
         asked()
 
 
@@ -101,5 +101,5 @@ def test_a_logged_run_is_reproduced_and_a_change_is_loud(
     assert code == 1
     assert "identical: its group has no other seeds" in shown
     assert "fail" in shown
-    assert "It ran at commit cccc" in shown
+    assert "The run used commit cccc" in shown
     assert "not run again: finished earlier in" in shown

@@ -118,7 +118,7 @@ def test_buffers_come_with_the_variant(compose_job: ComposeJob, tmp_path: Path) 
 
 def test_nothing_to_start_from_is_refused_in_a_sentence(other: Path, compose_job: ComposeJob, tmp_path: Path) -> None:
     cases = {
-        tmp_path / "nowhere": (DataError, "nowhere is no directory: give that of a run"),
+        tmp_path / "nowhere": (DataError, "nowhere is not a directory; name a run directory"),
         tmp_path: (DataError, "has no summary.json"),
     }
     for directory, (error, words) in cases.items():

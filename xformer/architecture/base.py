@@ -13,18 +13,18 @@ from xformer.architecture.slot import Slot
 from xformer.architecture.tower import Tower
 
 EmbeddingFactory = Callable[[int], nn.Module]
-"""Builds the input layer, from whatever the data yields to vectors of the given width."""
+"""Builds the input layer, which maps the data's inputs to vectors of this width."""
 
 
 class Architecture(nn.Module, ABC):
     """An architecture: a module from sequences to hidden states."""
 
     slots: ClassVar[dict[str, Slot]]
-    """The attentions it takes, by the configuration's key."""
+    """The slots of its attentions, by configuration key."""
     causal: ClassVar[bool]
-    """Whether no hidden state that `forward` gives depends on a later token of `inputs`."""
+    """Whether no hidden state depends on a later token of `inputs`."""
     transduces: ClassVar[bool] = False
-    """Whether it can write one sequence while it reads another."""
+    """Whether it generates one sequence from another."""
 
     size: Size
     max_length: int
@@ -37,8 +37,8 @@ class Architecture(nn.Module, ABC):
         """The hidden states of a batch.
 
         Args:
-            inputs: what the embedding takes, such as token ids (batch length).
-            padding_mask: True at real tokens.
+            inputs: the inputs of the embedding, such as token ids (batch length).
+            padding_mask: False at padding.
         """
 
     def pop_auxiliary_loss(self) -> Float[Tensor, ""] | None:

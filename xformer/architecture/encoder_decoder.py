@@ -6,8 +6,8 @@ Every layer of the decoder has causal self-attention, cross-attention to the mem
 share their embedding (section 3.4) and the size of both stacks. Cross-attention has no positions of its own: those of
 two sequences have no distance.
 
-Where there is no target, the source is read on both sides (BART, Lewis et al. 2020, section 3.1), so that a task that
-only asks for hidden states, such as classification, can compare it with the other architectures.
+Without a target, the decoder reads the source too (BART, Lewis et al. 2020, section 3.1), so that tasks that only need
+hidden states, such as classification, can compare it with the other architectures.
 """
 
 from collections.abc import Sequence
@@ -37,17 +37,17 @@ class EncoderDecoder(Architecture):
         max_target: the longest target; None for as long as a source.
         attention: builds the encoder's self-attention.
         decoder_attention: builds the decoder's self-attention.
-        cross_attention: builds what the decoder reads the encoder with.
+        cross_attention: builds the decoder's cross-attention.
         position: builds the encoder's position scheme.
         decoder_position: builds the decoder's.
-        options: how the blocks of both stacks are made.
+        options: the options of the blocks of both stacks.
     """
 
     causal: ClassVar[bool] = False
     transduces: ClassVar[bool] = True
     slots: ClassVar[dict[str, Slot]] = {
         "attention": Slot("encoder"),
-        # What is padded in a target comes last, where no real token reads it.
+        # Padding of a target comes last, where no valid token attends to it.
         "decoder_attention": Slot("decoder", Capability.CAUSAL, "decoder_position", pads=False),
         "cross_attention": Slot("cross", Capability.CROSS, None),
     }
@@ -95,12 +95,12 @@ class EncoderDecoder(Architecture):
         """The decoder's hidden states.
 
         Args:
-            inputs: the source, as the embedding takes it, such as token ids (batch length).
-            padding_mask: True at real tokens of the source.
-            target: what the decoder reads (batch target), padded on the right; the source where not given.
+            inputs: the source as input of the embedding, such as token ids (batch length).
+            padding_mask: False at padding of the source.
+            target: the input of the decoder (batch target), padded on the right; by default the source.
 
         Raises:
-            DataError: a sequence is longer than the model can take.
+            DataError: a sequence is too long for the model.
         """
         return self.decode(inputs if target is None else target, self.encode(inputs, padding_mask))
 
@@ -113,12 +113,12 @@ class EncoderDecoder(Architecture):
         """Encode a source into the memory that the decoder reads.
 
         Args:
-            inputs: the source, as the embedding takes it.
-            padding_mask: True at real tokens.
-            positions: of every token; counted from 0 where not given, which suits padding on the right.
+            inputs: the source as input of the embedding.
+            padding_mask: False at padding.
+            positions: the position of every token; by default counted from 0, which suits padding on the right.
 
         Raises:
-            DataError: the source is longer than the model can take.
+            DataError: the source is too long for the model.
         """
         x = self.embedding(inputs)
         check_length(x.shape[1], self.max_length, limited(self.decoder.mixers[1]))
@@ -139,14 +139,14 @@ class EncoderDecoder(Architecture):
         """The decoder's hidden states.
 
         Args:
-            target: what the decoder reads (batch target), or the tokens that come next.
-            memory: what `encode` gave; not needed with `states`, which hold it.
-            padding_mask: True at real tokens of the target; needed where padding is on the left.
-            positions: of every token; counted from 0 where not given, which suits padding on the right.
+            target: the input of the decoder (batch target), or the next tokens.
+            memory: the result of `encode`; not needed with `states`, which hold it.
+            padding_mask: False at padding of the target; required if padding is on the left.
+            positions: the position of every token; by default counted from 0, which suits padding on the right.
             states: one per layer while decoding, from `init_states`.
 
         Raises:
-            DataError: the target is longer than the model can take.
+            DataError: the target is too long for the model.
         """
         hidden: Tensor = self.decoder(self.embedding(target), padding_mask, positions, states, memory)
         return hidden

@@ -22,7 +22,7 @@ class Stack(Architecture):
         max_length: the longest sequence, in tokens.
         attention: builds the attention or token mixer of a layer.
         position: builds the position scheme.
-        options: how the blocks are made.
+        options: the options of the blocks.
     """
 
     def __init__(
@@ -49,13 +49,13 @@ class Stack(Architecture):
         """The hidden states of a batch.
 
         Args:
-            inputs: what the embedding takes, such as token ids (batch length).
-            padding_mask: True at real tokens.
-            positions: of every token; counted from 0 where not given, which suits padding on the right.
-            states: one per layer while decoding; `inputs` are then the tokens that come next.
+            inputs: the inputs of the embedding, such as token ids (batch length).
+            padding_mask: False at padding.
+            positions: the position of every token; by default counted from 0, which suits padding on the right.
+            states: one per layer while decoding; `inputs` are then the next tokens.
 
         Raises:
-            DataError: the sequence is longer than the model can take.
+            DataError: the sequence is too long for the model.
         """
         hidden: Tensor = self.tower(self.embedding(inputs), padding_mask, positions, states)
         return hidden

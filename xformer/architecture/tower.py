@@ -27,10 +27,10 @@ class Tower(nn.Module):
         max_length: the longest sequence, in tokens.
         attention: builds the attention or token mixer of a layer.
         position: builds the position scheme.
-        causal: whether every token reads itself and those before it alone.
-        cross: builds what reads a memory, for each layer; None where there is no memory.
+        causal: whether every token attends only to itself and earlier tokens.
+        cross: builds the cross-attention of each layer; None without a memory.
         max_memory: the longest memory, in tokens.
-        options: how the blocks are made.
+        options: the options of the blocks.
 
     Raises:
         IncompatibleError: a layer lacks what its role or the position scheme needs.
@@ -39,7 +39,7 @@ class Tower(nn.Module):
     stable_names: ClassVar[dict[str, str]] = {"layer_positions": "own_positions"}
 
     auxiliary_loss: Float[Tensor, ""] | None = None
-    """The sum of what the mixers asked for in the last training pass; None for nothing."""
+    """The sum of the mixers' auxiliary losses of the last training pass; None without any."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class Tower(nn.Module):
             (cast(Position, self.layer_positions[kind]) if kind else self.position, kinds[:layer].count(kind))
             for layer, kind in enumerate(kinds)
         ]
-        """Each layer's scheme, and which of the layers that it serves this is."""
+        """Each layer's position scheme, and the layer's index among those that the scheme serves."""
 
     def forward(
         self,
@@ -110,13 +110,13 @@ class Tower(nn.Module):
 
         Args:
             x: the embedded tokens.
-            padding_mask: True at real tokens.
-            positions: of every token; counted from 0 where not given, which suits padding on the right.
-            states: one per layer while decoding; `x` are then the tokens that come next.
-            memory: what cross-attention reads; while decoding, the states hold it.
+            padding_mask: False at padding.
+            positions: the position of every token; by default counted from 0, which suits padding on the right.
+            states: one per layer while decoding; `x` are then the next tokens.
+            memory: the input of cross-attention; while decoding, the states hold it.
 
         Raises:
-            DataError: the sequence is longer than the model can take.
+            DataError: the sequence is too long for the model.
         """
         length = x.shape[1] + (states[0].length if states else 0)
         if length > self.max_length:

@@ -31,7 +31,7 @@ from xformer.core.mask import Mask
 from xformer.core.precision import in_float32
 
 HIDDEN_NUMBERS = 2**21
-"""The hidden layer's size at any time; more only where one query needs more."""
+"""The maximum size of the hidden layer in memory, unless a single query needs more."""
 
 
 class Additive(CachedAttention):

@@ -23,19 +23,19 @@ from xformer.position.base import PositionFactory
 class AttentionContext:
     """The dimensions and role of a layer, from which it builds its attention or token mixer.
 
-    A q-k-v variant has no use for width, dropout and gain. Dropout acts on its mixed values in `MultiHeadAttention`, by
-    one rule for all variants: linear attentions have no probabilities to drop, so dropping probabilities where they
-    exist would confound a comparison. A token mixer drops what enters its output projection, by the same rule.
+    An attention does not use width, dropout and gain: `MultiHeadAttention` applies dropout to its mixed values, equally
+    for all variants, because linear attentions have no probabilities to drop, and dropping those of others would
+    confound a comparison. For the same reason a token mixer applies dropout to the input of its output projection.
 
     Attributes:
-        heads: of queries.
-        head_dim: features of one head.
+        heads: query heads.
+        head_dim: the features of one head.
         max_query: the longest sequence of queries, in tokens.
         max_key: the longest sequence of keys.
-        causal: whether every token reads itself and those before it alone.
+        causal: whether every token attends only to itself and earlier tokens.
         cross: whether queries and keys come from different sequences.
-        layer: which layer of its stack this is, from 0.
-        first: the first layer of the stack with the same variant, which later ones may share with.
+        layer: the index of the layer in its stack.
+        first: the first layer of the stack with the same variant, with which later ones may share parameters.
         d_model: features of a token; 0 for `heads * head_dim`.
         dropout: rate on the mixed values.
         gain: scale of the output projection's initial values.
@@ -76,9 +76,9 @@ class Capable(nn.Module, ABC):
 
     provides: ClassVar[Capability] = Capability.NONE
     reasons: ClassVar[dict[Capability, str]] = {}
-    """Why a capability is missing: a sentence a user can read, for each capability not provided."""
+    """The reason for each missing capability, as a sentence for the user."""
     layer_position: PositionFactory | None = None
-    """Builds the position scheme of the layer's own, in place of the stack's, where a hybrid has one."""
+    """Builds the layer's own position scheme, which replaces the stack's, in a hybrid that sets one."""
 
     def __init__(self, context: AttentionContext) -> None:
         super().__init__()
@@ -99,10 +99,10 @@ class Capable(nn.Module, ABC):
     def before_batch(self, step: int) -> None:
         """Prepare for a training batch, for example by redrawing random features; most variants do nothing.
 
-        What is drawn must depend on the step and on what is saved with the weights alone, so that ranks agree.
+        Random draws must depend only on the step and on state saved with the weights, so that ranks agree.
 
         Args:
-            step: optimiser steps done; the batches of one step, whose gradients accumulate, have the same.
+            step: optimiser steps done; all batches of an accumulation have the same.
         """
 
     def init_state(self, max_length: int) -> State:

@@ -59,12 +59,12 @@ class BigBird(BlockSparseAttention):
     Args:
         context: the layer's dimensions and role.
         block: tokens in a block.
-        global_blocks: blocks at the beginning that read, and are read by, everything.
-        window_blocks: neighbouring blocks that are read, the own one in the middle; odd.
-        random_blocks: further blocks that are read, drawn per head and block.
+        global_blocks: blocks at the beginning that attend to all tokens, and all tokens to them.
+        window_blocks: neighbouring blocks to attend to, with the query's own in the middle; odd.
+        random_blocks: further blocks to attend to, drawn per head and block.
 
     Raises:
-        ConfigError: the window's blocks have no middle.
+        ConfigError: `window_blocks` is even.
     """
 
     provides: ClassVar[Capability] = ~Capability.CROSS
@@ -114,7 +114,7 @@ class BigBird(BlockSparseAttention):
             key_block=self.block,
             width=self.global_blocks + 2 * self.side + 1 + self.random_blocks,
             reads=reads,
-            # In the causal form a global query has nothing to read that is not global, as any other query reads.
+            # In the causal form a global query only attends to global keys, like any other query.
             whole=0 if causal else self.global_blocks,
         )
         return block_attention(tokens, layout, bias).values

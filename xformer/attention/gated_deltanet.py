@@ -57,7 +57,7 @@ class GatedDeltaNet(TokenMixer):
     Args:
         context: the layer's dimensions and role.
         expand_value: features of a value, as a multiple of a key's.
-        convolution: tokens that the short convolutions read, the token's own included.
+        convolution: the width of the short convolutions, including the token itself.
         kernel: `torch`, or `fla` for flash-linear-attention's kernel on CUDA.
 
     Raises:

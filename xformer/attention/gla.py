@@ -50,12 +50,12 @@ class GLA(TokenMixer):
         context: the layer's dimensions and role.
         expand_key: features of a query or key, as a multiple of those of a head.
         expand_value: features of a value, likewise.
-        rank: of the projection that the gates come from.
-        temperature: tau; larger ones forget more slowly.
+        rank: the rank of the projection of the gates.
+        temperature: tau; larger values forget more slowly.
         kernel: `torch`, or `fla` for flash-linear-attention's kernel on CUDA.
 
     Raises:
-        ConfigError: keys or values would have no whole number of features, or `kernel` is not installed.
+        ConfigError: the number of features of keys or values is not whole, or `kernel` is not installed.
     """
 
     provides: ClassVar[Capability] = (

@@ -24,7 +24,7 @@ class LayerEntry:
     """An entry of a hybrid: the attention and position scheme of one or several layers.
 
     Attributes:
-        name: the option with its hyper-parameters, by which equal entries are known.
+        name: the option with its hyper-parameters, which identifies equal entries.
         attention: builds the layer's attention or token mixer.
         position: builds the position scheme of these layers; None for the stack's.
     """
@@ -39,7 +39,7 @@ def hybrid(context: AttentionContext, *, layers: Annotated[Sequence[LayerEntry],
 
     Args:
         context: the layer's dimensions and role.
-        layers: what the layers are made of, repeated over the depth.
+        layers: the entries, repeated over the depth.
 
     Raises:
         IncompatibleError: the layer's variant does not declare what its role needs.

@@ -50,9 +50,9 @@ class Linformer(Attention):
 
     Args:
         context: the layer's dimensions and role.
-        rank: the projected length, k in the paper; windows may be fewer, where they do not come out even.
-        sharing: who has a projection of its own.
-        projection: what kind of mixture.
+        rank: the projected length, k in the paper; there may be fewer windows if the length is not a multiple.
+        sharing: how heads and layers share projections.
+        projection: the kind of projection.
     """
 
     provides: ClassVar[Capability] = Capability.BIDIRECTIONAL | Capability.CROSS | Capability.PADDING | Capability.BIAS
@@ -174,7 +174,7 @@ class Linformer(Attention):
 
 
 _TWO = ("none", "headwise")
-"""Where keys and values have projections of their own."""
+"""Sharing with separate projections for keys and values."""
 
 
 def _columns(positions: Int[Tensor, "#b k"], length: int) -> Int[Tensor, "#b k"]:
@@ -215,9 +215,9 @@ def _projected_bias(
 
     Args:
         bias: the table b.
-        matrix: E, with a column for each position.
+        matrix: E, with a column per position.
         queries: p, the queries' positions.
-        max_query: all of them are smaller.
+        max_query: a bound above all of them.
     """
     length = matrix.shape[-1]
     period = length + max_query - 1

@@ -10,8 +10,8 @@ window + 1 keys, a bidirectional one 2 window + 1. (Longformer's w is 2 window.)
 
 Time and memory O(n window). Decoding keeps a ring of window + 1 keys and values, whatever the context's length.
 
-Deviations: none from the sliding window; Longformer's dilation and global tokens are not built in (for the latter
-`bigbird` without random blocks). Dropout acts on the mixed values (see `AttentionContext`).
+Deviations: none from the sliding window; Longformer's dilation and global tokens are not implemented (for the latter
+use `bigbird` without random blocks). Dropout acts on the mixed values (see `AttentionContext`).
 
 Not supported: cross-attention. The window of a query is around its own position, and position i of one sequence does
 not correspond to position i of another.
@@ -49,7 +49,7 @@ class Local(BlockSparseAttention):
 
     Args:
         context: the layer's dimensions and role.
-        window: how many neighbours on each side; on the left only, where attention is causal.
+        window: the number of neighbours on each side; only on the left if causal.
     """
 
     provides: ClassVar[Capability] = ~Capability.CROSS

@@ -62,10 +62,10 @@ class Mamba2(TokenMixer):
         context: the layer's dimensions and role.
         state_size: features of B and C, N in the paper.
         expand: features of u, as a multiple of all heads' of attention.
-        groups: of heads that share B and C.
-        convolution: tokens that the short convolution reads, the token's own included.
-        step_low: the first time steps are at least this long.
-        step_high: and at most this.
+        groups: the number of groups of heads that share B and C.
+        convolution: the width of the short convolution, including the token itself.
+        step_low: the minimum of the initial time steps.
+        step_high: the maximum of the initial time steps.
         kernel: `torch`, or `fla` for flash-linear-attention's kernel on CUDA.
 
     Raises:

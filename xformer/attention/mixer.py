@@ -26,18 +26,18 @@ from xformer.position.base import Position
 class TokenMixer(Capable):
     """The base class of token mixers, from (b, n, d_model) to the same shape.
 
-    A mixer that declares INCREMENTAL returns a state from `init_state`, whose `length` is a number of tokens, padding
-    included; `forward` with that state reads the next tokens, one or several, and takes them into it. Initial values
-    are set by the `reset_parameters` of the mixer and of its parts, each called with a generator of its own
-    (`xformer.layers.initialise`); the projection that ends the branch is `Linear(..., gain=context.gain)`. Padding is
-    inert: a padded token, finite whatever it holds, changes no other token's output, no state and no gradient.
+    A mixer that declares INCREMENTAL returns a state from `init_state`, whose `length` is the number of tokens,
+    including padding; `forward` with that state reads one or more next tokens and updates it. The `reset_parameters` of
+    the mixer and of its parts set initial values, each with its own generator (`xformer.layers.initialise`); the last
+    projection is `Linear(..., gain=context.gain)`. Padding has no effect on the output of other tokens, the state and
+    gradients; its content is finite.
 
     Args:
         context: the layer's dimensions and role. A subclass adds its own hyper-parameters, keyword-only.
 
     Attributes:
-        auxiliary_loss: what the last training `forward` asks to be added to the task's loss, weighted already; the task
-            adds and logs it. None for nothing.
+        auxiliary_loss: a weighted term from the last training `forward`, which the task adds to its loss and logs; None
+            without one.
 
     Raises:
         IncompatibleError: the context needs a capability that the class does not declare.
@@ -61,16 +61,16 @@ class TokenMixer(Capable):
         """Refuse capabilities that are not declared, then run `forward`.
 
         Args:
-            x: the sequence or, with a state, the tokens that come next.
-            mask: their positions, causality and padding; None for tokens that follow one another, none of them padding,
-                causal where `context` is.
+            x: the sequence or, with a state, the next tokens.
+            mask: their positions, causality and padding; None for consecutive tokens without padding, causal if
+                `context` is.
             position: the layer's position scheme; None for none.
-            layer: which layer this is, where one module serves several; None for `context.layer`.
-            state: what is remembered while decoding, from `init_state`.
-            cross: `memory`, what `project` returned, where the mixer reads another sequence.
+            layer: the index of the layer, if one module serves several; None for `context.layer`.
+            state: the decoding state, from `init_state`.
+            cross: `memory`, the result of `project`, if the mixer reads another sequence.
 
         Raises:
-            IncompatibleError: the call needs a capability that is not declared.
+            IncompatibleError: the call needs a capability that the class does not declare.
         """
         if mask is None:
             start = 0 if state is None else state.length

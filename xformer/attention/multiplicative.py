@@ -36,7 +36,7 @@ class Multiplicative(CachedAttention):
 
     Args:
         context: the layer's dimensions and role.
-        form: what the product is.
+        form: the form of the product.
     """
 
     provides: ClassVar[Capability] = ~Capability.ROTARY

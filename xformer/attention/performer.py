@@ -17,7 +17,7 @@ c + d)) for chunks of c = 128. Any other attends to every key one by one, for no
 exact, time O(n^2 m), memory O(n c). Luo et al. compute the same with a Fourier transform in O(n log n m d), whose
 rounding error is relative to the largest weight anywhere in the sequence: small denominators lose their digits, and
 later tokens leak into earlier ones. With unit-normal inputs, d = 64, n = 512, float32 and a T5 table of deviation 3 it
-was wrong by 0.6, and with inputs twice as large some denominators were negative (ran), so we do without.
+was wrong by 0.6, and with inputs twice as large some denominators were negative (measured), so it is not used here.
 
 Deviations: one W per layer for all heads; phi drops 1 / sqrt(m) and the paper's epsilons. A causal or biased query
 whose weights all lie below some 1e-30 of the product of its own and its keys' largest features yields zeros, since
@@ -50,8 +50,8 @@ class Performer(Attention):
     Args:
         context: the layer's dimensions and role.
         features: random features per head, m in the paper.
-        kernel: `exp` estimates softmax; `relu` is a kernel of its own.
-        redraw_interval: training steps between new random features; None keeps the first ones.
+        kernel: `exp` estimates softmax; `relu` is another kernel.
+        redraw_interval: training steps between redraws of the features; None keeps the first ones.
     """
 
     provides: ClassVar[Capability] = ~Capability.CONTENT_BIAS
@@ -77,8 +77,8 @@ class Performer(Attention):
     def before_batch(self, step: int) -> None:
         """Draw new features at every `redraw_interval`-th step of training.
 
-        To be called with the number of optimiser steps done, before a training batch. What is drawn depends on the step
-        and the stored seed alone: ranks agree, and a step's second batch (accumulated gradients) draws the same again.
+        The features depend only on the step and the stored seed, so ranks agree, and all batches of an accumulation use
+        the same features.
         """
         if self.training and self.redraw_interval is not None and step % self.redraw_interval == 0:
             self.log_features.draw(step // self.redraw_interval)
@@ -121,7 +121,7 @@ class Performer(Attention):
     ) -> Float[Tensor, "b h new d"]:
         """Attend to the sums and the new keys, then add these to the sums.
 
-        The state is constant, but for a bias of which no reach is known: that needs all keys one by one.
+        The size of the state is constant, except for a bias without a known reach, which needs all keys one by one.
         """
         assert isinstance(state, PrefixSumState)
         self._check(mask, bias)

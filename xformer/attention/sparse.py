@@ -63,9 +63,9 @@ from xformer.core.capability import Capability
 from xformer.errors import ConfigError
 
 LONGEST_ROW = 512
-"""Of positions that are computed together; their scores are its square."""
+"""The number of positions computed together; the number of scores is its square."""
 WINDOW_BLOCK = 32
-"""Queries that share a window: fewer make poor matrix products, more look at more keys in vain."""
+"""The number of queries that share a window; fewer make inefficient matrix products, more compute more masked keys."""
 
 
 @lru_cache(maxsize=64)
@@ -97,13 +97,14 @@ class Sparse(BlockSparseAttention):
 
     Args:
         context: the layer's dimensions and role.
-        pattern: `strided` (the last l and every l-th) or `fixed` (the own block and the last columns of all others).
+        pattern: `strided` (the last l and every l-th) or `fixed` (the query's block and the last columns of all
+            others).
         stride: l; None for the square root of the longest sequence, rounded up.
-        summary: c, the columns of a block that all other blocks read; of the fixed pattern.
+        summary: c, the columns of a block that all other blocks read, for the fixed pattern.
         heads: `merged` (each head reads both) or `split` (each half of the heads reads one).
 
     Raises:
-        ConfigError: the summary exceeds the stride, or one head is to be split.
+        ConfigError: the summary exceeds the stride, or there is only one head to split.
     """
 
     provides: ClassVar[Capability] = ~Capability.CROSS
@@ -165,7 +166,7 @@ class Sparse(BlockSparseAttention):
         """Both patterns over rows of l positions: neighbours, and the own column or the last columns of all rows."""
         first, second = self.patterns(causal=causal)
         block = row * max(1, SMALLEST_BLOCK // row)
-        if self.pattern == "fixed":  # one block where it is longer than the sequence: then A2 has nothing to add
+        if self.pattern == "fixed":  # one block if it is longer than the sequence: then A2 adds nothing
             sampled = min(self.summary, row)
             return tiles.Strided(row, block, 0, 0, 1, sampled, first, mask_mod_difference(second, first), causal)
         if row > WINDOW_BLOCK:
@@ -230,7 +231,7 @@ class Sparse(BlockSparseAttention):
         count = tokens.span // stride * self.summary + max(0, tokens.span % stride - first)
         index = torch.arange(max(1, count), device=device)
         index = index // self.summary * stride + first + index % self.summary
-        index = index.clamp(max=tokens.span - 1)  # where there is no column at all, a key that is none stands in
+        index = index.clamp(max=tokens.span - 1)  # without any column, a missing key is a placeholder
         summaries = replace(
             tokens,
             key=tokens.key.index_select(2, index),

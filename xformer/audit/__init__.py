@@ -1,1 +1,1 @@
-"""What a module that somebody has does with the future, padding, the batch and 16 bits, measured from outside."""
+"""Black-box audit of any module: causality, padding, batch independence, decoding and 16-bit precision."""

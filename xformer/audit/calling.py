@@ -1,6 +1,6 @@
-"""How a module is called, as a few lines of Python: what an audit runs is what it prints.
+"""Adapters that call a module, as generated lines of Python, which an audit both runs and prints.
 
-Shapes: b batch, n length, d features. x is (b, n, d); `valid` is (b, n), True where a token is no padding.
+Shapes: b batch, n length, d features. x is (b, n, d); `valid` is (b, n), False at padding.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ MASK_FORMS = {
     "lengths": "valid.sum(-1)",
     "a Mask of xformer": "Mask.consecutive(0, x.shape[1], causal=module.context.causal, key_padding=valid)",
 }
-"""What is passed for `valid`, by the convention's name."""
+"""The expression passed for `valid`, by the name of the convention."""
 CAUSAL_FORMS = {
     "True = blocked": "torch.ones(n, n, dtype=torch.bool).triu(1)",
     "True = keep": "torch.ones(n, n, dtype=torch.bool).tril()",
@@ -34,7 +34,7 @@ CAUSAL_FORMS = {
     "within the padding mask": "",
     "within the padding mask, where there is one": "",
 }
-"""What is passed so that a module which can be causal is."""
+"""The expression that makes a module causal, by the name of the convention."""
 LAYOUTS = {
     "batch length width": ("x", "y"),
     "length batch width": ("x.transpose(0, 1)", "y.transpose(0, 1)"),
@@ -46,13 +46,13 @@ LAYOUTS = {
 
 @dataclass(frozen=True)
 class StateArgument:
-    """How a module takes what it remembers of the tokens before, and hands it back.
+    """How a module takes and returns its decoding state.
 
     Attributes:
-        name: of the argument, or of the method where there is one for a token.
+        name: the argument, or the method that takes one token.
         fresh: an expression of the state before the first token.
-        flags: further arguments without which the state is not handed back.
-        found_at: where in what it returns the state stands, as `[1]`; nothing where the state is changed in place.
+        flags: further arguments that are needed for the state to be returned.
+        found_at: the index of the state in the return value, as `[1]`; empty if the state is changed in place.
         imports: lines that `fresh` needs.
         method: whether `name` is a method that takes one token and the state.
         squeezed: whether that method takes (b, d).
@@ -77,14 +77,14 @@ class Calling:
     Attributes:
         x: how it takes its input: `x`, three times as `x, x, x`, or by name as `inputs_embeds=x`.
         layout: a key of LAYOUTS.
-        output: where in what it returns the outputs stand, as `[0]`; nothing where it returns them alone.
-        mask: the argument that takes padding, and a key of MASK_FORMS; None where there is none.
-        causal: the argument that takes causality, and a key of CAUSAL_FORMS; None where nothing is passed.
-        rotary: the class that makes the argument `position_embeddings` of positions; its module's name before it.
-        seeded: whether the generator is seeded before each call, because the module draws also in eval mode.
-        state: how it decodes; None where no way was found.
-        function: `module:function` of the user's own, `(module, x, valid)`, in place of all above.
-        step_function: `module:function` of the user's own, `(module, x, state, start)`.
+        output: the index of the outputs in the return value, as `[0]`; empty if it returns only them.
+        mask: the argument that takes padding, and a key of MASK_FORMS; None without one.
+        causal: the argument that makes it causal, and a key of CAUSAL_FORMS; None if nothing is passed.
+        rotary: the module and the class that make the argument `position_embeddings` from positions.
+        seeded: whether to seed the generator before each call, because the module is random in eval mode too.
+        state: how it decodes; None if no way was found.
+        function: the user's `module:function` of `(module, x, valid)`, which replaces all above.
+        step_function: the user's `module:function` of `(module, x, state, start)`.
     """
 
     x: str = "x"
@@ -99,7 +99,7 @@ class Calling:
     step_function: str | None = None
 
     def imports(self) -> list[str]:
-        """Lines that the others need, after `config` is there."""
+        """Import lines for the generated functions, placed after `config` is defined."""
         lines = [] if self.rotary is None else [f"from {self.rotary[0]} import {self.rotary[1]}"]
         if self.mask is not None and self.mask[1] == "a Mask of xformer":
             lines.append("from xformer.core.mask import Mask")
@@ -108,7 +108,7 @@ class Calling:
         return lines
 
     def source(self, *, raw: bool = False) -> list[str]:
-        """Lines that define `mix(module, x, valid=None)`; `raw` for all that the module returns, as it returns it."""
+        """Lines that define `mix(module, x, valid=None)`; with `raw` it returns the module's return value unchanged."""
         seed = ["    torch.manual_seed(0)"] if self.seeded else []
         if self.function is not None:
             where, _, name = self.function.rpartition(":")
@@ -129,7 +129,7 @@ class Calling:
         return ["def mix(module, x, valid=None):", *lines, *([*call[:-1], "    return y"] if raw else call)]
 
     def step_source(self) -> list[str]:
-        """Lines that define `step(module, x, state, start)`; none where there is no way to decode."""
+        """Lines that define `step(module, x, state, start)`; empty if the module does not decode."""
         head = "def step(module, x, state, start):"
         seed = ["    torch.manual_seed(0)"] if self.seeded else []
         if self.step_function is not None:
@@ -145,7 +145,7 @@ class Calling:
             lines.append("    y, *state = made if isinstance(made, tuple) else (made, *state)")
             return [*lines, f"    return {'y[:, None]' if self.state.squeezed else 'y'}, state"]
         passed = [self.x, f"{self.state.name}=state", *self.state.flags]
-        if self.causal is not None:  # what is passed for a prompt, which comes first; one token sees all before it
+        if self.causal is not None:  # only a prompt needs the mask; a single token attends to all before it
             lines.append("    n = x.shape[1]")
             if self.causal[1] == "within the padding mask":
                 lines += ["    allowed = torch.ones(n, n, dtype=torch.bool).tril().expand(len(x), 1, n, n)"]
@@ -165,7 +165,7 @@ class Calling:
         ]
 
     def functions(self, config: Any, *, raw: bool = False) -> tuple[Mix, Step | None]:
-        """What those lines define."""
+        """The functions that those lines define."""
         space: dict[str, Any] = {"torch": torch, "config": config}
         exec("\n".join([*self.imports(), *self.source(raw=raw), *self.step_source()]), space)
         return space["mix"], space.get("step")
@@ -191,12 +191,12 @@ class Calling:
         return LAYOUTS[self.layout][1]
 
     def describe(self) -> dict[str, str]:
-        """What was found, in words."""
+        """Describe the calling convention for the card."""
         if self.function is not None:
             return {"called by": self.function, **({"step": self.step_function} if self.step_function else {})}
         return {
             "input": f"{self.x} as {self.layout}",
-            "output": f"what it returns{self.output}",
+            "output": f"the return value{self.output}",
             "padding": "no argument takes it" if self.mask is None else f"{self.mask[0]} ({self.mask[1]})",
             **({} if self.causal is None else {"causality": f"{self.causal[0]} ({self.causal[1]})"}),
             **({} if self.rotary is None else {"position_embeddings": f"made by {self.rotary[1]}"}),

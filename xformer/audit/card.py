@@ -1,4 +1,4 @@
-"""The card of an audit, as Markdown and JSON: what holds, what does not with an input that shows it, and costs."""
+"""The card of an audit, as Markdown and JSON: contracts that hold, programs that show violations, and costs."""
 
 import json
 import math
@@ -9,31 +9,31 @@ from typing import Any, Literal
 Verdict = Literal["yes", "no", "untested"]
 CONTRACTS = {
     "causal": "no output depends on a later token",
-    "padding-right": "padding on the right changes nothing else",
-    "padding-left": "padding on the left changes nothing else",
+    "padding-right": "padding on the right does not affect other outputs",
+    "padding-left": "padding on the left does not affect other outputs",
     "padding-gradient": "gradients are finite with padding",
     "rows": "rows of a batch are independent",
     "rows-train": "rows are independent in train mode",
-    "batch-size": "a row alone is the row in a batch",
-    "deterministic": "eval mode gives the same for the same",
-    "reproducible": "train mode gives the same for one seed",
-    "step": "token by token is the whole",
+    "batch-size": "a row alone equals the same row in a batch",
+    "deterministic": "eval mode is deterministic",
+    "reproducible": "train mode is reproducible with a seed",
+    "step": "token by token equals the whole sequence",
     "finite": "outputs and gradients are finite at extreme inputs",
 }
-"""What `--require` may name, and what it says."""
+"""The contracts that `--require` accepts, with their descriptions."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of one contract.
+    """The result of testing one contract.
 
     Attributes:
         contract: a key of CONTRACTS.
         verdict: whether it holds.
-        detail: how that was seen.
+        detail: the evidence.
         error: the largest difference found, relative to the largest output.
-        tolerance: what rounding may explain.
-        snippet: for what does not hold, a program whose last line prints the difference for the smallest failing input.
+        tolerance: the difference that rounding can explain.
+        snippet: if the contract does not hold, a program that prints the difference for the smallest failing input.
     """
 
     contract: str
@@ -46,24 +46,24 @@ class Finding:
 
 @dataclass(frozen=True)
 class Card:
-    """What an audit found of a module.
+    """The results of auditing a module.
 
     Attributes:
-        name: the class, as it was named.
-        versions: of the class's package, of torch and of Python.
-        arguments: what it was built with.
+        name: the class, as typed.
+        versions: the versions of the class's package, torch and Python.
+        arguments: the constructor's arguments.
         guessed: names of arguments that the audit chose.
-        called: how it is called, as found.
-        dtype: the type that structure was measured in.
-        seeds: how many draws of weights and inputs.
-        lengths: that it takes, in words.
-        findings: by contract.
-        reach: how far an output reads, in words.
-        precision: errors by type, or why there are none.
-        roundings: the same in units of the type's rounding.
-        costs: growth of time, memory and state, in words.
-        by_length: their values.
-        sizes: numbers in parameters and buffers.
+        called: the calling convention found.
+        dtype: the type used for structural contracts.
+        seeds: the number of draws of weights and inputs.
+        lengths: a description of the lengths that it accepts.
+        findings: the results by contract.
+        reach: a description of how far an output reads.
+        precision: errors by type, or the reason why there are none.
+        roundings: the errors in units of the type's rounding.
+        costs: descriptions of the growth of time, memory and state.
+        by_length: the measured values of these.
+        sizes: the numbers of parameters and buffer elements.
     """
 
     name: str
@@ -84,15 +84,15 @@ class Card:
     command: str = field(default="")
 
     def finding(self, contract: str) -> Finding:
-        """What was found of a contract."""
+        """The finding of a contract."""
         return next(finding for finding in self.findings if finding.contract == contract)
 
     def to_json(self) -> str:
-        """All of it; what is no number is null."""
+        """The card as JSON; non-finite numbers are null."""
         return json.dumps(_plain(asdict(self)), indent=2) + "\n"
 
     def to_markdown(self) -> str:
-        """A page."""
+        """The card as Markdown."""
         made = ", ".join(f"{key}={value}" for key, value in self.arguments.items()) or "nothing"
         lines = [
             f"# `{self.name}`",
@@ -103,7 +103,7 @@ class Card:
             + f". Structure is measured in {self.dtype}, over {self.seeds} draws of weights and inputs; "
             + f"{self.lengths}.",
             "",
-            "| contract | holds | how it was seen |",
+            "| contract | holds | evidence |",
             "|---|---|---|",
             *(f"| {CONTRACTS[f.contract]} (`{f.contract}`) | {f.verdict} | {_cell(f.detail)} |" for f in self.findings),
             "",

@@ -1,6 +1,6 @@
-"""Which outputs depend on which inputs: by the Jacobian, and by changing inputs, as a gradient does not see everything.
+"""Which outputs depend on which inputs, measured by the Jacobian and by changing inputs.
 
-A derivative is zero through a detached maximum, a sort or a chosen index; a change of the input shows those.
+Derivatives miss a detached maximum, a sort or a selected index; changes of the input show these.
 """
 
 from collections.abc import Sequence
@@ -12,24 +12,24 @@ from xformer.audit.evidence import Evidence, input_code, relative, tolerance_at
 from xformer.audit.subject import Module, Subject, seed_all
 
 FACTORS = (1.0, 10.0, -100.0)
-"""A token is replaced by another one times these: what a stabiliser hides of small changes, large ones show."""
+"""Factors of the tokens that replace others; large ones reveal what a stabiliser hides for small ones."""
 FEW = 8
 
 
 def sample_positions(length: int, most: int) -> list[int]:
-    """All positions, or some of them, with both ends."""
+    """All positions, or a sample that includes both ends."""
     if length <= most:
         return list(range(length))
     return sorted({round(i * (length - 1) / (most - 1)) for i in range(most)} | {1, length - 2})
 
 
 def jacobian(module: Module, x: Tensor, outputs: Sequence[int]) -> Tensor:
-    """How much each output depends on each input: (outputs, batch * length), the largest derivative of any feature.
+    """The largest derivative of any feature of each output by each input: (outputs, batch * length).
 
     Args:
-        module: what is differentiated.
-        x: (b, n, d).
-        outputs: positions, of the first row.
+        module: the module to differentiate.
+        x: the input, (b, n, d).
+        outputs: positions of outputs in the first row.
     """
     x = x.detach().requires_grad_()
     seed_all(0)
@@ -48,7 +48,7 @@ def jacobian(module: Module, x: Tensor, outputs: Sequence[int]) -> Tensor:
 
 
 def responds(subject: Subject, length: int, batch: int, seed: int) -> Evidence:
-    """Whether the outputs depend on the inputs at all: the error is 1 where they do not."""
+    """Whether the outputs depend on the inputs at all; the error is 1 if they do not."""
     module = subject.at(seed)
     with torch.no_grad():
         y, other = module(module.draw(batch, length)), module(module.draw(batch, length, shift=1))
@@ -58,8 +58,7 @@ def responds(subject: Subject, length: int, batch: int, seed: int) -> Evidence:
 def future(subject: Subject, length: int, batch: int, seed: int, *, train: bool = False) -> Evidence:
     """How much an output depends on a later token.
 
-    In train mode, where a module may draw, derivatives alone are taken: where they are not zero they are a leak,
-    whatever was drawn.
+    In train mode, where a module may be random, only derivatives are used; a non-zero one is a leak for any draw.
     """
     module = subject.at(seed, train=train)
     x = module.draw(batch, length)
@@ -76,9 +75,9 @@ def future(subject: Subject, length: int, batch: int, seed: int, *, train: bool 
             input_code(module, batch, length),
             "x.requires_grad_()",
             f"mix(module, x)[0, {outputs[at]}].square().sum().backward()",
-            f"error = x.grad[0, {j}].abs().max().item()  # the derivative of output {outputs[at]} by token {j}",
+            f"error = x.grad[0, {j}].abs().max().item()  # derivative of output {outputs[at]} by token {j}",
         )
-        says = f"output {outputs[at]} of {length} has a derivative by token {j}"
+        says = f"output {outputs[at]} of {length} has a non-zero derivative with respect to token {j}"
         worst = Evidence(error, limit, lines, says)
     if train or worst.fails:
         return worst
@@ -115,9 +114,9 @@ def other_rows(subject: Subject, length: int, batch: int, seed: int, *, train: b
         input_code(module, batch, length),
         "x.requires_grad_()",
         "mix(module, x)[0].square().sum().backward()",
-        "error = x.grad[1:].abs().max().item()  # the derivative of row 0 by other rows",
+        "error = x.grad[1:].abs().max().item()  # derivative of row 0 with respect to other rows",
     )
-    worst = Evidence(error, limit, lines, "row 0 has a derivative by another row")
+    worst = Evidence(error, limit, lines, "row 0 has a non-zero derivative with respect to another row")
     if train or worst.fails or batch == 1:
         return worst
     with torch.no_grad():
@@ -140,7 +139,7 @@ def other_rows(subject: Subject, length: int, batch: int, seed: int, *, train: b
 
 
 def batch_size(subject: Subject, length: int, batch: int, seed: int) -> Evidence:
-    """How far a row alone is from the same row in a batch."""
+    """The difference between a row alone and the same row in a batch."""
     module = subject.at(seed)
     x = module.draw(batch, length)
     with torch.no_grad():
@@ -160,7 +159,7 @@ def batch_size(subject: Subject, length: int, batch: int, seed: int) -> Evidence
 
 
 def reach(subject: Subject, length: int, seed: int) -> tuple[int, int, int, int]:
-    """How far back and ahead an output reads: the farthest with a derivative of any size, then with one above rounding.
+    """How far back and ahead an output reads, by derivatives of any size and by derivatives above rounding.
 
     Returns:
         back, ahead, back above rounding, ahead above rounding, in tokens.
@@ -178,7 +177,7 @@ def reach(subject: Subject, length: int, seed: int) -> tuple[int, int, int, int]
 
 
 def _repeats(module: Module, x: Tensor) -> bool:
-    """Whether the module draws nothing in train mode."""
+    """Whether the module is deterministic in train mode."""
     with torch.no_grad():
         seed_all(0)
         first = module(x)

@@ -1,4 +1,4 @@
-"""Whether a module gives the same for the same, in eval mode and for a seed in train mode, and leaves itself alone."""
+"""Whether a module is deterministic in eval mode, reproducible with a seed in train mode, and free of side effects."""
 
 from dataclasses import replace
 
@@ -11,15 +11,15 @@ from xformer.audit.subject import Subject, seed_all
 def repeats(
     subject: Subject, length: int, batch: int, seed: int, *, train: bool = False, seeded: bool = False
 ) -> Evidence:
-    """How far two calls on one input are from each other: no difference at all is tolerated.
+    """The difference between two calls with the same input; the tolerance is zero.
 
     Args:
-        subject: what is measured.
+        subject: the module to measure.
         length: tokens.
         batch: rows.
-        seed: of weights and inputs.
-        train: in train mode.
-        seeded: whether all generators are seeded alike before both calls.
+        seed: the seed of weights and inputs.
+        train: whether to use train mode.
+        seeded: whether to seed all generators alike before both calls.
     """
     module = _unseeded(subject).at(seed, train=train)
     x = module.draw(batch, length)
@@ -42,7 +42,7 @@ def repeats(
 
 
 def keeps_itself(subject: Subject, length: int, batch: int, seed: int) -> Evidence:
-    """Whether a call in eval mode leaves parameters and buffers as they were: the error is 1 where it does not."""
+    """Whether a call in eval mode leaves parameters and buffers unchanged; the error is 1 if it does not."""
     module = _unseeded(subject).at(seed)
     before = {name: tensor.clone() for name, tensor in module.module.state_dict().items() if torch.is_tensor(tensor)}
     with torch.no_grad():

@@ -1,7 +1,7 @@
-"""One measurement of a module: how far something that should be zero is from it, and how far rounding alone would be.
+"""One measurement of a module: a difference that should be zero, and the difference that rounding can explain.
 
-How exactly a module computes is measured and not guessed: a module in float64 may compute in float32 inside. A function
-that is smooth gives f(x + h) + f(x - h) - 2 f(x) = O(h^2), so for small h what is left of that sum is rounding.
+The rounding of a module is measured, because a module in float64 may compute in float32 inside. For a smooth function
+f(x + h) + f(x - h) - 2 f(x) = O(h^2), so for small h this sum is dominated by rounding.
 """
 
 from collections.abc import Callable
@@ -16,19 +16,19 @@ from torch.utils._pytree import tree_leaves
 from xformer.audit.subject import Module, Subject
 
 ROUNDINGS = 100
-"""Differences of up to so many roundings, as measured, may be rounding: sums taken in another order."""
+"""Differences up to this many measured roundings are attributed to rounding, such as another order of summation."""
 _STEP = {torch.float64: 2.0**-26, torch.float32: 2.0**-12}
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a measurement found.
+    """The result of a measurement.
 
     Attributes:
-        error: the largest difference, relative to the largest output; infinite where one is no number.
-        tolerance: what rounding may explain.
-        lines: of Python that show it, after those that make the module.
-        says: what differs, in words.
+        error: the largest difference, relative to the largest output; infinite if an output is not finite.
+        tolerance: the difference that rounding can explain.
+        lines: lines of Python that show it, after those that make the module.
+        says: a description of the difference.
     """
 
     error: float
@@ -38,16 +38,16 @@ class Evidence:
 
     @property
     def fails(self) -> bool:
-        """Whether the difference is more than rounding."""
+        """Whether the difference exceeds the tolerance."""
         return not self.error <= self.tolerance
 
 
 Measure = Callable[[Subject, int, int, int], Evidence]
-"""(subject, length, batch, seed) -> what it found."""
+"""(subject, length, batch, seed) -> its evidence."""
 
 
 class _Narrowest(TorchDispatchMode):
-    """Looks for operations that compute in a narrower type than the inputs have; a mask of zeros is exact in any."""
+    """Finds operations that compute in a narrower type than the inputs; a mask of zeros is exact in any type."""
 
     exact = ("empty", "zeros", "ones", "full", "arange", "tril", "triu", "masked_fill", "view", "expand", "slice",
              "unsqueeze", "detach", "alias", "select", "cat", "permute", "transpose", "clone", "lift")  # fmt: skip
@@ -57,7 +57,7 @@ class _Narrowest(TorchDispatchMode):
         self.eps = 0.0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation and look at the type of what it makes."""
+        """Run an operation and record the type of its result."""
         made = func(*args, **(kwargs or {}))
         if not func._schema.name.removeprefix("aten::").startswith(self.exact):
             for tensor in tree_leaves(made):
@@ -67,7 +67,7 @@ class _Narrowest(TorchDispatchMode):
 
 
 def computes_in(module: Module, x: Tensor) -> float:
-    """The rounding of the narrowest type that a module computes in, as of positions that it turns into angles."""
+    """The rounding of the narrowest type that a module computes in, for instance for the angles of positions."""
     narrowest = _Narrowest()
     with torch.no_grad(), narrowest:
         module(x)
@@ -75,7 +75,7 @@ def computes_in(module: Module, x: Tensor) -> float:
 
 
 def rounding(module: Module, x: Tensor, valid: Tensor | None = None) -> float:
-    """How inexactly a module computes its outputs from its inputs, relative to the largest."""
+    """The measured rounding error of a module's outputs, relative to the largest output."""
     h = _STEP[module.dtype]
     generator = torch.Generator().manual_seed(module.seed)
     way = h * torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.dtype)
@@ -87,14 +87,14 @@ def rounding(module: Module, x: Tensor, valid: Tensor | None = None) -> float:
 
 
 def tolerance_at(module: Module, x: Tensor, valid: Tensor | None = None, *, moved: bool = False) -> float:
-    """The relative difference that rounding may explain.
+    """The relative difference that rounding can explain.
 
     Args:
-        module: what is measured.
+        module: the module to measure.
         x: its inputs.
-        valid: True where a token is no padding.
-        moved: whether tokens stand at other positions, or among others, in what is compared: what depends on the
-            positions alone is then rounded otherwise, too.
+        valid: False at padding.
+        moved: whether the comparison moves tokens to other positions or among other tokens, which also changes the
+            rounding of terms that depend only on positions.
     """
     least = computes_in(module, x) if moved else 0.0
     found = ROUNDINGS * max(least, rounding(module, x, valid))
@@ -102,7 +102,7 @@ def tolerance_at(module: Module, x: Tensor, valid: Tensor | None = None, *, move
 
 
 def relative(difference: Tensor, of: Tensor) -> float:
-    """The largest difference, relative to the largest value; infinite where something is no number."""
+    """The largest difference, relative to the largest value; infinite if any value is not finite."""
     if not difference.numel():
         return 0.0
     if not torch.isfinite(difference).all():
@@ -111,7 +111,7 @@ def relative(difference: Tensor, of: Tensor) -> float:
 
 
 def input_code(module: Module, batch: int, length: int, shift: int = 0, name: str = "x") -> str:
-    """The line that draws what `Module.draw` draws."""
+    """The line of Python that draws the same inputs as `Module.draw`."""
     generator = f"torch.Generator().manual_seed({1000 * shift + module.seed})"
     line = f"{name} = torch.randn({batch}, {length}, {module.width}, generator={generator}, dtype=torch.float64)"
     return line if module.dtype == torch.float64 else f"{line}.to({module.dtype})"
@@ -124,10 +124,10 @@ def smallest(
 
     Args:
         measure: fails at `length` for the last of `batches` and one of the seeds.
-        subject: what is measured.
-        length: the longest that is tried.
-        batches: sizes that are tried.
-        seeds: how many seeds.
+        subject: the module to measure.
+        length: the longest length to try.
+        batches: batch sizes to try.
+        seeds: the number of seeds.
     """
     known = [n for n in subject.lengths if n <= length]
     at = next((n for n in known if _fails(measure, subject, n, batches, seeds)), length)
@@ -136,12 +136,12 @@ def smallest(
     at = next((n for n in between if _fails(measure, subject, n, batches, seeds)), at)
     found = _fails(measure, subject, at, batches, seeds)
     if found is None:
-        raise AssertionError("it has failed and fails no more")
+        raise AssertionError("the measurement failed before but does not fail now")
     return at, *found
 
 
 def _fails(measure: Measure, subject: Subject, n: int, batches: tuple[int, ...], seeds: int) -> tuple[int, int] | None:
-    """The smallest batch, and the first seed, for which it fails at a length."""
+    """The smallest batch and the first seed for which the measurement fails at a length."""
     for batch in batches:
         for seed in range(seeds):
             try:
@@ -153,4 +153,4 @@ def _fails(measure: Measure, subject: Subject, n: int, batches: tuple[int, ...],
 
 
 class Unmeasurable(Exception):
-    """A measurement that needs what the module does not take, as another length."""
+    """Raised if a measurement needs an input that the module does not accept, such as another length."""

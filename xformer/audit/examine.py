@@ -1,4 +1,4 @@
-"""Measure every contract of a module, and shrink what fails to the smallest input that shows it."""
+"""Measure every contract of a module, and shrink failures to the smallest input that shows them."""
 
 import io
 import itertools
@@ -27,13 +27,13 @@ _PATIENCE = 20.0
 
 
 def examine(subject: Subject, *, seeds: int = FEW_SEEDS, longest: int = 2048, timed: bool = True) -> Card:
-    """The card of a module.
+    """Audit a module and return its card.
 
     Args:
         subject: the module, and how it is called.
-        seeds: draws of weights and inputs.
-        longest: length up to which time and memory are measured; 0 to leave them out.
-        timed: whether time is measured, for which nothing else should run on the machine.
+        seeds: the number of draws of weights and inputs.
+        longest: the length up to which to measure time and memory; 0 to skip them.
+        timed: whether to measure time, which needs an otherwise idle machine.
     """
     with quietly(), generators_kept():
         findings = list(_findings(subject, seeds))
@@ -85,7 +85,7 @@ def _findings(subject: Subject, seeds: int) -> Iterator[Finding]:
         [future, partial(future, train=True)],
         long,
         (1,),
-        "zero derivative by every later token, and no change with it",
+        "zero derivative with respect to every later token, and no change with it",
     )
     yield causal
     yield _padding(subject, seeds, "right")
@@ -95,14 +95,15 @@ def _findings(subject: Subject, seeds: int) -> Iterator[Finding]:
         yield Finding("padding-gradient", "untested", "no argument takes padding")
     else:
         yield judge("padding-gradient", gradients, (SHORT,), (1, 3), "finite, with padding on both sides")
-    yield judge("rows", [rows], (SHORT, MIDDLE), (2, 3), "zero derivative by other rows, and no change with them")
-    yield judge("rows-train", [partial(rows, train=True)], (SHORT,), (2, 3), "zero derivative by other rows")
+    zero = "zero derivative with respect to other rows"
+    yield judge("rows", [rows], (SHORT, MIDDLE), (2, 3), f"{zero}, and no change with them")
+    yield judge("rows-train", [partial(rows, train=True)], (SHORT,), (2, 3), zero)
     yield judge("batch-size", [dependence.batch_size], (SHORT, MIDDLE), (1, 2, 5), "equal to rounding")
     same: list[Measure] = [determinism.repeats, determinism.keeps_itself]
-    yield judge("deterministic", same, (SHORT,), (1, 2), "the same bits twice, nothing in the module changed")
+    yield judge("deterministic", same, (SHORT,), (1, 2), "the same bits twice, and the module is unchanged")
     repeats = partial(determinism.repeats, train=True, seeded=True)
     drawn = determinism.repeats(subject, subject.nearest(SHORT), 2, 0, train=True).fails
-    detail = "the same bits for one seed, others for another" if drawn else "the same bits, also with another seed"
+    detail = f"the same bits{' with the same seed, others with another' if drawn else ', also with another seed'}"
     yield judge("reproducible", [repeats], (SHORT,), (1, 2), detail)
     yield _step(subject, seeds, causal)
     extremes: list[Measure] = [partial(extreme, kind=kind) for kind in EXTREMES]
@@ -118,9 +119,9 @@ def _judge(
     batches: tuple[int, ...],
     holds: str,
 ) -> Finding:
-    """The first of the measures that fails, shrunk; else the largest error found.
+    """The first measure that fails, shrunk; else the largest error found.
 
-    A length is left out where the one before says that it would take too long.
+    A length is skipped if the time of the previous one shows that it would take too long.
     """
     worst: Evidence | None = None
     tried: list[int] = []
@@ -135,7 +136,7 @@ def _judge(
             except Unmeasurable:
                 continue
             except Exception as error:
-                stopped = f"at length {length} with batch {batch} it stops ({one_line(error)})"
+                stopped = f"it fails at length {length} with batch {batch} ({one_line(error)})"
                 return Finding(contract, "untested", stopped)
             if found.fails:
                 sizes = tuple(size for size in batches if size <= batch)
@@ -146,7 +147,7 @@ def _judge(
         tried.append(length)
         took = time.perf_counter() - began
     if worst is None:
-        return Finding(contract, "untested", "it takes no two lengths, which this needs")
+        return Finding(contract, "untested", "this needs a module that accepts two lengths")
     return Finding(contract, "yes", f"{holds} (length {', '.join(map(str, tried))})", worst.error, worst.tolerance)
 
 
@@ -154,7 +155,7 @@ def _failed(subject: Subject, contract: str, measure: Measure, at: tuple[int, in
     length, batch, seed = at
     found = measure(subject, length, batch, seed)
     train = bool(getattr(measure, "keywords", {}).get("train"))
-    by = "a value that is no number" if found.error == float("inf") else f"{found.error:.2g} of the largest"
+    by = "a value that is not finite" if found.error == float("inf") else f"{found.error:.2g} of the largest"
     detail = f"{found.says}, by {by} (length {length}, batch {batch}, seed {seed}{', train mode' if train else ''})"
     snippet = "\n".join([*subject.source(seed, train=train), *found.lines, "print(error)"]) + "\n"
     if contract in ("deterministic", "reproducible"):
@@ -163,26 +164,26 @@ def _failed(subject: Subject, contract: str, measure: Measure, at: tuple[int, in
 
 
 def _padding(subject: Subject, seeds: int, side: padding.Side) -> Finding:
-    """Both that what stands at padding changes nothing, and that its being there does not."""
+    """Test that neither the content of padding nor its presence changes the other outputs."""
     contract = f"padding-{side}"
     takes = subject.calling.function is not None or subject.calling.mask is not None
     inert = _judge(subject, seeds, contract, [partial(padding.content, side=side)], (SHORT, MIDDLE), (1, 2, 3), "")
     equal = _judge(subject, seeds, contract, [partial(padding.alone, side=side)], (SHORT, MIDDLE), (1, 2, 3), "")
     remark = "" if takes else " (no argument takes padding)"
     if inert.verdict == "yes" and equal.verdict == "no":
-        detail = f"what stands there changes nothing, but {equal.detail}{remark}"
+        detail = f"its content changes nothing, but {equal.detail}{remark}"
         return Finding(contract, "no", detail, equal.error, equal.tolerance, equal.snippet)
     worse = next((f for f in (inert, equal) if f.verdict != "yes"), None)
     if worse is not None:
         return Finding(contract, worse.verdict, worse.detail + remark, worse.error, worse.tolerance, worse.snippet)
     errors = [f.error for f in (inert, equal) if f.error is not None]
-    detail = f"its content changes nothing, and the outputs are those without it{remark}"
+    detail = f"its content changes nothing, and outputs equal those without padding{remark}"
     return Finding(contract, "yes", detail, max(errors), (equal if equal.verdict == "yes" else inert).tolerance)
 
 
 def _step(subject: Subject, seeds: int, causal: Finding) -> Finding:
     if causal.verdict == "no":
-        return Finding("step", "untested", "the whole reads later tokens, which no token by token can")
+        return Finding("step", "untested", "it reads later tokens, so it cannot run token by token")
     if not subject.at(0).steps:
         return Finding("step", "untested", "no argument or method takes a state")
     found = _judge(subject, seeds, "step", [stepping.stepping], (SHORT, MIDDLE), (1, 2), "from the first token on")
@@ -216,10 +217,10 @@ def _reach(subject: Subject) -> str:
 
 def _lengths(lengths: Sequence[int]) -> str:
     if lengths == LENGTHS:
-        return f"it takes every length that was tried, up to {LENGTHS[-1]}"
+        return f"it accepts every length tried, up to {LENGTHS[-1]}"
     if len(lengths) == 1:
-        return f"it takes the length {lengths[0]} alone"
-    return f"of the lengths that were tried it takes {', '.join(map(str, lengths))}"
+        return f"it accepts only the length {lengths[0]}"
+    return f"of the lengths tried it accepts {', '.join(map(str, lengths))}"
 
 
 def _versions(package: str) -> dict[str, str]:
@@ -234,7 +235,7 @@ def _versions(package: str) -> dict[str, str]:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Keep what other people's code prints, logs and warns of off the screen."""
+    """Suppress prints, logs and warnings of the audited code."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

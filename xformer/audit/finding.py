@@ -1,7 +1,7 @@
-"""Find out how a module is called: from the names of its arguments, and from what it does with them.
+"""Find the calling convention of a module from the names of its arguments and by trial.
 
-Of two conventions, trial decides: of `mask` with True = keep and with True = ignore, that one is taken under which the
-tokens that it hides change nothing.
+Ambiguous conventions are tried: for `mask`, the one of True = keep and True = ignore is chosen under which masked
+tokens do not change any output.
 """
 
 import inspect
@@ -30,7 +30,7 @@ PADDING_NAMES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("lengths", "seq_lens", "seq_lengths", "valid_lens"), ("lengths",)),
     "attn_mask": ("4-D, True = keep", "4-D, added to the scores"),
 }
-"""Arguments that may take padding, and the conventions that are tried in this order."""
+"""Arguments that may take padding, and the conventions to try, in this order."""
 CAUSAL_NAMES: Mapping[str, tuple[str, ...]] = {
     "attn_mask": ("True = blocked", "True = keep", "added to the scores"),
     "src_mask": ("True = blocked", "added to the scores"),
@@ -51,26 +51,26 @@ FRESH_ARGUMENTS: Mapping[str, str] = {
     "device": "x.device",
 }
 OPTIONS = ("width", "layout", "output", "mask", "mask_form", "causal", "causal_form", "state")
-"""What the user may say with `adapter.NAME=VALUE`."""
+"""The names of `adapter.NAME=VALUE` on the command line."""
 _BATCH, _ROUGH = 3, 1e-6
 
 
 def find_calling(
     target: Target, options: Mapping[str, Any], function: str | None = None, step_function: str | None = None
 ) -> Subject:
-    """A module of the target, ready to be called.
+    """Find out how to call a target.
 
     Args:
         target: the class and its arguments.
-        options: what the user says of it, by the names of OPTIONS.
-        function: `module:function` that calls it, instead of what would be found.
+        options: the user's settings, by the names of OPTIONS.
+        function: `module:function` that calls it, which replaces the search.
         step_function: likewise for a token and a state.
 
     Raises:
-        ConfigError: an unknown option, or no way to call it was found.
+        ConfigError: an option is unknown, or no way to call the module was found.
     """
     if unknown := [name for name in options if name not in OPTIONS]:
-        raise ConfigError(f"adapter.{unknown[0]} is no option; those of the adapter are {', '.join(OPTIONS)}.")
+        raise ConfigError(f"adapter.{unknown[0]} is not an option of the adapter; these are {', '.join(OPTIONS)}.")
     width = options.get("width") or target.width or WIDTH
     seed_all(0)
     module, config = target.build()
@@ -87,7 +87,7 @@ def find_calling(
 
 
 def forward_parameters(module: nn.Module) -> dict[str, inspect.Parameter]:
-    """What `forward` takes by name; what it hands on with `*args, **kwargs` is what its base classes take."""
+    """The parameters of `forward`; if it has `*args, **kwargs`, those of the base classes are included."""
     if "forward" in vars(module):
         return dict(inspect.signature(module.forward).parameters)
     found: dict[str, inspect.Parameter] = {}
@@ -119,7 +119,7 @@ def _input_and_output(
     known = {*passed, *(("position_embeddings",) if rotary else ())}
     if left := [name for name in needed if name not in known]:
         raise ConfigError(
-            f"{target.path} cannot be called, as its forward needs {', '.join(left)} too; write a function of "
+            f"{target.path} cannot be called because its forward also needs {', '.join(left)}; write a function of "
             "(module, x, valid) that returns its outputs, and pass --call package:function."
         )
     reasons = []
@@ -136,15 +136,15 @@ def _input_and_output(
                     continue
                 return _which_axis(target, replace(calling, output=found), options, module, width, dtype), dtype
     raise ConfigError(
-        f"{target.path} cannot be called with x of (batch, length, {width}): {reasons[0]}. Say how with "
-        f"adapter.width=, adapter.layout='{list(LAYOUTS)[1]}', or with --call package:function of (module, x, valid)."
+        f"{target.path} cannot be called with x of (batch, length, {width}): {reasons[0]}. Set "
+        f"adapter.width= or adapter.layout='{list(LAYOUTS)[1]}', or pass --call package:function of (module, x, valid)."
     )
 
 
 def _layouts(module: nn.Module, options: Mapping[str, Any]) -> list[str]:
     if "layout" in options:
         if options["layout"] not in LAYOUTS:
-            raise ConfigError(f"adapter.layout={options['layout']} is none of {', '.join(map(repr, LAYOUTS))}.")
+            raise ConfigError(f"adapter.layout={options['layout']} must be one of {', '.join(map(repr, LAYOUTS))}.")
         return [options["layout"]]
     if any(getattr(part, "batch_first", True) is False for part in module.modules()):
         return ["length batch width"]
@@ -161,7 +161,7 @@ def _rotary(module: nn.Module, config: Any) -> tuple[str, str] | None:
 def _output(
     target: Target, calling: Calling, options: Mapping[str, Any], width: int, length: int, dtype: torch.dtype
 ) -> str:
-    """Where in what the module returns the outputs stand."""
+    """The index of the outputs in the module's return value."""
     seed_all(0)
     module, config = target.build()
     mix, _ = calling.functions(config, raw=True)
@@ -175,11 +175,11 @@ def _output(
             y = eval(LAYOUTS[calling.layout][1], {"y": tensor})
             if y.shape[:2] == x.shape[:2] and y.dim() == 3:
                 return where
-    raise ValueError(f"nothing that it returns has the shape ({_BATCH}, {length}, features)")
+    raise ValueError(f"it returns no tensor of shape ({_BATCH}, {length}, features)")
 
 
 def _tensors(made: Any, where: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Tensors in what a module returns, the first of them first, and where they stand."""
+    """The tensors in a module's return value, in order, with their indices."""
     if isinstance(made, Tensor):
         yield where, made
     elif isinstance(made, Mapping):
@@ -193,7 +193,7 @@ def _tensors(made: Any, where: str = "") -> Iterator[tuple[str, Tensor]]:
 def _which_axis(
     target: Target, calling: Calling, options: Mapping[str, Any], module: nn.Module, width: int, dtype: torch.dtype
 ) -> Calling:
-    """Let the first axis be the length where outputs depend on others along it, and on none along the second."""
+    """Treat the first axis as the length if outputs depend on others along it and on none along the second."""
     declared = "layout" in options or any(hasattr(part, "batch_first") for part in module.modules())
     if declared or calling.layout != "batch length width":
         return calling
@@ -209,14 +209,14 @@ def _which_axis(
 
 
 def _module(target: Target, calling: Calling, width: int, dtype: torch.dtype, seed: int = 0) -> Module:
-    """A module before the lengths that it takes are known."""
+    """Build a module before its accepted lengths are known."""
     subject = Subject.__new__(Subject)
     subject.target, subject.calling, subject.width, subject.dtype, subject.built = target, calling, width, dtype, {}
     return Module(subject, seed, dtype, False)
 
 
 def _length(module: Module, least: int = 6) -> int:
-    """A length that it takes, no shorter than this if there is such a one."""
+    """An accepted length, if possible no shorter than this."""
     for n in (least, least + 1, 8, 9, 12, 16, 32, 64, 128, 256, 512):
         try:
             with torch.no_grad():
@@ -228,12 +228,12 @@ def _length(module: Module, least: int = 6) -> int:
 
 
 def _checked(target: Target, calling: Calling, width: int) -> tuple[Calling, torch.dtype]:
-    """The user's own function, in the widest type that it runs in."""
+    """Check the user's function and find the widest type that it supports."""
     from xformer.audit.target import find_object
 
     for function in filter(None, (calling.function, calling.step_function)):
         if not callable(find_object(function, f"--call {function}")):
-            raise ConfigError(f"--call {function} is no function; write one of (module, x, valid).")
+            raise ConfigError(f"--call {function} is not a function; name one of (module, x, valid).")
     reason = ""
     for dtype in (torch.float64, torch.float32):
         try:
@@ -248,7 +248,7 @@ def _checked(target: Target, calling: Calling, width: int) -> tuple[Calling, tor
         if not isinstance(y, Tensor) or y.shape[:2] != x.shape[:2]:
             shape = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
             raise ConfigError(
-                f"--call {calling.function} returns {shape} for x of {tuple(x.shape)}; it has to return a tensor of "
+                f"--call {calling.function} returns {shape} for x of {tuple(x.shape)}; it must return a tensor of "
                 "(batch, length, features)."
             )
         return calling, dtype
@@ -256,7 +256,7 @@ def _checked(target: Target, calling: Calling, width: int) -> tuple[Calling, tor
 
 
 def _seeded(target: Target, calling: Calling, width: int, dtype: torch.dtype) -> Calling:
-    """Seed before each call what draws in eval mode, so that all else can be told from that."""
+    """Seed before each call a module that is random in eval mode, so that other effects can be measured."""
     module = _module(target, calling, width, dtype)
     x = module.draw(2, _length(module))
     with torch.no_grad():
@@ -297,25 +297,25 @@ def _causality(
             continue
     raise ConfigError(
         f"adapter.causal={str(asked).lower()}: no argument of {target.path} makes it causal "
-        f"({', '.join(name for name, _ in tried) or 'it has none that could'}); leave it out, or pass --call."
+        f"({', '.join(name for name, _ in tried) or 'it has no such argument'}); leave it out, or pass --call."
     )
 
 
 def _padding(
     target: Target, calling: Calling, names: list[str], options: Mapping[str, Any], width: int, dtype: torch.dtype
 ) -> Calling:
-    """The argument and the convention under which what is hidden changes nothing, or else the likeliest."""
+    """The argument and convention under which masked tokens change nothing, else the most likely ones."""
     if "mask" in options and options["mask"] in (None, False):
         return calling
     candidates = PADDING_NAMES
     if "mask" in options:
         if options["mask"] not in names:
-            raise ConfigError(f"adapter.mask={options['mask']} is no argument of forward; it takes {', '.join(names)}.")
+            raise ConfigError(f"adapter.mask={options['mask']} is not an argument of forward: {', '.join(names)}.")
         candidates = {options["mask"]: PADDING_NAMES.get(options["mask"], tuple(MASK_FORMS))}
     if "mask_form" in options:
         if options["mask_form"] not in MASK_FORMS:
             raise ConfigError(
-                f"adapter.mask_form={options['mask_form']} is none of {', '.join(map(repr, MASK_FORMS))}."
+                f"adapter.mask_form={options['mask_form']} must be one of {', '.join(map(repr, MASK_FORMS))}."
             )
         candidates = {name: (options["mask_form"],) for name in candidates}
     fallback: Calling | None = None
@@ -340,7 +340,7 @@ def _padding(
 
 
 def _hides(target: Target, calling: Calling, width: int, dtype: torch.dtype) -> tuple[bool, bool]:
-    """Whether tokens on the left that the mask hides change nothing, and whether the mask changes anything."""
+    """Whether masked tokens on the left change nothing, and whether the mask has any effect."""
     module = _module(target, calling, width, dtype)
     n = _length(module, 7)
     side = "right" if calling.mask is not None and calling.mask[1] == "lengths" else "left"
@@ -364,7 +364,7 @@ def _state(
     width: int,
     dtype: torch.dtype,
 ) -> Calling:
-    """The argument or method that decodes, and of the places where the new state may stand the one that fits best."""
+    """The argument or method that decodes, with the best-fitting index of the new state in the return value."""
     if "state" in options and options["state"] in (None, False):
         return calling
     best, least = calling, float("inf")
@@ -419,7 +419,7 @@ def _step_error(module: Module) -> float:
         for at in range(n):
             y, state = module.step(x[:, at : at + 1], state, at)
             if y.shape[:2] != (2, 1):
-                raise ValueError("a step returns another shape")
+                raise ValueError("a step returns outputs of another shape")
             parts.append(y)
     if whole is None:
         return 1.0

@@ -1,4 +1,4 @@
-"""How time, memory and the decoding state grow with length: an exponent of the longest lengths, with an interval."""
+"""Growth of time, memory and decoding state with length: an exponent of the longest lengths, with its interval."""
 
 import gc
 import math
@@ -16,7 +16,7 @@ from xformer.benchmark.live_bytes import extra_bytes
 
 LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096)
 TAIL = 4
-"""So many of the longest lengths are fitted: at short ones what does not depend on the length outweighs the rest."""
+"""The number of longest lengths to fit; at short ones costs that do not depend on length dominate."""
 _SECONDS, _BYTES = 1.5, 1 << 30
 
 
@@ -25,10 +25,10 @@ class Growth:
     """A quantity by length, and the exponent p of n^p that fits the longest lengths.
 
     Attributes:
-        values: by length.
-        exponent: the fitted p; not a number with fewer than three lengths.
-        low: where its 95 % interval begins.
-        high: where it ends.
+        values: the values by length.
+        exponent: the fitted p; NaN with fewer than three lengths.
+        low: the lower end of its 95 % interval.
+        high: the upper end.
     """
 
     values: dict[int, float]
@@ -43,7 +43,7 @@ class Growth:
 
 
 def fit(values: dict[int, float]) -> Growth:
-    """The least-squares slope of log(value) by log(length) over the longest lengths, with Student's t."""
+    """Fit log(value) over log(length) by least squares at the longest lengths, with Student's t interval."""
     tail = sorted(values)[-TAIL:]
     nan = float("nan")
     if len(tail) < 3 or any(values[n] <= 0 for n in tail):
@@ -56,11 +56,10 @@ def fit(values: dict[int, float]) -> Growth:
 
 
 def costs(subject: Subject, longest: int, rounds: int = 5) -> tuple[Growth, Growth]:
-    """Seconds of a forward pass and bytes of a forward and backward pass, in float32, one row.
+    """Seconds of a forward pass and bytes of a forward and backward pass, in float32, for one row.
 
-    With no rounds seconds are not measured with care, and are not to be shown.
-
-    Times are the least of some rounds, in which lengths take turns. Lengths end where a pass takes too long.
+    Times are the minimum over rounds, in which lengths take turns; with no rounds they are rough and must not be shown.
+    Longer lengths are skipped once a pass takes too long.
     """
     module = subject.at(0, dtype=torch.float32)
     seconds: dict[int, float] = {}
@@ -82,7 +81,7 @@ def costs(subject: Subject, longest: int, rounds: int = 5) -> tuple[Growth, Grow
 
 
 def states(subject: Subject, lengths: Sequence[int] = (8, 16, 32, 64)) -> Growth:
-    """Bytes of what the module remembers of one row, by tokens."""
+    """Bytes of the decoding state of one row, by number of tokens."""
     module = subject.at(0)
     return fit({n: float(state_bytes(module, n)) for n in lengths})
 

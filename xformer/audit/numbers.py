@@ -1,4 +1,4 @@
-"""What 16 bits cost, whether extreme inputs stay finite, and what the module is made of."""
+"""Precision in 16 bits, finiteness for extreme inputs, and the numbers of parameters and buffers."""
 
 import statistics
 from collections.abc import Mapping
@@ -21,10 +21,10 @@ EXTREMES: Mapping[str, str] = {
 
 
 def precision(subject: Subject, length: int, seeds: int) -> dict[str, float | str]:
-    """By type, the root mean square error of the outputs, relative to the same in float64 from the same numbers.
+    """The relative root mean square error of the outputs by type, compared with float64.
 
-    Weights and inputs are rounded to the type first, so that this is the error of computing in it. The largest over
-    seeds; a sentence where the module cannot run in the type.
+    Weights and inputs are rounded to the type first, so this is the error of computing in the type. The value is the
+    maximum over seeds, or a sentence if the module cannot run in the type.
     """
     found: dict[str, float | str] = {}
     for dtype in TYPES:
@@ -46,7 +46,7 @@ def precision(subject: Subject, length: int, seeds: int) -> dict[str, float | st
 
 
 def roundings(errors: Mapping[str, float | str]) -> dict[str, float]:
-    """Those errors in units of the type's own rounding, half the distance from 1 to the next number."""
+    """These errors in units of the type's rounding, half the distance from 1 to the next number."""
     return {
         name: error / (torch.finfo(getattr(torch, name)).eps / 2)
         for name, error in errors.items()
@@ -55,7 +55,7 @@ def roundings(errors: Mapping[str, float | str]) -> dict[str, float]:
 
 
 def extreme(subject: Subject, length: int, batch: int, seed: int, *, kind: str) -> Evidence:
-    """Whether outputs and gradients are finite in float32 for one of EXTREMES: the error is infinite where not."""
+    """Whether outputs and gradients are finite in float32 for one of EXTREMES; the error is infinite if not."""
     module = subject.at(seed, dtype=torch.float32)
     x = eval(EXTREMES[kind], {"x": module.draw(batch, length)}).requires_grad_()
     y = module(x)
@@ -68,14 +68,14 @@ def extreme(subject: Subject, length: int, batch: int, seed: int, *, kind: str) 
         f"x = ({EXTREMES[kind]}).requires_grad_()",
         "y = mix(module, x)",
         "y.sum().backward()",
-        "error = (~torch.isfinite(y)).sum().item() + (~torch.isfinite(x.grad)).sum().item()  # no numbers",
+        "error = (~torch.isfinite(y)).sum().item() + (~torch.isfinite(x.grad)).sum().item()  # non-finite values",
         "error += sum((~torch.isfinite(p.grad)).sum().item() for p in module.parameters() if p.grad is not None)",
     )
     return Evidence(0.0 if finite else float("inf"), 0.5, lines, f"{kind}: outputs or gradients are not finite")
 
 
 def sizes(subject: Subject) -> dict[str, int]:
-    """Numbers that are trained, that are not, and that stand in buffers."""
+    """The numbers of trained parameters, fixed parameters and buffer elements."""
     module = subject.at(0).module
     parameters = list(module.parameters())
     return {

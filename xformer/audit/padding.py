@@ -1,6 +1,6 @@
-"""What padding changes: nothing that is no padding may change with its content, with its being there, or in a gradient.
+"""Effects of padding: neither its content nor its presence may change other outputs or make gradients non-finite.
 
-Shapes: b batch, n length, d features; `valid` (b, n) is True where a token is no padding.
+Shapes: b batch, n length, d features; `valid` (b, n) is False at padding.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ Side = Literal["left", "right"]
 
 
 def content(subject: Subject, length: int, batch: int, seed: int, *, side: Side) -> Evidence:
-    """How much the outputs of other tokens change with what stands at padding."""
+    """How much the outputs of other tokens change with the content of padding."""
     module, x, valid, counts = _padded(subject, length, batch, seed, side)
     hidden = ~valid[..., None]
     with torch.no_grad():
@@ -33,11 +33,11 @@ def content(subject: Subject, length: int, batch: int, seed: int, *, side: Side)
         f"changed = torch.where(valid[..., None], x, {factor} * other)  # at padding alone",
         "error = (mix(module, changed, valid) - mix(module, x, valid))[valid].abs().max().item()",
     )
-    return Evidence(error, limit, lines, f"outputs change with what stands at padding ({side})")
+    return Evidence(error, limit, lines, f"outputs change with the content of padding ({side})")
 
 
 def alone(subject: Subject, length: int, batch: int, seed: int, *, side: Side) -> Evidence:
-    """How far the outputs are from those of the same tokens without padding."""
+    """The difference between the outputs and those of the same tokens without padding."""
     module, x, valid, counts = _padded(subject, length, batch, seed, side)
     if not set(counts) <= set(subject.lengths):
         raise Unmeasurable
@@ -59,7 +59,7 @@ def alone(subject: Subject, length: int, batch: int, seed: int, *, side: Side) -
 
 
 def gradient(subject: Subject, length: int, batch: int, seed: int, *, side: Side) -> Evidence:
-    """Whether gradients of a loss over other tokens are finite in float32: the error is infinite where they are not."""
+    """Whether gradients of a loss over other tokens are finite in float32; the error is infinite if not."""
     module, x, valid, counts = _padded(subject, length, batch, seed, side, torch.float32)
     x.requires_grad_()
     loss = module(x, valid)[valid].square().sum()
@@ -71,7 +71,7 @@ def gradient(subject: Subject, length: int, batch: int, seed: int, *, side: Side
         *_lines(module, batch, length, counts, side),
         "x.requires_grad_()",
         "mix(module, x, valid)[valid].square().sum().backward()",
-        "error = (~torch.isfinite(x.grad)).sum().item()  # derivatives by x that are no numbers",
+        "error = (~torch.isfinite(x.grad)).sum().item()  # non-finite derivatives",
         "error += sum((~torch.isfinite(p.grad)).sum().item() for p in module.parameters() if p.grad is not None)",
     )
     return Evidence(0.0 if finite else float("inf"), 0.5, lines, f"gradients are not finite with padding on the {side}")
@@ -80,7 +80,7 @@ def gradient(subject: Subject, length: int, batch: int, seed: int, *, side: Side
 def _padded(
     subject: Subject, length: int, batch: int, seed: int, side: Side, dtype: torch.dtype | None = None
 ) -> tuple[Module, Tensor, Tensor, Sequence[int]]:
-    """A batch of which the first row is whole, unless it is the only one, and the others are shorter."""
+    """A batch with shorter rows; the first row is full unless it is the only one."""
     shorter = [n for n in subject.lengths if n < length] or ([max(1, length // 2)] if length > 1 else [])
     if not shorter:
         raise Unmeasurable
@@ -94,7 +94,7 @@ def _padded(
 
 
 def mask(counts: Sequence[int], length: int, side: Side) -> Tensor:
-    """(b, n), True at as many tokens as `counts` says, with padding on one side."""
+    """(b, n), True at the first or last `counts` tokens of each row, with padding on one side."""
     valid = torch.arange(length) < torch.tensor(counts)[:, None]
     return valid if side == "right" else valid.flip(-1)
 

@@ -1,4 +1,4 @@
-"""Whether a module that decodes gives, token by token, what it gives for the whole sequence, and what it remembers."""
+"""Whether decoding token by token equals the whole sequence, and the size of the decoding state."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,14 +11,14 @@ from xformer.audit.subject import Module, Subject
 
 
 def stepping(subject: Subject, length: int, batch: int, seed: int, *, prompt: bool = False) -> Evidence:
-    """How far outputs token by token are from those of the whole sequence.
+    """The difference between outputs token by token and those of the whole sequence.
 
     Args:
-        subject: what is measured.
+        subject: the module to measure.
         length: tokens.
         batch: rows.
-        seed: of weights and inputs.
-        prompt: whether the first half is read at once.
+        seed: the seed of weights and inputs.
+        prompt: whether to pass the first half at once.
     """
     module = subject.at(seed)
     if not module.steps:
@@ -50,7 +50,7 @@ def stepping(subject: Subject, length: int, batch: int, seed: int, *, prompt: bo
 
 
 def decode_stepwise(module: Module, x: Tensor, first: int) -> tuple[Tensor, Any]:
-    """Outputs, and the state after them, of the first tokens at once (0 for none) and then one by one."""
+    """Outputs and final state of passing the first tokens at once (0 for none) and the others one by one."""
     state, outputs, at = None, [], 0
     for size in [first] * (first > 0) + [1] * (x.shape[1] - first):
         y, state = module.step(x[:, at : at + size], state, at)
@@ -60,7 +60,7 @@ def decode_stepwise(module: Module, x: Tensor, first: int) -> tuple[Tensor, Any]
 
 
 def state_bytes(module: Module, length: int) -> int:
-    """Bytes of all that the module remembers after so many tokens of one row, parameters apart."""
+    """Bytes of the decoding state after so many tokens of one row, without parameters."""
     with torch.no_grad():
         _, state = decode_stepwise(module, module.draw(1, length), 0)
     held: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""A module under audit: built from a seed, in float64 where it runs in it, with inputs of any length that it takes.
+"""A module under audit: built from a seed, in float64 if it supports that, with inputs of any accepted length.
 
 Shapes: b batch, n length, d features.
 """
@@ -19,21 +19,21 @@ from xformer.audit.calling import Calling, Mix, Step
 from xformer.audit.target import Target
 
 LENGTHS = (*range(1, 17), 20, 24, 32, 40, 48, 64, 65, 96, 128, 160, 192, 256, 257, 320, 384, 512)
-"""Lengths that are tried, the shortest first."""
+"""The lengths to try, in increasing order."""
 JITTER = 0.1
 _PATIENCE = 3.0
 
 
 @dataclass
 class Subject:
-    """A class, how its objects are called, and the type that structure is measured in.
+    """A class, how its objects are called, and the type used for structural contracts.
 
     Attributes:
         target: the class and its arguments.
         calling: how a module is called.
         width: features of a token.
-        dtype: float64, or float32 where the module cannot run in that.
-        lengths: of LENGTHS, those that it takes.
+        dtype: float64, or float32 if the module cannot run in float64.
+        lengths: those of LENGTHS that it accepts.
     """
 
     target: Target
@@ -53,15 +53,15 @@ class Subject:
         self.lengths = tuple(found)
 
     def at(self, seed: int, *, dtype: torch.dtype | None = None, train: bool = False) -> "Module":
-        """A module with the initial values of a seed."""
+        """Build a module with the initial values of a seed."""
         return Module(self, seed, dtype or self.dtype, train)
 
     def nearest(self, length: int) -> int:
-        """The shortest length that it takes and that is no shorter than this; else the longest."""
+        """The shortest accepted length of at least this many tokens, else the longest."""
         return next((n for n in self.lengths if n >= length), self.lengths[-1])
 
     def takes(self, length: int) -> bool:
-        """Whether it takes so many tokens."""
+        """Whether it accepts this length."""
         try:
             with torch.no_grad():
                 module = self.at(0)
@@ -71,7 +71,7 @@ class Subject:
         return y.shape[:2] == (1, length)
 
     def source(self, seed: int, *, train: bool = False) -> list[str]:
-        """Lines that make the module of a seed, and `mix` or `step` to call it."""
+        """Lines of Python that build the module of a seed and define `mix` or `step`."""
         imports = [line for line in self.target.source() if line.startswith("from ")]
         made = [line for line in self.target.source() if not line.startswith("from ")]
         return [
@@ -96,8 +96,8 @@ class Subject:
 class Module:
     """A module with the initial values of a seed, and how to call it.
 
-    Parameters whose elements are all equal, as biases of zero, are drawn around their value: zeros hide what a
-    trained module does.
+    Parameters whose elements are all equal, such as zero biases, are drawn around their value, because zeros hide
+    effects of a trained module.
     """
 
     def __init__(self, subject: Subject, seed: int, dtype: torch.dtype, train: bool) -> None:
@@ -112,12 +112,12 @@ class Module:
         self._buffers = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
 
     def __call__(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Its outputs, (b, n, features), with the buffers that it began with."""
+        """Its outputs, (b, n, features), with its initial buffers."""
         self._restore()
         return self._mix(self.module, x, valid)
 
     def repeated(self, x: Tensor) -> Tensor:
-        """Its outputs with the buffers that the call before has left."""
+        """Its outputs with the buffers that the previous call left."""
         return self._mix(self.module, x, None)
 
     def _restore(self) -> None:
@@ -128,23 +128,23 @@ class Module:
 
     @property
     def steps(self) -> bool:
-        """Whether there is a way to decode."""
+        """Whether it can decode step by step."""
         return self._step is not None
 
     def step(self, x: Tensor, state: Any, start: int) -> tuple[Tensor, Any]:
-        """The outputs of the next tokens, and the state after them."""
+        """The outputs of the next tokens, and the new state."""
         assert self._step is not None
         if start == 0:
             self._restore()
         return self._step(self.module, x, state, start)
 
     def draw(self, batch: int, length: int, shift: int = 0) -> Tensor:
-        """Standard normal inputs of the module's seed, (b, n, d)."""
+        """Draw standard normal inputs with the module's seed, (b, n, d)."""
         generator = torch.Generator().manual_seed(1000 * shift + self.seed)
         return torch.randn(batch, length, self.width, generator=generator, dtype=torch.float64).to(self.dtype)
 
     def parameters(self) -> list[Tensor]:
-        """Those that are trained."""
+        """The trained parameters."""
         return [p for p in self.module.parameters() if p.requires_grad]
 
     def copy_to(self, dtype: torch.dtype) -> "Module":
@@ -175,7 +175,7 @@ def seed_all(seed: int) -> None:
 
 @contextmanager
 def generators_kept() -> Iterator[None]:
-    """Leave every generator as it was found."""
+    """Context manager that restores every random generator."""
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
         yield

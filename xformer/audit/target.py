@@ -1,6 +1,6 @@
-"""The class that is audited, and how an object of it is made from `key=value`; what is needed beyond is guessed.
+"""The audited class, and its construction from `key=value` arguments; missing required ones are guessed.
 
-Nothing is imported but the module that holds the class, and nothing called but the class and its configuration's class.
+Only the module that holds the class is imported, and only the class and its configuration's class are called.
 """
 
 import inspect
@@ -22,7 +22,7 @@ from xformer.errors import ConfigError
 
 WIDTH, HEADS = 32, 4
 WIDTHS = ("d_model", "dim", "input_size", "hidden_size", "embed_dim", "n_embd", "embedding_dim", "width", "channels")
-"""What constructors call the number of features of a token, the likeliest first."""
+"""Names of the number of features of a token in constructors, the most likely first."""
 GUESSES: Mapping[str, Any] = {
     **dict.fromkeys(WIDTHS, WIDTH),
     **dict.fromkeys(("heads", "num_heads", "nhead", "n_head", "n_heads", "num_attention_heads"), HEADS),
@@ -33,9 +33,9 @@ GUESSES: Mapping[str, Any] = {
     "window_size": 16,
     **dict.fromkeys(("layer_idx", "layer_id"), 0),
 }
-"""Values of arguments that have to be passed."""
+"""Values of required arguments."""
 NEEDED = ("depth", "layer_idx", "layer_id")
-"""Arguments that are guessed also where a constructor lets them be, as modules fail later without them."""
+"""Optional arguments that are guessed too, because modules fail later without them."""
 SMALL: Mapping[str, Any] = {
     **dict.fromkeys(("hidden_size", "n_embd", "d_model", "dim"), WIDTH),
     **dict.fromkeys(("num_attention_heads", "n_head", "num_key_value_heads", "n_heads"), HEADS),
@@ -45,20 +45,20 @@ SMALL: Mapping[str, Any] = {
     "vocab_size": 64,
     "chunk_size": 16,
 }
-"""Values of a configuration object's fields, whose defaults are those of a large model."""
+"""Values for fields of a configuration object, whose defaults describe a large model."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A class, or a function that makes a module, and the arguments it is called with.
+    """A class, or a function that makes a module, and the arguments to call it with.
 
     Attributes:
-        path: as the user named it.
+        path: its name as the user typed it.
         cls: the class or function.
-        arguments: its constructor's.
-        config_class: the class of the argument `config`, where it takes one.
-        config_arguments: of that class.
-        guessed: names of arguments that were not passed and had to be guessed.
+        arguments: the arguments of its constructor.
+        config_class: the class of the argument `config`, if it has one.
+        config_arguments: the arguments of that class.
+        guessed: names of required arguments that were not passed and are guessed.
     """
 
     path: str
@@ -70,7 +70,7 @@ class Target:
 
     @property
     def width(self) -> int | None:
-        """Features of a token, as the arguments or their defaults say them."""
+        """Features of a token, from the arguments or their defaults."""
         defaults = {name: parameter.default for name, parameter in takes(self.cls).items()}
         for passed in (self.arguments, self.config_arguments, defaults):
             for name in WIDTHS:
@@ -80,7 +80,7 @@ class Target:
 
     @property
     def package(self) -> str:
-        """The name of the package that it comes from, whatever that is called in an index."""
+        """The name of its top-level package, which may differ from the name in a package index."""
         return str(getattr(self.cls, "__module__", self.path)).partition(".")[0]
 
     def config(self) -> Any:
@@ -88,7 +88,7 @@ class Target:
         return None if self.config_class is None else self.config_class(**self.config_arguments)
 
     def source(self) -> list[str]:
-        """Lines of Python that make `module`, and `config` where there is one; torch is imported."""
+        """Lines of Python that build `module`, and `config` if there is one, after torch is imported."""
         where, _, name = self.path.replace(":", ".").rpartition(".")
         lines = [f"from {where} import {name}"]
         passed = [f"{key}={value!r}" for key, value in self.arguments.items()]
@@ -100,10 +100,10 @@ class Target:
         return [*lines, f"module = {name}({', '.join(passed)})"]
 
     def build(self) -> tuple[nn.Module, Any]:
-        """A module and its configuration object.
+        """Build a module and its configuration object.
 
         Raises:
-            ConfigError: the constructor does not take these arguments.
+            ConfigError: the constructor does not accept the arguments.
         """
         try:
             config = self.config()
@@ -112,11 +112,11 @@ class Target:
             shown = {**self.config_arguments, **self.arguments}
             arguments = ", ".join(f"{key}={value!r}" for key, value in shown.items()) or "no arguments"
             raise ConfigError(
-                f"{self.path} cannot be built with {arguments} ({one_line(error)}); pass key=value of what its "
-                f"constructor takes: {signature_of(self.cls)}."
+                f"{self.path} cannot be built with {arguments} ({one_line(error)}); pass key=value arguments of "
+                f"its constructor: {signature_of(self.cls)}."
             ) from error
         if not isinstance(module, nn.Module):
-            raise ConfigError(f"{self.path} makes a {type(module).__name__}, and an audit needs a torch.nn.Module.")
+            raise ConfigError(f"{self.path} returns a {type(module).__name__}, but an audit needs a torch.nn.Module.")
         return module, config
 
 
@@ -124,7 +124,7 @@ def find_class(path: str) -> Callable[..., nn.Module]:
     """The class that `PACKAGE.Class` names, or a function that makes a module.
 
     Raises:
-        ConfigError: there is none, its package cannot be imported, or it makes no `torch.nn.Module`.
+        ConfigError: it does not exist, its package cannot be imported, or it is not a class or function of modules.
     """
     found = find_object(path, path)
     if (
@@ -139,7 +139,7 @@ def find_class(path: str) -> Callable[..., nn.Module]:
 
 
 def takes(cls: Callable[..., object]) -> dict[str, inspect.Parameter]:
-    """What a constructor takes by name; what it hands on with `**kwargs` is what its base classes take."""
+    """The parameters of a constructor; if it has `**kwargs`, those of the base classes are included."""
     found: dict[str, inspect.Parameter] = {}
     for depth, maker in enumerate(_makers(cls)):
         parameters = list(inspect.signature(maker).parameters.values())[int(isinstance(cls, type)) :]
@@ -153,14 +153,14 @@ def takes(cls: Callable[..., object]) -> dict[str, inspect.Parameter]:
 
 
 def find_object(path: str, key: str) -> Any:
-    """What `package.name`, or `package:name`, names.
+    """Import the object that `package.name` or `package:name` names.
 
     Raises:
-        ConfigError: nothing, or the package cannot be imported; `key` is the option that named it.
+        ConfigError: it does not exist or cannot be imported; the message names `key`, the option.
     """
     parts = [part for part in path.replace(":", ".").split(".") if part]
     if len(parts) < 2:
-        raise ConfigError(f"{key} is no PACKAGE.NAME: say where it is, as in torch.nn.MultiheadAttention.")
+        raise ConfigError(f"{key} is not of the form PACKAGE.NAME, such as torch.nn.MultiheadAttention.")
     module = None
     for end in range(1, len(parts)):
         name = ".".join(parts[:end])
@@ -173,24 +173,24 @@ def find_object(path: str, key: str) -> Any:
         except Exception as error:
             raise ConfigError(f"{name} cannot be imported ({one_line(error)}).") from error
     if module is None:
-        raise ConfigError(f"{key} cannot be found, as there is no package {parts[0]}; install it, or mend the name.")
+        raise ConfigError(f"{key}: there is no package {parts[0]}; install it or correct the name.")
     found: Any = module
     for name in parts[len(module.__name__.split(".")) :]:
         if not hasattr(found, name):
-            raise ConfigError(f"{key} is not there: {_describe(found)} has no {name}; {_near(name, found)}.")
+            raise ConfigError(f"{key} does not exist: {_describe(found)} has no {name}; {_near(name, found)}.")
         found = getattr(found, name)
     return found
 
 
 def takes_any(cls: Callable[..., object]) -> bool:
-    """Whether it takes keys that no signature names, with `**kwargs`."""
+    """Whether the constructor and its bases all accept `**kwargs`."""
     return all(
         any(p.kind is p.VAR_KEYWORD for p in inspect.signature(maker).parameters.values()) for maker in _makers(cls)
     )
 
 
 def _makers(cls: Callable[..., object]) -> list[Any]:
-    """What is called to make an object: a function, or a class's own constructor and those of its bases."""
+    """The callables that make an object: a function, or a class's constructor and those of its bases."""
     if not isinstance(cls, type):
         return [cls]
     bases = [base for base in cls.__mro__ if "__init__" in vars(base) and base not in (nn.Module, object)]
@@ -198,11 +198,11 @@ def _makers(cls: Callable[..., object]) -> list[Any]:
 
 
 def make_target(path: str, passed: Sequence[str]) -> Target:
-    """The class that `path` names, with the arguments `key=value`, whose values are read as YAML.
+    """The class that `path` names, with arguments `key=value`, whose values are read as YAML.
 
     Raises:
-        ConfigError: no such class, a word that is no `key=value`, a key that it does not take, or an argument that
-            has to be passed and cannot be guessed.
+        ConfigError: the class does not exist, an argument is not `key=value` or unknown, or a required argument is
+            missing and cannot be guessed.
     """
     path = _buildable(path)
     cls, parsed = find_class(path), parse(passed)
@@ -212,7 +212,7 @@ def make_target(path: str, passed: Sequence[str]) -> Target:
     arguments = {key: value for key, value in parsed.items() if key in known or loose}
     rest = {key: value for key, value in parsed.items() if key not in arguments}
     if rest and config_class is None:
-        raise ConfigError(f"{path} takes no {', '.join(rest)}; it takes {signature_of(cls)}.")
+        raise ConfigError(f"{path} does not take {', '.join(rest)}; it takes {signature_of(cls)}.")
     guessed = {
         name: _guess(path, name)
         for name, parameter in known.items()
@@ -223,7 +223,7 @@ def make_target(path: str, passed: Sequence[str]) -> Target:
 
 
 def _buildable(path: str) -> str:
-    """The name of a variant of ours or of a plugin under which it is built from plain numbers; any other as it is."""
+    """The path of a variant's plain module, which is built from plain numbers; other paths are returned unchanged."""
     found = find_class(path)
     if not (isinstance(found, type) and issubclass(found, Capable)):
         return path
@@ -238,12 +238,12 @@ def _buildable(path: str) -> str:
 
 def _guess(path: str, name: str) -> Any:
     if name not in GUESSES:
-        raise ConfigError(f"{path} needs {name}, which nothing tells: pass {name}=VALUE.")
+        raise ConfigError(f"{path} needs {name}, which cannot be guessed; pass {name}=VALUE.")
     return GUESSES[name]
 
 
 def _small(path: str, config_class: type | None, passed: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a small model, of those that a configuration has."""
+    """Settings of a small model, for the fields that a configuration has."""
     if config_class is None:
         return {}
     needed = {n: _guess(path, n) for n, p in takes(config_class).items() if p.default is p.empty and n not in passed}
@@ -261,17 +261,17 @@ def parse(passed: Sequence[str]) -> dict[str, Any]:
     """`key=value` as a dictionary, with values read as YAML; `torch.NAME` is a dtype.
 
     Raises:
-        ConfigError: a word without `=`, or a value that is no YAML.
+        ConfigError: an argument has no `=`, or its value is not YAML.
     """
     found = {}
     for word in passed:
         key, equals, value = word.partition("=")
         if not (equals and key):
-            raise ConfigError(f"{word} is no key=value; arguments of the class are passed as in dim=64.")
+            raise ConfigError(f"{word} is not of the form key=value; pass arguments of the class as in dim=64.")
         try:
             found[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise ConfigError(f"{word}: {value} is no YAML value; quote it, as in {key}='\"text\"'.") from error
+            raise ConfigError(f"{word}: {value} is not a YAML value; quote it, as in {key}='\"text\"'.") from error
         named = str(found[key]).removeprefix("torch.")
         if f"torch.{named}" == found[key] and isinstance(dtype := getattr(torch, named, None), torch.dtype):
             found[key] = dtype
@@ -279,20 +279,20 @@ def parse(passed: Sequence[str]) -> dict[str, Any]:
 
 
 def signature_of(cls: Callable[..., object]) -> str:
-    """Names of a constructor's arguments, those that have to be passed first and marked."""
+    """Names of a constructor's arguments; required ones come first and are marked."""
     words = [f"{p.name}=..." if p.default is p.empty else p.name for p in takes(cls).values()]
     shown = sorted(words, key=lambda word: "=" not in word)
     return ", ".join(shown[:24]) + (f" and {len(shown) - 24} more" if len(shown) > 24 else "") if shown else "nothing"
 
 
 def one_line(error: BaseException) -> str:
-    """An error of other people's code in a few words."""
+    """An exception of the audited code in one short line."""
     words = " ".join(str(error).split()) or type(error).__name__
     return f"{type(error).__name__}: {words if len(words) <= 160 else words[:157] + '...'}"
 
 
 def _config_class(path: str, cls: Callable[..., object]) -> type:
-    """The class of an argument `config`: its annotation, an attribute, or the only one beside it."""
+    """The class of an argument `config`, from its annotation, an attribute, or the only candidate in its module."""
     beside = vars(sys.modules[cls.__module__])
     annotation = takes(cls)["config"].annotation
     annotation = beside.get(annotation) if isinstance(annotation, str) else annotation
@@ -303,8 +303,8 @@ def _config_class(path: str, cls: Callable[..., object]) -> type:
     if len(fitting) == 1:
         return fitting[0]
     raise ConfigError(
-        f"{path} needs a config whose class nothing tells; write a function without arguments that builds it, and "
-        "audit that."
+        f"{path} needs a config of an unknown class; write a function without arguments that builds the module, and "
+        "audit that function."
     )
 
 
@@ -317,4 +317,4 @@ def _near(name: str, where: object) -> str:
 
     names = [other for other in dir(where) if not other.startswith("_")]
     near = get_close_matches(name, names, n=3, cutoff=0.6)
-    return f"did you mean {' or '.join(near)}?".rstrip("?") if near else "see what it offers with dir()"
+    return f"did you mean {' or '.join(near)}?".rstrip("?") if near else "list its names with dir()"

@@ -1,8 +1,8 @@
 """Energy measurement with Zeus: NVML's counters of GPUs and RAPL's of processors and memory.
 
-Nothing is estimated: where the machine exposes no counter, or Zeus (the extra `energy`) is not installed, the answer is
-None. For a GPU without a counter Zeus would integrate samples of its power, so where there is one nothing is read at
-all. A counter measures the whole device, including what others run on it.
+Nothing is estimated: if the machine exposes no counter, or Zeus (the extra `energy`) is not installed, the result is
+None. For a GPU without a counter Zeus would integrate samples of its power; with such a GPU nothing is read. A counter
+measures the whole device, including the work of other users.
 """
 
 import logging
@@ -13,14 +13,14 @@ from importlib.util import find_spec
 from typing import Any
 
 LEAST = 1.0
-"""Seconds of a turn of which energy is read: counters of GPUs move about ten times a second."""
+"""The minimum seconds of a turn with energy measurement; counters of GPUs update about ten times a second."""
 
 
 class Meter:
     """Measures the mean power of named computations.
 
     Args:
-        monitor: of `zeus.monitor.ZeusMonitor`'s interface; None where there is none.
+        monitor: an object with the interface of `zeus.monitor.ZeusMonitor`; None without counters.
     """
 
     def __init__(self, monitor: Any) -> None:
@@ -33,7 +33,7 @@ class Meter:
         """Create a meter of all counters that this machine exposes to this user."""
         if find_spec("zeus") is None:
             return cls(None)
-        logging.getLogger("zeus").setLevel(logging.ERROR)  # it notes every kind of device that is not there
+        logging.getLogger("zeus").setLevel(logging.ERROR)  # it logs every missing kind of device
         from zeus.device import get_gpus
         from zeus.device.gpu.common import ZeusGPUInitError
         from zeus.monitor import ZeusMonitor

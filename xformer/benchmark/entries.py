@@ -1,4 +1,4 @@
-"""The entries of `variants`, `parameters`, `models` and `pairs`: what they say, and what tells them apart."""
+"""The entries of `variants`, `parameters`, `models` and `pairs`: reading, checking and labelling."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,13 +20,13 @@ FORMS: dict[str, dict[str, Kind]] = {
     "models": {"length": COUNT},
     "pairs": {"length": COUNT, "against": WORD, "causal": TRUTH, "goal": GOAL, "memory_goal": GOAL},
 }
-"""By list: what an entry says besides its attention, the parameters of that, and its position scheme."""
+"""By list: the keys of an entry besides its attention, the attention's parameters and its position scheme."""
 _OPTIONAL = {"longest", "causal", "goal", "memory_goal"}
 _CHOICES = ("attention", "position")
 
 
 def entries(config: DictConfig, key: str) -> list[dict[str, Any]]:
-    """The entries of a list of the settings, as they were checked."""
+    """The checked entries of a list of the settings."""
     found = OmegaConf.to_container(config[key])
     assert isinstance(found, list)
     return found
@@ -35,8 +35,7 @@ def entries(config: DictConfig, key: str) -> list[dict[str, Any]]:
 def found_variants(config: DictConfig) -> list[dict[str, Any]]:
     """An entry for each attention and token mixer of `conf/attention`, ours and the plugins'.
 
-    `parameters` has those of the options that it names, several where one is measured in several ways. A hybrid, made
-    of others by a function, is none of them.
+    Options in `parameters` have the entries listed there, possibly several. Hybrids are left out.
     """
     stated = entries(config, "parameters")
     names = [name for name, node in option_nodes("attention") if isinstance(target(node), type)]
@@ -52,7 +51,7 @@ def owns_projections(entry: Entry) -> bool:
     """Whether an entry's variant is a token mixer, from tokens to tokens, and takes no queries, keys and values.
 
     Raises:
-        ConfigError: it is neither that nor an attention.
+        ConfigError: it is neither a token mixer nor an attention.
     """
     found = target(_file(entry["attention"]))
     if isinstance(found, type) and issubclass(found, Attention | TokenMixer):
@@ -64,18 +63,18 @@ def owns_projections(entry: Entry) -> bool:
 
 
 def variant_settings(entry: Entry) -> dict[str, Any]:
-    """What an entry says of its variant alone: the attention, its parameters and the position scheme."""
+    """The settings of an entry's variant: the attention, its parameters and the position scheme."""
     return {key: value for key, value in entry.items() if not any(key in form for form in FORMS.values())}
 
 
 def completed(entry: Entry) -> dict[str, Any]:
-    """An entry with the parameters that it leaves to its attention's file, or to what it is measured against."""
+    """Complete an entry with the parameters of its attention's file, or of its reference."""
     theirs = peer_named(entry["against"]).ours if "against" in entry else {}
     return {"attention": entry["attention"], **_defaults(entry["attention"]), **theirs, **entry}
 
 
 def label(entry: Entry) -> str:
-    """A variant and its position scheme in a word: `full+alibi`."""
+    """A short name of a variant and its position scheme: `full+alibi`."""
     return "+".join(str(entry[key]) for key in _CHOICES if key in entry)
 
 
@@ -97,7 +96,7 @@ def check_entries(key: str, found: Sequence[dict[str, Any]]) -> None:
     """Check all entries of a list.
 
     Raises:
-        ConfigError: naming the list, the entry's key and value, and what would work.
+        ConfigError: naming the list, the entry's key and value, and valid values.
     """
     for number, entry in enumerate(found):
         _check_form(key, entry)

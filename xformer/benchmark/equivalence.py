@@ -10,7 +10,7 @@ from xformer.errors import ConfigError
 
 TORCH = "torch fused"
 FUSED = Peer(TORCH, "torch", {}, Fused)
-"""It computes full attention, and anything may be compared with that."""
+"""The name of full attention, which any variant may be compared with."""
 
 
 def peer_named(name: str) -> Peer:
@@ -29,9 +29,9 @@ def check_same_function(settings: Mapping[str, Any], defaults: Mapping[str, Any]
     """Refuse settings with which our variant does not compute the same function as the peer.
 
     Args:
-        settings: what an entry says of the variant; what it leaves out is taken from the peer.
-        defaults: of the variant's file.
-        peer: which is built with settings of its own.
+        settings: the entry's settings of the variant; missing ones are those of the peer.
+        defaults: the values of the variant's file.
+        peer: the peer, built with its own settings.
 
     Raises:
         ConfigError: naming the first key that differs.

@@ -14,8 +14,8 @@ class Kind:
     """A type of values, with a description and a check.
 
     Attributes:
-        words: that finish the sentence "it has to be ...".
-        fits: whether a value is that.
+        words: a description, as in "it has to be ...".
+        fits: whether a value is of this type.
     """
 
     words: str
@@ -25,11 +25,11 @@ class Kind:
         """Refuse an invalid value.
 
         Args:
-            name: of the setting, as the sentence begins with it.
-            value: to check.
+            name: the name of the setting, for the message.
+            value: the value to check.
 
         Raises:
-            ConfigError: naming both, and what would work.
+            ConfigError: naming both, and valid values.
         """
         if not self.fits(value):
             raise ConfigError(f"{name}={value} is not valid; it has to be {self.words}.")

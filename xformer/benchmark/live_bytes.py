@@ -17,13 +17,13 @@ from xformer.core import devices
 class LiveBytes(TorchDispatchMode):
     """A dispatch mode that counts the live bytes of all storages that operations allocate, and their peak.
 
-    What an operation is given and none made, as inputs and weights are, does not count, nor does a view of it.
-    It counts inside of autograd functions, of the backward pass and of operators that are written in Python. What a
-    compiled kernel allocates for itself and frees before it returns is not seen.
+    Tensors that no operation made, such as inputs and weights, and views of them are not counted. It also counts inside
+    of autograd functions, the backward pass and operators written in Python. Temporary memory within a compiled kernel
+    is not seen.
 
     Attributes:
-        now: bytes alive.
-        peak: the most bytes alive at any time.
+        now: the live bytes.
+        peak: the peak of the live bytes.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class LiveBytes(TorchDispatchMode):
         operator = OPDEFS.get(func._schema.name)
         if operator is None:
             return func(*args, **kwargs)
-        with self:  # which is off in here, and would not see what the operator does
+        with self:  # which is disabled here and would not see operations inside the operator
             return operator._init_fn(*args, **kwargs)
 
     def _track(self, storage: torch.UntypedStorage) -> None:

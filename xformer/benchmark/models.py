@@ -1,6 +1,6 @@
 """Whole models for benchmarks, composed as by `train.py`, and random tokens as input.
 
-What a token is does not change what a step costs, so the tokens are drawn at random and nothing is loaded.
+The cost of a step does not depend on the tokens, so these are random and no data is loaded.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +35,7 @@ def composed_config(overrides: Sequence[str]) -> DictConfig:
     """The configuration of `train.py` with these overrides.
 
     Raises:
-        ConfigError: a task that is not about predicting tokens of a sequence.
+        ConfigError: the task does not predict tokens of a sequence.
     """
     config = compose_config(overrides)
     task = target(config.task)
@@ -59,10 +59,10 @@ class Workload:
     """The workload on which models are measured: device, batch and length.
 
     Attributes:
-        vocabulary: number of token ids.
+        vocabulary: the number of token ids.
         length: tokens of a sequence.
         batch: sequences.
-        dtype: of the matrix products; anything but float32 is autocast.
+        dtype: the type of matrix products; any but float32 uses autocast.
     """
 
     vocabulary: int
@@ -103,11 +103,11 @@ class TrainingStep:
     """A training step: one optimiser step, always on the same batch.
 
     Args:
-        model: whose parameters are trained.
-        loss: of a batch.
-        optimizer: of the parameters.
-        workload: of the batch.
-        compiled: whether the loss is compiled, once its FLOPs are counted, as what is compiled shows none.
+        model: the model to train.
+        loss: the loss of a batch.
+        optimizer: the optimiser of its parameters.
+        workload: the workload of the batch.
+        compiled: whether to compile the loss, after its FLOPs are counted, which compiled code does not show.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class TrainingStep:
     def measure(self) -> tuple[float, int]:
         """Run one step, and return its FLOPs and peak bytes of weights, optimiser state, gradients and the rest.
 
-        Only the pass forward and backward is watched; the optimiser needs less.
+        Only the forward and backward pass is measured; the optimiser needs less.
         """
         flops = flops_of(self.gradients)
         if self.compiled:

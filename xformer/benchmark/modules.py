@@ -26,9 +26,9 @@ class Shape:
     Attributes:
         batch: sequences.
         heads: of queries, keys and values.
-        head_dim: features of one head.
+        head_dim: the features of one head.
         length: tokens.
-        causal: whether later keys are hidden.
+        causal: whether later keys are masked.
     """
 
     batch: int
@@ -52,8 +52,8 @@ class Mixing(nn.Module):
     """A variant with its position scheme's bias, from queries, keys and values to mixed values.
 
     Args:
-        settings: `attention`, an option of the group; `position`, likewise; what its file sets otherwise.
-        shape: of the tensors.
+        settings: `attention`, an option of the group; `position`, likewise; and values that differ from its file.
+        shape: the sizes of the tensors.
     """
 
     def __init__(self, settings: Mapping[str, Any], shape: Shape) -> None:
@@ -100,7 +100,7 @@ class Fused(nn.Module):
     """torch's fused attention alone.
 
     Args:
-        shape: of the tensors.
+        shape: the sizes of the tensors.
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -118,7 +118,7 @@ class FusedWithDenseBias(nn.Module):
     """torch's fused attention with a trained dense bias: one number for every pair.
 
     Args:
-        shape: of the tensors.
+        shape: the sizes of the tensors.
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -140,7 +140,7 @@ class FusedWithWrittenOutBias(nn.Module):
     """torch's fused attention with a trained bias per distance, as in T5, expanded to every pair.
 
     Args:
-        shape: of the tensors.
+        shape: the sizes of the tensors.
     """
 
     def __init__(self, shape: Shape) -> None:

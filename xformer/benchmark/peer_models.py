@@ -41,12 +41,12 @@ def installed(
     """The peers whose package is installed, as modules from (tokens, labels) to the loss.
 
     Args:
-        decoder: of what size.
-        nanogpt: nanoGPT's `model.py`, or the directory that it lies in; None where it is to be left out.
-        others: the names of those that are wanted besides; None for all.
+        decoder: the sizes of the decoder.
+        nanogpt: nanoGPT's `model.py` or its directory; None to skip it.
+        others: the names of other peers to measure; None for all.
 
     Raises:
-        ConfigError: `others` names what is not known or not installed.
+        ConfigError: a name in `others` is unknown or not installed.
     """
     known = {name: package for package, name, _ in _BUILDERS}
     for name in others or ():
@@ -91,7 +91,7 @@ class Predicting(nn.Module):
     """A wrapper that adds our loss to a model of logits.
 
     Args:
-        model: from tokens to logits, or to something that has them.
+        model: maps tokens to logits, or to an object with logits.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -109,7 +109,7 @@ class TorchDecoder(nn.Module):
     """A decoder of torch's own layers as in its documentation: causal mask, pre-norm, tied embeddings.
 
     Args:
-        decoder: of what size.
+        decoder: the sizes of the decoder.
     """
 
     def __init__(self, decoder: DecoderShape) -> None:

@@ -25,16 +25,16 @@ class Peer:
     """An implementation of a variant by another library.
 
     Attributes:
-        name: what is measured.
-        package: has to be installed.
-        ours: the settings of our variant that computes the same.
-        build: the peer for a shape.
-        projects: whether it takes tokens and has projections of its own.
-        causal: the forms it has.
-        shortest: no shorter than this, where its pattern does not fit.
-        multiple: of which the length has to be.
-        longest: no longer than this, where it runs out of memory.
-        needs_cuda: whether it trains on such a device alone.
+        name: the name of the implementation.
+        package: the package that must be installed.
+        ours: the settings with which our variant computes the same function.
+        build: builds the peer for a shape.
+        projects: whether it takes tokens and has its own projections.
+        causal: the forms that it supports.
+        shortest: the minimum length, if its pattern needs one.
+        multiple: a number that must divide the length.
+        longest: the maximum length, if it would run out of memory.
+        needs_cuda: whether it trains only on a CUDA device.
     """
 
     name: str
@@ -121,7 +121,7 @@ class BigBirdAlone(nn.Module):
     """The part of transformers' BigBird between its projections.
 
     Args:
-        shape: of the tensors.
+        shape: the sizes of the tensors.
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -183,8 +183,8 @@ class FlexWindow(nn.Module):
     """torch's flex_attention with a window of 64 neighbours on each side, on the left alone where it is causal.
 
     Args:
-        shape: of the tensors.
-        compiled: whether to compile it, without which it is a reference and no competitor.
+        shape: the sizes of the tensors.
+        compiled: whether to compile it; uncompiled it is only a reference.
     """
 
     def __init__(self, shape: Shape, *, compiled: bool = True) -> None:
@@ -286,4 +286,4 @@ PEERS = [
         longest=4096,
     ),
 ]
-"""What is compared with what."""
+"""All peers, each with the settings of our variant."""

@@ -19,12 +19,12 @@ def plot_by_length(
 
     Args:
         rows: with the columns x, y, `variant` and that of the panels.
-        path: of the picture; its ending decides the format.
+        path: the file of the picture; its suffix decides the format.
         x: the column of the horizontal axis.
         y: the column of the vertical axis.
         panel: the column that tells panels apart.
         names: its values, and the panels' titles.
-        label: of the vertical axis.
+        label: the label of the vertical axis.
     """
     import matplotlib
 
@@ -73,10 +73,10 @@ def plot_bars(
 
     Args:
         rows: with the columns named below.
-        path: of the picture; its ending decides the format.
+        path: the file of the picture; its suffix decides the format.
         name: the column with the bars' names.
         value: the column with their lengths.
-        label: of the axis.
+        label: the label of the axis.
         panel: the column that tells panels apart; None for one panel.
         line: where to draw a line across, such as at a ratio of 1.
     """

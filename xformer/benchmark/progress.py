@@ -11,7 +11,7 @@ def progress_bar(total: int) -> Iterator[Callable[..., None]]:
     """A context with a function to call after each turn, optionally with the name of what is measured next.
 
     Args:
-        total: how many turns there will be; fewer, where something turns out not to fit.
+        total: the number of turns; fewer may follow if some do not fit into memory.
     """
     with Progress(transient=True) as progress:
         bar = progress.add_task("measuring", total=total)

@@ -14,9 +14,9 @@ from rich.table import Table
 from xformer.runs.provenance import hardware, package_versions
 
 COMPARED = ("transformers", "x-transformers", "local-attention", "linformer", "performer-pytorch", "zeus")
-"""Packages that ours is measured against or with, besides those that every run records."""
+"""Packages compared or used in benchmarks, besides those that every run records."""
 _WIDTH = 140
-"""Characters of a table that goes to a file."""
+"""The width of a table that is written to a file."""
 Row = dict[str, Any]
 """One line of a table, by column."""
 
@@ -30,10 +30,10 @@ class Results:
         rows: all measurements.
         shown: the columns of the tables on the screen, each with its heading and the format of its numbers.
         split: columns of which each combination has a table of its own, under their values.
-        plot: draws the rows into a file; None where there is nothing to draw.
+        plot: draws the rows into a file; None without a plot.
         notes: sentences under the table.
-        settings: of the run.
-        absent: what the tables show in place of a number that there is not.
+        settings: the settings of the run.
+        absent: the text that tables show for a missing number.
     """
 
     question: str

@@ -69,17 +69,17 @@ READ: dict[str, dict[str, Kind]] = {
     "step": {"train": non_empty_list(WORD), "compile": non_empty_list(COMPILE), "steps": COUNT},
     "threads": {"rounds": COUNT, "runs": non_empty_list(WORD), "steps": COUNT, "busy": COUNT},
 }
-"""What each question reads of the settings; it is refused any other, which it would ignore."""
+"""The settings that each question uses; others are refused."""
 
 
 def settings(question: str, overrides: Sequence[str], *, quick: bool = False, gpu: bool = False) -> DictConfig:
     """Compose and check the settings of a benchmark.
 
     Args:
-        question: whose settings are meant.
-        overrides: as typed.
-        quick: whether to take its quick ones.
-        gpu: whether to take those of a GPU's table.
+        question: the benchmark.
+        overrides: the typed overrides.
+        quick: whether to use its quick settings.
+        gpu: whether to use the settings of the GPU table.
 
     Raises:
         ConfigError: a key is unknown, an override is not of the form `key=value`, or a value is not valid.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from xformer.core import devices
 
 REPEATED = "again"
-"""The baseline once more, as a control: what its ratio differs from 1 is noise."""
+"""The name of the repeated baseline, a control: the deviation of its ratio from 1 is noise."""
 _MOST = 10_000
 
 
@@ -20,7 +20,7 @@ class Times:
     """The seconds of each candidate, one per round.
 
     Attributes:
-        baseline: the name of what the others are compared with.
+        baseline: the name of the reference.
         seconds: by name, in the order of the rounds.
     """
 
@@ -55,11 +55,11 @@ def interleaved(
 
     Args:
         steps: what to time, by name; the first is the baseline.
-        rounds: how often.
-        warmup: rounds before that are not counted.
-        least: seconds that a turn lasts at least, as far as the warm-up foretells them: a short step is repeated, and
-            the median of a turn counts. It keeps a step that follows a memory-hungry one from paying for its caches.
-        around: makes what is entered before a turn's clock starts and left after it stops, from the step's name.
+        rounds: the number of rounds.
+        warmup: the number of untimed rounds before.
+        least: the minimum seconds of a turn, estimated by the warm-up: short steps are repeated, and the median of a
+            turn counts. So a step after a memory-intensive one does not pay for its effect on caches.
+        around: returns a context manager for a turn, from the step's name; entering and leaving it is not timed.
         on_progress: called after each turn, to move a progress bar.
     """
     baseline = next(iter(steps))

@@ -1,4 +1,4 @@
-"""Curriculum learning: training starts with the short items."""
+"""Curriculum learning: training starts with short examples."""
 
 from typing import Annotated
 
@@ -10,14 +10,14 @@ from xformer.data.sampling.curriculum import Pace
 
 
 class Curriculum(Callback):
-    """Trains on the shortest share of the items, which grows linearly to all of them.
+    """Trains on the shortest share of the examples, which grows linearly to all of them.
 
     The order stays a function of seed, epoch and step: workers may fetch ahead, and a resumed run continues where it
     was.
 
     Args:
-        steps: optimiser steps after which all items are trained on.
-        initial: the share of the items at the first step.
+        steps: optimiser steps after which training uses all examples.
+        initial: the share of the examples at the first step.
     """
 
     def __init__(self, *, steps: Annotated[int, Ge(1)], initial: Annotated[float, Interval(gt=0, le=1)]) -> None:

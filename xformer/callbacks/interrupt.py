@@ -56,7 +56,7 @@ def handling_signals() -> Iterator[None]:
     """A context that handles the signals that stop a run; signals that the process ignores (`nohup`) stay ignored.
 
     Raises:
-        Interrupted: whatever was under way is over, and its record written; SLURM was asked to start it again.
+        Interrupted: the run has stopped and its record is written; under SLURM the job is requeued.
         RunError: SLURM refused.
     """
     _request.received, _request.training, _request.process = None, False, os.getpid()
@@ -81,8 +81,8 @@ def handling_signals() -> Iterator[None]:
 class SaveOnInterrupt(Callback):
     """Saves `last.ckpt` and stops the run after a signal (`handling_signals`); Lightning would save nothing.
 
-    It is saved after an optimiser step or before the validation that follows it. One that is under way is cut: grace
-    times are short, and it is run whole on resumption. Processes agree, so that all stop at the same step.
+    It is saved after an optimiser step or before the validation that follows it. A running validation is aborted,
+    because grace times are short, and runs again on resumption. Processes agree, so that all stop at the same step.
 
     Comes after the callbacks that have a state to save.
     """

@@ -21,7 +21,7 @@ def progress(*, seconds: Annotated[float, Ge(0)]) -> ProgressBar:
     """Create the progress callback: a bar if standard output is a terminal, else plain lines.
 
     Args:
-        seconds: How far apart the lines are, in seconds; the bar does not use it.
+        seconds: Seconds between lines; the bar does not use it.
     """
     return Bar() if sys.stdout.isatty() else ProgressLines(seconds=seconds)
 
@@ -29,7 +29,7 @@ def progress(*, seconds: Annotated[float, Ge(0)]) -> ProgressBar:
 class Bar(ProgressBar):
     """A progress bar in one line of the terminal: the step, the main metrics, and the time left for the whole run.
 
-    What does not fit into the line is left out, the least wanted first.
+    Entries that do not fit into the line are left out, the least important first.
 
     Args:
         console: Where the line is drawn; None for standard output.
@@ -147,11 +147,11 @@ def progress_line(
     """Format the bar as one line of at most `width` characters.
 
     Args:
-        width: Of the terminal.
-        step: Optimiser steps done; None where nothing is trained.
-        total: Of how many; None where that is not known.
-        doing: What else is going on, `validating 3/10`.
-        metrics: By name as logged; as many as there is room for, the loss first.
+        width: The terminal's width.
+        step: Optimiser steps done; None if nothing is trained.
+        total: The total number of steps; None if unknown.
+        doing: The current activity, such as `validating 3/10`.
+        metrics: Metrics by name; as many as fit, the loss first.
         left: The time left for the whole run.
     """
     begin = [] if step is None else [f"{step:,}/{total:,}" if total else f"step {step:,}"]

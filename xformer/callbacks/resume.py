@@ -48,7 +48,7 @@ class ExactResume(Callback):
 
     def __init__(self) -> None:
         self._position = (0, 0)
-        self._saved: dict[str, Any] | None = None  # of the checkpoint that is resumed, until training starts
+        self._saved: dict[str, Any] | None = None  # the loaded checkpoint's state, until training starts
         self._before_validation: dict[str, Any] | None = None
         self._last_step = -1
 
@@ -61,7 +61,7 @@ class ExactResume(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run a validation that was interrupted."""
         if self._saved is not None and self._saved.get("validate"):
-            # Lightning would not enter its loop any more where this was the last step; taken back in the validation.
+            # Lightning would not enter its loop after the last step; undone in the validation.
             self._last_step = trainer.max_steps
             trainer.fit_loop.epoch_loop.max_steps += self._last_step != -1
 
@@ -114,7 +114,7 @@ class ExactResume(Callback):
         self._before_validation = random_state()
         if self._saved is not None and self._saved.get("validate"):
             trainer.fit_loop.epoch_loop.max_steps = self._last_step
-            trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset()  # which says that it was cut
+            trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset()  # marks that it was interrupted
         self._saved = None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -159,7 +159,7 @@ class ExactResume(Callback):
             )
         self._position = (self._saved["epoch"], self._saved["batch"])
         trainer.should_stop = self._saved.get("stopped", False)
-        # Lightning cannot know that this loader does start where it stopped.
+        # Lightning does not know that this loader starts where it stopped.
         warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch ended")
 
 

@@ -23,11 +23,11 @@ class Throughput(Callback):
     Attributes:
         tokens_seen: Tokens trained on, over all processes and resumptions, up to the last log, validation or
             checkpoint.
-        earlier_seconds: What earlier processes took of this run, each up to the checkpoint that it was continued from.
+        earlier_seconds: Training time of earlier processes of this run, each up to the checkpoint resumed from.
     """
 
     changes_result: ClassVar[bool] = False
-    state_key = "Throughput"  # of its state in a checkpoint, whatever the class is called
+    state_key = "Throughput"  # the key of its state in a checkpoint, independent of the class name
 
     def __init__(self, *, warmup: Annotated[int, Ge(0)]):
         self.warmup = warmup

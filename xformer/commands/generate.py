@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 BATCH = 32
-"""Prompts of a file that are written at a time."""
+"""The number of prompts of a file per batch."""
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 TEMPLATE = Path(__file__).parents[1] / "template"
-"""A whole package, whose name `myplugin` and class `MyPlugin` are replaced."""
+"""The template package, in which the names `myplugin` and `MyPlugin` are replaced."""
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 CONTRACTS = Path(__file__).parents[1] / "contracts"
-"""The tests in `tests/contracts`, which an installed package holds too."""
+"""The tests in `tests/contracts`, which the installed package contains too."""
 _SETTINGS = """[pytest]
 pythonpath = .
 markers =

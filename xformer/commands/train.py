@@ -14,7 +14,7 @@ from xformer.runs import sweep
 from xformer.studies import tuning_sweeper
 
 WRAPPED = "XFORMER_WRAPPED"
-"""Set where an error is told in a sentence further up, and by whom else than Hydra."""
+"""Set if a caller, not Hydra, prints errors as sentences."""
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
@@ -30,7 +30,7 @@ def train_as_configured(config: DictConfig) -> float | None:
     try:
         return run(job)
     except XformerError as refusal:
-        # Hydra goes on with a sweep's other jobs, and precedes what a single job raises with lines of its own.
+        # Hydra continues with a sweep's other jobs, and prints its own lines before the error of a single job.
         if job.sweep or WRAPPED not in os.environ:
             raise
         error(str(refusal))

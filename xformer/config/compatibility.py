@@ -117,7 +117,7 @@ def _refuse_unused(config: DictConfig, choices: dict[str, str]) -> None:
 
 
 _TAKERS = {"tokenizer": "data", "loss": "task"}
-"""Groups that only some options of another group take."""
+"""Groups that only some options of another group use."""
 
 
 def _refuse_untaken(config: DictConfig, choices: dict[str, str]) -> None:

@@ -34,7 +34,7 @@ class Footnote:
 def compatibility_markdown() -> str:
     """Two tables, attention by situation and by position scheme, with a footnote for every no.
 
-    What is alike in all columns of a table has one row, and what a sentence explains alike one note.
+    Variants with equal columns share a row, and equal explanations share a footnote.
     """
     attentions: dict[str, type[Capable]] = dict(option_classes("attention"))
     positions: dict[str, type[Position]] = dict(option_classes("position"))

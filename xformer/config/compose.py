@@ -27,7 +27,7 @@ from xformer.core.user_directories import user_cache
 from xformer.errors import ConfigError, XformerError
 
 _SETS = ("debug", "experiment")
-"""Groups whose options hold keys of other groups."""
+"""Groups whose options set keys of other groups."""
 _LONGEST_NAME = 200
 _BETWEEN_OVERRIDES = re.compile(r",(?=[+~]*[\w./@]+=)")  # and not between the values of a list
 
@@ -49,10 +49,10 @@ def compose_config(overrides: Sequence[str], *, with_hydra: bool = False) -> Dic
 
     Args:
         overrides: as on the command line.
-        with_hydra: whether Hydra's own node is part of it.
+        with_hydra: whether to include Hydra's node.
 
     Raises:
-        ConfigError: an override that Hydra refuses.
+        ConfigError: Hydra refuses an override.
     """
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -144,7 +144,7 @@ def _below(node: Any, path: str) -> Iterator[str]:
 def cell_directory_name(name: str) -> str:
     """The name of the run directory of a sweep's cell: made from its overrides, not from its number in the sweep.
 
-    What cannot change its result is no part of the name: with another logger it is the same cell. Nor is a secret.
+    The name omits secrets and overrides that cannot change the result, such as the logger.
     """
     overrides = [override for override in _BETWEEN_OVERRIDES.split(name) if not is_secret(override.partition("=")[0])]
     name = redact(",".join(reproducing_overrides(overrides)))

@@ -26,7 +26,7 @@ class Option:
 
     Attributes:
         name: of the option.
-        node: what it instantiates, with all of its hyper-parameters.
+        node: its node, with all hyper-parameters.
     """
 
     name: str
@@ -49,9 +49,9 @@ class Layer:
     """One entry of a hybrid: a variant and, optionally, a position scheme.
 
     Attributes:
-        path: of the entry in the configuration, such as `attention.layers[1]`.
+        path: the entry's path in the configuration, such as `attention.layers[1]`.
         attention: the attention or token mixer.
-        position: the position scheme of the entry's own; None for the stack's.
+        position: the entry's own position scheme; None for the stack's.
     """
 
     path: str
@@ -95,7 +95,7 @@ def read_layers(value: Any, path: str) -> list[Layer]:
 
     Args:
         value: a plain list of options, each a name or a mapping of one name to hyper-parameters.
-        path: of the list, to name in messages.
+        path: the list's path, for messages.
 
     Raises:
         ConfigError: naming the entry and what would be valid.

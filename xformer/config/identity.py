@@ -1,8 +1,8 @@
 """The identity of a configuration: flat settings, `attention.rank` -> 16, without what cannot change a result.
 
-A part is the option that made it, `attention` -> linformer, and never the class behind the option: classes and modules
-may move, and the configuration stays what it was. Where a `_target_` was typed in place of the option's own, that is
-what the part is.
+A part is identified by its option, `attention` -> linformer, not by the class behind it, so classes and modules may
+move without changing the identity of a configuration. If a `_target_` was typed in place of the option's, it identifies
+the part.
 """
 
 import hashlib
@@ -22,15 +22,15 @@ _NO_RESULT = {  # how a run is started, watched and stored; the seed is the repe
     "hydra", "data.loader.num_workers",
     "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps", "trainer.profiler",
 }  # fmt: skip
-_UNDECLARED = {  # what callbacks had without effect when they did not yet say so themselves: of such runs alone, closed
+_UNDECLARED = {  # callback settings without effect in runs from before callbacks declared them; a closed list
     "callbacks.progress", "callbacks.throughput", "callbacks.last_checkpoint", "callbacks.save_on_interrupt",
     "callbacks.approximation_error", "callbacks.attention_entropy", "callbacks.effective_context",
     "callbacks.gradient_norm", "callbacks.learning_rate", "callbacks.checkpoint.dirpath",
     "callbacks.checkpoint.enable_version_counter",
 }  # fmt: skip
-_NOT_WHERE_NULL = {"init_from"}  # runs from before there was such a key did what null does
-_NO_CHOICE = {"callbacks"}  # Hydra keeps no choice of several options; the keys below it tell what was chosen
-_FOLLOWS_SEED = "task.masking.seed"  # left out where it does: the seed is the repetition
+_NOT_WHERE_NULL = {"init_from"}  # runs from before the key existed behaved as null
+_NO_CHOICE = {"callbacks"}  # Hydra records no choice for several options; the keys below it identify them
+_FOLLOWS_SEED = "task.masking.seed"  # omitted if equal to the seed, which only distinguishes repetitions
 _INSTANTIATE = {"_partial_", "_convert_", "_recursive_"}
 _TARGET = "._target_"
 
@@ -46,8 +46,8 @@ def settings_of_config(
     Args:
         config: the configuration.
         choices: group to option.
-        target_overrides: the parts that are none of their option's, each by its key, with its `_target_`.
-        ignored_keys: keys that cannot change the result, as the run's callbacks declare; None where they did not.
+        target_overrides: by key, the `_target_`s that replace an option's own.
+        ignored_keys: keys that cannot change the result, as the run's callbacks declare; None if not recorded.
     """
     return without_ignored_keys(
         {**choices, **with_option_names(flatten(config), choices, target_overrides or {})}, ignored_keys
@@ -57,8 +57,8 @@ def settings_of_config(
 def flatten(config: Mapping[str, Any]) -> dict[str, Value]:
     """Flatten a resolved configuration to dotted keys, `_target_`s included.
 
-    A node that repeats a group of the top, as `architecture.size` repeats `size`, is left out. A dimension that `match`
-    adjusted stands as it was asked for: the adjusted one follows from the rest.
+    A node that repeats a top-level group, as `architecture.size` repeats `size`, is omitted. A dimension that `match`
+    adjusted has its value before the adjustment, because the adjusted value follows from the rest.
     """
     nodes = {key: node for key, node in config.items() if isinstance(node, Mapping)}
     saved = {
@@ -78,7 +78,7 @@ def with_option_names(
 ) -> dict[str, Value]:
     """Settings in which each part is its option's name (or the target typed in its place), not a class.
 
-    A part that is chosen by no group of its own, such as a callback, is named by its key.
+    A part without a group, such as a callback, is named by its key.
     """
     found: dict[str, Value] = {}
     for key, value in settings.items():
@@ -108,11 +108,11 @@ def settings_of_overrides(choices: Mapping[str, str], overrides: Iterable[str]) 
 def with_warm_start_source(settings: Mapping[str, Value], warm_start: Mapping[str, Any] | None) -> dict[str, Value]:
     """The settings with `init_from` replaced by the other run's settings instead of its path.
 
-    So runs of several seeds that each start from their own seed's run are one group.
+    So runs of several seeds, each started from the run of its seed, form one group.
 
     Args:
-        settings: of the run that started from another.
-        warm_start: what its summary says of that; None where it says nothing.
+        settings: the settings of the run that started from another.
+        warm_start: the warm start in its summary; None without one.
     """
     if settings.get("init_from") is None:
         return dict(settings)
@@ -163,8 +163,8 @@ def without_ignored_keys(settings: Mapping[str, Value], ignored_keys: Iterable[s
     """Remove settings that cannot change a result, including those that earlier versions recorded.
 
     Args:
-        settings: flat.
-        ignored_keys: what the callbacks of the run declare; None where they did not yet.
+        settings: flat settings.
+        ignored_keys: keys that the run's callbacks declare; None if not recorded.
     """
     dropped = _NO_RESULT.union(_UNDECLARED if ignored_keys is None else ignored_keys)
     kept = (key for key in settings if key not in _NO_CHOICE and not {*_prefixes(key)} & dropped)

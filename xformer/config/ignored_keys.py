@@ -1,7 +1,7 @@
 """The callback settings that cannot change a run's result, as the callbacks' classes declare.
 
-A callback that only watches or stores says so with a class attribute, `changes_result = False`; one that says nothing
-may change the result. Lightning's own cannot say it, and are known here.
+A callback that only observes or stores declares it with a class attribute, `changes_result = False`; otherwise it may
+change the result. Lightning's callbacks cannot declare it and are listed here.
 """
 
 import functools
@@ -18,7 +18,7 @@ from xformer.config.validate import target
 
 _WATCHING = (LearningRateMonitor, ProgressBar)
 _STORING = ("dirpath", "enable_version_counter")
-"""Parameters of a ModelCheckpoint that only say where its files lie."""
+"""Parameters of a ModelCheckpoint that only decide the location of its files."""
 
 
 def find_ignored_keys(callbacks: Mapping[str, Any]) -> list[str]:
@@ -50,6 +50,6 @@ def _keys(key: str, node: Mapping[str, Any]) -> list[str]:
     kind: Any = made if inspect.isclass(made) else typing.get_type_hints(made).get("return", object)
     if issubclass(kind, ModelCheckpoint) and "monitor" in node:
         return [f"{key}.{name}" for name in _STORING]
-    # Without a metric to watch, it keeps no best weights to be tested, but only where to resume.
+    # Without a monitored metric it keeps no best weights, but only a checkpoint to resume from.
     declared = getattr(kind, "changes_result", not issubclass(kind, (*_WATCHING, ModelCheckpoint)))
     return [] if declared else [key]

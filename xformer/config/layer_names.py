@@ -1,6 +1,6 @@
 """A short name for the layers of a hybrid: `hybrid(3xlocal+full)` for `[local, local, local, full]`.
 
-A hyper-parameter is named where it is not that of its option's file; a list that repeats itself is named once.
+Hyper-parameters are named if they differ from the option's file; a repeated list is named once.
 """
 
 import ast
@@ -22,8 +22,8 @@ def with_layers(option: str, layers: Any) -> str:
     """An option's name with its layers, such as `hybrid(3xlocal+full)`.
 
     Args:
-        option: such as `hybrid`.
-        layers: the entries, as a list or as Python's text of it; None for an option that has none.
+        option: the option, such as `hybrid`.
+        layers: the entries, as a list or its string; None for an option without layers.
     """
     entries = ast.literal_eval(layers) if isinstance(layers, str) else layers
     return f"{option}({_joined([_entry('attention', each) for each in entries])})" if entries else option

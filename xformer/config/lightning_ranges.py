@@ -1,6 +1,6 @@
 """Valid ranges of Lightning's parameters where Lightning itself accepts meaningless values.
 
-What Lightning refuses itself is not repeated here: `build.refusals` turns that into a sentence.
+Values that Lightning refuses are not listed here; `as_config_errors` in `xformer.training.trainer` handles these.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
 _SOME = Annotated[int, Ge(1)] | Annotated[float, Interval(gt=0, le=1)]
-"""A number of batches, or a share of them."""
+"""A number of batches, or a fraction of all batches."""
 
 RANGES: dict[Callable[..., Any], dict[str, Any]] = {
     Trainer: {

@@ -17,9 +17,9 @@ class Match:
 
     Attributes:
         measure: trainable `parameters`, or `flops` per token of a training step.
-        to: what the reference has otherwise: the option of a group or slot.
-        by: the key of the dimension that is adjusted.
-        was: the dimension as it was asked for; None before it is adjusted.
+        to: the choices of the reference that differ, by group or slot.
+        by: the key of the dimension to adjust.
+        was: the dimension before the adjustment; None until it is adjusted.
     """
 
     measure: Measure
@@ -38,14 +38,14 @@ class Matched:
     """The result of matching.
 
     Attributes:
-        measure: what is equal.
+        measure: the matched quantity.
         to: the reference's choices.
         by: the key of the dimension.
-        was: the dimension as asked for.
-        now: the dimension as it is.
+        was: the dimension before the adjustment.
+        now: the dimension after it.
         reference: the reference's parameters, or FLOPs per token.
-        reached: this model's.
-        difference: what remains, in percent of the reference.
+        reached: those of this model.
+        difference: the remaining difference, in percent of the reference.
     """
 
     measure: str

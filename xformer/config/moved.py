@@ -1,7 +1,7 @@
 """Renamed configuration keys: the table by which configurations stored under old names still open.
 
 Run directories, committed tables and logged runs are read through this table; an error for an old key names the new
-one. What an option of today has is no old key. A key stands for all below it: `task.mixup` for `task.mixup.alpha`.
+one. Keys of current options are not old keys. A key stands for all keys below it: `task.mixup` for `task.mixup.alpha`.
 """
 
 import functools
@@ -36,7 +36,7 @@ MOVED: dict[str, str] = {
     **{f"task.{key}": f"task.masking.{key}" for key in ("rate", "hidden", "random", "seed")},
     **{f"task.{key}": f"task.augmentation.{key}" for key in ("rand_augment", "mixup")},
 }  # fmt: skip
-"""The key of before, and the one of now."""
+"""The old and the current key."""
 
 
 @functools.cache
@@ -54,7 +54,7 @@ def new_key(key: str, choices: Mapping[str, Any]) -> str:
     """The current name of a key.
 
     Args:
-        key: of a configuration, such as `data.batch_size`.
+        key: a configuration key, such as `data.batch_size`.
         choices: group to option.
     """
     moves, parts = _moves(choices.get("data"), choices.get("task")), key.split(".")

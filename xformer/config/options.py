@@ -1,8 +1,8 @@
 """The class behind each option of a stored configuration: where it lives now, and which targets replace it.
 
-A stored configuration holds the `_target_`s of its day. What it means is the options that were chosen; their classes
-may have moved since. So a `_target_` that is stored is replaced by that of the option's file today, unless it was typed
-in place of the option's.
+A stored configuration has the `_target_`s of its time, but its meaning is the chosen options, whose classes may have
+moved since. So a stored `_target_` is replaced by the current one of the option's file, unless it was typed in place of
+the option's.
 """
 
 import functools
@@ -17,7 +17,7 @@ from xformer.config.moved import new_config
 from xformer.config.plugins import Plugin, allowed_prefixes, plugins
 
 _NO_PART = ("callbacks", "logger", "experiment", "debug")
-"""Groups whose option is no part with a class: there may be several, or it sets keys of the other groups."""
+"""Groups whose options are not a single part with a class: several may be chosen, or they set keys of other groups."""
 
 
 @runtime_checkable
@@ -34,7 +34,7 @@ def target_at(key: str, choices: Mapping[str, str]) -> str | None:
     """The `_target_` of the part that the chosen options have at a key; None where they have none.
 
     Args:
-        key: of a part, such as `attention`, `architecture.attention` or `callbacks.progress`.
+        key: the key of a part, such as `attention`, `architecture.attention` or `callbacks.progress`.
         choices: group, or slot, to option.
     """
     chosen = () if key.startswith("callbacks.") else tuple(sorted(choices.items()))  # which they do not depend on
@@ -85,8 +85,8 @@ def _listed(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def target_overrides(config: Mapping[str, Any], record: RecordedChoices) -> dict[str, str]:
     """The replaced `_target_`s of a stored configuration, or of flat settings, from what its run recorded.
 
-    Runs once did not write it down. Of their parts, those are by hand that no option has a place for, and those whose
-    `_target_` was typed.
+    Runs of earlier versions did not record them. For these, parts without an option and parts whose `_target_` was
+    typed count as replaced.
     """
     if record.ignored_keys is not None:
         return record.target_overrides
@@ -104,8 +104,8 @@ def with_current_targets(config: Mapping[str, Any], record: RecordedChoices) -> 
     """Update a stored configuration to the current keys and classes of its options, in this project or a plugin.
 
     Args:
-        config: as plain containers.
-        record: of its run.
+        config: the configuration as plain containers.
+        record: the record of its run.
     """
     config = new_config(config, record.choices)
     kept = target_overrides(config, record)

@@ -38,7 +38,7 @@ PARTS: Mapping[str, Any] = {
     "tokenizer": Tokenizer,
     "trainer": Callable[..., Trainer],
 }
-"""The type of each group's node; of callbacks and loggers there may be several."""
+"""The type of each group's node; there may be several callbacks and loggers."""
 
 
 def is_part(hint: Any) -> bool:

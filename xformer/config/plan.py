@@ -29,12 +29,12 @@ class Plan:
 
     Attributes:
         config: the configuration.
-        data: of which nothing is loaded yet.
-        architecture: makes the model.
-        optimizer: makes the optimiser.
-        schedule: of the learning rate.
-        task: makes the task from all of these.
-        seed: of the initial values and of the order of the data.
+        data: the data module, not loaded yet.
+        architecture: builds the model.
+        optimizer: builds the optimiser.
+        schedule: the schedule of the learning rate.
+        task: builds the task from these.
+        seed: the seed of the initial values and of the order of the data.
         matched: how the model's size was adjusted (`xformer.training.matching`).
     """
 
@@ -52,12 +52,12 @@ class Plan:
         """Check the whole configuration, and return the plan of what to build.
 
         Args:
-            config: as composed; slots that the architecture does not have are taken out of it.
-            choices: the option chosen in each group and slot; likewise.
+            config: the composed configuration; slots that the architecture lacks are removed from it.
+            choices: the option chosen in each group and slot; reduced likewise.
 
         Raises:
-            ConfigError: a key, a value or a combination that is not valid.
-            IncompatibleError: choices that do not go together.
+            ConfigError: a key, a value or a combination is not valid.
+            IncompatibleError: choices are incompatible.
         """
         validate(config)
         compatibility.check_compatibility(config, choices)
@@ -73,7 +73,7 @@ class Plan:
         """Instantiate every part of a valid configuration; a value that a class rejects raises here.
 
         Raises:
-            ConfigError: a value that its class refuses.
+            ConfigError: a class refuses a value.
         """
         architecture, optimizer, schedule, task = (
             instantiate_node(config[group]) for group in ("architecture", "optimizer", "schedule", "task")
@@ -100,7 +100,7 @@ def refuse_compilation(config: DictConfig) -> None:
     """Refuse settings that CUDA graphs do not support, before data is loaded.
 
     Raises:
-        ConfigError: gradients are held from one batch to the next, or the number of sequences changes.
+        ConfigError: gradients are accumulated, or the number of sequences changes.
     """
     if config.compile != GRAPHS:
         return

@@ -1,11 +1,11 @@
 """Plugins: the user's own packages, which add options and the classes behind them.
 
-A package is a plugin where it was installed with an entry point of the group `xformer.plugins`, or where the user names
-it: by `plugins=[mypkg]` on any command line, by `plugins: [mypkg]` in `config.yaml` of the user's configuration
-directory, or by the environment variable `XFORMER_PLUGINS`, which the processes of a sweep or of a strategy inherit.
-A stored run names nothing: it is opened only where its plugins are installed and named by one of these.
+A package is a plugin if it was installed with an entry point of the group `xformer.plugins`, or if the user names it:
+by `plugins=[mypkg]` on any command line, by `plugins: [mypkg]` in `config.yaml` of the user's configuration directory,
+or by the environment variable `XFORMER_PLUGINS`, which the processes of a sweep or of a strategy inherit. A stored run
+does not name plugins: it is opened only if its plugins are installed and named in one of these ways.
 
-Its folder `conf/` holds further options of the groups that there are, and its classes are allowed as their `_target_`.
+Its folder `conf/` adds options to existing groups, and its classes are allowed as their `_target_`.
 """
 
 import functools
@@ -51,7 +51,7 @@ def name_plugins(words: Sequence[str]) -> list[str]:
     """Read `plugins=[...]` from a command line for this process and those that it starts; return the other arguments.
 
     Raises:
-        ConfigError: a plugin that cannot be used.
+        ConfigError: a plugin cannot be used.
     """
     named = [word for word in words if word.startswith("plugins=")]
     packages = [package for word in named for package in _listed(word.partition("=")[2])]
@@ -95,11 +95,11 @@ def require_plugins(packages: Iterable[str], what: str) -> None:
     """Refuse what needs a plugin that is not installed or not named.
 
     Args:
-        packages: which it was made with.
-        what: needs them, to name in the message.
+        packages: the plugins that it was made with.
+        what: the object that needs them, for the message.
 
     Raises:
-        ConfigError: naming the first that is not there.
+        ConfigError: naming the first missing one.
     """
     there = {plugin.package for plugin in plugins()}
     for package in packages:

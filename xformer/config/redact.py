@@ -1,8 +1,8 @@
 """Redaction: keeps secrets, recognised by their key or their value, off the disk, the loggers and the screen.
 
-A secret is what stands under a key such as `api_key`, `password` or `hf_token`, and the value of an environment
-variable with such a name, wherever it occurs. The first becomes `***`, the second `${oc.env:NAME}`, which is how a
-configuration asks for it.
+A secret is a value of a key such as `api_key`, `password` or `hf_token`, or the value of an environment variable with
+such a name, wherever it occurs. The first becomes `***`, the second `${oc.env:NAME}`, by which a configuration can
+refer to it.
 """
 
 import logging

@@ -16,7 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from xformer.attention.base import AttentionContext, Capable
 from xformer.attention.mixer import TokenMixer
-from xformer.config.groups import groups, load_option
+from xformer.config.groups import load_option
+from xformer.config.plugins import conf_folders
 from xformer.config.validate import instantiate_node, target, validate_option
 from xformer.config.values import check_value
 from xformer.core.capability import Capability
@@ -125,9 +126,17 @@ class Variant:
 
 
 def variants() -> dict[str, str]:
-    """The class name of every variant and its option; hybrids are left out, as they are not a class."""
-    found = {str(_node(option)._target_).rpartition(".")[2]: option for option in groups()["attention"]}
-    return {name: option for name, option in found.items() if name[0].isupper()}
+    """The class name of every variant and its option; hybrids are left out, as they are not a class.
+
+    Where several options have classes of one name, the first stands: xformer's own before a plugin's.
+    """
+    found: dict[str, str] = {}
+    for conf in conf_folders():
+        for file in sorted((conf / "attention").glob("*.yaml")):
+            name = str(_node(file.stem)._target_).rpartition(".")[2]
+            if name[0].isupper():
+                found.setdefault(name, file.stem)
+    return found
 
 
 def _node(option: str) -> DictConfig:

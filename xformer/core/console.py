@@ -18,7 +18,7 @@ def info(sentence: str) -> None:
 
 
 def metrics(values: Mapping[str, float | None], about: Mapping[str, str]) -> None:
-    """Print a table of metrics, and below it what they were measured on."""
+    """Print a table of metrics, and below it the data they were measured on."""
     console = Console()
     table = Table()
     table.add_column("metric")

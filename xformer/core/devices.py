@@ -1,8 +1,8 @@
 """CUDA as this process sees it: the one module that calls `torch.cuda`.
 
-torch initialises CUDA at the first call that needs a context. Some calls initialise it, some do without, and some do
-neither: `reset_peak_memory_stats` before the first tensor is "Invalid device argument". Which is which is known here
-alone, so a machine without a device can test the order of the calls with a stand-in for `cuda`.
+torch initialises CUDA at the first call that needs a context. Some calls initialise it, some do not need it, and some
+fail without it: `reset_peak_memory_stats` before the first tensor is "Invalid device argument". All such calls are in
+this module, so a machine without a device can test their order with a substitute for `cuda`.
 """
 
 import warnings
@@ -29,32 +29,32 @@ def is_initialized() -> bool:
 
 
 def default_device() -> torch.device:
-    """CUDA's current device where there is one, else the processor."""
+    """The current CUDA device if there is one, else the CPU."""
     return torch.device("cuda" if is_available() else "cpu")
 
 
 def device_names() -> list[str]:
-    """What each CUDA device is called, such as "NVIDIA H200"."""
+    """The name of each CUDA device, such as "NVIDIA H200"."""
     return [cuda.get_device_name(index) for index in range(device_count())]
 
 
 def device_name(device: torch.device) -> str | None:
-    """What a CUDA device is called; None for any other."""
+    """The name of a CUDA device; None for any other device."""
     return cuda.get_device_name(device) if device.type == "cuda" else None
 
 
 def synchronize(device: torch.device | None = None) -> None:
-    """Wait until everything given to a CUDA device is done; there is nothing to wait for where CUDA was not used.
+    """Wait until all work on a CUDA device is done; does nothing if CUDA was not used.
 
     Args:
-        device: which one; None for CUDA's current device.
+        device: the device; None for the current CUDA device.
     """
     if is_initialized() and (device is None or device.type == "cuda"):
         cuda.synchronize(device)
 
 
 def reset_peak_memory() -> list[int]:
-    """Forget the peaks of `peak_memory`; the bytes that tensors hold now, by device, none where CUDA was not used."""
+    """Reset `peak_memory` and return the bytes that tensors hold now, by device; empty if CUDA was not used."""
     if not is_initialized():  # there is no peak to forget, and torch would raise
         return []
     devices = range(device_count())
@@ -64,31 +64,31 @@ def reset_peak_memory() -> list[int]:
 
 
 def peak_memory() -> list[int]:
-    """The most bytes that tensors held at once, by device; none where CUDA was not used."""
+    """The peak number of bytes that tensors held, by device; empty if CUDA was not used."""
     if not is_initialized():
         return []
     return [cuda.max_memory_allocated(device) for device in range(device_count())]
 
 
 def empty_cache() -> None:
-    """Give back the memory that no tensor holds any more."""
+    """Release cached memory that no tensor holds."""
     cuda.empty_cache()
 
 
 def random_states() -> list[Tensor]:
-    """The state of each device's random generator; none where CUDA was not used, which has drawn nothing then."""
+    """The state of each device's random generator; empty if CUDA was not used."""
     return cuda.get_rng_state_all() if is_initialized() else []
 
 
 def set_random_states(states: list[Tensor]) -> None:
-    """Put back what `random_states` returned, on as many devices as there are."""
+    """Restore the states that `random_states` returned, on as many devices as exist."""
     for device, state in enumerate(states[: device_count()]):
         cuda.set_rng_state(state.cpu(), device)
 
 
 @contextmanager
 def forbid_synchronization() -> Iterator[None]:
-    """Raise where the host waits for a device, as far as torch knows; the mode before is restored whatever happens."""
+    """Context manager that raises if the host waits for a device, as far as torch detects it."""
     before = cuda.get_sync_debug_mode()
     try:
         with warnings.catch_warnings():
@@ -102,7 +102,7 @@ def forbid_synchronization() -> Iterator[None]:
 
 
 def is_main_process() -> bool:
-    """Whether this process speaks for all of the run's."""
+    """Whether this is the main process of the run."""
     from lightning.pytorch.utilities import rank_zero_only  # slow to import, and threads are counted before
 
     return getattr(rank_zero_only, "rank", 0) == 0

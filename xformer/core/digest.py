@@ -11,17 +11,17 @@ def digest(*values: Any) -> str:
 
 
 def stable_name_of(kind: type) -> str:
-    """The `stable_name` that a class states for what is hashed and stored of it: its own, and no parent's.
+    """The `stable_name` that a class itself defines, not a parent, for its caches and fingerprints.
 
-    It stays when the class is renamed, so that caches and fingerprints stay too.
+    It stays the same when the class is renamed, so caches and fingerprints stay valid.
 
     Raises:
-        TypeError: the class states none.
+        TypeError: the class defines none.
     """
     try:
         return str(vars(kind)["stable_name"])
     except KeyError:
         raise TypeError(
-            f"{kind.__name__} states no name for its caches and fingerprints: stable_name = {kind.__name__!r}, which "
+            f"{kind.__name__} defines no name for its caches and fingerprints: stable_name = {kind.__name__!r}, which "
             "stays when the class is renamed."
         ) from None

@@ -9,8 +9,8 @@ class Linear(nn.Linear):
     Args:
         fan_in: input features.
         fan_out: output features.
-        bias: whether there is a b.
-        gain: scales W; layers that end a residual branch use `depth ** -0.5`, so that a deep sum keeps its variance.
+        bias: whether to add b.
+        gain: scales W; layers that end a residual branch use `depth ** -0.5` to keep the variance of a deep sum.
     """
 
     def __init__(self, fan_in: int, fan_out: int, *, bias: bool = True, gain: float = 1.0) -> None:
@@ -18,7 +18,7 @@ class Linear(nn.Linear):
         super().__init__(fan_in, fan_out, bias=bias)
 
     def reset_parameters(self) -> None:
-        """Draw W anew and zero b."""
+        """Reinitialise W and set b to zero."""
         nn.init.normal_(self.weight, std=self.gain * self.in_features**-0.5)
         if self.bias is not None:
             nn.init.zeros_(self.bias)

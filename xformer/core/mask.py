@@ -1,4 +1,4 @@
-"""Which query may read which key, as structure; nothing quadratic exists until `dense` is called."""
+"""Attention masks as structure; nothing quadratic is allocated until `dense` is called."""
 
 from dataclasses import dataclass
 
@@ -9,19 +9,19 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Mask:
-    """The positions of queries and keys, causality, and which keys are real.
+    """An attention mask: positions of queries and keys, causality, and padding.
 
-    Positions are explicit because shapes cannot tell them: with a cache, one query at position 9 reads ten keys.
-    They increase along the sequence wherever the tokens are real.
+    Positions are explicit because shapes do not determine them: with a cache, one query at position 9 reads ten keys.
+    They increase along the sequence, except at padding.
     """
 
     query_positions: Int[Tensor, "#batch query"]
     key_positions: Int[Tensor, "#batch key"]
     causal: bool = False
     key_padding: Bool[Tensor, "batch key"] | None = None
-    """True = a real token."""
+    """False at padding."""
     offsets: tuple[int, int] | None = None
-    """What `starts` is, where whoever made the positions knows."""
+    """The value of `starts`, if known when the positions were made."""
 
     @classmethod
     def consecutive(
@@ -33,20 +33,20 @@ class Mask:
         key_padding: Bool[Tensor, "batch length"] | None = None,
         device: torch.device | None = None,
     ) -> "Mask":
-        """Of queries and keys that are the same tokens, at positions start, start + 1, ... in all rows."""
+        """A mask for queries and keys that are the same tokens, at positions start, start + 1, ... in all rows."""
         positions = torch.arange(start, start + length, device=device)[None]
         return cls(positions, positions, causal, key_padding, (start, start))
 
     @property
     def aligned(self) -> bool:
-        """Whether queries and keys are the same tokens, so that 'not after me' is the lower triangle."""
+        """Whether queries and keys are the same tokens, so that the causal mask is the lower triangle."""
         return self.query_positions is self.key_positions
 
     @property
     def starts(self) -> tuple[int, int] | None:
-        """The first query's and the first key's position, if from there both count up by one, in all rows alike.
+        """The positions of the first query and the first key, if both are consecutive and equal in all rows.
 
-        None where they do not, or where nobody knows: to read positions on another device is to wait for it.
+        None if they are not, or if it is unknown, because reading positions from a device would synchronise with it.
         """
         if self.offsets is not None:
             return self.offsets
@@ -56,7 +56,7 @@ class Mask:
         return None
 
     def dense(self) -> Bool[Tensor, "#batch 1 #query key"] | None:
-        """True where a query may attend to a key; None where nothing is forbidden."""
+        """True where a query may attend to a key; None if nothing is masked."""
         valid = None if self.key_padding is None else self.key_padding[:, None, None, :]
         if not self.causal:
             return valid
@@ -66,10 +66,10 @@ class Mask:
     def blank(
         self, query: Float[Tensor, "b h q d"], key: Float[Tensor, "b h k d"], value: Float[Tensor, "b h k d"]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The same with zeros at padding, so that nothing that it holds, not even NaN, reaches a sum or a gradient.
+        """Replace padding by zeros, so that its content, even NaN, does not reach a sum or a gradient.
 
-        A weight of zero is not enough: zero times NaN is NaN. Of queries only what is not finite becomes zero, as what
-        a padded query mixes is its own.
+        A weight of zero is not enough, because zero times NaN is NaN. In padded queries only non-finite entries become
+        zero, because their outputs do not affect other tokens.
         """
         if self.key_padding is None:
             return query, key, value
@@ -84,5 +84,5 @@ class Mask:
 
 
 def finite(x: Float[Tensor, "*shape d"], padding: Bool[Tensor, "*#shape 1"]) -> Float[Tensor, "*shape d"]:
-    """The same with zeros where padding is NaN or infinite: its gradient would be, even if nothing is made of it."""
+    """Replace non-finite entries of padding by zeros, because they would make gradients non-finite even if unused."""
     return x.masked_fill(padding & ~x.isfinite(), 0.0)

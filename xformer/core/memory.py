@@ -1,4 +1,4 @@
-"""What a decoder reads of the encoder, whole and while decoding.
+"""The encoder's output as the decoder reads it, for whole sequences and step by step.
 
 Shapes: b batch, k tokens of the source, h heads (of keys and values), d features of one head.
 """
@@ -17,16 +17,16 @@ class Memory(NamedTuple):
     hidden: Float[Tensor, "b k d_model"]
     positions: Int[Tensor, "#b k"]
     padding_mask: Bool[Tensor, "b k"] | None
-    """True at real tokens."""
+    """False at padding."""
 
     def select(self, indices: Int[Tensor, " rows"]) -> "Memory":
-        """Rows of the batch, in this order: for beams, a row as often as it has beams."""
+        """Select rows of the batch in this order; beam search repeats a row for each of its beams."""
         positions, padding_mask = _select_shared(self.positions, self.padding_mask, len(self.hidden), indices)
         return Memory(self.hidden.index_select(0, indices), positions, padding_mask)
 
 
 class KeysValues(NamedTuple):
-    """The memory as one layer's cross-attention sees it."""
+    """The memory projected to keys and values of one layer's cross-attention."""
 
     keys: Float[Tensor, "b h k d"]
     values: Float[Tensor, "b h k d"]
@@ -34,14 +34,14 @@ class KeysValues(NamedTuple):
     padding_mask: Bool[Tensor, "b k"] | None
 
     def select(self, indices: Int[Tensor, " rows"]) -> "KeysValues":
-        """Rows of the batch, in this order."""
+        """Select rows of the batch in this order."""
         positions, padding_mask = _select_shared(self.positions, self.padding_mask, len(self.keys), indices)
         keys, values = self.keys.index_select(0, indices), self.values.index_select(0, indices)
         return KeysValues(keys, values, positions, padding_mask)
 
 
 class CrossState(State):
-    """A layer's decoding state: its self-attention's, and the memory's keys and values, projected once.
+    """The decoding state of a layer with cross-attention: its self-attention's state and the projected memory.
 
     Args:
         self_state: the self-attention's state.
@@ -53,17 +53,17 @@ class CrossState(State):
 
     @property
     def length(self) -> int:  # type: ignore[override]
-        """Tokens of the target taken in so far, padding included."""
+        """Tokens of the target processed so far, including padding."""
         return self.self_state.length
 
     def reorder(self, indices: Int[Tensor, " batch"]) -> None:
-        """Let row i become what row `indices[i]` was."""
+        """Replace row i by row `indices[i]`."""
         self.self_state.reorder(indices)
         self.memory = self.memory.select(indices)
 
     @property
     def bytes(self) -> int:
-        """Memory held, in bytes; positions that all rows share count once."""
+        """The memory in bytes; positions that all rows share are counted once."""
         held = [tensor for tensor in self.memory if tensor is not None]
         return self.self_state.bytes + sum(tensor.numel() * tensor.element_size() for tensor in held)
 
@@ -71,7 +71,7 @@ class CrossState(State):
 def _select_shared(
     positions: Int[Tensor, "#b k"], padding_mask: Bool[Tensor, "b k"] | None, rows: int, indices: Int[Tensor, " rows"]
 ) -> tuple[Tensor, Tensor | None]:
-    """The same rows of positions, unless all rows share them, and of padding."""
+    """Select the same rows of padding, and of positions unless all rows share them."""
     if len(positions) == rows:
         positions = positions.index_select(0, indices)
     return positions, None if padding_mask is None else padding_mask.index_select(0, indices)

@@ -1,8 +1,8 @@
-"""What attention computes in where its inputs have 16 bits: scores, weights and sums in float32, as fused kernels do.
+"""Precision of attention with 16-bit inputs: scores, weights and sums in float32, as in fused kernels.
 
-A product of two 16-bit matrices is rounded to 16 bits before anything can scale it: in float16 scores beyond 65,504 are
-infinite, in bfloat16 a score of 30 is off by up to 0.06, and so is the weight. A fused kernel keeps its scores in
-float32. What computes them otherwise widens its inputs first, so that a comparison of variants in 16 bits favours none.
+A product of two 16-bit matrices is rounded to 16 bits before it can be scaled: in float16 scores beyond 65,504 are
+infinite, in bfloat16 a score of 30 has an error of up to 0.06, and so has the weight. Fused kernels keep scores in
+float32. Other code widens its inputs first, so that a comparison of variants in 16 bits favours none of them.
 """
 
 from collections.abc import Callable
@@ -18,22 +18,22 @@ _NARROW = torch.float16, torch.bfloat16
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """In float32 at least."""
+    """Convert to float32, or keep a wider type."""
     return x.float() if x.dtype in _NARROW else x  # by a look, as decoding comes by often
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Without autocast, which would round what is wide."""
+    """Context manager that disables autocast, which would round float32 values."""
     return torch.autocast(device.type, enabled=False) if autocast_enabled(device) else nullcontext()
 
 
 def autocast_enabled(device: torch.device) -> bool:
-    """Whether autocast is on, where there is such a thing."""
+    """Whether autocast is enabled; False on devices without autocast."""
     return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
 
 
 def in_float32(mix: Mix) -> Mix:
-    """Give a method its queries, keys and values in float32 at least; what it mixes becomes what the values were."""
+    """Decorator that passes queries, keys and values in float32 or wider, and returns the values' own type."""
 
     @wraps(mix)
     def widened(self: Any, query: Tensor, key: Tensor, value: Tensor, **about: Any) -> Tensor:
@@ -48,7 +48,7 @@ def in_float32(mix: Mix) -> Mix:
 
 
 def split_precision(x: Tensor, dtype: torch.dtype) -> list[Tensor]:
-    """Tensors of this type whose sum is x, or nearly: one where x is of it already, else x as rounded, and the rest."""
+    """Split x into tensors of this type that sum to x, or nearly: x itself if it has the type, else two parts."""
     if x.dtype == dtype:
         return [x]
     rounded = x.to(dtype)

@@ -1,4 +1,4 @@
-"""The command that trains, as whoever started this process would type it."""
+"""The training command in the form in which this process was started."""
 
 import os
 
@@ -6,10 +6,10 @@ _VARIABLE = "XFORMER_PROGRAM"
 
 
 def started_as(command: str) -> None:
-    """Remember how to train from here, for this process and those that it starts."""
+    """Set the training command for this process and its child processes."""
     os.environ[_VARIABLE] = command
 
 
 def train_command() -> str:
-    """`python train.py` in a clone, `xformer train` where the console script was typed."""
+    """`python train.py` in a clone, `xformer train` if the console script was used."""
     return os.environ.get(_VARIABLE, "python train.py")

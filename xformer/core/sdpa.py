@@ -1,7 +1,7 @@
-"""Torch's scaled_dot_product_attention, exact where types differ, with a mask that fused kernels take.
+"""Torch's scaled_dot_product_attention, exact for mixed types, with masks that fused kernels accept.
 
-It is called here alone. Torch chooses the backend (flash, efficient, cudnn, math) in silence; on a GPU the log names
-it, once for each kind of input, and warns where it is `math`, which writes all scores out.
+All calls of it are in this module. Torch does not say which backend it chooses (flash, efficient, cudnn, math); on a
+GPU the log names it once for each kind of input, and warns about `math`, which materialises all scores.
 """
 
 import functools
@@ -20,7 +20,7 @@ from xformer.core.precision import autocast_enabled, split_precision, without_au
 log = logging.getLogger(__name__)
 
 ALIGNMENT = 8
-"""Numbers: fused kernels on a GPU take a mask whose rows begin at multiples of it, and no other."""
+"""Fused kernels on a GPU only accept masks whose rows start at multiples of this number of elements."""
 
 
 def fused_attention(
@@ -34,15 +34,15 @@ def fused_attention(
 ) -> Float[Tensor, "b h q e"]:
     """softmax(scale Q K^T + B) V, in the narrowest type of queries, keys and values.
 
-    What is wider than that is rounded no more than scores are: the kernel gets it in two halves, one after the other
-    along the features.
+    Inputs of a wider type keep their precision: they are split into two tensors of the narrow type, concatenated along
+    the features.
 
     Args:
-        query: the products' left side.
-        key: their right side.
-        value: what is mixed.
-        attn_mask: B, in float32 at least, or True where a query may attend; every query attends to something.
-        is_causal: whether a query attends to no later key.
+        query: the queries.
+        key: the keys.
+        value: the values.
+        attn_mask: B, in float32 or wider, or True where a query may attend; each query must attend to a key.
+        is_causal: whether queries attend to no later key.
         scale: None for 1 / sqrt(d).
     """
     if query.dtype == key.dtype == value.dtype and not autocast_enabled(query.device):
@@ -64,7 +64,7 @@ def _sdpa(
 
 
 def _narrowest(*tensors: Tensor) -> torch.dtype:
-    """The type to compute in: that of the fewest bits, or autocast's."""
+    """The type to compute in: the narrowest, or autocast's."""
     types, device = {x.dtype for x in tensors}, tensors[0].device
     if types == {torch.float32} and autocast_enabled(device):
         return torch.get_autocast_dtype(device.type)
@@ -72,7 +72,7 @@ def _narrowest(*tensors: Tensor) -> torch.dtype:
 
 
 def _in_halves(query: Tensor, key: Tensor, value: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """All of one type, with as many features in each; scores and the sums of what is mixed are as they were."""
+    """Convert all to one type by splitting wider ones along the features, which keeps scores and weighted sums."""
     if query.dtype == key.dtype == value.dtype:
         return query.to(dtype), key.to(dtype), value.to(dtype)
     pairs = list(itertools.product(split_precision(query, dtype), split_precision(key, dtype)))
@@ -84,10 +84,10 @@ def _in_halves(query: Tensor, key: Tensor, value: Tensor, dtype: torch.dtype) ->
 
 
 def align_mask(attn_mask: Shaped[Tensor, "*shape k"], dtype: torch.dtype) -> Float[Tensor, "*shape k"]:
-    """A bias or mask as a GPU's fused kernels take it: a number of the type for each pair, in aligned rows.
+    """Convert a bias or mask to the form of a GPU's fused kernels: additive, of the type, in aligned rows.
 
-    What all keys of a query have in common is nothing to a softmax, so the largest of each row becomes 0: there, where
-    it matters, 16 bits round least.
+    Softmax is invariant to a constant added to a row, so the maximum of each row is shifted to 0, where 16 bits round
+    least.
     """
     if attn_mask.dtype == torch.bool:
         attn_mask = attn_mask.new_zeros(attn_mask.shape, dtype=dtype).masked_fill(~attn_mask, float("-inf"))
@@ -100,19 +100,19 @@ def align_mask(attn_mask: Shaped[Tensor, "*shape k"], dtype: torch.dtype) -> Flo
 
 
 def backend(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, *, is_causal: bool) -> str:
-    """The backend that `scaled_dot_product_attention` chooses for these: flash, efficient, cudnn or math.
+    """The backend that `scaled_dot_product_attention` chooses for these inputs: flash, efficient, cudnn or math.
 
-    It is torch's own choice, as their order differs between generations of GPUs.
+    Asks torch, because the order of preference differs between generations of GPUs.
     """
     choice = SDPBackend(torch._fused_sdp_choice(query, key, value, attn_mask, 0.0, is_causal))
     return choice.name.removesuffix("_ATTENTION").lower()
 
 
 def _log_backend(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, *, is_causal: bool) -> None:
-    """Name torch's choice in the debug log; warn where it is none of the fused kernels."""
+    """Name torch's choice in the debug log; warn if it is not a fused kernel."""
     if not query.is_cuda or torch.compiler.is_compiling():
         return
-    # Asked for every length, since any may be the first for which the choice is another.
+    # Determined for every length, because the choice may change at any length.
     if _first_time((*_shapes(query, key, attn_mask), query.dtype, is_causal, query.requires_grad)):
         name = backend(query, key, value, attn_mask, is_causal=is_causal)
         log_kernel(name, query, key, attn_mask, to=log.warning if name == "math" else log.debug)
@@ -121,14 +121,14 @@ def _log_backend(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | 
 def log_kernel(
     name: str, query: Tensor, key: Tensor, attn_mask: Tensor | None, *, to: Callable[..., None] = log.debug
 ) -> None:
-    """Log which kernel computes attention, once for each kind of input: a length or a batch makes no kind of its own.
+    """Log which kernel computes attention, once for each kind of input; lengths and batch sizes do not matter.
 
     Args:
         name: the kernel.
-        query: its input.
-        key: likewise.
+        query: the queries.
+        key: the keys.
         attn_mask: the mask or bias.
-        to: writes it to the log.
+        to: the logging function.
     """
     if torch.compiler.is_compiling() or not _first_time((name, _kind(query, attn_mask))):
         return
@@ -137,7 +137,7 @@ def log_kernel(
 
 
 def _kind(query: Float[Tensor, "b h q d"], attn_mask: Tensor | None) -> tuple[object, ...]:
-    """What a kernel is chosen by, but for lengths: one query or many, features, type, whether there is a mask."""
+    """The properties that decide the kernel, without lengths: one query or many, features, type, mask or none."""
     trained = query.requires_grad, attn_mask is not None and attn_mask.requires_grad
     return query.device, query.dtype, query.shape[-1], query.shape[2] > 1, attn_mask is not None, *trained
 
@@ -147,7 +147,7 @@ def _shapes(*tensors: Tensor | None) -> tuple[tuple[int, ...] | None, ...]:
 
 
 def _first_time(what: tuple[object, ...]) -> bool:
-    """Whether it is asked for the first time."""
+    """Whether this is the first call with this argument."""
     before = _remember.cache_info().misses
     _remember(what)
     return _remember.cache_info().misses > before
@@ -155,4 +155,4 @@ def _first_time(what: tuple[object, ...]) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def _remember(what: tuple[object, ...]) -> None:
-    """Nothing, once."""
+    """Do nothing; the cache remembers the argument."""

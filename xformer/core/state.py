@@ -1,4 +1,4 @@
-"""Decoding states: what an attention keeps between steps, such as a key-value cache."""
+"""Decoding states, which an attention keeps between steps, such as a key-value cache."""
 
 from abc import ABC, abstractmethod
 
@@ -11,22 +11,22 @@ class State(ABC):
     """A decoding state; not necessarily a key-value cache."""
 
     length: int = 0
-    """Tokens taken in so far, padding included."""
+    """Tokens processed so far, including padding."""
 
     @abstractmethod
     def reorder(self, indices: Int[Tensor, " batch"]) -> None:
-        """Let row i become what row `indices[i]` was (the beams that survive)."""
+        """Replace row i by row `indices[i]`, as beam search does with the surviving beams."""
 
     @property
     @abstractmethod
     def bytes(self) -> int:
-        """Memory held, in bytes."""
+        """The memory in bytes."""
 
 
 class KeyValueState(State):
-    """Keys, values, positions and padding of every token so far, in buffers allocated once, by the first tokens.
+    """A key-value cache: keys, values, positions and padding, in buffers allocated with the first tokens.
 
-    As long as the tokens of all rows count up from 0 and none is padding, positions are the same for all rows.
+    While positions count up from 0 in all rows without padding, they are stored once for all rows.
     """
 
     def __init__(self, max_length: int) -> None:
@@ -44,22 +44,22 @@ class KeyValueState(State):
         *,
         start: int | None = None,
     ) -> None:
-        """Take in the next tokens.
+        """Append the next tokens.
 
         Args:
             key: their keys.
             value: their values.
             positions: their positions.
-            padding: True at real tokens.
-            start: the first position, where it is known that the others count up from it in all rows.
+            padding: False at padding.
+            start: the first position, if the positions are known to count up from it in all rows.
 
         Raises:
-            ValueError: there is no room for them.
+            ValueError: the buffers are full.
         """
         batch, heads, more, head_dim = key.shape
         end = self.length + more
         if end > self.max_length:
-            raise ValueError(f"decoding state: {end} tokens do not fit into the {self.max_length} it was made for")
+            raise ValueError(f"decoding state: {end} tokens exceed its maximum length of {self.max_length}")
         if not self._tokens:
             keys = key.new_zeros(batch, heads, self.max_length, head_dim)
             self._tokens = (keys, keys.clone())
@@ -96,11 +96,11 @@ class KeyValueState(State):
 
     @property
     def padding(self) -> Bool[Tensor, "b length"] | None:
-        """True at real tokens; None where all tokens are real and count up from 0 in all rows."""
+        """False at padding; None if there is no padding and positions count up from 0 in all rows."""
         return None if self._valid is None else self._valid[:, : self.length]
 
     def reorder(self, indices: Int[Tensor, " batch"]) -> None:
-        """Let row i become what row `indices[i]` was."""
+        """Replace row i by row `indices[i]`."""
         self._tokens = tuple(buffer.index_select(0, indices) for buffer in self._tokens)
         if self._valid is not None:
             self._positions, self._valid = (
@@ -110,6 +110,6 @@ class KeyValueState(State):
 
     @property
     def bytes(self) -> int:
-        """Memory held, in bytes."""
+        """The memory in bytes."""
         held = [*self._tokens, self._positions, *(() if self._valid is None else (self._valid,))]
         return sum(buffer.numel() * buffer.element_size() for buffer in held)

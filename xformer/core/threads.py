@@ -1,12 +1,10 @@
-"""How many threads compute a run, and how they wait for one another.
+"""The number of threads of a run, and how idle threads wait.
 
-The number of threads decides in which order sums are taken, and so the last bits of every result. It therefore depends
-on what stays the same on one machine, the model's width and the cores that the process may use, and not on what else
-happens to run there; a resumed run takes the number that it began with.
+The number of threads decides the order of sums, and so the last bits of every result. It therefore depends only on the
+model's width and the cores that the process may use, not on the load of the machine; a resumed run keeps its number.
 
-Threads that find nothing to do must not spin: on a core that another process wants too, the others wait for the one
-that spins. OpenMP reads how to wait when torch is loaded, so this module is imported before torch and does not import
-it at its top.
+Idle threads must not spin, because they would block a core that another process needs. OpenMP reads its wait policy
+when torch is loaded, so this module is imported before torch and does not import it at the top.
 """
 
 import os
@@ -18,32 +16,32 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 AUTO = "auto"
 _WIDTH_PER_THREAD = 64  # narrower matrices cost more to share out than to compute
-_PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}  # the second is what Intel's and LLVM's OpenMP read
+_PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}  # the second is for Intel's and LLVM's OpenMP
 _LIMIT = "OMP_NUM_THREADS"
 _allowed = os.environ.get(_LIMIT, "")
 
 
 def wait_passively() -> None:
-    """Let waiting threads sleep, unless the environment says otherwise; to be called before torch is imported."""
+    """Let idle threads sleep, unless the environment says otherwise; call this before torch is imported."""
     for variable, value in _PASSIVE.items():
         os.environ.setdefault(variable, value)
 
 
 def usable_cores() -> int:
-    """The cores that this process may use, by its affinity and its control group."""
+    """The number of cores that this process may use, by its affinity and its control group."""
     from joblib import cpu_count
 
     return int(cpu_count())
 
 
 def thread_count(config: DictConfig, *, at_once: int = 1, earlier: Path | None = None) -> int:
-    """How many threads a run computes with.
+    """The number of threads of a run.
 
     Args:
-        config: `threads` is a number, or `auto`: one for every 64 of the model's width, but no more than this process's
-            share of the cores, or than OMP_NUM_THREADS says.
-        at_once: how many runs share the machine, as the jobs of a sweep may.
-        earlier: the configuration that the run began with, where it is resumed; `auto` then means that number.
+        config: `threads` is a number, or `auto`: one for every 64 of the model's width, limited by this process's share
+            of the cores and by OMP_NUM_THREADS.
+        at_once: how many runs share the machine, such as the jobs of a sweep.
+        earlier: the configuration of the run that is resumed, whose number `auto` keeps.
     """
     asked = config.get("threads", AUTO)
     if asked != AUTO:
@@ -56,7 +54,7 @@ def thread_count(config: DictConfig, *, at_once: int = 1, earlier: Path | None =
 
 
 def set_threads(threads: int) -> None:
-    """Compute with so many threads from here on, in the processes that this one starts, too."""
+    """Set the number of threads of this process and its child processes."""
     import torch
 
     os.environ[_LIMIT] = str(threads)  # else Lightning gives each of its processes an equal part of all cores
@@ -72,7 +70,7 @@ def _of_file(file: Path) -> int | None:
 
 
 def _processes(trainer: DictConfig) -> int:
-    """How many processes of one run share this machine."""
+    """The number of processes of one run on this machine."""
     launched = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE") or ""
     if launched.isdigit():
         return int(launched)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 
 def user_cache() -> Path:
-    """For what can be made again: `~/.cache/xformer`, unless `XDG_CACHE_HOME` says otherwise."""
+    """The cache directory: `~/.cache/xformer`, unless `XDG_CACHE_HOME` says otherwise."""
     return _directory("XDG_CACHE_HOME", ".cache")
 
 
 def user_config() -> Path:
-    """For the user's settings: `~/.config/xformer`, unless `XDG_CONFIG_HOME` says otherwise."""
+    """The directory of the user's settings: `~/.config/xformer`, unless `XDG_CONFIG_HOME` says otherwise."""
     return _directory("XDG_CONFIG_HOME", ".config")
 
 

@@ -1,13 +1,13 @@
-"""Beam search: the sequences of highest probability, as far as a beam of given width finds them.
+"""Beam search: an approximate search for the sequences of highest probability.
 
 A hypothesis y of n tokens, its end token included, has the score
 
     score(y) = sum_t log p(y_t | y_<t, x) / n^length_penalty
 
 (Hugging Face's form; 0 compares probabilities, which favours short texts, and 1 compares means per token). At every
-step the best `2 beams` continuations of all beams are candidates: those among the first `beams` that end are finished
-hypotheses, of which the best `beams` are kept, and the best `beams` others go on. At the last step all end as they
-are. Filters act on the logits, and p is what they leave.
+step the best `2 beams` continuations of all beams are candidates: those among the first `beams` that end become
+finished hypotheses, of which the best `beams` are kept, and the best `beams` others continue. At the last step all
+hypotheses end. p is the distribution after the logits processors.
 """
 
 from collections.abc import Sequence
@@ -26,14 +26,14 @@ class Hypotheses(NamedTuple):
     """The best hypotheses of each prompt, best first."""
 
     tokens: Int[Tensor, "prompts beams new"]
-    """What was written, with the end token, which fills the rest of a row."""
+    """The generated tokens, with the end token, which also fills the rest of a row."""
     lengths: Int[Tensor, "prompts beams"]
-    """Tokens written, the end token included; 0 where the vocabulary has no more hypotheses to give."""
+    """Generated tokens, including the end token; 0 if the vocabulary allows no further hypothesis."""
     scores: Float[Tensor, "prompts beams"]
-    """The sum of log-probabilities over length^length_penalty; -inf where there is no hypothesis."""
+    """The sum of log-probabilities over length^length_penalty; -inf without a hypothesis."""
 
     def better(self, others: "Hypotheses") -> "Hypotheses":
-        """As many as there are here, of these and others."""
+        """The best of these and other hypotheses, as many as there are here."""
         tokens, lengths, scores = (torch.cat(pair, dim=1) for pair in zip(self, others, strict=True))
         scores, best = scores.topk(self.scores.shape[1], dim=1)
         return Hypotheses(_pick(tokens, best), lengths.gather(1, best), scores)
@@ -58,19 +58,19 @@ def beam_search(
     """Search from each prompt; a prompt's result does not depend on the others.
 
     Args:
-        prefixes: one row per prompt, nothing written yet.
-        beams: how many hypotheses to pursue, and to return.
-        end: the token that a hypothesis ends with; None where each has all the tokens there is room for.
+        prefixes: one row per prompt, with nothing generated yet.
+        beams: the number of hypotheses to keep, and to return.
+        end: the token that ends a hypothesis; None if all hypotheses have the maximum length.
         length_penalty: the exponent of the length.
-        early_stop: stop at `beams` finished hypotheses; otherwise when no running one can still become better than the
-            worst of them. One beam stops at its first in any case: it is greedy decoding.
-        logits_processors: what changes the logits before.
+        early_stop: stop at `beams` finished hypotheses; otherwise when no running hypothesis can still beat the worst
+            of them. One beam always stops at its first, as greedy decoding does.
+        logits_processors: applied to the logits.
 
     Raises:
-        ConfigError: there are no beams.
+        ConfigError: `beams` is below 1.
     """
     if beams < 1:
-        raise ConfigError(f"beams={beams} searches nothing; use 1 or more.")
+        raise ConfigError(f"beams={beams} is out of range; use 1 or more.")
     prompts, steps = len(prefixes.tokens), prefixes.max_new
     logits = _processed_logits(prefixes, logits_processors)
     device = logits.device
@@ -114,7 +114,7 @@ def _log_probabilities(logits: Tensor) -> Tensor:
 
 
 def _none(prompts: int, beams: int, steps: int, filler: int, like: Tensor) -> Hypotheses:
-    """Room for finished hypotheses."""
+    """Empty buffers for finished hypotheses."""
     tokens = torch.full((prompts, beams, steps), filler, device=like.device)
     return Hypotheses(tokens, tokens.new_zeros(prompts, beams), torch.full_like(like, float("-inf")))
 
@@ -122,7 +122,7 @@ def _none(prompts: int, beams: int, steps: int, filler: int, like: Tensor) -> Hy
 def _candidates(
     sums: Float[Tensor, "prompts beams"], log_probabilities: Float[Tensor, "rows vocabulary"], beams: int
 ) -> _Candidates:
-    """The best continuations by one token, best first: twice as many as beams, as each may end one of them."""
+    """The best continuations by one token, best first; twice as many as beams, because any of them may end a beam."""
     vocabulary = log_probabilities.shape[-1]
     every = (sums.flatten()[:, None] + log_probabilities).view(len(sums), -1)
     best, indices = every.topk(min(2 * beams, every.shape[1]), dim=1)
@@ -130,10 +130,10 @@ def _candidates(
 
 
 def _written(prefixes: Prefixes, found: _Candidates, finished: Hypotheses) -> Int[Tensor, "prompts candidates new"]:
-    """What each candidate has written, as long as a finished hypothesis is."""
+    """The generated tokens of each candidate, padded to the length of a finished hypothesis."""
     prompts, beams, steps = finished.tokens.shape
     before = _pick(prefixes.written.view(prompts, beams, -1), found.parents)
-    # What is kept ends here: its last token is the end token, and fills the rest, or there is no rest.
+    # Kept candidates end here: their last token is the end token and fills the rest, or no rest is left.
     last = found.tokens[..., None].expand(-1, -1, steps - before.shape[2])
     return torch.cat((before, last), dim=2)
 
@@ -150,12 +150,12 @@ def _settled(
     worst = finished[:, -1:]
     if early_stop or running.shape[1] == 1:
         return worst > float("-inf")
-    # A sum only falls. Where length is rewarded, a running hypothesis may keep its sum and grow as long as possible.
+    # A sum never rises. If length is rewarded, the best case is an unchanged sum at the maximum length.
     reach = steps if length_penalty > 0 else step + 1
     best: Tensor = running[:, :1] / reach**length_penalty
     return worst >= best
 
 
 def _pick(of: Tensor, which: Int[Tensor, "prompts some"]) -> Tensor:
-    """The entries of the second dimension, for each of the first."""
+    """Select entries of the second dimension for each entry of the first."""
     return of.gather(1, which[..., None].expand(-1, -1, of.shape[-1]))

@@ -13,17 +13,17 @@ from xformer.generation.prefixes import Prefixes
 class CausalPrefixes(Prefixes):
     """Prompts of unequal length and their continuations by a causal stack in evaluation mode.
 
-    Padding is on the left; every row counts its positions from its own first token, so that it does not matter what
-    else is in the batch. A stack that cannot exceed its length goes on all the same: a row that has outgrown it shows
-    its last `max_length` tokens, as if the sequence began there. That window slides with every token, which changes
-    all positions, so from there on all of it is computed anew for each token, state or not.
+    Padding is on the left. Each row counts positions from its own first token, so it does not depend on the other rows
+    of the batch. If a row exceeds the length of a stack that cannot extrapolate, the stack reads its last `max_length`
+    tokens, as if the sequence began there. This window slides with every token, which changes all positions, so the
+    whole window is recomputed for each token, even with a decoding state.
 
     Args:
         stack: the model.
         head: hidden states (rows 1 d_model) to logits (rows 1 vocabulary).
         tokens: the prompts, padded on the left, at least one token each.
-        valid: True where there is a token; None where nothing is padded.
-        max_new: how many tokens to write at most.
+        valid: False at padding; None without padding.
+        max_new: the maximum number of new tokens.
 
     Raises:
         DataError: a prompt is longer than the stack can read.
@@ -43,21 +43,21 @@ class CausalPrefixes(Prefixes):
         self.limit = room if stack.extrapolates else min(stack.max_length, room)
         if self.begin > self.limit:
             raise DataError(
-                f"A prompt has {self.begin} tokens, and the model reads {self.limit} at most; shorten the prompt."
+                f"A prompt has {self.begin} tokens, but the model reads {self.limit} at most; shorten the prompt."
             )
         self._positions = None if self._valid is None else (self._valid.long().cumsum(1) - 1).clamp(min=0)
         self.incremental, self._seen = stack.incremental, 0
         self.states = stack.init_states(self.limit) if self.incremental else None
 
     def logits(self) -> Float[Tensor, "rows vocabulary"]:
-        """Of every row's next token."""
+        """Logits of every row's next token."""
         if self.length > self.limit:
             self.states = None
         start = max(0, self.length - self.limit) if self.states is None else self._seen
         new, self._seen = slice(start, self.length), self.length
         positions = None if self._positions is None else self._positions[:, new]
         if positions is not None and start > 0 and self.states is None:
-            # Rows that have not outgrown the model lie in the window whole.
+            # Rows within the model's length lie completely in the window.
             positions = (positions - (positions[:, -1:] + 1 - self.limit).clamp(min=0)).clamp(min=0)
         unpadded = self._valid is None or (self.states is not None and start > 0)
         valid = None if unpadded else self._valid[:, new]  # type: ignore[index]
@@ -66,15 +66,15 @@ class CausalPrefixes(Prefixes):
 
     @property
     def remarks(self) -> list[str]:
-        """What a person should know."""
+        """Remarks for the user on how these rows are generated."""
         if self._tokens.shape[1] - 1 <= self.limit:  # the last token is not read
             return super().remarks
         return [
             *super().remarks,
-            f"The model reads {self.limit} tokens: beyond, it sees the last {self.limit}, computed again every time.",
+            f"The model reads {self.limit} tokens: beyond, it reads the last {self.limit}, recomputed for every token.",
         ]
 
     def reorder(self, indices: Int[Tensor, " rows_after"]) -> None:
-        """Let row i become what row `indices[i]` was."""
+        """Replace row i by row `indices[i]`."""
         super().reorder(indices)
         self._positions = None if self._positions is None else self._positions.index_select(0, indices)

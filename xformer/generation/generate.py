@@ -18,14 +18,13 @@ def stream_tokens(
 ) -> Iterator[Int[Tensor, " rows"]]:
     """Generate and yield the next token of every row; after its end token, a row repeats it.
 
-    In inference mode: whoever trains on what is yielded, or changes it, has to clone it, and the prefixes go on in that
-    mode alone.
+    Runs in inference mode: clone the yielded tensors before you train on them or change them.
 
     Args:
-        prefixes: what the rows begin with, and the model that writes.
-        choose: the next token of each row.
-        end: the token that a row ends with; None where it goes on until there is no room.
-        logits_processors: what changes the logits before.
+        prefixes: the prompts and the model.
+        choose: selects the next token of each row from the logits.
+        end: the token that ends a row; None to continue up to the maximum length.
+        logits_processors: applied to the logits.
     """
     ended: Tensor | None = None
     for _ in range(prefixes.max_new):
@@ -45,7 +44,7 @@ def stream_tokens(
 def generate_tokens(
     prefixes: Prefixes, choose: ChooseToken, *, end: int | None, logits_processors: Sequence[LogitsProcessor] = ()
 ) -> Int[Tensor, "rows new"]:
-    """Generate all tokens: what `stream_tokens` yields, as one tensor."""
+    """Generate all tokens as `stream_tokens` does, and return them as one tensor."""
     for _ in stream_tokens(prefixes, choose, end=end, logits_processors=logits_processors):
         pass
     return prefixes.written

@@ -24,13 +24,13 @@ def greedy_decode(
     """Generate the target of each source greedily, in evaluation mode; after its end token, a row repeats it.
 
     Args:
-        model: reads the sources.
+        model: the encoder-decoder.
         logits: hidden states (batch 1 d_model) to logits (batch 1 vocabulary).
         source: token ids.
-        padding_mask: True at real tokens of the source.
-        begin: the token that a target begins with; it is not returned.
-        end: the token that a target ends with.
-        max_new: how many tokens to write at most.
+        padding_mask: False at padding of the source.
+        begin: the token that begins a target; it is not returned.
+        end: the token that ends a target.
+        max_new: the maximum number of new tokens.
     """
     prefixes = Seq2SeqPrefixes(model, logits, source, padding_mask, begin=begin, max_new=max_new)
     return generate_tokens(prefixes, most_likely, end=end)

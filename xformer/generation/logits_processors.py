@@ -1,4 +1,4 @@
-"""Logits processors: what changes the logits before a token is chosen, applied in order.
+"""Logits processors, applied to the logits in order before a token is chosen.
 
 The usual order is that of the classes here: penalty, temperature, top-k, top-p.
 """
@@ -14,21 +14,21 @@ from xformer.errors import ConfigError
 from xformer.generation.prefixes import Prefixes
 
 LogitsProcessor = Callable[[Tensor, Prefixes], Tensor]
-"""Logits (rows vocabulary) and the rows they continue, to logits."""
+"""Maps logits (rows vocabulary), and the rows that they continue, to logits."""
 
 
 LOWEST = 1e-3
-"""Logits divided by less may overflow; at this temperature sampling is as good as greedy."""
+"""The lowest temperature; below it logits may overflow, and sampling at it is practically greedy."""
 ROUNDING = 1e-5
-"""How closely float32 logits up to 100 tell a sum of probabilities, as a share of it."""
+"""The relative accuracy of a sum of probabilities from float32 logits up to 100."""
 
 
 @dataclass(frozen=True)
 class RepetitionPenalty:
-    """Makes every token that is in the row already, prompt included, less likely.
+    """Makes every token that occurs in the row already, including the prompt, less likely.
 
-    Keskar et al. 2019, "CTRL", section 4.1: x / penalty. A negative logit is multiplied instead (Hugging Face), as
-    dividing it would make it more likely. 1 changes nothing; the paper uses 1.2.
+    Keskar et al. 2019, "CTRL", section 4.1: x / penalty. A negative logit is multiplied instead (Hugging Face), because
+    dividing it would make it more likely. 1 has no effect; the paper uses 1.2.
 
     Raises:
         ConfigError: the penalty is not positive.
@@ -38,10 +38,10 @@ class RepetitionPenalty:
 
     def __post_init__(self) -> None:
         if not 0 < self.penalty < math.inf:
-            raise ConfigError(f"repetition_penalty={self.penalty} must be positive; 1 changes nothing.")
+            raise ConfigError(f"repetition_penalty={self.penalty} must be positive; 1 has no effect.")
 
     def __call__(self, logits: Float[Tensor, "rows vocabulary"], rows: Prefixes) -> Float[Tensor, "rows vocabulary"]:
-        """Divide what has been seen."""
+        """Penalise the tokens of the row."""
         seen = rows.tokens
         if rows.valid is not None:
             seen = seen.where(rows.valid, seen[:, -1:])  # the last one is never padding
@@ -62,20 +62,20 @@ class Temperature:
     def __post_init__(self) -> None:
         if not LOWEST <= self.temperature < math.inf:
             raise ConfigError(
-                f"temperature={self.temperature} is out of range: use {LOWEST} or more, or none for greedy."
+                f"temperature={self.temperature} is out of range; use {LOWEST} or more, or none for greedy decoding."
             )
 
     def __call__(self, logits: Float[Tensor, "rows vocabulary"], rows: Prefixes) -> Float[Tensor, "rows vocabulary"]:
-        """Divide all."""
+        """Divide all logits."""
         return logits / self.temperature
 
 
 @dataclass(frozen=True)
 class TopK:
-    """Keeps the k most likely tokens (Fan et al. 2018); of equal ones at the border, all.
+    """Keeps the k most likely tokens (Fan et al. 2018), and all tokens tied with the last of them.
 
     Raises:
-        ConfigError: nothing is kept.
+        ConfigError: k is below 1.
     """
 
     k: int
@@ -92,10 +92,10 @@ class TopK:
 
 @dataclass(frozen=True)
 class TopP:
-    """Keeps the fewest most likely tokens whose probabilities add up to p at least (Holtzman et al. 2020, nucleus).
+    """Keeps the smallest set of most likely tokens with total probability p or more (Holtzman et al. 2020, nucleus).
 
-    Of equally likely ones at the border, those with the lower ids. A sum within 1e-5 of p has reached it: the last bit
-    of a float32 logit leaves so much open.
+    Ties at the border are broken by the lower id. A sum within 1e-5 of p has reached it, because float32 logits are no
+    more accurate.
 
     Raises:
         ConfigError: p is not in (0, 1].
@@ -105,7 +105,7 @@ class TopP:
 
     def __post_init__(self) -> None:
         if not 0 < self.p <= 1:
-            raise ConfigError(f"top_p={self.p} is no share of the probability; use more than 0 and at most 1.")
+            raise ConfigError(f"top_p={self.p} is out of range; use more than 0 and at most 1.")
 
     def __call__(self, logits: Float[Tensor, "rows vocabulary"], rows: Prefixes) -> Float[Tensor, "rows vocabulary"]:
         """Mask the others."""
@@ -113,7 +113,7 @@ class TopP:
             return logits  # which rounding would cut off the ends of
         sorted_logits, order = logits.sort(dim=-1, descending=True, stable=True)
         reached = sorted_logits.double().softmax(-1).cumsum(-1) >= self.p * (1 - ROUNDING)
-        # A token stays while those before it have not reached p; the first always does.
+        # A token is kept while the sum before it is below p, so the first always is.
         gone = reached.roll(1, dims=-1)
         gone[:, 0] = False
         return logits.masked_fill(gone.scatter(1, order, gone), float("-inf"))

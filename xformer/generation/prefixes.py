@@ -14,18 +14,18 @@ class Prefixes(ABC):
     """A batch of sequences being generated, one in each row, in preallocated buffers.
 
     Args:
-        tokens: what the rows begin with, padded on the left.
-        valid: True where there is a token; None where nothing is padded.
-        max_new: how many tokens a row can get.
+        tokens: the prompts, padded on the left.
+        valid: False at padding; None without padding.
+        max_new: the maximum number of new tokens.
 
     Attributes:
-        max_new: the same; less where the model cannot write as many.
-        incremental: whether the model goes on from a state; otherwise it reads everything again for every token.
+        max_new: the maximum number of new tokens; less than requested if the model cannot generate as many.
+        incremental: whether the model has a decoding state; otherwise it recomputes the whole sequence for every token.
     """
 
     incremental: bool
     states: Sequence[State] | None
-    """One per layer; None where there are none, or no longer."""
+    """One decoding state per layer; None if there are none, or no longer."""
 
     def __init__(
         self, tokens: Int[Tensor, "rows begin"], valid: Bool[Tensor, "rows begin"] | None, max_new: int
@@ -37,37 +37,37 @@ class Prefixes(ABC):
 
     @abstractmethod
     def logits(self) -> Float[Tensor, "rows vocabulary"]:
-        """Of every row's next token; to be called once after each `append` and `reorder`."""
+        """Logits of every row's next token; to be called once after each `append` and `reorder`."""
 
     @property
     def remarks(self) -> list[str]:
-        """What a person should know of how these rows are written, a sentence each."""
+        """Remarks for the user on how these rows are generated."""
         if self.incremental:
             return []
-        return ["This attention has no decoding state: everything is computed again for every token."]
+        return ["This attention has no decoding state: the whole sequence is recomputed for every token."]
 
     @property
     def tokens(self) -> Int[Tensor, "rows length"]:
-        """Every row so far, padded on the left."""
+        """All tokens of every row so far, padded on the left."""
         return self._tokens[:, : self.length]
 
     @property
     def valid(self) -> Bool[Tensor, "rows length"] | None:
-        """True where `tokens` has a token; None where nothing is padded."""
+        """False where `tokens` has padding; None without padding."""
         return None if self._valid is None else self._valid[:, : self.length]
 
     @property
     def written(self) -> Int[Tensor, "rows new"]:
-        """What was appended."""
+        """The appended tokens."""
         return self._tokens[:, self.begin : self.length]
 
     def append(self, tokens: Int[Tensor, " rows"]) -> None:
-        """Add a token to every row."""
+        """Append a token to every row."""
         self._tokens[:, self.length] = tokens
         self.length += 1
 
     def reorder(self, indices: Int[Tensor, " rows_after"]) -> None:
-        """Let row i become what row `indices[i]` was; there may be more rows than before, or fewer."""
+        """Replace row i by row `indices[i]`; the number of rows may change."""
         self._tokens = self._tokens.index_select(0, indices)
         self._valid = None if self._valid is None else self._valid.index_select(0, indices)
         for state in self.states or ():
@@ -75,13 +75,13 @@ class Prefixes(ABC):
 
 
 def pad_left(rows: Sequence[Int[Tensor, "..."]]) -> tuple[Int[Tensor, "rows n"], Bool[Tensor, "rows n"] | None]:
-    """The rows below each other, ending together, and where they are; None where they are equally long."""
+    """Stack rows with padding on the left; also the mask of valid tokens, None if all rows are equally long."""
     flipped, valid = pad_right([row.flip(0) for row in rows])
     return flipped.flip(1), None if valid is None else valid.flip(1)
 
 
 def pad_right(rows: Sequence[Int[Tensor, "..."]]) -> tuple[Int[Tensor, "rows n"], Bool[Tensor, "rows n"] | None]:
-    """The rows below each other, beginning together, and where they are; None where they are equally long."""
+    """Stack rows with padding on the right; also the mask of valid tokens, None if all rows are equally long."""
     padded = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
     lengths = torch.tensor([len(row) for row in rows], device=padded.device)
     if bool((lengths == padded.shape[1]).all()):

@@ -16,15 +16,15 @@ def most_likely(logits: Float[Tensor, "rows vocabulary"]) -> Int[Tensor, " rows"
 
 
 class Sampling:
-    """Draws from softmax(logits).
+    """Samples from softmax(logits).
 
-    Every row has random numbers of its own, drawn on the CPU at the start: what it becomes depends on its seed and its
-    logits, and neither on the other rows nor on the device.
+    Every row has its own random numbers, drawn on the CPU at the start, so its tokens depend only on its seed and its
+    logits, not on the other rows or the device.
 
     Args:
         seeds: one per row.
-        max_new: how many tokens are drawn at most.
-        device: of the logits.
+        max_new: the maximum number of tokens.
+        device: the device of the logits.
     """
 
     def __init__(self, seeds: Sequence[int], max_new: int, device: torch.device | str) -> None:
@@ -33,7 +33,7 @@ class Sampling:
         self._at = 0
 
     def __call__(self, logits: Float[Tensor, "rows vocabulary"]) -> Int[Tensor, " rows"]:
-        """The token in whose share of [0, 1) the row's next random number lies."""
+        """Choose the token whose part of the cumulative distribution contains the row's next random number."""
         shares = logits.double().softmax(-1).cumsum(-1)
         number = self._numbers[:, self._at, None].double() * shares[:, -1:]
         self._at += 1

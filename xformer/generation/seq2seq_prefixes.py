@@ -1,4 +1,4 @@
-"""Generation with an encoder-decoder: the target of each source."""
+"""Generation with an encoder-decoder: sources and the targets generated for them."""
 
 from collections.abc import Callable
 
@@ -14,18 +14,18 @@ from xformer.generation.prefixes import Prefixes
 class Seq2SeqPrefixes(Prefixes):
     """Sources and the targets that an encoder-decoder in evaluation mode generates for them.
 
-    A decoder that cannot exceed its length writes as many tokens as it has places, at most.
+    A decoder that cannot extrapolate generates at most as many tokens as its length.
 
     Args:
-        model: reads the sources, once.
+        model: the encoder-decoder, which reads the sources once.
         head: hidden states (rows 1 d_model) to logits (rows 1 vocabulary).
         source: token ids, padded on the right.
-        padding_mask: True at real tokens of the source; None where nothing is padded.
-        begin: the token that a target begins with.
-        max_new: how many tokens to write at most.
+        padding_mask: False at padding of the source; None without padding.
+        begin: the token that begins a target.
+        max_new: the maximum number of new tokens.
 
     Raises:
-        DataError: a source is longer than the model can read.
+        DataError: a source is too long for the model.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Seq2SeqPrefixes(Prefixes):
     ) -> None:
         if source.shape[1] > model.max_length and not model.extrapolates:
             raise DataError(
-                f"A source has {source.shape[1]} tokens, and the model reads {model.max_length} at most; shorten it."
+                f"A source has {source.shape[1]} tokens, but the model reads {model.max_length} at most; shorten it."
             )
         room = max_new if model.decoder.extrapolates else min(max_new, model.max_target)
         super().__init__(source.new_full((len(source), 1), begin), None, room)
@@ -51,7 +51,7 @@ class Seq2SeqPrefixes(Prefixes):
             self.states = model.init_states(self._memory, room) if self.incremental else None
 
     def logits(self) -> Float[Tensor, "rows vocabulary"]:
-        """Of every row's next token."""
+        """Logits of every row's next token."""
         if self.states is None:
             hidden = self.model.decode(self.tokens, self._memory)
         else:
@@ -60,16 +60,16 @@ class Seq2SeqPrefixes(Prefixes):
 
     @property
     def remarks(self) -> list[str]:
-        """What a person should know."""
+        """Remarks for the user on how these rows are generated."""
         if self.max_new == self._asked:
             return super().remarks
         return [
             *super().remarks,
-            f"The model writes {self.max_new} tokens at most; {self._asked} were asked for.",
+            f"The model generates {self.max_new} tokens at most; {self._asked} were requested.",
         ]
 
     def reorder(self, indices: Int[Tensor, " rows_after"]) -> None:
-        """Let row i become what row `indices[i]` was."""
+        """Replace row i by row `indices[i]`."""
         super().reorder(indices)
         if self.states is None:
             self._memory = self._memory.select(indices)

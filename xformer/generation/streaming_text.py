@@ -9,15 +9,15 @@ _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 def stream_text(
     decode: Callable[[Sequence[int]], str], tokens: Iterable[int], begin: Sequence[int] = ()
 ) -> Iterator[str]:
-    """Yield the text of tokens piece by piece; the pieces are the text of all of them.
+    """Yield the text of tokens piece by piece; joined, the pieces are the text of all tokens.
 
-    A character whose bytes have not all come decodes to replacement characters: they are held back until something
-    follows them, as is a text that goes back on what has been shown.
+    A character whose bytes are incomplete decodes to replacement characters. These are held back until more tokens
+    follow, as is text that would contradict the pieces yielded before.
 
     Args:
-        decode: text of a whole sequence.
-        tokens: the ids, as they come.
-        begin: ids that stand before them, and whose text is the first piece.
+        decode: decodes a whole sequence.
+        tokens: the ids, as they are generated.
+        begin: ids before them, whose text is the first piece.
     """
     sequence, shown = list(begin), ""
     for token in itertools.chain([None], tokens):

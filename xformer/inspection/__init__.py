@@ -1,1 +1,1 @@
-"""What a model does with an input: attention maps, and probes while it trains."""
+"""Inspection of models: attention maps of a trained model, and probes during training."""

@@ -1,4 +1,4 @@
-"""The inputs of every token mixer when a model runs and, of an attention, its queries, keys and values."""
+"""Recording the inputs of every token mixer in a forward pass and, for an attention, its queries, keys and values."""
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
@@ -21,15 +21,15 @@ from xformer.layers.multi_head import MultiHeadAttention
 
 @dataclass(frozen=True)
 class AttentionCall:
-    """One layer's use of its variant.
+    """One layer's call of its attention variant.
 
     Attributes:
-        slot: the place of the attention, by the configuration's key.
-        layer: of its stack, from 0.
+        slot: the slot of the attention, by its configuration key.
+        layer: the index of the layer in its stack.
         mix: the variant.
         query: rotated, and shifted by the bias.
         key: rotated.
-        value: what is mixed.
+        value: the values.
         mask: positions, causality and padding.
         bias: the relative bias.
     """
@@ -44,21 +44,21 @@ class AttentionCall:
     bias: RelativeBias | None
 
     def mixed(self, mix: Attention) -> Float[Tensor, "b h q d"]:
-        """What this or another variant makes of the same queries, keys and values."""
+        """The output of this or another variant for the same queries, keys and values."""
         return mix(self.query, self.key, self.value, mask=self.mask, bias=self.bias)
 
 
 @dataclass(frozen=True)
 class LayerCall:
-    """One layer's use of its token mixer.
+    """One layer's call of its token mixer.
 
     Attributes:
-        slot: the place of the mixer, by the configuration's key.
-        layer: of its stack, from 0.
-        mixer: that is called.
-        x: what it reads.
-        arguments: the others of the call, by name.
-        attention: the queries, keys and values; None where the mixer owns its projections and has none.
+        slot: the slot of the mixer, by its configuration key.
+        layer: the index of the layer in its stack.
+        mixer: the mixer called.
+        x: its input.
+        arguments: the other arguments of the call, by name.
+        attention: the queries, keys and values; None if the mixer owns its projections.
     """
 
     slot: str
@@ -70,24 +70,22 @@ class LayerCall:
 
 
 def attention_calls(model: Architecture, forward: Callable[[], object]) -> list[AttentionCall]:
-    """The uses of all layers that have queries, keys and values, slot by slot, in evaluation mode.
+    """The calls of all layers that have queries, keys and values, slot by slot, in evaluation mode.
 
     Args:
-        model: whose attentions are watched.
-        forward: runs the model, on sequences and not from a decoding state; every layer each time.
+        model: the model to record.
+        forward: runs the model on whole sequences, calling every layer, without a decoding state.
     """
     return [call.attention for call in layer_calls(model, forward) if call.attention is not None]
 
 
 @torch.no_grad()
 def layer_calls(model: Architecture, forward: Callable[[], object]) -> list[LayerCall]:
-    """The uses of all layers, slot by slot, in evaluation mode.
-
-    Layers that share their parameters are used once each.
+    """The calls of all layers, slot by slot, in evaluation mode; layers that share parameters have one call each.
 
     Args:
-        model: whose token mixers are watched.
-        forward: runs the model, on sequences and not from a decoding state; every layer each time.
+        model: the model to record.
+        forward: runs the model on whole sequences, calling every layer, without a decoding state.
     """
     calls: dict[str, list[LayerCall]] = {slot: [] for slot in model.slots}
     hooks = []
@@ -130,10 +128,7 @@ def _remember_attention(
 
 
 def _mixers(model: Architecture) -> Iterator[tuple[str, range, TokenMixer]]:
-    """Every token mixer in the model, its slot and the layers that it serves in turn.
-
-    Towers come in the slots' order, and so do a block's mixers.
-    """
+    """Every token mixer of the model with its slot and its layers, in the order of the slots."""
     slots = [mixers for part in model.children() if isinstance(part, Tower) for mixers in part.mixers]
     for slot, mixers in zip(model.slots, slots, strict=True):
         for first, mixer in enumerate(mixers):

@@ -23,18 +23,18 @@ def write_attention_maps(
 
         SLOT                    the weights, an array (layers heads queries keys)
         SLOT.layers             which layers these are
-        SLOT.error              for each how far weights times values, and `SLOT.constant`, are from its output
-        SLOT.constant           the size of what is added to weights times values; both as a share of the output's
-        SLOT.influence          for the layers without weights their influence, which is none: (layers queries keys)
+        SLOT.error              relative error of weights times values, plus the constant, against the output, by layer
+        SLOT.constant           relative size of the constant that is added to weights times values, by layer
+        SLOT.influence          the influence of layers without weights: (layers queries keys)
         SLOT.influence.layers   which layers these are
-        SLOT.influence.error    for each the standard error, as a share of the map's norm; 0 where it is exact
+        SLOT.influence.error    its standard error, relative to the map's norm, by layer; 0 if it is exact
 
-    without those of weights or of influence where no layer has them.
+        Entries of weights or of influence are omitted if no layer has them.
 
     Args:
-        directory: for the files; it is made.
-        title: of the page.
-        text: what the model read.
+        directory: the directory for the files, created if needed.
+        title: the title of the page.
+        text: the text that the model read.
         maps: slot by slot, layer by layer.
         axes: queries and keys, by slot.
 
@@ -62,7 +62,7 @@ def write_attention_maps(
             file.write_bytes(picture.png)
         np.savez_compressed(archive, **numbers)  # type: ignore[arg-type]
     except OSError as error:
-        raise DataError(f"{directory} cannot be written to ({error.strerror}): give another --output.") from error
+        raise DataError(f"{directory} cannot be written to ({error.strerror}); use another --output.") from error
     return [index, *files, archive]
 
 

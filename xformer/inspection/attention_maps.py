@@ -1,17 +1,18 @@
-r"""Attention maps: per layer and head, what every query takes from every key.
+r"""Attention maps: the weight of every key for every query, per layer and head.
 
-A variant that mixes values linearly gives out = W(query, key) V + c(query, key), with W a matrix of queries x keys that
-most variants never write out, and c a term that some position schemes add (Shaw et al. 2018, equation 3: sum_j w_ij
-aV_ij). So W is what a variant does to the columns of the identity,
+A variant that is linear in the values computes out = W(query, key) V + c(query, key), with W a queries x keys matrix
+that most variants never materialise, and c a term that some position schemes add (Shaw et al. 2018, equation 3:
+sum_j w_ij aV_ij). W is obtained from the columns of the identity,
 
     W e_j = mix(query, key, e_j) - mix(query, key, 0)
 
-as many columns at a time as a head has features. No variant has to know of it. Whether it is linear is not believed but
-measured, on the values of the pass at hand, by |W V + c - out| / |out| and |c| / |out|: `Linearity` is what was found,
-and `tests/contracts/test_linearity.py` decides it for every variant, a plugin's too. What is not linear has no map of
-weights; nor has a token mixer that owns its projections. Both have one of influence (`influence_maps.py`).
+as many columns at a time as a head has features, without any code in the variant. Linearity is measured on the values
+of the pass, by |W V + c - out| / |out| and |c| / |out|; `Linearity` is the result, and
+`tests/contracts/test_linearity.py` checks it for every variant, including those of plugins. A variant that is not
+linear has no map of weights, nor has a token mixer that owns its projections; both have one of influence
+(`influence_maps.py`).
 
-A row is zero where a query has nothing to read. Time is k / d + 3 passes through the variant; memory O(q k), the map's.
+A row is zero if a query has no key to attend to. Time is k / d + 3 passes through the variant; memory O(q k).
 """
 
 import math
@@ -31,13 +32,13 @@ from xformer.inspection.attention_calls import AttentionCall, LayerCall, layer_c
 from xformer.inspection.influence_maps import InfluenceMap, influence_map
 
 EVEN = 1e-3
-"""How far from 1 the sum of a distribution's weights may be."""
+"""The tolerance for the sum of a distribution's weights."""
 EXACT = 1e-3
-"""How far from the output, as a share of it, a map's weights times the values may be."""
+"""The tolerance for the relative error of weights times values against the output."""
 
 
 class Linearity(StrEnum):
-    """What a variant's output is of its values, as it was measured."""
+    """How a variant's output depends on its values, as measured."""
 
     WEIGHTS = "weights times values are the output"
     CONSTANT = "weights times values and a constant are the output"
@@ -46,15 +47,15 @@ class Linearity(StrEnum):
 
 @dataclass(frozen=True)
 class AttentionMap:
-    """What one layer's heads read.
+    """The attention weights of one layer.
 
     Attributes:
-        slot: the place of the attention, by the configuration's key.
-        layer: of its stack, from 0.
-        variant: the class that mixed.
+        slot: the slot of the attention, by its configuration key.
+        layer: the index of the layer in its stack.
+        variant: the class of the variant.
         weights: W, for each sequence and head.
-        error: |W V + c - out| / |out| of this pass; infinite where there is no number.
-        constant: |c| / |out| of it.
+        error: |W V + c - out| / |out| of this pass; infinite if it is not a number.
+        constant: |c| / |out| of this pass.
     """
 
     slot: str
@@ -66,7 +67,7 @@ class AttentionMap:
 
     @property
     def values(self) -> Float[Tensor, "batch heads query key"]:
-        """What is drawn."""
+        """The values to draw."""
         return self.weights
 
     @property
@@ -83,9 +84,9 @@ class AttentionMap:
 
     @property
     def entropy(self) -> Float[Tensor, " heads"] | None:
-        """Of the weights in nats, the mean over queries that read something; None where they are no distributions.
+        """The entropy of the weights in nats, averaged over queries that attend to a key.
 
-        Nor has a map an entropy whose weights are not what the layer does.
+        None if the weights are not distributions, or if weights times values are not the layer's output.
         """
         if not self.exact:
             return None
@@ -107,12 +108,12 @@ def implied_matrix(
     mask: Mask,
     bias: RelativeBias | None = None,
 ) -> Float[Tensor, "b h q k"]:
-    """The W that a variant multiplies values with, whether or not it ever writes it out.
+    """The matrix W by which a variant multiplies the values, even if it never materialises it.
 
     Args:
         mix: the variant.
-        query: as the variant gets it: rotated, and shifted by the bias.
-        key: likewise.
+        query: the variant's input, rotated and shifted by the bias.
+        key: the variant's input, rotated.
         mask: positions, causality and padding.
         bias: the relative bias.
     """
@@ -127,17 +128,15 @@ def implied_matrix(
 
 
 LayerMap = AttentionMap | InfluenceMap
-"""What is drawn of a layer: the weights where it has some, else the influence."""
+"""The map of a layer: weights if it has them, else influence."""
 
 
 def attention_maps(model: Architecture, forward: Callable[[], object]) -> list[LayerMap]:
-    """The maps of all layers, slot by slot, in evaluation mode.
-
-    Layers that share their parameters have a map each.
+    """The maps of all layers, slot by slot, in evaluation mode; layers that share parameters have a map each.
 
     Args:
-        model: whose token mixers are watched.
-        forward: runs the model once, on sequences and not from a decoding state.
+        model: the model to record.
+        forward: runs the model once on whole sequences, without a decoding state.
     """
     training = model.training
     try:
@@ -149,7 +148,7 @@ def attention_maps(model: Architecture, forward: Callable[[], object]) -> list[L
 
 
 def layer_map(call: LayerCall) -> LayerMap:
-    """The map of one layer: of weights, where weights times values are what it does, else of influence."""
+    """The map of one layer: weights if weights times values are its output, else influence."""
     if call.attention is None:
         return influence_map(call)
     found = map_of(call.attention)
@@ -158,7 +157,7 @@ def layer_map(call: LayerCall) -> LayerMap:
 
 @torch.no_grad()
 def map_of(call: AttentionCall) -> AttentionMap:
-    """The weights of one layer, and how far weights times values are from what the layer gave."""
+    """The weights of one layer, with the error of weights times values against its output."""
     weights = implied_matrix(call.mix, call.query, call.key, mask=call.mask, bias=call.bias)
     output = call.mixed(call.mix)
     constant = replace(call, value=torch.zeros_like(call.value)).mixed(call.mix)

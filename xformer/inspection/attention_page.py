@@ -1,6 +1,5 @@
 """Attention and influence maps as one self-contained HTML page, pictures included."""
 
-import math
 from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
@@ -24,32 +23,32 @@ figcaption, p.note { color: #555; font-size: .9rem }
 pre, .tokens { white-space: pre-wrap; overflow-wrap: anywhere; background: #f5f5f5; padding: .5rem }
 .tokens span { border: 1px solid #ddd; padding: 0 .2rem; margin: .1rem; display: inline-block; background: #fff }
 """
-EXPLANATION = """<p class="note">A row is a query, a column a key: the weight with which the query takes the key's
-value. The weights are measured, whether or not the variant writes them out: below each picture stands how far weights
-times values are from what the layer gave. Colours go with the square root of a weight, on
-one scale for all layers and heads of a section. Entropy is in nats, the mean over queries: 0 where one key is read,
-log n where n keys are read evenly. Click a picture for its full size.</p>
+EXPLANATION = """<p class="note">Rows are queries, columns are keys; each cell is the weight of the key's value for the
+query. The weights are measured, whether or not the variant computes them; the caption of each picture has the error of
+weights times values against the layer's output. Colours show the square root of a weight, on one scale for all layers
+and heads of a section. Entropy is in nats, averaged over queries: 0 if each query attends to one key, log n if it
+attends to n keys equally. Click a picture for its full size.</p>
 """
-INFLUENCE_EXPLANATION = """<p class="note">Influence, not weights: a row is an output t, a column an input s, and the
-value |d y<sub>t</sub> / d x<sub>s</sub>|, the Frobenius norm of the layer's Jacobian there, before the residual is
-added. It says how much the output moves when the input does; it is no share of anything, rows are not normalised, and
-it is not to be compared with a weight. Colours go with its square root, on a scale of its own.</p>
+INFLUENCE_EXPLANATION = """<p class="note">Influence, not weights: rows are outputs t, columns are inputs s, and each
+cell is |d y<sub>t</sub> / d x<sub>s</sub>|, the Frobenius norm of a block of the layer's Jacobian, before the residual
+is added. It measures how much the output changes with the input. Rows are not normalised, and values cannot be compared
+with weights. Colours show its square root, on a separate scale.</p>
 """
 
 
 class Picture(NamedTuple):
-    """A layer's map, and the PNG of it."""
+    """A layer's map and its PNG."""
 
     attention: LayerMap
     png: bytes
 
 
 def attention_page(title: str, text: str, pictures: Sequence[Picture], axes: dict[str, tuple[Axis, Axis]]) -> str:
-    """The page, as HTML.
+    """The page as HTML.
 
     Args:
-        title: whose maps they are.
-        text: what the model read.
+        title: the title of the page.
+        text: the text that the model read.
         pictures: slot by slot, layer by layer.
         axes: queries and keys, by slot.
     """
@@ -90,7 +89,7 @@ def _warnings(maps: Sequence[LayerMap]) -> str:
 
 
 def influence_warnings(maps: Sequence[LayerMap]) -> list[str]:
-    """A sentence for the layers of each slot and variant whose influence is drawn, and why; none where weights are."""
+    """A sentence for the layers of each slot and variant that says why influence is drawn instead of weights."""
     layers: dict[tuple[str, str, bool], list[InfluenceMap]] = {}
     for each in maps:
         if isinstance(each, InfluenceMap):
@@ -104,16 +103,14 @@ def _influence_warning(layers: Sequence[InfluenceMap]) -> str:
     errors = [each.weights_error for each in layers if each.weights_error is not None]
     if errors:
         off = " and ".join(map(format_percent, errors))
-        why = f"{first.variant} is not weights times values, which are off by {off} of its output here"
+        why = f"{first.variant} is not linear in the values: weights times values differ from its output by {off}"
     else:
-        why = f"{first.variant} owns its projections and state, so there are no weights that multiply given values"
-    return f"{place}: {why}. What is drawn is {NOT_WEIGHTS}."
+        why = f"{first.variant} owns its projections and state, so it has no weights that multiply values"
+    return f"{place}: {why}. The map shows {NOT_WEIGHTS}."
 
 
 def format_percent(error: float) -> str:
-    """An error in percent: `2e-05 %`, `319 %`, `more than can be told`."""
-    if math.isinf(error):
-        return "more than can be told"
+    """An error in percent: `2e-05 %`, `319 %`, `inf %`."""
     return f"{100 * error:.{1 if error < EXACT else 3}g} %"
 
 
@@ -121,8 +118,8 @@ def _signs(pictures: Sequence[Picture]) -> str:
     if all(bool((picture.attention.values >= 0).all()) for picture in pictures):
         return ""
     return (
-        '<p class="note">Some weights are negative (red) and rows need not sum to 1: keys and values are mixed over '
-        "positions by learned projections first, so no entropy is given.</p>\n"
+        '<p class="note">Some weights are negative (red) and rows need not sum to 1, because learned projections first '
+        "mix keys and values over positions; therefore no entropy is shown.</p>\n"
     )
 
 
@@ -144,11 +141,11 @@ def _figure(picture: Picture) -> str:
 def _caption(attention: AttentionMap) -> str:
     entropy = attention.entropy
     spread = "" if entropy is None else f"; entropy by head: {', '.join(f'{each:.2f}' for each in entropy)}"
-    constant, close = "", f"; weights times values are off by {format_percent(attention.error)} of the output"
+    constant, close = "", f"; weights times values differ from the output by {format_percent(attention.error)}"
     if attention.linearity == Linearity.CONSTANT:
         constant = (
-            f", once a constant of {format_percent(attention.constant)} of it is added that no value changes and no "
-            "picture shows"
+            f", after adding a constant of {format_percent(attention.constant)} of it, which does not depend on the "
+            "values and is not drawn"
         )
     return f"{attention.weights.shape[1]} heads{spread}{close}{constant}"
 

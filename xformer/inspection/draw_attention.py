@@ -1,4 +1,4 @@
-"""Attention and influence maps as pictures: one per layer, one panel per head; influence has a single one."""
+"""Attention and influence maps as pictures: one per layer, with a panel per head, or a single one for influence."""
 
 import io
 import warnings
@@ -18,21 +18,21 @@ from xformer.inspection.influence_maps import InfluenceMap
 from xformer.inspection.model_input import Axis
 
 PANEL, LARGEST_CELL, LABEL = 5.2, 0.3, 0.13
-"""Inches: the longer side of a large panel, a cell of a small one, and what a label takes, so that 40 fit."""
+"""Inches: the longer side of a large panel, a cell of a small one, and a label, so that 40 labels fit."""
 NOT_WEIGHTS = "influence, not weights"
 LONGEST_LABEL = 12
-"""Characters; longer ones are cut."""
+"""The maximum number of characters of a label."""
 _STYLE: Any = {"text.parse_math": False, "font.size": 8, "axes.titlesize": 9, "savefig.dpi": 110}
 
 
 class Scale:
-    """The colours of all layers and heads of a slot, so that equal colours are equal weights, or equal influence.
+    """The colour scale of all layers and heads of a slot, in which equal colours mean equal values.
 
-    Colours go with the root of a weight: what is spread over 40 keys stays visible beside a weight of 1. Negative
-    weights are red.
+    Colours show the square root of a weight, so that weights spread over 40 keys stay visible beside a weight of 1.
+    Negative weights are red.
 
     Args:
-        maps: of the slot, all of weights or all of influence.
+        maps: the maps of the slot, all of weights or all of influence.
     """
 
     def __init__(self, maps: Sequence[LayerMap]) -> None:
@@ -46,7 +46,7 @@ class Scale:
 
 
 def draw_attention(attention: LayerMap, queries: Axis, keys: Axis, scale: Scale) -> bytes:
-    """A layer's heads as a PNG; of a batch, the first sequence."""
+    """A layer's heads as a PNG, for the first sequence of a batch."""
     weights = attention.values[0].numpy()
     influence = isinstance(attention, InfluenceMap)
     columns = ceil(sqrt(len(weights)))
@@ -85,7 +85,7 @@ def _panel_title(attention: LayerMap, head: int) -> str:
 
 
 def _label(panel: Panel, cell: float, queries: Sequence[str], keys: Sequence[str]) -> None:
-    """Name all tokens, or, where there is no room for that, every so many of them and their index."""
+    """Label all tokens or, if there is not enough room, every n-th token with its index."""
     step = ceil(LABEL / cell)
 
     def names(tokens: Sequence[str]) -> list[str]:
@@ -103,7 +103,7 @@ def _cut(token: str) -> str:
 
 
 def _size(rows: int, columns: int, cell: float, queries: Sequence[str], keys: Sequence[str]) -> tuple[float, float]:
-    """Inches of a figure whose panels have room for their labels."""
+    """The size in inches of a figure whose panels have room for their labels."""
     left, below = (0.07 * max(len(_cut(token)) for token in axis) + 0.25 for axis in (queries, keys))
     width = max(cell * len(keys), 1.2) + left
     height = max(cell * len(queries), 0.3) + below + 0.2

@@ -1,19 +1,19 @@
-r"""Influence maps: how much every output of a token mixer changes with every token that it reads.
+r"""Influence maps: how much each output of a token mixer changes with each input token.
 
     I_ts = |d y_t / d x_s|_F
 
-the Frobenius norm of a block of the mixer's Jacobian at the input at hand, with y = mixer(x) before the residual is
-added. It is defined for every mixer, whether or not it multiplies values with weights; it is no share of anything, so
-rows are left as they are and sum to anything. Of cross-attention, x_s are the keys and values of the memory's token s.
+the Frobenius norm of a block of the mixer's Jacobian at the current input, with y = mixer(x) before the residual is
+added. It is defined for every mixer, whether or not it multiplies values by weights. Rows are not normalised. For
+cross-attention, x_s are the keys and values of token s of the memory.
 
-A row of blocks comes from vector-Jacobian products: for orthonormal u_1 .. u_d of the output's d features,
+A row of blocks is computed by vector-Jacobian products with orthonormal u_1 .. u_d of the output's d features:
 
     I_ts^2 = sum_i |u_i^T d y_t / d x_s|^2
 
-With p < d of them, drawn from a seed, (d / p) times the sum over these p estimates it without bias (Hutchinson 1990,
-with orthogonal probes). The variance of their mean is s^2 / p (1 - p / d), as of a sample without replacement: at p = d
-nothing is left to draw, and the map is exact. Time is p q products for q outputs, each with a copy of the sequence; p
-is chosen so that these are `WORK` tokens at most, but not below `LEAST`. Memory is that of a layer on `TOKENS` tokens.
+With p < d random probes, (d / p) times the sum over them is an unbiased estimate (Hutchinson 1990, with orthogonal
+probes). The variance of their mean is s^2 / p (1 - p / d), as for a sample without replacement; with p = d the map is
+exact. Time is p q products for q outputs, each with a copy of the sequence; p is at least `LEAST`, and otherwise chosen
+so that these copies have at most `WORK` tokens. Memory is that of a layer on `TOKENS` tokens.
 """
 
 import math
@@ -29,27 +29,26 @@ from xformer.core.memory import KeysValues
 from xformer.inspection.attention_calls import LayerCall
 
 WORK = 2**18
-"""Tokens of all vector-Jacobian products of a sequence, beyond which fewer probes are drawn."""
+"""The maximum number of tokens in all vector-Jacobian products of a sequence; beyond it fewer probes are used."""
 LEAST = 2
-"""Probes of an output token."""
+"""The minimum number of probes of an output token."""
 TOKENS = 8192
-"""Of all copies that a pass holds at once."""
+"""The number of tokens in all copies of one pass."""
 SEED = 0
 
 
 @dataclass(frozen=True)
 class InfluenceMap:
-    """How much one layer's outputs change with its inputs; these are no weights.
+    """How much one layer's outputs change with its inputs; not attention weights.
 
     Attributes:
-        slot: the place of the mixer, by the configuration's key.
-        layer: of its stack, from 0.
-        variant: the class that mixed.
-        influence: |d y_t / d x_s|_F, for each sequence; a single one for all heads.
-        error: the standard error of the map, as a share of its norm; 0 where it is exact, infinite where there is no
-            number.
-        weights_error: |W V + c - out| / |out| of an attention that is not weights times values; None of a mixer without
-            queries, keys and values.
+        slot: the slot of the mixer, by its configuration key.
+        layer: the index of the layer in its stack.
+        variant: the class of the variant.
+        influence: |d y_t / d x_s|_F for each sequence, one map for all heads.
+        error: the standard error of the map relative to its norm; 0 if it is exact, infinite if it is not a number.
+        weights_error: |W V + c - out| / |out| of an attention that is not linear in its values; None for a mixer
+            without queries, keys and values.
     """
 
     slot: str
@@ -61,12 +60,12 @@ class InfluenceMap:
 
     @property
     def values(self) -> Float[Tensor, "batch 1 query key"]:
-        """What is drawn."""
+        """The values to draw."""
         return self.influence
 
     @property
     def entropy(self) -> None:
-        """None: influence is no distribution."""
+        """None, because influence is not a distribution."""
         return
 
 
@@ -74,9 +73,9 @@ def influence_map(call: LayerCall, *, probes: int | None = None, seed: int = SEE
     """The influence map of one layer; probes are the same for all outputs, sequences and layers.
 
     Args:
-        call: the layer and what it reads.
-        probes: how many of an output's features to probe; None for what `WORK` allows.
-        seed: of the probes.
+        call: the layer's call.
+        probes: the number of probes per output; None for as many as `WORK` allows.
+        seed: the seed of the probes.
     """
     features = call.x.shape[2]
     probes = max(LEAST, WORK // call.x.shape[1] ** 2) if probes is None else probes
@@ -99,7 +98,7 @@ def _squares(
 ) -> Float[Tensor, "probes query key"]:
     """|u^T d y_t / d x_s|^2 of one sequence, for each probe u and all t and s.
 
-    The sequence is copied along the batch, and each copy has a probe of one output: rows of a batch do not mix.
+    The sequence is copied along the batch, and each copy probes one output, because rows of a batch do not mix.
     """
     queries, probes = call.x.shape[1], len(directions)
     copies = max(1, min(queries * probes, TOKENS // queries))
@@ -123,13 +122,13 @@ def _squares(
 
 
 def _by_token(gradient: Tensor) -> Float[Tensor, "copies key"]:
-    """The squares of a gradient (copies ... key features), summed over all but copies and keys."""
+    """The squared gradient (copies ... key features), summed over all dimensions except copies and keys."""
     squares = gradient.square().sum(-1)
     return squares if squares.ndim == 2 else squares.sum(1)
 
 
 def _argument(value: Any, row: int, copies: int) -> Any:
-    """A mask or a memory of one sequence, for all of its copies; anything else as it is."""
+    """Expand a mask or a memory of one sequence to all its copies; return other arguments unchanged."""
     if isinstance(value, Mask):
         queries = _row(value.query_positions, row)
         keys = queries if value.aligned else _row(value.key_positions, row)
@@ -147,12 +146,12 @@ def _copied(tensor: Tensor, row: int, copies: int) -> Tensor:
 
 
 def _row(tensor: Tensor, row: int) -> Tensor:
-    """One sequence's part of what all have alike or each has its own of."""
+    """One sequence's row of a tensor that all rows share or that has a row for each."""
     return tensor.detach() if len(tensor) == 1 else tensor.detach()[row : row + 1]
 
 
 def _orthonormal(features: int, seed: int) -> Float[Tensor, "features features"]:
-    """Rows that are orthonormal and point anywhere alike."""
+    """Orthonormal rows, uniformly distributed."""
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(features, features, dtype=torch.float64, generator=generator)
     q, r = torch.linalg.qr(drawn)

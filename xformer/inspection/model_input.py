@@ -1,4 +1,4 @@
-"""A text as a trained model reads it: its forward pass, and readable names of its tokens."""
+"""A text as input of a trained model: its forward pass, and readable labels of its tokens."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -17,20 +17,20 @@ from xformer.tasks.seq2seq import Seq2Seq
 from xformer.tokenizers.utf8 import unmarked
 
 LONGEST = 2048
-"""Tokens: a larger map could not be looked at, and a whole book would fill the memory."""
+"""The maximum number of tokens; larger maps are unreadable and would exhaust the memory."""
 _SPECIAL = ("padding", "begin", "end")
 _VISIBLE = str.maketrans({" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"})
 
 
 class Axis(NamedTuple):
-    """One axis of an attention map: what its tokens are, and their names."""
+    """One axis of an attention map: its title, and the labels of its tokens."""
 
     name: str
     tokens: list[str]
 
 
 class ModelInput(NamedTuple):
-    """One pass of a model.
+    """One forward pass of a model.
 
     Attributes:
         forward: runs the model.
@@ -46,19 +46,19 @@ def read_model_input(task: Task, data: DataModule, text: str, target: str | None
 
     Args:
         task: the trained task, in evaluation mode.
-        data: that encodes and decodes.
-        text: the input, or the source of two sequences.
-        target: the other sequence; what the model writes where it is not given.
+        data: encodes and decodes the text.
+        text: the input, or the source of an encoder-decoder.
+        target: the target of an encoder-decoder; None for the one that the model generates.
 
     Raises:
-        DataError: the text is empty, too long, or not of these data.
-        ConfigError: a target for a task that has none.
+        DataError: the text is empty, too long, or does not have the form of the data.
+        ConfigError: a target was passed to a task that has none.
     """
     source = _encode(data, text, "--input")
     if isinstance(task, Seq2Seq):
         return _pair(task, data, source, target)
     if target is not None:
-        raise ConfigError("--target is for runs that read one sequence and write another, such as task=seq2seq.")
+        raise ConfigError("--target needs a run of an encoder-decoder, such as task=seq2seq.")
     names = token_labels(data, source[0].tolist())
     if isinstance(task, Classification):
         source, _ = task.pooling.prepare(source, None)
@@ -84,7 +84,7 @@ def _pair(task: Seq2Seq, data: DataModule, source: Tensor, text: str | None) -> 
     axes = {
         "attention": (inputs, inputs),
         "decoder_attention": (targets, targets),
-        # A row of the alignment is named by what it decides, the next token, as in Bahdanau et al. 2015, figure 3.
+        # A row of the alignment is labelled by the token it predicts, as in Bahdanau et al. 2015, figure 3.
         "cross_attention": (Axis("token written", target_labels), inputs),
     }
     return ModelInput(lambda: task.model(source, None, target), axes)
@@ -93,17 +93,17 @@ def _pair(task: Seq2Seq, data: DataModule, source: Tensor, text: str | None) -> 
 def _encode(data: DataModule, text: str, option: str) -> Tensor:
     text = unmarked(text)
     if not text:
-        raise DataError(f"{option} is empty: give at least one token.")
+        raise DataError(f"{option} is empty; pass at least one token.")
     ids = data.encode(text)
     if not len(ids):
-        raise DataError(f"{option} {text[:40]!r} has no token that the model can read: give another.")
+        raise DataError(f"{option} {text[:40]!r} has no token that the model can read; pass another text.")
     if len(ids) > LONGEST:
-        raise DataError(f"{option} has {len(ids):,} tokens, and maps are drawn of {LONGEST:,} at most: give fewer.")
+        raise DataError(f"{option} has {len(ids):,} tokens, but maps are limited to {LONGEST:,}; pass fewer.")
     return torch.as_tensor(ids, dtype=torch.long)[None]
 
 
 def token_labels(data: DataModule, ids: Sequence[int]) -> list[str]:
-    """The tokens' names, one by one, with their whitespace made visible."""
+    """The label of each token, with whitespace made visible."""
     special = _special(data.spec)
     return [special.get(token) or data.decode([token]).translate(_VISIBLE) or f"<{token}>" for token in ids]
 

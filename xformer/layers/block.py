@@ -15,9 +15,9 @@ class Block(nn.Module):
     """A Transformer block: token mixer, optional cross-attention and feed-forward, each on a residual branch.
 
     Args:
-        attention: reads the sequence.
-        feed_forward: acts on every token alone.
-        cross: reads a memory; None where there is none.
+        attention: the token mixer.
+        feed_forward: the position-wise feed-forward layer.
+        cross: the cross-attention; None without a memory.
     """
 
     def __init__(
@@ -50,10 +50,10 @@ class Block(nn.Module):
             x: the sequence.
             mask: its positions, causality and padding.
             position: the layer's position scheme.
-            layer: which layer this is; a shared block is several.
-            served: which of the layers that the position scheme serves; None where it serves all.
-            state: what the layer remembers while decoding.
-            memory: what a block with cross-attention reads; while decoding, the state holds it.
+            layer: the index of the layer; a shared block serves several.
+            served: the index among the layers that the position scheme serves; None if it serves all.
+            state: the decoding state of the layer.
+            memory: the input of cross-attention; while decoding, the state holds it.
         """
         self_state = state.self_state if isinstance(state, CrossState) else state
         x = self.attention(

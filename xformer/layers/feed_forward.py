@@ -29,7 +29,7 @@ class FeedForward(nn.Module):
 class SwiGLU(nn.Module):
     """SwiGLU feed-forward layer: W2 (silu(W1 x) * V x), without biases (Shazeer 2020, equation 6).
 
-    `hidden` is taken as given: at equal parameters it is 2/3 of a plain layer's.
+    `hidden` is not rescaled: for equal parameters it must be 2/3 of a plain layer's.
     """
 
     def __init__(self, d_model: int, hidden: int, *, gain: float) -> None:

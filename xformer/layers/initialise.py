@@ -11,9 +11,9 @@ from xformer.layers.stable_names import stable_name
 def initialise(model: nn.Module, seed: int) -> None:
     """Call `reset_parameters` of every module that has it, each with its own random generator.
 
-    A parameter's first value then depends on the seed and the name that its layer is known by (`stable_names`), not on
-    what was built before it, nor on what an attribute or a class is called: two variants with one seed start from
-    identical shared weights, and adding a module changes no other.
+    A parameter's initial value then depends only on the seed and the stable name of its layer (`stable_names`), not on
+    other modules or on names of attributes and classes: two variants with one seed start from identical shared weights,
+    and adding a module changes no other.
     """
     device_generators: list[int] = []
     # torch.manual_seed records the call stack for each kind of device that is not in use yet, which takes longer than

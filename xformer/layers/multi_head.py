@@ -24,11 +24,11 @@ class MultiHeadAttention(TokenMixer):
     """Multi-head attention: mix(x W_Q, x W_K, x W_V) W_O, `mix` being a variant (Vaswani et al. 2017, section 3.2.2).
 
     With fewer heads of keys and values than of queries, each serves a group of neighbouring query heads: grouped-query
-    attention (Ainslie et al. 2023), and multi-query attention with only one (Shazeer 2019). The variants know nothing
-    of it, as keys and values reach them once per query head. So it saves parameters, projections and, in
+    attention (Ainslie et al. 2023), and multi-query attention with only one (Shazeer 2019). The variants are
+    unaffected, because keys and values are repeated for each query head. So it saves parameters, projections and, in
     cross-attention, the memory's cache; a decoding state of self-attention stays as large as with all heads.
 
-    What it provides is what its variant does.
+    It provides the capabilities of its variant.
 
     Args:
         attention: builds the variant from `context`.
@@ -91,8 +91,8 @@ class MultiHeadAttention(TokenMixer):
             x: the sequence.
             mask: its positions, causality and padding.
             position: rotates queries and keys, and gives the bias; None for no position scheme.
-            layer: whose bias it is, where one module serves several layers.
-            state: what the variant remembers while decoding, from `init_state`.
+            layer: the layer of the bias, if one module serves several layers.
+            state: the decoding state of the variant, from `init_state`.
         """
         query, key, value = (self._split(project(x)) for project in (self.query, self.key, self.value))
         if position is not None:
@@ -156,8 +156,8 @@ def token_mixer(made: Capable, *, key_value_heads: int | None = None) -> TokenMi
     """Build the token mixer of a layer: an attention variant is wrapped in its projections.
 
     Args:
-        made: what the option built from the layer's context.
-        key_value_heads: heads of keys and values, of an attention alone; None for as many as queries have.
+        made: the attention or token mixer that the option built from the layer's context.
+        key_value_heads: heads of keys and values, only for an attention; None for as many as queries have.
 
     Raises:
         ConfigError: `key_value_heads` does not divide the heads.

@@ -13,15 +13,15 @@ from xformer.core.linear import Linear
 class PatchEmbedding(nn.Module):
     """Patch embedding: [x_class; x_1 E; ...; x_N E] for the N non-overlapping patches of an image, row by row.
 
-    The positions of equation 1 are the position scheme's to add. The images are normalised here, so that whatever
-    changes them before sees values in [0, 1].
+    The position scheme adds the positions of equation 1. The images are normalised here, so that augmentation before
+    sees values in [0, 1].
 
     Args:
         d_model: width of the vectors.
         patch_size: height and width of a patch, in pixels; it divides those of the images.
         mean: of each channel's values, over the training images.
         std: their standard deviation.
-        class_token: whether a learned vector is put in front.
+        class_token: whether to prepend a learned vector.
     """
 
     mean: Tensor

@@ -14,10 +14,10 @@ class PreNorm(nn.Module, Generic[Branch]):
     """Pre-norm residual connection: x + dropout(branch(norm(x))) (Xiong et al. 2020); trains without warmup.
 
     Args:
-        norm: of d_model features.
-        branch: from x to what is added to it.
-        dropout: rate on what the branch gives.
-        depth: drops the whole branch.
+        norm: a norm of d_model features.
+        branch: maps x to the residual.
+        dropout: the rate on the output of the branch.
+        depth: the stochastic depth, which drops the whole branch.
     """
 
     def __init__(self, norm: nn.Module, branch: Branch, dropout: float, depth: StochasticDepth) -> None:
@@ -34,7 +34,7 @@ class PreNorm(nn.Module, Generic[Branch]):
 
     def _thinned(self, branch: Tensor, layer: int) -> Tensor:
         """Apply dropout and stochastic depth to a branch."""
-        if not self.training:  # where a call of a module that does nothing would be a good part of a decoding step
+        if not self.training:  # calling a module that does nothing would take a good part of a decoding step
             return branch
         thinned: Tensor = self.depth(self.dropout(branch), layer)
         return thinned

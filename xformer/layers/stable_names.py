@@ -1,7 +1,7 @@
 """Stable names of a model's parts for initial values and checkpoints, which survive renamed attributes.
 
-A part has the name of its attribute, unless its layer states another. So an attribute is renamed by stating the name
-that it was first given, and every seed starts from the weights it did, and every checkpoint of before opens:
+A part has the name of its attribute, unless its layer declares another. To rename an attribute, declare its original
+name; then initial weights of every seed stay the same, and earlier checkpoints open:
 
     class Stack(nn.Module):
         stable_names = {"blocks_of_both": "tower"}  # self.blocks_of_both was self.tower
@@ -49,6 +49,6 @@ def _read(model: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None
 
 
 def _rename(model: nn.Module, state: dict[str, Any], prefix: str, *, to_attributes: bool) -> None:
-    for key in [key for key in state if key.startswith(prefix)]:  # all are put back, in the order that they had
+    for key in [key for key in state if key.startswith(prefix)]:  # restore all, in their order
         path = key.removeprefix(prefix)
         state[prefix + _translated(model, path, to_attributes=to_attributes)] = state.pop(key)

@@ -3,9 +3,9 @@
 Huang et al. 2016, "Deep Networks with Stochastic Depth", with the linear rule of equation 4: in layer l of L, counted
 from 1, a branch is dropped with probability rate l / L.
 
-Deviations: each sequence of a batch is dropped on its own, and what stays is divided by the probability of staying, so
-that evaluation is left as it is (the paper drops a batch's branch together, and scales at evaluation). The branches of
-a layer are drawn one by one.
+Deviations: each sequence of a batch is dropped independently, and kept branches are divided by the probability of being
+kept, so that evaluation needs no scaling (the paper drops the branch for the whole batch and scales at evaluation). The
+branches of a layer are drawn independently.
 """
 
 from jaxtyping import Float
@@ -17,7 +17,7 @@ class StochasticDepth(nn.Module):
 
     Args:
         rate: the last layer's probability of being dropped, in [0, 1).
-        layers: how many layers there are.
+        layers: the number of layers.
     """
 
     def __init__(self, rate: float, layers: int) -> None:

@@ -18,6 +18,6 @@ class RunLogger(Logger):
         """Finish logging, however the run ended; calling it twice is harmless.
 
         Args:
-            exit_code: 0 for a run that finished; anything else is a failure.
-            summary: what `summary.json` holds.
+            exit_code: 0 for a finished run; otherwise a failure.
+            summary: the content of `summary.json`.
         """

@@ -1,8 +1,8 @@
 """The metrics of a run as a CSV table with one observation per row.
 
-Lightning's CSVLogger keeps one wide row per call, mostly empty because training and validation log different names,
-holds the rows in memory and rewrites the file whenever a new name turns up. This table has six fixed columns, so rows
-are only ever appended, a name logged once costs one row, and a run that is killed has lost nothing.
+Lightning's CSVLogger has one wide row per call, mostly empty because training and validation log different names, keeps
+the rows in memory and rewrites the file whenever a new name occurs. This table has six fixed columns, so rows are only
+appended, a name logged once costs one row, and a killed run loses nothing.
 """
 
 import csv
@@ -23,12 +23,12 @@ from xformer.runs.storage import atomic_file, naming_file
 class MetricsCSV(RunLogger):
     """Appends every logged metric to `metrics.csv` in the run directory, on the first process only.
 
-    Each call has reached the operating system when it returns, and the disk when the run ends. The names `epoch` and
-    `tokens` become columns, not rows.
+    Each call is flushed to the operating system when it returns, and to the disk when the run ends. The names `epoch`
+    and `tokens` become columns, not rows.
 
     Attributes:
         path: The table.
-        rows: How many it has.
+        rows: The number of rows.
     """
 
     def __init__(self, directory: Path):
@@ -55,7 +55,7 @@ class MetricsCSV(RunLogger):
 
         Args:
             step: Optimiser steps done, 0 for a run from the start.
-            rows: How many rows there were then; None where that is not known, to keep those of the steps before.
+            rows: The number of rows at that step; None if unknown, to keep those of earlier steps.
         """
         found = read_metrics(self.path) if self.path.exists() else []
         kept = [row for row in found if row.step < step] if rows is None else found[:rows]

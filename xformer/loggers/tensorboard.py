@@ -22,8 +22,8 @@ def tensorboard_logger(
     Args:
         directory: The run directory.
         config: The resolved config with secrets taken out; shown under hyper-parameters.
-        choices: Config group to option; not used, the config's own keys say it.
-        name: The run's name; not used, the directory says it.
+        choices: Config group to option; not used, because the config has them.
+        name: The run's name; not used, because the directory has it.
 
     Raises:
         ConfigError: The package is not installed.

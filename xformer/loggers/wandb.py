@@ -20,7 +20,7 @@ from xformer.runs.summary import Summary, summary_as_json
 Mode = Literal["auto", "online", "offline", "disabled"]
 
 RECORD = "xformer"
-"""Under this key a run's config has what it takes to run it again, and its summary what `summary.json` holds."""
+"""The key of the data for repeating a run in its W&B config, and of `summary.json` in its W&B summary."""
 
 _LONGEST_TAG, _LONGEST_NAME = 64, 128  # the service refuses longer ones
 _INIT_SECONDS = 30.0
@@ -34,7 +34,7 @@ class WandbRunLogger(WandbLogger, RunLogger):
     def begin(self, summary: Summary) -> None:
         """Log overrides, choices, commit, versions, machine, data and cost.
 
-        With the configuration it is enough to run a run again that was killed, and so left no summary.
+        With the configuration this suffices to repeat a run that was killed and left no summary.
         """
         run = self.experiment
         known = {
@@ -76,7 +76,7 @@ def wandb_logger(
 ) -> WandbRunLogger:
     """Start a W&B run and the logger that writes to it; both belong to this job, and `end` finishes them.
 
-    A run that is continued in its directory is continued on W&B: it keeps its id, and its curve goes on.
+    A run resumed in its directory is resumed on W&B too: it keeps its id and continues its curves.
 
     Every history row of training and validation holds `tokens` beside `trainer/global_step`, so a chart can take
     either as its x-axis; the step is the default. Checkpoints are not uploaded.
@@ -84,16 +84,16 @@ def wandb_logger(
     Args:
         directory: The run directory; an offline run is written below it, for `wandb sync`.
         config: The resolved config with secrets taken out (`xformer.config.redact.resolved_config`).
-        choices: Config group to option; each becomes a tag.
+        choices: Config group to option, a hybrid with its layers; each becomes a tag.
         name: The run's name.
         project: The project.
         entity: The team or user; None for the account's default.
-        group: Runs to show together; None for the name of the experiment or study, where there is one.
+        group: Runs to show together; None for the name of the experiment or study, if there is one.
         mode: `auto` is online if a key is configured, else offline. The variable WANDB_MODE wins over this option.
 
     Raises:
         ConfigError: The package is not installed.
-        RunError: The key is malformed, or `online` was asked for and the service cannot be reached.
+        RunError: The key is malformed, or `online` was requested and the service cannot be reached.
     """
     if getattr(rank_zero_only, "rank", 0) != 0:
         return WandbRunLogger(name=name, project=project, save_dir=directory)

@@ -13,15 +13,15 @@ def log_study(
     """Log a study's table, figures and findings as an artifact, in a separate run of the study's group.
 
     Args:
-        name: The study's, and the group's.
-        files: What is logged, by their names.
+        name: The name of the study and the group.
+        files: The files to log, by name.
         project: The project.
         entity: The team or user; None for the account's default.
-        directory: Where an offline run is written below, for `xformer sync`.
-        question: What the study asks.
+        directory: The parent directory of an offline run, for `xformer sync`.
+        question: The study's research question.
 
     Returns:
-        How it was logged: `online`, `offline` or `disabled`, by whether there is a key, and by WANDB_MODE.
+        How it was logged: `online`, `offline` or `disabled`, depending on the key and WANDB_MODE.
 
     Raises:
         RunError: The service cannot be reached.

@@ -13,7 +13,7 @@ from xformer.position.base import Position
 OptimizerFactory = Callable[[nn.Module, bool], Optimizer]
 """What `conf/optimizer/*.yaml` instantiates to: (model, fused) -> optimiser."""
 Betas = Annotated[list[Annotated[float, Interval(ge=0, lt=1)]], Len(2, 2)]
-"""The shares of the running means of the gradient and of its square that a step keeps."""
+"""Adam's betas: the decay rates of the running means of the gradient and its square."""
 
 
 def adamw(
@@ -27,7 +27,7 @@ def adamw(
 ) -> AdamW:
     """AdamW (Loshchilov & Hutter 2019) with weight decay on matrices only, not on biases, norms or other vectors.
 
-    Heads may have a matrix, vector or number each: that they are stored together makes no matrix of vectors.
+    Vectors or numbers per head that are stored as one tensor are not treated as matrices.
     """
     matrices = _weight_matrices(model)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]

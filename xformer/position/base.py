@@ -32,11 +32,11 @@ class Position(nn.Module):
     """The base class of position schemes; by itself, no position information beyond what a causal mask implies."""
 
     needs: ClassVar[Capability] = Capability.NONE
-    """What the attention must provide."""
+    """The capabilities that the attention must provide."""
     extrapolates: ClassVar[bool] = True
     """Whether positions beyond `max_length` are defined."""
     vectors: ClassVar[tuple[str, ...]] = ()
-    """Parameters that are a vector or a number for each head, by name, and so no matrices that an optimiser decays."""
+    """The names of parameters with a vector or a number per head, which the optimiser does not decay."""
 
     def __init__(self, context: PositionContext) -> None:
         super().__init__()

@@ -32,7 +32,7 @@ class ClippedBias(RelativeBias):
     Args:
         keys: aK; one row of vectors for all heads, or one each.
         values_table: aV.
-        low: the distance of the tables' first vector, -c; farther ones share it, at the other end too.
+        low: the distance of the tables' first vector, -c; farther distances share the first or last vector.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Relative(Position):
 
     Args:
         context: the stack's dimensions.
-        clip: the distance beyond which all are alike, k in the paper; there 16 for the base model.
+        clip: the distance beyond which all share a vector, k in the paper; there 16 for the base model.
         share_heads: whether the heads of a layer share their tables; the paper's base model has a table per head.
     """
 

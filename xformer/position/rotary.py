@@ -34,7 +34,7 @@ class Rotary(Position):
     Args:
         context: the stack's dimensions.
         base: the longest wavelength is nearly `2 pi base` tokens; 10000 in the paper.
-        fraction: how much of each head's features is rotated; 1 in the paper.
+        fraction: the share of each head's features to rotate; 1 in the paper.
 
     Raises:
         ConfigError: the rotated features do not pair up.

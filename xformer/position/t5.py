@@ -38,7 +38,7 @@ class BucketBias(TableBias):
         weight: the learned table.
         starts: the smallest distance of every bucket but the first.
         causal: whether all buckets are for keys before the query.
-        reach: the distance from which on all are in one bucket.
+        reach: the distance from which all share one bucket.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class T5(Position):
     Args:
         context: the stack's dimensions.
         buckets: rows of the table; 32 in the paper.
-        max_distance: from here on, all distances share a bucket; 128 in the paper.
+        max_distance: the distance from which all share a bucket; 128 in the paper.
 
     Raises:
         ConfigError: the buckets cannot be halved, or the exact ones alone reach `max_distance`.

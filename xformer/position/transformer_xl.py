@@ -19,10 +19,10 @@ sines of the query's and of the key's offset,
 
     w . R_{a+b} = (w_sin cos a - w_cos sin a) . sin b + (w_sin sin a + w_cos cos a) . cos b,     w = W_R^T (q + v)
 
-so that memory is O(q h d_model + k d_model + q k) in the numbers of queries and keys given, and time O(q k h d_model).
+so that memory is O(q h d_model + k d_model + q k) for q queries and k keys, and time O(q k h d_model).
 
 Not supported: attention whose scores are not a dot product of query and key; the paper's recurrence over segments,
-which is a matter of the architecture.
+which belongs to the architecture.
 """
 
 import math
@@ -47,8 +47,8 @@ class WaveBias(RelativeBias):
 
     Args:
         weight: W_R, its rows split into heads.
-        u: the query's stand-in before content.
-        v: the query's stand-in before positions.
+        u: the vector added to the query for content scores.
+        v: the vector added to the query for position scores.
         base: of the sinusoid.
     """
 

@@ -10,8 +10,8 @@ def angles(
 ) -> Float[Tensor, "*shape half"]:
     """The angles position / base^(2i / features), for i below half the features, rounded up.
 
-    In float32 at least, whatever `dtype` is: bfloat16 has no integers beyond 256. That is also why the frequencies are
-    no buffer, which a cast of the model would round.
+    In float32 or wider, whatever `dtype`, because bfloat16 has no integers beyond 256. For the same reason the
+    frequencies are not a buffer, which a cast of the model would round.
     """
     precise = torch.promote_types(dtype, torch.float32)
     exponents = torch.arange(0, features, 2, device=positions.device, dtype=precise) / features

@@ -1,1 +1,1 @@
-"""One run directory: what stands in it, how it is written, and opened again."""
+"""Run directories: their files, and how these are written and read."""

@@ -1,8 +1,8 @@
-"""The checkpoint files of a run: written whole or not at all, verified when read, and which of them to continue from.
+"""The checkpoint files of a run: written atomically, verified when read, and found again to resume.
 
-A file is what `torch.save` writes, a zip archive, with the SHA-256 of everything before it as the archive's comment:
-`torch.load` and `unzip` read it as any other. A file without that comment is one of an earlier version, whose content
-is checked against the archive's own CRC-32.
+A file is a zip archive as `torch.save` writes it, with the SHA-256 of everything before it as the archive's comment;
+`torch.load` and `unzip` read it as usual. Files of earlier versions lack that comment and are verified by the
+archive's CRC-32.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ _END_LENGTH = 22
 
 
 class CheckpointFiles(CheckpointIO):
-    """Lightning's way to the files: what it saves, loads and removes, through this module."""
+    """Lightning's checkpoint plugin, which saves, loads and removes files through this module."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a checkpoint."""
@@ -40,8 +40,8 @@ class CheckpointFiles(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read a checkpoint into main memory, whatever the arguments say: no file can run code."""
-        return read_checkpoint(Path(path), mmap=False)  # an optimiser would keep what is mapped for the whole run
+        """Read a checkpoint into main memory with `weights_only`, whatever the arguments: a file cannot run code."""
+        return read_checkpoint(Path(path), mmap=False)  # an optimiser would keep a mapped file open for the whole run
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove a checkpoint."""
@@ -49,7 +49,7 @@ class CheckpointFiles(CheckpointIO):
 
 
 def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Put a checkpoint in the place of an older one of that name, which stays until the new one is on the disk.
+    """Write a checkpoint, replacing one of the same name only once the new one is on the disk.
 
     Raises:
         OSError: the disk is full, or not writable.
@@ -63,14 +63,14 @@ def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_checkpoint(path: Path, *, mmap: bool = True) -> dict[str, Any]:
-    """The content of a checkpoint, tensors on the CPU.
+    """Read a checkpoint, with tensors on the CPU.
 
     Args:
         path: the file.
-        mmap: whether tensors are read from the disk as they are used.
+        mmap: whether to read tensors from the disk as they are used.
 
     Raises:
-        RunError: the file is damaged, or there is none.
+        RunError: the file is damaged or missing.
     """
     try:
         if (damage := _damage(path)) is None:
@@ -78,44 +78,44 @@ def read_checkpoint(path: Path, *, mmap: bool = True) -> dict[str, Any]:
             return _placed(content, Path(), path.parent)
     except Exception as error:  # whatever a damaged archive makes of its reader
         damage = str(error).splitlines()[0] if str(error) else type(error).__name__
-    raise RunError(f"{path} cannot be read ({damage}): give another checkpoint, or train the run again.")
+    raise RunError(f"{path} cannot be read ({damage}); name another checkpoint or train the run again.")
 
 
 def find_checkpoints(directory: Path) -> list[Path]:
-    """Every checkpoint of a run directory, those of SLURM's requeue in earlier versions included, newest first."""
+    """Every checkpoint of a run directory, newest first, including those of SLURM's requeue in earlier versions."""
     files = [*(directory / FOLDER).glob("*.ckpt"), *directory.glob("hpc_ckpt_*.ckpt")]
     return sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True)
 
 
 def readable_checkpoints(directory: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The checkpoints that can be read, newest first, with their content; the log tells of a damaged one."""
+    """The readable checkpoints with their content, newest first; damaged ones are logged."""
     for file in find_checkpoints(directory):
         try:
             content = read_checkpoint(file)
         except RunError as error:
-            log.warning("%s The next older one is tried.", str(error).partition(":")[0] + ".")
+            log.warning("%s The next older one is tried.", str(error).partition("; name another")[0] + ".")
             continue
         yield file, content
 
 
 def check_not_overwriting(directory: Path) -> None:
-    """Keep a run that is already there.
+    """Refuse to overwrite the checkpoints of an earlier run.
 
     Raises:
         RunError: the directory holds checkpoints.
     """
     if find_checkpoints(directory):
         raise RunError(
-            f"hydra.run.dir={directory} holds the checkpoints of an earlier run; resume=true continues it, and another "
+            f"hydra.run.dir={directory} has the checkpoints of an earlier run; resume=true continues it, and another "
             "hydra.run.dir leaves it alone."
         )
 
 
 def _placed(content: dict[str, Any], old: Path, new: Path) -> dict[str, Any]:
-    """A checkpoint whose callbacks know the files in the directory `old` as files in `new`.
+    """A checkpoint with the paths in its callbacks' state moved from the directory `old` to `new`.
 
-    ModelCheckpoint's state alone has paths; in a file they are relative to the file, so that a run can be moved. Those
-    of an earlier version are absolute, and whatever their directory is called now, its last part has stayed.
+    Only ModelCheckpoint's state has paths. In a file they are relative to the file, so that a run can be moved. Files
+    of earlier versions hold absolute paths, of which the last part still applies.
     """
     callbacks = dict(content.get("callbacks", {}))
     for key, state in callbacks.items():
@@ -141,9 +141,9 @@ def _moved(state: dict[str, Any], old: Path, new: Path) -> dict[str, Any]:
 
 
 class _Sealed:
-    """Writes an archive as it comes, and at its end the checksum of all that was written.
+    """A stream that writes an archive and appends the checksum of its content as the archive's comment.
 
-    The archive's last two bytes are the length of its comment, so the last piece is kept back.
+    The archive's last two bytes are the length of its comment, so the last piece is held back.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -151,19 +151,19 @@ class _Sealed:
         self._error: OSError | None = None
 
     def write(self, piece: Any) -> int:
-        """Write the piece before, and keep this one; torch would make another error of one that is raised here."""
+        """Write the previous piece and hold this one back; errors are stored, because torch would replace them."""
         self._put(self._last)
         self._last = bytes(piece)
         return len(self._last)
 
     def flush(self) -> None:
-        """Nothing: what is kept back waits for the end."""
+        """Do nothing: the last piece is held back until the end."""
 
     def finish(self) -> None:
         """Write the last piece and the comment.
 
         Raises:
-            OSError: the first that there was.
+            OSError: the first error of any write.
         """
         self._put(self._last[:-2] + _COMMENT_LENGTH.to_bytes(2, "little"))
         self._put(b"sha256:" + self._hash.hexdigest().encode())
@@ -180,7 +180,7 @@ class _Sealed:
 
 
 def _damage(path: Path) -> str | None:
-    """What is wrong with a file, as far as its checksum tells; None where nothing is."""
+    """The damage that a file's checksum shows; None if there is none."""
     size = path.stat().st_size
     with path.open("rb") as file:
         file.seek(max(0, size - _COMMENT_LENGTH))

@@ -1,9 +1,9 @@
-"""One run as it was asked for."""
+"""One run as requested on the command line."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -12,7 +12,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from xformer.config.compose import compose_config
 from xformer.config.groups import nearest
 from xformer.config.identity import key_of
-from xformer.config.layer_names import shown_overrides
+from xformer.config.layer_names import shown_overrides, with_layers
 from xformer.config.plugins import name_plugins
 from xformer.config.redact import redact
 from xformer.config.tune import TunePlan, check_metric
@@ -27,7 +27,7 @@ CONFIG_FILE = "config.yaml"
 
 @dataclass(frozen=True)
 class Job:
-    """A composed configuration and where its results go.
+    """A composed configuration and its run directory.
 
     Attributes:
         config: the configuration, not yet checked.
@@ -35,11 +35,11 @@ class Job:
         choices: group, or slot such as `decoder_attention` -> option.
         overrides: the command line's choices, as typed, without secrets.
         sweep: whether the run is one of several.
-        launcher: what starts the runs of a sweep, an option of hydra/launcher.
-        number: of the run in its sweep, from 0.
-        varies: what is not the same in all runs of the sweep, as the command line spells it.
-        name: a short name, of what was typed.
-        varied: the overrides that are not the same in all runs of the sweep.
+        launcher: the option of hydra/launcher that starts the runs of a sweep.
+        number: the run's index in its sweep.
+        varies: the keys that differ between runs of the sweep, as the command line spells them.
+        name: a short name made from the typed overrides.
+        varied: the overrides that differ between runs of the sweep.
     """
 
     config: DictConfig
@@ -53,7 +53,7 @@ class Job:
 
     @classmethod
     def from_hydra(cls, config: DictConfig) -> "Job":
-        """Read what Hydra knows of the run, inside of `hydra.main`."""
+        """Read the run's job from Hydra, inside of `hydra.main`."""
         hydra, under_way = HydraConfig.get(), sweep.current_sweep()
         job = cls(
             config,
@@ -70,10 +70,10 @@ class Job:
 
     @classmethod
     def compose(cls, overrides: Sequence[str]) -> "Job":
-        """The job that a command line would be, which writes nothing.
+        """Compose the job of a command line without writing anything.
 
         Raises:
-            ConfigError: an override that Hydra refuses.
+            ConfigError: Hydra refuses an override.
         """
         overrides = name_plugins(overrides)
         config = compose_config(overrides, with_hydra=True)
@@ -86,7 +86,7 @@ class Job:
         return job
 
     def apply_study_settings(self) -> None:
-        """Set what the study gives to an option wherever that is chosen, unless the command line says otherwise.
+        """Apply `study.settings` to each option that is chosen, except keys that are set on the command line.
 
         Raises:
             ConfigError: the option has no such key.
@@ -140,25 +140,33 @@ class Job:
 
     @property
     def name(self) -> str:
-        """What makes this run different, in a line: first what varies in its sweep, for a line may be cut."""
+        """The typed overrides in one line; those that vary in the sweep come first, because the line may be cut."""
         first = self.varied
         ordered = [*first, *(override for override in self.overrides if override not in first)]
+        return ",".join(shown_overrides(ordered, self._hybrids)) or "default"
+
+    @property
+    def shown_choices(self) -> dict[str, str]:
+        """The choices for display; a hybrid includes its layers, as in `hybrid(3xlocal+full)`."""
+        return self.choices | {key: with_layers(*hybrid) for key, hybrid in self._hybrids.items()}
+
+    @property
+    def _hybrids(self) -> dict[str, tuple[str, list[Any]]]:
         nodes = {key: self.config.get(key) for key in self.choices}
-        hybrids = {
-            key: (self.choices[key], OmegaConf.to_container(node.layers, resolve=True))
+        return {
+            key: (self.choices[key], cast(list[Any], OmegaConf.to_container(node.layers, resolve=True)))
             for key, node in nodes.items()
             if isinstance(node, DictConfig) and isinstance(node.get("layers"), ListConfig)
         }
-        return ",".join(shown_overrides(ordered, hybrids)) or "default"
 
     @property
     def varied(self) -> list[str]:
-        """The overrides that are not the same in all runs of the sweep."""
+        """The overrides that differ between runs of the sweep."""
         return [override for override in self.overrides if override.partition("=")[0] in self.varies]
 
 
 def choices(found: Mapping[str, str | None]) -> dict[str, str]:
-    """Hydra's choices, without its own and those that are null, each by its key in the configuration."""
+    """Hydra's choices by configuration key, without Hydra's own groups and without null choices."""
     return {
         group.rpartition("@")[2]: str(option)
         for group, option in found.items()

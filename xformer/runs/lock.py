@@ -1,4 +1,4 @@
-"""A run directory's lock: one process at a time may write into it."""
+"""The lock of a run directory, into which only one process at a time may write."""
 
 import contextlib
 import errno
@@ -18,22 +18,23 @@ from xformer.errors import RunError
 log = logging.getLogger(__name__)
 FILE = ".lock"
 BEAT, PATIENCE = 5.0, 20.0
-"""Seconds between two signs of life, and how long somebody waits for one."""
+"""Seconds between two heartbeats of the holder, and how long another process waits for one."""
 
 
 class RunLock:
-    """Held by the one process that may write into a run directory; it ends with its process, however that dies.
+    """A lock held by the one process that may write into a run directory; released when the process ends in any way.
 
-    The operating system's record lock is what excludes (`fcntl.lockf`): between processes, and between machines over
-    NFS. Unlike `flock`, which the package filelock takes, the workers that load data do not inherit it and hold it for
-    some seconds after their parent was killed; and what is in the file stays as it is when a lock is refused.
+    It is the operating system's record lock (`fcntl.lockf`), which excludes other processes, and other machines over
+    NFS. Unlike `flock`, which the package filelock uses, it is not inherited by data-loading workers, which would hold
+    it for some seconds after their parent was killed; and a refused lock leaves the file's content unchanged.
 
-    Some network file systems have no locks, or keep them to one machine. So the holder writes into the file who it is,
-    and touches the file every few seconds: where the record lock does not settle it, somebody who finds the file
-    moving is refused. A file that stands still, after a reboot for instance, holds nobody; no two clocks are compared.
+    Some network file systems have no locks, or have locks that hold on one machine only. Therefore the holder also
+    writes its identity into the file and touches the file every few seconds (a heartbeat): if the record lock is not
+    conclusive, a process that sees the file being touched is refused. A file that is not touched, after a reboot for
+    instance, does not lock anything. Clocks of different machines are never compared.
 
-    The file is made once, with the directory's first run, and empty when nobody holds it. Closing any other descriptor
-    of it in this process would give up the lock: it is read through this class alone.
+    The file is created with the directory's first run and is empty while nobody holds the lock. Closing any other
+    descriptor of it in this process would release the lock, so only this class reads it.
 
     Args:
         directory: the run directory.
@@ -47,7 +48,7 @@ class RunLock:
         self._ended = threading.Event()
 
     def acquire(self) -> None:
-        """Lock an empty directory, or one that has the file; nothing that is there is changed.
+        """Lock a directory that is empty or has the lock file, without changing its content.
 
         Raises:
             RunError: another process holds it, or the file cannot be opened.
@@ -56,7 +57,7 @@ class RunLock:
             self._open()
 
     def claim(self) -> None:
-        """Lock the directory and say so in the file: from here on it may be written.
+        """Lock the directory and write the holder into the lock file.
 
         Raises:
             RunError: another process holds it, or the file cannot be written.
@@ -76,7 +77,7 @@ class RunLock:
         threading.Thread(target=self._beat, name="run lock", daemon=True).start()
 
     def release(self) -> None:
-        """Let others have the directory."""
+        """Release the lock."""
         self._ended.set()
         if self._file is not None:
             if self.claimed:
@@ -90,7 +91,7 @@ class RunLock:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             file = FileIO(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+")
         except OSError as error:
-            raise RunError(f"{self.path} cannot be written ({error.strerror}); give another hydra.run.dir.") from error
+            raise RunError(f"{self.path} cannot be written ({error.strerror}); use another hydra.run.dir.") from error
         try:
             _refuse_living(file, self.path, certain=_locked(file, self.path))
         except BaseException:
@@ -105,12 +106,12 @@ class RunLock:
 
 
 def is_empty(directory: Path) -> bool:
-    """Whether nothing is there, but for the lock."""
+    """Whether the directory is empty except for the lock file."""
     return not directory.exists() or all(entry.name == FILE for entry in directory.iterdir())
 
 
 def _locked(file: FileIO, path: Path) -> bool:
-    """Take the record lock; False where the file system has none.
+    """Acquire the record lock; False if the file system has no locks.
 
     Raises:
         RunError: another process has it.
@@ -129,17 +130,17 @@ def _locked(file: FileIO, path: Path) -> bool:
 
 
 def _refuse_living(file: FileIO, path: Path, *, certain: bool) -> None:
-    """Watch for signs of life of a holder that the record lock does not tell of.
+    """Watch for the heartbeat of a holder that the record lock does not show.
 
     Raises:
-        RunError: there is one.
+        RunError: the file was touched.
     """
     holder, here = _holder(file), socket.gethostname()
     if not holder or (certain and holder.get("host") == here):
         return
     who = path.parent, holder.get("pid"), holder.get("host"), PATIENCE
-    log.warning("%s was last held by process %s on %s: waiting %.0f s for a sign of life", *who)
-    # Attributes that an NFS client has just read for the first time are read again after three seconds.
+    log.warning("%s was last held by process %s on %s: waiting %.0f s for its heartbeat", *who)
+    # An NFS client caches attributes that it has just read for three seconds.
     before, until = path.stat().st_mtime_ns, time.monotonic() + PATIENCE
     while time.monotonic() < until:
         time.sleep(PATIENCE / 100)
@@ -148,7 +149,7 @@ def _refuse_living(file: FileIO, path: Path, *, certain: bool) -> None:
 
 
 def _holder(file: FileIO) -> Mapping[str, Any]:
-    """Who wrote itself into the file; empty where nobody did."""
+    """The holder that the file names; empty if it names none."""
     file.seek(0)
     try:
         found = json.loads(file.read())
@@ -160,6 +161,6 @@ def _holder(file: FileIO) -> Mapping[str, Any]:
 def _held(path: Path, holder: Mapping[str, Any]) -> RunError:
     who = f"process {holder['pid']} on {holder['host']} since {holder['since']}" if holder else "another process"
     return RunError(
-        f"hydra.run.dir={path.parent} is in use by {who}; wait until that has ended, stop it, or give another "
+        f"hydra.run.dir={path.parent} is in use by {who}; wait until it has ended, stop it, or use another "
         "hydra.run.dir."
     )

@@ -1,4 +1,4 @@
-"""The table of a run's metrics, `metrics.csv`, as whoever reads it sees it: one observation a row."""
+"""Reading a run's table of metrics, `metrics.csv`, with one observation per row."""
 
 import csv
 from pathlib import Path
@@ -13,9 +13,9 @@ class Observation(NamedTuple):
     """One row of the table.
 
     Attributes:
-        step: Optimiser steps done before the step that logged, as Lightning counts them: 0 is the first.
+        step: Optimiser steps completed before the step that logged, as Lightning counts them: 0 is the first.
         epoch: Epochs completed before.
-        tokens: Real tokens trained on, as last logged under `tokens`; None before that.
+        tokens: Tokens trained on without padding, as last logged under `tokens`; None before that.
         seconds: Seconds of training, over all resumptions.
         metric: The name as logged.
         value: The value; may be NaN or infinite.
@@ -30,16 +30,16 @@ class Observation(NamedTuple):
 
 
 def read_metrics(path: Path, metric: str | None = None) -> list[Observation]:
-    """Read a table, each observation once: what was logged again for the same step replaces the earlier row.
+    """Read a table; a row for a metric and step that were logged before replaces the earlier row.
 
-    A last line cut off by a crash is left out.
+    A last line that a crash cut off is ignored.
 
     Args:
         path: The table, or the run directory that holds it.
-        metric: Read the rows of this one alone, which is faster; None for all.
+        metric: Read only the rows of this metric, which is faster; None for all.
 
     Raises:
-        DataError: There is no such table, or it is not one.
+            DataError: The table is missing or malformed.
     """
     path = path / FILE if path.is_dir() else path
     rows: dict[tuple[int, str], Observation] = {}

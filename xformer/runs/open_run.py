@@ -1,4 +1,4 @@
-"""A finished run, opened from its directory alone: its model, its tokenizer and what it has to know of its data."""
+"""Opening a finished run from its directory: its model, its tokenizer and its data specification."""
 
 import functools
 import inspect
@@ -28,7 +28,7 @@ from xformer.tasks.base import Task
 from xformer.tokenizers.base import Tokenised
 
 _TRAINING_ALONE = ("callbacks", "logger")
-"""Groups that decide nothing of a trained model, and may name variables that only the training machine has."""
+"""Groups that do not affect a trained model and may refer to variables that only the training machine has."""
 _ENDED = {
     "failed": "failed",
     "interrupted": "was interrupted",
@@ -40,14 +40,14 @@ _TOKEN_TABLE = "model.embedding.weight"
 
 @dataclass(frozen=True)
 class OpenedRun:
-    """What a run left behind.
+    """A finished run.
 
     Attributes:
         directory: the run directory.
         config: the resolved configuration.
-        summary: how it went.
-        checkpoint: the file the weights come from.
-        data: its spec, `encode` and `decode`; no data is loaded.
+        summary: the run's summary.
+        checkpoint: the file that the weights were loaded from.
+        data: the data module, with its spec, `encode` and `decode`; no data is loaded.
         task: the trained model, in evaluation mode.
     """
 
@@ -62,7 +62,7 @@ class OpenedRun:
         """Token ids of a text, on the model's device.
 
         Raises:
-            DataError: the run's data have no text form, or this is not it.
+            DataError: the run's data has no text form, or the text does not have that form.
         """
         return torch.as_tensor(self.data.encode(text), dtype=torch.long, device=self.task.device)[None]
 
@@ -71,11 +71,11 @@ class OpenedRun:
         """The logits of one forward pass: (1 classes) of a classifier, (1 length vocabulary) of a language model.
 
         Args:
-            inputs: what the task's `forward` takes, in its order; a text stands for its token ids.
+            inputs: the arguments of the task's `forward`; a text is encoded to token ids.
 
         Raises:
-            DataError: a text is none of the run's data, or a sequence is longer than the model can take.
-            ConfigError: there are more inputs than `forward` takes, or fewer.
+            DataError: a text does not have the form of the run's data, or a sequence is too long for the model.
+            ConfigError: the number of inputs does not match `forward`.
         """
         takes = inspect.signature(self.task.forward)
         try:
@@ -83,22 +83,21 @@ class OpenedRun:
         except TypeError as error:
             names = ", ".join(takes.parameters)
             raise ConfigError(
-                f"{type(self.task).__name__} reads ({names}), not {len(inputs)} inputs: {error}."
+                f"{type(self.task).__name__} takes ({names}), not {len(inputs)} inputs: {error}."
             ) from error
         logits: Tensor = self.task(*(self.encode(each) if isinstance(each, str) else each for each in inputs))
         return logits
 
 
 def open_run(directory: Path | str) -> OpenedRun:
-    """Build a run's model again and load its best weights, or the newest where the best are not known.
+    """Rebuild a run's model and load its best weights, or the newest if the best are unknown.
 
-    Only what an option of ours or of a plugin names is instantiated, and weights are read with `weights_only`: a
-    directory from elsewhere runs no code but that of plugins which are installed and named here.
+    Only classes that an option of ours or of a plugin names are instantiated, and weights are read with `weights_only`:
+    a directory from elsewhere can run only code of plugins that are installed and named here.
 
     Raises:
-        DataError: the directory holds no finished run, no readable checkpoint, or one of another model or vocabulary.
-        ConfigError: its configuration is not valid, for this version of the project at least, or a plugin of its is
-            not installed and named.
+        DataError: the directory has no finished run or no readable checkpoint of this model and vocabulary.
+        ConfigError: the configuration is not valid in this version, or a plugin of the run is not installed and named.
     """
     directory = Path(directory)
     summary = finished_summary(directory)
@@ -115,26 +114,26 @@ def open_run(directory: Path | str) -> OpenedRun:
 
 
 def finished_summary(directory: Path) -> Summary:
-    """The summary of a run that finished.
+    """The summary of a finished run.
 
     Raises:
-        DataError: the directory holds no such run.
+        DataError: the directory has no finished run.
     """
     if not directory.is_dir():
-        raise DataError(f"{directory} is no directory: give that of a run, such as outputs/DATE/TIME.")
+        raise DataError(f"{directory} is not a directory; name a run directory, such as outputs/DATE/TIME.")
     summary = read_summary(directory)
     if summary.status != "finished":
-        why = (summary.error or "no reason known").rstrip(".")
-        raise DataError(f"{directory} holds a run that {_ENDED[summary.status]} ({why}): give one that finished.")
+        why = (summary.error or "unknown reason").rstrip(".")
+        raise DataError(f"{directory} holds a run that {_ENDED[summary.status]} ({why}); name a finished run.")
     return summary
 
 
 def read_config(directory: Path) -> DictConfig:
-    """The run's configuration, checked, with the classes that its options have now; without what only training needs.
+    """The run's validated configuration, with today's classes and without the groups that only training needs.
 
     Raises:
-        DataError: there is none or no summary, or it is no YAML.
-        ConfigError: it is not valid.
+        DataError: the configuration or the summary is missing, or the configuration is not YAML.
+        ConfigError: the configuration is not valid.
     """
     path = directory / CONFIG_FILE
     try:
@@ -142,13 +141,13 @@ def read_config(directory: Path) -> DictConfig:
     except (OSError, YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read ({str(error).splitlines()[0]}): train the run again.") from error
     if not isinstance(config, DictConfig):
-        raise DataError(f"{path} is no configuration: train the run again.")
+        raise DataError(f"{path} is not a configuration: train the run again.")
     for key in _TRAINING_ALONE:
         config.pop(key, None)
-    if OmegaConf.is_interpolation(config, "cache"):  # of a variable, without the default that there is for it
+    if OmegaConf.is_interpolation(config, "cache"):  # of an environment variable, without a default
         config.cache = OmegaConf.load(CONF / "train.yaml").cache
     try:
-        # Whatever a resolver would make of a text must be seen before it is instantiated, not after.
+        # Resolve first, so that the check below sees the values that would be instantiated.
         plain: Any = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise DataError(f"{path} cannot be resolved ({str(error).splitlines()[0]}): train the run again.") from error
@@ -159,7 +158,7 @@ def read_config(directory: Path) -> DictConfig:
 
 
 def check_targets(config: DictConfig, source: str) -> None:
-    """Let a resolved configuration that came from elsewhere build nothing but what an option in `conf/` names.
+    """Refuse a resolved configuration that would instantiate a class that no option in `conf/` names.
 
     Raises:
         ConfigError: naming the target and the source of the configuration.
@@ -167,19 +166,19 @@ def check_targets(config: DictConfig, source: str) -> None:
     for node in _targets(config):
         if str(node._target_) not in _shipped():
             raise ConfigError(
-                f"{source}: _target_={node._target_} is no option in conf/; what is there alone is built."
+                f"{source}: _target_={node._target_} is not of an option in conf/; nothing else is instantiated."
             )
 
 
 @functools.cache
 def _shipped() -> frozenset[str]:
-    """Every target that an option has: an allowed module may have imported what would run a stranger's code."""
+    """The targets of all options; a whole module is not trusted, because it may import dangerous functions."""
     files = map(OmegaConf.load, (CONF / "train.yaml", *option_files()))
     return frozenset(str(node._target_) for file in files for node in _targets(file))
 
 
 def _targets(node: Any) -> Iterator[DictConfig]:
-    """Every node that would be instantiated, however deep: `validate` trusts the parts of a part."""
+    """Every node that would be instantiated, at any depth."""
     if isinstance(node, DictConfig):
         if "_target_" in node:
             yield node
@@ -191,10 +190,10 @@ def _targets(node: Any) -> Iterator[DictConfig]:
 
 
 def best_weights(directory: Path, summary: Summary) -> tuple[Path, dict[str, Tensor]]:
-    """The checkpoint of the best step, else the newest, and its weights; read so that no code can run.
+    """The checkpoint of the best step, else the newest, and its weights, read with `weights_only`.
 
     Raises:
-        DataError: there is no readable checkpoint.
+        DataError: no checkpoint is readable.
     """
     best = None if summary.monitor is None else summary.monitor.step
     newest = None
@@ -213,7 +212,7 @@ def best_weights(directory: Path, summary: Summary) -> tuple[Path, dict[str, Ten
 def _check_tokenizer(data: DataModule, directory: Path) -> None:
     if isinstance(data, Tokenised) and data.tokenizer.vocabulary > data.spec.vocabulary:
         raise DataError(
-            f"{directory} has a tokenizer of {data.tokenizer.vocabulary:,} ids, and its model was trained with "
+            f"{directory} has a tokenizer of {data.tokenizer.vocabulary:,} ids, but its model was trained with "
             f"{data.spec.vocabulary:,}: put back the run's own tokenizer.json."
         )
 
@@ -222,7 +221,7 @@ def _check_shapes(task: Task, weights: dict[str, Tensor], checkpoint: Path) -> N
     expected = task.state_dict()
     for name, tensor in expected.items():
         if name not in weights:
-            raise DataError(f"{checkpoint} lacks {name}, which the run's config.yaml describes: it is another model's.")
+            raise DataError(f"{checkpoint} lacks {name}, which config.yaml describes: it belongs to another model.")
         found = weights[name]
         if name == _TOKEN_TABLE and len(found) != len(tensor):
             raise DataError(
@@ -237,5 +236,5 @@ def _check_shapes(task: Task, weights: dict[str, Tensor], checkpoint: Path) -> N
     unknown = next((name for name in weights if name not in expected), None)
     if unknown is not None:
         raise DataError(
-            f"{checkpoint} has {unknown}, which the run's config.yaml does not describe: it is another model's."
+            f"{checkpoint} has {unknown}, which config.yaml does not describe: it belongs to another model."
         )

@@ -1,4 +1,4 @@
-"""Where a result comes from: the commit, the package versions, the machine."""
+"""Provenance of a result: the commit, the package versions and the machine."""
 
 import contextlib
 import os
@@ -28,20 +28,20 @@ PACKAGES = {
 
 
 class GitState(TypedDict):
-    """The commit checked out, and whether tracked files differ from it; None where that is not known."""
+    """The commit checked out, and whether tracked files differ from it; None if unknown."""
 
     commit: str | None
     dirty: bool | None
 
 
 class PluginState(GitState):
-    """The version of a plugin that is installed, and the commit of its tree; None where that is not known."""
+    """The version of an installed plugin and the commit of its tree; None if unknown."""
 
     version: str | None
 
 
 class Hardware(TypedDict):
-    """The machine as this process sees it; memory in bytes, None where the system does not say."""
+    """The machine as this process sees it; memory in bytes, None if unknown."""
 
     cpu: str
     cores: int
@@ -52,7 +52,7 @@ class Hardware(TypedDict):
 
 
 def git_state(directory: Path) -> GitState:
-    """The state of the repository `directory` is in; both None without git or without a repository. Never raises.
+    """The state of the repository that contains `directory`; None without git or a repository. Never raises.
 
     `dirty` counts changed and staged files, not untracked ones: a run's own outputs are untracked.
     """
@@ -64,11 +64,11 @@ def git_state(directory: Path) -> GitState:
 
 
 def plugin_state(plugin: Plugin) -> PluginState:
-    """The version of a plugin and, where git keeps its files, the state of its tree. Never raises."""
+    """The version of a plugin and, if git tracks its files, the state of its tree. Never raises."""
     root = plugin.package.partition(".")[0]
     distributions = metadata.packages_distributions().get(root, [])
     version = metadata.version(distributions[0]) if distributions else None
-    # An environment may lie in a tree that knows nothing of it.
+    # An environment may lie inside a repository that does not track it.
     kept = _git(plugin.conf, "ls-files", "--error-unmatch", ".") is not None
     state: GitState = git_state(plugin.conf) if kept else {"commit": None, "dirty": None}
     return {"version": version, **state}
@@ -85,14 +85,14 @@ def _git(directory: Path, *arguments: str) -> str | None:
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of Python and of the installed packages a result may depend on, without importing them."""
+    """Versions of Python and of the installed packages that a result may depend on, read without importing them."""
     versions = {"python": platform.python_version()}
     for name, distribution in PACKAGES.items():
         try:
             versions[name] = metadata.version(distribution)
         except metadata.PackageNotFoundError:
             continue
-    return versions | {"torch": str(torch.__version__)}  # which alone tells the CUDA or CPU build
+    return versions | {"torch": str(torch.__version__)}  # the only place with the CUDA or CPU build
 
 
 def hardware() -> Hardware:

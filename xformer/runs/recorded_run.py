@@ -1,4 +1,4 @@
-"""Runs as `compare`, `report` and `reproduce` see them: a configuration, a summary, and where the curve is."""
+"""Recorded runs, as `compare`, `report` and `reproduce` read them: configuration, summary and curve."""
 
 import glob
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,8 +30,8 @@ from xformer.runs.summary import NOT_ENDED, Summary, read_summary
 _HYDRA = Path(".hydra") / "hydra.yaml"
 _MARKS = (SUMMARY_FILE, CONFIG_FILE)
 _LARGEST = 1e150
-"""Beyond it the square of a number, of which intervals are made, is none."""
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where there is one: ten times as fast
+"""The largest value whose square, which intervals need, is finite."""
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C loader if available, ten times as fast
 _NOT_RUNS = {".hydra", "wandb", "checkpoints"}
 
 
@@ -40,11 +40,11 @@ class RecordedRun:
     """One run.
 
     Attributes:
-        name: where it was read from.
-        settings: what decides its result but for the seed (`xformer.config.identity`).
-        summary: how it ended; `running` where a run left none that says so.
+        name: the path or name it was read from.
+        settings: the settings that decide its result, without the seed (`xformer.config.identity`).
+        summary: the run's summary, with status `running` if the run left none.
         directory: the run directory; None for a row of a committed table or a run read from W&B.
-        whole: whether `settings` is all of the configuration, and not only what was typed and chosen.
+        whole: whether `settings` is the whole configuration, not only the typed overrides and choices.
     """
 
     name: str
@@ -59,12 +59,12 @@ class RecordedRun:
         return self.summary.seed
 
     def value(self, metric: str) -> float | None:
-        """A final metric; None where the run has none, or where it was not finite."""
+        """A final metric; None if it is missing or not finite."""
         value = self.summary.metrics.get(metric)
         return None if value is None or not abs(value) < _LARGEST else value
 
     def curve(self, metric: str) -> dict[int, float]:
-        """The finite values logged while training, by optimiser step; empty where they are not known.
+        """The finite values logged during training, by optimiser step; empty if they are unknown.
 
         Raises:
             DataError: the table of metrics is damaged.
@@ -76,28 +76,28 @@ class RecordedRun:
 
 
 def load_runs(paths: Iterable[str | Path]) -> list[RecordedRun]:
-    """Read run directories, all below directories of sweeps, and whatever a pattern matches, each once.
+    """Read run directories, all runs below directories of sweeps, and all matches of patterns, each once.
 
     Raises:
-        DataError: a path is not there, or holds no run.
+        DataError: a path does not exist or contains no run.
     """
     directories: dict[Path, None] = {}
     for path in paths:
         matches = [Path(match) for match in sorted(glob.glob(str(path)))]
-        # A pattern such as `sweep/*` also matches what else lies there, as Hydra's multirun.yaml.
+        # A pattern such as `sweep/*` also matches other files, such as Hydra's multirun.yaml.
         for match in [match for match in matches if match.is_dir() or match.name in _MARKS] or [Path(path)]:
             directories |= dict.fromkeys(run_directories(match))
     return [read_run(directory) for directory in directories]
 
 
 def run_directories(path: Path) -> list[Path]:
-    """The run directories at or below a path, in the order of their names, numbers by value.
+    """The run directories at or below a path, sorted by name, with numbers by value.
 
     Raises:
-        DataError: there is none.
+        DataError: there are none.
     """
     if not path.exists():
-        raise DataError(f"{path} is not there: give run directories, the directory of a sweep, or a study's name.")
+        raise DataError(f"{path} does not exist; name run directories, the directory of a sweep, or a study.")
     if path.is_file():
         marks = [path] if path.name in _MARKS else []
     else:
@@ -105,12 +105,12 @@ def run_directories(path: Path) -> list[Path]:
     found = {mark.parent for mark in marks if not _NOT_RUNS & {*mark.parent.relative_to(path.parent).parts}}
     found |= {mark.parents[1] for mark in path.rglob(str(_HYDRA))}
     if not found:
-        raise DataError(f"{path} holds no run: a run directory has {SUMMARY_FILE} and {CONFIG_FILE}.")
+        raise DataError(f"{path} contains no run: a run directory has {SUMMARY_FILE} and {CONFIG_FILE}.")
     return sorted(found, key=lambda directory: [(len(part), part) for part in directory.parts])
 
 
 def read_run(directory: Path) -> RecordedRun:
-    """Read a run directory; one of an earlier version has no summary if it was killed.
+    """Read a run directory; a killed run of an earlier version may lack its summary.
 
     Raises:
         DataError: a file in it is damaged.
@@ -144,7 +144,7 @@ def settings_of(config: Mapping[str, Any], summary: Summary) -> dict[str, Value]
 
 
 def _warm_start_of(summary: Summary) -> Mapping[str, Any] | None:
-    """What a run started from, by the other run itself where it is still there and the word for it is an older one."""
+    """The run that a warm start loaded from, in today's notation if the other run still exists."""
     warm_start = summary.warm_start
     if warm_start is None or summary.ignored_keys is not None:
         return warm_start
@@ -155,11 +155,11 @@ def _warm_start_of(summary: Summary) -> Mapping[str, Any] | None:
 
 
 def _killed(started: Any, config: Any) -> Summary:
-    """What is known of an earlier version's run that left no summary, from what Hydra wrote before it began."""
+    """The summary of an earlier version's run that left none, from the files that Hydra wrote before it started."""
     summary = Summary("running", error=NOT_ENDED)
     if started is not None:
         chosen = choices(started["hydra"]["runtime"]["choices"])
-        # A run leaves out the slots that its architecture has not; before it began, nobody knows which.
+        # A run omits the slots that its architecture lacks; before it starts these are unknown.
         unused = {key for key in slots() if key not in config} if config else set()
         summary.choices = {key: option for key, option in chosen.items() if key not in unused}
         typed = [str(override) for override in started["hydra"]["overrides"]["task"]]
@@ -172,24 +172,24 @@ def _killed(started: Any, config: Any) -> Summary:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """What a file lacks or has too much of, told in a sentence.
+    """Turn errors of a file's content into a `DataError`.
 
     Raises:
-        DataError: naming it.
+        DataError: naming the file.
     """
     try:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         reason = " ".join([type(error).__name__, *str(error).splitlines()[:1]])
-        raise DataError(f"{path} is not what a run leaves there ({reason}).") from error
+        raise DataError(f"{path} is not a valid file of a run ({reason}).") from error
 
 
 def _yaml(path: Path) -> Any:
-    """The values of a file, interpolations as they stand; None where there is no such file."""
+    """The values of a file, with interpolations unresolved; None if the file does not exist."""
     if not path.exists():
         return None
     try:
         with path.open("rb") as stream:
             return yaml.load(stream, Loader=_Loader)
-    except Exception as error:  # a value that Python cannot hold raises what it likes
+    except Exception as error:  # values out of Python's range raise various exceptions
         raise DataError(f"{path} is not a configuration: {str(error).splitlines()[0]}.") from error

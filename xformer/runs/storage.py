@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and what to do where the disk does not take them."""
+"""Atomic writes of files, and clear messages for errors of the disk."""
 
 import contextlib
 import errno
@@ -32,10 +32,10 @@ _BYTES_OF_A_FULL_DISK = 2**20
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write that takes the place of `path` in one step, once it is on the disk.
+    """A file to write that atomically replaces `path` once it is on the disk.
 
-    It is written beside its place and not where TMPDIR says: only within one file system is moving it one step. After
-    an error the older file is as it was, and nothing else is left.
+    It is written in the same directory, not in TMPDIR, because a rename is atomic only within one file system. After an
+    error the older file is unchanged and the temporary file is removed.
 
     Raises:
         OSError: the file cannot be written; it names the path.
@@ -55,10 +55,10 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text in one step, replacing an older one.
+    """Write a text atomically, replacing an existing file.
 
     Raises:
-        OSError: it cannot be written; it names the path.
+        OSError: the file cannot be written; it names the path.
     """
     with atomic_file(path) as file:
         file.write(text.encode())
@@ -66,22 +66,22 @@ def write_atomically(path: Path, text: str) -> None:
 
 @contextmanager
 def naming_file(path: Path) -> Iterator[None]:
-    """Let an error of the system name the file: a write to a full disk does not know which it was."""
+    """Add the file's name to an `OSError` that lacks it, as those of writes to a full disk do."""
     try:
         yield
     except OSError as error:
-        if error.errno is not None:  # else it has a text of its own, which a name would take the place of
+        if error.errno is not None:  # otherwise it has its own message, which a file name would replace
             error.filename = str(path)  # also where it was staged elsewhere
         raise
 
 
 @contextmanager
 def explaining_disk_errors(locations: Mapping[str, Path]) -> Iterator[None]:
-    """Turn an error of the disk into a sentence.
+    """Turn an error of the disk into a `StorageError`.
 
     Args:
-        locations: what decides where things are written (`hydra.run.dir`), and where that is; the first that fits is
-            named.
+        locations: keys that decide where files are written (`hydra.run.dir`), with their directories; the message names
+            the first that contains the file.
 
     Raises:
         StorageError: a disk is full, or not writable.
@@ -95,7 +95,7 @@ def explaining_disk_errors(locations: Mapping[str, Path]) -> Iterator[None]:
 
 
 def explain_disk_error(error: BaseException, locations: Mapping[str, Path]) -> str | None:
-    """The sentence of an error of the disk: the path, the reason, and the way out; None for any other error."""
+    """The message for an error of the disk: path, reason and remedy; None for any other error."""
     number = _number(error)
     if number not in _REASONS:
         return None
@@ -107,13 +107,13 @@ def explain_disk_error(error: BaseException, locations: Mapping[str, Path]) -> s
         where = " or ".join(str(locations[name]) for name in deciding) or "A file"
     remedy = "free some space, or " if number in _FULL else ""
     option = " or ".join(deciding) or "place"
-    kept = "What was saved before is intact."
+    kept = "Files saved before are intact."
     done = "used" if number in _OF_PATHS else "written"
-    return f"{where} cannot be {done}: {_REASONS[number]}; {remedy}give another {option}. {kept}"
+    return f"{where} cannot be {done}: {_REASONS[number]}; {remedy}use another {option}. {kept}"
 
 
 def _number(error: BaseException) -> int | None:
-    """The system's number of an error, also where a library has made a text of it."""
+    """The errno of an error, also of one that a library has wrapped in a text."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
     if isinstance(error, OSError) and _OF_NUMPY.search(str(error)):
@@ -133,7 +133,7 @@ def _is_full(place: Path) -> bool:
 
 
 def _sync_directory(directory: Path) -> None:
-    """Put a new name on the disk; not every system can."""
+    """Flush a directory entry to the disk, where the system supports it."""
     with contextlib.suppress(OSError):
         handle = os.open(directory, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""The summary of a run: one strict JSON file, written whole or not at all."""
+"""The summary of a run: one strict JSON file, written atomically."""
 
 import functools
 import json
@@ -25,7 +25,7 @@ _OLD_KEYS = {
     "inherited": "warm_start",
     "without_effect": "ignored_keys",
 }
-"""What earlier versions called attributes of a summary, which their files still do."""
+"""Names of attributes in the files of earlier versions."""
 
 
 @dataclass
@@ -55,15 +55,15 @@ class TuningRole:
 
 @dataclass
 class Summary:
-    """What `compare` and `reproduce` read of a run; None is what is not known, and NaN and infinities become None.
+    """The record of a run that `compare` and `reproduce` read; unknown values, NaN and infinities are None.
 
     Attributes:
-        status: How the run ended; `running` until it did, and for ever where it was killed; `interrupted` by a signal
-            that asked it to stop; `skipped` is a combination refused in a sweep.
-        error: One sentence where it did not finish.
+        status: How the run ended: `running` until it ends, and still after it was killed; `interrupted` by a signal to
+            stop; `skipped` for a combination refused in a sweep.
+        error: One sentence if it did not finish.
         choices: Config group to option.
         overrides: The command line as typed, without secrets.
-        started_in: The working directory, which relative paths in the configuration are meant from.
+        started_in: The working directory, to which paths in the configuration are relative.
         seed: The seed of initialisation and data order.
         metrics: Final values by name as logged, `val/loss` or `test/accuracy`.
         monitor: The metric that picked the best checkpoint.
@@ -74,22 +74,21 @@ class Summary:
         tokens_seen: Tokens trained on, padding excluded, over all processes.
         tokens_per_second: Steady training speed over all processes.
         peak_memory_bytes: Peak memory of this run, in bytes.
-        wall_seconds: From the start of the run to its end, in seconds, without the time between a stop and the
-            checkpoint before it, or until it went on.
-        git: Commit and whether the tree was dirty.
+        wall_seconds: Seconds from the start of the run to its end, excluding pauses and work that a resumption repeats.
+        git: The commit, and whether the tree was dirty.
         versions: Package versions.
         hardware: The machine.
         data_fingerprint: Hash of the data as read.
         attention: Attention slot to option.
-        warm_start: Weights loaded from another run (`init_from`): which run, a short name of its configuration, how
-            many tensors, and which were not loaded.
-        matched: The dimension that was adjusted (`match`): from, to, and the difference in percent that remains.
+        warm_start: Weights loaded from another run (`init_from`): that run, a short hash of its configuration, the
+            number of tensors, and those not loaded.
+        matched: The dimension that `match` adjusted: from, to, and the remaining difference in percent.
         target_overrides: By key, the `_target_`s that replace an option's own.
         ignored_keys: Keys that cannot change the result, as the callbacks declare; None in runs of earlier versions.
         diverged: Whether it failed because its loss or its parameters became NaN or infinite.
-        tuning: What the run is in the tuning of its study; None where that tunes nothing.
-        plugins: Packages that brought options or classes (`xformer.config.plugins`): version, commit, and whether
-            the tree was dirty.
+        tuning: The role of the run in the tuning of its study; None where that tunes nothing.
+        plugins: Packages that added options or classes (`xformer.config.plugins`): version, commit, and whether the
+            tree was dirty.
     """
 
     status: Literal["running", "finished", "interrupted", "failed", "skipped"]
@@ -128,10 +127,10 @@ class Summary:
 
 
 def summary_from_json(content: Any) -> Summary:
-    """A summary from the mapping that its file holds; keys this version does not know are left out.
+    """A summary from the mapping in its file; unknown keys are ignored.
 
     Raises:
-        ValueError: a value is not of its type, or one is missing; in one line.
+        ValueError: a value is missing or of the wrong type, in one line.
     """
     try:
         named = strict_json(content)
@@ -156,12 +155,12 @@ def _typed() -> Any:
 
 
 def parse_integer(digits: str) -> int | float:
-    """A number without a point; as a float where it is none that a counter could reach."""
+    """An integer, or a float if the number is too large for a counter."""
     return int(digits) if len(digits) < _LONGEST_INTEGER else float(digits)
 
 
 def write_summary(directory: Path, summary: Summary) -> Path:
-    """Write `summary.json` into a run directory, replacing an older one in one step.
+    """Write `summary.json` into a run directory, atomically replacing an older one.
 
     Returns:
         The file's path.
@@ -173,13 +172,13 @@ def write_summary(directory: Path, summary: Summary) -> Path:
 
 
 def summary_as_json(summary: Summary) -> dict[str, Any]:
-    """What is kept of a summary: strict JSON, without secrets."""
+    """A summary as strict JSON without secrets."""
     content: dict[str, Any] = redact(strict_json(asdict(summary)))
     return content
 
 
 def strict_json(value: Any) -> Any:
-    """A value as strict JSON can hold it: numbers and texts, and None for what is not finite."""
+    """Convert a value to strict JSON: numbers and strings, with None for non-finite numbers."""
     if isinstance(value, Mapping):
         return {str(key): strict_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -194,7 +193,7 @@ def strict_json(value: Any) -> Any:
 
 
 def plugin_line(state: Mapping[str, Any] | None) -> str:
-    """The state of a plugin in words: `0.1.0 at 3fa2c1d05e with changes`."""
+    """Format the state of a plugin: `0.1.0 at 3fa2c1d05e with changes`."""
     if state is None:
         return "not used"
     commit = f" at {state['commit'][:10]}" if state.get("commit") else ""
@@ -202,10 +201,10 @@ def plugin_line(state: Mapping[str, Any] | None) -> str:
 
 
 def read_summary(directory: Path) -> Summary:
-    """Read a run directory's summary; keys this version does not know are left out.
+    """Read a run directory's summary; unknown keys are ignored.
 
     Raises:
-        DataError: There is no summary, or it is not one.
+        DataError: The summary is missing or malformed.
     """
     path = directory / FILE
     try:

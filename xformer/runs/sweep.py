@@ -1,4 +1,4 @@
-"""What the cells of a sweep know of it: how many there are, what varies, and how long the rest will take."""
+"""The current sweep, as its cells see it: their number, the keys that vary, and the remaining time."""
 
 import json
 import os
@@ -23,14 +23,14 @@ _VARIABLE = "XFORMER_SWEEP"
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep that is under way.
+    """A running sweep.
 
     Attributes:
-        directory: which holds the directories of its cells.
-        cells: how many there are.
-        varies: the keys that are not the same in all of them, as the command line spells them.
-        at_once: how many run on this machine at the same time.
-        began: when it did, in seconds since the epoch.
+        directory: the directory of its cells' directories.
+        cells: the number of cells.
+        varies: the keys that differ between cells, as the command line spells them.
+        at_once: how many cells run on this machine at the same time.
+        began: the start time, in seconds since the epoch.
     """
 
     directory: str
@@ -40,11 +40,11 @@ class Sweep:
     began: float
 
     def summaries(self) -> list[Path]:
-        """The summaries in its directory, of cells from earlier too, in the order of the cells."""
+        """The summaries in its directory, including those of earlier cells, in the order of the cells."""
         return sorted(Path(self.directory).rglob(FILE), key=_natural)
 
     def seconds_left(self, number: int) -> float | None:
-        """How long the cells from `number` on will take, the first being 0; None where none has ended yet."""
+        """The expected time of the cells from `number` on, where 0 is the first; None if no cell has ended yet."""
         recent = [file.parent for file in self.summaries() if file.stat().st_mtime >= self.began]
         done = sum(read_summary(directory).status != "running" for directory in recent)
         return (time.time() - self.began) / done * (self.cells - number) if done else None
@@ -56,7 +56,7 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 
 def current_sweep() -> Sweep | None:
-    """The sweep that this process belongs to; its launcher's processes inherit the variable."""
+    """The sweep of this process, read from an environment variable that the launcher's processes inherit."""
     stored = os.environ.get(_VARIABLE)
     if stored is None:
         return None
@@ -84,27 +84,27 @@ def with_trials(sweep: Sweep, launcher: DictConfig, trials: int, keys: Iterable[
 
 
 def end_sweep() -> Sweep | None:
-    """Forget the sweep, which is over; what it was."""
+    """End the sweep and return it."""
     sweep = current_sweep()
     os.environ.pop(_VARIABLE, None)
     return sweep
 
 
 class SweepCallback(Callback):
-    """Tells the cells of a sweep about it, and keeps secrets out of what Hydra writes of them."""
+    """Hydra callback that passes the sweep to its cells and redacts secrets in Hydra's files."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
-        """Leave the sweep in the environment, where every launcher's processes find it.
+        """Put the sweep into the environment, which the processes of every launcher inherit.
 
         Raises:
-            SystemExit: its directory is that of a run, or a study that tunes is searched; Hydra makes a warning of any
-                other error, and goes on.
+            SystemExit: its directory is that of a run, or a study that tunes is searched. Hydra would turn any other
+                exception into a warning.
         """
         hydra = config.hydra
         if (Path(hydra.sweep.dir) / FILE).exists():
             from xformer.core import console
 
-            console.error(f"hydra.sweep.dir={hydra.sweep.dir} is the directory of a run: give a sweep one of its own.")
+            console.error(f"hydra.sweep.dir={hydra.sweep.dir} is the directory of a run; use another.")
             raise SystemExit(1)
         sweeper = hydra.runtime.choices.get("hydra/sweeper")
         if sweeper != "basic" and OmegaConf.select(config, "study.tune") is not None:
@@ -131,7 +131,7 @@ class SweepCallback(Callback):
         announce_sweep(sweep)
 
     def on_job_start(self, config: DictConfig, **kwargs: object) -> None:
-        """Redact what Hydra has written of the sweep, before anything else is done."""
+        """Redact secrets in Hydra's files before anything else is done."""
         if (sweep := current_sweep()) is not None:
             redact_file(Path(sweep.directory) / "multirun.yaml")
 
@@ -145,6 +145,6 @@ def _product(varying: Iterable[Override]) -> int:
 
 def _at_once(launcher: DictConfig, cells: int) -> int:
     if launcher.get("n_jobs") is not None:
-        jobs = int(launcher.n_jobs)  # joblib's, where -1 is one for every core
+        jobs = int(launcher.n_jobs)  # joblib's, in which -1 means one per core
         return min(cells, jobs if jobs > 0 else max(1, usable_cores() + 1 + jobs))
     return cells if str(launcher.get("_target_")).endswith("LocalLauncher") else 1  # submitit starts them all

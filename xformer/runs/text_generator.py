@@ -1,4 +1,4 @@
-"""From prompts that a person typed to texts, with a finished run."""
+"""Text generation from typed prompts with a finished run."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ from xformer.tokenizers.utf8 import unmarked
 _SHOWN = 40
 _SEEDS = 2**62  # what torch takes, with room for a seed for each prompt
 _STEEPEST = 10
-"""Length penalties beyond it order hypotheses by length alone, and overflow."""
+"""The largest length penalty; larger ones overflow and order hypotheses by length alone."""
 
 
 def _able() -> list[str]:
-    """The tasks that write, as the command line names them."""
+    """The tasks that generate text, as the command line names them."""
     nodes = {option: load_option("task", option).task for option in groups()["task"]}
     found = {option: target(node) for option, node in nodes.items()}
     return [option for option, task in found.items() if isinstance(task, type) and issubclass(task, Generative)]
@@ -38,21 +38,21 @@ def _short(text: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationSettings:
-    """How to write: greedily, unless a temperature, a top-k or a top-p asks for samples, or `beams` for a search.
+    """The decoding method: greedy by default, sampling with a temperature, top-k or top-p, beam search with `beams`.
 
     Attributes:
-        max_new: tokens to write at most; None for as many as the longest sequence of the training data has.
+        max_new: the maximum number of new tokens; None for the length of the longest training sequence.
         temperature: below 1 sharpens the distribution.
-        top_k: how many tokens to draw from.
-        top_p: the share of the probability to draw from.
-        repetition_penalty: above 1 makes tokens that are there already less likely.
-        beams: hypotheses of a beam search; 1 for none.
+        top_k: the number of most likely tokens to sample from.
+        top_p: the probability mass to sample from.
+        repetition_penalty: above 1 makes tokens that occurred before less likely.
+        beams: hypotheses of a beam search; 1 for no search.
         length_penalty: exponent of the length that a hypothesis' log-probability is divided by.
         early_stop: whether a search ends with `beams` finished hypotheses.
-        seed: of the samples of the first prompt; each further prompt has the next one.
+        seed: the seed of the first prompt's samples; each further prompt uses the next seed.
 
     Raises:
-        ConfigError: a value is out of range, or samples are to be drawn in a beam search.
+            ConfigError: a value is out of range, or sampling is combined with a beam search.
     """
 
     max_new: int | None = None
@@ -67,27 +67,27 @@ class GenerationSettings:
 
     def __post_init__(self) -> None:
         if self.max_new is not None and self.max_new < 1:
-            raise ConfigError(f"max_new={self.max_new} writes nothing; use 1 or more.")
+            raise ConfigError(f"max_new={self.max_new} generates nothing; use 1 or more.")
         if self.beams < 1:
-            raise ConfigError(f"beams={self.beams} searches nothing; use 1 for greedy decoding, or more.")
+            raise ConfigError(f"beams={self.beams} is out of range; use 1 for greedy decoding, or more.")
         if self.beams > 1 and self.samples:
             raise ConfigError(
-                f"beams={self.beams} searches for the most likely text and draws nothing; leave out temperature, top_k "
-                "and top_p, or the beams."
+                f"beams={self.beams} searches for the most likely text and does not sample; leave out temperature, "
+                "top_k and top_p, or beams."
             )
         if not 0 <= self.seed < _SEEDS:
-            raise ConfigError(f"seed={self.seed} is no seed; use 0 or more, and less than 2 ** 62.")
+            raise ConfigError(f"seed={self.seed} is out of range; use 0 or more, and less than 2 ** 62.")
         if not abs(self.length_penalty) <= _STEEPEST:
             raise ConfigError(f"length_penalty={self.length_penalty} is out of range; use -{_STEEPEST} to {_STEEPEST}.")
         self.logits_processors()
 
     @property
     def samples(self) -> bool:
-        """Whether tokens are drawn."""
+        """Whether tokens are sampled."""
         return any(value is not None for value in (self.temperature, self.top_k, self.top_p))
 
     def logits_processors(self) -> list[LogitsProcessor]:
-        """What changes the logits, in order."""
+        """The logits processors, in order."""
         found: list[LogitsProcessor] = []
         if self.repetition_penalty != 1:
             found.append(RepetitionPenalty(self.repetition_penalty))
@@ -101,22 +101,22 @@ class GenerationSettings:
 
 
 class TextGenerator:
-    """A finished run that writes.
+    """Generates text with a finished run.
 
     Args:
-        run: of a task that can.
-        settings: how.
-        on_remark: what to do with a remark, such as that a model computes everything again for every token.
+        run: a run whose task generates text.
+        settings: the decoding method.
+        on_remark: called with remarks, such as that a model recomputes the whole sequence for every token.
 
     Raises:
-        ConfigError: the run's task writes nothing.
+        ConfigError: the run's task does not generate text.
     """
 
     def __init__(self, run: OpenedRun, settings: GenerationSettings, on_remark: Callable[[str], None]) -> None:
         if not isinstance(run.task, Generative):
             raise ConfigError(
-                f"{run.directory} is a run of {type(run.task).__name__}, which writes nothing; give a run of a task "
-                f"that does: {', '.join(_able())}."
+                f"{run.directory} is a run of {type(run.task).__name__}, which does not generate text; name a run of "
+                f"a task that does: {', '.join(_able())}."
             )
         self.run, self.settings, self.task, self.data = run, settings, run.task, run.data
         self.max_new = run.data.spec.length if settings.max_new is None else settings.max_new
@@ -124,10 +124,10 @@ class TextGenerator:
         self._shown_remarks: set[str] = set()
 
     def encode(self, prompts: Sequence[str]) -> list[Tensor]:
-        """Ids of all prompts, each of which the model can read.
+        """Token ids of all prompts.
 
         Raises:
-            DataError: naming the first prompt that it cannot read.
+            DataError: naming the first prompt that the model cannot read.
         """
         encoded = []
         for prompt in map(unmarked, prompts):
@@ -135,7 +135,7 @@ class TextGenerator:
             ids = torch.from_numpy(self.data.encode(prompt)).to(self.run.task.device)
             if longest is not None and len(ids) > longest:
                 raise DataError(
-                    f"The prompt {shown} has {len(ids)} tokens, and the model reads {longest} at most; shorten it."
+                    f"The prompt {shown} has {len(ids)} tokens, but the model reads {longest} at most; shorten it."
                 )
             read = self.data.decode(ids.tolist())
             if read.split() != prompt.split():
@@ -145,7 +145,7 @@ class TextGenerator:
         return encoded
 
     def stream(self, prompt: Tensor) -> Iterator[str]:
-        """The text for one prompt, piece by piece; a beam search has only one."""
+        """The text for one prompt, piece by piece; a beam search yields one piece."""
         if self.settings.beams > 1:
             yield from self.write([prompt])
             return
@@ -157,7 +157,7 @@ class TextGenerator:
         yield from stream_text(self.data.decode, tokens, prompt.tolist() if self.task.continues else [])
 
     def write(self, prompts: Sequence[Tensor], first: int = 0) -> list[str]:
-        """The texts for a batch of prompts, the first of which is number `first` of all."""
+        """The texts for a batch of prompts; `first` is the index of the batch's first prompt among all."""
         start = self._start(prompts)
         if self.settings.beams > 1:
             rows = beam_search(

@@ -1,9 +1,9 @@
-"""Intervals of the mean of a metric that has bounds, inside them.
+"""Confidence intervals of the mean of a bounded metric, which stay within its bounds.
 
-Student's interval is taken on a scale without bounds, the logarithm of the mean for a metric that is never negative
-(loss, perplexity), the logit of the mean for one between 0 and 1 (accuracy, F1), with the standard error of the delta
-method, and carried back. It holds the mean of the values, as Student's does, and not the mean of their logits; far from
-a bound it is Student's. Of 100 intervals so many hold the mean (Student's in brackets):
+Student's t interval is computed on an unbounded scale, with the standard error of the delta method, and transformed
+back: the logarithm of the mean for a metric that is never negative (loss, perplexity), the logit of the mean for one
+between 0 and 1 (accuracy, F1). It covers the mean of the values, not the mean of their logits; far from a bound it
+equals Student's interval. Coverage in percent (Student's in brackets):
 
       values                                       3        5       10       20 seeds
       accuracies, beta(90, 10)               95 (95)  95 (94)  95 (95)  95 (94)
@@ -15,9 +15,9 @@ a bound it is Student's. Of 100 intervals so many hold the mean (Student's in br
       losses, exponential                    94 (89)  93 (88)  93 (90)  93 (91)
       losses, log-normal of sigma 1          92 (84)  89 (82)  88 (84)  90 (86)
 
-Where a few seeds fail and none of them is among those that ran, no method knows: three seeds that agree are no promise
-for the fourth. A Student's interval of the values' logits, the other way, holds the logit of something else: 64 of 100
-for beta(9, 1) at 20 seeds.
+No method can account for failing seeds of which none has run yet: three seeds that agree say little about the fourth.
+The alternative, a Student's interval of the values' logits, covers another quantity: it covers the mean in 64 % of
+cases for beta(9, 1) at 20 seeds.
 """
 
 import math
@@ -37,7 +37,7 @@ class Bounds:
     high: float = math.inf
 
     def clip(self, found: Interval) -> Interval:
-        """What of an interval is within the bounds."""
+        """The part of an interval that lies within the bounds."""
         return Interval(max(found.low, self.low), min(found.high, self.high), found.level)
 
     @property
@@ -52,7 +52,7 @@ UNBOUNDED, NON_NEGATIVE, FRACTION, PERCENTAGE = Bounds(), Bounds(0.0), Bounds(0.
 def bounded_interval(values: Sequence[float], bounds: Bounds = UNBOUNDED) -> Interval | None:
     """A 95 % interval of the mean of values, one per seed, inside the bounds; None for fewer than two.
 
-    Values outside the bounds, or a mean on one, leave Student's interval.
+    If values lie outside the bounds, or the mean on a bound, this is Student's interval.
     """
     found = confidence_interval(values)
     if found is None or bounds == UNBOUNDED or min(values) < bounds.low or max(values) > bounds.high:

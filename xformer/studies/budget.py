@@ -16,7 +16,7 @@ class Budget:
     Attributes:
         parameters: trainable parameters.
         flops: the model's FLOPs per token, forward and backward, at the longest sequence, times the tokens trained
-            on. It is not what ran: padding ran too and is not counted, and in a shorter sequence attention costs less.
+            on. An estimate: padding is not counted, and attention costs less in a shorter sequence.
         tokens: tokens trained on, without padding.
         seconds: wall time.
         memory: peak memory, in bytes.
@@ -30,8 +30,8 @@ class Budget:
 
 
 FLOPS_ARE = (
-    "Training FLOPs are FLOPs per token at the longest sequence times real tokens: padding, which ran too, is not in "
-    "them, and shorter sequences are counted as the longest."
+    "Training FLOPs are FLOPs per token at the longest sequence times the tokens without padding; shorter sequences "
+    "are counted as the longest."
 )
 NAMES = {
     "parameters": "parameters", "flops": "FLOPs", "tokens": "tokens", "seconds": "time", "memory": "peak memory",
@@ -55,7 +55,7 @@ def spent_budget(runs: Sequence[RecordedRun]) -> Budget:
 
 
 def unequal_budgets(budgets: dict[str, Budget]) -> list[str]:
-    """Warnings: a sentence for each quantity in which the budgets differ by more than 5 %."""
+    """A warning for each quantity in which the budgets differ by more than 5 %."""
     sentences = []
     for field in fields(Budget):
         known = {name: getattr(budget, field.name) for name, budget in budgets.items()}

@@ -1,6 +1,6 @@
-"""The committed table of a study's runs: `runs.csv`, a row per run, and `shared.yml`, what their rows have in common.
+"""The committed table of a study's runs: `runs.csv`, a row per run, and `shared.yml`, the settings that all rows share.
 
-Together they hold all that `compare` and `reproduce` need of a run but its curve and its weights.
+Together they hold what `compare` and `reproduce` need of a run, except its curve and its weights.
 """
 
 import csv
@@ -39,7 +39,7 @@ def write_table(folder: Path, runs: Sequence[RecordedRun]) -> None:
     """Write both files.
 
     Raises:
-        DataError: no run got as far as a configuration, or the runs watch different metrics.
+        DataError: no run wrote its configuration, or the runs monitor different metrics.
     """
     whole = [run.settings for run in runs if run.whole]
     monitors = {(m.name, m.mode) for run in runs if (m := run.summary.monitor)}
@@ -80,7 +80,7 @@ def read_table(folder: Path) -> list[RecordedRun]:
 
 
 def row_name(run: RecordedRun) -> str:
-    """What a run is called in the table: by its overrides, whatever directory it is in."""
+    """A run's name in the table, made from its overrides and independent of its directory."""
     typed = reproducing_overrides(run.summary.overrides)
     return cell_directory_name(",".join(o for o in typed if not o.startswith("experiment="))) or Path(run.name).name
 
@@ -106,7 +106,7 @@ def _row(run: RecordedRun, common: Mapping[str, Value], environments: list[dict[
         "whole": run.whole,
         "overrides": shlex.join(typed),
     }
-    # A setting that is null is something else than no such setting.
+    # A setting that is null differs from a setting that is absent.
     return {key: _text(value) for key, value in parts.items() if value is not None or key.startswith("config.")}
 
 
@@ -117,7 +117,7 @@ def _run(folder: Path, row: Mapping[str, str], shared: Mapping[str, Any]) -> Rec
     settings = {**(shared["settings"] if whole else {}), **row_settings}
     for key, value in settings.items():
         if not isinstance(value, str | int | float | bool | None):
-            raise ValueError(f"{key} is {str(value)[:40]!r}, and no single value")
+            raise ValueError(f"{key} is {str(value)[:40]!r}, not a single value")
     best = {"best": values.get("best"), "step": values.get("best_step")}
     summary = summary_from_json({
         **{key: values[key] for key in (*_PLAIN, "floor_of") if key in values},  # as earlier versions call it
@@ -141,7 +141,7 @@ def _below(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
-    """A value so that `_value` gives it back; a text stands as it is unless it would be read as something else."""
+    """Format a value so that `_value` reads it back; a string is quoted only if it would be read as something else."""
     return value if isinstance(value, str) and value and _value(value) == value else json.dumps(value)
 
 

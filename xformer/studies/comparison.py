@@ -27,13 +27,14 @@ class ComparisonRow:
     Attributes:
         name: the settings in which it differs from the others.
         values: seed -> value of the metric.
-        lost: runs of this configuration that began and gave no value, where no other of that seed did.
+        lost: runs of this configuration that started but have no value, and whose seed has no other run with a value.
         difference: against the baseline over common seeds; None for the baseline, or where there are fewer than 2.
-        reach: the interval of the difference, of the kind that was asked for. None where there is no difference, or
-            where its test has no interval.
-        p: corrected over the table.
-        verdict: `better`, `worse`, `equivalent within MARGIN`, `no difference shown`, `baseline`, or why there is none.
-        test: what the test of the difference says in full.
+        reach: the interval of the difference, of the requested kind; None without a difference or without an interval
+            of its test.
+        p: the p value, corrected over the table.
+        verdict: `better`, `worse`, `equivalent within MARGIN`, `no difference shown`, `baseline`, or the reason why
+            there is no verdict.
+        test: the full result of the test.
         tuned: the trials that chose the group's setting; None where it was not tuned.
     """
 
@@ -59,7 +60,7 @@ class Comparison:
     Attributes:
         intervals: the kind of the intervals of differences. `corrected`: at the level of its test, zero inside if and
             only if no difference is shown; `plain`: 95 % each, not corrected; `simultaneous`: 95 % together.
-        experiment: the task and the data of its runs, where runs of several were compared; else empty.
+        experiment: the task and the data of the runs, if runs of several experiments were compared; else empty.
         tuning: what was tuned for each group; None where nothing was.
     """
 
@@ -87,17 +88,18 @@ def compare(
     Trials of tuning are no part of the groups: they say which runs are, those with the chosen setting of each variant.
 
     Args:
-        runs: all of them, failed ones and trials too.
+        runs: all runs, including failed ones and trials.
         metric: the metric; None for the monitored one on the test part.
-        baseline: `attention=full`, or several settings; each group is compared with the group that has these and is
-            equal in everything else that is named. None for `attention=full` where attention differs, else the first.
-        plan: a margin of equivalence, and at which numbers of seeds the runs are compared.
+        baseline: `attention=full`, or several settings; each group is compared with the group that has these settings
+            and equals it in every other setting of its name. None for `attention=full` where attention differs, else
+            the first group.
+        plan: the margin of equivalence, and the numbers of seeds at which the runs are compared.
         intervals: the kind of the intervals of differences; see `Comparison`.
 
     Raises:
         DataError: no run has a value.
-        ConfigError: no group is the baseline, or all of them, the metric is not known, or simultaneous intervals are
-            asked for where looks are declared.
+        ConfigError: no group or every group matches the baseline, the metric is unknown, or simultaneous intervals are
+            requested although looks are declared.
     """
     tuning = tuning_of(runs)
     runs = [run for run in runs if not run.summary.is_trial]
@@ -125,11 +127,11 @@ def compare(
     if len(lengths) > 1 or any(set(row.values) != set(rows[0].values) for row in rows):
         warnings.append("the groups do not have the same seeds; differences are over common seeds only.")
     if min(lengths) < 3:
-        warnings.append("fewer than 3 seeds in a group: an interval is wide or missing, a difference hard to show.")
+        warnings.append("fewer than 3 seeds in a group: intervals are wide or missing, differences hard to show.")
     for row in rows:
         if row.lost:
             warnings.append(
-                f"{row.name}: {row.lost} of {row.lost + len(row.values)} runs gave no value; the mean is of the others."
+                f"{row.name}: {row.lost} of {row.lost + len(row.values)} runs have no value; the mean is of the others."
             )
     warnings += _looked(rows, plan) + (_tuning_warnings(rows, tuning) if tuning else [])
     warnings += unequal_budgets({row.name: row.budget for row in rows}) + mixed_conditions(used)
@@ -138,20 +140,20 @@ def compare(
 
 
 def _usable(runs: Sequence[RecordedRun], metric: Metric) -> tuple[list[RecordedRun], dict[str, str]]:
-    """The runs that have a value, and the reason why each other run has none."""
+    """The runs that have a value, and for each other run the reason why it has none."""
     left_out: dict[str, str] = {}
     used: dict[tuple[object, ...], RecordedRun] = {}
     for run in runs:
         value = run.value(metric.name)
         if run.summary.status != "finished":
-            left_out[run.name] = f"{run.summary.status}: {run.summary.error or 'no reason was recorded.'}"
+            left_out[run.name] = f"{run.summary.status}: {run.summary.error or 'no reason is recorded.'}"
         elif value is None:
             left_out[run.name] = f"it has no finite {metric.name}."
         else:
             key = (run.seed, *sorted((k, str(v)) for k, v in run.settings.items()))
             if key in used:
-                same = "the same" if used[key].value(metric.name) == value else "another"
-                left_out[used[key].name] = f"run again, with {same} result, as {run.name}."
+                same = "the same" if used[key].value(metric.name) == value else "a different"
+                left_out[used[key].name] = f"repeated with {same} result as {run.name}."
             used[key] = run
     return list(used.values()), left_out
 
@@ -190,7 +192,7 @@ def _same(run: RecordedRun, group: RunGroup, key: str) -> bool:
 
 
 def _baseline(typed: str | None, rows: Sequence[ComparisonRow], named: Sequence[str]) -> dict[str, str]:
-    """The settings that make a group the baseline of those that are equal in all else."""
+    """The settings that make a group the baseline."""
     if typed is None:
         first = rows[0].group
         if "attention" in named and any(row.group.get("attention") == "full" for row in rows):
@@ -201,15 +203,15 @@ def _baseline(typed: str | None, rows: Sequence[ComparisonRow], named: Sequence[
         if "=" not in word:
             meant = [f"{key}={word}" for key in named if any(row.group.get(key) == word for row in rows)]
             offered = f"did you mean {' or '.join(meant)}?" if meant else f"the groups: {_names(rows)}."
-            raise ConfigError(f"--baseline {typed} is no KEY=VALUE; {offered}")
+            raise ConfigError(f"--baseline {typed} is not of the form KEY=VALUE; {offered}")
     wanted = dict(word.partition("=")[::2] for word in words)
     unknown = [key for key in wanted if key not in named]
     if unknown and any(row.group.get(unknown[0]) != wanted[unknown[0]] for row in rows):
         raise ConfigError(f"--baseline {typed}: the groups do not differ in {unknown[0]}, but in {', '.join(named)}.")
     if not any(all(row.group.get(key) == value for key, value in wanted.items()) for row in rows):
-        raise ConfigError(f"--baseline {typed} is no group; there are: {_names(rows)}.")
+        raise ConfigError(f"--baseline {typed} matches no group; the groups: {_names(rows)}.")
     if len(rows) > 1 and len(unknown) == len(wanted):
-        raise ConfigError(f"--baseline {typed}: every group has that; the groups differ in {', '.join(named)}.")
+        raise ConfigError(f"--baseline {typed} matches every group; the groups differ in {', '.join(named)}.")
     return {key: value for key, value in wanted.items() if key not in unknown}
 
 
@@ -251,9 +253,9 @@ def _with_verdict(row: ComparisonRow, test: ComparisonVerdict) -> ComparisonRow:
 def _with_intervals(
     rows: Sequence[ComparisonRow], kind: Intervals, metric: Metric, plan: AnalysisPlan
 ) -> list[ComparisonRow]:
-    """Each row with the interval of its difference, within what differences of the metric can be."""
+    """Add to each row the interval of its difference, clipped to the range of the metric's differences."""
     if kind == "simultaneous" and plan.looks:
-        raise ConfigError("--intervals simultaneous is not defined with study.looks; take corrected or plain.")
+        raise ConfigError("--intervals simultaneous is not defined with study.looks; use corrected or plain.")
     tests = [row.test for row in rows if row.test]
     if kind == "simultaneous":
         found = simultaneous_intervals([test.difference for test in tests])
@@ -265,11 +267,11 @@ def _with_intervals(
 
 
 def _looked(rows: Sequence[ComparisonRow], plan: AnalysisPlan) -> list[str]:
-    """A sentence for seeds that are not tested, because no look was declared at their number."""
+    """A warning if some seeds are not tested because no look is declared at their number."""
     tested = {row.difference.pairs: len(row.values) for row in rows if row.difference}
     declared = ", ".join(map(str, plan.looks))
     return [
-        f"looks are declared at {declared} seeds: differences are of the first {pairs} of {available}."
+        f"looks are declared at {declared} seeds: differences are over the first {pairs} of {available} seeds."
         for pairs, available in tested.items()
         if plan.looks and pairs < available
     ]

@@ -19,24 +19,24 @@ def comparison_frame(
     baseline: str | None = None,
     margin: float | None = None,
 ) -> pd.DataFrame:
-    """What `xformer compare` prints, with every digit: a row for each configuration.
+    """The table of `xformer compare` with unrounded numbers, one row for each configuration.
 
     Columns: the settings in which the groups differ; `metric`, `seeds`, `mean` with its 95 % interval `low` to `high`;
-    `difference` to the baseline on equal seeds with its interval; `p_holm` (corrected for the comparisons),
+    `difference` from the baseline on equal seeds with its interval; `p_holm` (corrected for the comparisons),
     `detectable_difference` (with 80 % power), `seeds_needed` (to show the difference found), `equivalent` and
     `verdict`; `lost_runs`; the budget. Warnings, and the runs that have no value, are in `attrs["notes"]`. Runs of
-    several tasks or data sets are compared apart, and have the columns `task` and `data`.
+    several tasks or data sets are compared separately, in rows told apart by the columns `task` and `data`.
 
     Args:
         runs: run directories, directories of sweeps, patterns, or the name of a study.
         metric: None for the monitored metric on the test part.
-        baseline: such as `attention=full`; None for the study's, else `attention=full`, else the first group.
+        baseline: such as `attention=full`; None for the study's baseline, else `attention=full`, else the first group.
 
-        margin: of equivalence, in units of the metric; None for the study's, or none.
+        margin: the margin of equivalence, in units of the metric; None for the study's, if it has one.
 
     Raises:
         DataError: there are no runs, or none has a value.
-        ConfigError: the metric or the baseline is not known.
+        ConfigError: the metric or the baseline is unknown.
     """
     names = [runs] if isinstance(runs, str | Path) else runs
     found, study = select([str(name) for name in names])

@@ -3,16 +3,16 @@
 Schuirmann (1987), Lakens (2017): two settings are equivalent within a margin d if "the difference is -d or less" and
 "the difference is d or more" are both rejected, each by a one-sided test at level alpha. The p value is the larger of
 the two. They are rejected if and only if the interval of level 1 - 2 alpha (90 % for one comparison) lies between -d
-and d. "No difference shown" is no such claim: few seeds show none, whatever there is.
+and d. "No difference shown" does not claim equivalence: with few seeds even a large difference may not be shown.
 
-What makes no assumption of normal differences holds where they are all the same number (see `statistics.py`): the
-one-sided test by sign flips, whose p value is 1 / 2^n inside the margin.
+Where all differences are the same number (see `statistics.py`), the one-sided sign-flip test is used, which does not
+assume normal differences; its p value is 1 / 2^n inside the margin.
 
-The place in the family of comparisons: equivalences are a family of their own. Their p values are corrected by Holm
-over all comparisons of the table, apart from those of differences, so that a margin changes no verdict of a difference.
-The chance to call any pair equivalent that is d or more apart is at most 5 %, and so is the chance to call any equal
-pair different. No pair is both, so for a table of one comparison the chance of a wrong claim is 5 % in all; for more,
-where some are equal and others far apart, it is at most 10 %.
+Tests of equivalence are a family of their own: their p values are corrected by Holm over all comparisons of the table,
+separately from those of differences, so that a margin changes no verdict of a difference. The probability of calling
+any pair equivalent that is d or more apart is at most 5 %, and so is that of calling any equal pair different. No pair
+is both, so the probability of a wrong claim is 5 % for a table of one comparison, and at most 10 % for a table where
+some pairs are equal and others far apart.
 """
 
 from scipy import special
@@ -29,7 +29,7 @@ def equivalence_p(difference: PairedComparison, margin: float) -> float:
 
 
 def equivalence_interval(difference: PairedComparison, alpha: float) -> Interval | None:
-    """The interval of level 1 - 2 alpha: within -d and d if and only if equivalent within d at this alpha.
+    """The interval of level 1 - 2 alpha, which lies within -d and d if and only if the pair is equivalent within d.
 
     None where the sign-flip test can reject nothing at this alpha.
     """

@@ -1,7 +1,7 @@
-"""Runs of several experiments, each of another task or other data: a comparison for each.
+"""A comparison for each experiment, where runs are of several tasks or data sets.
 
-A difference between two tasks, or between two data sets, is no effect of a setting, and comparisons that answer
-different questions are no family that Holm's correction is over.
+A difference between two tasks or data sets is not the effect of a setting, and Holm's correction applies to the
+comparisons that answer one question.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,13 +22,13 @@ def compare_experiments(
     plan: AnalysisPlan = ONE_LOOK,
     intervals: Intervals = "corrected",
 ) -> list[Comparison]:
-    """One comparison for each task and data that the runs have, each with its own baseline and its own correction.
+    """One comparison for each task and data set of the runs, with its own baseline and its own correction.
 
-    A baseline such as `data=listops` asks for a comparison across them, and then there is one.
+    With a baseline such as `data=listops` there is a single comparison across them.
 
     Args:
-        runs: all of them, failed ones too.
-        metric: as in `compare`; experiments whose runs do not have it are left out, with a warning.
+        runs: all runs, including failed ones.
+        metric: as in `compare`; experiments whose runs lack it are left out with a warning.
         baseline: as in `compare`.
         plan: as in `compare`.
         intervals: as in `compare`.
@@ -61,11 +61,11 @@ def only(comparisons: Sequence[Comparison], what: str) -> Comparison:
     """The one comparison.
 
     Raises:
-        DataError: there are several; the sentence says what is of one alone.
+        DataError: there are several.
     """
     if len(comparisons) > 1:
         names = "; ".join(experiment_label(each.experiment) for each in comparisons)
-        raise DataError(f"{what} is of one experiment, and these runs are of {len(comparisons)}: {names}.")
+        raise DataError(f"{what} needs runs of one experiment; these are of {len(comparisons)}: {names}.")
     return comparisons[0]
 
 

@@ -19,7 +19,7 @@ from xformer.studies.statistics import Interval
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart by the colour-blind; markers tell them apart in grey.
+# The palette of Okabe and Ito, safe for the colour-blind; markers distinguish groups in greyscale.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "osD^vPX"
 _LINES = ("-", "--", ":", "-.")
@@ -48,7 +48,7 @@ def figures(comparison: Comparison) -> dict[str, "Figure"]:
 
 
 def curves_figure(comparison: Comparison) -> "Figure | None":
-    """The monitored metric over the optimiser steps, with 95 % intervals; None where no run has a curve here."""
+    """The monitored metric over the optimiser steps, with 95 % intervals; None if no run has a curve here."""
     runs = [run for row in comparison.rows for run in row.group.runs]
     watched = next((run.summary.monitor.name for run in runs if run.summary.monitor), None)
     lines = {row.name: _curve(row.group.runs, watched) for row in comparison.rows if watched}
@@ -56,10 +56,10 @@ def curves_figure(comparison: Comparison) -> "Figure | None":
 
 
 def length_figure(comparison: Comparison) -> "Figure | None":
-    """The metric over the length it was measured at, from metrics such as `test/loss@512`; None where there is none.
+    """The metric over the sequence length, from metrics such as `test/loss@512`; None without such metrics.
 
-    `test/loss` itself stands at the length of the blocks of text that were trained on. Other data has no such length:
-    its items are of many.
+    `test/loss` itself is plotted at the block size of training. Data without blocks has no such point, because its
+    examples differ in length.
     """
     stem = comparison.metric.name.partition("@")[0]
     lines = {row.name: _lengths(row.group.runs, stem) for row in comparison.rows}
@@ -71,7 +71,7 @@ def length_figure(comparison: Comparison) -> "Figure | None":
 
 
 def cost_figure(comparison: Comparison) -> "Figure | None":
-    """Quality against training FLOPs, time where these are not known, with the Pareto front; None without either."""
+    """Quality against training FLOPs, or time where these are unknown, with the Pareto front; None without either."""
     name = next((n for n in ("flops", "seconds") if all(getattr(row.budget, n) for row in comparison.rows)), None)
     if name is None:
         return None
@@ -132,7 +132,7 @@ def _scale(values: Sequence[Value]) -> tuple[dict[Value, float], bool]:
 
 
 def pareto_front(comparison: Comparison, name: str) -> list[ComparisonRow]:
-    """The groups that no other group beats in quality at the same cost or less, by cost: an attribute of `Budget`."""
+    """The groups that no other group beats in quality at the same cost or less; `name` is a field of `Budget`."""
     sign = 1 if comparison.metric.mode == "max" else -1
     ordered = sorted(comparison.rows, key=lambda row: (getattr(row.budget, name), -sign * row.mean))
     front: list[ComparisonRow] = []
@@ -143,7 +143,7 @@ def pareto_front(comparison: Comparison, name: str) -> list[ComparisonRow]:
 
 
 def figure_svg(figure: "Figure", name: str) -> str:
-    """A figure as SVG to embed in a page: text stays text, and nothing is fetched."""
+    """A figure as SVG to embed in a page, with text as text and without external resources."""
     stream = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with _style({"svg.hashsalt": name}):
@@ -166,7 +166,7 @@ def write_figures(drawn: Mapping[str, "Figure"], folder: Path) -> list[Path]:
 
 @contextmanager
 def _style(further: Mapping[str, Any] | None = None) -> Iterator[None]:
-    """How figures look, and no mathematics in names; a character that no font has is a box and no warning."""
+    """The style of figures: `$` in names is literal, and a missing glyph raises no warning."""
     import matplotlib as mpl
 
     with mpl.rc_context(_STYLE | dict(further or {})), warnings.catch_warnings():
@@ -215,7 +215,7 @@ def _line(axes: Any, name: str, points: Points, metric: str, look: Mapping[str, 
 
 
 def _reach(mean: float, found: Interval | None) -> tuple[float, float]:
-    """How far the interval goes below and above the mean."""
+    """The lengths of the interval below and above the mean."""
     return (max(0.0, mean - found.low), max(0.0, found.high - mean)) if found else (0.0, 0.0)  # never -1e-17
 
 
@@ -244,7 +244,7 @@ def _finish(figure: "Figure", axes: Any, x: str, y: str) -> None:
 
 
 def _look(index: int) -> dict[str, Any]:
-    """Of one group among many: each colour and marker comes again with another line."""
+    """The colour, marker and line style of a group; line styles change when colours repeat."""
     kinds = len(_COLOURS)
     line = _LINES[index // kinds % len(_LINES)]
     return {"color": _COLOURS[index % kinds], "marker": _MARKERS[index % kinds], "linestyle": line}

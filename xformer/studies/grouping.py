@@ -1,4 +1,4 @@
-"""Runs of one configuration are a group; what differs between groups, found from the configurations themselves."""
+"""Groups of runs with equal configurations, and the keys in which the groups differ."""
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,23 +14,23 @@ _MOST_NAMED = 4  # beyond this many keys at once, the smallest set is approached
 
 @dataclass(frozen=True)
 class RunGroup:
-    """Runs whose settings are equal; they differ in the seed alone."""
+    """Runs whose settings are equal except for the seed."""
 
     settings: Mapping[str, Value]
     runs: Sequence[RecordedRun]
 
     def get(self, key: str) -> str:
-        """A setting as text, a hybrid with its layers; `-` where the configuration has no such key."""
+        """A setting as a string, a hybrid with its layers; `-` if the configuration lacks the key."""
         return override_value(shown_choice(self.settings, key)) if key in self.settings else _ABSENT
 
 
 @dataclass(frozen=True)
 class Difference:
-    """What tells groups apart.
+    """The keys in which groups differ.
 
     Attributes:
-        named: the smallest set of keys whose values tell all groups apart.
-        also: keys that differ as well and that no named choice brings with it: what is not held equal.
+        named: the smallest set of keys whose values distinguish all groups.
+        also: other keys that differ and do not follow from a named choice: settings that are not held equal.
     """
 
     named: tuple[str, ...]
@@ -38,7 +38,7 @@ class Difference:
 
 
 def group_runs(runs: Iterable[RecordedRun]) -> list[RunGroup]:
-    """Groups in the order in which their first run came."""
+    """Group runs by configuration, in the order of their first runs."""
     found: dict[frozenset[tuple[str, Value]], list[RecordedRun]] = {}
     for run in runs:
         found.setdefault(frozenset(run.settings.items()), []).append(run)
@@ -46,14 +46,13 @@ def group_runs(runs: Iterable[RecordedRun]) -> list[RunGroup]:
 
 
 def differences(groups: Sequence[RunGroup], tuned: Iterable[str] = ()) -> Difference:
-    """The smallest set of keys that tells the groups apart.
+    """The smallest set of keys that distinguishes the groups.
+
+    Among sets of equal size, keys are preferred in this order: typed choices, other choices, typed keys, other keys.
 
     Args:
-        groups: of runs.
-        tuned: keys that were chosen for each group, and so are none that tells groups apart.
-
-    Of sets of one size, the one is taken whose keys come first in this order: choices that were typed, other choices,
-    keys that were typed, other keys.
+        groups: groups of runs.
+        tuned: keys whose values were chosen for each group, which distinguish no groups.
     """
     if len(groups) < 2:
         return Difference(("attention",) if groups and "attention" in groups[0].settings else (), ())
@@ -69,14 +68,14 @@ def differences(groups: Sequence[RunGroup], tuned: Iterable[str] = ()) -> Differ
     typed = {key_of(override) for group in groups for run in group.runs for override in run.summary.overrides}
     ranked = sorted(varying, key=lambda key: (key not in choices, key not in typed))
     named = _smallest(groups, ranked)
-    brought = tuple(f"{key}." for key in named)  # a part stands for what it brings
+    brought = tuple(f"{key}." for key in named)  # a part implies the keys below it
     also = tuple(key for key in varying if key not in named and not key.startswith(brought or ("\0",)))
     implied = tuple(f"{key}." for key in also)
     return Difference(named, tuple(key for key in also if not key.startswith(implied or ("\0",))))
 
 
 def _smallest(groups: Sequence[RunGroup], keys: Sequence[str]) -> tuple[str, ...]:
-    distinct: dict[tuple[str, ...], str] = {}  # keys that tell the same groups apart: the first stands for all
+    distinct: dict[tuple[str, ...], str] = {}  # keys with the same partition: keep the first
     for key in keys:
         distinct.setdefault(_partition(groups, [key]), key)
     candidates = list(distinct.values())
@@ -97,7 +96,7 @@ def _count(groups: Sequence[RunGroup], keys: Iterable[str]) -> int:
 
 
 def _partition(groups: Sequence[RunGroup], keys: Sequence[str]) -> tuple[str, ...]:
-    """Which groups share their values, whatever these are called."""
+    """The partition of the groups by equal values."""
     numbers: dict[tuple[str, ...], int] = {}
     return tuple(str(numbers.setdefault(tuple(g.get(key) for key in keys), len(numbers))) for g in groups)
 

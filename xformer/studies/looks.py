@@ -1,7 +1,7 @@
-"""Looking at a comparison before all of its seeds have run.
+"""Group-sequential tests: looking at a comparison before all of its seeds have run.
 
-Whoever tests at 5 %, and adds seeds where no difference is shown, calls equal settings different more often than in 5
-of 100 cases. Normal differences, each look at 5 %:
+Testing at 5 %, and adding seeds where no difference is shown, calls equal settings different in more than 5 of 100
+cases. For normal differences and each look at 5 %:
 
       seeds at the looks        called different
       3, 5                       8.7 %
@@ -12,19 +12,19 @@ of 100 cases. Normal differences, each look at 5 %:
       each from 3 to 10         16.7 %
       each from 3 to 20         23.0 %
 
-Looks that are declared before the first of them cost nothing of that: the error is spent over the looks (Lan and DeMets
-1983) as a function of the share t of the seeds that have run, 5 % in all:
+Looks that are declared beforehand keep the error at 5 % in all. It is spent over the looks as a function of the share t
+of the seeds that have run (Lan and DeMets 1983):
 
-- `obrien_fleming`, 4 (1 - Phi(z(1 - alpha / 4) / sqrt(t))): nearly nothing early, nearly all of it at the end, where
-  the test is almost that of one look;
-- `pocock`, alpha log(1 + (e - 1) t): about as much at each look, for whoever wants to stop early.
+- `obrien_fleming`, 4 (1 - Phi(z(1 - alpha / 4) / sqrt(t))): nearly all error is spent at the end, where the test is
+  almost that of a single look;
+- `pocock`, alpha log(1 + (e - 1) t): about the same error at each look, which makes stopping early easier.
 
 The boundaries are those of normal sums with independent increments, by numerical integration (Armitage, McPherson and
-Rowe 1969), as nominal levels with which the p values of t tests are compared (Jennison and Turnbull 2000, section 4.4).
-With t statistics of few seeds these alone reject 5.1 to 5.8 % instead of 5, so alpha is divided by what a simulation of
-the same looks finds; then it is 4.8 to 5.2 %. A p value that allows for the looks is the smallest level at which the
-test at this look rejects (the repeated p value of Jennison and Turnbull 1984); Holm over such p values holds its level
-over all looks and comparisons together (Maurer and Bretz 2013).
+Rowe 1969), used as nominal levels for the p values of t tests (Jennison and Turnbull 2000, section 4.4). With t
+statistics of few seeds these reject in 5.1 to 5.8 % of cases instead of 5, so alpha is divided by the inflation that a
+simulation of the same looks finds; then they reject in 4.8 to 5.2 %. A p value that allows for the looks is the
+smallest level at which the test at this look rejects (the repeated p value of Jennison and Turnbull 1984). Holm's
+correction of such p values holds its level over all looks and comparisons together (Maurer and Bretz 2013).
 """
 
 import functools
@@ -45,14 +45,14 @@ _LEAST = 1e-12  # a p value below this is taken for it, because a boundary's tai
 
 
 def alpha_spent(share: float, alpha: float, spending: SpendingFunction) -> float:
-    """How much of alpha is spent when this share of the seeds has run."""
+    """The part of alpha that is spent when this share of the seeds has run."""
     if spending == "pocock":
         return alpha * math.log1p((math.e - 1) * share)
     return float(4 * special.ndtr(special.ndtri(alpha / 4) / math.sqrt(share)))
 
 
 def normal_levels(looks: Sequence[int], alpha: float, spending: SpendingFunction) -> list[float]:
-    """With what the two-sided p value of each look is compared where the statistics are normal.
+    """The nominal two-sided level of each look for normal statistics.
 
     Args:
         looks: the numbers of seeds, rising; the last is of all seeds.
@@ -61,7 +61,7 @@ def normal_levels(looks: Sequence[int], alpha: float, spending: SpendingFunction
     """
     shares = [look / looks[-1] for look in looks]
     steps = np.diff([0.0, *(alpha_spent(share, alpha, spending) for share in shares)])
-    # `density` is that of the sum at `points` within the last boundary, times their weights of integration.
+    # `density` is the density of the sum at `points` within the last boundary, times their integration weights.
     points, density, levels = np.zeros(1), np.ones(1), []
     for share, before, step in zip(shares, [0.0, *shares], steps, strict=False):
         deviation = math.sqrt(share - before)
@@ -77,7 +77,7 @@ def normal_levels(looks: Sequence[int], alpha: float, spending: SpendingFunction
 def nominal_levels(
     looks: Sequence[int], alpha: float = ALPHA, spending: SpendingFunction = "obrien_fleming"
 ) -> list[float]:
-    """With what the two-sided p value of each look's t test is compared, so that all together reject in alpha of cases.
+    """The nominal two-sided level of each look's t test, so that all looks together reject with probability alpha.
 
     Args:
         looks: the numbers of seeds, rising, from 2; the last is of all seeds.
@@ -90,11 +90,11 @@ def nominal_levels(
 
 
 def repeated_p(p: float, look: int, looks: Sequence[int], spending: SpendingFunction = "obrien_fleming") -> float:
-    """A p value that allows for the looks: at most alpha if and only if the test at this look rejects at alpha.
+    """The repeated p value: at most alpha if and only if the test at this look rejects at alpha.
 
     Args:
-        p: of the two-sided test at this look.
-        look: its position in `looks`, from 0.
+        p: the p value of the two-sided test at this look.
+        look: the index of this look in `looks`.
         looks: the numbers of seeds, rising, from 2.
         spending: when the error is spent.
     """
@@ -113,13 +113,13 @@ def repeated_p(p: float, look: int, looks: Sequence[int], spending: SpendingFunc
 def undeclared_error(looks: Sequence[int], alpha: float = ALPHA) -> float:
     """How often equal settings are called different at any of these numbers of seeds, each tested at alpha.
 
-    By simulation of normal differences, the same each time.
+    Simulated from normal differences with a fixed seed.
     """
     return _called(looks, [alpha] * len(looks))
 
 
 def _excess(points: Any, density: Any, deviation: float, step: float, bound: float) -> float:
-    """By what the probability to end outside a boundary, on either side, exceeds what a look may spend."""
+    """The probability of ending outside a boundary, on either side, minus what a look may spend."""
     beyond = special.ndtr((points - bound) / deviation) + special.ndtr((-points - bound) / deviation)
     return float(beyond @ density - step)
 
@@ -132,12 +132,12 @@ def _root(function: Callable[[float], float], low: float, high: float) -> float:
 
 @functools.cache
 def _inflation(looks: tuple[int, ...], spending: SpendingFunction) -> float:
-    """By what t tests at the levels of normal statistics exceed alpha; about the same at each alpha."""
+    """The factor by which t tests at the levels of normal statistics exceed alpha; about the same at each alpha."""
     return max(1.0, _called(looks, normal_levels(looks, ALPHA, spending)) / ALPHA)
 
 
 def _called(looks: Sequence[int], levels: Sequence[float]) -> float:
-    """How often equal settings are called different, at one look at least."""
+    """How often equal settings are called different at one look or more."""
     drawn = np.random.default_rng(0).standard_normal((_REPEATS, max(looks)))
     sums, squares, called = np.zeros(_REPEATS), np.zeros(_REPEATS), np.zeros(_REPEATS, dtype=bool)
     for before, look, level in zip((0, *looks), looks, levels, strict=False):

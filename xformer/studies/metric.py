@@ -1,4 +1,4 @@
-"""Which number is compared, and which way is better."""
+"""The metric of a comparison, its direction and its range."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,20 +16,20 @@ _PERCENTAGES = ("bleu", "chrf")
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric: its name as logged, and whether more or less of it is better."""
+    """A metric: its name as logged, and whether higher or lower is better."""
 
     name: str
     mode: Mode
 
     @classmethod
     def of(cls, runs: Sequence[RecordedRun], name: str | None) -> "Metric":
-        """The metric asked for, or the monitored one on the test part, on the validation part where there is no test.
+        """The requested metric, else the monitored one on the test part, or on the validation part without a test part.
 
-        The direction is the monitor's where its metric is meant; else less is better for what is called a loss, a
-        perplexity, an error, bits or nats.
+        The monitored metric has the direction of its monitor. For others lower is better if the name contains loss,
+        perplexity, error, bits or nats.
 
         Raises:
-            ConfigError: no run has that metric, or the runs do not agree on one.
+            ConfigError: no run has that metric, or the runs monitor different metrics.
         """
         known = dict.fromkeys(metric for run in runs for metric in run.summary.metrics)
         monitors = {(m.name, m.mode): None for run in runs if (m := run.summary.monitor)}
@@ -37,9 +37,9 @@ class Metric:
             watched = {monitor.partition("/")[2] for monitor, _ in monitors}
             if len(watched) != 1:
                 raise ConfigError(
-                    f"The runs do not agree on a metric; choose one with --metric: {', '.join(known)}."
+                    f"The runs monitor different metrics; choose one with --metric: {', '.join(known)}."
                     if watched
-                    else "No run got as far as a metric: there is nothing to compare."
+                    else "No run has recorded a metric: there is nothing to compare."
                 )
             stem = watched.pop()
             name = next((metric for metric in (f"test/{stem}", f"val/{stem}") if metric in known), f"val/{stem}")
@@ -49,9 +49,9 @@ class Metric:
 
 
 def metric_bounds(name: str) -> Bounds:
-    """The range of a metric, by its name: that of a fraction, a percentage, a loss and the like, or none.
+    """The range of a metric, inferred from its name, such as that of a fraction, a percentage or a loss.
 
-    Values outside it are no error: `bounded_interval` then takes the metric to have no bounds.
+    Values outside the range are allowed: `bounded_interval` then treats the metric as unbounded.
     """
     stem = _stem(name)
     for words, bounds in ((_FRACTIONS, FRACTION), (_PERCENTAGES, PERCENTAGE), (_LESS_IS_BETTER, NON_NEGATIVE)):

@@ -1,4 +1,4 @@
-"""What ought to be one over all runs compared, and is not: code, versions, data, machines."""
+"""Warnings where compared runs differ in code, package versions, data or machine."""
 
 from collections.abc import Iterable, Sequence
 
@@ -7,7 +7,7 @@ from xformer.runs.summary import plugin_line
 
 
 def mixed_conditions(runs: Sequence[RecordedRun]) -> list[str]:
-    """A sentence for each way in which the runs do not come from one state of code, data and machine."""
+    """A warning for each way in which the runs differ in code, package versions, data or machine."""
     summaries = [run.summary for run in runs]
     found = []
     commits = _distinct(str(s.git["commit"]) for s in summaries if s.git.get("commit") is not None)
@@ -15,15 +15,15 @@ def mixed_conditions(runs: Sequence[RecordedRun]) -> list[str]:
         found.append(f"the runs come from {len(commits)} commits: {', '.join(commit[:10] for commit in commits)}.")
     dirty = sum(bool(s.git.get("dirty")) for s in summaries)
     if dirty:
-        found.append(f"{dirty} of {len(runs)} runs were started from code that was not committed.")
+        found.append(f"{dirty} of {len(runs)} runs were started from code with uncommitted changes.")
     for package in _distinct(name for s in summaries for name in s.versions):
         versions = _distinct(s.versions.get(package) for s in summaries)
         if len(versions) > 1:
-            found.append(f"{package} is not of one version: {', '.join(versions)}.")
+            found.append(f"the runs used several versions of {package}: {', '.join(versions)}.")
     for plugin in _distinct(name for s in summaries for name in s.plugins):
         states = _distinct(plugin_line(s.plugins[plugin]) for s in summaries if plugin in s.plugins)
         if len(states) > 1:
-            found.append(f"the plugin {plugin} is not of one state: {', '.join(states)}.")
+            found.append(f"the runs used several versions of the plugin {plugin}: {', '.join(states)}.")
     machines = _distinct(machine_name(run) for run in runs)
     if len(machines) > 1:
         found.append(f"the runs come from different machines: {'; '.join(machines)}.")
@@ -31,7 +31,7 @@ def mixed_conditions(runs: Sequence[RecordedRun]) -> list[str]:
 
 
 def machine_name(run: RecordedRun) -> str | None:
-    """The hardware that decides numbers and time: accelerators or processor, cores and threads."""
+    """The hardware that affects numbers and time: accelerators or processor, cores and threads."""
     found = run.summary.hardware
     if not found:
         return None
@@ -41,14 +41,14 @@ def machine_name(run: RecordedRun) -> str | None:
 
 
 def _mixed_data(runs: Sequence[RecordedRun]) -> list[str]:
-    """Runs that ask for the same data must have read the same."""
+    """A warning for each data configuration whose runs read different data."""
     fingerprints: dict[tuple[object, ...], set[str]] = {}
     for run in runs:
         asked = {k: v for k, v in run.settings.items() if k.partition(".")[0] in ("data", "tokenizer")}
         if run.summary.data_fingerprint:
             fingerprints.setdefault(tuple(sorted(asked.items())), set()).add(run.summary.data_fingerprint)
     several = [sorted(read) for read in fingerprints.values() if len(read) > 1]
-    return [f"one data configuration was read as different data: fingerprints {', '.join(read)}." for read in several]
+    return [f"runs of one data configuration read different data: fingerprints {', '.join(read)}." for read in several]
 
 
 def _distinct(values: Iterable[str | None]) -> list[str]:

@@ -28,7 +28,7 @@ _COLOURS = {"better": "green", "worse": "red"}
 
 
 def as_terminal_text(comparison: Comparison, width: int | None = None) -> str:
-    """The comparison for a terminal: one table where it fits, else quality and budget in several."""
+    """The comparison for a terminal: one table if it fits, else separate tables for quality and budget."""
     stream = io.StringIO()
     console = Console(file=stream, width=width or Console().width, force_terminal=Console().is_terminal)
     split = len(comparison.differ.named) or 1
@@ -55,11 +55,11 @@ def as_terminal_text(comparison: Comparison, width: int | None = None) -> str:
 
 
 def _parts(widths: Sequence[int], split: int, available: int) -> list[list[int]]:
-    """The columns of each table, so that no word has to be broken: names in all of them, quality apart from budget.
+    """Split the columns over tables in which no word is broken; each table repeats the names.
 
     Args:
-        widths: what each column needs: names, seven of quality, budget.
-        split: how many of them are names.
+        widths: the width of each column: names, seven of quality, budget.
+        split: the number of name columns.
         available: the terminal's width.
     """
     names, edge, beside = range(split), 1, 3  # a column has a border and two spaces
@@ -135,7 +135,7 @@ _TITLES = {"table": "{}", "markdown": "## {}\n", "latex": "% {}"}
 
 
 def format_comparisons(kind: str, comparisons: Sequence[Comparison]) -> str:
-    """Comparisons in one of `FORMATS`; of several experiments each has a title, CSV one table, JSON a list."""
+    """Format comparisons in one of `FORMATS`; several experiments have a title each, or one CSV table or JSON list."""
     if len(comparisons) == 1:
         return FORMATS[kind](comparisons[0])
     if kind == "json":

@@ -1,14 +1,14 @@
-"""What the paired t test could have shown, and how many seeds would show a difference.
+"""The power of the paired t test, the smallest detectable difference, and the number of seeds to show a difference.
 
 The power of the two-sided paired t test on n pairs, at a true mean difference of `effect` standard deviations of the
 differences, is that of the noncentral t distribution with n - 1 degrees of freedom and noncentrality effect sqrt(n).
 
-The standard deviation is known from a few seeds only. To put the estimate in its place, as most tables and programs do,
-promises too much: "80 %" is 58 % with 2 seeds, 63 with 3, 69 with 5, 74 with 10, 77 with 20 (means over the estimates,
-at alpha 0.05). So power here is the mean over what the estimate leaves open: the standard deviation is s sqrt(df / X),
-X chi-squared with df degrees of freedom, where s was estimated with df of them (the assurance of O'Hagan, Stevens and
-Campbell 2005, for the spread alone). With that a difference that is said to be shown with 80 % power is shown in 80 of
-100 repeats of the experiment, if the differences are normal; for others see the table in `verdicts.py`.
+The standard deviation is estimated from a few seeds. Treating the estimate as the true value, as most tables and
+programs do, overstates power: "80 %" is 58 % with 2 seeds, 63 with 3, 69 with 5, 74 with 10, 77 with 20 (means over the
+estimates, at alpha 0.05). Power here is therefore averaged over the uncertainty of the estimate: the standard deviation
+is s sqrt(df / X), with X chi-squared with the df degrees of freedom of s (the assurance of O'Hagan, Stevens and
+Campbell 2005, for the spread alone). A difference reported with 80 % power is then shown in 80 of 100 repeats of the
+experiment if the differences are normal; for other distributions see the table in `verdicts.py`.
 """
 
 import functools
@@ -19,7 +19,7 @@ import numpy as np
 from scipy import special
 
 POWER = 0.80
-MOST = 1000  # seeds; beyond that nobody runs an experiment
+MOST = 1000  # seeds; more are unrealistic
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(100)
 _QUANTILES, _WEIGHTS = (_NODES + 1) / 2, _WEIGHTS / 2
@@ -30,9 +30,9 @@ def t_test_power(effect: float, pairs: int, alpha: float, estimated_with: int | 
 
     Args:
         effect: the mean difference over the standard deviation of the differences.
-        pairs: how many differences are tested, 2 or more.
+        pairs: the number of differences, 2 or more.
         alpha: the level of the test.
-        estimated_with: the degrees of freedom with which that standard deviation was estimated; None where it is known.
+        estimated_with: the degrees of freedom of the estimated standard deviation; None if it is known.
     """
     critical = special.stdtrit(pairs - 1, 1 - alpha / 2) * _spread(pairs - 1)
     known = np.ones(1) if estimated_with is None else _spread(estimated_with)
@@ -42,10 +42,10 @@ def t_test_power(effect: float, pairs: int, alpha: float, estimated_with: int | 
 
 
 def minimum_detectable_difference(deviation: float, pairs: int, alpha: float, wanted: float = POWER) -> float:
-    """The smallest true difference that a test on so many pairs shows with the power that is wanted.
+    """The smallest true difference that a test on `pairs` differences shows with the power `wanted`.
 
     Args:
-        deviation: the standard deviation of the differences, estimated from as many pairs.
+        deviation: the standard deviation of the differences, estimated from these pairs.
         pairs: 2 or more.
         alpha: the level of the test.
         wanted: above alpha and below 1.
@@ -54,7 +54,7 @@ def minimum_detectable_difference(deviation: float, pairs: int, alpha: float, wa
 
 
 def required_seeds(difference: float, deviation: float, pairs: int, alpha: float, wanted: float = POWER) -> int | None:
-    """How many seeds in all show a true difference with the power that is wanted; None for more than 1000.
+    """The total number of seeds that show a true difference with the power `wanted`; None for more than 1000.
 
     Args:
         difference: the true mean difference.
@@ -78,7 +78,7 @@ def required_seeds(difference: float, deviation: float, pairs: int, alpha: float
 
 @functools.lru_cache(1000)
 def _smallest_effect(pairs: int, alpha: float, wanted: float) -> float:
-    """The smallest difference over its estimated standard deviation."""
+    """The smallest detectable difference, in units of the estimated standard deviation."""
     low, high = 0.0, 1.0
     while t_test_power(high, pairs, alpha, pairs - 1) < wanted:
         low, high = high, 2 * high

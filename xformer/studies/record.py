@@ -1,4 +1,4 @@
-"""The folder beside a study's file: `runs.csv`, `shared.yml`, the figures, and a README with the findings."""
+"""The folder of a study's results: `runs.csv`, `shared.yml`, figures, and a README with the findings."""
 
 import re
 from collections.abc import Sequence
@@ -21,14 +21,14 @@ _BLOCK = re.compile(f"{_BEGIN}.*{_END}", re.DOTALL)
 
 
 def record_study(study: Study, runs: Sequence[RecordedRun], folder: Path | None = None) -> list[Path]:
-    """Write a study's results into its folder; text around the findings in its README is kept.
+    """Write a study's results into its folder, keeping the README's text around the findings.
 
     Returns:
         The files written.
 
     Raises:
-        XformerError: a run is not the study's, the runs cannot be compared, or the README has no place for the
-            findings; nothing is written.
+        XformerError: a run does not belong to the study, the runs cannot be compared, or the README lacks the markers
+            of the findings. Nothing is written then.
     """
     study.refuse_others(runs)
     runs, repeated = without_duplicates(runs)
@@ -43,9 +43,9 @@ def record_study(study: Study, runs: Sequence[RecordedRun], folder: Path | None 
     try:
         text = readme.read_text(encoding="utf-8") if readme.exists() else _frame(study)
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{readme} cannot be read ({error}): correct it, or move it away.") from error
+        raise DataError(f"{readme} cannot be read ({error}); correct it or move it away.") from error
     if not _BLOCK.search(text):
-        raise DataError(f"{readme} has no place for the findings: write the lines {_BEGIN} and {_END} into it.")
+        raise DataError(f"{readme} has no place for the findings; add the lines {_BEGIN} and {_END} to it.")
     pictures = figures(comparison)
     write_table(folder, runs)
     for sentence in repeated:
@@ -60,16 +60,17 @@ def record_study(study: Study, runs: Sequence[RecordedRun], folder: Path | None 
 
 
 def without_duplicates(runs: Sequence[RecordedRun]) -> tuple[list[RecordedRun], list[str]]:
-    """Keep one run for each cell, the latest that finished; also a sentence for each run left out."""
+    """Keep the latest finished run of each cell, and a sentence for each run left out."""
     ordered = sorted(runs, key=lambda run: (run.summary.status == "finished", _ended(run)))
     kept = {row_name(run): run for run in ordered}
     pairs = [(run, kept[row_name(run)]) for run in runs]
-    sentences = [f"{run.name} is left out: {other.name} is the same cell." for run, other in pairs if run is not other]
+    left_out = [(run, other) for run, other in pairs if run is not other]
+    sentences = [f"{run.name} is left out: {other.name} is a run of the same cell." for run, other in left_out]
     return [run for run, other in pairs if run is other], sentences
 
 
 def _ended(run: RecordedRun) -> int:
-    """When its summary was written; 0 where there is none."""
+    """When the run's summary was written; 0 without a summary."""
     file = run.directory / SUMMARY if run.directory else None
     return file.stat().st_mtime_ns if file and file.exists() else 0
 

@@ -18,11 +18,11 @@ _XFORMER = [sys.executable, "-m", "xformer.cli"]
 
 
 def repeat_cell(run: RecordedRun, where: Path, overrides: Sequence[str]) -> tuple[RecordedRun, bool]:
-    """Repeat a cell of a study from its overrides; also whether an earlier repetition had finished already.
+    """Repeat a cell of a study from its overrides; also return whether an earlier repetition had already finished.
 
     Raises:
-        RunError: nothing was trained, and what lies there is not this run's.
-        ConfigError: nothing can be written there, or a plugin of the run is not installed and named.
+        RunError: the training did not start.
+        ConfigError: the directory cannot be written, or a plugin of the run is not installed and named.
     """
     require_plugins(run.summary.plugins, run.name)
     directory = where / Path(run.name).name
@@ -31,11 +31,11 @@ def repeat_cell(run: RecordedRun, where: Path, overrides: Sequence[str]) -> tupl
 
 
 def repeat_logged_run(run: LoggedRun, where: Path, overrides: Sequence[str]) -> tuple[RecordedRun, bool]:
-    """Repeat a logged run from its resolved configuration; also whether an earlier repetition had finished already.
+    """Repeat a logged run from its resolved configuration; also return whether an earlier repetition had finished.
 
     Raises:
-        RunError: nothing was trained, and what lies there is not this run's.
-        ConfigError: nothing can be written there, or a plugin of the run is not installed and named.
+        RunError: the training did not start.
+        ConfigError: the directory cannot be written, or a plugin of the run is not installed and named.
     """
     require_plugins(run.summary.plugins, run.name)
     choices, typed = run.summary.choices, [*run.summary.overrides, *overrides]
@@ -50,23 +50,23 @@ def _launched(directory: Path, words: Sequence[str]) -> tuple[RecordedRun, bool]
         launched = subprocess.run([*_XFORMER, *words], stdout=screen, stderr=screen, check=False)
     earlier = before is not None and _written(directory) == before
     if earlier and launched.returncode != 0:
-        raise RunError(f"{directory.name} did not start or was killed; {directory / 'screen.log'} says why.")
+        raise RunError(f"{directory.name} did not start or was killed; see {directory / 'screen.log'}.")
     try:
         return read_run(run_directories(directory)[0]), earlier
     except DataError:
-        raise RunError(f"{directory.name} did not start; {directory / 'screen.log'} says why.") from None
+        raise RunError(f"{directory.name} did not start; see {directory / 'screen.log'}.") from None
 
 
 @contextmanager
 def _writable(directory: Path) -> Iterator[None]:
-    """Make a directory, to write into."""
+    """Make a directory and report clearly if it cannot be written."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        raise ConfigError(f"{directory} cannot be written: {error.strerror}; give another with --directory.") from error
+        raise ConfigError(f"{directory} cannot be written: {error.strerror}; name another with --directory.") from error
 
 
 def _written(directory: Path) -> int | None:
-    """When the summary of the run below was written, in nanoseconds; None where there is none."""
+    """When the summary of the run in this directory was written, in nanoseconds; None without a summary."""
     return max((file.stat().st_mtime_ns for file in directory.glob(f"*/{FILE}")), default=None)

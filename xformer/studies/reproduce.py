@@ -1,13 +1,13 @@
 """Whether repeated runs reproduce a committed table: pass, fail or changed for each cell.
 
-Where code, versions and machine are the same, a cell is bit-identical: whatever metric is another number fails it.
-Elsewhere rounding differs, and a run becomes what another seed would have made of it. Two such runs differ by a normal
-variable of standard deviation s sqrt(2), with s the spread over seeds, and 99 % of such differences are within
-t(0.995, df) s sqrt(2). A cell is allowed that of its own group's seeds, but
+With the same code, versions and machine a cell must be bit-identical: any metric that differs fails it. Otherwise
+rounding differs, and the run is like a run of another seed. Two such runs differ by a normal variable of standard
+deviation s sqrt(2), with s the spread over seeds, and 99 % of such differences are within t(0.995, df) s sqrt(2). The
+tolerance of a cell is that of its own group's seeds, but
 
-- no more than that of the spread pooled over all groups, because t of few seeds is wide. Where the spreads are equal
-  each of the two holds 99 %, so both hold 98 % at least;
-- no less than a tenth of it, because seeds that all gave one number do not show that another machine will.
+- at most the one of the spread pooled over all groups, because t of few seeds is wide. If the spreads are equal,
+  each of the two covers 99 %, so both cover at least 98 %;
+- at least a tenth of the pooled one, because seeds that agree exactly may still differ on another machine.
 """
 
 import math
@@ -29,7 +29,7 @@ from xformer.studies.mixed_conditions import machine_name
 
 _HELD = 0.99
 _LEAST = 0.1  # of the pooled tolerance
-_SAME = ("train/", "val/", "test/")  # what is one number wherever code, versions and machine are
+_SAME = ("train/", "val/", "test/")  # metrics that are equal with the same code, versions and machine
 VerdictWord = Literal["pass", "fail", "changed"]
 
 
@@ -46,19 +46,19 @@ def tolerance(runs: Sequence[RecordedRun], metric: str, cell: RecordedRun) -> fl
     """The tolerance: how far a repeated cell may be from its committed value.
 
     Raises:
-        DataError: no group has two seeds, so that nothing is known of their spread.
+        DataError: no group has two seeds, so their spread is unknown.
     """
     known = [run for run in runs if run.value(metric) is not None]
     groups = [[float(run.value(metric) or 0.0) for run in group.runs] for group in group_runs(known)]
     if all(len(values) < 2 for values in groups):
-        raise DataError(f"No cell of the committed table has two seeds with a {metric}: no tolerance can be stated.")
+        raise DataError(f"No cell of the committed table has two seeds with a {metric}: the tolerance is unknown.")
     pooled = _within(groups)
     of_cell = [float(run.value(metric) or 0.0) for run in known if run.settings == cell.settings]
     return max(min(_within([of_cell]), pooled), _LEAST * pooled) if len(of_cell) > 1 else pooled
 
 
 def _within(groups: Sequence[Sequence[float]]) -> float:
-    """What holds 99 % of the differences between two runs of a group, whose spread is that of all groups."""
+    """The bound on 99 % of the differences between two runs of a group, with the spread pooled over all groups."""
     freedom = sum(len(values) - 1 for values in groups)
     squares = sum(float(np.var(values)) * len(values) for values in groups)
     return float(special.stdtrit(freedom, 1 - (1 - _HELD) / 2)) * math.sqrt(2 * squares / freedom)
@@ -67,7 +67,7 @@ def _within(groups: Sequence[Sequence[float]]) -> float:
 def judge(committed: RecordedRun, repeated: RecordedRun, metric: str, allowed: float) -> Verdict:
     """Compare a cell with its committed row.
 
-    `changed` is a cell whose configuration or data is not the committed one, whatever came out of it.
+    The verdict is `changed` if the cell's configuration or data differ from the committed ones, whatever its result.
     """
     differing, elsewhere = changes(committed, repeated), environment(committed, repeated)
     word: VerdictWord
@@ -86,7 +86,7 @@ def judge(committed: RecordedRun, repeated: RecordedRun, metric: str, allowed: f
         return Verdict(committed.name, "pass", (f"{metric} {now:.6g}, identical in every metric.", *elsewhere))
     reasons = f"{metric} {now:.6g}, {now - was:+.3g} from {was:.6g}; allowed is {allowed:.3g}."
     if others:
-        reasons += f" Not identical: {', '.join(others)}."
+        reasons += f" Other metrics that differ: {', '.join(others)}."
     if not elsewhere:
         same = "Code, versions and machine are the same: every metric should be identical."
         return Verdict(committed.name, "fail", (reasons, same))
@@ -94,7 +94,7 @@ def judge(committed: RecordedRun, repeated: RecordedRun, metric: str, allowed: f
 
 
 def _unequal(committed: RecordedRun, repeated: RecordedRun, metric: str) -> list[str]:
-    """The other committed metrics that are another number now; times and memory are never the same."""
+    """The other committed metrics that differ now, except times and memory, which always differ."""
     found = {name: (was, repeated.value(name)) for name, was in committed.summary.metrics.items() if was is not None}
     of_result = {name: pair for name, pair in found.items() if name.startswith(_SAME) and name != metric}
     return [f"{name} {_short(was)} then, {_short(now)} now" for name, (was, now) in of_result.items() if was != now]
@@ -116,7 +116,7 @@ def changes(committed: RecordedRun, repeated: RecordedRun) -> tuple[str, ...]:
                 found.append(f"{key} was {was} and is {now}.")
     data = committed.summary.data_fingerprint, repeated.summary.data_fingerprint
     if None not in data and data[0] != data[1]:
-        found.append(f"the data is not the same: fingerprint {data[0]} then, {data[1]} now.")
+        found.append(f"the data differs: fingerprint {data[0]} then, {data[1]} now.")
     return tuple(found)
 
 
@@ -137,16 +137,16 @@ def environment(committed: RecordedRun, repeated: RecordedRun) -> tuple[str, ...
     if machine_name(committed) != machine_name(repeated):
         found.append(f"machine: {machine_name(committed)} then, {machine_name(repeated)} now.")
     if now.hardware.get("cuda") and repeated.settings.get("trainer.deterministic") is not True:
-        found.append("kernels: those of a GPU may add in another order each time, without trainer.deterministic=true.")
+        found.append("kernels: without trainer.deterministic=true, GPU kernels may sum in a different order each time.")
     return tuple(found)
 
 
 def environment_changes(logged: RecordedRun) -> str | None:
-    """How to check out the commit of a logged run; None where it is checked out already."""
+    """How to check out the commit of a logged run; None if it is checked out already."""
     then, now = logged.summary.git.get("commit"), git_state(Path(__file__).parent)["commit"]
     if then is None or then == now:
         return None
-    return f"It ran at commit {then}, and {now or 'no commit'} is checked out: git checkout {then[:10]} is its code."
+    return f"The run used commit {then}; {now or 'no commit'} is checked out. Its code: git checkout {then[:10]}."
 
 
 def _code(run: RecordedRun) -> str:

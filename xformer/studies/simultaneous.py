@@ -1,18 +1,19 @@
-"""Intervals of several differences that hold all together, and agree with Holm's verdicts.
+"""Simultaneous confidence intervals of several differences, consistent with Holm's verdicts.
 
 Holm tests the smallest of m p values at 0.05 / m, the next at 0.05 / (m - 1), and so on to the first that it does not
-reject, at whose level all others stay. The interval at the level of its own test (`holm_levels`) holds its difference
-in 95 of 100 tables or more, and zero if and only if no difference is shown. All of a table's hold together less often:
-with m true differences that are all shown, in 1 - 0.05 (1 + 1/2 + ... + 1/m) at worst, 90 % for four. Strassburger and
-Bretz (2008) and Guilbaud (2008) give what holds together in 95 of 100 tables and agrees with Holm, here two-sided:
+reject; all others are tested at the level of that one. The interval at the level of its own test (`holm_levels`)
+covers its difference in 95 of 100 tables or more, and contains zero if and only if no difference is shown. All
+intervals of a table hold at once less often: with m true differences that are all shown, in
+1 - 0.05 (1 + 1/2 + ... + 1/m) of tables at worst, 90 % for four. Strassburger and Bretz (2008) and Guilbaud (2008) give
+intervals that hold at once in 95 of 100 tables and agree with Holm, here two-sided:
 
 - where no difference is shown: Student's interval at 1 - 0.05 / k, with k the number of such differences;
-- where one is shown, and not all are: its direction and no more, all that is below or above zero. The stepwise test has
-  spent its error on going on;
+- where this one is shown but not all are: only its direction, everything below or above zero, because the stepwise
+  test has spent its error on the further tests;
 - where all are shown: Student's interval at 1 - 0.05 / m, cut at zero.
 
-That zero is not the difference is proved whatever the dependence between the tests, and that the side is right for
-independent ones (Shaffer 1980); the tests simulate it for a common baseline.
+That a shown difference is not zero is proved for any dependence between the tests. That its sign is right is proved for
+independent tests (Shaffer 1980); the tests simulate it for a common baseline.
 """
 
 import math
@@ -33,9 +34,9 @@ def holm_levels(p_values: Sequence[float], alpha: float = ALPHA) -> list[float]:
 
 
 def simultaneous_intervals(differences: Sequence[PairedComparison], alpha: float = ALPHA) -> list[Interval | None]:
-    """An interval per difference, all of level 1 - alpha together.
+    """One interval per difference, with joint level 1 - alpha.
 
-    None where the sign-flip test can reject nothing at that level.
+    An interval is None if the sign-flip test cannot reject anything at its level.
     """
     raw = [each.p for each in differences]
     shown = [p <= level for p, level in zip(raw, holm_levels(raw, alpha), strict=True)]

@@ -1,9 +1,10 @@
-"""Intervals, paired tests and their correction for many comparisons.
+"""Confidence intervals, paired tests and their correction for multiple comparisons.
 
-What is assumed and promised:
+Assumptions and guarantees:
 
-- The interval of a mean is Student's t at every number of seeds: exact for normal values, and of skewed ones nearer to
-  95 % than a bootstrap, which knows too little of the spread of ten values. Of 100 intervals so many hold the mean:
+- The interval of a mean is Student's t at every number of seeds. It is exact for normal values; for skewed ones its
+  coverage is closer to 95 % than that of a bootstrap, which underestimates the spread of ten values. Coverage in
+  percent:
 
       values           3    5   10   20   30 seeds
       normal          95   95   95   95   95
@@ -12,16 +13,16 @@ What is assumed and promised:
       log-normal      84   82   84   87   88
 
   (a BCa bootstrap at 10 seeds: normal 90, exponential 87). One value has no interval.
-- A difference is taken within seeds, because runs of one seed share initial weights and batches, and tested by the
-  paired t test (as `scipy.stats.ttest_rel`), two-sided. It assumes that the differences are about normal. A permutation
-  test would not, but with 3 seeds its smallest p value is 0.25.
-- Differences that are all the same number have no spread to test against, as happens with few test examples. They are
-  tested by sign flips: the permutation test, whose p value is 2 / 2^n, or 1 where the number is zero. What it does not
-  refuse is every number where 2 / 2^n is above the level, which is no interval, and else that one alone.
-- Fewer than 2 common seeds are never a difference.
-- p values of one table are corrected together by Holm (1979): the chance to call any equal pair different is at most
-  5 %, whatever the dependence between the tests. The interval of a difference is that of its test, at the level at
-  which Holm tests it, 95 % or more: it holds zero if and only if no difference is shown.
+- Differences are paired by seed, because runs of one seed share initial weights and batches, and tested by the
+  two-sided paired t test (as `scipy.stats.ttest_rel`), which assumes that they are about normal. A permutation test
+  assumes nothing, but with 3 seeds its smallest p value is 0.25.
+- Differences that are all the same number, as happens with few test examples, have no spread for a t test. They are
+  tested by the sign-flip permutation test, whose p value is 2 / 2^n, or 1 if the number is zero. If 2 / 2^n is above
+  the level this test rejects no number, so there is no interval; otherwise the interval is that number alone.
+- A difference needs at least 2 common seeds.
+- The p values of one table are corrected together by Holm (1979): the probability of calling any equal pair different
+  is at most 5 %, whatever the dependence between the tests. The interval of a difference has the level at which Holm
+  tests it, 95 % or more: it contains zero if and only if no difference is shown.
 """
 
 import math
@@ -49,12 +50,12 @@ class Interval:
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """The mean difference over common seeds, and how sure it is.
+    """The mean difference over common seeds, with its standard error, test and interval.
 
     Attributes:
         mean: of the differences.
-        error: its standard error; 0 where the differences are all the same number.
-        pairs: how many differences.
+        error: its standard error; 0 if the differences are all the same number.
+        pairs: the number of differences.
     """
 
     mean: float
@@ -63,18 +64,18 @@ class PairedComparison:
 
     @property
     def test(self) -> Literal["t", "signs"]:
-        """The paired t test, or the sign-flip test where there is no spread."""
+        """The paired t test, or the sign-flip test if the differences have no spread."""
         return "t" if self.error else "signs"
 
     @property
     def p(self) -> float:
-        """Of `no difference`, two-sided, not corrected."""
+        """The two-sided p value of no difference, not corrected."""
         if self.test == "t":
             return 2 * float(special.stdtr(self.pairs - 1, -abs(self.mean) / self.error))
         return 2.0 ** (1 - self.pairs) if self.mean else 1.0
 
     def interval(self, alpha: float = ALPHA) -> Interval | None:
-        """The differences that the test at this alpha does not refuse; None where it can refuse none."""
+        """The differences that the test at this alpha does not reject; None if it cannot reject any."""
         if self.test == "t":
             return _student(self.mean, self.error, self.pairs, alpha)
         return Interval(self.mean, self.mean, 1 - alpha) if 2.0 ** (1 - self.pairs) <= alpha else None
@@ -110,12 +111,12 @@ def _student(mean: float, error: float, count: int, alpha: float) -> Interval:
 
 
 def _all_the_same(values: Sequence[float], scale: float) -> bool:
-    """The same number, but for the last bit of the numbers it comes from."""
+    """Whether all differences are the same number, up to rounding of the values."""
     return bool(max(values) - min(values) <= 1e-12 * scale)
 
 
 def holm_correction(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p values, in the order given: each is compared with 0.05 itself (Holm 1979)."""
+    """Adjusted p values, in the order passed, each to be compared with 0.05 (Holm 1979)."""
     adjusted, largest = [0.0] * len(p_values), 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
@@ -124,7 +125,7 @@ def holm_correction(p_values: Sequence[float]) -> list[float]:
 
 
 def verdict(difference: float, p: float, mode: Mode) -> Literal["better", "worse", "no difference shown"]:
-    """In words, from a corrected p value."""
+    """The verdict for a corrected p value."""
     if p > ALPHA:
         return "no difference shown"
     return "better" if (difference > 0) == (mode == "max") else "worse"

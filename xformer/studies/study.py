@@ -1,4 +1,4 @@
-"""A study: a committed experiment file, and beside it a folder with its recorded results."""
+"""A study: a committed experiment file, and a folder beside it with the recorded results."""
 
 import re
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ _KEYS = {"question", "baseline", "metric", "expected", "settings", "margin", "lo
 _FREE = {"experiment", "seed", "on_incompatible"}
 _ASKS = re.compile(r"^study:", re.MULTILINE)
 _INSTALLED = {"site-packages", "dist-packages"}
-_APART = "Move it away, or give the directory of the study's own runs with --runs."
+_APART = "Move it away, or name the directory of the study's own runs with --runs."
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class Study:
     Attributes:
         name: the file's name, as in `experiment=NAME`.
         question: the research question, in a sentence.
-        baseline: what each group is compared with; None for the default of `compare`.
-        metric: what is compared; None for the monitored metric.
-        expected: how long it takes, and where.
-        directory: where its runs go, `hydra.sweep.dir`.
-        grid: the keys that differ between its runs, `hydra.sweeper.params` and what is tuned.
-        plan: the margin of equivalence, and the numbers of seeds at which it is looked at.
+        baseline: the group that each group is compared with; None for the default of `compare`.
+        metric: the metric to compare; None for the monitored metric.
+        expected: the expected time, and on which machine.
+        directory: the directory of its runs, `hydra.sweep.dir`.
+        grid: the keys that differ between its runs: `hydra.sweeper.params`, and those that are tuned.
+        plan: the margin of equivalence, and the numbers of seeds at which the runs are compared.
         tune: what is tuned for each variant; None where nothing is.
     """
 
@@ -54,25 +54,25 @@ class Study:
 
     @property
     def folder(self) -> Path:
-        """Where results are recorded: beside the file, or `experiments/NAME` here for a study of an installed package.
+        """The folder for results: beside the file, or `experiments/NAME` for a study of an installed package.
 
-        What stands among an installer's files is gone with the next version.
+        Files within an installed package are lost when it is upgraded.
         """
         return Path("experiments", self.name) if _INSTALLED & {*self.beside.parts} else self.beside
 
     @property
     def beside(self) -> Path:
-        """The folder of results that came with the file."""
+        """The folder of results beside the study's file."""
         return _file(self.name).resolve().with_suffix("")
 
     @property
     def table(self) -> Path | None:
-        """The folder with the committed table: one recorded here, or that beside the file; None where there is none."""
+        """The folder with the committed table, recorded here or beside the study's file; None without a table."""
         return next((folder for folder in (self.folder, self.beside) if (folder / RUNS).exists()), None)
 
     @property
     def command(self) -> str:
-        """The command that runs all of the study."""
+        """The command that runs the whole study."""
         return f"{train_command()} -m experiment={self.name}"
 
     @classmethod
@@ -80,7 +80,7 @@ class Study:
         """Read a study's file.
 
         Raises:
-            ConfigError: there is none of that name, or it lacks what makes it a study.
+            ConfigError: there is no study of that name, or its file lacks a required key.
         """
         if name not in studies():
             raise ConfigError(f"{name} is not a study; {nearest(name, studies())}")
@@ -112,25 +112,25 @@ class Study:
         """Refuse runs that do not belong to this study.
 
         Raises:
-            DataError: a run is of another experiment, or sets what the study's file holds fixed.
+            DataError: a run is of another experiment, or sets a key outside the study's grid.
         """
         for run in runs:
             chosen = run.summary.choices.get("experiment")
             if chosen != self.name:
-                raise DataError(f"{run.name} is no run of {self.name}: it has experiment={chosen or 'null'}. {_APART}")
+                raise DataError(f"{run.name} is not of {self.name}: it has experiment={chosen or 'null'}. {_APART}")
             typed = [key_of(override) for override in reproducing_overrides(run.summary.overrides)]
             foreign = [key for key in typed if key not in {*self.grid, *_FREE}]
             if foreign:
                 raise DataError(
-                    f"{run.name} is no run of {self.name}: it sets {', '.join(foreign)}, which is not in the grid of "
+                    f"{run.name} is not of {self.name}: it sets {', '.join(foreign)}, which is not in the grid of "
                     f"experiments/{self.name}.yaml. {_APART}"
                 )
 
     def runs(self) -> list[RecordedRun]:
-        """The study's runs in its directory, or the committed table where it was not run here.
+        """The study's runs in its directory, or the committed table if it was not run here.
 
         Raises:
-            DataError: there are neither.
+            DataError: there are neither runs nor a table.
         """
         if self.directory.is_dir():
             return load_runs([self.directory])
@@ -140,7 +140,7 @@ class Study:
         """The runs of the committed table.
 
         Raises:
-            DataError: there is none.
+            DataError: there is no table.
         """
         table = self.table
         if table is None:
@@ -156,18 +156,18 @@ def _plan(name: str, keys: dict[str, Any]) -> AnalysisPlan:
     margin, looks, spending = keys.get("margin"), keys.get("looks"), keys.get("spending", SPENDING[0])
     where = f"in {_label(name)}"
     if margin is not None and (isinstance(margin, bool) or not isinstance(margin, int | float) or not margin > 0):
-        raise ConfigError(f"study.margin={margin} {where} has to be a number above 0, in units of the metric.")
+        raise ConfigError(f"study.margin={margin} {where} must be a number above 0, in units of the metric.")
     numbers = looks if isinstance(looks, list) else [] if looks is None else [looks]
     whole = all(isinstance(look, int) and not isinstance(look, bool) and look >= 2 for look in numbers)
     if not whole or numbers != sorted(set(numbers)) or looks == []:
-        raise ConfigError(f"study.looks={looks} {where} has to be rising numbers of seeds from 2, such as [3, 6, 10].")
+        raise ConfigError(f"study.looks={looks} {where} must be rising numbers of seeds from 2, such as [3, 6, 10].")
     if spending not in SPENDING:
-        raise ConfigError(f"study.spending={spending} {where} has to be one of {', '.join(SPENDING)}.")
+        raise ConfigError(f"study.spending={spending} {where} must be one of {', '.join(SPENDING)}.")
     return AnalysisPlan(None if margin is None else float(margin), tuple(numbers), spending)
 
 
 def studies() -> list[str]:
-    """The names of all studies: experiments with a `study:` block, those in a folder as FOLDER/NAME."""
+    """The names of all studies, experiments with a `study:` block; those in a folder are called FOLDER/NAME."""
     return [
         file.relative_to(folder).with_suffix("").as_posix()
         for folder in _folders()
@@ -177,7 +177,7 @@ def studies() -> list[str]:
 
 
 def _folders() -> list[Path]:
-    """Where experiments lie: ours, and the plugins'."""
+    """The folders of experiments, ours and the plugins'."""
     return [EXPERIMENTS, *(plugin.conf / "experiment" for plugin in plugins())]
 
 
@@ -193,7 +193,7 @@ def _label(name: str) -> str:
 
 
 def _composed(name: str) -> Any:
-    """A study's own file over those of `experiments/` that its defaults name, as Hydra puts it there."""
+    """A study's file merged over the files of `experiments/` that its defaults name, in Hydra's order."""
     experiment: Any = OmegaConf.load(_file(name))
     within = "/experiment/"
     bases = [base.removeprefix(within) for base in experiment.get("defaults", []) if str(base).startswith(within)]
@@ -201,13 +201,13 @@ def _composed(name: str) -> Any:
 
 
 def select(names: Sequence[str]) -> tuple[list[RecordedRun], Study | None]:
-    """Load the runs named on a command line, and the study where one is named.
+    """Load the runs named on a command line, and the study if one is named.
 
     Raises:
         DataError: a name is neither a run, a directory of runs nor a study.
     """
     if not names:
-        raise DataError(f"No runs are named: name run directories, directories of sweeps or a study: {_known()}.")
+        raise DataError(f"No runs are named; name run directories, directories of sweeps or a study: {_known()}.")
     found = [Study.of(name) for name in names if name in studies() and not _holds_runs(Path(name))]
     runs: list[RecordedRun] = []
     for name in names:

@@ -1,7 +1,7 @@
-"""Offline runs of W&B, and what the service has of them already.
+"""Upload of offline W&B runs, skipping what the service has already.
 
-A run that was resumed has left a file for each time, all of one id. They go up in the order in which they were written,
-each going on where the one before it ends, so that the service has one run with one curve.
+A resumed run leaves one file per process, all with the same id. The files are uploaded in the order in which they were
+written, each continuing where the one before it ends, so that the service shows one run with one curve.
 """
 
 import json
@@ -17,9 +17,9 @@ from xformer.errors import DataError, RunError
 from xformer.studies import wandb_runs
 
 _WANDB = (sys.executable, "-m", "wandb")
-_SYNCED = ".synced"  # what `wandb sync` adds to the name of a file that it uploaded
+_SYNCED = ".synced"  # the suffix that `wandb sync` adds to the name of an uploaded file
 _SECONDS = 900
-_APPEND = {"WANDB_RESUME": "allow"}  # else `wandb sync` writes over the curve that is there
+_APPEND = {"WANDB_RESUME": "allow"}  # without this `wandb sync` overwrites the existing curve
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class OfflineRun:
 
     Attributes:
         file: W&B's own, `RUN/wandb/offline-run-TIME-ID/run-ID.wandb`.
-        id: the run's id, which it keeps on the service.
-        step: the last step logged; -1 where there is none.
+        id: the run's id, the same on the service.
+        step: the last step logged; -1 if nothing was logged.
         project: the project.
         entity: the team or user; None for the account's default.
     """
@@ -43,20 +43,20 @@ class OfflineRun:
 
 @runtime_checkable
 class Service(Protocol):
-    """What is asked of W&B."""
+    """The interface to W&B."""
 
     def reached(self, project: str, entity: str | None, ids: Collection[str]) -> Mapping[str, int]:
-        """The last step of those of the runs that the project holds."""
+        """The last step of each of these runs that the project holds."""
 
     def upload(self, file: Path, *, append: bool) -> None:
-        """Upload one offline run, or more of one that is there."""
+        """Upload one offline run, or the rest of it."""
 
 
 class WandbService:
-    """W&B's service, by its public API and its own `wandb sync`."""
+    """The W&B service, through its public API and `wandb sync`."""
 
     def reached(self, project: str, entity: str | None, ids: Collection[str]) -> Mapping[str, int]:
-        """The last step of those of the runs that the project holds; none where there is no such project yet.
+        """The last step of each of these runs that the project holds; empty if the project does not exist yet.
 
         Raises:
             DataError: there is no key or no connection.
@@ -70,10 +70,10 @@ class WandbService:
             return {}
 
     def upload(self, file: Path, *, append: bool) -> None:
-        """Upload one offline run, or more of one that is there; `wandb sync` then marks the file.
+        """Upload one offline run, or the rest of it; `wandb sync` then marks the file.
 
         Raises:
-            RunError: it was not uploaded whole.
+            RunError: the upload is incomplete.
         """
         command = [*_WANDB, "sync", str(file.parent)]
         environment = {**os.environ, **_APPEND} if append else None
@@ -85,18 +85,18 @@ class WandbService:
         except subprocess.TimeoutExpired:
             reason = f"it took more than {_SECONDS} s"
         if not _is_marked(file):
-            raise RunError(f"{file.parent} was not uploaded ({reason}); sync again, which leaves out what was.")
+            raise RunError(f"{file.parent} was not uploaded ({reason}); run sync again, which skips what is uploaded.")
 
 
 def sync_runs(paths: Sequence[Path], service: Service) -> Iterator[tuple[Path, bool]]:
-    """Upload the offline runs below some directories; those that are there already are left alone.
+    """Upload the offline runs below some directories, skipping those that are uploaded already.
 
     Yields:
         The directory of each offline run, and whether it was uploaded now.
 
     Raises:
-        DataError: there is no offline run, or one that cannot be read.
-        RunError: one was not uploaded; those before it were.
+        DataError: there is no offline run, or one cannot be read.
+        RunError: an upload failed; the runs before it are uploaded.
     """
     files = sorted({file for path in paths for file in path.rglob("wandb/offline-run-*/run-*.wandb")})
     if not files:
@@ -121,10 +121,10 @@ def sync_runs(paths: Sequence[Path], service: Service) -> Iterator[tuple[Path, b
 
 
 def offline_run(file: Path) -> OfflineRun:
-    """What an offline file says of itself, by W&B's own reader.
+    """Read an offline file with W&B's reader.
 
     Raises:
-        DataError: it is damaged.
+        DataError: the file is damaged.
     """
     command = [*_WANDB, "leet", "inspect", "--summary", "--json", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -138,12 +138,12 @@ def offline_run(file: Path) -> OfflineRun:
             content["entity"] or None,
         )
     except (ValueError, KeyError) as error:
-        reason = " ".join(done.stderr.split()) or "it says nothing"
-        raise DataError(f"{file} is no offline run that W&B can read ({reason}); move it away.") from error
+        reason = " ".join(done.stderr.split()) or "no reason"
+        raise DataError(f"{file} is not an offline run that W&B can read ({reason}); move it away.") from error
 
 
 def _earlier(file: Path) -> list[Path]:
-    """What the same run logged before, online or offline, in the same directory."""
+    """Files that the same run logged earlier in the same directory, online or offline."""
     others = file.parents[1].glob(f"*run-*/{file.name}")
     return [other for other in others if _time(other) < _time(file)]
 

@@ -13,12 +13,12 @@ from xformer.studies.power import MOST
 from xformer.studies.trials import TunedVariant
 
 QUALITY = 7
-"""How many columns of the table are of quality, between names and budget; the verdict is the last of them."""
+"""The number of quality columns between names and budget; the verdict is the last of them."""
 _MOST_SETTINGS = 8  # whose scores stand in a note
 
 
 def table_headers(comparison: Comparison) -> list[str]:
-    """The titles of the columns: what is compared, quality, then budget."""
+    """The titles of the columns: the settings compared, quality, then budget."""
     keys = list(comparison.differ.named) or ["configuration"]
     against = f"difference to {comparison.baseline}" if comparison.baseline else "difference"
     return [
@@ -46,7 +46,7 @@ def table_cells(comparison: Comparison, row: ComparisonRow) -> list[str]:
 
 
 def decimals(comparison: Comparison) -> int:
-    """How many decimals to print: four significant digits of the largest mean, and two decimals at least."""
+    """The number of decimals to print: four significant digits of the largest mean, but at least two decimals."""
     largest = max(abs(row.mean) for row in comparison.rows)
     return max(2, 4 - max(0, math.floor(math.log10(largest)) if largest > 0 else 0))
 
@@ -57,8 +57,8 @@ def three_digits(value: float) -> str:
 
 
 def table_notes(comparison: Comparison) -> list[str]:
-    """Notes on the table: the metric, the tests used, the FLOPs and the trivial baselines, a sentence each."""
-    better = "more is better" if comparison.metric.mode == "max" else "less is better"
+    """Notes on the table: the metric, what was tuned, the tests, the FLOPs and the trivial baselines."""
+    better = "higher is better" if comparison.metric.mode == "max" else "lower is better"
     found = [f"{comparison.metric.name}: {better}; mean over seeds.", *_tuned(comparison), *_tests(comparison)]
     if any(row.budget.flops is not None for row in comparison.rows):
         found.append(FLOPS_ARE)
@@ -107,22 +107,22 @@ def _scores(variant: TunedVariant) -> str:
 
 
 def _tests(comparison: Comparison) -> list[str]:
-    """The statistical methods behind the intervals and the verdicts, a sentence each."""
+    """Notes on the statistical methods behind the intervals and the verdicts."""
     found = []
     if any(row.interval for row in comparison.rows):
         found.append(
-            "95 % intervals are Student's t: they hold the mean in 95 of 100 cases where values are normal, 88 to 93 "
-            "where they are as skewed as exponential ones (3 to 30 seeds)."
+            "95 % intervals are Student's t: they cover the mean in 95 of 100 cases if values are normal, in 88 to 93 "
+            "if they are as skewed as exponential ones (3 to 30 seeds)."
             if metric_bounds(comparison.metric.name) == UNBOUNDED
-            else "95 % intervals are Student's t on a scale without bounds, and so within those of the metric: they "
-            "hold the mean in 95 of 100 cases where values are normal, 93 to 95 near a bound or as skewed as "
-            "exponential ones (3 to 20 seeds)."
+            else "95 % intervals are Student's t on an unbounded scale, and so stay within the metric's bounds: they "
+            "cover the mean in 95 of 100 cases if values are normal, in 93 to 95 if they are near a bound or as skewed "
+            "as exponential ones (3 to 20 seeds)."
         )
     used = {row.difference.test for row in comparison.rows if row.difference}
     if not used:
         return found
     plan, count = comparison.plan, sum(row.difference is not None for row in comparison.rows)
-    equal = "the sign-flip test where all seeds have the same difference, which shows nothing below 6 seeds"
+    equal = "the sign-flip test if all seeds have the same difference, which needs at least 6 seeds to show one"
     tests = {"t": "the paired t test", "signs": equal}
     reasons = " and ".join(tests[test] for test in ("t", "signs") if test in used)
     corrected = f", corrected for {count} comparisons (Holm)" if count > 1 else ""
@@ -131,13 +131,13 @@ def _tests(comparison: Comparison) -> list[str]:
     )
     found.append(_INTERVALS[comparison.intervals])
     found.append(
-        "Detectable: the smallest true difference that as many seeds show with 80 % power at that level, the spread of "
-        "differences being as uncertain as so few seeds leave it."
+        "Detectable: the smallest true difference that as many seeds show with 80 % power at that level, allowing for "
+        "the uncertainty of a spread estimated from few seeds."
     )
     if plan.margin is not None:
         found.append(
-            f"Equivalent within {plan.margin:g}: two one-sided paired t tests reject a difference as large as that or "
-            "larger at p <= 0.05, corrected apart from the tests of differences (Holm)."
+            f"Equivalent within {plan.margin:g}: two one-sided paired t tests reject a difference of that size or "
+            "larger at p <= 0.05, corrected separately from the tests of differences (Holm)."
         )
     if plan.looks:
         found.append(
@@ -148,12 +148,12 @@ def _tests(comparison: Comparison) -> list[str]:
 
 
 _INTERVALS = {
-    "corrected": "The interval of a difference is at the level of its test, 95 % or more with several comparisons, and "
-    "holds 0 if and only if no difference is shown; --intervals simultaneous: all of them hold together.",
-    "plain": "The interval of a difference is of 95 %, not corrected for several comparisons, and may disagree with "
-    "the verdict.",
-    "simultaneous": "The intervals of differences hold together in 95 of 100 tables; where a difference is shown "
-    "beside others that are not, only its direction is known.",
+    "corrected": "The interval of a difference has the level of its test, 95 % or more with several comparisons, and "
+    "contains 0 if and only if no difference is shown; with --intervals simultaneous all intervals hold at once.",
+    "plain": "The interval of a difference is a 95 % interval, not corrected for several comparisons, and may disagree "
+    "with the verdict.",
+    "simultaneous": "All intervals of differences hold at once in 95 of 100 tables; if some differences are shown and "
+    "others are not, only the direction of those shown is known.",
 }
 _SPENDING = {"obrien_fleming": "O'Brien and Fleming", "pocock": "Pocock"}
 
@@ -175,7 +175,7 @@ def findings(comparison: Comparison) -> list[str]:
 
 
 def _power(row: ComparisonRow, digits: int) -> str:
-    """What more seeds would show, where these show nothing."""
+    """The power of a comparison that shows no difference, and the number of seeds that would show one."""
     test = row.test
     if test is None or row.verdict != "no difference shown" or test.smallest is None:
         return ""
@@ -191,7 +191,7 @@ def _detectable(row: ComparisonRow, digits: int) -> str:
 
 
 def _small(row: ComparisonRow) -> bool:
-    """Whether a difference is shown, and shown to be less than the margin."""
+    """Whether the row shows a difference, and shows that it is below the margin."""
     return bool(row.test and row.test.equivalent) and row.verdict in ("better", "worse")
 
 

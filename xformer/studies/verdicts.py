@@ -1,10 +1,10 @@
 """The verdicts of one table: better, worse, equivalent within a margin, or no difference shown.
 
-What is promised, of a table of variants against one baseline on equal seeds, and what a simulation of each finds. All
-numbers are percentages, of tables with four variants unless one comparison is named, for 3, 5, 10 and 20 seeds.
+Guarantees for a table of variants against one baseline on equal seeds, and what a simulation of each finds. Numbers are
+percentages for 3, 5, 10 and 20 seeds, of tables with four variants unless one comparison is named.
 
-1. Settings that are equal (their metric has the same distribution) are called better or worse in 5 of 100 tables at
-   most, whatever that distribution is:
+1. Equal settings (their metric has the same distribution) are called better or worse in 5 of 100 tables at most,
+   whatever the distribution:
 
       equal settings called different            3     5    10    20 seeds
       normal                                   4.9   4.9   4.5   4.5
@@ -12,7 +12,7 @@ numbers are percentages, of tables with four variants unless one comparison is n
       bounded (beta(9, 1))                     3.2   2.5   3.3   3.6
       right among 64 examples                  0.8   4.6   4.2   4.2
 
-2. The same over all looks together that are declared beforehand (`looks.py`):
+2. The same holds over all looks together if they are declared beforehand (`looks.py`):
 
       equal settings called different at one of the looks 3, 6 and 10
       normal                                   4.5
@@ -20,8 +20,8 @@ numbers are percentages, of tables with four variants unless one comparison is n
       bounded (beta(9, 1))                     3.2
       right among 64 examples                  4.3
 
-3. Settings as far apart as the margin are called equivalent in 5 of 100 tables at most, where their distributions
-   differ in the mean alone:
+3. Settings as far apart as the margin are called equivalent in 5 of 100 tables at most, if their distributions differ
+   only in the mean:
 
       at the margin called equivalent            3     5    10    20 seeds
       normal                                   4.5   4.5   4.4   4.2
@@ -29,8 +29,8 @@ numbers are percentages, of tables with four variants unless one comparison is n
       bounded (beta(9, 1))                     3.1   3.0   3.8   3.6
       right among 64 examples                  2.4   4.5   4.2   3.9
 
-4. The smallest difference that so many seeds could have shown with 80 % power (`power.py`), one comparison, is shown in
-   80 of 100 repeats where differences are normal, in 75 or more where they are not:
+4. The smallest difference that the seeds could have shown with 80 % power (`power.py`), one comparison, is shown in 80
+   of 100 repeats if differences are normal, and in 75 or more if they are not:
 
       the smallest difference shown              3     5    10    20 seeds
       normal                                  80.1  79.5  80.5  80.3
@@ -38,9 +38,9 @@ numbers are percentages, of tables with four variants unless one comparison is n
       bounded (beta(9, 1))                    77.2  76.4  77.7  77.4
       right among 64 examples                 78.4  79.8  80.1  79.8
 
-What is not promised: that settings of equal means and unequal distributions are not called different. Where one fails
-in a few seeds and the other never, the few that ran may hold no failure, and then agree on a difference that more seeds
-would not show. One comparison of a constant 0.852 with what has that mean:
+There is no guarantee that settings of equal means but unequal distributions are not called different. If one of them
+fails in a few seeds, those that ran may include no failure, and then show a difference that more seeds would not show.
+One comparison of a constant 0.852 with a distribution of the same mean:
 
       equal means called different               3     5    10    20 seeds
       0.99, or 0.30 in every fifth seed       51.6  33.3  11.4   7.7
@@ -60,11 +60,11 @@ from xformer.studies.statistics import ALPHA, Interval, Mode, PairedComparison, 
 
 @dataclass(frozen=True)
 class AnalysisPlan:
-    """What was settled before the runs were looked at.
+    """The analysis plan, settled before the runs were looked at.
 
     Attributes:
-        margin: differences smaller than this are of no interest; None for no test of equivalence.
-        looks: the numbers of seeds at which the runs are compared, rising; empty for one look, whenever it comes.
+        margin: the margin of equivalence; None for no test of equivalence.
+        looks: the numbers of seeds at which the runs are compared, increasing; empty for a single look at any number.
         spending: how the error is spent over the looks.
     """
 
@@ -73,7 +73,7 @@ class AnalysisPlan:
     spending: SpendingFunction = "obrien_fleming"
 
     def pairs(self, available: int) -> int:
-        """How many of the available pairs are tested: those of the last look that they reach; 0 before the first."""
+        """The number of pairs to test: that of the last look reached; 0 before the first."""
         return max((look for look in self.looks if look <= available), default=0) if self.looks else available
 
     def p(self, p: float, pairs: int) -> float:
@@ -81,7 +81,7 @@ class AnalysisPlan:
         return repeated_p(p, self.looks.index(pairs), self.looks, self.spending) if self.looks else p
 
     def level(self, alpha: float, pairs: int) -> float:
-        """The level of the test of one look, so that all looks together have this alpha."""
+        """The level of the test at one look at which all looks together have this alpha."""
         return nominal_levels(self.looks, alpha, self.spending)[self.looks.index(pairs)] if self.looks else alpha
 
 
@@ -91,19 +91,19 @@ SPENDING: tuple[SpendingFunction, ...] = get_args(SpendingFunction)
 
 @dataclass(frozen=True)
 class ComparisonVerdict:
-    """What the test of a difference says.
+    """The result of the test of a difference.
 
     Attributes:
-        difference: what is tested.
+        difference: the difference tested.
         verdict: `better`, `worse`, `equivalent within MARGIN` or `no difference shown`.
-        p: of no difference; corrected for the looks and over the table.
-        level: of the uncorrected test, as the correction leaves it: 0.0125 for the first of four comparisons.
-        interval: of the difference, at the level of its test; holds zero if and only if no difference is shown. None
-            where that test can reject nothing.
-        equivalent: whether it is shown to be less than the margin; None without one.
-        p_equivalent: of a difference of the margin or more; corrected likewise.
-        equivalence_interval: of the difference, at twice the level of its test; lies within the margin if and only if
-            equivalent.
+        p: the p value of no difference, corrected for the looks and over the table.
+        level: the level at which the uncorrected p value is tested, such as 0.0125 for the first of four comparisons.
+        interval: the interval of the difference at the level of its test; contains zero if and only if no difference is
+            shown. None if that test cannot reject anything.
+        equivalent: whether the difference is shown to be below the margin; None without a margin.
+        p_equivalent: the p value of a difference of the margin or more, corrected likewise.
+        equivalence_interval: the interval of the difference at twice the level of its test; lies within the margin if
+            and only if `equivalent`.
     """
 
     difference: PairedComparison
@@ -126,7 +126,7 @@ class ComparisonVerdict:
 
     @property
     def seeds(self) -> int | None:
-        """How many seeds show a true difference as large as the one found with 80 % power; None for more than 1000."""
+        """The number of seeds that show a true difference of the size found with 80 % power; None above 1000."""
         return required_seeds(self.difference.mean, self._deviation, self.difference.pairs, self.level)
 
     @property
@@ -137,12 +137,12 @@ class ComparisonVerdict:
 def judge_differences(
     differences: Sequence[PairedComparison], mode: Mode, plan: AnalysisPlan = ONE_LOOK
 ) -> list[ComparisonVerdict]:
-    """The judgement of each difference of one table.
+    """The verdict on each difference of one table.
 
     Args:
-        differences: each of as many pairs as a look of the plan has.
-        mode: whether more or less is better.
-        plan: what was settled beforehand.
+        differences: each with as many pairs as a look of the plan.
+        mode: whether higher (`max`) or lower (`min`) is better.
+        plan: the margin and the looks, settled beforehand.
     """
     raw = [plan.p(each.p, each.pairs) for each in differences]
     found = []
@@ -155,8 +155,8 @@ def judge_differences(
 def _with_equivalence(
     differences: Sequence[PairedComparison], judged: Sequence[ComparisonVerdict], plan: AnalysisPlan, margin: float
 ) -> list[ComparisonVerdict]:
-    """Each judgement with its test of equivalence, which changes no verdict but `no difference shown`."""
-    # A one-sided p value is half a two-sided one, in how it allows for the looks too.
+    """Add to each verdict its test of equivalence, which only changes the verdict `no difference shown`."""
+    # A one-sided p value is half a two-sided one, also after the correction for looks.
     raw = [plan.p(min(1.0, 2 * equivalence_p(each, margin)), each.pairs) / 2 for each in differences]
     found = []
     for each, one, p, alpha in zip(differences, judged, holm_correction(raw), holm_levels(raw), strict=True):

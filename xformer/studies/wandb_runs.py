@@ -19,11 +19,11 @@ _STEP = "trainer/global_step"
 
 @dataclass(frozen=True)
 class LoggedRun(RecordedRun):
-    """A run as the service has it.
+    """A run on the service.
 
     Attributes:
         config: its resolved configuration.
-        source: the directory it ran in, on its own machine, which stands in the configuration.
+        source: the run directory on the machine that ran it, as in the configuration.
         remote: the service's own object, a `wandb.apis.public.Run`.
     """
 
@@ -33,22 +33,22 @@ class LoggedRun(RecordedRun):
 
     @property
     def group(self) -> str | None:
-        """`entity/project/group`; None where the run has no group."""
+        """`entity/project/group`; None if the run has no group."""
         group = getattr(self.remote, "group", None)
         return "/".join([*self.name.split("/")[:2], group]) if group else None
 
     def curve(self, metric: str) -> dict[int, float]:
-        """The values logged while training, by optimiser step."""
+        """The values logged during training, by optimiser step."""
         with explaining_network_errors(self.name):
             rows = self.remote.scan_history(keys=[_STEP, metric])
             return {int(row[_STEP]): float(row[metric]) for row in rows}
 
 
 def load_wandb(path: str) -> list[RecordedRun]:
-    """The runs of `entity/project` or `entity/project/group`, those that did not finish too.
+    """The runs of `entity/project` or `entity/project/group`, including unfinished ones.
 
     Raises:
-        DataError: there is no key, no connection, no such project or no run of ours in it.
+        DataError: there is no key, no connection, no such project or no run of train.py in it.
     """
     parts = path.split("/")
     if len(parts) not in (2, 3) or not all(parts):
@@ -59,7 +59,7 @@ def load_wandb(path: str) -> list[RecordedRun]:
         remotes = list(api.runs(project, filters=filters, lazy=False))
         found: list[RecordedRun] = [_run(project, remote) for remote in remotes if _is_ours(remote)]
     if not found:
-        raise DataError(f"--wandb {path} holds no run of train.py.")
+        raise DataError(f"--wandb {path} contains no run of train.py.")
     return found
 
 
@@ -76,7 +76,7 @@ def load_wandb_run(path: str) -> LoggedRun:
     with explaining_network_errors(path):
         remote = api.run(path)
         if not _is_ours(remote):
-            raise DataError(f"--wandb {path} is no run of train.py: its config has no seed.")
+            raise DataError(f"--wandb {path} is not a run of train.py: its config has no seed.")
         return _run("/".join(parts[:2]), remote)
 
 
@@ -89,17 +89,17 @@ def service(path: str) -> Any:
     import wandb
 
     if not has_key():
-        raise DataError(f"{path} is on Weights & Biases, which asks for a key: wandb login, or WANDB_API_KEY. {_LOCAL}")
+        raise DataError(f"{path} is on Weights & Biases, which needs a key: wandb login, or WANDB_API_KEY. {_LOCAL}")
     with explaining_network_errors(path):
         return wandb.Api(timeout=_SECONDS)
 
 
 @contextmanager
 def explaining_network_errors(path: str) -> Iterator[None]:
-    """What goes wrong with the service, told in a sentence.
+    """Turn errors of the service into a `DataError`.
 
     Raises:
-        DataError: there is no connection, or nothing by that name.
+        DataError: there is no connection, or nothing of that name.
     """
     import wandb
 
@@ -110,7 +110,7 @@ def explaining_network_errors(path: str) -> Iterator[None]:
         raise DataError(f"{path} cannot be reached on Weights & Biases ({reason}). {_LOCAL}") from error
 
 
-_LOCAL = "Run directories hold the same and need no network."
+_LOCAL = "Run directories hold the same data and need no network."
 
 
 def _is_ours(remote: Any) -> bool:
@@ -128,9 +128,9 @@ def _run(project: str, remote: Any) -> LoggedRun:
 
 
 def _unfinished(remote: Any, began: dict[str, Any]) -> Summary:
-    """What is known of a run that left no summary: how it began, and the last value of each metric.
+    """The summary of a run that logged none: its start, and the last value of each metric.
 
-    A run of an older version left none either, though it finished.
+    Finished runs of older versions have no summary either.
     """
     summary = summary_from_json({"status": "failed", **began})
     summary.choices = summary.choices or dict(tag.split("=", 1) for tag in remote.tags if "=" in tag)
@@ -144,5 +144,5 @@ def _unfinished(remote: Any, began: dict[str, Any]) -> Summary:
     if remote.state == "finished":
         summary.status = "finished"
     else:
-        summary.error = f"No summary: W&B has it as {remote.state}."
+        summary.error = f"The run has no summary; its state on W&B is {remote.state}."
     return summary

@@ -26,7 +26,7 @@ class RandAugment:
     brightness, sharpness, shear_x, shear_y, translate_x, translate_y. There are no flips.
 
     Args:
-        operations: how many; 0 for none.
+        operations: the number of operations; 0 for none.
         magnitude: from 1 to 29.
         without: operations to leave out, such as invert.
 
@@ -64,7 +64,7 @@ class RandAugment:
         """Augment images with values in [0, 1]."""
         if self._augment is None:
             return images
-        # Some operations are defined for colours alone; on equal channels they leave them equal.
+        # Some operations are only defined for colours; they keep equal channels equal.
         changed: Tensor = self._augment(images.expand(-1, 3, -1, -1))
         return changed[:, : images.shape[1]].clamp(0, 1)
 
@@ -106,8 +106,8 @@ class Augmentation:
     """The augmentation of training images: RandAugment, Mixup or both.
 
     Attributes:
-        rand_augment: changes each of them.
-        mixup: then mixes them, and their classes.
+        rand_augment: changes each image.
+        mixup: then mixes images and their classes.
     """
 
     rand_augment: RandAugment

@@ -28,16 +28,16 @@ class Outcome(NamedTuple):
     logits: Float[Tensor, "*batch classes"]
     labels: Int[Tensor, "*batch"]
     auxiliary_loss: Float[Tensor, ""] | None = None
-    """What the model's token mixers ask to be added to the loss; None for nothing."""
+    """The sum of the token mixers' auxiliary losses; None without any."""
 
 
 class Task(LightningModule, ABC):
     """A model with an objective, as a LightningModule.
 
     Args:
-        spec: of the data.
+        spec: the specification of the data.
         optimizer: builds the optimiser.
-        schedule: the learning rate's factor at a step.
+        schedule: the factor on the learning rate at each step.
     """
 
     batch_type: ClassVar[type[Batch]]
@@ -45,11 +45,11 @@ class Task(LightningModule, ABC):
     needs_causal: ClassVar[bool] = False
     """Whether the architecture must be causal."""
     transduces: ClassVar[bool] = False
-    """Whether the architecture must write one sequence while it reads another."""
+    """Whether the architecture must generate one sequence from another."""
 
     model: Architecture
     compiled_step: Callable[[Any], Outcome] | None = None
-    """What `training_outcome` was compiled to: evaluation and decoding, which have other shapes, are not compiled."""
+    """The compiled `training_outcome`; evaluation and decoding, which have other shapes, are not compiled."""
 
     def __init__(self, spec: DataSpec, optimizer: OptimizerFactory, schedule: Schedule) -> None:
         super().__init__()

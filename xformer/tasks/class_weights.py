@@ -12,7 +12,7 @@ from xformer.data.spec import DataSpec
 from xformer.errors import ConfigError
 
 ClassWeights = Literal["balanced"] | Sequence[Annotated[float, Gt(0)]]
-"""`balanced`, or one for each class; a batch of a class that weighs nothing would have no mean."""
+"""`balanced`, or one positive weight per class; a batch of a class of weight 0 would have no mean."""
 
 
 def resolve_class_weights(weights: ClassWeights | None, spec: DataSpec) -> Float[Tensor, " classes"] | None:
@@ -22,7 +22,7 @@ def resolve_class_weights(weights: ClassWeights | None, spec: DataSpec) -> Float
         weights: one for each class in the order of their numbers; or `balanced`: n / (classes * n_c), so that all
             classes count alike in the sum over the n training labels of which n_c are of class c (King & Zeng 2001);
             or None, for no weights.
-        spec: of the data.
+        spec: the specification of the data.
 
     Raises:
         ConfigError: too few or too many weights, or one that is not positive: a batch of such a class alone would have

@@ -26,22 +26,21 @@ from xformer.tasks.metrics import classification_metrics
 class Classification(Task):
     """Sequence classification by a stack, a pooling and a linear layer.
 
-    Weights, smoothing and the kind of loss change what is trained on, never what is measured: the loss in evaluation
-    is cross-entropy in nats.
+    Weights, smoothing and the kind of loss only affect training: the loss in evaluation is cross-entropy in nats.
 
     Args:
-        spec: of data with classes.
+        spec: the specification of data with classes.
         architecture: builds the stack.
         optimizer: builds the optimiser.
-        schedule: the learning rate's factor at a step.
-        pooling: `mean` over the real tokens, or the state of a `class` token put in front.
-        loss: what is trained on.
-        class_weights: what each class counts in it: a list, `balanced` against the training labels, or None.
-        label_smoothing: share of the target given to all classes, in training alone.
+        schedule: the factor on the learning rate at each step.
+        pooling: `mean` over the tokens without padding, or the state of a prepended `class` token.
+        loss: the training loss.
+        class_weights: the weight of each class in the loss: a list, `balanced` by the training labels, or None.
+        label_smoothing: the probability spread over all classes in the targets, only in training.
 
     Raises:
-        ConfigError: a class token in front of a causal stack, where it would see only itself; class weights that do
-            not suit the data, or a label smoothing that is no share.
+        ConfigError: a class token precedes a causal stack, where it would see only itself; the class weights do not
+            suit the data; or the label smoothing is out of range.
     """
 
     batch_type: ClassVar[type[Batch]] = ClassificationBatch
@@ -72,7 +71,7 @@ class Classification(Task):
         self.loss, self.label_smoothing = loss, label_smoothing
         self.class_weights = resolve_class_weights(
             class_weights, spec
-        )  # no buffer, which a cast of the model would round
+        )  # not a buffer, which a cast of the model would round
 
     def build_metrics(self, spec: DataSpec, prefix: str) -> MetricCollection:
         """Accuracy, and the mean of the classes' F1 scores."""

@@ -15,7 +15,7 @@ class Generative(ABC):
     """A task whose model generates sequences; `xformer generate` accepts only runs of such tasks."""
 
     continues: ClassVar[bool]
-    """Whether what is written goes on from the prompt, which is then shown with it, rather than answers it."""
+    """Whether the generated text continues the prompt, which is then shown with it."""
 
     @property
     @abstractmethod
@@ -28,8 +28,8 @@ class Generative(ABC):
 
         Args:
             prompts: token ids on the model's device.
-            spec: of the data that the task was trained on.
-            max_new: how many tokens to write at most.
+            spec: the specification of the data that the task was trained on.
+            max_new: the maximum number of new tokens.
 
         Raises:
             DataError: a prompt is longer than the model reads.

@@ -26,21 +26,21 @@ from xformer.tasks.metrics import classification_metrics
 class ImageClassification(Task):
     """Image classification by patches, a stack, a pooling and a linear layer, trained on cross-entropy.
 
-    Augmentation changes training batches alone, on their device.
+    Augmentation changes only training batches, on their device.
 
     Args:
-        spec: of images with classes.
+        spec: the specification of images with classes.
         architecture: builds the stack.
         optimizer: builds the optimiser.
-        schedule: the learning rate's factor at a step.
+        schedule: the factor on the learning rate at each step.
         patch_size: height and width of a patch, in pixels; a token is a patch.
-        pooling: `mean` over the patches, or the state of a learned `class` token put in front.
-        label_smoothing: share of the target given to all classes, in training alone.
-        augmentation: changes training images, and then mixes them.
+        pooling: `mean` over the patches, or the state of a learned, prepended `class` token.
+        label_smoothing: the probability spread over all classes in the targets, only in training.
+        augmentation: the augmentation of training images.
 
     Raises:
-        ConfigError: patches that do not fill the images, a class token in front of a causal stack, where it would
-            see only itself, or a label smoothing that is no share.
+        ConfigError: patches do not fill the images, a class token precedes a causal stack, where it would see only
+            itself, or the label smoothing is out of range.
     """
 
     batch_type: ClassVar[type[Batch]] = ImageBatch

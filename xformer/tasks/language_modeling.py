@@ -77,7 +77,7 @@ class LanguageModeling(TokenPrediction, Generative):
     def epilogue(self, data: DataModule) -> str | None:
         """The model's continuation of the held-out text's first tokens, always from the same seed.
 
-        None where the data ask for some tokens alone: nothing says what the others should be.
+        None if the data has labels only at some positions, because the other tokens have no reference.
         """
         batch: LanguageModelingBatch = next(iter(data.val_dataloader()))
         if (batch.labels[0] == IGNORED).any():

@@ -1,7 +1,7 @@
 """Classification losses: cross-entropy and focal loss.
 
 All take class weights and label smoothing, and average as torch's `cross_entropy` does: over the weights of the labels.
-They are of float32 logits at least, whatever the model computes in: in 16 bits a loss has two or three digits.
+They use logits in float32 or wider, whatever the model's type: in 16 bits a loss has only two or three digits.
 """
 
 from abc import ABC, abstractmethod
@@ -28,10 +28,10 @@ def cross_entropy(
     """PyTorch's cross-entropy, in nats, computed in float32 at least.
 
     Args:
-        logits: of the classes.
-        labels: the right ones, of which `IGNORED` ones do not count, or a distribution for each.
-        weights: what each class counts; None where all count alike.
-        label_smoothing: share of the target given to all classes.
+        logits: the logits of the classes.
+        labels: the labels, of which `IGNORED` ones do not count, or a distribution for each.
+        weights: the weight of each class; None for equal weights.
+        label_smoothing: the probability spread over all classes.
         reduction: `mean`, over the labels' weights, or `sum`.
     """
     precise = at_least_float32(logits)
@@ -58,10 +58,10 @@ class Loss(ABC):
         """Compute the loss in nats.
 
         Args:
-            logits: of the classes.
-            labels: the right ones.
-            weights: what each class counts; None where all count alike.
-            label_smoothing: share of the target given to all classes.
+            logits: the logits of the classes.
+            labels: the labels.
+            weights: the weight of each class; None for equal weights.
+            label_smoothing: the probability spread over all classes.
         """
 
 
@@ -86,7 +86,7 @@ class Focal(Loss):
     With a smoothed label, every class's share of the target has its own factor.
 
     Args:
-        gamma: how much less a sure answer counts; 0 is cross-entropy.
+        gamma: reduces the weight of well-classified examples; 0 is cross-entropy.
     """
 
     def __init__(self, *, gamma: Annotated[float, Ge(0)]) -> None:

@@ -23,18 +23,14 @@ from xformer.tasks.token_prediction import TokenPrediction
 class MaskedLanguageModeling(TokenPrediction):
     """Masked language modelling by a bidirectional stack, which predicts the tokens at selected positions.
 
-    What is chosen in training depends on the seed, the epoch, the batch and the place in the batch: not on the model,
-    the number of devices or a resume. In evaluation it depends on the sequence alone, so that every validation of every
-    run asks for the same tokens. Perplexity is that of the chosen tokens.
+    The selected tokens depend in training on the seed, the epoch, the batch and the place in the batch, not on the
+    model, the number of devices or resumption. In evaluation they depend only on the sequence, so they are the same in
+    every validation of every run. Perplexity is that of the selected tokens.
+
+    Arguments not listed are those of `TokenPrediction`.
 
     Args:
-        spec: of the data.
-        architecture: builds the model.
-        optimizer: builds the optimiser.
-        schedule: the learning rate's factor at a step.
-        tied_embeddings: whether the output layer is the token table (Press & Wolf 2017).
-        label_smoothing: share of the target given to all tokens, in training alone.
-        masking: how many tokens are chosen, and what becomes of them.
+        masking: the share of tokens to predict, and their replacements.
 
     Raises:
         IncompatibleError: the architecture is causal.

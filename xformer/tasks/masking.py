@@ -18,10 +18,10 @@ class MaskingConfig:
     """Settings of masking: the share of tokens to predict, and what replaces them.
 
     Attributes:
-        rate: share of a sequence's tokens that are chosen, rounded, at least one token; 0.15 in the paper.
-        hidden: share of the chosen that become the mask token; 0.8 in the paper.
-        random: share of the chosen that become any token, itself included; 0.1 in the paper. The rest stay as they are.
-        seed: of the masks in training.
+        rate: the share of a sequence's tokens to select, rounded, at least one token; 0.15 in the paper.
+        hidden: the share of selected tokens replaced by the mask token; 0.8 in the paper.
+        random: the share replaced by a uniformly random token; 0.1 in the paper. The rest is unchanged.
+        seed: the seed of the masks in training.
 
     Raises:
         ConfigError: the shares of hidden and random tokens exceed 1 together.
@@ -73,14 +73,14 @@ def mask_tokens(
 
     Args:
         tokens: ids below `mask_id`.
-        drawn: decides everything that is left to chance.
-        mask_id: the mask token, and the number of tokens that another can be replaced by.
-        rate: share of each row that is chosen, rounded; at least one token.
-        hidden: probability that a chosen token becomes `mask_id`.
-        random: probability that it becomes any token, itself included; else it stays.
+        drawn: the random draws.
+        mask_id: the mask token; random replacements are below it.
+        rate: the share of each row to select, rounded; at least one token.
+        hidden: the probability that a selected token becomes `mask_id`.
+        random: the probability that it becomes a uniformly random token; otherwise it is unchanged.
 
     Returns:
-        The tokens with some replaced, and the labels: the chosen tokens, `IGNORED` elsewhere.
+        The tokens with some replaced, and the labels: the selected tokens, `IGNORED` elsewhere.
     """
     count = max(1, round(rate * tokens.shape[1]))
     chosen = torch.zeros_like(tokens, dtype=torch.bool).scatter(1, drawn.choice.topk(count).indices, True)

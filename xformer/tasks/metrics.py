@@ -17,8 +17,8 @@ from xformer.tasks.losses import cross_entropy
 class SummedMetric(Metric):
     """Base class of metrics that sum over batches; their sums keep their precision if the model is cast to 16 bits.
 
-    Torchmetrics leaves its states alone where a model is cast by `half` or `bfloat16`, but not by `to`, as Lightning
-    does for `trainer.precision=bf16-true`.
+    Torchmetrics protects its states if a model is cast by `half` or `bfloat16`, but not if it is cast by `to`, as
+    Lightning does for `trainer.precision=bf16-true`.
     """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> Module:
@@ -52,7 +52,7 @@ class TokenAccuracy(SummedMetric):
 class SequenceAccuracy(TokenAccuracy):
     """Sequence accuracy: the share of sequences in which every label is the most likely token.
 
-    The model has read the labels before each; so, ties aside, it is the share that greedy decoding writes exactly.
+    With teacher forcing. Except for ties, this is the share of sequences that greedy decoding generates exactly.
     """
 
     def update(self, logits: Float[Tensor, "batch length vocabulary"], labels: Int[Tensor, "batch length"]) -> None:
@@ -106,10 +106,10 @@ class BitsPerByte(Perplexity):
 class MacroF1(MulticlassF1Score):
     """Macro F1: the mean F1 score of the classes that occur as predictions or labels, counted on the device.
 
-    torchmetrics counts by `bincount`, for which a GPU has to be waited for at every batch.
+    torchmetrics counts with `bincount`, which waits for a GPU at every batch.
 
     Args:
-        classes: how many.
+        classes: the number of classes.
     """
 
     tp: Tensor

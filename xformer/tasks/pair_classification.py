@@ -28,18 +28,7 @@ from xformer.tasks.losses import Loss
 
 
 class PairClassification(Classification):
-    """Pair classification by a stack and a pooling for each sequence of a pair, and two linear layers.
-
-    Args:
-        spec: of data with classes.
-        architecture: builds the stack.
-        optimizer: builds the optimiser.
-        schedule: the learning rate's factor at a step.
-        pooling: `mean` over the real tokens, or the state of a `class` token put in front.
-        loss: what is trained on.
-        class_weights: what each class counts in it: a list, `balanced` against the training labels, or None.
-        label_smoothing: share of the target given to all classes, in training alone.
-    """
+    """Pair classification: a stack and a pooling for each sequence, and two linear layers; args as `Classification`."""
 
     batch_type: ClassVar[type[Batch]] = PairClassificationBatch
 

@@ -30,15 +30,11 @@ EXAMPLES = 3
 class Seq2Seq(TokenPrediction, Generative):
     """An encoder-decoder that predicts the target's next token from the source and the target's tokens so far.
 
-    Where the data give the targets as text (`Seq2SeqBatch.references`), what the model writes is decoded and scored.
+    If the data has the targets as text (`Seq2SeqBatch.references`), generated targets are decoded and scored.
+    Arguments not listed are those of `TokenPrediction`.
 
     Args:
-        spec: of the data.
-        architecture: builds the model.
-        optimizer: builds the optimiser.
-        schedule: the learning rate's factor at a step.
         tied_embeddings: whether source, target and output share one table.
-        label_smoothing: share of the target given to all tokens, in training alone.
         decode_batches: how many batches are decoded and scored at a validation, because decoding is slow; null for all.
             The test split is decoded whole.
     """
@@ -71,7 +67,7 @@ class Seq2Seq(TokenPrediction, Generative):
 
     def _measure(self, spec: DataSpec) -> None:
         super()._measure(spec)
-        self.spec = spec  # of the data at hand: what is written of longer sources is longer
+        self.spec = spec  # the current data's, because longer sources need longer outputs
 
     def build_metrics(self, spec: DataSpec, prefix: str) -> MetricCollection:
         """Accuracy by token and by whole sequence."""

@@ -15,8 +15,8 @@ _END = b"\0"
 class TextMetric(Metric):
     """Base class of corpus scores with one reference per text. Subclasses implement `score`.
 
-    The texts are kept as bytes, each with a zero at its end, because processes exchange tensors alone; a zero inside a
-    text becomes a blank.
+    Texts are stored as zero-terminated bytes, because processes only exchange tensors; a zero inside a text becomes a
+    blank.
     """
 
     higher_is_better = True

@@ -27,19 +27,19 @@ class TokenPrediction(Task):
     """A model of tokens whose output layer scores every token of the vocabulary.
 
     Args:
-        spec: of the data.
+        spec: the specification of the data.
         architecture: builds the model.
         optimizer: builds the optimiser.
-        schedule: the learning rate's factor at a step.
+        schedule: the factor on the learning rate at each step.
         tied_embeddings: whether the output layer is the token table (Press & Wolf 2017).
-        label_smoothing: share of the target given to all tokens, in training alone.
+        label_smoothing: the probability spread over all tokens in the targets, only in training.
 
     Raises:
         IncompatibleError: the data are to be tested at lengths that the model cannot read.
     """
 
     extra_tokens: ClassVar[int] = 0
-    """Ids after the data's that the model reads and never predicts."""
+    """Additional ids after those of the data, which the model reads but never predicts."""
 
     def __init__(
         self,

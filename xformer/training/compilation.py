@@ -1,17 +1,16 @@
 """The compiled training step: forward pass and loss as one graph, for few shapes of batches.
 
-`Task.training_outcome` is compiled whole, and torch derives the backward pass from it. What talks to the Trainer stays
-outside (logging, metrics, masking, augmentation), and so do validation, test and decoding, whose shapes would be
-compiled for a few batches each. Weights keep their names, so that checkpoints of compiled and of eager runs are the
-same.
+`Task.training_outcome` is compiled as a whole, and torch derives the backward pass from it. Logging, metrics, masking
+and augmentation are not compiled, nor are validation, test and decoding, whose shapes would be compiled for a few
+batches each. Weights keep their names, so that checkpoints of compiled and eager runs are interchangeable.
 
-Padded batches have as many lengths as there are batches. torch is told so before it compiles, and makes one graph for
-all of them instead of one for the first and another for the rest. With CUDA graphs (`reduce-overhead`), which replay a
-recording of one shape, batches are filled up to one of `LENGTHS` lengths, and each is recorded once.
+Padded batches vary in length. The dimension is marked as dynamic before compilation, so that torch makes one graph for
+all lengths instead of one for the first and another for the rest. With CUDA graphs (`reduce-overhead`), which replay a
+recording of one shape, batches are padded to one of `LENGTHS` lengths, and each length is recorded once.
 
-A recording writes its results where it wrote the last ones. So the loss is copied, the logits are read before the next
-step, and gradients are given up before a new one begins. Clipping and the optimiser are outside of the recording: they
-are a dozen fused kernels, whatever the size of the model, and read the learning rate as a number.
+A replay overwrites the results of the previous one. So the loss is copied, the logits are read before the next step,
+and gradients are released before a new step begins. Clipping and the optimiser are outside of the recording: they take
+a dozen fused kernels, whatever the size of the model, and read the learning rate as a number.
 """
 
 import os
@@ -29,19 +28,19 @@ from xformer.errors import ConfigError
 from xformer.tasks.base import Outcome, Task
 
 Compile = bool | Literal["reduce-overhead"]
-"""What `compile` in conf/train.yaml may be."""
+"""The values of `compile` in conf/train.yaml."""
 LENGTHS = 8
-"""Lengths that batches are filled up to for CUDA graphs; an eighth of the longest is the most that is added."""
+"""The number of lengths to which batches are padded for CUDA graphs; at most an eighth of the longest is added."""
 
 
 def compile_step(task: Task, data: DataModule, mode: Compile, device: torch.device) -> None:
     """Replace the task's training step by a compiled one.
 
     Args:
-        task: whose `compiled_step` is set; left alone where `mode` is false.
-        data: loaded; what the batches are like.
+        task: the task whose `compiled_step` is set; unchanged if `mode` is false.
+        data: the loaded data, which decides the shapes of batches.
         mode: whether to compile, and whether to record CUDA graphs too.
-        device: that is trained on.
+        device: the device of the training.
 
     Raises:
         ConfigError: CUDA graphs without CUDA, or a processor without a C++ compiler.
@@ -57,7 +56,7 @@ def compile_step(task: Task, data: DataModule, mode: Compile, device: torch.devi
     if device.type == "cpu":
         if not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))):
             raise ConfigError("compile=true needs a C++ compiler on a processor, such as g++, and none is installed.")
-        options["fallback_random"] = True  # the numbers that dropout draws uncompiled; the compiler's are slower here
+        options["fallback_random"] = True  # random numbers as uncompiled; the compiler's are slower
     step = torch.compile(task.training_outcome, options=options)
     if mode == GRAPHS:
         task.compiled_step = RecordedStep(step, task, data.spec.padding or 0)
@@ -69,7 +68,7 @@ class VaryingLengthStep:
     """A training step that is compiled once for batches of any length.
 
     Args:
-        step: compiled.
+        step: the compiled step.
         with_sequences: whether the number of sequences varies too.
     """
 
@@ -91,9 +90,9 @@ class RecordedStep(VaryingLengthStep):
     """A training step replayed from CUDA graphs, one for each of a few lengths.
 
     Args:
-        step: compiled with CUDA graphs.
-        task: whose gradients a replay overwrites.
-        padding: the token to fill up with.
+        step: the step compiled with CUDA graphs.
+        task: the task whose gradients a replay overwrites.
+        padding: the padding token.
     """
 
     def __init__(self, step: Callable[[Any], Outcome], task: Task, padding: int) -> None:
@@ -114,19 +113,19 @@ class RecordedStep(VaryingLengthStep):
 def pad_to_recorded_length(batch: Any, limits: Mapping[str, int], padding: int) -> Any:
     """Pad a batch to one of `LENGTHS` lengths; a batch without padding is returned unchanged.
 
-    All sequences of a batch that has several, such as source and target, are filled up by the same rule together, so
-    that their lengths do not multiply.
+    The sequences of a batch with several, such as source and target, are padded together, so that the combinations of
+    lengths do not multiply.
 
     Args:
         batch: one of `xformer.data.batch`.
         limits: the longest sequence, by the name of its mask.
-        padding: a token.
+        padding: the padding token.
     """
     fields = padded_fields(batch)
     if not fields:
         return batch
     widths = {name: getattr(batch, name).shape[1] for name in fields.values()}
-    portion = -(-max(limits[name] for name in widths) // (8 * LENGTHS)) * 8  # kernels like rows that are aligned to 8
+    portion = -(-max(limits[name] for name in widths) // (8 * LENGTHS)) * 8  # kernels are faster with rows aligned to 8
     portions = max(-(-width // portion) for width in widths.values())
     room = {name: max(0, min(portions * portion, limits[name]) - width) for name, width in widths.items()}
     values = {"labels": IGNORED, **dict.fromkeys(widths, False)}

@@ -20,18 +20,18 @@ from xformer.runs.job import Job
 from xformer.runs.summary import Summary, read_summary
 
 _SHOWN = (("task", "data", "architecture", "size"), ("attention", "position"), ("optimizer", "schedule"))
-"""Groups of a line; the slots that are further choices from a group follow it, where the run uses them."""
+"""The groups of each line; additional slots of a group follow it if the run uses them."""
 
 
 def run_header(job: Job, trainer: Trainer, data: str, summary: Summary) -> None:
     """Print the choices, parameters, data, device and budget of a run; in a sweep's later cells, only what differs."""
-    table = Table.grid(padding=(0, 2))
+    table, shown = Table.grid(padding=(0, 2)), job.shown_choices
     if (under_way := sweep.current_sweep()) is not None:
         table.add_row("[bold]sweep[/]", f"{sweep_progress(under_way, job.number)}")
         table.add_row("", f"[bold]{escape('  '.join(job.varied))}[/]")
     for groups in () if job.number else _SHOWN:
         keys = [key for group in groups for key in (group, *(k for k, of in slots().items() if of == group))]
-        chosen = "  ".join(f"{key}=[bold]{job.choices[key]}[/]" for key in keys if key in job.choices)
+        chosen = "  ".join(f"{key}=[bold]{escape(shown[key])}[/]" for key in keys if key in shown)
         table.add_row("[bold]xformer[/]" if groups is _SHOWN[0] else "", chosen)
     budget, times = job.config.data.loader.get("tokens_per_batch"), job.config.trainer.accumulate_grad_batches
     batch = f"{budget * times:,} tokens" if budget else f"{job.config.data.loader.batch_size * times} sequences"
@@ -58,7 +58,7 @@ def sweep_table(under_way: sweep.Sweep, files: Sequence[Path]) -> None:
     """Print a table of a sweep's cells, and the command that compares them.
 
     Args:
-        under_way: the sweep, which is over.
+        under_way: the sweep that has ended.
         files: the cells' summaries, in the order of the cells.
     """
     found = [(file.parent, read_summary(file.parent)) for file in files]
@@ -97,7 +97,7 @@ def _ended(found: Sequence[tuple[Path, Summary]]) -> str:
 def run_results(job: Job, summary: Summary, epilogue: str | None) -> None:
     """Print the results of a run: metrics beside trivial baselines, what the run cost, and a next command to try.
 
-    A cell of a sweep has one line, for the sweep ends with a table over all of them.
+    A cell of a sweep has one line, because the sweep ends with a table of all cells.
     """
     console = Console()
     if job.sweep:
@@ -175,7 +175,7 @@ _NOISE = (
     ".*`max_epochs` was not set.*",
     ".*`isinstance.treespec, LeafSpec.` is deprecated.*",
     "Checkpoint directory .* exists and is not empty.*",
-    ".*is smaller than the logging interval.*",  # of steps, which go on from epoch to epoch
+    ".*is smaller than the logging interval.*",  # in steps, which are counted over epochs
 )
 
 

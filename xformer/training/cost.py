@@ -15,7 +15,8 @@ def trainable_parameters(task: Task) -> int:
 def training_flops_per_token(task: Task, spec: DataSpec) -> float:
     """FLOPs per token of a training step on one sequence of the maximum length, without padding.
 
-    A run's own batches differ: padding costs and is no token, and attention costs less per token in a shorter sequence.
+    Batches of a run differ: padding costs FLOPs but is not counted as tokens, and attention costs less per token in a
+    shorter sequence.
     """
     example = task.example(spec)
 

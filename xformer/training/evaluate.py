@@ -34,8 +34,8 @@ class Evaluation:
 
     Attributes:
         run: the run directory.
-        checkpoint: the file the weights come from.
-        data: the overrides of the run's data, as typed.
+        checkpoint: the file that the weights were loaded from.
+        data: the typed overrides of the run's data.
         description: the data in a line.
         data_fingerprint: hash of the data as read.
         metrics: values by name, `val/loss` or `test/accuracy`; None where one is not finite.
@@ -66,7 +66,7 @@ def evaluate(run: OpenedRun, overrides: Sequence[str] = (), split: str | None = 
     Args:
         run: the model.
         overrides: `key=value`, of the run's data.
-        split: "val" or "test"; None for all there are.
+        split: "val" or "test"; None for all splits.
 
     Raises:
         ConfigError: an override does not set a key of the data.
@@ -144,7 +144,7 @@ def evaluate_best(trainer: Trainer, task: Task, data: DataModule, summary: Summa
     best, step = (keeper.best_model_path if keeper else ""), trainer.global_step
     if best:
         step = checkpoints.read_checkpoint(Path(best))["global_step"]
-    elif keeper:  # stopped before the first validation: keep what there is
+    elif keeper:  # stopped before the first validation: save the current weights
         trainer.save_checkpoint(Path(keeper.dirpath or job.directory) / checkpoints.LAST)
     end = trainer.global_step
     loggers, trainer.loggers = trainer.loggers, []  # the curve has the values of validation already

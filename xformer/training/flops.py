@@ -1,9 +1,9 @@
 """Floating-point operations per token, counted on the operations that run.
 
-Counted are matrix products, convolutions and attention, a multiplication and an addition as two; element-wise
-operations, softmax and norms are not. Attention has one dense formula wherever it runs: two products forward and four
-backward, no discount for a causal mask, and no charge for the scores that a fused kernel computes a second time. So
-the count is the same fused and unfused, on a CPU and on a GPU. A variant that really computes less counts less.
+Matrix products, convolutions and attention are counted, with a multiplication and an addition as two; element-wise
+operations, softmax and norms are not. Attention always has the dense formula: two products forward and four backward,
+without a discount for a causal mask and without the scores that a fused kernel recomputes. So the count is the same
+fused and unfused, on a CPU and on a GPU. A variant that computes less has a lower count.
 """
 
 from collections.abc import Callable, Iterator
@@ -35,13 +35,13 @@ _BACKWARD = (
 def flops_per_token(model: nn.Module, loss: Callable[[], Tensor], *, tokens: int) -> float:
     """FLOPs of one forward and backward pass, per token.
 
-    Leaves the gradients, the buffers and the random state as they were. State that is neither (a metric that counts
-    what it saw) is the caller's to keep out of `loss`.
+    Restores gradients, buffers and the random state. The caller must keep other state, such as that of metrics, out of
+    `loss`.
 
     Args:
-        model: Whose gradients and buffers are kept.
+        model: The model, whose gradients and buffers are restored.
         loss: Runs the model forward and returns a scalar.
-        tokens: How many tokens that pass reads.
+        tokens: The number of tokens of that pass.
 
     Raises:
         ValueError: `tokens` is not positive.

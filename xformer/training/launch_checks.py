@@ -32,10 +32,10 @@ def check_machine(trainer: DictConfig) -> None:
     """Refuse an accelerator that this machine does not have.
 
     Args:
-        trainer: its settings.
+        trainer: the Trainer's settings.
 
     Raises:
-        RunError: naming those that it has.
+        RunError: naming the available ones.
     """
     wanted = trainer.accelerator
     there = [name for name, found in AcceleratorRegistry.items() if found["accelerator"].is_available()]
@@ -51,7 +51,7 @@ def check_devices(trainer: Trainer) -> None:
     """Refuse more processes than this machine has cores, and further machines that nothing was launched on.
 
     Raises:
-        RunError: the run would wait for them without end.
+        RunError: the run would wait for them forever.
     """
     cores = max(2, os.cpu_count() or 1)
     if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:

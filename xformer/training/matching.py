@@ -1,8 +1,8 @@
 """Size matching: one dimension is adjusted until a model costs as much as a reference.
 
-The reference of `match=parameters` and `match=flops` is the same configuration but for `match.to`. The dimension
-`match.by` takes the whole number whose parameters, or FLOPs per token of a training step on the longest sequence, come
-nearest to the reference's. What is trained is, to the bit, the run that has this number set by hand.
+The reference of `match=parameters` and `match=flops` is the same configuration with the choices of `match.to`. The
+dimension `match.by` is set to the integer whose parameters, or FLOPs per token of a training step on the longest
+sequence, are nearest to the reference's. The run is bit-identical to one with this number set by hand.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,7 +24,8 @@ def match_size(plan: Plan) -> Plan:
     """Adjust the dimension in the configuration and build a new plan; without `match`, the plan is returned unchanged.
 
     Args:
-        plan: with its data loaded. The dimension is set in its configuration, and `match.was` to what it was.
+        plan: the plan, with its data loaded. In its configuration the dimension is set, and `match.was` to its old
+            value.
 
     Raises:
         ConfigError: the reference or the dimension is not valid, or the dimension cannot make the costs equal.

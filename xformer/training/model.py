@@ -11,15 +11,16 @@ from xformer.training.matching import match_size
 def build_model(options: str | Sequence[str] = ()) -> Task:
     """The model that `python train.py OPTIONS` begins to train, with the same initial values, in evaluation mode.
 
-    It is the task, a LightningModule: `forward` gives logits, `step(batch)` the loss, and `model` is the architecture
-    alone, from tokens to hidden states. Its data are prepared, as they decide the vocabulary and the longest sequence.
+    It is the task, a LightningModule: `forward` returns logits, `step(batch)` the loss, and `model` is the
+    architecture, from tokens to hidden states. The data is prepared, because it decides the vocabulary and the longest
+    sequence.
 
     Args:
         options: one or several, as on the command line: `["attention=linformer", "size=tiny"]`.
 
     Raises:
-        ConfigError: an option, a key or a value that is not valid.
-        IncompatibleError: choices that do not go together.
+        ConfigError: an option, a key or a value is not valid.
+        IncompatibleError: choices are incompatible.
         DataError: the data cannot be read.
     """
     job = Job.compose([options] if isinstance(options, str) else options)

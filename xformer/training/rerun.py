@@ -26,12 +26,12 @@ def write_rerun(
     """Write `rerun.json`: the job to run in `directory/run`.
 
     Args:
-        directory: where `rerun.json` is written.
+        directory: the directory of `rerun.json`.
         config: a resolved configuration.
         choices: group to option.
         typed: the overrides that made the configuration, for the record.
-        source: the directory that the configuration names as its own; None where it names none.
-        overrides: values that win over the configuration's, `key=value`.
+        source: the run directory in the configuration; None if there is none.
+        overrides: `key=value`, which replace values of the configuration.
     """
     text = json.dumps({"config": config, "choices": choices, "typed": typed, "overrides": overrides})
     if source:
@@ -42,7 +42,7 @@ def write_rerun(
 def read_rerun(directory: Path) -> Job:
     """Read the job that `write_rerun` wrote.
 
-    It stores in `directory/run`, logs into the table there alone, and takes data from this machine's cache.
+    The run is stored in `directory/run`, logs only to the table there, and uses this machine's data cache.
 
     Raises:
         ConfigError: there is no `rerun.json`, or its configuration uses a class that is not an option here.
@@ -56,7 +56,7 @@ def read_rerun(directory: Path) -> Job:
         "resume": False,
         "skip_finished": True,
     }
-    # Resolved here and now: what a resolver makes of a text must be seen before it is instantiated.
+    # Resolve first, so that the check sees the values that would be instantiated.
     merged = OmegaConf.merge(content["config"], saved, OmegaConf.from_dotlist(content["overrides"]))
     config = OmegaConf.create(OmegaConf.to_container(merged, resolve=True))
     assert isinstance(config, DictConfig)

@@ -51,8 +51,8 @@ class ResumePoint:
     Attributes:
         checkpoint: the file.
         step: optimiser steps done.
-        rows: of the table of metrics, those that were logged before; None where that was not saved.
-        processes: how many saved their random state; None where it was not saved.
+        rows: the number of rows of the metrics table before it; None if not saved.
+        processes: the number of processes that saved their random state; None if not saved.
     """
 
     checkpoint: Path
@@ -67,8 +67,8 @@ class ResumePoint:
 def expand_resume(words: Sequence[str]) -> list[str]:
     """Expand `resume=DIR` in a command line: that run's overrides and directory, then whatever else was typed.
 
-    Relative paths of the run's own are meant from where it was started: that becomes the working directory, where it
-    still exists.
+    The run's relative paths refer to the directory where it was started; this becomes the working directory if it still
+    exists.
 
     Raises:
         RunError: DIR is not a run directory.
@@ -121,7 +121,7 @@ class Earlier:
     """The state an earlier run left in a job's directory, read lazily; nothing is changed.
 
     Args:
-        job: whose configuration is valid.
+        job: a job with a valid configuration.
     """
 
     def __init__(self, job: Job) -> None:
@@ -163,7 +163,7 @@ class Earlier:
         if not (self.resumes or self.skips) or not (self.directory / CONFIG_FILE).exists():
             return None
         if not self.resumes and not self._trained():
-            return None  # and so nothing that would be taken for this run
+            return None  # so it cannot be mistaken for this run
         self._refuse_another()
         if not (self.directory / FILE).exists():
             return None
@@ -199,7 +199,7 @@ class Earlier:
         """Check data and processes against the checkpoint; return a warning if the learning-rate schedule changes.
 
         Raises:
-            RunError: other data or another number of processes than the run has had.
+            RunError: the data or the number of processes differ from those of the run.
         """
         if start is None:
             return None
@@ -234,7 +234,7 @@ class Earlier:
     def _refuse_to_overwrite(self) -> None:
         if is_empty(self.directory):
             return
-        if not self.skips:  # which starts again where no checkpoint can be read
+        if not self.skips:  # it starts again if no checkpoint is readable
             checkpoints.check_not_overwriting(self.directory)
         if not any((self.directory / file).exists() for file in (FILE, CONFIG_FILE)):
             names = sorted(entry.name for entry in self.directory.iterdir())

@@ -37,19 +37,19 @@ from xformer.training.warm_start import load_warm_start
 def run(job: Job) -> float | None:
     """Run a job and write its summary, however it ends.
 
-    Nothing is written into a directory that holds anything before all that can be refused has been.
+    Nothing is written into a directory that is not empty until all checks have passed.
 
     Returns:
-        The best value of the monitored metric, for a sweeper that searches; None where the run was skipped.
+        The best value of the monitored metric, for a sweeper that searches; None if the run was skipped.
 
     Raises:
-        XformerError: what the user can mend.
+        XformerError: an error that the user can correct.
     """
     flush_denormals()
     console_report.quiet_lightning()
     epilogue = None
     locations = _storage_locations(job)
-    # Twice: what the run writes, and then its record of that.
+    # Twice: for the files of the run, and for its record.
     with (
         handling_signals(),
         explaining_disk_errors(locations),
@@ -94,8 +94,7 @@ def _storage_locations(job: Job) -> dict[str, Path]:
 def _read(job: Job, summary: Summary) -> Plan:
     """Run all checks that need no data, and return the plan of what to build.
 
-    The summary learns what the configuration is but its options and values: only now do the classes stand where it
-    names them.
+    The target overrides and ignored keys are recorded in the summary here, where the classes are known.
     """
     summary.tuning = job.tuning
     plan = Plan.read(job.config, job.choices)
@@ -134,7 +133,7 @@ def _built(job: Job, plan: Plan, summary: Summary) -> Task:
         _print(str(warm_start))
     summary.trivial_baselines, summary.data_fingerprint = dict(data.trivial_baselines), data.fingerprint
     summary.baseline_metric = data.baseline_metric if data.trivial_baselines else None
-    summary.attention = {slot.name: summary.choices[key] for key, slot in task.model.slots.items()}
+    summary.attention = {slot.name: job.shown_choices[key] for key, slot in task.model.slots.items()}
     summary.parameters, summary.flops_per_token = (
         cost.trainable_parameters(task),
         cost.training_flops_per_token(task, data.spec),

@@ -34,12 +34,12 @@ class RunRecord:
         job: the run.
 
     Attributes:
-        summary: to be filled.
-        loggers: of the run, to be ended with it: each is to be added as soon as it has begun.
+        summary: the summary, filled during the run.
+        loggers: the loggers to end with the run; add each one as soon as it has begun.
     """
 
     def __init__(self, job: Job) -> None:
-        seed = OmegaConf.select(job.config, "seed", throw_on_resolution_failure=False)  # which nobody has checked yet
+        seed = OmegaConf.select(job.config, "seed", throw_on_resolution_failure=False)  # not validated yet
         seed = seed if type(seed) is int else None
         self.summary = Summary("failed", choices=job.choices, overrides=job.overrides, seed=seed)
         self.summary.started_in = str(Path.cwd())
@@ -92,7 +92,7 @@ class RunRecord:
             raise
         finally:
             self._lock.release()
-            with ExitStack() as ending:  # all of them, also where one fails
+            with ExitStack() as ending:  # end all of them, even if one fails
                 for logger in reversed(self.loggers):
                     ending.callback(logger.end, exit_code, self.summary)
 
@@ -101,11 +101,11 @@ class RunRecord:
 def record_run(job: Job) -> Iterator[RunRecord]:
     """A context that records a run: it closes the record and ends the loggers with the right exit code.
 
-    A combination that is refused ends as `skipped` where `on_incompatible=skip`, what a signal stopped as
-    `interrupted`, and every other error as `failed`.
+    A refused combination ends as `skipped` with `on_incompatible=skip`, a run stopped by a signal as `interrupted`, and
+    any other error as `failed`.
 
     Raises:
-        Exception: whatever the block raised, but for a skipped combination.
+        Exception: any exception of the block, except for a skipped combination.
         SystemExit: 143 after a SIGTERM, which Lightning would turn into success.
     """
     started, memory, exit_code = time.perf_counter(), PeakMemory(), 1

@@ -30,13 +30,13 @@ from xformer.training import launch_checks
 def build_loggers(job: Job) -> Iterator[RunLogger]:
     """Build the loggers: the CSV table always, then the chosen ones; all receive the resolved configuration.
 
-    Each is yielded before the next one is built, which may refuse to start: what has begun is to be ended.
+    Each is yielded before the next one is built, so that those started can be ended if a later one fails.
     """
     config = resolved_config(job.config)
     chosen = [instantiate_node(node) for node in (job.config.logger or {}).values() if node is not None]
     yield MetricsCSV(job.directory)
     for logger in chosen:
-        yield logger(job.directory, config, job.choices, job.name)
+        yield logger(job.directory, config, job.shown_choices, job.name)
 
 
 def write_config(job: Job) -> None:
@@ -48,8 +48,8 @@ def build_trainer(job: Job) -> Trainer:
     """Build the Trainer with the chosen callbacks; loggers are added later, as they may write once built.
 
     Raises:
-        ConfigError: what the Trainer or a callback refuses, by its key.
-        RunError: devices that are not there, or other processes than were launched.
+        ConfigError: the Trainer or a callback refuses a value; the message names the key.
+        RunError: devices do not exist, or the number of launched processes differs.
     """
     node = job.config.trainer
     launch_checks.check_machine(node)
@@ -69,7 +69,7 @@ def build_trainer(job: Job) -> Trainer:
     for callback in callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
             callback.dirpath = str(job.directory / FOLDER)
-    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # not where trainer.plugins brings another
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # unless trainer.plugins has another
         trainer.strategy.checkpoint_io = CheckpointFiles()
     return trainer
 
@@ -92,11 +92,11 @@ _REFUSALS = (MisconfigurationException, ValueError, TypeError, ImportError, Memo
 def as_config_errors(path: str, node: DictConfig) -> Iterator[None]:
     """A context that turns Lightning's errors into a ConfigError that names the key.
 
-    It names the parameter that Lightning's message does, or whose value it repeats.
+    The key is that of the parameter, or of the value, in Lightning's message.
 
     Args:
-        path: of the node in the configuration.
-        node: what Lightning is given.
+        path: the node's path in the configuration.
+        node: the node passed to Lightning.
 
     Raises:
         ConfigError: instead of Lightning's errors.

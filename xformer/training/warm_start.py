@@ -21,10 +21,10 @@ class WarmStart:
 
     Attributes:
         run: the directory of the other run.
-        source: the other run's configuration in a word, the same for all its seeds.
-        loaded: how many parameters and buffers were.
-        fresh: this model's own, which keep their initial values.
-        left: the other model's, for which there is no place.
+        source: a short name of the other run's configuration, the same for all its seeds.
+        loaded: the number of parameters and buffers loaded.
+        fresh: those of this model only, which keep their initial values.
+        left: those of the other model only, which are not loaded.
     """
 
     run: str
@@ -42,14 +42,14 @@ class WarmStart:
 def load_warm_start(task: Task, directory: Path) -> WarmStart:
     """Copy all parameters and buffers of another run whose names and shapes match the model's.
 
-    They are those of the other run's best step. Nothing but tensors is read of its checkpoint.
+    The weights are those of the other run's best step. Only tensors are read from its checkpoint.
 
     Args:
         task: the model, initialised.
-        directory: the other run's.
+        directory: the directory of the other run.
 
     Raises:
-        DataError: the directory holds no finished run, or no readable checkpoint.
+        DataError: the directory has no finished run, or no readable checkpoint.
         ConfigError: no parameter has the same name and shape.
     """
     _, theirs = best_weights(directory, finished_summary(directory))

@@ -87,9 +87,9 @@ def test_a_mixer_in_a_hybrid_is_left_out_with_a_sentence_said_once(
     run(compose_job(*RUN, *TEXT, *layers, PROBES, directory=tmp_path / "run"))
     said = " ".join(capsys.readouterr().out.split())
     for probe in ("ApproximationError", "AttentionEntropy", "EffectiveContext"):
-        sentence = f"{probe} leaves out self/layer1, as Mamba2 owns its projections and state and has no weights."
+        sentence = f"{probe} skips self/layer1, because Mamba2 owns its projections and state, so it has no weights."
         assert said.count(sentence) == 1
-    assert said.count("leaves out") == 3
+    assert said.count("skips") == 3
     found = {name.split("/", 1)[1] for name in series(read_metrics(tmp_path / "run")) if name.startswith("probe/")}
     measures = ("attention_entropy", "attention_distance", "effective_context")
     by_head = {f"{name}/self/layer{layer}/head{head}" for name in measures for layer in (0, 2) for head in (0, 1)}
@@ -118,5 +118,5 @@ def test_every_reason_has_its_layers(prepared: Prepared, capsys: pytest.CaptureF
     for probe in (AttentionEntropy(examples=2), EffectiveContext(examples=2, share=0.9)):
         probe.measure(task, examples)
     said = " ".join(capsys.readouterr().out.split())
-    assert "AttentionEntropy leaves out encoder/layer0, as the weights of Linformer are no distribution." in said
-    assert "EffectiveContext leaves out cross/layer0, as positions of two sequences have no distance." in said
+    assert "AttentionEntropy skips encoder/layer0, because the weights of Linformer are not distributions." in said
+    assert "EffectiveContext skips cross/layer0, because positions of two sequences have no distance." in said

@@ -121,14 +121,14 @@ def measured(
 
     Args:
         subjects: by name; the first is what the others are compared with.
-        projects: whether they take tokens, or queries, keys and values.
+        projects: whether they take tokens instead of queries, keys and values.
         config: `conf/benchmark.yaml`.
-        shape: of the tensors.
+        shape: the sizes of the tensors.
         on_progress: called after each turn.
 
     Returns:
-        the rows, and the names of what does not fit into a CUDA device's memory: where that is the first, there is
-        nothing to compare with and no row.
+        the rows, and the names of modules that do not fit into a CUDA device's memory; without the first there is no
+        reference, and there are no rows.
     """
     inputs = _tensors(config, shape, projects=projects)
     first, *_ = subjects
@@ -158,9 +158,9 @@ def memory_share(extra: int, module: nn.Module, inputs: tuple[Tensor, ...]) -> f
     """Bytes of a step, as a share of those of the inputs, the output, and the gradients of inputs and weights alone.
 
     Args:
-        extra: bytes beyond inputs and weights.
-        module: whose output is as large as the first input.
-        inputs: of the module.
+        extra: bytes besides inputs and weights.
+        module: a module whose output has the size of the first input.
+        inputs: the inputs of the module.
     """
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     input_bytes, output, weights = (
@@ -210,7 +210,7 @@ def _row(
 def crossovers(rows: Sequence[Row]) -> list[str]:
     """For each form, from which length on each variant trains faster than torch's fused attention.
 
-    Faster is what exceeds the noise: a speed further from 1 than that of the control at this length, either way.
+    A variant is faster if its speed exceeds the noise: the deviation of the control from 1 at this length.
     """
     sentences = []
     control = f"{REPEATED}: {TORCH}"

@@ -1,6 +1,6 @@
 """Decoding benchmark: milliseconds per new token and bytes of state, by the length of the context.
 
-A context is read once, and its state is kept. Every turn takes a copy of that state, off the clock, and writes from it.
+A context is read once, and its state is kept. Every turn copies that state, untimed, and decodes from it.
 """
 
 import copy
@@ -62,9 +62,9 @@ class XformerDecoder(DecodingModel):
     """A decoder of xformer with its decoding state.
 
     Args:
-        task: whose model writes.
-        workload: of the context, one token that follows from it, and the new tokens.
-        new: how many tokens are written.
+        task: the task with the model.
+        workload: the workload of the context, one token after it, and the new tokens.
+        new: the number of new tokens.
     """
 
     def __init__(self, task: TokenPrediction, workload: Workload, new: int) -> None:
@@ -95,9 +95,9 @@ class HuggingFaceDecoder(DecodingModel):
     """GPT-2 with its `generate` and its key-value cache.
 
     Args:
-        decoder: of what size.
-        new: how many tokens are written.
-        dtype: of its weights and its cache.
+        decoder: the sizes of the decoder.
+        new: the number of new tokens.
+        dtype: the type of its weights and its cache.
     """
 
     def __init__(self, decoder: DecoderShape, new: int, dtype: torch.dtype = torch.float32) -> None:

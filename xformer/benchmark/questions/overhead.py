@@ -5,10 +5,9 @@ Biases offline) every 10 steps, and the callbacks `throughput`, `exact_resume` a
 callbacks `progress`, `checkpoint`, `last_checkpoint` and `save_on_interrupt`, and the validation.
 
 Both sides train the same model (a decoder of 4 layers, d 256, 256 tokens, batch 8) on the same batches with the same
-optimiser, schedule and clipping. They take turns step by step, as a machine may be twice as slow a minute later: after
-each step of the Trainer's the bare loop takes one, and a second bare loop another. The ratio of these two is the
-control, which shows what the noise alone makes. The loader of the data runs alone, too: it must not be what the loop
-waits for.
+optimiser, schedule and clipping. They alternate step by step, because a machine may be twice as slow a minute later:
+after each step of the Trainer the bare loop makes one, and a second bare loop another. The ratio of these two is the
+control, which shows the noise. The data loader is also measured alone, because the loop must not wait for it.
 """
 
 import statistics
@@ -47,11 +46,11 @@ class InterleavedSteps(Callback):
     """A callback that runs the steps of other loops between those of the Trainer, without timing them as its own.
 
     Args:
-        others: makes one step each, by name.
-        on_progress: called after each step of the Trainer's, off its clock.
+        others: functions that make one step, by name.
+        on_progress: called after each step of the Trainer, untimed.
 
     Attributes:
-        seconds: of every step after the warm-up, the Trainer's and those of the others.
+        seconds: the seconds of every step after the warm-up, of the Trainer and the others.
     """
 
     def __init__(
@@ -68,7 +67,7 @@ class InterleavedSteps(Callback):
         began = time.perf_counter()
         took = {TRAINER: began - self._resumed}
         for name, steps in self.others.items():
-            next(steps)  # `measure` has seen to it that there are enough
+            next(steps)  # `measure` has checked that there are enough
             ended = time.perf_counter()
             took[name], began = ended - began, ended
         if trainer.global_step > WARMUP:

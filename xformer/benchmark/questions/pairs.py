@@ -84,7 +84,7 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
     with (
         progress_bar(len(there) * measured_turns(2, config)) as on_progress,
         suppress(KeyboardInterrupt),
-    ):  # keep what there is
+    ):  # keep the rows measured so far
         while left:
             on_progress(str(left[0]))
             row = list(left[0].row(config, on_progress))

@@ -29,7 +29,7 @@ COMMANDS = {
         "logger=csv",
     ],
 }
-"""What is typed; a one-step run has its data from the warm-up."""
+"""The commands; the warm-up generates the data of the one-step run."""
 SHOWN = {"what": ("what", ""), "seconds": ("seconds", ".2f"), "against_baseline": (f"of {BASELINE}", ".2f")}
 
 

@@ -1,12 +1,12 @@
 """Step benchmark: the parts of a training step's time, uncompiled and compiled, and the time to the first step.
 
 A run is trained as `train.py` would train it, under the Trainer with the loggers and callbacks that work in every step,
-but for checkpoints and validation. After a warm-up its steps are timed without a look inside. Then the host is watched
-for as many steps: every part of the Trainer's loop, without the parts within it. Last, torch's profiler counts
+but for checkpoints and validation. After a warm-up its steps are timed without a look inside. Then the host is profiled
+for as many steps: every part of the Trainer's loop, without nested parts. Last, torch's profiler counts
 operators, the device's kernels and the time in which the host waits for the device.
 
-On a processor the host does the work itself, so that its parts are where the time goes. On a GPU it only launches: what
-it takes is the least that a step takes, the kernels' time is the other bound, and what it waits is lost to neither.
+On a CPU the host does the work itself, so its parts account for the time. On a GPU it only launches kernels: the host's
+time and the kernels' time are both lower bounds of a step, and waiting adds to neither.
 """
 
 import re
@@ -52,7 +52,7 @@ PARTS = {
     "schedule": r"lr_scheduler_step$",
     "callbacks": r"^\[Callback\]",
 }
-"""What the Trainer's loop does, by the names that it gives to the parts; the rest is its own."""
+"""The parts of the Trainer's loop, by Lightning's names; the rest counts as the loop itself."""
 KERNELS, WAITS, OPERATORS = "kernels on the device", "waits for the device", "operators called"
 WAITING = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy")
 SHOWN = {
@@ -107,7 +107,7 @@ class StepProfiler(Callback):
 
     Args:
         parts: the Trainer's profiler.
-        steps: how many of each.
+        steps: the number of steps of each phase.
         on_progress: called after each step.
     """
 
@@ -198,7 +198,7 @@ def profiled_run(node: DictConfig, steps: int, on_progress: Callable[[], object]
     """Profile a run with this configuration.
 
     Raises:
-        ConfigError: a setting that cannot be trained.
+        ConfigError: the setting cannot be trained.
     """
     refuse_compilation(node)
     needed = WARMUP + 3 * steps
@@ -229,7 +229,7 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
         peers: unused: the uncompiled run is the peer.
 
     Raises:
-        ConfigError: a setting of the run that cannot be trained.
+        ConfigError: a setting of the run cannot be trained.
     """
     quiet_lightning()
     rows: list[Row] = []

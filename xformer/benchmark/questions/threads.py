@@ -1,8 +1,8 @@
 """Threads benchmark: a run's speed while other processes keep cores busy, by number of threads and how they wait.
 
-A run is a process of its own, because OpenMP reads how to wait when it is loaded; its speed is what its summary says,
-without start-up, warm-up and validation. Each way has a turn on the machine as it is and one beside processes that do
-nothing but count, so the machine should be quiet otherwise.
+Each run is a separate process, because OpenMP reads its wait policy when it is loaded; the speed is that of its
+summary, without start-up, warm-up and validation. Each setting runs on the idle machine and beside busy processes, so
+the machine should be idle otherwise.
 """
 
 import os
@@ -39,7 +39,7 @@ class ThreadSetting:
 
     Attributes:
         threads: the override.
-        environment: what OpenMP reads.
+        environment: the environment variables of OpenMP.
     """
 
     threads: str

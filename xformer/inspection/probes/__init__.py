@@ -1,1 +1,1 @@
-"""What goes on inside of a model while it trains, measured on the same few validation examples each time."""
+"""Probes of a model during training, measured on the same few validation examples each time."""

@@ -1,10 +1,10 @@
-r"""How far each layer's attention is from exact attention on the same queries and keys.
+r"""The error of each layer's attention against exact attention on the same queries and keys.
 
     error = |mix(Q, K, V) - softmax(Q K^T / sqrt(d) + B) V|_F / |softmax(Q K^T / sqrt(d) + B) V|_F
 
-with the layer's own Q, K, V, mask and relative bias B, over all heads and queries of a sequence. It is 0 where the
-attention is exact. Additive and multiplicative attention approximate nothing: theirs says how different they are.
-Token mixers without queries, keys and values have nothing to compare with, and are left out.
+with the layer's own Q, K, V, mask and relative bias B, over all heads and queries of a sequence. It is 0 for exact
+attention. Additive and multiplicative attention are not approximations; for them it measures the difference. Token
+mixers without queries, keys and values are skipped.
 
 Time O(n^2 d) for each layer and example, memory O(n^2).
 """
@@ -23,7 +23,7 @@ class ApproximationError(AttentionProbe):
     """Logs `probe/approximation_error/SLOT/LAYER`.
 
     Args:
-        examples: sequences that are measured.
+        examples: the number of sequences to measure.
     """
 
     def measure_call(self, call: AttentionCall) -> Mapping[str, Tensor]:

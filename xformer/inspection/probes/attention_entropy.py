@@ -1,10 +1,10 @@
-r"""The entropy of what each head reads: 0 where every query reads one token, log n where it reads all n alike.
+r"""The entropy of each head's attention: 0 if every query attends to one token, log n if to all n equally.
 
     H = mean over queries i of  - sum_j w_ij log w_ij        in nats
 
-The weights are measured, those included that a variant never writes out (`xformer.inspection.attention_maps`).
-Linformer's are no distribution, since F mixes the values with signs: it has no entropy over tokens, and none is logged;
-nor is one where weights times values are not the layer's output, nor of influence, which is no distribution either.
+The weights are measured, also for variants that never materialise them (`xformer.inspection.attention_maps`). Nothing
+is logged if the weights are not a distribution (Linformer's have signs from F), if weights times values are not the
+layer's output, or for influence.
 
 Time O(n^2 + n / d passes of the variant) for each layer and example, memory O(n^2).
 """
@@ -22,15 +22,15 @@ class AttentionEntropy(AttentionProbe):
     """Logs `probe/attention_entropy/SLOT/LAYER/HEAD`.
 
     Args:
-        examples: sequences that are measured.
+        examples: the number of sequences to measure.
     """
 
     def measure_call(self, call: AttentionCall) -> Mapping[str, Tensor] | str:
         """The mean entropy of each head's queries."""
         found = map_of(call)
         if not found.exact:
-            return f"{found.variant} is not weights times values"
+            return f"{found.variant} is not linear in the values"
         entropy = found.entropy
-        return (
-            f"the weights of {found.variant} are no distribution" if entropy is None else {"attention_entropy": entropy}
-        )
+        if entropy is None:
+            return f"the weights of {found.variant} are not distributions"
+        return {"attention_entropy": entropy}

@@ -1,4 +1,4 @@
-"""What all probes share: the examples they measure on, and that training does not notice them."""
+"""The base class of probes, which measure on fixed examples without affecting training."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,14 +19,14 @@ from xformer.training.flops import preserving_state
 
 
 class Probe(Callback, ABC):
-    """Measures at every validation, and logs `probe/...`.
+    """Base class of callbacks that measure at every validation and log `probe/...`.
 
-    The examples are the first of the validation data: the same at every validation and in every run on these data. Each
+    The examples are the first of the validation data, the same at every validation and in every run on these data. Each
     is measured alone, without padding, in evaluation mode and in the precision of the parameters. Random state,
-    gradients and buffers are left as they were, so that a run with probes trains as it would without, to the bit.
+    gradients and buffers are restored, so that a run with probes is bit-identical to one without.
 
     Args:
-        examples: how many, of every process.
+        examples: the number of examples of every process.
     """
 
     changes_result: ClassVar[bool] = False
@@ -40,14 +40,14 @@ class Probe(Callback, ABC):
         """Numbers by name.
 
         Args:
-            task: in evaluation mode.
+            task: the task, in evaluation mode.
             examples: batches of one sequence, without padding.
         """
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Keep the first examples."""
+        """Collect the first examples."""
         if batch_idx == 0:
             self._kept = []
         self._kept += single_examples(batch, self.examples - len(self._kept))
@@ -62,13 +62,13 @@ class Probe(Callback, ABC):
 
 
 class AttentionProbe(Probe):
-    """Measures every layer's attention; what is logged is the mean over the examples.
+    """Base class of probes that measure every layer's attention and log the mean over the examples.
 
-    Layers that have nothing of the kind are left out, and the first measurement says which and why. Among them are all
-    token mixers that own their projections: they have no queries, keys and values.
+    Layers without the measured quantity are skipped; the first measurement says which and why. They include all token
+    mixers that own their projections, because these have no queries, keys and values.
 
     Args:
-        examples: how many, of every process.
+        examples: the number of examples of every process.
     """
 
     def __init__(self, *, examples: Annotated[int, Ge(1)]) -> None:
@@ -77,10 +77,10 @@ class AttentionProbe(Probe):
 
     @abstractmethod
     def measure_call(self, call: AttentionCall) -> Mapping[str, Tensor] | str:
-        """Numbers of one layer, by name: one, or one for each head; or a clause that says why it has none."""
+        """One number of a layer, or one per head, by name; or a clause that says why the layer has none."""
 
     def slot_without(self, task: Task, slot: str) -> str | None:
-        """A clause that says why no layer in a slot has what is measured; None where layers may have it."""
+        """A clause that says why no layer of a slot can be measured; None if layers may be measured."""
         return None
 
     def measure(self, task: Task, examples: list[Batch]) -> Mapping[str, Tensor]:
@@ -109,18 +109,18 @@ class AttentionProbe(Probe):
         if reason is not None:
             return reason
         if layer.attention is None:
-            return f"{layer.mixer.variant} owns its projections and state and has no weights"
+            return f"{layer.mixer.variant} owns its projections and state, so it has no weights"
         return self.measure_call(layer.attention)
 
 
 @rank_zero_only
 def _announce(probe: str, left_out: Mapping[str, Iterable[str]]) -> None:
-    parts = [f"{', '.join(layers)}, as {reason}" for reason, layers in left_out.items()]
-    console.info(f"{probe} leaves out {'; '.join(parts)}.")
+    parts = [f"{', '.join(layers)}, because {reason}" for reason, layers in left_out.items()]
+    console.info(f"{probe} skips {'; '.join(parts)}.")
 
 
 def single_examples(batch: Batch, most: int) -> list[Batch]:
-    """The first sequences of a batch, each a batch of its own without padding."""
+    """The first sequences of a batch, each as a batch of one without padding."""
     return [_single(batch, row) for row in range(min(most, len(batch[0])))]
 
 
@@ -141,7 +141,7 @@ def _by_head(path: str, values: Tensor) -> dict[str, Tensor]:
 
 @contextmanager
 def _without_side_effects(task: Task) -> Iterator[None]:
-    """Evaluation mode, without autocast, and everything as it was afterwards."""
+    """Evaluation mode without autocast; all state is restored afterwards."""
     training = task.training
     try:
         with preserving_state(task), torch.autocast(task.device.type, enabled=False):

@@ -1,14 +1,13 @@
-r"""How far each head reads, in tokens.
+r"""Attention distance and effective context of each head, in tokens.
 
     attention distance      mean over queries i of  sum_j w_ij |p_j - p_i|
     effective context       mean over queries i of  the least r with  sum over |p_j - p_i| <= r of w_ij  >=  share
 
-with p the positions. The first is the mean attention distance of Dosovitskiy et al. 2021 (appendix D.7, figure 11); it
-moves with a little weight far away, which the second leaves out. Both are at most the window of local attention. The
-weights are measured (`xformer.inspection.attention_maps`), and neither number is logged where weights times values are
-not the layer's output; where entries may be negative (Linformer), w is their share of the row's absolute sum.
-Cross-attention has neither number: positions of two sequences have no distance. Nor have token mixers without weights:
-a share of their influence would be another quantity under the same name.
+with p the positions. The first is the mean attention distance of Dosovitskiy et al. 2021 (appendix D.7, figure 11),
+which is sensitive to small weights far away; the second ignores these. For local attention both are at most the window.
+The weights are measured (`xformer.inspection.attention_maps`); if entries may be negative (Linformer), w is their share
+of the row's absolute sum. Nothing is logged if weights times values are not the layer's output, for cross-attention,
+where positions of two sequences have no distance, and for token mixers without weights.
 
 Time O(n^2 log n + n / d passes of the variant) for each layer and example, memory O(n^2).
 """
@@ -30,8 +29,8 @@ class EffectiveContext(AttentionProbe):
     """Logs `probe/attention_distance/SLOT/LAYER/HEAD` and `probe/effective_context/SLOT/LAYER/HEAD`.
 
     Args:
-        examples: sequences that are measured.
-        share: of a query's weight that the context holds.
+        examples: the number of sequences to measure.
+        share: the share of a query's weight that the context contains.
     """
 
     def __init__(self, *, examples: Annotated[int, Ge(1)], share: Annotated[float, Interval(gt=0, le=1)]) -> None:
@@ -39,15 +38,15 @@ class EffectiveContext(AttentionProbe):
         self.share = share
 
     def slot_without(self, task: Task, slot: str) -> str | None:
-        """Self-attention alone has distances."""
+        """Only self-attention has distances."""
         crosses = task.model.slots[slot].position is None
         return "positions of two sequences have no distance" if crosses else None
 
     def measure_call(self, call: AttentionCall) -> Mapping[str, Tensor] | str:
-        """The two numbers of each head."""
+        """The attention distance and the effective context of each head."""
         found, distances = map_of(call), call.mask.distances().abs()
         if not found.exact:
-            return f"{found.variant} is not weights times values"
+            return f"{found.variant} is not linear in the values"
         weights = found.weights.abs()
         return {
             "attention_distance": attention_distance(weights, distances),
@@ -56,11 +55,11 @@ class EffectiveContext(AttentionProbe):
 
 
 def attention_distance(weights: Float[Tensor, "b h q k"], distances: Int[Tensor, "#b q k"]) -> Float[Tensor, " h"]:
-    """The mean distance that the heads' queries read at; queries that read nothing do not count.
+    """The mean attention distance of each head, over queries that attend to a key.
 
     Args:
-        weights: not negative.
-        distances: between positions, not negative.
+        weights: non-negative weights.
+        distances: non-negative distances between positions.
     """
     total = weights.sum(-1)
     return _mean((weights * distances[:, None]).sum(-1) / total.clamp(min=_TINY), total)
@@ -69,12 +68,12 @@ def attention_distance(weights: Float[Tensor, "b h q k"], distances: Int[Tensor,
 def effective_context(
     weights: Float[Tensor, "b h q k"], distances: Int[Tensor, "#b q k"], share: float
 ) -> Float[Tensor, " h"]:
-    """The mean distance within which the heads' queries have this share of their weight.
+    """The mean distance within which queries have this share of their weight, for each head.
 
     Args:
-        weights: not negative.
-        distances: between positions, not negative.
-        share: of the weight.
+        weights: non-negative weights.
+        distances: non-negative distances between positions.
+        share: the share of the weight.
     """
     near = distances[:, None].expand_as(weights).sort(dim=-1)
     held = weights.gather(-1, near.indices).cumsum(-1)

@@ -1,8 +1,7 @@
-"""How large the loss's gradient is in each layer: vanishing and exploding ones show by depth.
+"""The norm of the loss's gradient in each layer, which shows vanishing and exploding gradients.
 
-The gradient is that of the examples' mean loss, in evaluation mode; it is not what the optimiser saw of a batch, so
-that it is comparable from one validation to the next and between variants. The norm is the L2 norm over all of a
-layer's parameters.
+The gradient is that of the examples' mean loss in evaluation mode, not that of a training batch, so that it is
+comparable between validations and between variants. The norm is the L2 norm over all parameters of a layer.
 """
 
 import re
@@ -23,10 +22,10 @@ from xformer.tasks.base import Task
 class GradientNorm(Probe):
     """Logs `probe/gradient_norm/STACK/LAYER`, `probe/gradient_norm/embedding` and `probe/gradient_norm/rest`.
 
-    Layers that share their parameters are one.
+    Layers that share their parameters have one norm.
 
     Args:
-        examples: sequences that are measured.
+    examples: the number of sequences to measure.
     """
 
     def measure(self, task: Task, examples: list[Batch]) -> Mapping[str, Tensor]:
@@ -48,12 +47,12 @@ class GradientNorm(Probe):
 
 
 def _usable(example: Batch) -> Batch:
-    """A copy that autograd may keep, which it may not of tensors made in inference mode."""
+    """Copy tensors, because autograd cannot save tensors made in inference mode."""
     return type(example)(*(field.clone() if isinstance(field, Tensor) else field for field in example))  # type: ignore[arg-type]
 
 
 def _stacks(model: Architecture) -> dict[str, str]:
-    """By a stack's stable name, the name of its self-attention's slot."""
+    """Stacks by stable name, with the slot of their self-attention."""
     towers = [(stable_name(model, name), part) for name, part in model.named_children() if isinstance(part, Tower)]
     slots, found = iter(model.slots.values()), {}
     for name, tower in towers:

@@ -24,14 +24,14 @@ from xformer.core.precision import in_float32
 
 
 class MyPlugin(CachedAttention):
-    """Every query attends to every key it is allowed to, scored by the cosine between them.
+    """Attention with all allowed keys, scored by the cosine between query and key.
 
     Args:
         context: the layer's dimensions and role.
-        temperature: what the scale of the scores begins at.
+        temperature: the initial scale of the scores.
     """
 
-    # Whatever is not declared is refused, with the sentence of `reasons`.
+    # Capabilities that are not declared are refused with the message in `reasons`.
     provides: ClassVar[Capability] = ~Capability.NONE
     reasons: ClassVar[dict[Capability, str]] = {}
 
@@ -42,7 +42,7 @@ class MyPlugin(CachedAttention):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Begin with the same scale in every head."""
+        """Set the scale of every head to its initial value."""
         nn.init.constant_(self.temperature, self.initial_temperature)
 
     @in_float32

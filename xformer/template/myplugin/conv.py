@@ -1,4 +1,4 @@
-r"""A gated short convolution, feature by feature.
+r"""A gated short convolution over the last few tokens of each feature.
 
 "LFM2 Technical Report" (Liquid AI 2025), the gated short convolution:
 
@@ -6,7 +6,8 @@ r"""A gated short convolution, feature by feature.
 
 with j = 0 ... width - 1. Time and memory O(n d); decoding remembers width - 1 tokens. No deviation.
 
-Not supported: a bidirectional form, as it reads earlier tokens alone; biases and rotation, as no pair has a score.
+Not supported: a bidirectional form, because it reads only earlier tokens; biases and rotation, because pairs of tokens
+have no score.
 """
 
 from typing import Annotated, ClassVar
@@ -31,24 +32,24 @@ class ConvState(State):
     past: Float[Tensor, "b before d_model"] | None = None
 
     def reorder(self, indices: Int[Tensor, " batch"]) -> None:
-        """Let row i become what row `indices[i]` was."""
+        """Replace row i by row `indices[i]`."""
         self.past = None if self.past is None else self.past.index_select(0, indices)
 
     @property
     def bytes(self) -> int:
-        """Memory held, in bytes."""
+        """The memory in bytes."""
         return 0 if self.past is None else self.past.numel() * self.past.element_size()
 
 
 class MyPluginConv(TokenMixer):
-    """Every feature is a weighted sum of its last few tokens, gated before and after.
+    """A causal convolution of each feature over its last few tokens, gated before and after.
 
     Args:
         context: the layer's dimensions and role.
-        width: tokens that each output reads, its own included.
+        width: the number of tokens that each output reads, including its own.
     """
 
-    # Whatever is not declared is refused, with the sentence of `reasons`.
+    # Capabilities that are not declared are refused with the message in `reasons`.
     provides: ClassVar[Capability] = (
         Capability.CAUSAL | Capability.PADDING | Capability.INCREMENTAL | Capability.VARIABLE_LENGTH
     )
@@ -63,12 +64,12 @@ class MyPluginConv(TokenMixer):
     def __init__(self, context: AttentionContext, *, width: Annotated[int, Ge(2)]) -> None:
         super().__init__(context)
         self.input = Linear(context.d_model, 3 * context.d_model, bias=False)
-        self.convolution = ShortConvolution(context.d_model, width)  # skips padding, wherever it stands
+        self.convolution = ShortConvolution(context.d_model, width)  # skips padding anywhere
         self.dropout = nn.Dropout(context.dropout)
         self.output = Linear(context.d_model, context.d_model, bias=False, gain=context.gain)
 
     def init_state(self, max_length: int) -> ConvState:
-        """Nothing read yet; there is room for any number of tokens."""
+        """The state before the first token, for any number of tokens."""
         return ConvState()
 
     def forward(
@@ -80,11 +81,11 @@ class MyPluginConv(TokenMixer):
         layer: int,
         state: State | None,
     ) -> Float[Tensor, "b n d_model"]:
-        """The whole sequence or, with a state, the tokens that come next."""
+        """Process the whole sequence or, with a state, the next tokens."""
         state = ConvState() if state is None else state
         assert isinstance(state, ConvState)
         before, after, h = self.input(x).chunk(3, dim=-1)
         y, past = self.convolution(before * h, mask.key_padding, state.past)
-        state.past, state.length = past.clone(), state.length + x.shape[1]  # a view would hold the whole sequence
+        state.past, state.length = past.clone(), state.length + x.shape[1]  # a view would keep the whole sequence alive
         mixed: Tensor = self.output(self.dropout(after * y.to(x.dtype)))
         return mixed

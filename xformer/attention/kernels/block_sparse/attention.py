@@ -40,8 +40,8 @@ from xformer.core.state import State
 class BlockSparseAttention(Attention):
     """Exact softmax attention over the keys that a pattern of positions allows.
 
-    A padded token reads nothing and yields zeros. Every position from 0 to the largest one costs something, whether a
-    token has it or not.
+    Padding attends to nothing and yields zeros. The cost grows with the largest position, even if positions are
+    skipped.
     """
 
     provides: ClassVar[Capability] = ~Capability.CROSS
@@ -54,7 +54,7 @@ class BlockSparseAttention(Attention):
         """The attention pattern of positions below `length`, as a mask_mod.
 
         Returns:
-            The same object for an equal pattern, so that layers share what is compiled and found for it.
+            The same object for equal patterns, so that layers share compiled kernels and block masks.
         """
 
     @abstractmethod
@@ -65,9 +65,9 @@ class BlockSparseAttention(Attention):
     def keys_of(self, query: Int[Tensor, " b"], length: int) -> Int[Tensor, "b #h k"]:
         """The positions of the keys that causal queries read, each once; negative for none.
 
-        A list, and not mask_mod tried on all keys, by which a step takes 8 times as long for a window of 64, 6 times
-        for sparse attention of stride 64 and 2.4 times for BigBird's blocks of 64 (4096 keys, 4 heads of 64, one
-        thread). Later positions do no harm, since nothing is stored for them yet.
+        Evaluating mask_mod for all keys instead would make a step 8 times slower for a window of 64, 6 times for sparse
+        attention of stride 64 and 2.4 times for BigBird's blocks of 64 (4096 keys, 4 heads of 64, one thread). Later
+        positions are allowed, because nothing is stored for them yet.
 
         Args:
             query: the position of one query per row.
@@ -138,7 +138,7 @@ class BlockSparseAttention(Attention):
         positions = positions.expand(len(query))
         wanted = self.keys_of(positions, state.size)
         key, value, found = state.read(wanted)
-        # What is not there may be at any distance; it is given one that exists.
+        # A missing key may be at any distance; use one that exists.
         distances = (wanted - positions[:, None, None]).masked_fill(~found, 0)[:, :, None]  # b #h 1 k
         return self._mix_read(query, key, value, found=found[:, :, None], distances=distances, bias=bias)
 
@@ -160,17 +160,17 @@ class PositionOrder:
     """Reorders tokens by position and back, so that a pattern is the same for every row of a batch.
 
     Rows may be shifted against each other (padding on the left). A pattern is a function of positions, so it is applied
-    to the tokens in the order of these. Positions that no token has hold zeros and are not valid.
+    to the tokens in the order of positions. Positions without a token hold zeros and are not valid.
 
     Args:
-        positions: of every token; those of valid tokens differ from each other.
-        valid: True at tokens that are no padding; None where none is.
-        consecutive: whether positions are known to be 0, 1, 2, ... in all rows; otherwise they are read, which has to
-            wait for the device where they are on another one.
+        positions: the position of every token; distinct for valid tokens.
+        valid: False at padding; None without padding.
+        consecutive: whether positions are known to be 0, 1, 2, ... in all rows; otherwise they are read, which may wait
+            for a device.
 
     Attributes:
-        span: every position is below it.
-        valid: True at positions that a token has; None where all do.
+        span: a bound above all positions.
+        valid: True at positions with a token; None if all positions have one.
     """
 
     def __init__(
@@ -184,7 +184,7 @@ class PositionOrder:
         if self._in_order:
             return
         self.span = length if consecutive else int(positions.max()) + 1
-        # One more position takes the padding, and one more token, of zeros, is at the positions that no other has.
+        # An additional position receives padding, and an additional token of zeros fills positions without a token.
         self._position = positions if valid is None else positions.where(valid, self.span)  # b n
         token = self._position.new_full((len(self._position), self.span + 1), length)
         self._token = token.scatter(1, self._position, index.expand_as(self._position))[:, : self.span]  # b span
@@ -216,11 +216,11 @@ class CacheRead(NamedTuple):
 class PositionState(State):
     """A ring-buffer cache: the token at position p is in row p mod `size`, until that at p + `size` replaces it.
 
-    Padding is never stored, so that it pushes nothing out, wherever it stands.
+    Padding is never stored, so it does not replace other tokens.
 
     Args:
-        size: rows; one more takes what is never read.
-        max_length: the most tokens, padding included; None where there is no limit.
+        size: the number of rows; one more row holds entries that are never read.
+        max_length: the maximum number of tokens, including padding; None without a limit.
     """
 
     def __init__(self, size: int, max_length: int | None) -> None:
@@ -267,10 +267,10 @@ class PositionState(State):
         return CacheRead(keys[rows, columns, heads], values[rows, columns, heads], found)
 
     def reorder(self, indices: Int[Tensor, " batch"]) -> None:
-        """Let row i become what row `indices[i]` was."""
+        """Replace row i by row `indices[i]`."""
         self._buffers = tuple(buffer.index_select(0, indices) for buffer in self._buffers)
 
     @property
     def bytes(self) -> int:
-        """Memory held, in bytes."""
+        """The memory in bytes."""
         return sum(buffer.numel() * buffer.element_size() for buffer in self._buffers)

@@ -2,17 +2,17 @@
 
     softmax(Q K^T / sqrt(d) + B) V over {j : mask_mod(head, i, j)}
 
-A layout says where to look: a superset of the pairs, block by block, none of them twice. The mask_mod alone decides
-which of them count. A window's keys are next to each other, so that a view of the sequence has them (`WindowLayout`);
-the blocks of any other pattern are gathered (`BlockLayout`). Layouts over disjoint pairs make one softmax: `merge`.
+A layout lists a superset of the pairs, block by block, none of them twice; the mask_mod decides which of them are
+allowed. The keys of a window are consecutive, so they are a view of the sequence (`WindowLayout`); the blocks of any
+other pattern are gathered (`BlockLayout`). `merge` joins layouts over disjoint pairs into one softmax.
 
-A few blocks of a few heads are computed at a time, so that their scores are the only ones there are. Forward keeps the
-mixed values and the lse, the logarithm of the sum of exponentiated scores; backward reads the keys a second time and
-rebuilds the weights from it (Dao et al. 2022, "FlashAttention", section 3.1). Where a query reads so few keys that its
-weights need no more room than a few vectors of features, they are kept instead.
+A few blocks of a few heads are computed at a time, so only their scores are in memory. Forward stores the mixed values
+and the lse, the logarithm of the sum of exponentiated scores; backward reads the keys again and recomputes the weights
+from it (Dao et al. 2022, "FlashAttention", section 3.1). If a query reads so few keys that its weights are no larger
+than a few vectors of features, the weights are stored instead.
 
-Time is that of the pairs that are looked at, memory O(n d). A bias that depends on the query, or adds to the values,
-runs through autograd instead, in memory of the size of all scores that are looked at.
+Time is proportional to the listed pairs, memory O(n d). A bias that depends on the query, or adds to the values, uses
+autograd instead, with memory for the scores of all listed pairs.
 
 Shapes: b batch, h heads, q queries, k keys, d features of one head; m query blocks, g those of a group, q queries of a
 block, s keys that it reads, w key blocks; a step's scores are t q s, with t = b h m of the step.
@@ -35,21 +35,21 @@ from torch.nn.functional import pad
 from xformer.core.bias import RelativeBias, TableBias
 
 MaskMod = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""mask_mod(head, query position, key position) -> whether the pair counts, for tensors that broadcast.
+"""mask_mod(head, query position, key position) -> whether the pair is allowed, for tensors that broadcast.
 
 flex_attention's term, without the batch. A lambda, as whatever checks the types of functions while they run would be
 compiled into the GPU's kernel; equal patterns are the same object, by a cache.
 """
 
 SCORES_AT_A_TIME = 1 << 19
-"""Small enough to stay near the processor, large enough for its matrix products."""
+"""Small enough for the CPU's cache, large enough for efficient matrix products."""
 KEPT_PER_FEATURE = 4
-"""Weights are kept for backward where a query has no more of them than so many times its features."""
+"""Weights are stored for backward if a query has at most this many times as many as features."""
 LARGEST_BLOCK = 64
-"""Beyond this, a block wastes more on pairs that do not count than its larger matrix products save."""
+"""Larger blocks waste more time on masked pairs than their larger matrix products save."""
 SMALLEST_BLOCK = 16
 MULTIPLE = 16
-"""Matrix products are fastest where rows are a multiple of a vector register."""
+"""Matrix products are fastest if rows are a multiple of a vector register."""
 LOG2_E = log2(e)
 """Weights are powers of two: torch has a vector instruction's exp2, while its exp slows down tenfold near underflow."""
 
@@ -74,13 +74,13 @@ class AttentionInput:
     """Queries and keys in any order, with their positions.
 
     Attributes:
-        query: the scaled products' left side.
-        key: their right side.
-        value: what is mixed.
-        query_positions: of every query.
-        key_positions: of every key.
-        valid: True at keys that exist; None where all do.
-        span: positions that matter are below it; fillers may be beyond.
+        query: the queries.
+        key: the keys.
+        value: the values.
+        query_positions: the position of every query.
+        key_positions: the position of every key.
+        valid: True at keys that exist; None if all exist.
+        span: a bound above all relevant positions; fillers may lie beyond.
     """
 
     query: Float[Tensor, "b h q d"]
@@ -116,11 +116,11 @@ class QueryBlocks:
     """A range of query blocks and what each of them reads.
 
     Attributes:
-        blocks: which query blocks.
-        reads: the key blocks of each, all of them inside the sequence; None where they are a window.
-        query_positions: what distances are between; where all blocks have the same, of one block.
+        blocks: the query blocks.
+        reads: the key blocks of each, all inside the sequence; None for a window.
+        query_positions: the positions for distances; of one block if all blocks have the same distances.
         key_positions: likewise.
-        allowed: which pairs count.
+        allowed: the allowed pairs.
     """
 
     blocks: slice
@@ -140,8 +140,8 @@ class Layout(ABC):
 
     Args:
         tokens: queries and keys.
-        mask_mod: the pairs that count among those looked at.
-        query_block: queries that share the keys they look at.
+        mask_mod: the allowed pairs among those listed.
+        query_block: the number of queries that share their keys.
     """
 
     def __init__(self, tokens: AttentionInput, mask_mod: MaskMod, query_block: int) -> None:
@@ -184,13 +184,13 @@ class BlockLayout(Layout):
 
     Args:
         tokens: queries and keys.
-        mask_mod: the pairs that count in these blocks.
-        query_block: queries that share the key blocks they read.
-        key_block: keys in a block.
-        width: the most key blocks that a query block reads.
+        mask_mod: the allowed pairs in these blocks.
+        query_block: the number of queries that share their key blocks.
+        key_block: the number of keys in a block.
+        width: the maximum number of key blocks that a query block reads.
         reads: (query blocks, device) -> their key blocks (#heads blocks width), each once; a number outside the
             sequence is none.
-        whole: so many query blocks at the beginning read all key blocks instead.
+        whole: the number of query blocks at the beginning that read all key blocks.
     """
 
     def __init__(
@@ -280,10 +280,10 @@ class WindowLayout(Layout):
     backward, one thread).
 
     Args:
-        tokens: at positions 0, 1, 2, ..., queries and keys alike.
-        mask_mod: the pairs that count: by the distance of their positions, and alike for all heads.
-        back: how far behind a query a pair may count.
-        ahead: how far beyond.
+        tokens: queries and keys at positions 0, 1, 2, ...
+        mask_mod: the allowed pairs, a function of the distance of their positions, the same for all heads.
+        back: the largest allowed distance behind a query.
+        ahead: the largest allowed distance ahead of it.
     """
 
     def __init__(self, tokens: AttentionInput, mask_mod: MaskMod, back: int, ahead: int) -> None:
@@ -361,9 +361,9 @@ def block_attention(tokens: AttentionInput, layout: Layout, bias: RelativeBias |
     """Block-sparse attention, softmax(Q K^T / sqrt(d) + B) V, over the allowed pairs; zeros and lse -inf without any.
 
     Args:
-        tokens: in float32 at least, as scores and sums are of their type.
-        layout: of these tokens.
-        bias: what is added to the scores.
+        tokens: in float32 or wider, because scores and sums have their type.
+        layout: the layout of these tokens.
+        bias: the relative bias.
     """
     query, key, value = tokens.query, tokens.key, tokens.value
     if bias is not None and not isinstance(bias, TableBias):
@@ -486,10 +486,10 @@ class _Attend(torch.autograd.Function):
         mixed = torch.empty_like(blocks)
         scores_of = _Scores(blocks, table, layout)
         lse = blocks.new_empty(blocks.shape[:-1])
-        share, kept = torch.empty_like(lse) if keep else None, []  # weights / sum, and weights, where they are kept
+        share, kept = torch.empty_like(lse) if keep else None, []  # weights / sum, and weights, if stored
         for step in _steps(blocks, layout):
             scores = scores_of(step, scores_of.read(keys, step))
-            # Of a row where nothing counts, the maximum is -inf and the sum is 0.
+            # In a row without allowed pairs the maximum is -inf and the sum is 0.
             largest = scores.amax(dim=-1, keepdim=True).clamp_(min=torch.finfo(scores.dtype).min)
             weights = scores.sub_(largest).exp2_()
             total = weights.sum(dim=-1, keepdim=True)
@@ -501,7 +501,7 @@ class _Attend(torch.autograd.Function):
                 kept.append(weights)
         mixed, lse = (x.flatten(2, 3)[:, :, : query.shape[2]] for x in (mixed, lse))
         lse.div_(LOG2_E)
-        # Where `arrange` copied, what it was given is not needed any more.
+        # If `arrange` made a copy, the original is not needed any more.
         ctx.save_for_backward(query, keys, values, table, mixed, lse, share, *kept)
         ctx.layout = layout
         return mixed, lse

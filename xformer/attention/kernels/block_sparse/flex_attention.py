@@ -41,20 +41,20 @@ log = logging.getLogger(__name__)
 BLOCK = 128
 """Queries and keys of a block of flex_attention: the kernel's own size."""
 FEWEST_FEATURES = 16
-"""flex_attention takes no smaller head."""
+"""The smallest head that flex_attention supports."""
 SHORTEST = 1024
-"""Tokens from which on full attention with a bias is worth a compilation."""
+"""The minimum number of tokens for which compiling full attention with a bias pays."""
 KINDS = 64
-"""Of patterns, lengths and types that are kept compiled; torch would go on uncompiled, in quadratic memory, after 8."""
+"""The number of compiled variants to keep; after 8 torch would run uncompiled, in quadratic memory."""
 
 
 def flex_supports(query: Float[Tensor, "b h n d"], bias: RelativeBias | None, *, unordered: bool = False) -> bool:
     """Whether flex_attention supports the inputs; False while FLOPs are counted, as compiled kernels report none.
 
     Args:
-        query: of the tokens.
-        bias: what is added.
-        unordered: whether the gradient of a table may be added up in any order.
+        query: the queries.
+        bias: the relative bias.
+        unordered: whether the gradient of a table may be summed in any order.
     """
     if not query.is_cuda or query.dtype == torch.float64 or not _can_compile():
         return False
@@ -99,16 +99,16 @@ def flex_block_attention(
     """Block-sparse attention, softmax(Q K^T / sqrt(d) + B) V, over the pairs that a mask_mod allows.
 
     Args:
-        tokens: at positions 0, 1, 2, ...
-        mask_mod: of positions below their `padded_length`.
-        bias: what is added.
+        tokens: tokens at positions 0, 1, 2, ...
+        mask_mod: a mask_mod of positions below their `padded_length`.
+        bias: the relative bias.
     """
     query, key, value = tokens.query, tokens.key, tokens.value
     if torch.is_autocast_enabled(query.device.type):
         query, key, value = (x.to(torch.get_autocast_dtype(x.device.type)) for x in (query, key, value))
     span, features = tokens.span, query.shape[3]
     length = padded_length(span)
-    # Filled up here: the kernel's gradients were NaN where a length was none of whole blocks (pytorch issue 153799).
+    # Pad here: the kernel's gradients were NaN for lengths that are not whole blocks (pytorch issue 153799).
     fill = (0, max(0, FEWEST_FEATURES - features), 0, length - span)
     if any(fill):
         query, key, value = (pad(x, fill) for x in (query, key, value))
@@ -197,7 +197,7 @@ def _log_once(device: torch.device, dtype: torch.dtype, features: int) -> None:
 def _compiled() -> Callable[..., Any]:
     config: Any = torch._dynamo.config
     config.recompile_limit = max(config.recompile_limit, KINDS)
-    # Of a length that may vary, gradients have been NaN (pytorch issue 186775); so each is compiled for itself.
+    # With dynamic lengths gradients have been NaN (pytorch issue 186775), so each length is compiled separately.
     return torch.compile(flex_attention, dynamic=False)
 
 

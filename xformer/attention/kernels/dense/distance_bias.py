@@ -2,20 +2,20 @@ r"""Softmax attention with a bias of the distance alone, a block of queries at a
 
     out_i = sum_j P_ij v_j,     P = softmax(Q K^T / sqrt(d) + B),     B_ij = t[j - i]
 
-The numbers t are all there is of B. With the queries of a block in reverse order, row i of B begins one place further
-into t than the row before it: a view of t with strides (1, 1), which the product Q K^T is added to. Causality is minus
-infinity in t, and blocks do not compute what lies behind their last query. The backward pass computes P again and, with
-G for the gradient of the result,
+Only t is stored, not B. With the queries of a block in reverse order, row i of B begins one place further into t than
+the row before it: a view of t with strides (1, 1), to which the product Q K^T is added. For causality t is minus
+infinity at later keys, and blocks skip keys after their last query. The backward pass recomputes P and, with G for the
+gradient of the result,
 
     dV = P^T G,    dS = P * (G V^T - rowsum(G * out)),    dQ = dS K / sqrt(d),    dK = dS^T Q / sqrt(d)
 
 and the gradient of t is the sum of every diagonal of dS, which lies as a column in a view of a buffer whose rows are
 one number longer than the view's. Time O(q k d); memory O((q + k) d) and a constant number of rows of P.
 
-What it buys on a CPU, n = 4096, forward and backward (`xformer benchmark pairs`): 2.5 times the speed and 0.022 of the
-memory of torch's fused kernel with T5's trained bias written out for every pair.
+On a CPU with n = 4096, forward and backward (`xformer benchmark pairs`), it has 2.5 times the speed and 0.022 of the
+memory of torch's fused kernel with T5's trained bias materialised for every pair.
 
-These are operators of their own, so that compilers, and counters of operations, take them as one.
+They are custom operators, so that compilers and counters of operations treat each as one operation.
 """
 
 import math
@@ -33,7 +33,7 @@ from xformer.core.sdpa import fused_attention
 BLOCK = 128
 """Queries of a block."""
 SCORES = 1 << 19
-"""Scores of a block, where sequences are so short that one has space for several of the batch."""
+"""The maximum number of scores of a block, which holds several short sequences of the batch."""
 
 
 def distance_biased_attention(
@@ -46,10 +46,10 @@ def distance_biased_attention(
 ) -> Float[Tensor, "b h q d"]:
     """Softmax attention with a distance bias on a CPU; zeros for a query without allowed keys.
 
-    A bias that is not trained and hides nothing is torch's fused kernel's, which takes the view of t as it is.
+    A bias that is not trained and masks nothing is passed to torch's fused kernel, as the view of t.
 
     Raises:
-        ValueError: the positions do not count up by one.
+        ValueError: the positions are not consecutive.
     """
     distances, keys = all_distances(mask), key.shape[2]
     table = bias.table(distances).to(_precise(query)).contiguous()
@@ -74,7 +74,7 @@ class _Block(NamedTuple):
     rows: slice
     keys: int
     start: int
-    """Of the last query's bias in the table."""
+    """The start of the last query's bias in the table."""
 
     @property
     def of_queries(self) -> tuple[slice, int, slice]:
@@ -116,7 +116,7 @@ class _Weights:
     """Computes the weights P of one block after the other, in the same memory.
 
     Args:
-        query: of all heads.
+        query: the queries of all heads.
         key: likewise.
         table: likewise.
         valid: False at padded keys.

@@ -1,7 +1,7 @@
 """Softmax attention with all scores written out ("eager"), in plain PyTorch.
 
-For scores that are no scaled product, and for a bias whose term in the values takes the attention's weights: a fused
-kernel computes neither. Time and memory O(q k).
+For scores that are not scaled products, and for a bias whose term in the values needs the weights; fused kernels
+support neither. Time and memory O(q k).
 """
 
 from jaxtyping import Float
@@ -22,11 +22,11 @@ def eager_attention(
     """Attend with given scores: softmax(scores + B) V over the allowed keys; zeros for a query without any.
 
     Args:
-        scores: of every query and key, without a bias.
-        value: what is mixed.
-        query: what a bias of the content sees.
-        mask: which keys are allowed.
-        bias: B, and a term in the values.
+        scores: the scores of all pairs, without a bias.
+        value: the values.
+        query: the queries, for a bias that depends on them.
+        mask: the mask.
+        bias: B, and its term in the values.
     """
     if bias is not None:
         scores = scores + dense_scores(bias, query, mask)

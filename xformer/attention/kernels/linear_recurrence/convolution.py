@@ -19,12 +19,12 @@ from xformer.core.precision import at_least_float32
 class ShortConvolution(nn.Module):
     """A depthwise causal convolution, in float32 at least.
 
-    Its weights are a vector for each feature, (c, 1, w) as in PyTorch, and so no matrix that the optimiser decays.
+    Its weights are a vector per feature, (c, 1, w) as in PyTorch, so the optimiser does not decay them.
 
     Args:
-        features: c.
-        width: tokens that each output reads, its own included.
-        bias: whether there is one.
+        features: the number of features c.
+        width: the number of tokens that each output reads, including its own.
+        bias: whether to add a bias.
     """
 
     def __init__(self, features: int, width: int, *, bias: bool = False) -> None:
@@ -47,7 +47,7 @@ class ShortConvolution(nn.Module):
 
         Args:
             x: the sequence, finite at padding.
-            valid: False at padding; None where there is none.
+            valid: False at padding; None without padding.
             past: the w - 1 tokens before the first; None for zeros.
         """
         x, weight = at_least_float32(x), at_least_float32(self.weight).squeeze(1)

@@ -54,7 +54,7 @@ def recurrent_delta_rule(
         query: q.
         key: k, of norm 1.
         value: v.
-        beta: the share that is replaced; zero at padding.
+        beta: the share to replace; zero at padding.
         log_decay: g, at most 0; zero at padding.
         state: S before the first token; None for zeros.
     """
@@ -78,17 +78,7 @@ def chunked_delta_rule(
     *,
     chunk: int = CHUNK,
 ) -> tuple[Value, Matrix]:
-    """The outputs and the last state, a chunk of tokens at a time.
-
-    Args:
-        query: q.
-        key: k, of norm 1.
-        value: v.
-        beta: the share that is replaced; zero at padding.
-        log_decay: g, at most 0; zero at padding.
-        state: S before the first token; None for zeros.
-        chunk: tokens of a chunk, a power of two.
-    """
+    """`recurrent_delta_rule` in chunks of `chunk` tokens, a power of two."""
     q, k, v, b, g = in_chunks(chunk, query, key, value, beta, log_decay)
     between, reaches, remains = decay_between(g).squeeze(-1), decay_from_start(g), decay_to_end(g)
     # The diagonal is taken as 1 and nothing above it is read, so that A need not be cut out.

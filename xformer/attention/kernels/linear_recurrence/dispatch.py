@@ -57,10 +57,10 @@ def linear_attention(
         query: the queries.
         key: the keys, zero at padding.
         value: the values.
-        log_decay: at most 0, zero at padding; of each feature, or one for all.
+        log_decay: at most 0, zero at padding; one per feature, or one for all.
         state: the state before the first token; None for zeros.
-        kernel: whose chunked form.
-        dtype: of the model; fla's kernel reads queries, keys and values in it.
+        kernel: the implementation of the chunked form.
+        dtype: the model's type, in which fla's kernel reads queries, keys and values.
 
     Raises:
         ConfigError: `kernel` is fla, and the tensors are not on a CUDA device.
@@ -98,11 +98,11 @@ def delta_rule(
         query: the queries.
         key: the keys, of norm 1; zero at padding.
         value: the values.
-        beta: the share that is replaced; zero at padding.
+        beta: the share to replace; zero at padding.
         log_decay: at most 0; zero at padding.
         state: the state before the first token; None for zeros.
-        kernel: whose chunked form.
-        dtype: of the model; fla's kernel reads queries, keys and values in it.
+        kernel: the implementation of the chunked form.
+        dtype: the model's type, in which fla's kernel reads queries, keys and values.
 
     Raises:
         ConfigError: `kernel` is fla, and the tensors are not on a CUDA device.

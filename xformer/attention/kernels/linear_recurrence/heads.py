@@ -30,8 +30,8 @@ def scaled_head_dim(head_dim: int, key: str, scale: float) -> int:
 
     Args:
         head_dim: d.
-        key: of the scale in the configuration, for the message.
-        scale: how many times.
+        key: the configuration key of the scale, for the message.
+        scale: the factor.
 
     Raises:
         ConfigError: the product is not a whole number.

@@ -38,7 +38,7 @@ from xformer.attention.kernels.linear_recurrence.segments import (
 
 CHUNK = 64
 _WRITTEN_OUT = 4
-"""Tokens whose pairs have a decay for each feature written out."""
+"""The number of tokens whose decays per pair and feature are materialised."""
 
 Query = Float[Tensor, "b #h n d"]
 Value = Float[Tensor, "b h n e"]
@@ -78,16 +78,7 @@ def parallel_linear_attention(query: Query, key: Query, value: Value, log_decay:
 def chunked_linear_attention(
     query: Query, key: Query, value: Value, log_decay: LogDecay, state: Matrix | None = None, *, chunk: int = CHUNK
 ) -> tuple[Value, Matrix]:
-    """The outputs and the last state, a chunk of tokens at a time.
-
-    Args:
-        query: q.
-        key: k; zero at padding.
-        value: v.
-        log_decay: g, at most 0; zero at padding.
-        state: S before the first token; None for zeros.
-        chunk: tokens of a chunk, a power of two.
-    """
+    """`recurrent_linear_attention` in chunks of `chunk` tokens, a power of two."""
     q, k, v, g = in_chunks(chunk, query, key, value, log_decay)
     one_for_all = g.shape[-1] == 1  # then the values decay, and keys that heads share stay so
     remains, reaches = decay_to_end(g), decay_from_start(g)

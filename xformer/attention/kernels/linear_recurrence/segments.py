@@ -1,7 +1,7 @@
 """Decay over segments of tokens, summed in logarithms without subtracting longer sums, for precision.
 
-A chunk may decay by a factor that float32 does not hold, and then go on hardly decaying at all; the difference of two
-cumulative sums would have lost that second part to rounding.
+A chunk may first decay by a factor outside the range of float32 and then hardly at all; in the difference of two
+cumulative sums the second part would be lost to rounding.
 
 Shapes: c tokens of a chunk, d features, or 1 where they decay alike.
 """
@@ -36,8 +36,8 @@ def in_chunks(chunk: int, *tensors: Float[Tensor, "..."]) -> tuple[Float[Tensor,
     """Each (b h n d) as (b h chunks c d), with zeros after its end.
 
     Args:
-        chunk: c, a power of two; where there are fewer tokens, the least that holds them.
-        tensors: of as many tokens; zeros write nothing, and do not decay the state.
+        chunk: c, a power of two; for fewer tokens, the smallest that holds them.
+        tensors: tensors of equally many tokens; zeros neither write nor decay the state.
     """
     length = tensors[0].shape[2]
     while chunk >= 2 * length and chunk > 1:

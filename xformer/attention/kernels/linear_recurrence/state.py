@@ -26,5 +26,5 @@ class RecurrentState(State):
 
     @property
     def bytes(self) -> int:
-        """Memory held, in bytes."""
+        """The memory in bytes."""
         return sum(held.numel() * held.element_size() for held in (self.matrix, self.past) if held is not None)

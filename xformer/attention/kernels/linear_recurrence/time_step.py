@@ -14,7 +14,7 @@ from torch.nn.functional import softplus
 from xformer.core.precision import at_least_float32
 
 SMALLEST = 1e-4
-"""Of the first time steps, as in the paper's code."""
+"""The minimum of the initial time steps, as in the paper's code."""
 
 
 def draw_rate(log_rate: nn.Parameter, low: float, high: float) -> None:

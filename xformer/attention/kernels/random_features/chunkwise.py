@@ -6,8 +6,8 @@ their logarithms, f_r(x) = log phi_r(x),
     S_r   = sum_j softmax_j(f_r(k_j)) v_j,        l_r = log sum_j exp(f_r(k_j))        each feature attends to the keys
     out_i = sum_r softmax_r(f_r(q_i) + l_r) S_r                                        each query to the features
 
-No scale is common to two features or two queries, so none is lost to the range of numbers, and nothing is divided. Both
-stages go in chunks, joined by their l_r.
+Each feature and each query has its own scale, so none underflows, and nothing is divided. Both stages are computed in
+chunks, joined by their l_r.
 
 Causally, for query i in a chunk that follows the state S = sum_j exp(s_j) F_j^T [v_j, 1] over all keys before it,
 
@@ -22,8 +22,8 @@ Both backward passes recompute all features. They keep queries, keys, values and
 feature and chunk, or, causally, S before every chunk and three numbers per token: time O(n m (d + c)), memory
 O(n (d + m / c) + m d), or O(n (d + m d / c)), for chunks of c tokens.
 
-What it buys over the plain statement, `prefix_sums.py`, which has the same result: 4.0 times its speed and half its
-memory bidirectionally; 1.9 times its speed causally, for 1.2 to 1.4 times its memory, as it keeps S twice as often
+Compared with `prefix_sums.py`, which has the same result, it has 4.0 times the speed and half the memory
+bidirectionally; causally 1.9 times the speed and 1.2 to 1.4 times the memory, because it stores S twice as often
 (forward and backward, n 1024 and 4096, d 64, m 256, one thread of a CPU).
 
 Shapes: bh rows times heads, n tokens, q queries, k keys, c tokens of a chunk, m features, d features of a value.
@@ -40,15 +40,15 @@ from torch.autograd.function import once_differentiable
 from xformer.attention.kernels.random_features.features import FeatureMap, RandomFeatures, half_norm
 
 CHUNK = 128
-"""Tokens at a time, bidirectionally."""
+"""The chunk size of the bidirectional form."""
 CAUSAL_CHUNK = 64
-"""Causally: as many as a value has features make the work within a chunk as large as that with S."""
+"""The chunk size of the causal form; at the number of features of a value, work within a chunk equals that with S."""
 CACHED, CAUSAL_CACHED = 1 << 18, 1 << 17
-"""Features of a chunk, of some heads at a time: what a chunk needs then stays in a processor's cache."""
+"""The maximum number of features of a chunk and some heads, so that its tensors fit into the CPU's cache."""
 LOWEST = -1e30
-"""The logarithm of nothing: finite, so that a chunk of padding has a softmax and no difference of two is NaN."""
+"""A finite substitute for log 0, so that a chunk of padding has a softmax and differences are not NaN."""
 NOTHING = 1e-30
-"""Denominators below it are lost to float32's range, and their gradients would overflow."""
+"""The smallest denominator; smaller ones underflow in float32, and their gradients would overflow."""
 
 
 def bidirectional_attention(
@@ -91,12 +91,12 @@ def causal_attention(
 
     Args:
         features: phi.
-        query: of the same tokens as keys and values, which are zero at padding.
-        key: see above.
-        value: see above.
-        positions: of the tokens; only read where there are slopes.
+        query: the queries, of the same tokens as keys and values.
+        key: the keys, zero at padding.
+        value: the values, zero at padding.
+        positions: the positions of the tokens; only used with slopes.
         valid: False at padding.
-        slopes: of the bias, one per head.
+        slopes: the slopes of the bias, one per head.
     """
     batch, heads, length, _ = query.shape
     projection = features.scaled(query.dtype)

@@ -30,7 +30,7 @@ class Exponential:
     """Exponential features: phi(x) = exp(W x' - |x'|^2 / 2), as a function of the projections W x'."""
 
     normed: ClassVar[bool] = True
-    """Whether there is a factor exp(-|x'|^2 / 2), which `log` and `backward` leave out."""
+    """Whether features have a factor exp(-|x'|^2 / 2), which `log` and `backward` omit."""
 
     def log(self, projected: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch m"]:
         """The logarithm of the features."""
@@ -65,13 +65,13 @@ FeatureMap = Exponential | Rectified
 class RandomFeatures(nn.Module):
     """Random features of queries and keys; computes the logarithm of phi.
 
-    Which features there are is a function of `seed` and the number of the draw alone: ranks that agree on these agree
-    on all. Both are in the state dict, so that a resumed run goes on with the features it had.
+    The features depend only on `seed` and the number of the draw, so ranks with the same values have the same features.
+    Both are in the state dict, so that a resumed run continues with its features.
 
     Args:
-        features: how many, m in the paper.
-        dim: features of one head.
-        kernel: which phi.
+        features: the number of features, m in the paper.
+        dim: the features of one head.
+        kernel: the kind of phi.
     """
 
     projection: Tensor

@@ -13,9 +13,9 @@ chunk's features and one S per chunk. Without causality the keys after the windo
 sums with positions mirrored. Time O(n m (reach + c + d)); with a bias of which no reach is known all keys are attended
 to one by one, in O(n^2 m).
 
-This is the plain statement, in autograd. It is exact in the sense of the feature map: every weight is a positive number
-times the exponential of a scale, which is the largest there is, so that nothing is added to a denominator to keep it
-from zero. The scales cancel: they are constants to the gradient. No key's scale depends on a later key.
+This is a plain implementation with autograd. It is exact for the feature map: every weight is a positive number times
+the exponential of a scale, the largest one, so no epsilon is needed in the denominator. The scales cancel and are
+constants for the gradient. No key's scale depends on a later key.
 
 Shapes: b batch, h heads, q queries, k keys, m random features, d features of a value, e those and the 1 that counts it.
 """
@@ -37,9 +37,9 @@ LogFeatures = Callable[[Tensor], Tensor]
 Result = TypeVar("Result")
 
 CHUNK = 128
-"""Queries at a time: the work within a chunk grows with its square, the sums kept fall with its inverse."""
+"""The chunk size: work within a chunk grows quadratically, and the number of stored sums falls inversely."""
 NOTHING = 1e-30
-"""Weights below it are lost to float32's range, and their gradients would overflow."""
+"""The smallest weight; smaller ones underflow in float32, and their gradients would overflow."""
 
 
 class FeatureInput(NamedTuple):
@@ -47,7 +47,7 @@ class FeatureInput(NamedTuple):
 
     key: Float[Tensor, "b h k d"]
     values: Float[Tensor, "b h k e"]
-    """With a 1 after each value, so that one product gives numerator and denominator."""
+    """The values, each with an additional 1, so that one product gives numerator and denominator."""
     positions: Int[Tensor, "#b k"]
     valid: Bool[Tensor, "b k"] | None
 
@@ -115,7 +115,7 @@ class PrefixSums(NamedTuple):
     total: Float[Tensor, "#b #h #m #e"]
     scale: Float[Tensor, "#b #h 1 1"]
     origin: Float[Tensor, "#b 1 1 1"]
-    """The last position added: distances from it stay small, however long the sequence."""
+    """The last position added; distances from it stay small for any length."""
 
 
 class PrefixSumState(State):
@@ -155,7 +155,7 @@ class PrefixSumState(State):
 
     @property
     def bytes(self) -> int:
-        """Memory held, in bytes."""
+        """The memory in bytes."""
         held = [*(self.sums or ()), *(self.window or ())]
         return sum(tensor.numel() * tensor.element_size() for tensor in held if tensor is not None)
 
@@ -196,7 +196,7 @@ def prefix_sum_attention(
 ) -> Float[Tensor, "b h q d"]:
     """Random-feature attention: each query's weighted mean of the values; zeros for a query without allowed keys.
 
-    Where positions do not say that queries and keys are the same tokens, keys are taken one by one: still exact, in
+    If positions do not show that queries and keys are the same tokens, keys are attended to one by one: still exact, in
     time O(q k m).
 
     Args:
@@ -206,7 +206,7 @@ def prefix_sum_attention(
         value: the values, likewise.
         mask: positions and padding; whether causal.
         bias: b.
-        state: of all tokens before these, which are added to it; `mask` is then aligned and causal.
+        state: the state of all earlier tokens, to which these are added; `mask` is then aligned and causal.
     """
     new = FeatureInput.of(key, value, mask)
     tokens, sums = (new, None) if state is None else (state.window_and(new), state.sums)
@@ -303,9 +303,9 @@ def _mean(
 
     Args:
         log_query: log phi(q).
-        window: the keys that are taken one by one.
-        logits: what is added to the logarithm of their weights; -inf where a query may not attend.
-        beyond: sums over the others, and the logarithm of each query's weight for them.
+        window: the keys that are attended to one by one.
+        logits: terms added to the logarithm of their weights; -inf where a query may not attend.
+        beyond: sums over the other keys, and the logarithm of each query's weight for them.
     """
     query = (log_query - log_query.detach().amax(dim=-1, keepdim=True)).exp()
     logits = logits + window.peak.mT

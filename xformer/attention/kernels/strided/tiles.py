@@ -7,9 +7,9 @@ Positions are written in rows. Some consecutive rows of queries are computed at 
 
     S = [Q_local K_local^T | Q_sampled K_sampled^T] / sqrt(d) + B,    O = softmax(S) [V_local; V_sampled]
 
-Either half looks at a superset of its pairs, and a mask_mod decides which of them count; the two are disjoint. Each
-half is one batched matrix product, and nothing is gathered. Both halves take the exponential with the largest score of
-either, and what they mix is added before it is divided by the sum of their weights:
+Each half lists a superset of its pairs, and a mask_mod decides which of them are allowed; the halves are disjoint. Each
+half is one batched matrix product, and nothing is gathered. Both halves subtract the largest score of either before the
+exponential, and their weighted sums are added before the division by the sum of weights:
 
     W = 2^(S log2(e) - m),    s = sum(W),    O = W [V_local; V_sampled] / s
 
@@ -22,8 +22,8 @@ it leaves out those of later rows. Memory O(n), and a constant number of scores.
 1.3 to 1.4 times as long for neighbours and columns, and 1.2 for own rows and the ends of others (n 4096, 8 heads of 64,
 rows of 64, forward and backward, one thread).
 
-Every query may read itself, so that no row of scores is empty. A key that is no token has a low but finite score, so
-that a query that is none makes no NaN; what it mixes means nothing.
+Every query may attend to itself, so no row of scores is empty. A filler key has a low but finite score, so that a
+filler query yields no NaN; its output is not used.
 
 Shapes: g heads of a group, of any rows of the batch; n positions, c of some rows; t tiles, q queries and k keys of one;
 d features.
@@ -44,13 +44,13 @@ from xformer.attention.kernels.block_sparse.block_attention import LOG2_E, Atten
 from xformer.core.bias import TableBias
 
 SCORES_AT_A_TIME = 1 << 20
-"""Small enough to stay near the processor; a graphics processor is given 64 times as many."""
+"""The number of scores computed at a time, small enough for the CPU's cache; 64 times as many on a GPU."""
 ROWS_AT_A_TIME = 64
-"""Enough for good matrix products; more would look at more later keys in vain."""
+"""The number of rows computed at a time; more would compute more masked later keys."""
 KEPT_PER_NUMBER = 4
-"""The most weights that are kept for backward, by the numbers of O: as much memory as Q, K, V and O take together."""
+"""The maximum number of weights stored for backward, in multiples of O: the memory of Q, K, V and O together."""
 NO_TOKEN = -1e30
-"""The score where there is no key: its weight is exactly zero beside any existing key, and never NaN."""
+"""The score of a missing key, whose weight is exactly zero beside any existing key, and never NaN."""
 
 
 class RowRange(NamedTuple):
@@ -70,10 +70,10 @@ class Strided:
         before: keys of a local tile before its queries.
         after: keys of a local tile after its queries.
         columns: sampled tiles; a divisor of `row` and of `samples`.
-        samples: the last positions of every row that are sampled keys.
-        local_mod: the pairs of local tiles that count; alike for all heads and tiles, whose first query is put at 0.
-        sampled_mod: the pairs of sampled tiles that count; alike for all heads and columns, as in the first column.
-        causal: no sampled key is in a later row.
+        samples: the number of last positions of every row that are sampled keys.
+        local_mod: the allowed pairs of local tiles, the same for all heads and tiles, with the first query at 0.
+        sampled_mod: the allowed pairs of sampled tiles, the same for all heads and columns, as in the first column.
+        causal: whether no sampled key is in a later row.
     """
 
     row: int
@@ -157,9 +157,9 @@ def strided_attention(tokens: AttentionInput, layout: Strided, bias: TableBias |
     """Strided attention, softmax(Q K^T / sqrt(d) + B) V, over the pairs allowed in either half of the layout.
 
     Args:
-        tokens: in float32 at least, as scores and sums are of their type; at positions 0, 1, 2, ...
-        layout: which pairs are looked at, and which of them count.
-        bias: what is added to their scores.
+        tokens: in float32 or wider, because scores and sums have their type; at positions 0, 1, 2, ...
+        layout: the listed pairs, and which of them are allowed.
+        bias: the relative bias.
     """
     batch, heads, span, _ = tokens.query.shape
     query, key, value = tokens.query, tokens.key, tokens.value
@@ -335,11 +335,11 @@ class _Scores:
     """The bias and masks of scores, as exponents of two, for all heads of all rows of the batch.
 
     Args:
-        layout: which pairs count.
+        layout: the layout with the allowed pairs.
         heads: of one row of the batch.
-        query: of all heads.
+        query: the queries of all heads.
         table: the bias at all distances, by head.
-        valid: True at keys that exist; None where all do.
+        valid: True at keys that exist; None if all exist.
     """
 
     def __init__(
@@ -404,7 +404,7 @@ class _Scores:
         if self.table is not None:
             return self._bias(positions, self.layout.sampled_mod, self._heads_of(group))
         if rows not in self._sampled:
-            if len(self._sampled) == 4:  # so that there is a constant number of them
+            if len(self._sampled) == 4:  # so that their number is constant
                 self._sampled.clear()
             self._sampled[rows] = self._bias(positions, self.layout.sampled_mod)
         return self._sampled[rows]
@@ -513,10 +513,10 @@ class _RowTiles:
     """The tiles of some rows of queries, looked up once for all groups of heads, and the products they take part in.
 
     Args:
-        layout: which keys both halves read.
+        layout: the layout with the keys of both halves.
         scores: of the call.
         rows: of queries.
-        scratch: for what lives no longer than these rows are computed.
+        scratch: memory for temporary tensors of these rows.
         keys: of a group of heads.
         values: likewise.
 
