@@ -30,6 +30,10 @@ class RunError(XformerError):
     """A run that cannot start or must not go on."""
 
 
+class DivergedError(RunError):
+    """A run whose loss or parameters became NaN or infinite."""
+
+
 class Interrupted(SystemExit):
     """A signal stopped the run; where nothing catches it, the process ends with the exit code that shells expect.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.studies.conftest import MakeRun
+from xformer.config.tune import TunePlan
 from xformer.errors import DataError
 from xformer.runs.recorded_run import load_runs
 from xformer.studies.comparison import compare
@@ -24,6 +25,11 @@ def test_undeclared_seeds_have_their_error_rate_beside_them(sweep: Path) -> None
     assert f"{100 * undeclared_error([3, 5]):.1f} of 100 cases instead of 5" in rate
     assert "xformer compare attentions --seeds 3,4." in alone
     assert "study.looks: [3, 5]" in declare
+
+
+def test_seeds_of_trials_are_passed_over(sweep: Path) -> None:
+    study = replace(STUDY, tune=TunePlan({"optimizer.lr": (0.1, 0.2)}, (3, 5)))
+    assert more_seeds(study, compare(load_runs([sweep])), 2)[0].endswith(" seed=4,6")
 
 
 def test_without_a_number_it_is_what_the_largest_need_takes(sweep: Path) -> None:

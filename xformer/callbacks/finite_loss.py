@@ -9,7 +9,7 @@ from annotated_types import Ge
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from xformer.errors import RunError
+from xformer.errors import DivergedError
 
 
 class FiniteLoss(Callback):
@@ -35,7 +35,7 @@ class FiniteLoss(Callback):
         """Collect the loss, and check when it is cheap or due.
 
         Raises:
-            RunError: A loss since the last check is not finite.
+            DivergedError: A loss since the last check is not finite.
         """
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         if not isinstance(loss, Tensor):
@@ -48,7 +48,7 @@ class FiniteLoss(Callback):
         """Check the remaining losses.
 
         Raises:
-            RunError: A loss since the last check is not finite.
+            DivergedError: A loss since the last check is not finite.
         """
         self._check()
 
@@ -56,7 +56,7 @@ class FiniteLoss(Callback):
         """Refuse to save a state with a non-finite loss or parameters; Lightning calls this before it writes.
 
         Raises:
-            RunError: A loss since the last check, or a parameter, is not finite.
+            DivergedError: A loss since the last check, or a parameter, is not finite.
         """
         self._check()
         with torch.no_grad():
@@ -65,7 +65,7 @@ class FiniteLoss(Callback):
                 torch.linalg.vector_norm(parameter, ord=math.inf).to(pl_module.device) for parameter in parameters
             ]
         if largest and not bool(torch.stack([value.float() for value in largest]).isfinite().all()):
-            raise RunError(_advice(f"Parameters are not finite after step {trainer.global_step}"))
+            raise DivergedError(_advice(f"Parameters are not finite after step {trainer.global_step}"))
 
     def _check(self) -> None:
         pending, self._pending = self._pending, []
@@ -74,7 +74,7 @@ class FiniteLoss(Callback):
         losses = torch.stack([loss for _, loss in pending]).tolist()
         for (step, _), loss in zip(pending, losses, strict=True):
             if not math.isfinite(loss):
-                raise RunError(_advice(f"The training loss is {loss} at step {step}"))
+                raise DivergedError(_advice(f"The training loss is {loss} at step {step}"))
 
 
 def _advice(what: str) -> str:

@@ -128,8 +128,8 @@ def compared(arguments: argparse.Namespace) -> "tuple[list[Comparison], Study | 
 
         runs += load_wandb(arguments.wandb)
     if arguments.seeds is not None:
-        runs = [run for run in runs if str(run.seed) in arguments.seeds.split(",")]
-        if not runs:
+        runs = [run for run in runs if run.summary.is_trial or str(run.seed) in arguments.seeds.split(",")]
+        if all(run.summary.is_trial for run in runs):
             raise DataError(f"--seeds {arguments.seeds}: no run has one of these seeds.")
     metric = arguments.metric or (study.metric if study else None)
     baseline = arguments.baseline or (study.baseline if study else None)

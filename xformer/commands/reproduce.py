@@ -47,7 +47,7 @@ def _study(arguments: argparse.Namespace, name: str) -> list[str]:
 
     study = Study.of(name)
     committed = study.committed()
-    metric = Metric.of(committed, study.metric).name
+    metric = Metric.of([run for run in committed if not run.summary.is_trial], study.metric).name
     finished = [run for run in committed if run.summary.status == "finished"]
     chosen = [run for run in committed if _is_wanted(run, arguments.cells, arguments.seeds)]
     if not chosen:
@@ -56,15 +56,40 @@ def _study(arguments: argparse.Namespace, name: str) -> list[str]:
             f"{' '.join(f'{key} {value}' for key, value in requested.items() if value)} matches no cell of "
             f"{study.name}; there are {', '.join(Path(run.name).name for run in committed)}."
         )
-    allowed = [tolerance(finished, metric, run) for run in chosen]
-    within = " to ".join(dict.fromkeys(f"{value:.3g}" for value in (min(allowed), max(allowed))))
+    # A trial is not tested: what it has is the metric that chose.
+    metrics = [role.metric if (role := run.summary.tuning) and role.trial else metric for run in chosen]
+    allowed = [tolerance(finished, name, run) for run, name in zip(chosen, metrics, strict=True)]
     cells = f"{len(chosen)} of {len(committed)} cells of {study.table}"
-    print(f"{study.name}: {cells}, {metric} within {within} ({_HOLDS})")
+    within = ", ".join(
+        f"{name} within {_range([a for a, other in zip(allowed, metrics, strict=True) if other == name])}"
+        for name in dict.fromkeys(metrics)
+    )
+    print(f"{study.name}: {cells}, {within} ({_HOLDS})")
     where = _where(arguments, study.name)
-    return [
-        _judged(run, lambda run: repeat_cell(run, where, arguments.overrides), metric, reach)
-        for run, reach in zip(chosen, allowed, strict=True)
+    return _choices(committed) + [
+        _judged(run, lambda run: repeat_cell(run, where, arguments.overrides), name, reach)
+        for run, name, reach in zip(chosen, metrics, allowed, strict=True)
     ]
+
+
+def _range(allowed: "Sequence[float]") -> str:
+    return " to ".join(dict.fromkeys(f"{value:.3g}" for value in (min(allowed), max(allowed))))
+
+
+def _choices(committed: "Sequence[RecordedRun]") -> list[str]:
+    """Whether the final runs of a table have the settings that its trials choose; a verdict where it has trials."""
+    from xformer.studies.trials import tuning_of
+
+    tuning = tuning_of(committed)
+    if tuning is None:
+        return []
+    _, wrong = tuning.without_superseded(run for run in committed if not run.summary.is_trial)
+    for name, reason in wrong.items():
+        print(f"{'fail':<8}{name}: {reason}", flush=True)
+    if not wrong:
+        chosen = "; ".join(f"{v.name} {v.chosen.name}" for v in tuning.variants.values() if v.chosen)
+        print(f"{'pass':<8}chosen settings: as the trials of the table choose them ({chosen}).", flush=True)
+    return ["fail"] * len(wrong) or ["pass"]
 
 
 def _logged(arguments: argparse.Namespace) -> list[str]:

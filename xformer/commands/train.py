@@ -11,6 +11,7 @@ from xformer.config.groups import CONF
 from xformer.config.redact import redact_streams
 from xformer.errors import XformerError
 from xformer.runs import sweep
+from xformer.studies import tuning_sweeper
 
 WRAPPED = "XFORMER_WRAPPED"
 """Set if a caller, not Hydra, prints errors as sentences."""
@@ -50,6 +51,7 @@ def main() -> None:
         from xformer.training.resume import expand_resume
 
         sys.argv[1:] = expand_resume(sys.argv[1:])
+    tuning_sweeper.install()
     try:
         train_as_configured()
     finally:

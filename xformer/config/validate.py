@@ -43,7 +43,7 @@ _SETTINGS: dict[str, Any] = {
     "resume": bool,
     "init_from": str | None,
     "skip_finished": bool,
-    "study": dict[str, str | int | float | list[int] | dict[str, dict[str, Any]]] | None,
+    "study": dict[str, str | int | float | list[int] | dict[str, Any]] | None,
     "on_incompatible": Literal["fail", "skip"],
     "cache": str,
     "monitor": MonitorSettings,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from xformer.data.configs import DataContext, LoaderConfig
 from xformer.data.sampling.buckets import TokenBatches, token_evaluation_batches
-from xformer.data.sampling.curriculum import ShorterItems, Pace
+from xformer.data.sampling.curriculum import Pace, ShorterItems
 from xformer.data.sampling.loader import Loader
 from xformer.data.sampling.order import Order, Permutation
 from xformer.data.sampling.sampler import EpochBatches, TrainingBatches, evaluation_batches

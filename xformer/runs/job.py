@@ -11,11 +11,15 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from xformer.config.compose import compose_config
 from xformer.config.groups import nearest
+from xformer.config.identity import key_of
 from xformer.config.layer_names import shown_overrides, with_layers
 from xformer.config.plugins import name_plugins
 from xformer.config.redact import redact
+from xformer.config.tune import TunePlan, check_metric
+from xformer.core.program import train_command
 from xformer.errors import ConfigError
 from xformer.runs import sweep
+from xformer.runs.summary import TuningRole
 
 CONFIG_FILE = "config.yaml"
 """The run's resolved configuration, in its directory."""
@@ -100,6 +104,39 @@ class Job:
                     )
                 if f"{group}.{key}" not in typed:
                     self.config[group][key] = value
+
+    @property
+    def tuning(self) -> TuningRole | None:
+        """What the run is in the tuning of its study; None where that tunes nothing.
+
+        A run is a trial where its seed is one of those that the study tunes on.
+
+        Raises:
+            ConfigError: `study.tune` is not valid.
+        """
+        study = self.config.get("study")
+        plain: Any = OmegaConf.to_container(study, resolve=True) if isinstance(study, DictConfig) else None
+        plan = TunePlan.of(plain)
+        if plan is None:
+            return None
+        metric = plan.metric or str(self.config.monitor.name)
+        check_metric(metric, "monitor.name")
+        return TuningRole(list(plan.grid), metric, self.config.seed in plan.seeds)
+
+    @property
+    def tuning_hint(self) -> str | None:
+        """A sentence for a run of a study that tunes, where it is no part of the study's sweep; else None."""
+        tuning = self.tuning
+        if tuning is None:
+            return None
+        unset = [key for key in tuning.keys if key not in {key_of(override) for override in self.overrides}]
+        if tuning.trial and not self.sweep:
+            return f"seed={self.config.seed} is one of study.tune.seeds: this run is a trial, and is not tested."
+        if unset:
+            how = f"{train_command()} -m experiment={self.choices.get('experiment', 'STUDY')}"
+            found = ", ".join(unset)
+            return f"study.tune is not applied to this run, which has {found} of its configuration; {how} tunes it."
+        return None
 
     @property
     def name(self) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from xformer.config.moved import new_overrides
+from xformer.config.moved import new_key, new_overrides
 from xformer.config.redact import redact
 from xformer.errors import DataError
 from xformer.runs.storage import write_atomically
@@ -36,6 +36,21 @@ class MonitoredMetric:
     mode: Literal["min", "max"]
     best: float | None = None
     step: int | None = None
+
+
+@dataclass
+class TuningRole:
+    """What a run is in the tuning of its study.
+
+    Attributes:
+        keys: The settings that are tuned.
+        metric: The validation metric that they are chosen by.
+        trial: Whether the run is a trial; a trial is not tested.
+    """
+
+    keys: list[str]
+    metric: str
+    trial: bool
 
 
 @dataclass
@@ -70,6 +85,8 @@ class Summary:
         matched: The dimension that `match` adjusted: from, to, and the remaining difference in percent.
         target_overrides: By key, the `_target_`s that replace an option's own.
         ignored_keys: Keys that cannot change the result, as the callbacks declare; None in runs of earlier versions.
+        diverged: Whether it failed because its loss or its parameters became NaN or infinite.
+        tuning: The role of the run in the tuning of its study; None where that tunes nothing.
         plugins: Packages that added options or classes (`xformer.config.plugins`): version, commit, and whether the
             tree was dirty.
     """
@@ -100,6 +117,13 @@ class Summary:
     target_overrides: dict[str, str] = field(default_factory=dict)
     ignored_keys: list[str] | None = None
     plugins: dict[str, dict[str, Any]] = field(default_factory=dict)
+    diverged: bool = False
+    tuning: TuningRole | None = None
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether the run is a trial of a study's tuning."""
+        return self.tuning is not None and self.tuning.trial
 
 
 def summary_from_json(content: Any) -> Summary:
@@ -114,6 +138,8 @@ def summary_from_json(content: Any) -> Summary:
             named = {_OLD_KEYS.get(key, key): value for key, value in named.items()}
         summary: Summary = _typed().validate_json(json.dumps(named), strict=True)
         summary.overrides = new_overrides(summary.overrides, summary.choices)
+        if summary.tuning is not None:
+            summary.tuning.keys = [new_key(key, summary.choices) for key in summary.tuning.keys]
         return summary
     except ValidationError as error:
         first = error.errors(include_url=False)[0]

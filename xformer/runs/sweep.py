@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from hydra.core.global_hydra import GlobalHydra
@@ -64,6 +64,25 @@ def current_sweep() -> Sweep | None:
     return Sweep(**{**content, "varies": tuple(content["varies"])})
 
 
+def announce_sweep(sweep: Sweep) -> None:
+    """Leave a sweep in the environment, where every launcher's processes find it."""
+    os.environ[_VARIABLE] = json.dumps(asdict(sweep))
+
+
+def with_trials(sweep: Sweep, launcher: DictConfig, trials: int, keys: Iterable[str]) -> Sweep:
+    """A sweep that runs trials of tuning before its cells.
+
+    Args:
+        sweep: without them.
+        launcher: Hydra's settings of it.
+        trials: how many.
+        keys: the settings that are tuned.
+    """
+    at_once = max(_at_once(launcher, number) for number in (trials, sweep.cells))
+    varies = tuple(dict.fromkeys([*sweep.varies, *keys, "seed"]))
+    return replace(sweep, cells=sweep.cells + trials, varies=varies, at_once=at_once)
+
+
 def end_sweep() -> Sweep | None:
     """End the sweep and return it."""
     sweep = current_sweep()
@@ -78,13 +97,20 @@ class SweepCallback(Callback):
         """Put the sweep into the environment, which the processes of every launcher inherit.
 
         Raises:
-            SystemExit: its directory is that of a run. Hydra would turn any other exception into a warning.
+            SystemExit: its directory is that of a run, or a study that tunes is searched. Hydra would turn any other
+                exception into a warning.
         """
         hydra = config.hydra
         if (Path(hydra.sweep.dir) / FILE).exists():
             from xformer.core import console
 
             console.error(f"hydra.sweep.dir={hydra.sweep.dir} is the directory of a run; use another.")
+            raise SystemExit(1)
+        sweeper = hydra.runtime.choices.get("hydra/sweeper")
+        if sweeper != "basic" and OmegaConf.select(config, "study.tune") is not None:
+            from xformer.core import console
+
+            console.error(f"study.tune tries its own grid and not hydra/sweeper={sweeper}; leave one of the two out.")
             raise SystemExit(1)
         params = OmegaConf.to_container(hydra.sweeper.get("params") or OmegaConf.create({}), resolve=False)
         typed = OmegaConf.to_container(hydra.overrides.task, resolve=False)
@@ -102,7 +128,7 @@ class SweepCallback(Callback):
         sweep = Sweep(
             str(Path(hydra.sweep.dir).absolute()), cells, tuple(varying), _at_once(hydra.launcher, cells), time.time()
         )
-        os.environ[_VARIABLE] = json.dumps(asdict(sweep))
+        announce_sweep(sweep)
 
     def on_job_start(self, config: DictConfig, **kwargs: object) -> None:
         """Redact secrets in Hydra's files before anything else is done."""

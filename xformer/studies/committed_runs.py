@@ -48,12 +48,14 @@ def write_table(folder: Path, runs: Sequence[RecordedRun]) -> None:
     common = {key: value for key, value in whole[0].items() if all(key in s and s[key] == value for s in whole)}
     environments: list[dict[str, Any]] = []
     rows = [_row(run, common, environments) for run in runs]
-    shared = {
+    shared: dict[str, Any] = {
         "settings": common,
         "choices": sorted({key for run in runs for key in run.summary.choices}),
         "monitor": dict(zip(("name", "mode"), next(iter(monitors)), strict=True)) if monitors else None,
         "environments": environments,
     }
+    if plans := [run.summary.tuning for run in runs if run.summary.tuning]:
+        shared["tuning"] = {"keys": plans[0].keys, "metric": plans[0].metric}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SHARED).write_text(OmegaConf.to_yaml(OmegaConf.create(shared)), encoding="utf-8")
     with (folder / RUNS).open("w", newline="", encoding="utf-8") as stream:
@@ -98,6 +100,8 @@ def _row(run: RecordedRun, common: Mapping[str, Value], environments: list[dict[
         **{f"trivial_baselines.{key}": value for key, value in run.summary.trivial_baselines.items()},
         "best": monitor.best if monitor else None,
         "best_step": monitor.step if monitor else None,
+        "trial": run.summary.is_trial or None,
+        "diverged": run.summary.diverged or None,
         "environment": environments.index(environment),
         "whole": run.whole,
         "overrides": shlex.join(typed),
@@ -122,6 +126,8 @@ def _run(folder: Path, row: Mapping[str, str], shared: Mapping[str, Any]) -> Rec
         "metrics": _below("metrics.", values),
         "trivial_baselines": _below("floors.", values) | _below("trivial_baselines.", values),
         "monitor": shared["monitor"] | best if "best" in values else None,
+        "diverged": values.get("diverged", False),
+        "tuning": shared["tuning"] | {"trial": values.get("trial", False)} if "tuning" in shared else None,
         **shared["environments"][values["environment"]],
     })  # fmt: skip
     # A table of an earlier version has a `_target_` for each part.

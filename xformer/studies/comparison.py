@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from xformer.config.identity import override_value
 from xformer.errors import ConfigError, DataError
 from xformer.runs.recorded_run import RecordedRun
 from xformer.studies.bounded import bounded_interval
@@ -13,6 +14,7 @@ from xformer.studies.metric import Metric, metric_bounds
 from xformer.studies.mixed_conditions import mixed_conditions
 from xformer.studies.simultaneous import simultaneous_intervals
 from xformer.studies.statistics import Interval, PairedComparison, paired_comparison
+from xformer.studies.trials import TunedVariant, Tuning, tuning_of
 from xformer.studies.verdicts import ONE_LOOK, AnalysisPlan, ComparisonVerdict, judge_differences
 
 Intervals = Literal["corrected", "plain", "simultaneous"]
@@ -34,6 +36,7 @@ class ComparisonRow:
         verdict: `better`, `worse`, `equivalent within MARGIN`, `no difference shown`, `baseline`, or the reason why
             there is no verdict.
         test: the full result of the test.
+        tuned: the trials that chose the group's setting; None where it was not tuned.
     """
 
     name: str
@@ -48,6 +51,7 @@ class ComparisonRow:
     p: float | None = None
     verdict: str = "baseline"
     test: ComparisonVerdict | None = None
+    tuned: TunedVariant | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class Comparison:
             only if no difference is shown; `plain`: 95 % each, not corrected; `simultaneous`: 95 % together.
         experiment: the task and the data of the runs, if runs of several experiments were compared; else empty.
         scale: the measure of size where the runs are of several sizes (`size_sweep.py`).
+        tuning: what was tuned for each group; None where nothing was.
     """
 
     metric: Metric
@@ -71,6 +76,7 @@ class Comparison:
     intervals: Intervals = "corrected"
     experiment: Mapping[str, str] = field(default_factory=dict)
     scale: Scale = "parameters"
+    tuning: Tuning | None = None
 
 
 def compare(
@@ -82,8 +88,10 @@ def compare(
 ) -> Comparison:
     """Compare groups of runs in one metric, each with the baseline.
 
+    Trials of tuning are no part of the groups: they say which runs are, those with the chosen setting of each variant.
+
     Args:
-        runs: all runs, including failed ones.
+        runs: all runs, including failed ones and trials.
         metric: the metric; None for the monitored one on the test part.
         baseline: `attention=full`, or several settings; each group is compared with the group that has these settings
             and equals it in every other setting of its name. None for `attention=full` where attention differs, else
@@ -96,14 +104,22 @@ def compare(
         ConfigError: no group or every group matches the baseline, the metric is unknown, or simultaneous intervals are
             requested although looks are declared.
     """
+    tuning = tuning_of(runs)
+    runs = [run for run in runs if not run.summary.is_trial]
+    runs, superseded = tuning.without_superseded(runs) if tuning else (runs, {})
+    if tuning and not runs:
+        raise DataError(f"There are {sum(v.trials for v in tuning.variants.values())} trials and no final run yet.")
     chosen = Metric.of(runs, metric)
     used, left_out = _usable(runs, chosen)
+    left_out |= superseded
     if not used:
         raise DataError(f"No run has a value of {chosen.name}: " + "; ".join(f"{k}: {v}" for k, v in left_out.items()))
     groups = group_runs(used)
-    differ = differences(groups)
+    differ = differences(groups, tuning.keys if tuning else ())
     lost = [run for run in runs if run.name in left_out]
     rows = [_row(group, differ, chosen, lost) for group in groups]
+    if tuning:
+        rows = [replace(row, tuned=tuning.variant(row.group.runs[0])) for row in rows]
     wanted = _baseline(baseline, rows, differ.named)
     rows = _judged(rows, wanted, differ.named, plan, chosen)
     rows = _with_intervals(rows, intervals, chosen, plan)
@@ -120,10 +136,10 @@ def compare(
             warnings.append(
                 f"{row.name}: {row.lost} of {row.lost + len(row.values)} runs have no value; the mean is of the others."
             )
-    warnings += _looked(rows, plan)
+    warnings += _looked(rows, plan) + (_tuning_warnings(rows, tuning) if tuning else [])
     warnings += unequal_budgets({row.name: row.budget for row in rows}) + mixed_conditions(used)
     label = " ".join(f"{key}={value}" for key, value in wanted.items())
-    return Comparison(chosen, label, differ, rows, left_out, warnings, plan, intervals)
+    return Comparison(chosen, label, differ, rows, left_out, warnings, plan, intervals, tuning=tuning)
 
 
 def _usable(runs: Sequence[RecordedRun], metric: Metric) -> tuple[list[RecordedRun], dict[str, str]]:
@@ -262,3 +278,28 @@ def _looked(rows: Sequence[ComparisonRow], plan: AnalysisPlan) -> list[str]:
         for pairs, available in tested.items()
         if plan.looks and pairs < available
     ]
+
+
+def _tuning_warnings(rows: Sequence[ComparisonRow], tuning: Tuning) -> list[str]:
+    """What makes the chosen settings of the groups less than the best, or less than equally good."""
+    found = [f"{row.name} was not tuned: it has no trials." for row in rows if row.tuned is None]
+    tuned = {row.name: row.tuned for row in rows if row.tuned}
+    shown = {id(variant) for variant in tuned.values()}
+    tuned |= {variant.name: variant for variant in tuning.variants.values() if id(variant) not in shown}
+    if len({variant.tried for variant in tuned.values()}) > 1:
+        numbers = ", ".join(f"{name} {variant.trials}" for name, variant in tuned.items())
+        found.append(f"the groups did not have the same trials ({numbers}): more trials find a better setting.")
+    for name, variant in tuned.items():
+        unfinished = [setting for setting in variant.settings if setting.unfinished]
+        if unfinished:
+            named = "; ".join(setting.name for setting in unfinished)
+            found.append(f"{name}: {named} could not be chosen, because a trial of it has not finished.")
+        if variant.chosen is None:
+            found.append(f"{name}: no setting could be chosen: its trials diverged or have not finished.")
+        for key, (end, values) in variant.edges().items():
+            value = override_value(variant.chosen.values[key] if variant.chosen else None)
+            found.append(
+                f"{name}: the chosen {key}={value} is the {end} of those that were tried ({values[0]:g} to "
+                f"{values[-1]:g}); a better one may lie beyond."
+            )
+    return found

@@ -15,6 +15,7 @@ from xformer.studies.metric import metric_bounds
 from xformer.studies.scaling_figure import scaling_figure
 from xformer.studies.statistics import Interval
 from xformer.studies.trivial_lines import trivial_lines
+from xformer.studies.tuning_figure import tuning_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,7 +41,7 @@ def scaling_figure_of(comparison: Comparison, style: PlotStyle) -> "Figure | Non
 def figures(
     comparison: Comparison, style: PlotStyle = RECORD, seeds: bool = False, curves: Curves | None = None
 ) -> dict[str, "Figure"]:
-    """The figures of a comparison that the runs have data for, by name: `curves`, `cost`, `length`, `scaling`.
+    """The figures that the runs have data for, by name: `curves`, `cost`, `length`, `scaling`, `tuning`.
 
     Args:
         comparison: what to draw.
@@ -54,6 +55,7 @@ def figures(
             "cost": cost_figure(comparison, style, seeds),
             "length": length_figure(comparison, style, seeds),
             "scaling": scaling_figure(comparison, style, seeds),
+            "tuning": tuning_figure(comparison, style),
         }
     return {name: figure for name, figure in made.items() if figure is not None}
 

@@ -45,15 +45,25 @@ def group_runs(runs: Iterable[RecordedRun]) -> list[RunGroup]:
     return [RunGroup(members[0].settings, members) for members in found.values()]
 
 
-def differences(groups: Sequence[RunGroup]) -> Difference:
+def differences(groups: Sequence[RunGroup], tuned: Iterable[str] = ()) -> Difference:
     """The smallest set of keys that distinguishes the groups.
 
     Among sets of equal size, keys are preferred in this order: typed choices, other choices, typed keys, other keys.
+
+    Args:
+        groups: groups of runs.
+        tuned: keys whose values were chosen for each group, which distinguish no groups.
     """
     if len(groups) < 2:
         return Difference(("attention",) if groups and "attention" in groups[0].settings else (), ())
     keys = dict.fromkeys(key for group in groups for key in group.settings)
-    varying = [key for key in keys if len({group.get(key) for group in groups}) > 1]
+    chosen = tuple(tuned)
+    below = tuple(f"{key}." for key in chosen) or ("\0",)
+    varying = [
+        key
+        for key in keys
+        if key not in chosen and not key.startswith(below) and len({group.get(key) for group in groups}) > 1
+    ]
     choices = {key for group in groups for run in group.runs for key in run.summary.choices}
     typed = {key_of(override) for group in groups for run in group.runs for override in run.summary.overrides}
     ranked = sorted(varying, key=lambda key: (key not in choices, key not in typed))

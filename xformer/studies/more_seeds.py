@@ -1,5 +1,6 @@
 """The command that runs more seeds of a study, and its effect on the error rate."""
 
+import itertools
 from collections.abc import Sequence
 
 from xformer.errors import DataError
@@ -29,7 +30,9 @@ def more_seeds(study: Study, comparison: Comparison, number: int | None = None) 
     coming = [look for look in comparison.plan.looks if look > now]
     if number is None:
         number = coming[0] - now if coming else _needed(comparison)
-    further = ",".join(str(seeds[-1] + 1 + index) for index in range(number))
+    tuning_seeds = study.tune.seeds if study.tune else ()
+    free = (seed for seed in itertools.count(seeds[-1] + 1) if seed not in tuning_seeds)
+    further = ",".join(str(seed) for seed in itertools.islice(free, number))
     command = f"{study.command} seed={further}"
     return [command, *_error_rate(study, comparison, now, now + number, further)]
 

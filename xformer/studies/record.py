@@ -15,6 +15,7 @@ from xformer.studies.output_formats import as_markdown
 from xformer.studies.size_sweep import scaling_sentences
 from xformer.studies.study import Study
 from xformer.studies.table import findings
+from xformer.studies.trials import tuning_of
 
 _BEGIN, _END = "<!-- findings -->", "<!-- /findings -->"
 _BLOCK = re.compile(f"{_BEGIN}.*{_END}", re.DOTALL)
@@ -32,6 +33,11 @@ def record_study(study: Study, runs: Sequence[RecordedRun], folder: Path | None 
     """
     study.refuse_others(runs)
     runs, repeated = without_duplicates(runs)
+    if tuning := tuning_of(runs):
+        kept, superseded = tuning.without_superseded(run for run in runs if not run.summary.is_trial)
+        names = {run.name for run in kept}
+        runs = [run for run in runs if run.summary.is_trial or run.name in names]
+        repeated += [f"{name} is left out: {reason}" for name, reason in superseded.items()]
     folder = folder or study.folder
     comparison = compare(runs, study.metric, study.baseline, study.plan)
     readme = folder / "README.md"

@@ -25,6 +25,8 @@ from xformer.studies.trivial_lines import trivial_baselines
 _CAPTIONS = {
     "curves": "Learning curves: the monitored metric on the validation part. Mean over seeds, 95 % interval shaded.",
     "cost": "Quality against cost. Mean over seeds with its 95 % interval; the dashed line is the Pareto front.",
+    "tuning": "Tuning: the validation metric of the trials by each tuned setting. Mean over tuning seeds, 95 % "
+    "interval shaded; the circle marks the setting that was chosen, which the final runs have.",
     "length": "The metric by the length it was measured at. Mean over seeds, 95 % interval shaded.",
     "scaling": "By size: power laws with an offset, and the difference of the curves with its 95 % band, each point by "
     "itself; beyond the largest size measured dotted and paler, and no further than the text says.",

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from xformer.config.groups import CONF, nearest
 from xformer.config.identity import key_of, reproducing_overrides
 from xformer.config.plugins import plugins
+from xformer.config.tune import TunePlan
 from xformer.core.program import train_command
 from xformer.errors import ConfigError, DataError
 from xformer.runs.recorded_run import RecordedRun, load_runs, run_directories
@@ -18,7 +19,7 @@ from xformer.studies.committed_runs import RUNS, read_table
 from xformer.studies.verdicts import ONE_LOOK, SPENDING, AnalysisPlan
 
 EXPERIMENTS = CONF / "experiment"
-_KEYS = {"question", "baseline", "metric", "expected", "settings", "margin", "looks", "spending"}
+_KEYS = {"question", "baseline", "metric", "expected", "settings", "margin", "looks", "spending", "tune"}
 _FREE = {"experiment", "seed", "on_incompatible"}
 _ASKS = re.compile(r"^study:", re.MULTILINE)
 _INSTALLED = {"site-packages", "dist-packages"}
@@ -36,8 +37,9 @@ class Study:
         metric: the metric to compare; None for the monitored metric.
         expected: the expected time, and on which machine.
         directory: the directory of its runs, `hydra.sweep.dir`.
-        grid: the keys that differ between its runs, `hydra.sweeper.params`.
+        grid: the keys that differ between its runs: `hydra.sweeper.params`, and those that are tuned.
         plan: the margin of equivalence, and the numbers of seeds at which the runs are compared.
+        tune: what is tuned for each variant; None where nothing is.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Study:
     directory: Path
     grid: tuple[str, ...] = ()
     plan: AnalysisPlan = ONE_LOOK
+    tune: TunePlan | None = None
 
     @property
     def folder(self) -> Path:
@@ -91,7 +94,8 @@ class Study:
         if missing or not where:
             lacking = [f"study.{key}" for key in sorted(missing)] or ["hydra.sweep.dir"]
             raise ConfigError(f"{_label(name)} lacks {', '.join(lacking)}.")
-        grid = tuple(hydra.get("sweeper", {}).get("params", {}))
+        tune = TunePlan.of(study_keys)
+        grid = (*hydra.get("sweeper", {}).get("params", {}), *(tune.grid if tune else ()))
         return cls(
             name,
             study_keys["question"],
@@ -101,6 +105,7 @@ class Study:
             Path(where),
             grid,
             _plan(name, study_keys),
+            tune,
         )
 
     def refuse_others(self, runs: Sequence[RecordedRun]) -> None:

@@ -4,14 +4,17 @@ import math
 from dataclasses import asdict
 from typing import Any
 
+from xformer.config.identity import override_value
 from xformer.studies.bounded import UNBOUNDED
 from xformer.studies.budget import FLOPS_ARE, Budget, format_quantity
 from xformer.studies.comparison import Comparison, ComparisonRow
 from xformer.studies.metric import metric_bounds
 from xformer.studies.power import MOST
+from xformer.studies.trials import TunedVariant
 
 QUALITY = 7
 """The number of quality columns between names and budget; the verdict is the last of them."""
+_MOST_SETTINGS = 8  # whose scores stand in a note
 
 
 def table_headers(comparison: Comparison) -> list[str]:
@@ -59,9 +62,9 @@ def exactly_three_digits(value: float) -> str:
 
 
 def table_notes(comparison: Comparison) -> list[str]:
-    """Notes on the table: the metric, the tests, the FLOPs and the trivial baselines."""
+    """Notes on the table: the metric, what was tuned, the tests, the FLOPs and the trivial baselines."""
     better = "higher is better" if comparison.metric.mode == "max" else "lower is better"
-    found = [f"{comparison.metric.name}: {better}; mean over seeds.", *_tests(comparison)]
+    found = [f"{comparison.metric.name}: {better}; mean over seeds.", *_tuned(comparison), *_tests(comparison)]
     if any(row.budget.flops is not None for row in comparison.rows):
         found.append(FLOPS_ARE)
     summaries = [run.summary for row in comparison.rows for run in row.group.runs]
@@ -72,6 +75,40 @@ def table_notes(comparison: Comparison) -> list[str]:
             known = ", ".join(f"{name} {three_digits(value)}" for name, value in scores if value is not None)
             found.append(f"Trivial baselines{f' in {metric}' if metric else ''}: {known}.")
     return found
+
+
+def _tuned(comparison: Comparison) -> list[str]:
+    """What was tuned, and what was chosen for each group; or that nothing was."""
+    tuning = comparison.tuning
+    if tuning is None:
+        words = "Not tuned: no group has settings that were chosen for it, and what suits one may not suit another."
+        return [words] if len(comparison.rows) > 1 else []
+    better = "highest" if tuning.metric.mode == "max" else "lowest"
+    found = [
+        f"Tuned: {', '.join(tuning.keys)}, for each group the setting with the {better} mean {tuning.metric.name} over "
+        "its trials; of equal ones the lowest values, and none that diverged. Trials have seeds of their own and are "
+        "not tested."
+    ]
+    for row in comparison.rows:
+        if row.tuned and row.tuned.chosen:
+            seeds = f"seed{'s' if len(row.tuned.seeds) > 1 else ''} {', '.join(map(str, row.tuned.seeds))}"
+            found.append(
+                f"{row.name}: {row.tuned.chosen.name} was chosen from {len(row.tuned.settings)} settings in "
+                f"{row.tuned.trials} trials ({seeds}): {_scores(row.tuned)}."
+            )
+    return found
+
+
+def _scores(variant: TunedVariant) -> str:
+    """The mean metric of each setting: `0.001: 2.31, 0.003: diverged`; of the best where there are many."""
+    ended = [s for s in variant.settings if s.mean is not None or s.diverged]
+    if len(ended) > _MOST_SETTINGS:
+        ended = [s for s in ended if s is variant.chosen]
+    return ", ".join(
+        f"{' '.join(override_value(value) for value in s.values.values())}: "
+        f"{'diverged' if s.mean is None else format(s.mean, '.4g')}"
+        for s in ended
+    )
 
 
 def _tests(comparison: Comparison) -> list[str]:
@@ -197,8 +234,17 @@ def table_records(comparison: Comparison) -> list[dict[str, Any]]:
             "verdict": row.verdict,
             "lost_runs": row.lost,
         }
-        found.append({**comparison.experiment, **keys, **numbers, **_budget(row.budget)})
+        found.append({**comparison.experiment, **keys, **numbers, **_choice(comparison, row), **_budget(row.budget)})
     return found
+
+
+def _choice(comparison: Comparison, row: ComparisonRow) -> dict[str, Any]:
+    """What tuning chose for a group, and from how many trials; empty where nothing was tuned."""
+    if comparison.tuning is None:
+        return {}
+    chosen = row.tuned.chosen if row.tuned else None
+    values = {f"chosen_{key}": chosen.values[key] if chosen else None for key in comparison.tuning.keys}
+    return {**values, "trials": row.tuned.trials if row.tuned else 0}
 
 
 def _budget(budget: Budget) -> dict[str, float | None]:

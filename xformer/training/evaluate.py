@@ -129,7 +129,7 @@ def _overridden(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
 
 def evaluate_best(trainer: Trainer, task: Task, data: DataModule, summary: Summary, job: Job) -> None:
-    """Validate and test the best weights, and collect the metrics of training."""
+    """Validate and test the best weights, and collect the metrics of training; a trial of tuning is not tested."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     throughput = next((c for c in callbacks if isinstance(c, Throughput)), None)
     trained = next((c for c in callbacks if isinstance(c, TrainMetrics)), None)
@@ -149,7 +149,7 @@ def evaluate_best(trainer: Trainer, task: Task, data: DataModule, summary: Summa
     loggers, trainer.loggers = trainer.loggers, []  # the curve has the values of validation already
     trainer.validate(task, data, ckpt_path=best or None, verbose=False)
     metrics |= {name: value.item() for name, value in trainer.callback_metrics.items()}
-    if data.test_dataloader():
+    if not summary.is_trial and data.test_dataloader():
         trainer.test(task, data, ckpt_path=best or None, verbose=False)
         tested = {name: value.item() for name, value in trainer.callback_metrics.items()}
         metrics |= tested

@@ -167,7 +167,7 @@ class Earlier:
         self._refuse_another()
         if not (self.directory / FILE).exists():
             return None
-        done = self.summary.status == "finished"
+        done = _is_over(self.summary) if not self.resumes else self.summary.status == "finished"
         return self.summary if done and not (self.resumes and self._is_longer()) else None
 
     def start(self) -> ResumePoint | None:
@@ -260,7 +260,7 @@ class Earlier:
         """Whether the earlier run logged a metric, saved a checkpoint or finished."""
         if checkpoints.find_checkpoints(self.directory):
             return True
-        if (self.directory / FILE).exists() and read_summary(self.directory).status == "finished":
+        if (self.directory / FILE).exists() and _is_over(read_summary(self.directory)):
             return True
         metrics = self.directory / METRICS_FILE
         return metrics.exists() and metrics.read_bytes().count(b"\n") > 1
@@ -316,6 +316,11 @@ def truncate_metrics(loggers: Sequence[Logger], start: ResumePoint | None) -> No
     for logger in loggers:
         if isinstance(logger, MetricsCSV):
             logger.start_at(0) if start is None else logger.start_at(start.step, start.rows)
+
+
+def _is_over(summary: Summary) -> bool:
+    """Whether a run has all the result it will have: it finished, or it is a trial of tuning that diverged."""
+    return summary.status == "finished" or (summary.is_trial and summary.diverged)
 
 
 def _may_change(key: str, before: Any, after: Any) -> bool:

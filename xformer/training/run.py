@@ -66,6 +66,7 @@ def run(job: Job) -> float | None:
         start = earlier.start()
         if is_empty(job.directory):
             record.claim()
+        _print(job.tuning_hint)
         _set_threads(job, summary, resumed=start is not None)
         seed_everything(plan.seed, verbose=False)
         data = plan.load_data()
@@ -95,6 +96,7 @@ def _read(job: Job, summary: Summary) -> Plan:
 
     The target overrides and ignored keys are recorded in the summary here, where the classes are known.
     """
+    summary.tuning = job.tuning
     plan = Plan.read(job.config, job.choices)
     launch_checks.check_sweep(job)
     if job.config.init_from is not None:

@@ -14,7 +14,7 @@ from xformer.config.redact import RedactingFormatter
 from xformer.core import console
 from xformer.core.devices import is_main_process
 from xformer.core.program import train_command
-from xformer.errors import IncompatibleError, Interrupted, XformerError
+from xformer.errors import DivergedError, IncompatibleError, Interrupted, XformerError
 from xformer.loggers.base import RunLogger
 from xformer.runs import checkpoints
 from xformer.runs.git_state import git_state
@@ -127,6 +127,7 @@ def record_run(job: Job) -> Iterator[RunRecord]:
         console.info(f"Skipped: {error}")
     except XformerError as error:
         summary.status, summary.error = "failed", str(error)
+        summary.diverged = isinstance(error, DivergedError)
         _print_failure(error, job)
         raise
     except BaseException as error:

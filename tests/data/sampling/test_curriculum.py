@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xformer.data.sampling.buckets import TokenBatches
-from xformer.data.sampling.curriculum import ShorterItems, Pace
+from xformer.data.sampling.curriculum import Pace, ShorterItems
 from xformer.data.sampling.order import Fresh, Permutation
 from xformer.data.sampling.sampler import TrainingBatches
 from xformer.errors import ConfigError
