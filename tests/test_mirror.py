@@ -27,6 +27,7 @@ COVERED = {
     "studies/page_table.py": "studies/test_report_page.py",
     "studies/scaling_figure.py": "studies/test_figures.py",
     "studies/trivial_lines.py": "studies/test_figures.py",
+    "studies/tuning_figure.py": "studies/test_trials.py",
     "studies/output_formats.py": "studies/test_comparison.py",
     "studies/record.py": "studies/test_reproduce.py",
     "studies/table.py": "studies/test_comparison.py",

@@ -11,14 +11,17 @@ import pytest
 from tests.studies.conftest import MakeRun
 from xformer.errors import ConfigError, DataError
 from xformer.runs.recorded_run import RecordedRun, load_runs
+from xformer.runs.summary import TuningRole
 from xformer.studies.committed_runs import read_table, write_table
 from xformer.studies.comparison import Comparison, compare
+from xformer.studies.figure_style import RECORD
 from xformer.studies.figures import figures
 from xformer.studies.metric import Metric
 from xformer.studies.output_formats import as_json, as_markdown
 from xformer.studies.report_page import report_page
 from xformer.studies.table import table_notes, table_records
 from xformer.studies.trials import TrialSetting, choose, tuning_of
+from xformer.studies.tuning_figure import tuning_figure
 
 LESS, MORE = Metric("val/loss", "min"), Metric("val/accuracy", "max")
 KEY = "optimizer.lr"
@@ -83,6 +86,7 @@ PLAN = {"keys": [KEY], "metric": "val/accuracy"}
 def make(make_run: MakeRun, value: float | None, attention: str, lr: float, seed: int, **other: Any) -> None:
     trial = seed >= 100
     other = {"tuning": {**PLAN, "trial": trial}} | other
+    other["tuning"] = TuningRole(**other["tuning"])
     if trial:
         other = {"metrics": {"val/accuracy": value}} | other
     typed = [f"attention={attention}", f"{KEY}={lr:g}", f"seed={seed}"]
@@ -230,7 +234,9 @@ def test_a_table_without_tuning_is_written_as_before(sweep: Path, tmp_path: Path
 
 
 def test_the_figure_has_a_line_for_each_variant_and_marks_its_choice(tuned: Comparison) -> None:
-    (axes,) = figures(tuned)["tuning"].axes
+    figure = tuning_figure(tuned, RECORD)
+    assert figure is not None
+    (axes,) = figure.axes
     lines = {line.get_label(): line for line in axes.lines}
     for name, best in (("attention=full", 1), ("attention=linformer", 2)):
         assert [*lines[name].get_xdata()] == [0.001, 0.003, 0.01]
@@ -243,7 +249,7 @@ def test_the_figure_has_a_line_for_each_variant_and_marks_its_choice(tuned: Comp
     assert marked == [(0.003, pytest.approx(0.6005)), (0.01, pytest.approx(0.6005))]
     assert axes.get_xscale() == "log"
     assert [text.get_text() for text in axes.get_xticklabels()] == ["0.001", "0.003", "0.01"]
-    page = report_page(tuned, "A study", figures(tuned))
+    page = report_page([tuned], "A study")
     assert "the circle marks the setting that was chosen" in page
 
 
@@ -257,7 +263,7 @@ def test_several_settings_have_axes_of_their_own(make_run: MakeRun, tmp_path: Pa
         choices = {"attention": attention, "schedule": schedule, "data": "listops"}
         make_run(
             lr + (schedule == "constant"), seed=seed, attention=attention, choices=choices,
-            config={"optimizer": {"lr": lr}}, tuning={**plan, "trial": seed == 100},
+            config={"optimizer": {"lr": lr}}, tuning=TuningRole(**plan, trial=seed == 100),
             overrides=[f"attention={attention}", f"{KEY}={lr}", f"schedule={schedule}", f"seed={seed}"],
         )  # fmt: skip
     found = compare(runs(tmp_path))

@@ -290,7 +290,12 @@ def test_a_sweep_without_the_block_is_that_of_hydra(fake: FakeTraining, start: S
 
 def test_cells_are_counted_with_their_trials(fake: FakeTraining, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(training, "run", lambda job: (seen.append(sweep.current_sweep()), fake(job)))
+
+    def watched(job: Job) -> float | None:
+        seen.append(sweep.current_sweep())
+        return fake(job)
+
+    monkeypatch.setattr(training, "run", watched)
     start()
     assert {found.cells for found in seen} == {6}
     assert {found.varies for found in seen} == {("attention", "optimizer.lr", "seed")}
