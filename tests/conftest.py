@@ -76,9 +76,13 @@ _SET_BY_COMMANDS = ("HYDRA_FULL_ERROR", "XFORMER_WRAPPED", "XFORMER_PROGRAM", "X
 """Variables that a command which ran in this process leaves behind."""
 
 
+# Without a device, torch.manual_seed would record the call stack for each kind of device that is not there.
+_SET_SEED = torch.manual_seed if devices.is_available() else torch.default_generator.manual_seed
+
+
 @pytest.fixture(autouse=True)
 def _same_start() -> Iterator[None]:
-    torch.manual_seed(0)
+    _SET_SEED(0)
     yield
     torch.use_deterministic_algorithms(False)
     torch.set_flush_denormal(False)  # which every command switches on
