@@ -15,6 +15,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 
+from tests import checked_calls as checked_calls  # before anything of xformer
+from tests import files_read_once as files_read_once
 from tests.studies.conftest import make_run as make_run
 from tests.studies.conftest import sweep as sweep
 from xformer import cli
@@ -75,9 +77,13 @@ _SET_BY_COMMANDS = ("HYDRA_FULL_ERROR", "XFORMER_WRAPPED", "XFORMER_PROGRAM", "X
 """Variables that a command which ran in this process leaves behind."""
 
 
+# Without a device, torch.manual_seed would record the call stack for each kind of device that is not there.
+_SET_SEED = torch.manual_seed if devices.is_available() else torch.default_generator.manual_seed
+
+
 @pytest.fixture(autouse=True)
 def _same_start() -> Iterator[None]:
-    torch.manual_seed(0)
+    _SET_SEED(0)
     yield
     torch.use_deterministic_algorithms(False)
     torch.set_flush_denormal(False)  # which every command switches on

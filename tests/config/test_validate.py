@@ -1,5 +1,7 @@
 """Every yaml composes, instantiates and matches its constructor; every mistake is named before anything loads."""
 
+import functools
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -19,8 +21,11 @@ PLAIN = [  # files that are one node; the others are mappings of nodes, or whole
 ]
 
 
+_composed = functools.cache(compose_config)
+
+
 def load(group: str, option: str) -> DictConfig:
-    node = compose_config([f"{group}={option}"])[group]
+    node = deepcopy(_composed((f"{group}={option}",))[group])
     assert isinstance(node, DictConfig)
     return node
 

@@ -1,7 +1,7 @@
 """Finds every attention and position by reading `conf/`, so that none can forget to join the contracts."""
 
 import inspect
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -50,6 +50,10 @@ TOYS: dict[str, tuple[type[TokenMixer], dict[str, Any]]] = {"toy_mixer": (ToyMix
 """Variants that are no option, to prove the contracts themselves."""
 
 
+# Thousands of tests build a variant, and reading its file takes longer than building it.
+_option = cache(load_option)
+
+
 def stated() -> list[dict[str, Any]]:
     """What each plugin states in its package's `contracts.yaml`: rows by group, and which attentions are quadratic."""
     files = [file for plugin in plugins() if (file := plugin.conf.parent / "contracts.yaml").is_file()]
@@ -66,7 +70,7 @@ def row(group: str, name: str) -> dict[str, Any]:
 def attention_class(name: str) -> type[Capable]:
     if name in TOYS:
         return TOYS[name][0]
-    return target(load_option("attention", name))  # type: ignore[return-value, arg-type]
+    return target(_option("attention", name))  # type: ignore[return-value, arg-type]
 
 
 # A hybrid is made of the others, by a function.
@@ -92,7 +96,7 @@ def role(causal: bool) -> Capability:
 
 
 def position_class(name: str) -> type[Position]:
-    return target(load_option("position", name))  # type: ignore[return-value, arg-type]
+    return target(_option("position", name))  # type: ignore[return-value, arg-type]
 
 
 def attention_factory(name: str) -> Any:
@@ -141,7 +145,7 @@ def self_mask(length: int, causal: bool, key_padding: Tensor | None = None, star
 
 
 def _factory(group: str, name: str, row: dict[str, Any]) -> Any:
-    node = OmegaConf.to_container(load_option(group, name), resolve=True)
+    node = OmegaConf.to_container(_option(group, name), resolve=True)
     assert isinstance(node, dict)
     keywords = {key: value for key, value in node.items() if not str(key).startswith("_") and key != "defaults"}
     return partial(target(OmegaConf.create({"_target_": node["_target_"]})), **{**keywords, **row})

@@ -24,14 +24,25 @@ Usage = namedtuple("Usage", "total used free")
 
 
 class Faults:
-    """Opens files for writing as the system would on a bad day: an audit hook, which cannot be taken out again."""
+    """Opens files for writing as the system would on a bad day.
+
+    An audit hook, which cannot be taken out again and slows all that follows in the process: it is set by the first
+    test that needs it, and not when the tests are collected.
+    """
 
     def __init__(self) -> None:
         self.watched: Path | None = None
         self.opened: list[str] = []
         self.fails: Callable[[str], bool] = lambda name: False
         self.number = errno.ENOSPC
-        sys.addaudithook(self._audit)
+        self.hooked = False
+
+    def watch(self, path: Path) -> None:
+        """Begin with no file opened and none that fails."""
+        self.watched, self.opened, self.fails = path, [], lambda name: False
+        if not self.hooked:
+            sys.addaudithook(self._audit)
+            self.hooked = True
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event != "open" or self.watched is None or not isinstance(arguments[0], str | os.PathLike):
@@ -49,7 +60,7 @@ _FAULTS = Faults()
 
 @pytest.fixture
 def faults(tmp_path: Path) -> Iterator[Faults]:
-    _FAULTS.watched, _FAULTS.opened, _FAULTS.fails = tmp_path, [], lambda name: False
+    _FAULTS.watch(tmp_path)
     yield _FAULTS
     _FAULTS.watched = None
 

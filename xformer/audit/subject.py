@@ -168,7 +168,10 @@ def _build(target: Target, seed: int, dtype: torch.dtype) -> tuple[nn.Module, An
 
 def seed_all(seed: int) -> None:
     """Seed every generator that a module may draw from."""
-    torch.manual_seed(seed)
+    # Without a device, torch.manual_seed would record the call stack for each kind of device that is not there, which
+    # takes longer than a small module's call.
+    set_seed = torch.manual_seed if torch.accelerator.is_available() else torch.default_generator.manual_seed
+    set_seed(seed)
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
 
