@@ -80,7 +80,8 @@ class Layer:
             for key, option in (("attention", self.attention), (_POSITION, self.position))
         }
         name = json.dumps(self.written_out(), sort_keys=True)
-        return {"_target_": f"{LayerEntry.__module__}.{LayerEntry.__qualname__}", "name": name, **nodes}
+        options = {"option": self.attention.name, "position_option": self.position and self.position.name}
+        return {"_target_": f"{LayerEntry.__module__}.{LayerEntry.__qualname__}", "name": name, **nodes, **options}
 
 
 def holds_layers(hint: Any) -> bool:
