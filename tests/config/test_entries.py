@@ -12,6 +12,7 @@ from xformer.attention.kernels.linear_recurrence import dispatch
 from xformer.attention.local import Local
 from xformer.config.compatibility import check_compatibility
 from xformer.config.entries import read_layers
+from xformer.config.plan import Plan
 from xformer.config.validate import instantiate_node, validate
 from xformer.errors import ConfigError, IncompatibleError
 from xformer.position.rotary import Rotary
@@ -58,7 +59,9 @@ def test_a_node_builds_what_its_entries_say(compose_job: ComposeJob) -> None:
         ("[locl,full]", "attention.layers[0]=locl is not an option; did you mean local?"),
         ("[full,{local:{windw:8}}]", "attention.layers[1].local.windw is not a parameter of .*; did you mean window?"),
         ("[full,{local:{window:-1}}]", "attention.layers[1].local.window=-1 must be at least 0"),
-        ("[full,hybrid]", "attention.layers[1]=hybrid is not an option; Valid: additive,"),
+        ("[full,hybrid]", "attention.layers[1]=hybrid is made of other options and cannot be one of its own layers"),
+        ("[{hybrid:{layers:[full]}}]", "attention.layers[0]=hybrid is made of other options"),
+        ("[{full:{position:null}},gla]", "attention.layers[0].full.position=null is not an option: write none for no"),
         ("[]", "attention.layers=[] must be a list of options, such as [local,local,full]"),
         ("full", "attention.layers=full must be a list of options"),
         ("[3]", "attention.layers[0]=3 is not an option: write the option's name, or {name:"),
@@ -148,6 +151,43 @@ def test_layers_that_are_one_block_cannot_differ(compose_job: ComposeJob) -> Non
 )
 def test_what_every_layer_can_do_is_accepted(overrides: list[str], compose_job: ComposeJob) -> None:
     compose(compose_job, *overrides)
+
+
+@pytest.mark.parametrize(
+    ("typed", "stored", "overrides"),
+    [
+        ("gla,full,gla,full", "gla,full", []),
+        ("gla,full,gla", "gla,full", ["size.layers=3"]),
+        ("gla,full,gla", "gla,full,gla", []),
+        ("gla,full", "gla,full", []),
+        ("full,{full:{}},{full:null}", "full", []),
+        ("full,{full:{position:none}}", "full,{full:{position:none}}", ["position=rotary"]),
+        ("full,gla,full", "full,gla,full", ["size.layers=3", "match=parameters", "match.by=size.layers"]),
+        ("full,gla,full,gla", "full,gla", ["match=parameters", "match.by=size.layers"]),
+    ],
+)
+def test_equal_layers_are_one_configuration(
+    typed: str, stored: str, overrides: list[str], compose_job: ComposeJob
+) -> None:
+    small = ["attention=hybrid", "architecture=decoder", "task=language_modeling", "size.layers=4", *overrides]
+    job, short = (compose_job(*small, f"attention.layers=[{entries}]") for entries in (typed, stored))
+    for each in (job, short):
+        Plan.read(each.config, each.choices)
+    assert job.config == short.config
+    assert (
+        len(job.config.attention.layers)
+        == len(short.config.attention.layers)
+        == stored.count("full") + stored.count("gla")
+    )
+
+
+def test_both_stacks_of_an_encoder_decoder_are_shortened(compose_job: ComposeJob) -> None:
+    slots = ["attention", "decoder_attention", "cross_attention"]
+    chosen = [override for slot in slots for override in (f"attention@{slot}=hybrid", f"{slot}.layers=[full,full]")]
+    job = compose_job("task=seq2seq", "size.layers=2", "attention=hybrid", *chosen[1:])
+    Plan.read(job.config, job.choices)
+    assert [list(job.config[slot].layers) for slot in slots] == [["full"]] * 3
+    assert job.config.architecture.decoder_attention.layers == ["full"]
 
 
 HYBRID = ["attention=hybrid", "architecture=decoder", "size=tiny", "size.layers=2"]
