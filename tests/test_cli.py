@@ -63,7 +63,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
     [
         (["attention=linformer", "task=language_modeling"], ["attention=linformer does not go with", "attention=full"]),
         (["attention=linfomer"], ["attention=linfomer is not an option", "did you mean linformer?"]),
-        (["optimizer.lrr=1"], ["optimizer.lrr is not a key", "did you mean lr?"]),
+        (["optimizer.lrr=1"], ["optimizer.lrr is not a key", "did you mean optimizer.lr?"]),
         (["optimizer.lr=fast"], ["optimizer.lr=fast has the wrong type", "float"]),
         (["atention=full"], ["atention is not a key", "did you mean attention?"]),
         (["+atention=full"], ["atention is not a key", "did you mean attention?"]),

@@ -53,6 +53,7 @@ def test_runs_are_one_configuration_by_what_they_mean_and_named_apart(compose_jo
         "names": "[local,local,local,full]",
         "same": "[{local:{window:64}},local,local,{full:{}}]",
         "other": "[local,full]",
+        "longer": "[local,full,local,full]",
     }
     small = [*SMALL, *SMALL_LISTOPS, "attention=hybrid", "size.layers=4", "trainer.max_steps=1"]
     for name, entries in layers.items():
@@ -61,7 +62,7 @@ def test_runs_are_one_configuration_by_what_they_mean_and_named_apart(compose_jo
     groups = group_runs(load_runs([tmp_path]))
     assert differences(groups).named == ("attention",)
     found = {group.get("attention"): len(group.runs) for group in groups}
-    assert found == {"hybrid(3xlocal+full)": 2, "hybrid(local+full)": 1, "full": 1}
+    assert found == {"hybrid(3xlocal+full)": 2, "hybrid(local+full)": 2, "full": 1}
 
 
 def test_a_hybrid_is_matched_to_a_plain_model(compose_job: ComposeJob) -> None:

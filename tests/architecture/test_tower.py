@@ -78,7 +78,13 @@ def test_auxiliary_losses_of_all_layers_add_up_in_training_alone(shared: bool, c
 
 def entry(name: str, position: str | None = None) -> LayerEntry:
     scheme = None if position is None else position_factory(position)
-    return LayerEntry(name=f"{name} {position}", attention=attention_factory(name), position=scheme)
+    return LayerEntry(
+        name=f"{name} {position}",
+        attention=attention_factory(name),
+        position=scheme,
+        option=name,
+        position_option=position,
+    )
 
 
 def mixed_stack(*entries: LayerEntry, **options: Any) -> Stack:

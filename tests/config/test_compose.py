@@ -21,7 +21,23 @@ def test_hydras_own_node_is_there_where_it_is_wanted() -> None:
     [
         ("attention=ful", r"^attention=ful is not an option; did you mean full\?"),
         ("atention.rank=3", r"^atention\.rank is not a key of the configuration; did you mean attention\.rank\?"),
-        ("attention.rnk=3", r"^attention\.rnk is not a key of the configuration; did you mean rank\?"),
+        ("attention.rnk=3", r"^attention\.rnk is not a key of the configuration; did you mean attention\.rank\?"),
+        (
+            "attention.layers=[a]",
+            r"^attention\.layers is not a key of the configuration; it is a key of attention=hybrid\.$",
+        ),
+        (
+            "decoder_attention.layers=[gla,full]",
+            r"^decoder_attention\.layers is not a key of .*; it is a key of attention@decoder_attention=hybrid\.$",
+        ),
+        (
+            "decoder_attention.windw=2",
+            r"^decoder_attention\.windw is not a .* did you mean decoder_attention\.window\?",
+        ),
+        (
+            "data.loader.btch_size=2",
+            r"^data\.loader\.btch_size is not a key .* did you mean data\.loader\.batch_size\?",
+        ),
         ("seed", r"^seed is not an override .*; write key=value\.$"),
         ("seed=[", r"^seed=\[ cannot be read .* is quoted: "),
         ("data=null", r"^data=null is not an option; "),

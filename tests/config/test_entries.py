@@ -4,12 +4,15 @@ from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
+from torch import nn
 
 from tests.conftest import ComposeJob
 from xformer.attention.base import AttentionContext
+from xformer.attention.kernels.linear_recurrence import dispatch
 from xformer.attention.local import Local
 from xformer.config.compatibility import check_compatibility
 from xformer.config.entries import read_layers
+from xformer.config.plan import Plan
 from xformer.config.validate import instantiate_node, validate
 from xformer.errors import ConfigError, IncompatibleError
 from xformer.position.rotary import Rotary
@@ -56,7 +59,9 @@ def test_a_node_builds_what_its_entries_say(compose_job: ComposeJob) -> None:
         ("[locl,full]", "attention.layers[0]=locl is not an option; did you mean local?"),
         ("[full,{local:{windw:8}}]", "attention.layers[1].local.windw is not a parameter of .*; did you mean window?"),
         ("[full,{local:{window:-1}}]", "attention.layers[1].local.window=-1 must be at least 0"),
-        ("[full,hybrid]", "attention.layers[1]=hybrid is not an option; Valid: additive,"),
+        ("[full,hybrid]", "attention.layers[1]=hybrid is made of other options and cannot be one of its own layers"),
+        ("[{hybrid:{layers:[full]}}]", "attention.layers[0]=hybrid is made of other options"),
+        ("[{full:{position:null}},gla]", "attention.layers[0].full.position=null is not an option: write none for no"),
         ("[]", "attention.layers=[] must be a list of options, such as [local,local,full]"),
         ("full", "attention.layers=full must be a list of options"),
         ("[3]", "attention.layers[0]=3 is not an option: write the option's name, or {name:"),
@@ -146,3 +151,91 @@ def test_layers_that_are_one_block_cannot_differ(compose_job: ComposeJob) -> Non
 )
 def test_what_every_layer_can_do_is_accepted(overrides: list[str], compose_job: ComposeJob) -> None:
     compose(compose_job, *overrides)
+
+
+@pytest.mark.parametrize(
+    ("typed", "stored", "overrides"),
+    [
+        ("gla,full,gla,full", "gla,full", []),
+        ("gla,full,gla", "gla,full", ["size.layers=3"]),
+        ("gla,full,gla", "gla,full,gla", []),
+        ("gla,full", "gla,full", []),
+        ("full,{full:{}},{full:null}", "full", []),
+        ("full,{full:{position:none}}", "full,{full:{position:none}}", ["position=rotary"]),
+        ("full,gla,full", "full,gla,full", ["size.layers=3", "match=parameters", "match.by=size.layers"]),
+        ("full,gla,full,gla", "full,gla", ["match=parameters", "match.by=size.layers"]),
+    ],
+)
+def test_equal_layers_are_one_configuration(
+    typed: str, stored: str, overrides: list[str], compose_job: ComposeJob
+) -> None:
+    small = ["attention=hybrid", "architecture=decoder", "task=language_modeling", "size.layers=4", *overrides]
+    job, short = (compose_job(*small, f"attention.layers=[{entries}]") for entries in (typed, stored))
+    for each in (job, short):
+        Plan.read(each.config, each.choices)
+    assert job.config == short.config
+    assert (
+        len(job.config.attention.layers)
+        == len(short.config.attention.layers)
+        == stored.count("full") + stored.count("gla")
+    )
+
+
+def test_both_stacks_of_an_encoder_decoder_are_shortened(compose_job: ComposeJob) -> None:
+    slots = ["attention", "decoder_attention", "cross_attention"]
+    chosen = [override for slot in slots for override in (f"attention@{slot}=hybrid", f"{slot}.layers=[full,full]")]
+    job = compose_job("task=seq2seq", "size.layers=2", "attention=hybrid", *chosen[1:])
+    Plan.read(job.config, job.choices)
+    assert [list(job.config[slot].layers) for slot in slots] == [["full"]] * 3
+    assert job.config.architecture.decoder_attention.layers == ["full"]
+
+
+HYBRID = ["attention=hybrid", "architecture=decoder", "size=tiny", "size.layers=2"]
+SEQ2SEQ = ["task=seq2seq", "architecture=encoder_decoder", "attention=full"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["attention.layers=[full,{gla:{expand_key:0.3}}]"], "attention.layers[1].gla.expand_key=0.3 of the"),
+        (["attention.layers=[{gla:{kernel:fla}}]"], "use attention.layers[0].gla.kernel=torch"),
+        (["attention.layers=[{mamba2:{groups:3}}]"], "attention.layers[0].mamba2.groups=3 does not"),
+        (["attention.layers=[{mamba2:{step_low:9.5}}]"], "attention.layers[0].mamba2.step_low=9.5 is more than"),
+        (["attention.layers=[{bigbird:{window_blocks:2}}]"], "attention.layers[0].bigbird.window_blocks=2 has"),
+        (["attention.layers=[{sparse:{pattern:fixed,summary:99}}]"], "attention.layers[0].sparse.summary=99 does"),
+        (["attention.layers=[{sparse:{heads:split}}]", "size.heads=1"], "attention.layers[0].sparse.heads=split needs"),
+        (
+            ["attention.layers=[full,{full:{position:{rotary:{fraction:0.01}}}}]"],
+            "attention.layers[1].full.position.rotary.fraction=0.01 of",
+        ),
+        (["position=t5", "position.buckets=3"], "position.buckets=3 cannot"),
+        (
+            [*SEQ2SEQ, "attention@decoder_attention=gla", "decoder_attention.expand_key=0.3"],
+            "decoder_attention.expand_key=0.3 of the",
+        ),
+        (
+            [*SEQ2SEQ, "attention@decoder_attention=hybrid", "decoder_attention.layers=[{gla:{expand_key:0.3}}]"],
+            "decoder_attention.layers[0].gla.expand_key=0.3 of the",
+        ),
+        (
+            [*SEQ2SEQ, "position@decoder_position=t5", "decoder_position.buckets=3"],
+            "decoder_position.buckets=3 cannot",
+        ),
+    ],
+)
+def test_a_value_that_a_class_refuses_is_named_by_its_path(
+    overrides: list[str], words: str, compose_job: ComposeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "find_spec", lambda name: None)
+    config = compose_job(*HYBRID, *overrides).config
+    validate(config)
+    build = instantiate_node(config.architecture)
+    with pytest.raises(ConfigError) as caught:
+        build(lambda width: nn.Embedding(8, width), 16)
+    assert words in str(caught.value)
+
+
+def test_a_warning_names_the_first_layer_of_its_kind(compose_job: ComposeJob, caplog: pytest.LogCaptureFixture) -> None:
+    config = compose(compose_job, "attention.layers=[full,{linformer:{rank:99}}]", "position=none")
+    instantiate_node(config.architecture)(lambda width: nn.Embedding(8, width), 16)
+    assert [text.partition(" ")[0] for text in caplog.messages] == ["attention.layers[1].linformer.rank=99"]

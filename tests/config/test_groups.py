@@ -28,6 +28,11 @@ def test_the_installed_package_finds_its_configuration() -> None:
 def test_nearest_lists_what_is_valid() -> None:
     assert nearest("linfomer", ["full", "linformer"]) == "did you mean linformer? Valid: full, linformer."
     assert nearest("zzz", ["full"]) == "Valid: full."
+    assert (
+        nearest("rnk", ["rank", "x"], "attention.")
+        == "did you mean attention.rank? Valid: attention.rank, attention.x."
+    )
+    assert nearest("zzz", []) == "it has none."
     assert nearest("key7", [f"key{i}x" for i in range(30)]) == "did you mean key7x?"
 
 

@@ -85,6 +85,35 @@ def test_a_bad_key_type_or_value_is_named(override: str, words: list[str], compo
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("architecture", ["encoder", "encoder_decoder"])
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        (
+            "decoder_attention=hybrid",
+            "decoder_attention=hybrid does not choose an option; on the command line, write "
+            "attention@decoder_attention=hybrid.",
+        ),
+        (
+            "cross_attention=linfomer",
+            "cross_attention=linfomer does not choose an option; on the command line, write "
+            "attention@cross_attention=... with one of its options; did you mean linformer?",
+        ),
+        (
+            "decoder_position=rotary",
+            "decoder_position=rotary does not choose an option; on the command line, write "
+            "position@decoder_position=rotary.",
+        ),
+    ],
+)
+def test_a_value_in_place_of_a_slots_option_is_refused(
+    override: str, sentence: str, architecture: str, compose_job: ComposeJob
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        validate(compose_job(f"architecture={architecture}", override).config)
+    assert str(caught.value) == sentence
+
+
 def test_a_misspelt_key_inside_a_file_is_refused(compose_job: ComposeJob) -> None:
     config = compose_job().config
     OmegaConf.set_struct(config, False)

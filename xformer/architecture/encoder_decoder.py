@@ -78,6 +78,7 @@ class EncoderDecoder(Architecture):
             causal=True,
             cross=cross_attention,
             max_memory=max_length,
+            prefix="decoder_",
             **options,
         )
 

@@ -30,6 +30,7 @@ class Tower(nn.Module):
         causal: whether every token attends only to itself and earlier tokens.
         cross: builds the cross-attention of each layer; None without a memory.
         max_memory: the longest memory, in tokens.
+        prefix: what the configuration's keys of attention and position begin with, such as `decoder_`, for messages.
         options: the options of the blocks.
 
     Raises:
@@ -50,6 +51,7 @@ class Tower(nn.Module):
         causal: bool,
         cross: AttentionFactory | None = None,
         max_memory: int = 0,
+        prefix: str = "",
         **options: Unpack[BlockOptions],
     ) -> None:
         super().__init__()
@@ -61,14 +63,24 @@ class Tower(nn.Module):
 
         def context(layer: int, *, crosses: bool) -> AttentionContext:
             longest, reads = (max_memory, False) if crosses else (max_length, causal)
+            path = "cross_attention" if crosses else f"{prefix}attention"
             return AttentionContext(
-                size.heads, size.head_dim, max_length, longest, reads, crosses, layer, dropout=dropout, gain=gain
+                size.heads,
+                size.head_dim,
+                max_length,
+                longest,
+                reads,
+                crosses,
+                layer,
+                dropout=dropout,
+                gain=gain,
+                path=path,
             )
 
         layers = range(1 if options["share_layers"] else size.layers)
         within = [attention(context(layer, crosses=False)) for layer in layers]
         across = [None if cross is None else cross(context(layer, crosses=True)) for layer in layers]
-        self._build_positions(within, position, size)
+        self._build_positions(within, position, size, f"{prefix}position")
         self.blocks = nn.ModuleList(build_block(options, *each) for each in zip(within, across, strict=True))
         for mixers in self.mixers:
             for mixer in mixers[1:]:
@@ -77,12 +89,12 @@ class Tower(nn.Module):
             mixer.require(scheme.needs)
         self.norm = last_norm(options)
 
-    def _build_positions(self, variants: Sequence[Capable], position: PositionFactory, size: Size) -> None:
+    def _build_positions(self, variants: Sequence[Capable], position: PositionFactory, size: Size, path: str) -> None:
         """Build the stack's position scheme and those of single layers; each numbers the layers that it serves."""
 
         def build(factory: PositionFactory, layers: int) -> Position:
             return factory(
-                PositionContext(size.d_model, size.heads, size.head_dim, layers, self.max_length, self.causal)
+                PositionContext(size.d_model, size.heads, size.head_dim, layers, self.max_length, self.causal, path)
             )
 
         served = [variants[layer % len(variants)] for layer in range(self.layers)]

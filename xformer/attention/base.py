@@ -39,6 +39,7 @@ class AttentionContext:
         d_model: features of a token; 0 for `heads * head_dim`.
         dropout: rate on the mixed values.
         gain: scale of the output projection's initial values.
+        path: of the option in the configuration, for messages, such as `decoder_attention`.
     """
 
     heads: int
@@ -52,6 +53,7 @@ class AttentionContext:
     d_model: int = 0
     dropout: float = 0.0
     gain: float = 1.0
+    path: str = "attention"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "d_model", self.d_model or self.heads * self.head_dim)

@@ -81,7 +81,9 @@ class BigBird(BlockSparseAttention):
     ) -> None:
         super().__init__(context)
         if window_blocks % 2 == 0:
-            raise ConfigError(f"attention.window_blocks={window_blocks} has no middle; use an odd number, such as 3.")
+            raise ConfigError(
+                f"{context.path}.window_blocks={window_blocks} has no middle; use an odd number, such as 3."
+            )
         self.block, self.global_blocks, self.random_blocks = block, global_blocks, random_blocks
         self.side = window_blocks // 2
         self.blocks = max(1, -(-context.max_key // block))

@@ -87,7 +87,7 @@ class GatedDeltaNet(TokenMixer):
         kernel: Implementation,
     ) -> None:
         super().__init__(context)
-        check_installed(kernel)
+        check_installed(kernel, context.path)
         self.kernel: Implementation = kernel
         keys, values = context.heads * context.head_dim, context.heads * context.head_dim * expand_value
         self.widths = [keys, keys, values]
@@ -138,6 +138,7 @@ class GatedDeltaNet(TokenMixer):
                 log_decay,
                 None if state is None else state.matrix,
                 kernel=self.kernel,
+                path=self.context.path,
                 dtype=gate.dtype,
             )
             if state is not None:

@@ -83,12 +83,12 @@ class GLA(TokenMixer):
         kernel: Implementation,
     ) -> None:
         super().__init__(context)
-        check_installed(kernel)
+        check_installed(kernel, context.path)
         self.kernel: Implementation = kernel
         self.temperature = temperature
-        self.key_dim = scaled_head_dim(context.head_dim, "expand_key", expand_key)
+        self.key_dim = scaled_head_dim(context.head_dim, f"{context.path}.expand_key", expand_key)
         keys = context.heads * self.key_dim
-        values = context.heads * scaled_head_dim(context.head_dim, "expand_value", expand_value)
+        values = context.heads * scaled_head_dim(context.head_dim, f"{context.path}.expand_value", expand_value)
         self.query = Linear(context.d_model, keys, bias=False)
         self.key = Linear(context.d_model, keys, bias=False)
         self.value = Linear(context.d_model, values, bias=False)
@@ -124,6 +124,7 @@ class GLA(TokenMixer):
                 log_decay,
                 None if state is None else state.matrix,
                 kernel=self.kernel,
+                path=self.context.path,
                 dtype=value.dtype,
             )
             if state is not None:

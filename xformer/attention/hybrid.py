@@ -11,12 +11,13 @@ variant shares between layers, and the position scheme of their own.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated
 
 from annotated_types import MinLen
 
 from xformer.attention.base import AttentionContext, AttentionFactory, Capable
-from xformer.position.base import PositionFactory
+from xformer.position.base import Position, PositionContext, PositionFactory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +28,15 @@ class LayerEntry:
         name: the option with its hyper-parameters, which identifies equal entries.
         attention: builds the layer's attention or token mixer.
         position: builds the position scheme of these layers; None for the stack's.
+        option: the name of the attention or token mixer alone, for messages.
+        position_option: the name of the position scheme, likewise.
     """
 
     name: str
     attention: AttentionFactory
     position: PositionFactory | None
+    option: str
+    position_option: str | None
 
 
 def hybrid(context: AttentionContext, *, layers: Annotated[Sequence[LayerEntry], MinLen(1)]) -> Capable:
@@ -44,8 +49,15 @@ def hybrid(context: AttentionContext, *, layers: Annotated[Sequence[LayerEntry],
     Raises:
         IncompatibleError: the layer's variant does not declare what its role needs.
     """
-    entry = layers[context.layer % len(layers)]
+    index = context.layer % len(layers)
+    entry = layers[index]
     first = next(index for index, other in enumerate(layers) if other.name == entry.name)
-    made = entry.attention(replace(context, first=first))
-    made.layer_position = entry.position
+    path = f"{context.path}.layers[{index}].{entry.option}"
+    made = entry.attention(replace(context, first=first, path=path))
+    if entry.position is not None:
+        made.layer_position = partial(_position, entry.position, f"{path}.position.{entry.position_option}")
     return made
+
+
+def _position(build: PositionFactory, path: str, context: PositionContext) -> Position:
+    return build(replace(context, path=path))

@@ -79,9 +79,10 @@ class Linformer(Attention):
     ) -> None:
         super().__init__(context)
         self.sharing, self.projection = sharing, projection
-        if rank > context.max_key and context.layer == 0:
+        if rank > context.max_key and context.layer == context.first:
             logger.warning(
-                "attention.rank=%d is more than the %d keys, so that nothing is compressed: full attention costs less.",
+                "%s.rank=%d is more than the %d keys, so that nothing is compressed: full attention costs less.",
+                context.path,
                 rank,
                 context.max_key,
             )

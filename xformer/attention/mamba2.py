@@ -100,18 +100,18 @@ class Mamba2(TokenMixer):
         kernel: Implementation,
     ) -> None:
         super().__init__(context)
-        check_installed(kernel)
+        check_installed(kernel, context.path)
         self.heads = context.heads * expand
         if self.heads % groups:
             divisors = ", ".join(str(n) for n in range(1, self.heads + 1) if self.heads % n == 0)
             raise ConfigError(
-                f"attention.groups={groups} does not divide the {self.heads} heads (size.heads times "
-                f"attention.expand); use {divisors}."
+                f"{context.path}.groups={groups} does not divide the {self.heads} heads (size.heads times "
+                f"{context.path}.expand); use {divisors}."
             )
         if step_low > step_high:
             raise ConfigError(
-                f"attention.step_low={step_low:g} is more than attention.step_high={step_high:g}; the paper has 0.001 "
-                "and 0.1."
+                f"{context.path}.step_low={step_low:g} is more than {context.path}.step_high={step_high:g}; the paper "
+                "has 0.001 and 0.1."
             )
         self.kernel: Implementation = kernel
         self.groups, self.first_steps = groups, (step_low, step_high)
@@ -157,6 +157,7 @@ class Mamba2(TokenMixer):
                 -at_least_float32(self.log_rate).exp()[:, None, None] * dt,
                 None if state is None else state.matrix,
                 kernel=self.kernel,
+                path=self.context.path,
                 dtype=gate.dtype,
             )
             if state is not None:

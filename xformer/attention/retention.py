@@ -76,7 +76,7 @@ class Retention(TokenMixer):
         self, context: AttentionContext, *, expand_value: Annotated[int, Ge(1)], kernel: Implementation
     ) -> None:
         super().__init__(context)
-        check_installed(kernel)
+        check_installed(kernel, context.path)
         self.kernel: Implementation = kernel
         keys, values = context.heads * context.head_dim, context.heads * context.head_dim * expand_value
         self.query = Linear(context.d_model, keys, bias=False)
@@ -137,7 +137,9 @@ class Retention(TokenMixer):
             log_decay = log_decay.masked_fill(~mask.key_padding[:, None, :, None], 0.0)  # b h n 1
         assert state is None or isinstance(state, RecurrentState)
         before = None if state is None else state.matrix
-        retained, matrix = linear_attention(query, key, value, log_decay, before, kernel=self.kernel, dtype=value.dtype)
+        retained, matrix = linear_attention(
+            query, key, value, log_decay, before, kernel=self.kernel, path=self.context.path, dtype=value.dtype
+        )
         if state is not None:
             state.keep(matrix, None, query.shape[2])
         return retained

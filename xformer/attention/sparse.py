@@ -122,11 +122,11 @@ class Sparse(BlockSparseAttention):
         self.stride = stride if stride is not None else isqrt(max(context.max_key, 1) - 1) + 1
         if pattern == "fixed" and summary > self.stride:
             raise ConfigError(
-                f"attention.summary={summary} does not fit a stride of {self.stride}; use 1 to {self.stride}."
+                f"{context.path}.summary={summary} does not fit a stride of {self.stride}; use 1 to {self.stride}."
             )
         if heads == "split" and context.heads < 2:
             raise ConfigError(
-                f"attention.heads=split needs two heads and there is {context.heads}; choose heads=merged."
+                f"{context.path}.heads=split needs two heads and there is {context.heads}; choose heads=merged."
             )
         self.pattern, self.summary, self.heads = pattern, summary, heads
 

@@ -17,7 +17,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from xformer.config.groups import groups, nearest, option_file
+from xformer.config.groups import command_line_key, groups, nearest, option_nodes, slots
 from xformer.config.identity import reproducing_overrides
 from xformer.config.moved import MOVED
 from xformer.config.plugins import CONF, plugins
@@ -115,11 +115,17 @@ def _near_key(name: str) -> str:
         return f"it is {MOVED[name]} now."
     config = compose_config([])
     parent, _, key = name.rpartition(".")
+    top = parent.partition(".")[0]
+    group = slots().get(top, top)
     siblings = OmegaConf.select(config, parent) if parent else None
+    # Which option was chosen is not known here: it may have other keys than the default.
+    if having := _options_with(group, name.removeprefix(f"{top}.")):
+        return f"it is a key of {' or '.join(f'{command_line_key(top)}={option}' for option in having)}."
     if isinstance(siblings, DictConfig):
         here = {str(sibling) for sibling in siblings if not str(sibling).startswith("_")}
-        # Which option was chosen is not known here: it may have other keys than the default.
-        return nearest(key, here | {place.rpartition(".")[2] for place in _keys() if place.startswith(f"{parent}.")})
+        within = f"{group}{parent.removeprefix(top)}."
+        valid = here | {place.removeprefix(within).partition(".")[0] for place in _keys() if place.startswith(within)}
+        return nearest(key, valid, f"{parent}.")
     matches = [place for place in _keys() if place.rpartition(".")[2] == key]
     if matches:
         return f"did you mean {' or '.join(matches[:3])}?"
@@ -128,9 +134,15 @@ def _near_key(name: str) -> str:
 
 def _keys() -> list[str]:
     """All valid keys: the groups, and the keys of their options, such as `attention.rank`."""
-    options = [(group, option) for group, options in groups().items() for option in options if group not in _SETS]
-    files = [(group, OmegaConf.load(option_file(group, option))) for group, option in options]  # type: ignore[arg-type]
-    return [*groups(), *dict.fromkeys(key for group, node in files for key in _below(node, group))]
+    nodes = [(group, node) for group in groups() if group not in _SETS for _, node in option_nodes(group)]
+    return [*groups(), *dict.fromkeys(key for group, node in nodes for key in _below(node, group))]
+
+
+def _options_with(group: str, key: str) -> list[str]:
+    """The options of a group that have a key, such as `hybrid` for `attention` and `layers`."""
+    if group not in groups() or group in _SETS:
+        return []
+    return [option for option, node in option_nodes(group) if f"{group}.{key}" in _below(node, group)]
 
 
 def _below(node: Any, path: str) -> Iterator[str]:

@@ -80,7 +80,8 @@ class Layer:
             for key, option in (("attention", self.attention), (_POSITION, self.position))
         }
         name = json.dumps(self.written_out(), sort_keys=True)
-        return {"_target_": f"{LayerEntry.__module__}.{LayerEntry.__qualname__}", "name": name, **nodes}
+        options = {"option": self.attention.name, "position_option": self.position and self.position.name}
+        return {"_target_": f"{LayerEntry.__module__}.{LayerEntry.__qualname__}", "name": name, **nodes, **options}
 
 
 def holds_layers(hint: Any) -> bool:
@@ -120,9 +121,13 @@ def layers_of(node: DictConfig, key: str, option: str) -> list[Layer]:
 
 def _read_layer(entry: Any, path: str) -> Layer:
     name, settings = _named(entry, path)
-    scheme, position = settings.pop(_POSITION, None), None
-    if scheme is not None:
-        below = f"{path}.{name}.{_POSITION}"
+    position, below = None, f"{path}.{name}.{_POSITION}"
+    if _POSITION in settings:
+        scheme = settings.pop(_POSITION)
+        if scheme is None:
+            raise ConfigError(
+                f"{below}=null is not an option: write none for no positions, or leave it out for those of the stack."
+            )
         position = _option(_POSITION, *_named(scheme, below), below)
     return Layer(path, _option("attention", name, settings, path), position)
 
@@ -143,6 +148,11 @@ def _named(entry: Any, path: str) -> tuple[str, dict[str, Any]]:
 
 def _option(group: str, name: str, settings: Mapping[str, Any], path: str) -> Option:
     options = [option for option in groups()[group] if inspect.isclass(target(load_option(group, option)))]
+    if name in groups()[group] and name not in options:
+        raise ConfigError(
+            f"{path}={name} is made of other options and cannot be one of its own layers; write those options instead, "
+            "such as [local,local,full]."
+        )
     if name not in options:
         raise ConfigError(f"{path}={name} is not an option; {nearest(name, options)}")
     node = OmegaConf.merge(load_option(group, name), dict(settings))
@@ -159,6 +169,35 @@ def expanded(node: Any, path: str = "") -> Any:
         entries = read_layers(node[layers], f"{path}{layers}")
         return {**node, layers: [entry.instantiable() for entry in entries]}
     return {key: expanded(value, f"{path}{key}.") for key, value in node.items()}
+
+
+def shorten_layers(config: DictConfig) -> None:
+    """Shorten the entries of each hybrid to the smallest list that, repeated, gives the same layers.
+
+    So the same layers are one configuration, however they were written.
+
+    Args:
+        config: a valid configuration, in which the entries are replaced.
+    """
+    # If the depth is still adjusted, the entries must stand for the same layers at every depth.
+    fixed = config.get("match") is None or config.match.by != "size.layers"
+    for node in list(config.values()):
+        key = _layers_key(cast(dict[str, Any], OmegaConf.to_container(node))) if isinstance(node, DictConfig) else None
+        if key is not None:
+            entries = OmegaConf.to_container(node[key])
+            assert isinstance(entries, list)
+            node[key] = _shortest(entries, config.size.layers if fixed else None)
+
+
+def _shortest(entries: list[Any], depth: int | None) -> list[Any]:
+    """The shortest prefix that, repeated, gives the same layers at this depth; for None, at every depth."""
+    count = len(entries)
+    for size in range(1, count):
+        same = all(entries[index] == entries[index % size] for index in range(count))
+        at_depth = depth is not None and all(entries[layer % count] == entries[layer % size] for layer in range(depth))
+        if at_depth or (same and count % size == 0):
+            return entries[:size]
+    return entries
 
 
 def _layers_key(node: Mapping[Any, Any]) -> str | None:

@@ -48,14 +48,22 @@ def command_line_key(key: str) -> str:
     return f"{slots()[key]}@{key}" if key in slots() else key
 
 
-def nearest(name: str, options: Iterable[str]) -> str:
-    """A hint for a misspelt name: `did you mean x? Valid: x, y, z.`; a long list is left out."""
+def nearest(name: str, options: Iterable[str], prefix: str = "") -> str:
+    """A hint for a misspelt name: `did you mean x? Valid: x, y, z.`; a long list is left out.
+
+    Args:
+        name: as typed.
+        options: the valid names.
+        prefix: to write before each of them, such as `attention.`.
+    """
     options = sorted(options)
+    if not options:
+        return "it has none."
     near = difflib.get_close_matches(name, options, n=1)
-    listed = f"Valid: {', '.join(options)}."
+    listed = f"Valid: {', '.join(f'{prefix}{option}' for option in options)}."
     if not near:
         return listed
-    return f"did you mean {near[0]}?" + (f" {listed}" if len(options) <= _LISTED else "")
+    return f"did you mean {prefix}{near[0]}?" + (f" {listed}" if len(options) <= _LISTED else "")
 
 
 def option_file(group: str, option: str) -> Path | None:

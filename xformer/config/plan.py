@@ -9,6 +9,7 @@ from omegaconf import DictConfig, open_dict
 
 from xformer.architecture.base import ArchitectureFactory
 from xformer.config import compatibility
+from xformer.config.entries import shorten_layers
 from xformer.config.match import Matched
 from xformer.config.validate import instantiate_node, validate
 from xformer.data.base import DataModule
@@ -62,6 +63,7 @@ class Plan:
         validate(config)
         compatibility.check_compatibility(config, choices)
         refuse_compilation(config)
+        shorten_layers(config)
         with open_dict(config):
             for slot in compatibility.unused_slots(config):
                 config.pop(slot, None)

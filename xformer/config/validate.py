@@ -84,6 +84,7 @@ def validate(config: DictConfig) -> None:
         ConfigError: naming the key, the value and what would be valid.
     """
     known = {*_SETTINGS, *groups(), *slots()}
+    _refuse_unchosen_slots(config)
     for key in map(str, config):
         if key not in known:
             raise ConfigError(f"{key} is not a key of the configuration; {nearest(key, known)}")
@@ -92,13 +93,22 @@ def validate(config: DictConfig) -> None:
             check_value(key, value, _SETTINGS[key])
         elif isinstance(value, DictConfig):
             _validate_node(value, key, PARTS.get(slots().get(key, key)))
-        elif key in slots():
-            raise ConfigError(
-                f"{key}={format_value(value)} does not choose an option; on the command line, write "
-                f"{command_line_key(key)}={value}."
-            )
         elif value is not None:
             raise ConfigError(f"{key}={format_value(value)} is not an option; {nearest(str(value), groups()[key])}")
+
+
+def _refuse_unchosen_slots(config: DictConfig) -> None:
+    """Refuse a value in place of a slot's option, before other nodes refer to it."""
+    for key in filter(config.__contains__, slots()):
+        value = _value(config, key)
+        if not isinstance(value, DictConfig):
+            options = groups()[slots()[key]]
+            known = value in options
+            way_out = "." if known else f" with one of its options; {nearest(str(value), options)}"
+            raise ConfigError(
+                f"{key}={format_value(value)} does not choose an option; on the command line, write "
+                f"{command_line_key(key)}={value if known else '...'}{way_out}"
+            )
 
 
 def validate_option(node: DictConfig, group: str, path: str | None = None) -> None:

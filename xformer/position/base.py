@@ -18,7 +18,17 @@ from xformer.core.capability import Capability
 
 @dataclass(frozen=True)
 class PositionContext:
-    """The dimensions that a stack passes to its position scheme."""
+    """The dimensions that a stack passes to its position scheme.
+
+    Attributes:
+        d_model: features of a token.
+        heads: query heads.
+        head_dim: the features of one head.
+        layers: how many layers the scheme serves.
+        max_length: the longest sequence, in tokens.
+        causal: whether every token attends only to itself and earlier tokens.
+        path: of the scheme in the configuration, such as `decoder_position`, for messages.
+    """
 
     d_model: int
     heads: int
@@ -26,6 +36,7 @@ class PositionContext:
     layers: int
     max_length: int
     causal: bool
+    path: str = "position"
 
 
 class Position(nn.Module):

@@ -54,8 +54,9 @@ class Rotary(Position):
         self.features = int(context.head_dim * fraction)
         if self.features < 2 or self.features % 2:
             raise ConfigError(
-                f"position.fraction={fraction} of the {context.head_dim} features of a head leaves {self.features} "
-                "to rotate in pairs; choose a fraction in (0, 1], size.d_model and size.heads that give an even number."
+                f"{context.path}.fraction={fraction} of the {context.head_dim} features of a head leaves "
+                f"{self.features} to rotate in pairs; choose a fraction in (0, 1], size.d_model and size.heads that "
+                "give an even number."
             )
 
     def rotate(

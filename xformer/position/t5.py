@@ -81,13 +81,13 @@ class T5(Position):
         divisor = 2 if context.causal else 4
         if buckets < divisor or buckets % divisor:
             raise ConfigError(
-                f"position.buckets={buckets} cannot be split evenly; use a multiple of {divisor}, such as 32."
+                f"{context.path}.buckets={buckets} cannot be split evenly; use a multiple of {divisor}, such as 32."
             )
         exact = buckets // divisor
         if max_distance <= exact:
             raise ConfigError(
-                f"position.max_distance={max_distance} does not exceed the {exact} buckets of one distance each; use "
-                f"more than {exact}, or fewer position.buckets."
+                f"{context.path}.max_distance={max_distance} does not exceed the {exact} buckets of one distance each; "
+                f"use more than {exact}, or fewer buckets."
             )
         self.register_buffer("starts", torch.tensor(_starts(exact, max_distance)), persistent=False)
         self.weight = nn.Parameter(torch.empty(buckets, context.heads))

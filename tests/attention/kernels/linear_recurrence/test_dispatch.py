@@ -28,7 +28,7 @@ def draw(kind: str, length: int, device: str = "cpu", features: int = 64) -> lis
 
 def run(kind: str, inputs: list[Tensor], kernel: Any, dtype: torch.dtype, state: Any = None) -> tuple[Tensor, Tensor]:
     recur: Callable[..., Any] = delta_rule if kind == "delta" else linear_attention
-    outputs, last = recur(*inputs, state, kernel=kernel, dtype=dtype)
+    outputs, last = recur(*inputs, state, kernel=kernel, path="attention", dtype=dtype)
     return outputs, last
 
 
@@ -55,9 +55,9 @@ def test_sums_are_in_float32(kind: str) -> None:
 
 def test_a_package_that_is_missing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "find_spec", lambda name: None)
-    check_installed("torch")
+    check_installed("torch", "attention")
     with pytest.raises(ConfigError, match=r"attention.kernel=fla needs the package flash-linear-attention"):
-        check_installed("fla")
+        check_installed("fla", "attention")
 
 
 @pytest.mark.parametrize("kind", KINDS)

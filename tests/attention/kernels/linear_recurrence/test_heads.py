@@ -32,7 +32,7 @@ def test_nothing_of_padding_is_left() -> None:
 
 
 def test_a_scaled_head_has_whole_features() -> None:
-    assert [scaled_head_dim(12, "expand_key", scale) for scale in (0.5, 1 / 3, 1.0, 2.0)] == [6, 4, 12, 24]
+    assert [scaled_head_dim(12, "attention.expand_key", scale) for scale in (0.5, 1 / 3, 1.0, 2.0)] == [6, 4, 12, 24]
     for scale in (0.3, 0.01):
         with pytest.raises(ConfigError, match=rf"attention.expand_key={scale} of the 12 features"):
-            scaled_head_dim(12, "expand_key", scale)
+            scaled_head_dim(12, "attention.expand_key", scale)

@@ -28,16 +28,20 @@ Value = Float[Tensor, "b h n e"]
 Matrix = Float[Tensor, "b h d e"]
 
 
-def check_installed(kernel: Implementation) -> None:
+def check_installed(kernel: Implementation, path: str) -> None:
     """Refuse a kernel whose package is missing.
+
+    Args:
+        kernel: the implementation.
+        path: of the option in the configuration, for the message.
 
     Raises:
         ConfigError: `kernel` is fla, which is not installed.
     """
     if kernel == "fla" and find_spec("fla") is None:
         raise ConfigError(
-            "attention.kernel=fla needs the package flash-linear-attention, which is not installed: "
-            "pip install flash-linear-attention, or use attention.kernel=torch."
+            f"{path}.kernel=fla needs the package flash-linear-attention, which is not installed: pip install "
+            f"flash-linear-attention, or use {path}.kernel=torch."
         )
 
 
@@ -49,6 +53,7 @@ def linear_attention(
     state: Matrix | None,
     *,
     kernel: Implementation,
+    path: str,
     dtype: torch.dtype,
 ) -> tuple[Value, Matrix]:
     """Linear attention with decay, in float32 at least: `linear_attention.py` has the equation.
@@ -60,6 +65,7 @@ def linear_attention(
         log_decay: at most 0, zero at padding; one per feature, or one for all.
         state: the state before the first token; None for zeros.
         kernel: the implementation of the chunked form.
+        path: of the option in the configuration, for the message.
         dtype: the model's type, in which fla's kernel reads queries, keys and values.
 
     Raises:
@@ -69,10 +75,10 @@ def linear_attention(
         everywhere = (value.shape[0], value.shape[1], value.shape[2])
         query, key, log_decay = (x.expand(*everywhere, -1) for x in (query, key, log_decay))
         if log_decay.shape[-1] == 1 < key.shape[-1]:
-            chunk = _of_fla("simple_gla", "chunk_simple_gla", value)
+            chunk = _of_fla("simple_gla", "chunk_simple_gla", value, path)
             log_decay = log_decay.squeeze(-1)
         else:
-            chunk = _of_fla("gla", "chunk_gla", value)
+            chunk = _of_fla("gla", "chunk_gla", value, path)
         query, key, value = (x.to(dtype) for x in (query, key, value))
         return _called(chunk, state, q=query, k=key, v=value, g=at_least_float32(log_decay))
     form = recurrent_linear_attention if value.shape[2] == 1 else chunked_linear_attention
@@ -90,6 +96,7 @@ def delta_rule(
     state: Matrix | None,
     *,
     kernel: Implementation,
+    path: str,
     dtype: torch.dtype,
 ) -> tuple[Value, Matrix]:
     """The gated delta rule, in float32 at least: `delta_rule.py` has the equation.
@@ -102,13 +109,14 @@ def delta_rule(
         log_decay: at most 0; zero at padding.
         state: the state before the first token; None for zeros.
         kernel: the implementation of the chunked form.
+        path: of the option in the configuration, for the message.
         dtype: the model's type, in which fla's kernel reads queries, keys and values.
 
     Raises:
         ConfigError: `kernel` is fla, and the tensors are not on a CUDA device.
     """
     if kernel == "fla" and value.shape[2] > 1:
-        chunk = _of_fla("gated_delta_rule", "chunk_gated_delta_rule", value)
+        chunk = _of_fla("gated_delta_rule", "chunk_gated_delta_rule", value, path)
         query, key, value = (x.to(dtype) for x in (query, key, value))
         gates = {"g": at_least_float32(log_decay).squeeze(-1), "beta": at_least_float32(beta).squeeze(-1)}
         return _called(chunk, state, q=query, k=key, v=value, **gates)
@@ -123,12 +131,12 @@ def delta_rule(
     )
 
 
-def _of_fla(module: str, name: str, tensor: Tensor) -> Any:
+def _of_fla(module: str, name: str, tensor: Tensor, path: str) -> Any:
     """Import a function of fla on use, as the import takes seconds and compiles for a device."""
     if tensor.device.type != "cuda":
         raise ConfigError(
-            f"attention.kernel=fla runs on CUDA alone, and this model is on {tensor.device.type}: use "
-            "attention.kernel=torch, or trainer.accelerator=gpu on a machine with a CUDA device."
+            f"{path}.kernel=fla runs on CUDA alone, and this model is on {tensor.device.type}: use "
+            f"{path}.kernel=torch, or trainer.accelerator=gpu on a machine with a CUDA device."
         )
     return getattr(import_module(f"fla.ops.{module}"), name)
 

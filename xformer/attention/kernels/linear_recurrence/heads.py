@@ -25,12 +25,12 @@ def blank_padding(x: Float[Tensor, "b n features"], mask: Mask) -> Float[Tensor,
     return x if mask.key_padding is None else x.masked_fill(~mask.key_padding[..., None], 0.0)
 
 
-def scaled_head_dim(head_dim: int, key: str, scale: float) -> int:
+def scaled_head_dim(head_dim: int, path: str, scale: float) -> int:
     """The head dimension times a factor.
 
     Args:
         head_dim: d.
-        key: the configuration key of the scale, for the message.
+        path: of the scale in the configuration, for the message.
         scale: the factor.
 
     Raises:
@@ -39,7 +39,7 @@ def scaled_head_dim(head_dim: int, key: str, scale: float) -> int:
     scaled = round(head_dim * scale)
     if scaled < 1 or abs(scaled - head_dim * scale) > 1e-6:
         raise ConfigError(
-            f"attention.{key}={scale:g} of the {head_dim} features of a head is {head_dim * scale:g}, not a whole "
+            f"{path}={scale:g} of the {head_dim} features of a head is {head_dim * scale:g}, not a whole "
             f"number; use a multiple of 1/{head_dim}, such as 1."
         )
     return scaled
