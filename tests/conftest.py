@@ -73,7 +73,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("needs a CUDA device")
 
 
-_SET_BY_COMMANDS = ("HYDRA_FULL_ERROR", "XFORMER_WRAPPED", "XFORMER_PROGRAM", "XFORMER_PLUGINS")
+_SET_BY_COMMANDS = (
+    "HYDRA_FULL_ERROR",
+    "XFORMER_WRAPPED",
+    "XFORMER_PROGRAM",
+    "XFORMER_PLUGINS",
+    "XFORMER_TYPED_PLUGINS",
+)
 """Variables that a command which ran in this process leaves behind."""
 
 

@@ -1,10 +1,14 @@
 """The command line as a user meets it: sentences, exit codes, sweeps."""
 
+import argparse
 import os
+import pkgutil
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -13,7 +17,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from tests.conftest import SMALL, SMALL_LISTOPS, Command, ComposeJob
-from xformer import cli
+from xformer import cli, commands
 from xformer.config.groups import groups
 from xformer.errors import ConfigError
 from xformer.runs.metrics_table import read_metrics, series
@@ -294,3 +298,23 @@ def test_the_default_run_ends_above_both_trivial_baselines(train, attention: str
     assert result.returncode == 0, result.stderr
     summary = read_summary(tmp_path / "run")
     assert summary.metrics["test/accuracy"] > max(summary.trivial_baselines.values()) + 0.05
+
+
+@pytest.mark.parametrize("command", [module.name for module in pkgutil.iter_modules(commands.__path__)])
+def test_only_what_has_to_be_typed_is_named_as_missing(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsers: list[argparse.ArgumentParser] = []
+
+    def stop(parser: argparse.ArgumentParser) -> None:
+        parsers.append(parser)
+        raise SystemExit
+
+    for method in ("parse_args", "parse_intermixed_args", "parse_known_args"):
+        monkeypatch.setattr(argparse.ArgumentParser, method, stop)
+    if command != "train":  # Hydra reads its command line
+        with suppress(SystemExit):
+            import_module(f"xformer.commands.{command}").main()
+    for parser in parsers:
+        positional = parser._positionals._group_actions
+        for action in positional[1:]:  # argparse matches nothing to the first, and stops at the first that is missing
+            may_be_left_out = action.nargs in ("?", "*", argparse.REMAINDER)
+            assert not (action.required and may_be_left_out), f"{command}: {action.dest}"

@@ -5,12 +5,17 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Command
+from xformer.commands.new_plugin import refuse_name, write_plugin
+from xformer.config.compose import compose_config
+from xformer.config.plugins import name_plugins
 
 FILES = {
     "README.md", "pyproject.toml", "my_trial/__init__.py", "my_trial/attention.py",
     "my_trial/conv.py", "my_trial/conf/attention/my_trial.yaml", "my_trial/conf/attention/my_trial_conv.yaml",
     "my_trial/contracts.yaml", "tests/test_my_trial.py", "tests/test_my_trial_conv.py",
 }  # fmt: skip
+
+NOT_NAMES = ("1st", "My", "My-Own", "a b", "ünï", "_a", "a_", "a__b", "__init__", "", "a.b", "tests/a")
 
 
 def test_it_writes_a_package_of_that_name(xformer: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,11 +34,15 @@ def test_it_writes_a_package_of_that_name(xformer: Command, tmp_path: Path, monk
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("1st", "1st is not the name of a package"),
-        ("class", "class is not the name of a package"),
-        ("My-Own", "My-Own is not the name of a package"),
-        ("torch", "torch is the name of an installed package"),
+        *((name, f"{name!r} is not a name for a plugin") for name in NOT_NAMES),
+        *((name, f"{name} is a keyword of Python") for name in ("class", "async")),
+        *((name, f"{name} is a value and not a name") for name in ("true", "null", "yes", "off", "nan")),
+        *((name, f"{name} is the name of an installed package") for name in ("torch", "json", "winreg", "pyyaml")),
         ("full", "attention=full already exists as an option"),
+        ("none", "none makes the class None, a name that Python already uses"),
+        ("big_bird", "big_bird makes the class BigBird, a name that xformer already uses"),
+        ("multi_head_attention", "makes the class MultiHeadAttention, a name that xformer already uses"),
+        ("tensor", "tensor makes the class Tensor, a name that the template already uses"),
         ("there", "there already exists"),
     ],
 )
@@ -47,3 +56,23 @@ def test_a_name_that_cannot_be_one_is_refused(
     assert code == 1
     assert sentence in said
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+def test_a_name_that_is_accepted_is_written_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("match", "a", "x2_y3", "true_false"):
+        refuse_name(name)
+        write_plugin(name, tmp_path / name)
+        for file in (tmp_path / name).rglob("*.py"):
+            compile(file.read_text(), str(file), "exec")
+        monkeypatch.syspath_prepend(str(tmp_path / name))
+        name_plugins([f"plugins=[{name}]"])
+        assert compose_config([f"attention={name}"]).attention.temperature == 10
+
+
+def test_the_printed_command_is_one_for_the_shell(
+    xformer: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, shown, _ = xformer("new-plugin", "my_trial", "--directory", "a folder")
+    assert "pip install -e 'a folder' &&" in shown

@@ -1,6 +1,7 @@
 """A plugin's options are options, its classes targets; what cannot be used, or is not named, is one sentence."""
 
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from xformer.config.layer_names import with_layers
 from xformer.config.plugins import VARIABLE, allowed_prefixes, name_plugins, plugins, require_plugins
 from xformer.config.validate import target
 from xformer.config.variants import variants
+from xformer.core.program import train_command
 from xformer.errors import ConfigError
 
 Make = Callable[..., Path]
@@ -175,3 +177,39 @@ def test_a_run_needs_its_plugins_installed_and_named(made: str) -> None:
         require_plugins(["gone_away"], "there")
     name_plugins([f"plugins=[{made}]"])
     require_plugins([made], "there")
+
+
+def test_printed_commands_name_what_only_the_command_line_named(
+    made: str, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("of_variable", "of_settings", "of_installation"):
+        make(package, **{f"conf/size/{package}.yaml": ""})
+    monkeypatch.setenv(VARIABLE, "of_variable")
+    settings = tmp_path / "settings" / "xformer" / "config.yaml"
+    settings.parent.mkdir(parents=True)
+    settings.write_text("plugins: [of_settings]\n")
+    point = found.metadata.EntryPoint("p", "of_installation", found.GROUP)
+    monkeypatch.setattr(found.metadata, "entry_points", lambda group: [point] if group == found.GROUP else [])
+    name_plugins(["plugins=[of_variable,of_settings,of_installation]"])
+    assert train_command() == "python train.py"
+    for _ in range(2):  # the second time as a child process that inherits the environment
+        name_plugins([f"plugins=[{made}]"])
+        assert shlex.split(train_command()) == ["python", "train.py", f"plugins=[{made}]"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"a: [", "cannot be read as YAML: while parsing"),
+        (b"a: 1\na: 2", "cannot be read as YAML: .*duplicate key a"),
+        (b"a: \xff", "cannot be read as YAML: "),
+        (b"a: ${b", "cannot be read as YAML: "),
+        (b"- a", "does not hold keys and values"),
+    ],
+)
+def test_an_option_file_that_cannot_be_read_is_a_sentence_even_where_unused(text: bytes, said: str, make: Make) -> None:
+    file = make("broken", **{"conf/size/odd.yaml": ""}) / "conf/size/odd.yaml"
+    file.write_bytes(text)
+    with pytest.raises(ConfigError, match=rf"the plugin broken has {re.escape(str(file))}, which {said}") as error:
+        name_plugins(["plugins=[broken]"])
+    assert "\n" not in str(error.value)

@@ -7,6 +7,7 @@ import pytest
 
 from xformer.core.digest import digest, stable_name_of
 from xformer.data.cache import MANIFEST, cached, fingerprint, intact
+from xformer.errors import ConfigError
 
 
 def write(directory: Path) -> None:
@@ -108,5 +109,5 @@ def test_a_name_is_stated_by_the_class_itself_and_stays_when_it_is_renamed() -> 
         """Has the same ids as its parent only by chance, and must not find the parent's cache."""
 
     assert stable_name_of(Renamed) == stable_name_of(Old) == "Old"
-    with pytest.raises(TypeError, match="Silent defines no name"):
+    with pytest.raises(ConfigError, match=r'Silent defines no stable_name, .*: add stable_name = "Silent" to'):
         stable_name_of(Silent)

@@ -11,6 +11,7 @@ def main() -> None:
     parser.add_argument(
         "arguments",
         nargs="*",
+        default=[],
         metavar="key=value",
         help="arguments of its constructor; adapter.NAME=VALUE sets how it is called",
     )
@@ -40,6 +41,7 @@ def main() -> None:
     from xformer.audit.require import check, required
     from xformer.audit.target import make_target, parse
     from xformer.core.console import info
+    from xformer.core.program import with_plugins
     from xformer.errors import ConfigError
 
     if passed.seeds < 1 or passed.longest < 0:
@@ -55,7 +57,7 @@ def main() -> None:
     shown = [passed.target, *passed.arguments, *([f"--call={passed.call}"] if passed.call else [])]
     card = replace(
         examine(subject, seeds=passed.seeds, longest=passed.longest, timed=not passed.no_time),
-        command=f"xformer audit {shlex.join(shown)}",
+        command=f"{with_plugins('xformer audit')} {shlex.join(shown)}",
     )
     print(card.to_markdown())
     if passed.output:

@@ -22,7 +22,9 @@ def main() -> None:
     questions = [module.name for module in pkgutil.iter_modules([f"{benchmark.__path__[0]}/questions"])]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("question", choices=questions)
-    parser.add_argument("overrides", nargs="*", help="overrides of conf/benchmark.yaml, such as lengths=[1024,2048]")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], help="overrides of conf/benchmark.yaml, such as lengths=[1024,2048]"
+    )
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--quick", action="store_true", help="short lengths and few rounds: a minute without --peers")
     chosen.add_argument("--gpu", action="store_true", help="the settings of a GPU's table: bf16, long, with goals")

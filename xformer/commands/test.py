@@ -23,7 +23,8 @@ def main() -> None:
     """Run the contract tests in a separate process; the exit code is pytest's."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("package", metavar="PACKAGE", help="a plugin, as Python imports it")
-    parser.add_argument("pytest", nargs=argparse.REMAINDER, help="further arguments for pytest, such as -x")
+    rest = parser.add_argument("pytest", nargs=argparse.REMAINDER, help="further arguments for pytest, such as -x")
+    rest.required = False  # Python 3.11 lists it as missing otherwise
     arguments = parser.parse_args()
     names = options_of(arguments.package)
     with tempfile.TemporaryDirectory() as folder:

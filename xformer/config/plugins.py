@@ -18,9 +18,11 @@ from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from xformer.core.program import add_typed_plugins
 from xformer.core.user_directories import user_config
 from xformer.errors import ConfigError
 
@@ -56,8 +58,10 @@ def name_plugins(words: Sequence[str]) -> list[str]:
     named = [word for word in words if word.startswith("plugins=")]
     packages = [package for word in named for package in _listed(word.partition("=")[2])]
     if packages:
-        earlier = os.environ.get(VARIABLE, "").split(",")
-        os.environ[VARIABLE] = ",".join(dict.fromkeys(filter(None, [*earlier, *packages])))
+        earlier = _listed(os.environ.get(VARIABLE, ""))
+        elsewhere = {*earlier, *_of_settings(), *_of_entry_points()}
+        add_typed_plugins(package for package in packages if package not in elsewhere)
+        os.environ[VARIABLE] = ",".join(dict.fromkeys([*earlier, *packages]))
     plugins()
     return [word for word in words if word not in named]
 
@@ -75,9 +79,10 @@ def plugins() -> tuple[Plugin, ...]:
 def _plugins(listed: str) -> tuple[Plugin, ...]:
     sources = {package: f"{VARIABLE} or plugins=" for package in _listed(listed)}
     sources |= {package: str(_settings()) for package in _of_settings()}
-    sources |= {found.value: f"the entry point {GROUP}" for found in metadata.entry_points(group=GROUP)}
+    sources |= {package: f"the entry point {GROUP}" for package in _of_entry_points()}
     found = tuple(_plugin(package, source) for package, source in sorted(sources.items()))
     _refuse_collisions(found)
+    _refuse_unreadable(found)
     return found
 
 
@@ -136,6 +141,11 @@ def _of_settings() -> list[str]:
     return [str(package) for package in named]
 
 
+def _of_entry_points() -> list[str]:
+    """The plugins that were installed as such."""
+    return [found.value for found in metadata.entry_points(group=GROUP)]
+
+
 def _plugin(package: str, source: str) -> Plugin:
     """Find a plugin's package without importing it.
 
@@ -191,3 +201,25 @@ def _refuse_collisions(found: Iterable[Plugin]) -> None:
                     "already: rename the file."
                 )
             owners[option] = plugin.package
+
+
+def _refuse_unreadable(found: Iterable[Plugin]) -> None:
+    """Refuse option files that are not valid YAML, even if the command does not use them.
+
+    Raises:
+        ConfigError: with the file and the line.
+    """
+    for plugin in found:
+        for file in sorted(plugin.conf.rglob("*.yaml")):
+            try:
+                readable = isinstance(OmegaConf.load(file), DictConfig)
+            except (OSError, YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
+                reason = " ".join(str(error).split())
+                raise ConfigError(
+                    f"the plugin {plugin.package} has {file}, which cannot be read as YAML: {reason.rstrip('.')}; mend "
+                    "or remove the file."
+                ) from error
+            if not readable:
+                raise ConfigError(
+                    f"the plugin {plugin.package} has {file}, which does not hold keys and values: write key: value."
+                )

@@ -4,6 +4,8 @@ import hashlib
 import json
 from typing import Any
 
+from xformer.errors import ConfigError
+
 
 def digest(*values: Any) -> str:
     """Hash values that JSON can hold; 16 hex digits, equal on every machine."""
@@ -16,12 +18,12 @@ def stable_name_of(kind: type) -> str:
     It stays the same when the class is renamed, so caches and fingerprints stay valid.
 
     Raises:
-        TypeError: the class defines none.
+        ConfigError: the class defines none.
     """
     try:
         return str(vars(kind)["stable_name"])
     except KeyError:
-        raise TypeError(
-            f"{kind.__name__} defines no name for its caches and fingerprints: stable_name = {kind.__name__!r}, which "
-            "stays when the class is renamed."
+        raise ConfigError(
+            f"{kind.__module__}.{kind.__qualname__} defines no stable_name, the name in its caches and hashes: "
+            f'add stable_name = "{kind.__name__}" to the class itself, and keep that value if the class is renamed.'
         ) from None

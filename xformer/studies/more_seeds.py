@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Sequence
 
+from xformer.core.program import with_plugins
 from xformer.errors import DataError
 from xformer.studies.comparison import Comparison
 from xformer.studies.looks import undeclared_error
@@ -55,7 +56,8 @@ def _error_rate(study: Study, comparison: Comparison, now: int, then: int, furth
     found = [
         f"If all {then} seeds are compared because {now} did not show enough, equal settings are called different in "
         f"{rate:.1f} of 100 cases instead of 5, and in more with every further look.",
-        f"It stays 5 if only the new seeds are compared: xformer compare {study.name} --seeds {further}.",
+        "It stays 5 if only the new seeds are compared: "
+        f"{with_plugins('xformer compare')} {study.name} --seeds {further}.",
     ]
     if looks:
         declared = ", ".join(map(str, looks))

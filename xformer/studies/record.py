@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from xformer.core import console
+from xformer.core.program import with_plugins
 from xformer.errors import DataError
 from xformer.runs.recorded_run import RecordedRun
 from xformer.runs.summary import FILE as SUMMARY
@@ -78,7 +79,8 @@ def _ended(run: RecordedRun) -> int:
 
 
 def _frame(study: Study) -> str:
-    commands = [study.command, f"xformer compare {study.name}", f"xformer reproduce {study.name}"]
+    others = [f"{with_plugins(f'xformer {command}')} {study.name}" for command in ("compare", "reproduce")]
+    commands = [study.command, *others]
     shell = "\n".join(commands)
     return (
         f"# {study.name}\n\n{study.question}\n\n{_BEGIN}{_END}\n\n"

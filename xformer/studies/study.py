@@ -12,7 +12,7 @@ from xformer.config.groups import CONF, nearest
 from xformer.config.identity import key_of, reproducing_overrides
 from xformer.config.plugins import plugins
 from xformer.config.tune import TunePlan
-from xformer.core.program import train_command
+from xformer.core.program import train_command, with_plugins
 from xformer.errors import ConfigError, DataError
 from xformer.runs.recorded_run import RecordedRun, load_runs, run_directories
 from xformer.studies.committed_runs import RUNS, read_table
@@ -147,7 +147,7 @@ class Study:
             where = "beside it" if self.folder == self.beside else f"in {self.folder} or beside its file"
             raise DataError(
                 f"{self.name} has no runs in {self.directory} and no {RUNS} {where}; run {self.command}, then "
-                f"xformer record {self.name}."
+                f"{with_plugins('xformer record')} {self.name}."
             )
         return read_table(table)
 
