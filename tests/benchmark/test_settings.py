@@ -98,7 +98,8 @@ def test_what_is_recorded_has_the_parameters_of_the_files_too() -> None:
     ],
 )
 def test_a_key_below_a_list_is_refused_with_the_list_to_write(question: str, override: str, whole: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^{re.escape(override)} is not .*: .* is a list") as e:
+    refused = rf"^{re.escape(override)} is not a setting of `{question}`: .* is a list"
+    with pytest.raises(ConfigError, match=refused) as caught:
         settings(question, [override])
     assert whole in str(caught.value)
 
