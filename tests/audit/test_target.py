@@ -96,7 +96,7 @@ def make_linear(size: int = 2) -> nn.Module:
         (
             "torch.nn.Conv1d",
             [],
-            "torch.nn.Conv1d needs in_channels, out_channels, kernel_size, which cannot be guessed; pass in_channels=VALUE ",
+            "needs in_channels, out_channels, kernel_size, which cannot be guessed; pass in_channels=VALUE ",
         ),
         ("torch.nn.MultiheadAttention", ["num_heads=5"], "cannot be built with embed_dim=32, num_heads=5 (Assertion"),
         ("torch.nn.Linear", [], "torch.nn.Linear needs in_features, out_features, which cannot be guessed; pass "),
