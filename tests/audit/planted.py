@@ -1,6 +1,7 @@
 """Attention that is right, and the same with one fault planted in it: what an audit has to find, and nothing else."""
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -302,3 +303,32 @@ def cross(module: nn.Module, x: Tensor, valid: Tensor | None) -> Tensor:
 def one_number(module: nn.Module, x: Tensor, valid: Tensor | None) -> Tensor:
     """No way to call a mixer."""
     return x.sum()
+
+
+class ExitsWhenBuilt(nn.Module):
+    """Ends the process where it is built."""
+
+    def __init__(self) -> None:
+        raise SystemExit(7)
+
+
+class ExitsWhenCalled(Right):
+    """Ends the process where it is called with more tokens than it has room for."""
+
+    room = 16
+
+    def forward(self, x: Tensor, *passed: Any, **named: Any) -> Any:
+        if x.shape[1] > self.room:
+            raise SystemExit(7)
+        return super().forward(x, *passed, **named)
+
+
+class OverflowsOverLong(nn.Module):
+    """A sum of large numbers, which overflows in float32 after some dozens of tokens."""
+
+    def __init__(self, dim: int = 16) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (2e36 * x.clamp(-1, 1)).cumsum(1)

@@ -137,6 +137,24 @@ def test_a_right_module_raises_no_alarm_over_fifty_seeds(
                 assert not found.fails, (seed, measure, found)
 
 
+def test_what_overflows_only_over_many_tokens_is_found() -> None:
+    made = subject("OverflowsOverLong")
+    assert not any(extreme(made, 9, 2, seed, kind=kind).fails for kind in EXTREMES for seed in range(3))
+    found = examine(made, seeds=1, longest=0).finding("finite")
+    assert found.verdict == "no"
+    assert found.snippet is not None
+    assert shown(found.snippet) > 0
+
+
+def test_a_module_that_ends_the_process_has_no_such_lengths() -> None:
+    made = subject("ExitsWhenCalled")
+    assert made.lengths == tuple(range(1, 17))
+    with pytest.raises(RuntimeError, match="SystemExit: 7"):
+        made.at(0)(made.at(0).draw(1, 17))
+    card = examine(made, seeds=1, longest=0)
+    assert failed(card) == set()
+
+
 def test_a_module_that_says_nothing_of_its_input_is_not_called_causal() -> None:
     card = examine(subject("Constant"), longest=0)
     assert {finding.verdict for finding in card.findings} == {"untested"}

@@ -93,8 +93,15 @@ def make_linear(size: int = 2) -> nn.Module:
         ("torch.nn.GRU", ["hidden"], "hidden is not of the form key=value"),
         ("torch.nn.GRU", ["hidden_size=[1"], "hidden_size=[1: [1 is not a YAML value"),
         ("torch.nn.TransformerEncoderLayer", ["heads=3"], "does not take heads; it takes d_model=..., nhead=..., "),
-        ("torch.nn.Conv1d", [], "torch.nn.Conv1d needs in_channels, which cannot be guessed; pass in_channels=VALUE."),
+        (
+            "torch.nn.Conv1d",
+            [],
+            "needs in_channels, out_channels, kernel_size, which cannot be guessed; pass in_channels=VALUE ",
+        ),
         ("torch.nn.MultiheadAttention", ["num_heads=5"], "cannot be built with embed_dim=32, num_heads=5 (Assertion"),
+        ("torch.nn.Linear", [], "torch.nn.Linear needs in_features, out_features, which cannot be guessed; pass "),
+        ("torch.nn.Linear", ["in_features=3"], "torch.nn.Linear needs out_features, which cannot be guessed; pass "),
+        ("tests.audit.planted.ExitsWhenBuilt", [], "ExitsWhenBuilt cannot be built with no arguments (SystemExit: 7)"),
         ("builtins.dict", [], "builtins.dict is the class dict; name a class"),
     ],
 )

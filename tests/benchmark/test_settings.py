@@ -1,6 +1,7 @@
 """What cannot be measured is refused in a sentence, before anything is."""
 
 import pkgutil
+import re
 
 import pytest
 
@@ -83,6 +84,28 @@ def test_what_is_recorded_has_the_parameters_of_the_files_too() -> None:
     pair = "{attention: bigbird, random_blocks: 3, length: 1024, against: BigBird (transformers)}"
     (found,) = recorded(settings("pairs", [f"pairs=[{pair}]"], quick=False))["pairs"]
     assert (found["block"], found["global_blocks"]) == (64, 1)  # as the peer is built, and as the file says
+
+
+@pytest.mark.parametrize(
+    ("question", "override", "whole"),
+    [
+        ("step", "train.attention=gla", "'train=[task=classification, attention=gla]'"),
+        ("step", "train.attention.rank=4", "'train=[task=classification, attention.rank=4]'"),
+        ("training", "whole.size=tiny", "architecture.dropout=0.0, size=tiny]'"),
+        ("overhead", "model.size=tiny", "architecture.dropout=0.0, size=tiny]'"),
+        ("attention", "lengths.longest=5", "'lengths=[512, 1024, 2048, 4096, 8192]'"),
+        ("decoding", "parameters.attention=full", "'parameters=[{attention: full}, {attention: full, position: alibi}"),
+    ],
+)
+def test_a_key_below_a_list_is_refused_with_the_list_to_write(question: str, override: str, whole: str) -> None:
+    refused = rf"^{re.escape(override)} is not a setting of `{question}`: .* is a list"
+    with pytest.raises(ConfigError, match=refused) as caught:
+        settings(question, [override])
+    assert whole in str(caught.value)
+
+
+def test_an_entry_of_a_list_is_set_by_its_index() -> None:
+    assert settings("step", ["train.0=task=language_modeling"]).train == ["task=language_modeling"]
 
 
 @pytest.mark.parametrize(

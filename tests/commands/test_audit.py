@@ -66,3 +66,28 @@ def test_bad_input_is_one_sentence(xformer: Command, words: list[str], says: str
     assert says in errors
     assert len(errors.splitlines()) == 1
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("where", ["imported", "built", "called"])
+def test_a_module_that_ends_the_process_is_a_sentence(
+    where: str, xformer: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = {place: "raise SystemExit(7)" if place == where else "pass" for place in ("imported", "built", "called")}
+    (tmp_path / f"ends_when_{where}.py").write_text(
+        "import torch\n"
+        f"{ends['imported']}\n"
+        "class Exits(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        f"        {ends['built']}\n"
+        "    def forward(self, x):\n"
+        f"        {ends['called']}\n"
+        "        return x\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code, _, errors = xformer("audit", f"ends_when_{where}.Exits", *QUICK)
+    assert code == 1
+    assert errors.startswith(f"error: ends_when_{where}")
+    assert "SystemExit: 7" in errors
+    assert len(errors.splitlines()) == 1

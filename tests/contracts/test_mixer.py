@@ -83,6 +83,52 @@ def test_any_size_keeps_its_shape(name: str, causal: bool, batch: int, length: i
 
 
 @pytest.mark.parametrize(("name", "causal"), FORMS)
+@pytest.mark.parametrize(("batch", "length"), [(0, 5), (2, 0), (0, 0)])
+@pytest.mark.parametrize("padding", [False, True])
+def test_an_empty_batch_or_sequence_stays_empty(
+    name: str, causal: bool, batch: int, length: int, padding: bool
+) -> None:
+    """As of torch's own modules, whose gradients are zeros then and not None."""
+    if padding and not provides(name, Capability.PADDING):
+        pytest.skip("takes no padding")
+    mixer, x = build_mixer(name, causal=causal), tokens(batch, length).requires_grad_()
+    valid = torch.ones(batch, length, dtype=torch.bool) if padding else None
+    mixed = mixer(x, mask=Mask.consecutive(0, length, causal=causal, key_padding=valid))
+    assert mixed.shape == x.shape
+    mixed.sum().backward()
+    for each in (x, *mixer.parameters()):
+        assert each.grad is not None
+        assert not each.grad.any()
+
+
+@pytest.mark.parametrize("name", INCREMENTAL)
+@pytest.mark.parametrize("before", [0, 4])
+def test_no_token_changes_no_state(name: str, before: int) -> None:
+    mixer, x = build_mixer(name, causal=True), tokens(2)
+    state = mixer.init_state(LENGTH)
+    found = [mixer(part, state=state) for part in x.split([before, 0, LENGTH - before], dim=1)]
+    assert state.length == LENGTH
+    assert_close(torch.cat(found, dim=1), mixer(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", MIXERS)
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1e3, 1e6])
+def test_inputs_of_any_size_are_mixed_as_in_float64(name: str, scale: float) -> None:
+    """In three chunks, forwards and backwards."""
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        mixer = build_mixer(name, causal=True, heads=4, head_dim=8, max_length=130).to(dtype)
+        x = (scale * tokens(1, 130, width=32)).to(dtype).requires_grad_()
+        mixed = mixer(x)
+        mixed.div(scale).sum().backward()
+        gradients = [each.grad for each in (x, *mixer.parameters()) if each.grad is not None]
+        found.append([each.double() for each in (mixed, *gradients)])
+    for ours, exact in zip(*found, strict=True):
+        assert ours.isfinite().all()
+        assert (ours - exact).norm() <= 1e-2 * exact.norm() + torch.finfo(torch.float32).tiny
+
+
+@pytest.mark.parametrize(("name", "causal"), FORMS)
 @pytest.mark.parametrize(("heads", "head_dim"), [(1, 8), (4, 2), (1, 1)])
 def test_any_heads_that_share_the_width(name: str, causal: bool, heads: int, head_dim: int) -> None:
     mixer = build_mixer(name, causal=causal, heads=heads, head_dim=head_dim)

@@ -79,9 +79,9 @@ class ToyMixer(TokenMixer):
     def _sums(self, new: Tensor, valid: Tensor, state: ToyState) -> Tensor:
         decay, totals = at_least_float32(self.decay), []
         with without_autocast(new.device):
-            total = torch.zeros_like(at_least_float32(new[:, 0])) if state.total is None else state.total
+            total = at_least_float32(new).new_zeros(len(new), new.shape[2]) if state.total is None else state.total
             for token, counts in zip(at_least_float32(new).unbind(1), valid.unbind(1), strict=True):
                 total = torch.where(counts, decay * total + token, total)
                 totals.append(total)
         state.total, state.length = total, state.length + new.shape[1]
-        return torch.stack(totals, dim=1).to(new.dtype)
+        return torch.stack([decay * total, *totals], dim=1)[:, 1:].to(new.dtype)

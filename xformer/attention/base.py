@@ -154,8 +154,10 @@ class Attention(Capable):
         mask: Mask,
         bias: RelativeBias | None = None,
     ) -> Float[Tensor, "b h q d"]:
-        """Refuse capabilities that are not declared, then run `forward`."""
+        """Refuse capabilities that are not declared, then run `forward`; without rows or queries, return no values."""
         self._check(mask, bias)
+        if query.numel() == 0:  # no kernel has to divide nothing into blocks; gradients are zeros and not None
+            return query + sum(tensor.sum() for tensor in (key, value, *self.parameters()))
         mixed: Tensor = super().__call__(query, key, value, mask=mask, bias=bias)
         return mixed
 

@@ -31,6 +31,7 @@ from torch.nn.functional import group_norm, logsigmoid, silu
 from xformer.attention.base import AttentionContext
 from xformer.attention.kernels.linear_recurrence.dispatch import Implementation, check_installed, linear_attention
 from xformer.attention.kernels.linear_recurrence.heads import blank_padding, merge_heads, scaled_head_dim, split_heads
+from xformer.attention.kernels.linear_recurrence.magnitude import limit_magnitude
 from xformer.attention.kernels.linear_recurrence.state import RecurrentState
 from xformer.attention.mixer import TokenMixer
 from xformer.core.capability import Capability
@@ -129,7 +130,7 @@ class GLA(TokenMixer):
             )
             if state is not None:
                 state.keep(matrix, None, x.shape[1])
-            norm, flat = self.norm, merge_heads(mixed).flatten(0, 1)  # (b n) (h e)
+            norm, flat = self.norm, merge_heads(limit_magnitude(mixed)).flatten(0, 1)  # (b n) (h e)
             normed = group_norm(
                 flat, norm.num_groups, at_least_float32(norm.weight), at_least_float32(norm.bias), norm.eps
             )

@@ -41,6 +41,7 @@ from xformer.attention.base import AttentionContext
 from xformer.attention.kernels.linear_recurrence.convolution import ShortConvolution
 from xformer.attention.kernels.linear_recurrence.dispatch import Implementation, check_installed, linear_attention
 from xformer.attention.kernels.linear_recurrence.heads import blank_padding, merge_heads, split_heads
+from xformer.attention.kernels.linear_recurrence.magnitude import limit_magnitude
 from xformer.attention.kernels.linear_recurrence.state import RecurrentState
 from xformer.attention.kernels.linear_recurrence.time_step import draw_rate, draw_time_step, time_step
 from xformer.attention.mixer import TokenMixer
@@ -163,7 +164,7 @@ class Mamba2(TokenMixer):
             if state is not None:
                 state.keep(matrix, past, x.shape[1])
             gated = merge_heads(mixed + at_least_float32(self.skip)[:, None, None] * u) * silu(at_least_float32(gate))
-            grouped = gated.reshape(*gated.shape[:2], self.groups, -1)
+            grouped = limit_magnitude(gated.reshape(*gated.shape[:2], self.groups, self.widths[0] // self.groups))
             normed = rms_norm(grouped, grouped.shape[-1:], eps=self.norm.eps).flatten(2) * at_least_float32(
                 self.norm.weight
             )

@@ -36,6 +36,7 @@ from torch.nn.functional import group_norm, silu
 from xformer.attention.base import AttentionContext
 from xformer.attention.kernels.linear_recurrence.dispatch import Implementation, check_installed, linear_attention
 from xformer.attention.kernels.linear_recurrence.heads import blank_padding, merge_heads, split_heads
+from xformer.attention.kernels.linear_recurrence.magnitude import limit_magnitude
 from xformer.attention.kernels.linear_recurrence.state import RecurrentState
 from xformer.attention.mixer import TokenMixer
 from xformer.core.capability import Capability
@@ -113,7 +114,7 @@ class Retention(TokenMixer):
             retained = self._retain(q, k, value, mask, state)
             norm = self.norm
             normed = group_norm(
-                merge_heads(retained).flatten(0, 1),
+                merge_heads(limit_magnitude(retained)).flatten(0, 1),
                 norm.num_groups,
                 at_least_float32(norm.weight),
                 at_least_float32(norm.bias),

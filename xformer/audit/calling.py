@@ -5,7 +5,8 @@ Shapes: b batch, n length, d features. x is (b, n, d); `valid` is (b, n), False 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ Mix = Callable[..., Tensor]
 """(module, x, valid=None) -> outputs, (b, n, features)."""
 Step = Callable[[nn.Module, Tensor, Any, int], tuple[Tensor, Any]]
 """(module, next tokens, state or None, tokens before them) -> their outputs and the new state."""
+
+_Call = TypeVar("_Call", bound=Callable[..., Any])
 
 MASK_FORMS = {
     "True = ignore": "~valid",
@@ -168,7 +171,8 @@ class Calling:
         """The functions that those lines define."""
         space: dict[str, Any] = {"torch": torch, "config": config}
         exec("\n".join([*self.imports(), *self.source(raw=raw), *self.step_source()]), space)
-        return space["mix"], space.get("step")
+        step = space.get("step")
+        return _without_exit(space["mix"]), None if step is None else _without_exit(step)
 
     def _mask_lines(self, *, always: bool) -> list[str]:
         assert self.mask is not None
@@ -202,3 +206,16 @@ class Calling:
             **({} if self.rotary is None else {"position_embeddings": f"made by {self.rotary[1]}"}),
             "state": str(self.state) if self.state else (self.step_function or "no argument or method takes one"),
         }
+
+
+def _without_exit(call: _Call) -> _Call:
+    """Let a module's exit of the process fail as any error of its does, instead of ending the audit without a word."""
+
+    @wraps(call)
+    def called(*arguments: Any) -> Any:
+        try:
+            return call(*arguments)
+        except SystemExit as error:
+            raise RuntimeError(f"SystemExit: {error}") from error
+
+    return called  # type: ignore[return-value]

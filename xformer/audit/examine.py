@@ -107,7 +107,7 @@ def _findings(subject: Subject, seeds: int) -> Iterator[Finding]:
     yield judge("reproducible", [repeats], (SHORT,), (1, 2), detail)
     yield _step(subject, seeds, causal)
     extremes: list[Measure] = [partial(extreme, kind=kind) for kind in EXTREMES]
-    yield judge("finite", extremes, (SHORT,), (1, 2), f"in float32 with {', '.join(EXTREMES)}")
+    yield judge("finite", extremes, (SHORT, MIDDLE, LONG), (1, 2), f"in float32 with {', '.join(EXTREMES)}")
 
 
 def _judge(

@@ -108,7 +108,7 @@ class Target:
         try:
             config = self.config()
             module = self.cls(**self.arguments) if config is None else self.cls(config=config, **self.arguments)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             shown = {**self.config_arguments, **self.arguments}
             arguments = ", ".join(f"{key}={value!r}" for key, value in shown.items()) or "no arguments"
             raise ConfigError(
@@ -170,7 +170,7 @@ def find_object(path: str, key: str) -> Any:
             if error.name and not (name == error.name or name.startswith(f"{error.name}.")):
                 raise ConfigError(f"{name} cannot be imported ({one_line(error)}); install what it needs.") from error
             break
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ConfigError(f"{name} cannot be imported ({one_line(error)}).") from error
     if module is None:
         raise ConfigError(f"{key}: there is no package {parts[0]}; install it or correct the name.")
@@ -213,11 +213,14 @@ def make_target(path: str, passed: Sequence[str]) -> Target:
     rest = {key: value for key, value in parsed.items() if key not in arguments}
     if rest and config_class is None:
         raise ConfigError(f"{path} does not take {', '.join(rest)}; it takes {signature_of(cls)}.")
-    guessed = {
-        name: _guess(path, name)
-        for name, parameter in known.items()
-        if name not in parsed and (parameter.default is parameter.empty or name in NEEDED) and name != "config"
-    }
+    guessed = _guesses(
+        path,
+        [
+            name
+            for name, parameter in known.items()
+            if name not in parsed and (parameter.default is parameter.empty or name in NEEDED) and name != "config"
+        ],
+    )
     small = _small(path, config_class, rest)
     return Target(path, cls, {**guessed, **arguments}, config_class, {**small, **rest}, (*guessed, *small))
 
@@ -236,20 +239,25 @@ def _buildable(path: str) -> str:
     return f"xformer.{found.__name__}"
 
 
-def _guess(path: str, name: str) -> Any:
-    if name not in GUESSES:
-        raise ConfigError(f"{path} needs {name}, which cannot be guessed; pass {name}=VALUE.")
-    return GUESSES[name]
+def _guesses(path: str, names: Sequence[str]) -> dict[str, Any]:
+    """Values of these required arguments."""
+    if missing := [name for name in names if name not in GUESSES]:
+        raise ConfigError(
+            f"{path} needs {', '.join(missing)}, which cannot be guessed; pass "
+            f"{' '.join(f'{name}=VALUE' for name in missing)}."
+        )
+    return {name: GUESSES[name] for name in names}
 
 
 def _small(path: str, config_class: type | None, passed: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a small model, for the fields that a configuration has."""
     if config_class is None:
         return {}
-    needed = {n: _guess(path, n) for n, p in takes(config_class).items() if p.default is p.empty and n not in passed}
+    required = [n for n, p in takes(config_class).items() if p.default is p.empty and n not in passed]
+    needed = _guesses(path, required)
     try:
         defaults = config_class(**needed, **passed)
-    except Exception:
+    except (Exception, SystemExit):
         defaults = config_class(**needed)
     small = {key: value for key, value in SMALL.items() if hasattr(defaults, key)}
     if hasattr(defaults, "expand") and hasattr(defaults, "num_heads"):  # of a state-space model's inner width

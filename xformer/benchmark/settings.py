@@ -1,11 +1,13 @@
 """Settings of a benchmark: `conf/benchmark.yaml`, then the quick settings, then the command line."""
 
+import math
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+import yaml  # type: ignore[import-untyped]
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]
 
 from xformer.benchmark import entries
 from xformer.benchmark.kinds import (
@@ -110,13 +112,31 @@ def _override(config: DictConfig, override: str, question: str) -> None:
     top = key.split(".")[0]
     if top not in config:
         raise ConfigError(f"{key}={value} is not a setting of `{question}`; {nearest(top, map(str, config))}")
+    if isinstance(config[top], ListConfig) and key != top and not key.split(".")[1].isdigit():
+        raise ConfigError(f"{override} is not a setting of `{question}`: {_as_list(top, config[top], override)}.")
     try:
         config.merge_with_dotlist([override])
-    except (OmegaConfBaseException, YAMLError, LookupError, TypeError, ValueError) as error:
+    except (OmegaConfBaseException, yaml.YAMLError, LookupError, TypeError, ValueError) as error:
         raise ConfigError(
             f"{key}={value} cannot be set in conf/benchmark.yaml: {str(error).splitlines()[0].rstrip('.')}; write the "
             "value as YAML, such as lengths=[1024,2048]."
         ) from error
+
+
+def _as_list(name: str, values: ListConfig, override: str) -> str:
+    """The list that was probably meant by a key below a list: with the key as one of its overrides, if it has such."""
+    plain = OmegaConf.to_container(values)
+    assert isinstance(plain, list)
+    if not any(isinstance(value, str) and "=" in value for value in plain):
+        return f"{name} is a list, not a group of keys; write all of it, as in {_typed(name, plain)}"
+    whole = _typed(name, [*plain, override.removeprefix(f"{name}.")])
+    return f"{name} is a list of overrides of conf/train.yaml; write all of it, as in {whole}"
+
+
+def _typed(name: str, values: list[Any]) -> str:
+    """A setting as it is typed in a shell."""
+    text: str = yaml.safe_dump(values, default_flow_style=True, width=math.inf, sort_keys=False)
+    return shlex.quote(f"{name}={text.strip()}")
 
 
 def _check(config: DictConfig, kinds: dict[str, Kind]) -> None:

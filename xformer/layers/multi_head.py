@@ -101,7 +101,7 @@ class MultiHeadAttention(TokenMixer):
         bias = None if position is None else position.bias(layer)
         if bias is not None:
             query = bias.shift(query)
-        if state is None:
+        if state is None or query.shape[2] == 0:  # no token changes no state
             return self._merge(self.mix(query, key, value, mask=mask, bias=bias))
         return self._merge(self.mix.step(query, key, value, state, mask=mask, bias=bias))
 
@@ -124,7 +124,8 @@ class MultiHeadAttention(TokenMixer):
         return x if self.group == 1 else x.repeat_interleave(self.group, dim=1)
 
     def _split(self, x: Float[Tensor, "b n features"]) -> Float[Tensor, "b heads n d"]:
-        return x.view(*x.shape[:2], -1, self.context.head_dim).transpose(1, 2)  # b n (h d) -> b h n d
+        heads = x.shape[-1] // self.context.head_dim
+        return x.view(*x.shape[:2], heads, self.context.head_dim).transpose(1, 2)  # b n (h d) -> b h n d
 
     def _merge(self, mixed: Float[Tensor, "b h q d"]) -> Float[Tensor, "b q d_model"]:
         mixed = mixed.transpose(1, 2).flatten(-2)  # b h q d -> b q (h d)

@@ -10,7 +10,9 @@ from lightning.pytorch import LightningModule, Trainer
 from xformer.benchmark.models import composed_config
 from xformer.benchmark.questions import overhead
 from xformer.benchmark.questions.overhead import STEPS, TRAINER, WARMUP, InterleavedSteps, loading_seconds
+from xformer.benchmark.settings import settings
 from xformer.config.plan import Plan
+from xformer.errors import XformerError
 
 
 def test_loading_is_the_time_of_a_batch_after_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,3 +48,17 @@ def test_the_trainers_clock_stands_still_while_others_work(monkeypatch: pytest.M
         between.on_train_batch_end(trainer, LightningModule(), None, None, step)
     assert len(on_progress) == WARMUP + 3
     assert between.seconds == {"one": [4.0] * 3, "two": [16.0] * 3, TRAINER: [1.0] * 3}
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("attention=gla", "attention=gla does not go with architecture=encoder: .*; what would work: attention="),
+        ("size.heads=0", "size.heads=0 .* 1"),
+        ("sizes=3", "sizes is not a key"),
+    ],
+)
+def test_a_run_that_cannot_be_trained_is_refused_as_train_refuses_it(override: str, words: str) -> None:
+    config = settings("overhead", [f"model=[{override}]"])
+    with pytest.raises(XformerError, match=words):
+        overhead.measure(config, peers=False)

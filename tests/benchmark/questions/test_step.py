@@ -8,6 +8,7 @@ import pytest
 from xformer.benchmark.questions import step
 from xformer.benchmark.questions.step import KERNELS, OPERATORS, OTHER, PARTS, STEP, WAITS, PartTimer, measure
 from xformer.benchmark.settings import settings
+from xformer.errors import XformerError
 
 
 def test_a_part_has_the_time_that_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,3 +56,17 @@ def test_the_names_of_the_parts_are_those_that_the_trainer_gives(
     assert sum(row["share"] for what, row in rows.items() if what.startswith("host")) == pytest.approx(1)
     assert rows[OPERATORS]["calls"] > 100
     assert rows[STEP]["tokens_per_second"] > 0
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("attention=gla", "attention=gla does not go with architecture=encoder: .*; what would work: attention="),
+        ("size.heads=0", "size.heads=0 .* 1"),
+        ("sizes=3", "sizes is not a key"),
+    ],
+)
+def test_a_run_that_cannot_be_trained_is_refused_as_train_refuses_it(override: str, words: str) -> None:
+    config = settings("step", [f"train=[{override}]"])
+    with pytest.raises(XformerError, match=words):
+        measure(config, peers=False)

@@ -28,12 +28,12 @@ from xformer.benchmark.timing import REPEATED, Times
 from xformer.callbacks.finite_loss import FiniteLoss
 from xformer.callbacks.resume import ExactResume
 from xformer.callbacks.throughput import Throughput
-from xformer.config.compose import compose_config
 from xformer.config.plan import Plan
 from xformer.data.base import DataModule
 from xformer.errors import ConfigError
 from xformer.loggers.metrics_csv import MetricsCSV
 from xformer.loggers.wandb import wandb_logger
+from xformer.runs.job import Job
 from xformer.tasks.base import Task
 from xformer.training.console_report import quiet_lightning
 
@@ -135,7 +135,8 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
         ConfigError: the model's data have too few batches for the steps of a round.
     """
     quiet_lightning()
-    plan = Plan.of(compose_config(config.model))
+    job = Job.compose(config.model)
+    plan = Plan.read(job.config, job.choices)
     data = plan.load_data()
     if len(data.train_dataloader()) < STEPS:
         raise ConfigError(

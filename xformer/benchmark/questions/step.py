@@ -30,11 +30,11 @@ from xformer.benchmark.results import Results, Row
 from xformer.callbacks.finite_loss import FiniteLoss
 from xformer.callbacks.resume import ExactResume
 from xformer.callbacks.throughput import Throughput
-from xformer.config.compose import compose_config
-from xformer.config.plan import Plan, refuse_compilation
+from xformer.config.plan import Plan
 from xformer.config.validate import instantiate_node
 from xformer.core import devices
 from xformer.loggers.metrics_csv import MetricsCSV
+from xformer.runs.job import Job
 from xformer.tasks.base import Task
 from xformer.training import compilation
 from xformer.training.console_report import quiet_lightning
@@ -194,15 +194,13 @@ def _seconds_and_calls(events: Sequence[Any]) -> dict[str, tuple[float | None, i
     return found
 
 
-def profiled_run(node: DictConfig, steps: int, on_progress: Callable[[], object]) -> StepProfiler:
-    """Profile a run with this configuration.
+def profiled_run(plan: Plan, steps: int, on_progress: Callable[[], object]) -> StepProfiler:
+    """Profile a run of this plan, whose settings of the Trainer are changed.
 
     Raises:
         ConfigError: the setting cannot be trained.
     """
-    refuse_compilation(node)
-    needed = WARMUP + 3 * steps
-    plan = Plan.of(node)
+    needed, node = WARMUP + 3 * steps, plan.config
     data, parts = plan.load_data(), PartTimer()
     watch = StepProfiler(parts, steps, on_progress)
     node.trainer.max_steps, node.trainer.limit_val_batches, node.trainer.enable_checkpointing = needed, 0, False
@@ -229,16 +227,17 @@ def measure(config: DictConfig, *, peers: bool) -> Results:
         peers: unused: the uncompiled run is the peer.
 
     Raises:
-        ConfigError: a setting of the run cannot be trained.
+        ConfigError: a setting of the run is not valid or cannot be trained.
+        IncompatibleError: choices are incompatible.
     """
     quiet_lightning()
-    rows: list[Row] = []
-    with progress_bar(len(config.compile) * (WARMUP + 3 * config.steps)) as on_progress:
-        for mode in config.compile:
-            node = compose_config([*config.train, f"compile={str(mode).lower()}"])
-            rows += [
-                {"compile": str(mode).lower(), **row} for row in profiled_run(node, config.steps, on_progress).rows()
-            ]
+    plans, rows = dict[str, Plan](), list[Row]()
+    for mode in (str(mode).lower() for mode in config.compile):
+        job = Job.compose([*config.train, f"compile={mode}"])
+        plans[mode] = Plan.read(job.config, job.choices)
+    with progress_bar(len(plans) * (WARMUP + 3 * config.steps)) as on_progress:
+        for mode, plan in plans.items():
+            rows += [{"compile": mode, **row} for row in profiled_run(plan, config.steps, on_progress).rows()]
     notes = [
         f"Run: {' '.join(config.train)}; {config.steps} steps each for the first line, the host's and the others.",
         "first step after: of building callbacks, compiling and everything else up to the end of the first step.",

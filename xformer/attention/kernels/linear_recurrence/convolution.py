@@ -63,7 +63,7 @@ class ShortConvolution(nn.Module):
         if valid is None:
             return y, tokens[:, length:]
         place = valid.long().cumsum(dim=1)
-        last = place[:, -1:] + torch.arange(before, device=x.device)
+        last = valid.sum(dim=1, keepdim=True) + torch.arange(before, device=x.device)
         return _gather(y, (place - 1).clamp(min=0)).masked_fill(~valid[..., None], 0.0), _gather(tokens, last)
 
 

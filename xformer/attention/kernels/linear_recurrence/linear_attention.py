@@ -126,7 +126,7 @@ def _halves(
     if length <= _WRITTEN_OUT:
         weights = (q[..., :, None, :] * k[..., None, :, :] * decay_between(g)).sum(-1)
         return weights @ v
-    q, k, v, g = (x.reshape(*x.shape[:-2], 2, length // 2, -1) for x in (q, k, v, g))
+    q, k, v, g = (x.reshape(*x.shape[:-2], 2, length // 2, x.shape[-1]) for x in (q, k, v, g))
     outputs = _halves(q, k, v, g)
     first, second = (..., 0, slice(None), slice(None)), (..., 1, slice(None), slice(None))
     late = (q[second] * decay_from_start(g[second])) @ (k[first] * decay_to_end(g[first])).mT @ v[first]

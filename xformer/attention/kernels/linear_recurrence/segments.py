@@ -37,10 +37,11 @@ def in_chunks(chunk: int, *tensors: Float[Tensor, "..."]) -> tuple[Float[Tensor,
 
     Args:
         chunk: c, a power of two; for fewer tokens, the smallest that holds them.
-        tensors: tensors of equally many tokens; zeros neither write nor decay the state.
+        tensors: tensors of equally many tokens; zeros neither write nor decay the state. For none there is one chunk.
     """
     length = tensors[0].shape[2]
     while chunk >= 2 * length and chunk > 1:
         chunk //= 2
-    whole = (pad(x, (0, 0, 0, -length % chunk)) for x in tensors)
-    return tuple(x.reshape(*x.shape[:2], -1, chunk, x.shape[-1]) for x in whole)
+    chunks = max(1, -(-length // chunk))
+    whole = (pad(x, (0, 0, 0, chunks * chunk - length)) for x in tensors)
+    return tuple(x.reshape(*x.shape[:2], chunks, chunk, x.shape[-1]) for x in whole)
