@@ -15,7 +15,6 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 
-from tests import checked_calls as checked_calls  # before anything of xformer
 from tests import files_read_once as files_read_once
 from tests.studies.conftest import make_run as make_run
 from tests.studies.conftest import sweep as sweep

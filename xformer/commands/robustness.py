@@ -22,7 +22,9 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("study")
-    parser.add_argument("changes", nargs="*", metavar="KEY=A,B", help="a setting and its other values, one at a time")
+    parser.add_argument(
+        "changes", nargs="*", default=[], metavar="KEY=A,B", help="a setting and its other values, one at a time"
+    )
     parser.add_argument(
         "--runs", type=Path, action="append", metavar="DIR",
         help="read the runs with changed settings from here (default: outputs/robustness/STUDY)",
