@@ -1,6 +1,7 @@
 """What is compiled, how often, and that it changes no number."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from tests.conftest import ComposeJob
-from tests.contracts.variants import ENCODERS
+from tests.contracts.variants import ENCODERS, MIXERS, TOYS
 from xformer.config.plan import Plan
 from xformer.config.validate import validate
 from xformer.data.batch import IGNORED, ClassificationBatch, LanguageModelingBatch, Seq2SeqBatch
@@ -134,6 +135,53 @@ def test_a_processor_without_a_compiler_is_told_so(compose_job: ComposeJob, monk
     monkeypatch.setattr(compilation.shutil, "which", lambda name: None)
     with pytest.raises(ConfigError, match=r"compile=true needs a C\+\+ compiler"):
         run(compose_job(*SMALL, *SIZES, "compile=true"))
+
+
+TOKEN_MIXERS = [*(name for name in MIXERS if name not in TOYS), "hybrid"]
+COMPARED = """
+import json, sys
+import torch
+from torch.testing import assert_close
+from xformer.config.plan import Plan
+from xformer.runs.job import Job
+from xformer.training.compilation import compile_step
+
+for overrides in json.loads(sys.argv[1]):
+    job = Job.compose(overrides)
+    plan = Plan.read(job.config, job.choices)
+    data, found = plan.load_data(), []
+    batch = next(iter(data.train_dataloader()))
+    for mode in (False, True):
+        task = plan.build_task()
+        torch._dynamo.reset()
+        compile_step(task, data, mode, torch.device("cpu"))
+        outcome = (task.compiled_step or task.training_outcome)(batch)
+        outcome.loss.backward()
+        assert (task.compiled_step is not None) == mode
+        found.append([outcome.loss, *(parameter.grad for parameter in task.parameters())])
+    assert all(gradient is not None and gradient.any() for gradient in found[0])
+    assert_close(found[1], found[0], rtol=1e-3, atol=1e-6)
+    print("equal", flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile calls a C++ compiler")
+@pytest.mark.parametrize("name", TOKEN_MIXERS)
+def test_a_compiled_step_of_a_mixer_has_the_loss_and_gradients_of_an_eager_one(name: str, cache: Path) -> None:
+    """In a process of its own, as what checks the shapes in tests cannot be compiled; over two chunks of tokens."""
+    layers = ["attention.layers=[gated_deltanet,full]"] if name == "hybrid" else []
+    sizes = [
+        "size=tiny",
+        f"size.layers={1 + bool(layers)}",
+        "architecture.dropout=0.0",
+        "data.block=70",
+        "data.loader.batch_size=2",
+    ]
+    case = ["task=language_modeling", f"attention={name}", *layers, *sizes, f"cache={cache}"]
+    code = [sys.executable, "-c", COMPARED, json.dumps([case])]
+    found = subprocess.run(code, capture_output=True, text=True, cwd=ROOT, timeout=900)
+    assert (found.returncode, found.stdout.splitlines()[-1:]) == (0, ["equal"]), found.stderr
 
 
 def _classified(width: int) -> ClassificationBatch:

@@ -12,7 +12,7 @@ from xformer.errors import ConfigError
 
 def split_heads(x: Float[Tensor, "b n features"], heads: int) -> Float[Tensor, "b h n d"]:
     """Split features into heads of neighbouring features."""
-    return x.view(*x.shape[:2], heads, x.shape[2] // heads).transpose(1, 2)
+    return x.reshape(*x.shape[:2], heads, x.shape[2] // heads).transpose(1, 2)
 
 
 def merge_heads(x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b n features"]:
