@@ -7,17 +7,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from xformer.commands.new_plugin import write_plugin
 from xformer.config import plugins as found
 from xformer.config.compose import compose_config
-from xformer.config.groups import groups, option_file
+from xformer.config.groups import callback_options, groups, option_file
 from xformer.config.layer_names import with_layers
 from xformer.config.plugins import VARIABLE, allowed_prefixes, name_plugins, plugins, require_plugins
 from xformer.config.validate import target
 from xformer.config.variants import variants
 from xformer.core.program import train_command
 from xformer.errors import ConfigError
+from xformer.runs.open_run import check_targets
 
 Make = Callable[..., Path]
 
@@ -79,6 +81,17 @@ def test_a_plugins_option_leaves_the_classes_of_xformer_alone(make: Make) -> Non
     name_plugins(["plugins=[trial_of_names]"])
     assert "a_narrow_window" in groups()["attention"]
     assert variants()["Local"] == own == "local"
+
+
+def test_what_was_read_before_a_plugin_was_named_is_read_again(make: Make) -> None:
+    before = callback_options()
+    assert "later" not in before
+    make("trial_of_order", **{"conf/callbacks/later.yaml": "later:\n  _target_: trial_of_order.Later\n"})
+    name_plugins(["plugins=[trial_of_order]"])
+    assert callback_options().later._target_ == "trial_of_order.Later"
+    assert callback_options() is callback_options()
+    config = OmegaConf.create({"callbacks": {"later": {"_target_": "trial_of_order.Later"}}})
+    check_targets(config, "a run")
 
 
 def test_a_hybrid_of_its_entries_has_a_short_name(made: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from xformer.config.plugins import CONF as CONF
-from xformer.config.plugins import conf_folders
+from xformer.config.plugins import cached_by_plugins, conf_folders
 
 _LISTED = 12
 
@@ -100,7 +100,7 @@ def load_option(group: str, option: str) -> DictConfig:
     return merged
 
 
-@functools.cache
+@cached_by_plugins
 def callback_options() -> DictConfig:
     """Every callback option in `conf/`, by its key (Hydra records no choice for them, as several may be set)."""
     merged = OmegaConf.merge(*(node for _, node in option_nodes("callbacks")))

@@ -7,12 +7,12 @@ import ast
 import itertools
 import re
 from collections.abc import Iterable, Mapping
-from functools import cache
 from typing import Any, cast
 
 from omegaconf import OmegaConf
 
 from xformer.config.groups import load_option, option_file
+from xformer.config.plugins import cached_by_plugins
 
 _POSITION = "position"
 _LAYERS = ".layers"
@@ -79,7 +79,7 @@ def _text(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-@cache
+@cached_by_plugins
 def _defaults(group: str, name: str) -> Mapping[str, Any]:
     if option_file(group, name) is None:
         return {}

@@ -5,7 +5,6 @@ moved since. So a stored `_target_` is replaced by the current one of the option
 the option's.
 """
 
-import functools
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from xformer.config.groups import callback_options, load_option, option_file, slots
 from xformer.config.identity import targets
 from xformer.config.moved import new_config
-from xformer.config.plugins import Plugin, allowed_prefixes, plugins
+from xformer.config.plugins import Plugin, allowed_prefixes, cached_by_plugins, plugins
 
 _NO_PART = ("callbacks", "logger", "experiment", "debug")
 """Groups whose options are not a single part with a class: several may be chosen, or they set keys of other groups."""
@@ -42,7 +41,7 @@ def target_at(key: str, choices: Mapping[str, str]) -> str | None:
     return None if found is None else str(found)
 
 
-@functools.lru_cache(maxsize=256)
+@cached_by_plugins
 def _composed(choices: tuple[tuple[str, str], ...]) -> DictConfig:
     found: dict[str, Any] = {"callbacks": callback_options()}
     for key, option in choices:

@@ -11,12 +11,13 @@ Its folder `conf/` adds options to existing groups, and its classes are allowed 
 import functools
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -29,6 +30,8 @@ from xformer.errors import ConfigError
 GROUP = "xformer.plugins"
 VARIABLE = "XFORMER_PLUGINS"
 CONF = Path(__file__).parents[1] / "conf"
+P = ParamSpec("P")
+T = TypeVar("T")
 _PACKAGE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
@@ -89,6 +92,20 @@ def _plugins(listed: str) -> tuple[Plugin, ...]:
 def conf_folders() -> list[Path]:
     """All `conf/` folders: xformer's first, then those of the plugins."""
     return [CONF, *(plugin.conf for plugin in plugins())]
+
+
+def cached_by_plugins(function: Callable[P, T]) -> Callable[P, T]:
+    """A decorator like `functools.cache`, for functions that read options: once for each set of named plugins."""
+
+    @functools.cache
+    def once(_: tuple[Path, ...], *args: P.args, **kwargs: P.kwargs) -> T:
+        return function(*args, **kwargs)
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        return once(tuple(conf_folders()), *args, **kwargs)  # type: ignore[arg-type]
+
+    return call
 
 
 def allowed_prefixes() -> tuple[str, ...]:

@@ -1,6 +1,5 @@
 """Opening a finished run from its directory: its model, its tokenizer and its data specification."""
 
-import functools
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from xformer.config.groups import CONF, option_files
 from xformer.config.options import with_current_targets
 from xformer.config.plan import Plan
-from xformer.config.plugins import require_plugins
+from xformer.config.plugins import cached_by_plugins, require_plugins
 from xformer.config.validate import validate
 from xformer.data.base import DataModule
 from xformer.errors import ConfigError, DataError
@@ -170,7 +169,7 @@ def check_targets(config: DictConfig, source: str) -> None:
             )
 
 
-@functools.cache
+@cached_by_plugins
 def _shipped() -> frozenset[str]:
     """The targets of all options; a whole module is not trusted, because it may import dangerous functions."""
     files = map(OmegaConf.load, (CONF / "train.yaml", *option_files()))
