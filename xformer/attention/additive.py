@@ -83,12 +83,14 @@ class Additive(CachedAttention):
     ) -> Float[Tensor, "b h q k"]:
         """The scores of all pairs of query and key."""
         queries = max(1, HIDDEN_NUMBERS // key.numel())
-
-        def some(query: Tensor, key: Tensor, weight: Tensor) -> Tensor:
-            hidden = torch.tanh(query[:, :, :, None] + key[:, :, None])  # b h q k hidden
-            return (hidden @ weight[:, None]).squeeze(-1)
-
         parts = torch.split(query, queries, dim=2)
-        recomputed = partial(checkpoint, some, use_reentrant=False, preserve_rng_state=False)
-        scored = recomputed if torch.is_grad_enabled() else some
+        recomputed = partial(checkpoint, _scores, use_reentrant=False, preserve_rng_state=False)
+        scored = recomputed if torch.is_grad_enabled() else _scores
         return torch.cat([scored(part, key, self.weight.to(key.dtype)) for part in parts], dim=2)
+
+
+def _scores(
+    query: Float[Tensor, "b h q hidden"], key: Float[Tensor, "b h k hidden"], weight: Float[Tensor, "h hidden 1"]
+) -> Float[Tensor, "b h q k"]:
+    hidden = torch.tanh(query[:, :, :, None] + key[:, :, None])  # b h q k hidden
+    return (hidden @ weight[:, None]).squeeze(-1)

@@ -105,17 +105,15 @@ class BigBird(BlockSparseAttention):
         every pair up in mask_mod's table takes 1.6 times as long, 1.3 where causal (n 4096, 8 heads of 64, blocks of
         64, forward and backward, one thread), and a table of blocks is quadratic.
         """
-
-        def reads(blocks: range, device: torch.device) -> Tensor:
-            return self.blocks_read(torch.arange(blocks.start, blocks.stop, device=device), causal)
-
         layout = BlockLayout(
             tokens,
             causal_mask_mod if causal else full_mask_mod,
             query_block=self.block,
             key_block=self.block,
             width=self.global_blocks + 2 * self.side + 1 + self.random_blocks,
-            reads=reads,
+            reads=lambda blocks, device: self.blocks_read(
+                torch.arange(blocks.start, blocks.stop, device=device), causal
+            ),
             # In the causal form a global query only attends to global keys, like any other query.
             whole=0 if causal else self.global_blocks,
         )

@@ -30,7 +30,7 @@ Shapes: bh rows times heads, n tokens, q queries, k keys, c tokens of a chunk, m
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -68,14 +68,13 @@ def bidirectional_attention(
         valid: False at padding.
     """
     projection = features.scaled(query.dtype)
-
-    def mix(*some: Tensor | None) -> Tensor:
-        mixed: Tensor = _Bidirectional.apply(*some, projection, features.map)  # type: ignore[no-untyped-call]
-        return mixed
-
     padding = None if valid is None else ~valid[:, None, :, None].expand(*key.shape[:3], 1)
     of_head = min(CHUNK, max(query.shape[2], key.shape[2])) * len(projection)
-    return _some_heads_at_a_time(mix, (query, key, value, padding), CACHED // of_head)
+    return _some_heads_at_a_time(
+        lambda *some: cast(Tensor, _Bidirectional.apply(*some, projection, features.map)),  # type: ignore[no-untyped-call]
+        (query, key, value, padding),
+        CACHED // of_head,
+    )
 
 
 def causal_attention(
@@ -101,21 +100,18 @@ def causal_attention(
     batch, heads, length, _ = query.shape
     projection = features.scaled(query.dtype)
     keep = torch.is_grad_enabled()
-
-    def of_tokens(x: Tensor) -> Tensor:
-        return x[:, None, :, None].expand(batch, heads, length, 1)
-
-    def mix(*some: Tensor | None) -> Tensor:
-        mixed: Tensor = _Causal.apply(*some, projection, features.map, keep)  # type: ignore[no-untyped-call]
-        return mixed
-
+    of_tokens = (batch, heads, length, 1)
     decays = token_positions = None
     if slopes is not None:
         decays = slopes.to(query.dtype).view(-1, 1, 1).expand(batch, heads, 1, 1)
-        token_positions = of_tokens(_in_order(positions, valid).to(query.dtype))
-    padding = None if valid is None else of_tokens(~valid)
+        token_positions = _in_order(positions, valid).to(query.dtype)[:, None, :, None].expand(of_tokens)
+    padding = None if valid is None else ~valid[:, None, :, None].expand(of_tokens)
     of_head = min(CAUSAL_CHUNK, length) * len(projection)
-    return _some_heads_at_a_time(mix, (query, key, value, padding, decays, token_positions), CAUSAL_CACHED // of_head)
+    return _some_heads_at_a_time(
+        lambda *some: cast(Tensor, _Causal.apply(*some, projection, features.map, keep)),  # type: ignore[no-untyped-call]
+        (query, key, value, padding, decays, token_positions),
+        CAUSAL_CACHED // of_head,
+    )
 
 
 def _some_heads_at_a_time(

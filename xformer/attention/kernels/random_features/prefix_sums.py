@@ -21,6 +21,7 @@ Shapes: b batch, h heads, q queries, k keys, m random features, d features of a 
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
 
@@ -67,11 +68,11 @@ class FeatureInput(NamedTuple):
         sizes = [stop - start for start, stop in pairwise(cuts)]
         keys, values = torch.split(self.key, sizes, dim=2), torch.split(self.values, sizes, dim=2)
 
-        def joined(pieces: tuple[Tensor, ...], window: slice) -> Tensor:
-            found = pieces[cuts.index(window.start) : cuts.index(window.stop)]
-            return torch.cat(found or (pieces[0][:, :, :0],), dim=2)
-
-        return [self._placed(window, joined(keys, window), joined(values, window)) for window in wanted]
+        found = []
+        for window in wanted:
+            pieces = slice(cuts.index(window.start), cuts.index(window.stop))
+            found.append(self._placed(window, _joined(keys, pieces), _joined(values, pieces)))
+        return found
 
     def _placed(self, tokens: slice, key: Tensor, values: Tensor) -> "FeatureInput":
         valid = None if self.valid is None else self.valid[:, tokens]
@@ -160,6 +161,10 @@ class PrefixSumState(State):
         return sum(tensor.numel() * tensor.element_size() for tensor in held if tensor is not None)
 
 
+def _joined(pieces: tuple[Tensor, ...], some: slice) -> Tensor:
+    return torch.cat(pieces[some] or (pieces[0][:, :, :0],), dim=2)
+
+
 class _Tail(NamedTuple):
     """The tail of a bias, from distance `reach` on: b(distance) = offset - slope |distance|; zero without a bias."""
 
@@ -217,35 +222,44 @@ def prefix_sum_attention(
     if mask.aligned and not mask.causal and tail.reach < keys:
         suffixes = _suffix_sums(log_features, tokens, tail)
 
-    def of_chunk(
-        chunk: Tensor,
-        positions: Tensor,
-        window: FeatureInput,
-        prefix: PrefixSums | None,
-        suffix: PrefixSums | None,
-        leaving: int,
-    ) -> tuple[Tensor, PrefixSums | None]:
-        scaled = KeyFeatures.of(window, log_features)
-        logits = _logits(positions, window.positions, mask.causal, bias, query)
-        position = positions[:, None, :, None].to(query.dtype)
-        beyond = []
-        if prefix is not None:
-            beyond.append((prefix, tail.before - tail.slope * (position - prefix.origin)))
-        if suffix is not None:
-            beyond.append((suffix, tail.after - tail.slope * (-position - suffix.origin)))
-        return _mean(log_features(chunk), scaled, logits, beyond), _add(prefix, scaled.first(leaving), tail.slope)
-
+    of_chunk = partial(_attend_chunk, log_features, tail, mask.causal, bias, query)
     means = []
     ranges = _windows(keys - queries, keys, chunks, tail.reach, mask)
     windows = tokens.windows([window for window, _ in ranges])
     parts = zip(torch.split(query, CHUNK, dim=2), chunks, windows, ranges, suffixes, strict=True)
     for part, chunk, window, (_, leaving), suffix in parts:
-        mean, sums = _recomputed(of_chunk, part, mask.query_positions[:, chunk], window, sums, suffix, leaving)
+        positions = mask.query_positions[:, chunk]
+        mean, sums = _recomputed(of_chunk, part, positions, window, sums, suffix, leaving)
         means.append(mean)
     if state is not None:
         state.keep(sums, tokens.at(slice(max(0, keys - tail.reach), None)))
         state.length += queries
     return torch.cat(means, dim=2)
+
+
+def _attend_chunk(
+    log_features: LogFeatures,
+    tail: _Tail,
+    causal: bool,
+    bias: TableBias | None,
+    like: Tensor,
+    chunk: Float[Tensor, "b h q d"],
+    positions: Int[Tensor, "#b q"],
+    window: FeatureInput,
+    prefix: PrefixSums | None,
+    suffix: PrefixSums | None,
+    leaving: int,
+) -> tuple[Tensor, PrefixSums | None]:
+    """The weighted means of a chunk of queries, and the prefix with the keys that leave the window."""
+    scaled = KeyFeatures.of(window, log_features)
+    logits = _logits(positions, window.positions, causal, bias, like)
+    position = positions[:, None, :, None].to(like.dtype)
+    beyond = []
+    if prefix is not None:
+        beyond.append((prefix, tail.before - tail.slope * (position - prefix.origin)))
+    if suffix is not None:
+        beyond.append((suffix, tail.after - tail.slope * (-position - suffix.origin)))
+    return _mean(log_features(chunk), scaled, logits, beyond), _add(prefix, scaled.first(leaving), tail.slope)
 
 
 def _windows(offset: int, keys: int, chunks: list[slice], reach: int, mask: Mask) -> list[tuple[slice, int]]:
@@ -263,15 +277,18 @@ def _suffix_sums(log_features: LogFeatures, tokens: FeatureInput, tail: _Tail) -
     """For each chunk, the sums over the keys after its window; positions are mirrored."""
     keys = tokens.key.shape[2]
 
-    def added(sums: PrefixSums | None, part: FeatureInput) -> PrefixSums | None:
-        return _add(sums, KeyFeatures.of(part._replace(positions=-part.positions), log_features), tail.slope)
-
     cuts = [min(keys, chunk.stop + tail.reach) for chunk in _chunks(keys)]
     sums, found = None, list[PrefixSums | None]()
     for part in reversed(tokens.windows([slice(*cut) for cut in pairwise([*cuts, keys])])):
-        sums = _recomputed(added, sums, part)
+        sums = _recomputed(_add_mirrored, log_features, tail.slope, sums, part)
         found.append(sums)
     return found[::-1]
+
+
+def _add_mirrored(
+    log_features: LogFeatures, slope: Float[Tensor, "#h 1 1"], sums: PrefixSums | None, part: FeatureInput
+) -> PrefixSums | None:
+    return _add(sums, KeyFeatures.of(part._replace(positions=-part.positions), log_features), slope)
 
 
 def _add(sums: PrefixSums | None, keys: KeyFeatures, slope: Float[Tensor, "#h 1 1"]) -> PrefixSums | None:
