@@ -139,7 +139,7 @@ def test_its_values_are_checked(xformer: Call) -> None:
     assert "attention.temperature=0" in said
     assert "above 0" in said
     said = xformer("train", f"attention={NAME}", "attention.temperatures=1", code=1).stderr
-    assert "did you mean temperature?" in said
+    assert "did you mean attention.temperature?" in said
 
 
 def test_a_trained_run_is_measured_and_looked_into(xformer: Call, trained: Path) -> None:

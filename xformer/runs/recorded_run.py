@@ -72,7 +72,7 @@ class RecordedRun:
         if self.directory is None or not (self.directory / METRICS_FILE).exists():
             return {}
         logged = read_metrics(self.directory, metric)
-        return {row.step: row.value for row in logged if abs(row.value) < _LARGEST}
+        return {row.step: row.value for row in logged if abs(row.value) < _LARGEST and row.step < _LARGEST}
 
 
 def load_runs(paths: Iterable[str | Path]) -> list[RecordedRun]:
