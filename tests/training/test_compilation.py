@@ -166,7 +166,6 @@ for overrides in json.loads(sys.argv[1]):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile calls a C++ compiler")
 @pytest.mark.parametrize("name", TOKEN_MIXERS)
 def test_a_compiled_step_of_a_mixer_has_the_loss_and_gradients_of_an_eager_one(name: str, cache: Path) -> None:
     """In a process of its own, as what checks the shapes in tests cannot be compiled; over two chunks of tokens."""
