@@ -1,7 +1,6 @@
 """What is compiled, how often, and that it changes no number."""
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
