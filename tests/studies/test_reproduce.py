@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 
 from tests.studies.conftest import MakeRun
-from xformer.commands.reproduce import main
+from xformer.commands.reproduce import _is_wanted, main
 from xformer.errors import ConfigError, DataError, RunError, XformerError
 from xformer.runs.recorded_run import RecordedRun, load_runs, read_run
 from xformer.studies.committed_runs import read_table
@@ -329,3 +329,13 @@ def test_a_study_is_reproduced_and_a_hyper_parameter_changed_by_hand_is_loud(tmp
     assert re.search(r"optimizer\.weight_decay was 0\.01 and is 0\.02[;.]", shown)
     assert re.search(r"code: (\w{10}) then, \1 with changes now\.", shown)
     assert "1 changed" in shown
+
+
+@pytest.mark.parametrize(
+    "cells", ["attention=hybrid(local(window=2)+full)", "attention=hybrid(local(window=2)+full),size.layers=4"]
+)
+def test_cells_of_hybrids_are_named_as_in_the_table(cells: str) -> None:
+    runs = Study.of("hybrid_recall").committed()
+    found = [run for run in runs if _is_wanted(run, cells, "0,2")]
+    assert [run.seed for run in found] == [0, 2]
+    assert all("full" in str(run.settings["attention.layers"]) for run in found)

@@ -1,6 +1,7 @@
 """Run a study, or a run logged on W&B, again and compare: pass, fail or changed."""
 
 import argparse
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -150,7 +151,12 @@ def _where(arguments: argparse.Namespace, name: str) -> Path:
 
 def _is_wanted(run: "RecordedRun", cells: str | None, seeds: str | None) -> bool:
     from xformer.config.identity import override_value
+    from xformer.config.layer_names import shown_choice
 
-    wanted = [word.partition("=") for word in (cells or "").split(",") if word]
-    settings = all(key in run.settings and override_value(run.settings[key]) == value for key, _, value in wanted)
+    words = re.split(r",(?![^(\[{]*[)\]}])", cells or "")  # not at the commas of a hybrid's layers
+    wanted = [word.partition("=") for word in words if word]
+    settings = all(
+        key in run.settings and value in map(override_value, (run.settings[key], shown_choice(run.settings, key)))
+        for key, _, value in wanted
+    )
     return settings and (seeds is None or str(run.seed) in seeds.split(","))
